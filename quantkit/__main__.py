@@ -1,0 +1,8 @@
+"""``python -m quantkit`` is the ``quantkit`` command."""
+
+from __future__ import annotations
+
+from quantkit.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The supported model families: one file each, three answers.
+
+An :class:`Architecture` says which GGUF metadata a config becomes, which GGUF tensor each tensor of the checkpoint
+becomes (with the shape it must have), and how its rows are laid out. To add a family: write its file, and name it in
+``_MODULES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quantkit.arch import llama, qwen2
+from quantkit.arch.base import Architecture, Rule
+from quantkit.errors import ArchitectureError
+
+__all__ = ["ARCHITECTURES", "Architecture", "Rule", "find_architecture"]
+
+_MODULES = (llama, qwen2)
+
+# By the name in config.json's "architectures".
+ARCHITECTURES: dict[str, Architecture] = {
+    name: module.ARCHITECTURE for module in _MODULES for name in module.ARCHITECTURE.hf_names
+}
+
+
+def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
+    """The architecture a config names.
+
+    Raises:
+        ArchitectureError: none, or one that is not supported; with the list of those that are.
+    """
+    names = config.get("architectures") or []
+    name = names[0] if isinstance(names, list) and names else None
+    supported = ", ".join(sorted(ARCHITECTURES))
+    if name is None:
+        raise ArchitectureError(f"{where}: names no architecture", hint=f"supported architectures: {supported}")
+    if name not in ARCHITECTURES:
+        raise ArchitectureError(
+            f"{where}: architecture {name!r} is not supported", hint=f"supported architectures: {supported}"
+        )
+    return ARCHITECTURES[name]

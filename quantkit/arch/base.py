@@ -1,0 +1,127 @@
+"""What the architecture files are written in: rules from checkpoint tensors to GGUF tensors, and config readers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from quantkit.errors import ArchitectureError
+from quantkit.gguf_header import KV
+
+Config = Mapping[str, Any]
+Arrange = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One tensor of the GGUF file and the tensor of the checkpoint it is made of.
+
+    Attributes:
+        source: name in the checkpoint.
+        target: name in the GGUF file.
+        shape: the shape the config demands, the same on both sides.
+        arrange: pure function on consecutive rows that puts them into GGUF's order; None keeps them.
+        unit: ``arrange`` is given a multiple of this many rows (a whole head), and maps each unit onto itself.
+        optional: the checkpoint may lack it.
+    """
+
+    source: str
+    target: str
+    shape: tuple[int, ...]
+    arrange: Arrange | None = None
+    unit: int = 1
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A GGUF tensor that is computed from the config: float32, one dimension."""
+
+    target: str
+    values: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model family.
+
+    Attributes:
+        name: the GGUF architecture (``general.architecture``).
+        hf_names: the names in config.json that mean it.
+        metadata: config to metadata entries, without ``general.*`` and the vocabulary.
+        rules: config to the tensors, in the order of the file.
+        generated: config to tensors that no checkpoint holds.
+    """
+
+    name: str
+    hf_names: tuple[str, ...]
+    metadata: Callable[[Config], list[KV]]
+    rules: Callable[[Config], list[Rule]]
+    generated: Callable[[Config], list[Generated]]
+
+
+def positive(config: Config, key: str) -> int:
+    """A positive whole number of the config.
+
+    Raises:
+        ArchitectureError: it is absent or something else.
+    """
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ArchitectureError(f"config.json: {key} is {value!r}; expected a positive whole number")
+    return value
+
+
+def number(config: Config, key: str, where: str = "config.json") -> float:
+    """A finite number of the config.
+
+    Raises:
+        ArchitectureError: it is absent or something else.
+    """
+    value = config.get(key)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        raise ArchitectureError(f"{where}: {key} is {value!r}; expected a number")
+    return float(value)
+
+
+def kv_heads(config: Config) -> int:
+    """``num_key_value_heads``, which old configs leave out where it equals the number of heads."""
+    key = "num_key_value_heads"
+    return positive(config, key) if config.get(key) is not None else positive(config, "num_attention_heads")
+
+
+def head_dim(config: Config) -> int:
+    """The size of an attention head: explicit, or hidden size over heads.
+
+    Raises:
+        ArchitectureError: the heads do not divide the hidden size, or the size is odd.
+    """
+    heads, hidden = positive(config, "num_attention_heads"), positive(config, "hidden_size")
+    if config.get("head_dim") is not None:
+        size = positive(config, "head_dim")
+    elif hidden % heads:
+        raise ArchitectureError(f"config.json: hidden_size {hidden} is not a multiple of {heads} attention heads")
+    else:
+        size = hidden // heads
+    if size % 2:
+        raise ArchitectureError(f"config.json: an odd head size ({size}) has no rotary form")
+    return size
+
+
+def rope(config: Config) -> dict[str, Any]:
+    """The rotary settings under one set of names.
+
+    transformers 5 writes ``rope_parameters``, older versions ``rope_theta`` and ``rope_scaling`` (with ``type`` for
+    ``rope_type`` before 4.43).
+    """
+    settings = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings"):
+        if key not in settings and config.get(key) is not None:
+            settings[key] = config[key]
+    if "rope_type" not in settings and settings.get("type") is not None:
+        settings["rope_type"] = settings["type"]
+    return settings

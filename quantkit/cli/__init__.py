@@ -1,0 +1,91 @@
+"""The command line: a command parses, calls one function and prints.
+
+Each command is one module with a ``click.Command`` named ``command``, imported when it is asked for: ``--help`` of
+the group must not pay for torch. :func:`main` is the one error boundary of quantkit.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from quantkit import __version__
+from quantkit.errors import QuantkitError, VerificationError
+
+EXIT_ERROR = 1
+EXIT_UNVERIFIED = 3
+EXIT_INTERRUPTED = 130
+
+# In the order in which a user meets them. The help lines stand here so that the list costs no import.
+COMMANDS: dict[str, str] = {
+    "build": "Merge, convert, quantize, package and check, in one pass.",
+    "merge": "Merge adapters into a Hugging Face checkpoint.",
+    "convert": "Write a checkpoint (and its adapters) as one GGUF file.",
+    "quantize": "Quantize a GGUF file to one type.",
+    "package": "Write Modelfile, chat scripts, card and manifest for GGUF files.",
+    "smoke": "Load a GGUF file, hold a short conversation, report.",
+    "inspect": "Show what is in a checkpoint, an adapter or a GGUF file.",
+    "chat": "Chat with a GGUF file or a built folder, offline.",
+    "demo": "Build the embedded model and talk to it.",
+    "doctor": "Show what this machine has for the job.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"quantkit.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="quantkit")
+def cli() -> None:
+    """From a fine-tuned Llama-style model to files that chat on a laptop, offline, in one pass."""
+
+
+def _fail(error: QuantkitError) -> NoReturn:
+    message = " ".join(str(error).split("\n"))
+    click.echo(f"error: {message}", err=True)
+    if error.hint:
+        click.echo(f"hint: {' '.join(error.hint.split(chr(10)))}", err=True)
+    sys.exit(EXIT_UNVERIFIED if isinstance(error, VerificationError) else EXIT_ERROR)
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code (0, 1, 2, 3 or 130)."""
+    code: object = 0
+    try:
+        # Without the standalone mode click returns the code of ctx.exit() and raises the rest to us.
+        code = cli.main(args=args, prog_name="quantkit", standalone_mode=False)
+    except QuantkitError as error:
+        _fail(error)
+    except click.exceptions.Abort:
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): stop quietly, as other tools do.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_ERROR)
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,144 @@
+"""``quantkit build``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantkit.cli.options import (
+    FOLDER,
+    compute_options,
+    json_option,
+    package_options,
+    print_json,
+    reporter,
+    size,
+    write_options,
+)
+
+if TYPE_CHECKING:
+    from quantkit.build import BuildResult
+    from quantkit.plan import Plan
+
+
+@click.command("build")
+@click.argument("model", type=FOLDER, required=False)
+@click.option("--adapter", "adapters", type=FOLDER, multiple=True, help="PEFT folder to merge. Repeatable, in order.")
+@click.option(
+    "--quant",
+    "quants",
+    multiple=True,
+    metavar="TYPE",
+    help="q4_0 (default), q8_0, q4_k_m, ... Repeatable, first is default.",
+)
+@click.option("-o", "--output", "out", type=FOLDER, help="Folder to make; default ./NAME.")
+@click.option("--name", help="Name of the model; default the folders' names.")
+@click.option("--keep-f16", is_flag=True, help="Also keep the unquantized GGUF file.")
+@package_options
+@click.option(
+    "--outtype", type=click.Choice(["f16", "bf16", "f32"]), help="Type the weights are rounded to first; default f16."
+)
+@compute_options
+@click.option("--imatrix", type=FOLDER, help="Importance matrix of llama-imatrix (.gguf or .dat).")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--no-verify", is_flag=True, help="Skip every check that loads a model.")
+@click.option("--recipe", "recipe_file", type=FOLDER, help="TOML file with these settings; flags win over it.")
+@write_options
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    dry_run: bool,
+    no_verify: bool,
+    recipe_file: Path | None,
+    overwrite: bool,
+    fsync: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Merge, convert, quantize, package and check MODEL in one pass over its weights."""
+    from quantkit.build import build, prepare
+    from quantkit.recipe import Recipe, read_recipe
+
+    settings = read_recipe(recipe_file) if recipe_file else {}
+    given = {key for key in flags if ctx.get_parameter_source(key) is not click.core.ParameterSource.DEFAULT}
+    settings |= {key: value for key, value in flags.items() if key in given}
+    if "model" not in settings:
+        raise click.UsageError("Missing argument 'MODEL' (or --recipe with a model).", ctx=ctx)
+    recipe = Recipe(**settings)
+    if dry_run:
+        with prepare(recipe) as prepared:
+            _print_plan(prepared.plan, as_json)
+        return
+    result = build(recipe, verify=not no_verify, overwrite=overwrite, fsync=fsync, reporter=reporter(as_json))
+    _print_result(recipe.folder, result, as_json)
+
+
+def _print_plan(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "schema": 1,
+                "architecture": plan.architecture,
+                "parameters": plan.parameters,
+                "outputs": [
+                    {
+                        "file": output.file,
+                        "quant": output.label,
+                        "size": output.nbytes,
+                        "tensors": {
+                            name: {"type": place.type.label, "offset": place.offset, "size": place.nbytes}
+                            | ({"reason": place.reason} if place.reason else {})
+                            for name, place in output.tensors.items()
+                        },
+                    }
+                    for output in plan.outputs
+                ],
+                "notes": list(plan.notes),
+            }
+        )
+        return
+    click.echo(f"architecture  {plan.architecture}, {plan.parameters / 1e9:.2f} G weights, {len(plan.tensors)} tensors")
+    for output in plan.outputs:
+        click.echo(f"output        {output.file}  {size(output.nbytes)}")
+        by_type: dict[str, list[str]] = {}
+        for name, place in output.tensors.items():
+            by_type.setdefault(place.type.label, []).append(name)
+        for kind, names in by_type.items():
+            click.echo(f"  {kind:8} {len(names)} tensors")
+        for name, place in output.tensors.items():
+            if place.reason:
+                click.echo(f"  {place.type.label:8} {name}: {place.reason}")
+    for note in plan.notes:
+        click.echo(f"note: {note}")
+
+
+def _print_result(folder: Path, result: BuildResult, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            {
+                "schema": 1,
+                "folder": str(result.folder),
+                "outputs": [
+                    {"file": output.file, "quant": output.label, "size": output.nbytes}
+                    for output in result.plan.outputs
+                ],
+                "notes": list(result.plan.notes),
+                "verified": result.report is not None,
+                "checks": result.report.to_json()["checks"] if result.report else [],
+                "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
+            }
+        )
+        return
+    for output in result.plan.outputs:
+        click.echo(f"{folder / output.file}  {size(output.nbytes)}")
+    if result.report is None:
+        click.echo("not verified (--no-verify)")
+    else:
+        click.echo(f"verified: {len(result.report.checks)} checks passed")
+    stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
+    click.echo(f"took {sum(result.seconds.values()):.1f} s ({stages})")
+    click.echo(f"next: quantkit chat {folder}")

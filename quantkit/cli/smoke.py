@@ -1,0 +1,66 @@
+"""``quantkit smoke``: does the file chat?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from quantkit.verify.smoke import SmokeResult
+
+
+@click.command(name="smoke")
+@click.argument("path", metavar="GGUF|DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--n-gpu-layers",
+    type=click.IntRange(min=-1),
+    default=-1,
+    help="Layers to put on the GPU, -1 for all (the default; no effect in a build without a GPU).",
+)
+@click.option("--prompt", "prompts", metavar="TEXT", multiple=True, help="A question to ask, instead of a greeting.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bool) -> None:
+    """Load a GGUF file, or each one of a built folder, hold a short conversation and report.
+
+    The exit code is 3 if a check failed.
+    """
+    from quantkit.errors import VerificationError
+    from quantkit.run.package import open_all
+    from quantkit.verify.report import SCHEMA
+    from quantkit.verify.smoke import smoke_test
+
+    results = []
+    for package in open_all(path):
+        result = smoke_test(package.gguf, n_gpu_layers=n_gpu_layers, prompts=prompts, system=package.system)
+        results.append(result)
+        if not as_json:
+            _print(result)
+    passed = all(result.passed for result in results)
+    if as_json:
+        models = [result.to_json() for result in results]
+        click.echo(json.dumps({"schema": SCHEMA, "passed": passed, "models": models}, ensure_ascii=False, indent=2))
+    if not passed:
+        failed = [f"{result.gguf}: {check.name}" for result in results for check in result.checks if not check.passed]
+        raise VerificationError(f"a check failed: {', '.join(failed)}", hint="see the evidence printed above")
+
+
+def _print(result: SmokeResult) -> None:
+    click.echo(click.style(str(result.gguf), bold=True))
+    for check in result.checks:
+        mark = click.style("ok  ", fg="green") if check.passed else click.style("FAIL", fg="red", bold=True)
+        wanted = f"  (must be: {check.threshold})" if not check.passed and check.threshold else ""
+        click.echo(f"  {mark}  {check.name:<22} {check.figure}{wanted}")
+        if not check.passed:
+            click.echo(f"        {check.evidence}")
+    for answer in result.answers:
+        click.echo(f"  >>> {answer.prompt}")
+        click.echo(f"  {answer.text}")
+        click.echo(f"  (ended {answer.ended})")
+    if result.answers:
+        click.echo(
+            f"  load {result.load_seconds:.2f} s, prompt {result.prompt_rate:.1f} tokens/s, "
+            f"generation {result.generation_rate:.1f} tokens/s, layers on the GPU {result.offloaded}"
+        )

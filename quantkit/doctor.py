@@ -1,0 +1,208 @@
+"""What this machine has for the job, and what to do about what it lacks.
+
+Nothing here may fail: a missing library, program or system call is a finding, not an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+GIGABYTE = 10**9
+
+_COMPILERS = ("cc", "gcc", "clang", "cl")
+_OLLAMA_SECONDS = 5
+_INSTALL = "pip install --upgrade quantkit"
+_LOW_DISK, _LOW_MEMORY = 20 * GIGABYTE, 4 * GIGABYTE
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked for.
+
+    Attributes:
+        name: what was looked for.
+        ok: whether it is as the job needs it; an absent extra, such as a GPU, is no defect.
+        value: what was found.
+        advice: what to do, "" if there is nothing to do.
+    """
+
+    name: str
+    ok: bool
+    value: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings, in the order in which they matter."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing needed is missing."""
+        return all(finding.ok for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The findings as JSON values, with ``schema``."""
+        return {"schema": SCHEMA, "ok": self.ok, "findings": [asdict(finding) for finding in self.findings]}
+
+
+def diagnose(folder: Path) -> Diagnosis:
+    """Look at the machine.
+
+    Args:
+        folder: where files would be written; its disk is the one looked at.
+    """
+    libraries = (find_library(name) for name in ("transformers", "peft", "safetensors", "gguf"))
+    findings = (find_python(), find_torch(), find_cuda(), find_llama_cpp(), *libraries)
+    return Diagnosis((*findings, find_ollama(), find_compiler(), find_processors(), find_memory(), find_disk(folder)))
+
+
+def find_python() -> Finding:
+    """The interpreter and the system."""
+    return Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def find_torch() -> Finding:
+    """PyTorch, which merges and arranges the weights. Really imported: an installation can be broken."""
+    version = _version("torch")
+    if version is None:
+        return Finding("torch", False, "not installed", _INSTALL)
+    failure = _import_failure("torch")
+    if failure:
+        return Finding(
+            "torch", False, f"{version}, which does not load: {failure}", "pip install --force-reinstall torch"
+        )
+    return Finding("torch", True, version)
+
+
+def find_cuda() -> Finding:
+    """GPUs that torch can use. To have none is fine, everything works without."""
+    if _version("torch") is None or _import_failure("torch"):
+        return Finding("cuda", True, "unknown without torch")
+    import torch
+
+    if not torch.cuda.is_available():
+        built = torch.version.cuda
+        why = "no GPU that torch can use" if built else "torch is built for the CPU"
+        return Finding("cuda", True, why, "not needed; with an NVIDIA GPU, install torch for CUDA to merge faster")
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    names = ", ".join(f"{device.name} ({device.total_memory / GIGABYTE:.0f} GB)" for device in devices)
+    return Finding("cuda", True, f"CUDA {torch.version.cuda}: {names}")
+
+
+def find_llama_cpp() -> Finding:
+    """llama-cpp-python, which runs the finished files, and whether it can use a GPU."""
+    name = "llama-cpp-python"
+    version = _version("llama_cpp_python")
+    if version is None:
+        return Finding(name, False, "not installed", "pip install llama-cpp-python (it needs a C++ compiler)")
+    failure = _import_failure("llama_cpp")
+    if failure:
+        advice = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
+        return Finding(name, False, f"{version}, which does not load: {failure}", advice)
+    import llama_cpp
+
+    if llama_cpp.llama_supports_gpu_offload():
+        return Finding(name, True, f"{version}, with GPU offload")
+    advice = 'for a GPU: CMAKE_ARGS="-DGGML_CUDA=on" pip install --force-reinstall --no-cache-dir llama-cpp-python'
+    return Finding(name, True, f"{version}, for the CPU only", advice)
+
+
+def find_library(name: str) -> Finding:
+    """A library's version, from its metadata: importing some of them takes seconds."""
+    version = _version(name)
+    return Finding(name, version is not None, version or "not installed", "" if version else _INSTALL)
+
+
+def find_ollama() -> Finding:
+    """Ollama on the PATH. Not needed to build."""
+    program = shutil.which("ollama")
+    if program is None:
+        return Finding("ollama", True, "not on the PATH", "not needed to build; to run packages with it: ollama.com")
+    try:
+        result = subprocess.run(
+            [program, "--version"],
+            capture_output=True,
+            timeout=_OLLAMA_SECONDS,
+            text=True,
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("ollama", True, f"{program}, which gives no answer", "restart Ollama")
+    except OSError as error:
+        return Finding("ollama", True, f"{program}, which does not start: {error.strerror}", "install Ollama again")
+    lines = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip()]
+    return Finding("ollama", True, f"{program}: {lines[-1] if lines else 'no version'}")
+
+
+def find_compiler() -> Finding:
+    """A C compiler, which llama-cpp-python needs when it is installed. Not needed afterwards."""
+    found = next((path for name in _COMPILERS if (path := shutil.which(name))), None)
+    if found:
+        return Finding("compiler", True, found)
+    return Finding("compiler", True, "none", "needed only to install llama-cpp-python, which is compiled")
+
+
+def find_processors() -> Finding:
+    """Processors of the machine, and those this process may use."""
+    total = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
+    return Finding("processors", True, f"{usable}" if usable == total else f"{usable} of {total}")
+
+
+def find_memory() -> Finding:
+    """Main memory, all of it and what is free."""
+    total, free = _memory("SC_PHYS_PAGES"), _memory("SC_AVPHYS_PAGES")
+    if total is None:
+        return Finding("memory", True, "unknown on this system")
+    value = f"{total / GIGABYTE:.1f} GB" + ("" if free is None else f", {free / GIGABYTE:.1f} GB of it free")
+    if total < _LOW_MEMORY:
+        return Finding("memory", True, value, "enough to build; choose a small model or q4_0 to chat")
+    return Finding("memory", True, value)
+
+
+def find_disk(folder: Path) -> Finding:
+    """Free space where files would be written."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Finding("disk", False, f"{folder}: {error.strerror}", "go to a folder that exists")
+    advice = "" if free >= _LOW_DISK else "an 8B model needs about 5 GB as q4_0, 9 GB as q8_0 and 16 GB as f16"
+    return Finding("disk", True, f"{free / GIGABYTE:.1f} GB free in {folder}", advice)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _import_failure(module: str) -> str:
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        # What a missing shared library, a wrong build or half an installation raise.
+        return " ".join(str(error).split()) or type(error).__name__
+    return ""
+
+
+def _memory(name: str) -> int | None:
+    try:
+        pages, size = os.sysconf(name), os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    return pages * size if pages > 0 and size > 0 else None

@@ -1,0 +1,91 @@
+"""The few calls into libggml-base, the C library that llama.cpp quantizes with.
+
+Loaded by path from the installed llama-cpp-python, without importing it. ctypes releases the GIL during a call, so
+threads encode side by side.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from quantkit.errors import QuantizationError
+
+_NAMES = {"win32": "ggml-base.dll", "darwin": "libggml-base.dylib"}
+_FLOATS = ctypes.POINTER(ctypes.c_float)
+
+
+def library_folder() -> Path:
+    """Where llama-cpp-python keeps its shared libraries.
+
+    Raises:
+        QuantizationError: llama-cpp-python is not installed.
+    """
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or spec.origin is None:
+        raise QuantizationError("llama-cpp-python is not installed", hint="pip install llama-cpp-python")
+    return Path(spec.origin).parent / "lib"
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    path = library_folder() / _NAMES.get(sys.platform, "libggml-base.so")
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise QuantizationError(
+            f"{path}: cannot be loaded ({error})", hint="pip install --force-reinstall llama-cpp-python"
+        ) from None
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    library.ggml_quantize_chunk.argtypes = [
+        ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, _FLOATS,
+    ]  # fmt: skip
+    library.ggml_blck_size.restype = ctypes.c_int64
+    library.ggml_type_size.restype = ctypes.c_size_t
+    library.ggml_type_name.restype = ctypes.c_char_p
+    return library
+
+
+@cache
+def block_size(ggml_type: int) -> int:
+    """Weights in a block of *ggml_type*."""
+    return int(_library().ggml_blck_size(ctypes.c_int(ggml_type)))
+
+
+@cache
+def block_nbytes(ggml_type: int) -> int:
+    """Bytes of a block of *ggml_type*."""
+    return int(_library().ggml_type_size(ctypes.c_int(ggml_type)))
+
+
+@cache
+def type_name(ggml_type: int) -> str:
+    """The name ggml prints for *ggml_type*, such as ``q4_K``."""
+    return str(_library().ggml_type_name(ctypes.c_int(ggml_type)).decode())
+
+
+def quantize_rows(
+    ggml_type: int, rows: npt.NDArray[np.float32], importance: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.uint8]:
+    """Encode rows as ggml's reference quantizer does.
+
+    Args:
+        ggml_type: the number of a ggml type.
+        rows: float32, shape [n, columns], contiguous; columns a multiple of the type's block.
+        importance: float32, shape [columns]: the importance of each column (imatrix), or None.
+
+    Returns:
+        The encoded bytes, shape [n * row_nbytes].
+    """
+    count, columns = rows.shape
+    out = np.empty(count * (columns // block_size(ggml_type)) * block_nbytes(ggml_type), dtype=np.uint8)
+    weights = None if importance is None else importance.ctypes.data_as(_FLOATS)
+    written = _library().ggml_quantize_chunk(ggml_type, rows.ctypes.data, out.ctypes.data, 0, count, columns, weights)
+    assert written == out.nbytes, (ggml_type, rows.shape, written, out.nbytes)
+    return out

@@ -1,0 +1,98 @@
+"""A merged model as a Hugging Face folder: safetensors shards, index, and the base's config and tokenizer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from quantkit.ggml_types import BASE_TYPES, GGMLType
+from quantkit.model import Model
+from quantkit.plan import Output, Placed, PlannedTensor
+
+_DTYPES = {GGMLType.F32: "F32", GGMLType.F16: "F16", GGMLType.BF16: "BF16"}
+_CONFIG_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+# What a merged folder takes along from the base is everything but the weights and their indexes.
+_NOT_CARRIED = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json", "adapter_config.json", ".*")
+
+
+def hf_tensors(model: Model, dtype: str) -> tuple[PlannedTensor, ...]:
+    """Every tensor of the checkpoint under its own name and in its own layout.
+
+    Args:
+        model: the open model.
+        dtype: ``bf16``, ``f16``, ``f32``, or ``auto`` for each tensor's own.
+    """
+    by_dtype = {name: kind for kind, name in _DTYPES.items()}
+    return tuple(
+        PlannedTensor(name, name, spec.shape, by_dtype[spec.dtype] if dtype == "auto" else BASE_TYPES[dtype])
+        for name, spec in model.checkpoint.tensors.items()
+    )
+
+
+def safetensors_outputs(tensors: Sequence[PlannedTensor], max_shard_size: int) -> list[Output]:
+    """Shards of at most *max_shard_size* bytes, in order, named as transformers names them."""
+    shards = list(_shards(tensors, max_shard_size))
+    if len(shards) == 1:
+        return [_output("model.safetensors", shards[0])]
+    return [
+        _output(f"model-{number:05d}-of-{len(shards):05d}.safetensors", shard) for number, shard in enumerate(shards, 1)
+    ]
+
+
+def _shards(tensors: Sequence[PlannedTensor], limit: int) -> Iterator[list[PlannedTensor]]:
+    shard: list[PlannedTensor] = []
+    size = 0
+    for tensor in tensors:
+        nbytes = tensor.base.nbytes(tensor.shape)
+        if shard and size + nbytes > limit:
+            yield shard
+            shard, size = [], 0
+        shard.append(tensor)
+        size += nbytes
+    if shard:
+        yield shard
+
+
+def _output(file: str, tensors: Sequence[PlannedTensor]) -> Output:
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    spans, offset = [], 0
+    for tensor in tensors:
+        end = offset + tensor.base.nbytes(tensor.shape)
+        entries[tensor.name] = {
+            "dtype": _DTYPES[tensor.base],
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, end],
+        }
+        spans.append((tensor, offset, end - offset))
+        offset = end
+    raw = json.dumps(entries, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)  # the format aligns the data to 8 bytes
+    header = struct.pack("<Q", len(raw)) + raw
+    placed = {tensor.name: Placed(tensor.base, len(header) + start, nbytes) for tensor, start, nbytes in spans}
+    return Output(file, "safetensors", header, len(header) + offset, placed)
+
+
+def write_beside(model: Model, outputs: Sequence[Output], folder: Path, dtype: str) -> None:
+    """Write config, tokenizer and index beside the shards."""
+    for entry in sorted(model.checkpoint.path.iterdir()):
+        if entry.is_file() and not any(entry.match(pattern) for pattern in _NOT_CARRIED):
+            shutil.copyfile(entry, folder / entry.name)
+    config = dict(model.checkpoint.config)
+    if dtype != "auto":
+        config.pop("torch_dtype", None)
+        config["dtype"] = _CONFIG_DTYPES[dtype]
+    if model.untied:
+        config["tie_word_embeddings"] = False
+    _write_json(folder / "config.json", config)
+    if len(outputs) > 1:
+        total = sum(place.nbytes for output in outputs for place in output.tensors.values())
+        weight_map = {name: output.file for output in outputs for name in output.tensors}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        _write_json(folder / "model.safetensors.index.json", index)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,91 @@
+"""Importance matrices: how much each column of a tensor matters, measured by llama-imatrix on real text.
+
+Both of llama.cpp's files are read, with the arithmetic of ``llama-quantize``: GGUF (sums of squares over counts) and
+the older .dat (sums over the number of calls).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from quantkit.errors import GGUFError, QuantizationError
+from quantkit.ggml_types import GGMLType
+from quantkit.gguf_header import MAGIC, Header, read_header
+
+_SUMS, _COUNTS = ".in_sum2", ".counts"
+
+
+def read_imatrix(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
+    """Importances by GGUF tensor name: float32, one a column.
+
+    Raises:
+        QuantizationError: not an importance matrix, truncated, or not finite.
+    """
+    try:
+        with path.open("rb") as file:
+            legacy = file.read(4) != MAGIC
+            file.seek(0)
+            entries = _read_legacy(path, file) if legacy else _read_gguf(path, read_header(path), file)
+    except OSError as error:
+        raise QuantizationError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except GGUFError as error:
+        raise QuantizationError(str(error), hint="make it again with llama-imatrix") from None
+    for name, values in entries.items():
+        if not np.isfinite(values).all():
+            raise QuantizationError(f"{path}: {name!r} has NaN or infinite importances")
+    return entries
+
+
+def _read_gguf(path: Path, header: Header, file: BinaryIO) -> dict[str, npt.NDArray[np.float32]]:
+    names = [name.removesuffix(_SUMS) for name in header.tensors if name.endswith(_SUMS)]
+    if not names or "imatrix.chunk_count" not in header.metadata:
+        raise QuantizationError(f"{path}: not an importance matrix", hint="make one with llama-imatrix")
+    entries = {}
+    for name in names:
+        if name + _COUNTS not in header.tensors:
+            raise QuantizationError(f"{path}: {name!r} has sums but no counts")
+        sums, counts = (_floats(path, header, file, name + suffix) for suffix in (_SUMS, _COUNTS))
+        columns = sums.size // counts.size
+        # llama.cpp rounds the counts (stored as float32) and gives experts never called the importance 1
+        whole = np.round(counts).astype(np.float32)[:, None]
+        table = sums.reshape(counts.size, columns)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entries[name] = np.where(whole > 0, table / whole, np.float32(1)).astype(np.float32).reshape(-1)
+    return entries
+
+
+def _floats(path: Path, header: Header, file: BinaryIO, name: str) -> npt.NDArray[np.float32]:
+    info = header.tensors[name]
+    if info.type is not GGMLType.F32:
+        raise QuantizationError(f"{path}: {name!r} is {info.type.label}; expected f32")
+    file.seek(header.data_offset + info.offset)
+    return np.frombuffer(file.read(4 * math.prod(info.shape)), dtype="<f4")
+
+
+def _read_legacy(path: Path, file: BinaryIO) -> dict[str, npt.NDArray[np.float32]]:
+    size = path.stat().st_size
+
+    def take(count: int) -> bytes:
+        if not 0 <= count <= size or len(data := file.read(count)) != count:
+            raise QuantizationError(f"{path}: not an importance matrix, or truncated")
+        return data
+
+    def integer() -> int:
+        return int(struct.unpack("<i", take(4))[0])
+
+    entries: dict[str, npt.NDArray[np.float32]] = {}
+    for _ in range(integer()):
+        name = take(integer()).decode(errors="replace")
+        calls, count = integer(), integer()
+        sums = np.frombuffer(take(4 * count), dtype="<f4")
+        entries[name] = np.divide(sums, np.float32(max(calls, 1)), dtype=np.float32)
+    if not entries:
+        raise QuantizationError(f"{path}: not an importance matrix", hint="make one with llama-imatrix")
+    return entries

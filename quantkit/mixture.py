@@ -1,0 +1,140 @@
+"""Which tensor gets which type: llama.cpp is asked.
+
+``Q4_K_M`` and its kin are mixtures: llama.cpp gives some tensors more bits, by their name, their layer, the shape of
+their rows and the model's size. The policy changes between releases and is not written again here. A dry run of
+``llama_model_quantize`` on a sparse file (a real header, the weights a hole) answers in a tenth of a second through
+llama.cpp's log, and this is the one place that reads that log.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from quantkit.errors import QuantizationError
+from quantkit.ggml_types import GGMLType
+from quantkit.gguf_header import KV, TensorInfo, encode_header, string
+from quantkit.llama_log import captured_log
+
+# imatrix: by GGUF tensor name, float32, one number a column
+Importance = Mapping[str, npt.NDArray[np.float32]]
+
+_TENSOR = re.compile(
+    r"\[ *\d+/ *\d+\] +(?P<name>\S+) +- \[[^\]]*\], type = +(?P<old>\w+), "
+    r"size = +[\d.]+ MiB(?: -> +[\d.]+ MiB \((?P<new>\w+)\))?"
+)
+_FALLBACK = re.compile(r"(?P<name>\S+) +- ncols +(?P<columns>\d+) not divisible by +(?P<block>\d+)")
+_BY_LABEL = {kind.label: kind for kind in GGMLType}
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """llama.cpp's answer.
+
+    Attributes:
+        types: by tensor name.
+        reasons: by tensor name, where the type is not the file's usual one.
+        needs_importance: the real run would refuse to start without an imatrix.
+    """
+
+    types: Mapping[str, GGMLType]
+    reasons: Mapping[str, str]
+    needs_importance: bool
+
+
+def ask_llama_cpp(
+    metadata: Sequence[KV], tensors: Sequence[TensorInfo], ftype: int, importance: Importance, pure: bool = False
+) -> Mixture:
+    """The types ``llama_model_quantize`` would give.
+
+    Args:
+        metadata: of the base file; the vocabulary may be left out.
+        tensors: of the base file, with offsets.
+        ftype: llama.cpp's number of the file type.
+        importance: the imatrix, because some mixtures differ with one.
+        pure: one type for all tensors.
+
+    Raises:
+        QuantizationError: llama.cpp refuses, with its own words.
+    """
+    # The quantizer never looks at the tokens, but loading a model demands to know of some.
+    header = encode_header([*metadata, string("tokenizer.ggml.model", "none")], tensors)
+    size = len(header) + max((info.offset + info.type.nbytes(info.shape) for info in tensors), default=0)
+    with tempfile.TemporaryDirectory(prefix="quantkit-") as folder:
+        sparse = Path(folder) / "plan.gguf"
+        with sparse.open("wb") as file:
+            file.write(header)
+            os.truncate(file.fileno(), size)
+        log = _dry_run(sparse, ftype, importance, pure)
+    return parse_log(log, tensors)
+
+
+def _dry_run(path: Path, ftype: int, importance: Importance, pure: bool) -> str:
+    import llama_cpp
+
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.dry_run, params.pure, params.nthread = ftype, True, pure, 1
+    keep = None
+    if importance:
+        keep = imatrix_argument(importance)
+        params.imatrix = keep
+    with captured_log() as log:
+        failed = llama_cpp.llama_model_quantize(
+            os.fsencode(path), os.fsencode(path.with_suffix(".out")), ctypes.byref(params)
+        )
+    if failed:
+        raise QuantizationError(f"llama.cpp cannot quantize this model: {last_line(log.text)}")
+    return log.text
+
+
+def imatrix_argument(importance: Importance) -> ctypes.Array[ctypes.Structure]:
+    """An imatrix as ``llama_model_quantize`` takes it: entries closed by an empty one."""
+    import llama_cpp
+
+    entries = (llama_cpp.llama_model_imatrix_data * (len(importance) + 1))()
+    for entry, (name, values) in zip(entries, importance.items(), strict=False):
+        entry.name = name.encode()
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        entry.size = values.size
+    return entries  # type: ignore[no-any-return]
+
+
+def parse_log(log: str, tensors: Sequence[TensorInfo]) -> Mixture:
+    """Read the quantizer's log.
+
+    Raises:
+        QuantizationError: a tensor is not in it: the log's form has changed, and guessing would be worse.
+    """
+    types: dict[str, GGMLType] = {}
+    for match in _TENSOR.finditer(log):
+        types[match["name"]] = _BY_LABEL[match["new"] or match["old"]]
+    missing = [info.name for info in tensors if info.name not in types]
+    if missing:
+        raise QuantizationError(
+            f"llama.cpp's answer does not mention {missing[0]!r}",
+            hint="pip install 'llama-cpp-python==0.3.36', the version this release was tested with",
+        )
+    reasons = {
+        match["name"]: f"rows of {match['columns']} are no multiple of {match['block']}: llama.cpp's fallback"
+        for match in _FALLBACK.finditer(log)
+    }
+    quantized = [types[info.name] for info in tensors if types[info.name] is not info.type]
+    usual = max(set(quantized), key=quantized.count, default=None)
+    for info in tensors:
+        if types[info.name] not in (usual, info.type):
+            reasons.setdefault(info.name, "llama.cpp's mixture for this file type")
+    return Mixture(types, reasons, "will require an imatrix" in log)
+
+
+def last_line(log: str) -> str:
+    """The last line of a log that says something."""
+    lines = [line.strip() for line in log.splitlines() if line.strip(" =\t")]
+    return lines[-1] if lines else "no reason given"

@@ -1,0 +1,167 @@
+"""A checkpoint and its adapters, understood: the tensors and metadata of the GGUF they become.
+
+This is the plan's first half. It reads headers and JSON files, checks every shape against the config, and leaves no
+tensor of the checkpoint unexplained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantkit.adapter import Adapter, open_adapter
+from quantkit.arch import Architecture, Rule, find_architecture
+from quantkit.checkpoint import Checkpoint, open_checkpoint
+from quantkit.errors import CheckpointError
+from quantkit.ggml_types import GGMLType
+from quantkit.gguf_header import KV
+from quantkit.plan import PlannedTensor, general_metadata
+from quantkit.sampling import sampling_metadata
+from quantkit.vocab import Vocabulary, read_vocabulary
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class Model:
+    """An open model.
+
+    Attributes:
+        checkpoint: the base.
+        adapters: in the order in which they are merged.
+        architecture: its family.
+        untied: the checkpoint ties embedding and head, the adapters part them.
+        notes: decisions the user should see.
+    """
+
+    checkpoint: Checkpoint
+    adapters: tuple[Adapter, ...]
+    architecture: Architecture
+    untied: bool
+    notes: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of the embedding: the size of the vocabulary."""
+        return self.checkpoint.tensors[EMBEDDING].shape[0]
+
+    def tensors(self, base: GGMLType) -> tuple[PlannedTensor, ...]:
+        """The tensors of the GGUF file, matrices rounded to *base*, vectors and norms kept in float32."""
+        planned = [
+            PlannedTensor(
+                rule.target, rule.source, rule.shape, base_type(rule.target, rule.shape, base), rule.arrange, rule.unit
+            )
+            for rule in self.architecture.rules(self.checkpoint.config)
+            if rule.source in self.checkpoint.tensors
+        ]
+        planned += [
+            PlannedTensor(made.target, "", tuple(made.values.shape), GGMLType.F32, values=made.values)
+            for made in self.architecture.generated(self.checkpoint.config)
+        ]
+        return tuple(planned)
+
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer, as metadata."""
+        return read_vocabulary(self.checkpoint, self.rows)
+
+    def metadata(self, name: str, vocabulary: Vocabulary, chat_template: str | None) -> list[KV]:
+        """Everything in the GGUF file's header but the tensors.
+
+        Args:
+            name: ``general.name``.
+            vocabulary: of :meth:`vocabulary`.
+            chat_template: the Jinja to carry, the model's own or a named one.
+        """
+        return [
+            *general_metadata(self.architecture.name, name),
+            *sampling_metadata(self.checkpoint.json("generation_config.json")),
+            *self.architecture.metadata(self.checkpoint.config),
+            *vocabulary.metadata,
+            *vocabulary.template_metadata(chat_template),
+        ]
+
+
+@contextmanager
+def open_model(path: Path, adapters: Sequence[Path] = ()) -> Iterator[Model]:
+    """Open a checkpoint with its adapters.
+
+    Raises:
+        CheckpointError, ArchitectureError, AdapterError: by name, whatever does not fit.
+    """
+    with ExitStack() as stack:
+        checkpoint = stack.enter_context(open_checkpoint(path))
+        architecture = find_architecture(checkpoint.config, str(path / "config.json"))
+        rules = architecture.rules(checkpoint.config)
+        _check(checkpoint, rules)
+        tied = HEAD not in checkpoint.tensors
+        base = checkpoint.with_alias(HEAD, EMBEDDING) if tied else checkpoint
+        opened = []
+        for adapter in adapters:
+            opened.append(open_adapter(adapter, base.tensors))
+            stack.callback(opened[-1].close)
+        notes = [note for adapter in opened for note in _adapter_notes(adapter, path)]
+        untied = tied and _parts_tied_weights(opened, path)
+        if untied:
+            notes.append(
+                "the base ties its embedding and output layer, the adapter trains them apart: the output layer is "
+                "written as a tensor of its own"
+            )
+        yield Model(base if untied else checkpoint, tuple(opened), architecture, untied, tuple(notes))
+
+
+def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:
+    """Vectors and norms stay float32, as in llama.cpp's converter; matrices take the base type."""
+    return GGMLType.F32 if len(shape) <= 1 or name.endswith("_norm.weight") else base
+
+
+def _check(checkpoint: Checkpoint, rules: Sequence[Rule]) -> None:
+    """Every tensor the config demands is there in its shape, and no other is."""
+    for rule in rules:
+        spec = checkpoint.tensors.get(rule.source)
+        if spec is None:
+            if rule.optional:
+                continue
+            raise CheckpointError(
+                f"{checkpoint.path}: tensor {rule.source!r} is absent", hint="download the model's weight files again"
+            )
+        if spec.shape != rule.shape:
+            raise CheckpointError(
+                f"{spec.file}: tensor {rule.source!r} has shape {list(spec.shape)}, config.json demands "
+                f"{list(rule.shape)}",
+                hint="config.json and the weights are from different models: use the folder as it was saved",
+            )
+    unknown = sorted(checkpoint.tensors.keys() - {rule.source for rule in rules})
+    if unknown:
+        raise CheckpointError(
+            f"{checkpoint.tensors[unknown[0]].file}: tensor {unknown[0]!r} has no place in a "
+            f"{(checkpoint.config.get('architectures') or ['?'])[0]} with this config"
+            + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""),
+            hint="config.json and the weights are from different models: use the folder as it was saved",
+        )
+
+
+def _adapter_notes(adapter: Adapter, base: Path) -> Iterator[str]:
+    named = str(adapter.config.get("base_model_name_or_path") or "")
+    if any(mark in named.lower() for mark in ("bnb-4bit", "-4bit", "-8bit", "gptq", "awq")):
+        yield f"{adapter.path.name} was trained on the quantized {named}; it is merged into the weights of {base.name}"
+
+
+def _parts_tied_weights(adapters: Sequence[Adapter], path: Path) -> bool:
+    """Whether embedding and head must become two tensors: an adapter changes one of them, or each in its own way.
+
+    In training with PEFT the head of a tied model keeps the base's embedding while LoRA or a saved copy changes the
+    input side (or the other way round), unless ``ensure_weight_tying`` was set. Merging into the shared tensor would
+    change both.
+    """
+    parts = False
+    for adapter in adapters:
+        changed = {EMBEDDING, HEAD} & adapter.changes.keys()
+        if adapter.trains_tied_weights_together and HEAD in changed:
+            raise CheckpointError(
+                f"{adapter.path}: ensure_weight_tying is set, but the file has weights for {HEAD!r} of its own",
+                hint=f"merge it with PEFT's merge_and_unload on {path}",
+            )
+        parts = parts or (bool(changed) and not adapter.trains_tied_weights_together)
+    return parts

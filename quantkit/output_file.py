@@ -1,0 +1,126 @@
+"""A file of known size, written at known offsets from many threads.
+
+The space is reserved when the file is made, so a full disk is found before the work and not after it; what is not
+written (padding) reads as zeros. The file is made in a temporary folder that is renamed when all is done: a file under
+its final name is whole.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from pathlib import Path
+from typing import Self
+
+from quantkit.errors import OutputError
+
+Bytes = memoryview | bytes
+
+
+class OutputFile:
+    """An open output file; a context manager that closes it."""
+
+    def __init__(self, path: Path, header: bytes, nbytes: int) -> None:
+        self.path, self.nbytes = path, nbytes
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
+        except OSError as error:
+            raise write_error(path, error) from None
+        try:
+            reserve(self._fd, nbytes)
+            self.write(0, header)
+        except OSError as error:
+            self.close()
+            raise write_error(path, error) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def write(self, offset: int, data: Bytes) -> None:
+        """Write *data* at *offset*, all of it.
+
+        Raises:
+            OutputError: the disk is full or fails.
+        """
+        view = memoryview(data)
+        try:
+            while view:
+                done = os.pwrite(self._fd, view, offset)
+                view, offset = view[done:], offset + done
+        except OSError as error:
+            raise write_error(self.path, error) from None
+
+    def sync(self) -> None:
+        """Flush to the disk."""
+        os.fsync(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def reserve(fd: int, nbytes: int) -> None:
+    """Give the open file its size and, where the system can, its space on the disk."""
+    if hasattr(os, "posix_fallocate") and nbytes:
+        try:
+            os.posix_fallocate(fd, 0, nbytes)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+    os.ftruncate(fd, nbytes)
+
+
+def write_error(path: Path, error: OSError) -> OutputError:
+    """The error for a failed write, with the way on for the common causes."""
+    hints = {
+        errno.ENOSPC: "free some space or choose another disk with -o",
+        errno.EDQUOT: "free some space or choose another disk with -o",
+        errno.EACCES: "choose a folder you may write to with -o",
+        errno.EPERM: "choose a folder you may write to with -o",
+        errno.EROFS: "choose a folder you may write to with -o",
+    }
+    return OutputError(f"{path}: cannot be written ({error.strerror or error})", hint=hints.get(error.errno or 0, ""))
+
+
+class OrderedDigest:
+    """sha256 of pieces that may arrive out of order.
+
+    Whoever brings the piece that is next in order hashes it and all that waited for it. Pieces are dealt out in
+    order, so at most one a thread waits.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._next = 0
+        self._waiting: dict[int, Bytes] = {}
+        self._busy = False
+        self._lock = threading.Lock()
+
+    def update(self, index: int, data: Bytes) -> None:
+        """Add piece number *index* (from 0)."""
+        with self._lock:
+            self._waiting[index] = data
+            if self._busy:
+                return
+            self._busy = True
+        while True:
+            with self._lock:
+                piece = self._waiting.pop(self._next, None)
+                if piece is None:
+                    self._busy = False
+                    return
+                self._next += 1
+            self._hash.update(piece)  # outside the lock: hashing releases the GIL
+
+    def hexdigest(self) -> str:
+        """The sum; every piece must have arrived."""
+        assert not self._waiting, f"pieces missing before {sorted(self._waiting)[0]}"
+        return self._hash.hexdigest()

@@ -1,0 +1,38 @@
+"""The package's README.md: what it is, what is in it, and how to chat with it."""
+
+from __future__ import annotations
+
+from quantkit.package.ollama import modelfile_name
+from quantkit.package.spec import PackageSpec
+from quantkit.package.text import fill, one_line
+
+_LONG_LICENSE = 80
+
+
+def card(spec: PackageSpec) -> str:
+    """The Markdown text of a package's card."""
+    return fill(
+        "README.md",
+        {
+            "spec": spec,
+            "parameters": _rounded(spec.parameter_count),
+            "license": _license(spec.license),
+            "models": [(model, modelfile_name(index, model)) for index, model in enumerate(spec.models)],
+            "system": spec.system_text,
+            "settings": [item for item in spec.parameters if item[0] != "num_ctx"],
+        },
+    )
+
+
+def _rounded(count: int) -> str:
+    for unit, size in (("billion", 1e9), ("million", 1e6), ("thousand", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
+
+
+def _license(text: str | None) -> str:
+    if not text or not text.strip():
+        return "not stated by the base model"
+    line = one_line(text)
+    return line if len(line) <= _LONG_LICENSE else "see the LICENSE in the Modelfile"

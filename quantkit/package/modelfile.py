@@ -1,0 +1,213 @@
+"""Reading and writing Ollama's Modelfile by the rules of Ollama's own parser.
+
+The format has no escapes. A value ends at the first line end where what was read so far is complete: plain text
+always is, text opened by ``"`` is when it ends with ``"``, and text opened by triple quotes is when it ends with
+triple quotes. White space around a plain value is lost, and so is, anywhere in a value, every character that Go does
+not call printable (zero-width joiners, right-to-left marks, no-break spaces), tab and line ends aside. So some texts
+cannot be written at all. :func:`quote` tries each way of writing a value, reads it back, and refuses the value when
+none gives the same text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from quantkit.errors import ChatFormatError
+
+KEYWORDS = (
+    "FROM",
+    "LICENSE",
+    "TEMPLATE",
+    "SYSTEM",
+    "ADAPTER",
+    "DRAFT",
+    "RENDERER",
+    "PARSER",
+    "PARAMETER",
+    "MESSAGE",
+    "REQUIRES",
+)
+ROLES = ("system", "user", "assistant")
+
+_SPACE = " \t\r\n"
+_BLOCK = '"""'
+_NAME = re.compile("[A-Za-z]*")
+_PLAIN = re.compile("[A-Za-z0-9_./+-]+")
+_KEY = {"PARAMETER": re.compile("[A-Za-z0-9_]*"), "MESSAGE": _NAME}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a Modelfile.
+
+    Attributes:
+        keyword: one of KEYWORDS.
+        value: its text, without quotes.
+        key: the parameter's name for PARAMETER, the role for MESSAGE, else "".
+    """
+
+    keyword: str
+    value: str
+    key: str = ""
+
+
+def parse_modelfile(text: str) -> tuple[Command, ...]:
+    """The commands of a Modelfile, in order, read as Ollama reads them.
+
+    Parameters are not checked here, see :func:`quantkit.package.parameters.check_parameters`.
+
+    Raises:
+        ChatFormatError: Ollama would refuse the file; the message has the line.
+    """
+    commands = tuple(_commands(text.removeprefix("\ufeff")))
+    if not any(command.keyword == "FROM" for command in commands):
+        raise ChatFormatError("the Modelfile has no FROM line")
+    return commands
+
+
+def print_modelfile(commands: Iterable[Command]) -> str:
+    """The text of a Modelfile; reading it gives the same commands back.
+
+    Raises:
+        ChatFormatError: a value that no quoting can carry.
+    """
+    return "".join(f"{print_command(command)}\n" for command in commands)
+
+
+def print_command(command: Command) -> str:
+    """One command as a line, or as several where its value has several.
+
+    Raises:
+        ChatFormatError: a value that no quoting can carry, or a keyword or key that is none.
+    """
+    head = f"{command.keyword} {command.key}" if command.key else command.keyword
+    return f"{head} {quote(command.value, what=head, block=command.keyword in ('TEMPLATE', 'SYSTEM', 'LICENSE'))}"
+
+
+def quote(text: str, *, what: str = "the text", block: bool = False) -> str:
+    """Write a value so that Ollama reads exactly that value.
+
+    Args:
+        text: the value.
+        what: what the value is, for the error message.
+        block: whether triple quotes are tried first, as is usual for prompts; they are last otherwise.
+
+    Raises:
+        ChatFormatError: no way of writing it reads back the same.
+    """
+    ways = [f'"{text}"', f"{_BLOCK}{text}{_BLOCK}", text]
+    first = f"{_BLOCK}{text}{_BLOCK}" if block else text if _PLAIN.fullmatch(text) else ways[0]
+    for way in (first, *ways):
+        if _reads_back(way, text):
+            return way
+    raise ChatFormatError(
+        f"{what}: no quoting of a Modelfile can carry {_reason(text)}",
+        hint="Modelfiles have no escapes: reword that place",
+    )
+
+
+def can_quote(text: str) -> bool:
+    """Whether a Modelfile can carry a value."""
+    try:
+        quote(text)
+    except ChatFormatError:
+        return False
+    return True
+
+
+def _reads_back(written: str, text: str) -> bool:
+    # A command before and one after: a value must neither end early nor swallow what follows.
+    after = Command("PARAMETER", "1", "seed")
+    try:
+        return parse_modelfile(f"FROM a\nSYSTEM {written}\nPARAMETER seed 1\n")[1:] == (Command("SYSTEM", text), after)
+    except ChatFormatError:
+        return False
+
+
+def _reason(text: str) -> str:
+    for character in text:
+        if not _is_kept(character):
+            return f"the character U+{ord(character):04X}, which Ollama drops when it reads the file"
+    return "this text: a line of it ends with quotes, which end the value"
+
+
+def _commands(text: str) -> Iterable[Command]:
+    position = 0
+    while True:
+        while position < len(text) and text[position] in _SPACE:
+            position += 1
+        if position == len(text):
+            return
+        if text[position] == "#":
+            position = _line_end(text, position)
+            continue
+        command, position = _command(text, position)
+        yield command
+
+
+def _command(text: str, position: int) -> tuple[Command, int]:
+    if not _is_kept(text[position]):
+        position += 1  # as Ollama does with the first character of a command, and only there
+    keyword, position = _word(text, position, _NAME, "a command")
+    keyword = keyword.upper()
+    if keyword not in KEYWORDS:
+        raise _error(text, position, f"unknown command; the commands are {', '.join(KEYWORDS)}")
+    key = ""
+    if keyword in _KEY:
+        key, position = _word(text, position, _KEY[keyword], f"what follows {keyword}")
+        if keyword == "MESSAGE" and key not in ROLES:
+            raise _error(text, position, f"a message's role must be one of {', '.join(ROLES)}")
+    value, position = _value(text, position)
+    return Command(keyword, value, key), position
+
+
+def _word(text: str, position: int, pattern: re.Pattern[str], what: str) -> tuple[str, int]:
+    """A word and the one blank that must follow it."""
+    match = pattern.match(text, position)
+    word = match.group() if match else ""
+    end = position + len(word)
+    if end == len(text):
+        raise _error(text, end, f"the file ends within {what}")
+    if text[end] not in " \t":
+        raise _error(text, end, f"{what} must be a word followed by a value")
+    return word, end + 1
+
+
+def _value(text: str, position: int) -> tuple[str, int]:
+    read = ""
+    while True:
+        end = _line_end(text, position)
+        read += "".join(filter(_is_kept, text[position:end]))
+        value = _unquote(read.strip(_SPACE))
+        if value is not None:
+            return value, end
+        if end == len(text):
+            raise _error(text, end, "the file ends within quotes")
+        read += text[end]
+        position = end + 1
+
+
+def _unquote(text: str) -> str | None:
+    """The value, or None where more lines must follow."""
+    for mark in (_BLOCK, '"'):
+        if text.startswith(mark):
+            complete = len(text) >= 2 * len(mark) and text.endswith(mark)
+            return text[len(mark) : -len(mark)] if complete else None
+    return text
+
+
+def _is_kept(character: str) -> bool:
+    return character.isprintable() or character in _SPACE
+
+
+def _line_end(text: str, position: int) -> int:
+    while position < len(text) and text[position] not in "\r\n":
+        position += 1
+    return position
+
+
+def _error(text: str, position: int, message: str) -> ChatFormatError:
+    line = text.count("\n", 0, position) + 1
+    return ChatFormatError(f"Modelfile, line {line}: {message}")

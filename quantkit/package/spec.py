@@ -1,0 +1,117 @@
+"""What a package is made from: a value that the build fills in and the renderers read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from quantkit.chat_format import ChatFormat
+from quantkit.errors import ChatFormatError, OutputError
+from quantkit.package.parameters import check_parameters
+
+DEFAULT_CONTEXT = 8192
+"""Tokens of context asked for by default: a laptop has no memory for the 128k that many models allow."""
+
+# Kept out of file names: Windows refuses most of them, and Ollama's parser drops control characters.
+_FORBIDDEN_IN_NAMES = set('<>:"/\\|?*')
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """One GGUF file of a package.
+
+    Attributes:
+        file: its name inside the package's folder.
+        quant: its quantization type in lower case, such as "q4_0".
+    """
+
+    file: str
+    quant: str
+
+
+@dataclass(frozen=True)
+class PackageSpec:
+    """Everything that the text files of a package say.
+
+    Attributes:
+        name: the package's name.
+        models: its GGUF files; the first one is the default.
+        chat: how the model wants to be prompted.
+        system: the system prompt; None or "" leaves it to the chat format's own.
+        parameters: Ollama parameters in the order given, as (name, value text).
+        context_length: tokens of context the model was trained for.
+        base: where the base model came from.
+        adapters: where the adapters came from, in the order they were applied.
+        license: the license text or its name, None if unknown.
+        architecture: such as "llama".
+        parameter_count: number of weights.
+    """
+
+    name: str
+    models: tuple[PackagedModel, ...]
+    chat: ChatFormat
+    system: str | None
+    parameters: tuple[tuple[str, str], ...]
+    context_length: int
+    base: str
+    adapters: tuple[str, ...]
+    license: str | None
+    architecture: str
+    parameter_count: int
+
+    @property
+    def num_ctx(self) -> int:
+        """Tokens of context that the package asks for: the last num_ctx given, else min(context_length, 8192)."""
+        given = [int(value) for name, value in self.parameters if name == "num_ctx"]
+        return given[-1] if given else min(self.context_length, DEFAULT_CONTEXT)
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The chat format's stop texts and then the user's, each once."""
+        return tuple(dict.fromkeys((*self.chat.stops, *(value for name, value in self.parameters if name == "stop"))))
+
+    @property
+    def other_parameters(self) -> tuple[tuple[str, str], ...]:
+        """The user's parameters besides stop and num_ctx."""
+        return tuple(item for item in self.parameters if item[0] not in ("stop", "num_ctx"))
+
+    @property
+    def system_text(self) -> str | None:
+        """The system prompt as the model's template would write it, None if there is none."""
+        text = self.system.strip() if self.system and self.chat.trims else self.system
+        return text or None
+
+    @property
+    def ollama_name(self) -> str:
+        """A name that Ollama accepts for the model."""
+        return re.sub(r"[^a-z0-9_.-]+", "-", self.name.lower()).strip("-._") or "model"
+
+
+def check_spec(spec: PackageSpec) -> None:
+    """Refuse what the package's files could not say.
+
+    Raises:
+        OutputError: a file name that some system cannot have.
+        ChatFormatError: a parameter, system prompt or other text that cannot be written.
+    """
+    if not spec.models:
+        raise OutputError(f"package {spec.name!r} has no model")
+    for model in spec.models:
+        if bad := sorted({c for c in model.file if c in _FORBIDDEN_IN_NAMES or not c.isprintable()}):
+            raise OutputError(
+                f"{model.file!r} cannot be the name of a file in a package: it has {', '.join(map(repr, bad))}",
+                hint="choose another one with --name",
+            )
+    check_parameters(spec.parameters)
+    if spec.num_ctx < 1:
+        raise ChatFormatError(f"num_ctx is {spec.num_ctx}", hint="ask for at least 1 token: --param num_ctx=4096")
+    if spec.system_text is not None and spec.chat.system is None:
+        raise ChatFormatError(
+            f"the model's chat template ({spec.chat.name}) takes no system message", hint="build without --system"
+        )
+    stops = [(f"stop {stop!r}", stop) for stop in spec.stops]
+    for what, text in (("the system prompt", spec.system or ""), ("the license", spec.license or ""), *stops):
+        if "\0" in text:
+            raise ChatFormatError(f"{what} has a NUL character, which no command line can carry")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ChatFormatError(f"{what} is not valid Unicode: it has half of a surrogate pair")

@@ -1,0 +1,125 @@
+"""Filling in ``templates/generic/``, and the filters that make any text safe in its new surroundings.
+
+The delimiters are square brackets, because braces belong to Go templates and shells.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantkit.errors import ChatFormatError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_FOLDER = Path(__file__).parent.parent / "templates" / "generic"
+
+# Everything that PowerShell takes for a single quote.
+_POWERSHELL_QUOTES = re.compile("['\u2018\u2019\u201a\u201b]")
+
+
+def fill(template: str, values: Mapping[str, object]) -> str:
+    """The text of ``templates/generic/<template>`` with values filled in."""
+    return _environment().get_template(template).render(values)
+
+
+def sh_quote(text: str) -> str:
+    """A text as one word of a POSIX shell.
+
+    Raises:
+        ChatFormatError: it has a NUL character.
+    """
+    return shlex.quote(_without_nul(text))
+
+
+def powershell_quote(text: str) -> str:
+    """A text as a PowerShell literal.
+
+    Raises:
+        ChatFormatError: it has a NUL character.
+    """
+    return "'" + _POWERSHELL_QUOTES.sub(lambda match: match.group() * 2, _without_nul(text)) + "'"
+
+
+def go_quote(text: str) -> str:
+    """A text as an interpreted Go string: printable characters as they are, everything else escaped."""
+    return '"' + "".join(map(_go_character, text)) + '"'
+
+
+def one_line(text: str) -> str:
+    """A text for a comment or a table: line ends and control characters become blanks."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def markdown_code(text: str) -> str:
+    """A text as inline code of Markdown, whatever backticks it has."""
+    line = one_line(text)
+    fence = "`" * (_longest_run(line) + 1)
+    pad = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def markdown_block(text: str) -> str:
+    """A text as a fenced block of Markdown, whatever backticks it has."""
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def markdown_plain(text: str) -> str:
+    """A text as running text of Markdown."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&!])", r"\\\1", one_line(text))
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        undefined=StrictUndefined,
+        block_start_string="[%",
+        block_end_string="%]",
+        variable_start_string="[[",
+        variable_end_string="]]",
+        comment_start_string="[#",
+        comment_end_string="#]",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters |= {
+        "sh": sh_quote,
+        "ps1": powershell_quote,
+        "go": go_quote,
+        "line": one_line,
+        "code": markdown_code,
+        "block": markdown_block,
+        "md": markdown_plain,
+    }
+    return environment
+
+
+def _without_nul(text: str) -> str:
+    if "\0" in text:
+        raise ChatFormatError(f"no command line can carry the NUL character of {text[:40]!r}")
+    return text
+
+
+def _go_character(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    short = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character)
+    code = ord(character)
+    return short or (f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}")
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)

@@ -1,0 +1,217 @@
+"""What will be written, decided from headers alone.
+
+The plan names every tensor of every output with its type, offset and size, and gives the reason wherever a type is
+not the one asked for. After it, streaming decides nothing; printing it is ``--dry-run``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from quantkit.errors import OutputError, QuantizationError
+from quantkit.ggml_types import FTYPES, GGMLType
+from quantkit.gguf_header import KV, TensorInfo, align, encode_header, string, u32
+from quantkit.mixture import Importance, ask_llama_cpp
+
+GGML_QUANT_VERSION = 2
+# GGUF's limit for names, without the closing zero (GGML_MAX_NAME)
+_MAX_NAME = 63
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """A tensor on its way to the outputs.
+
+    Attributes:
+        name: in the output.
+        source: in the checkpoint; empty for a generated tensor.
+        shape: outermost first, the same in source and output.
+        base: the type it is rounded to once; quantized types are encoded from the rounded values.
+        arrange: layout of consecutive rows, see :class:`quantkit.arch.Rule`.
+        unit: rows must be taken in multiples of this.
+        values: a generated tensor's values, float32.
+    """
+
+    name: str
+    source: str
+    shape: tuple[int, ...]
+    base: GGMLType
+    arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
+    unit: int = 1
+    values: torch.Tensor | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tensor's place in one output: type, absolute offset, size, and why where the type is not the asked one."""
+
+    type: GGMLType
+    offset: int
+    nbytes: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file.
+
+    Attributes:
+        file: its name in the output folder.
+        label: what was asked for: ``f16``, ``q4_k_m``, ...
+        header: the bytes before the tensors.
+        nbytes: size of the file.
+        tensors: by name, where each tensor goes.
+        importance: imatrix by tensor name, for encoders that use one.
+    """
+
+    file: str
+    label: str
+    header: bytes = field(repr=False)
+    nbytes: int
+    tensors: Mapping[str, Placed] = field(repr=False)
+    importance: Importance = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will be written.
+
+    Attributes:
+        architecture: GGUF name.
+        metadata: shared by all outputs but for the file type.
+        tensors: in the order in which they stream.
+        outputs: the files.
+        notes: decisions the user should see.
+    """
+
+    architecture: str
+    metadata: tuple[KV, ...] = field(repr=False)
+    tensors: tuple[PlannedTensor, ...] = field(repr=False)
+    outputs: tuple[Output, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all outputs."""
+        return sum(output.nbytes for output in self.outputs)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(count_elements(tensor.shape) for tensor in self.tensors)
+
+
+def count_elements(shape: Sequence[int]) -> int:
+    """Elements of a tensor of *shape*."""
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def base_output(file: str, label: str, metadata: Sequence[KV], tensors: Sequence[PlannedTensor]) -> Output:
+    """The unquantized file: every tensor in its base type."""
+    return _output(file, label, metadata, tensors, {tensor.name: tensor.base for tensor in tensors}, {}, {})
+
+
+def quantized_output(
+    file: str,
+    label: str,
+    metadata: Sequence[KV],
+    tensors: Sequence[PlannedTensor],
+    importance: Importance | None = None,
+    pure: bool = False,
+) -> Output:
+    """A quantized file, with the types llama.cpp itself would choose.
+
+    Args:
+        file: its name.
+        label: canonical name of the ftype.
+        metadata: of the base file.
+        tensors: the planned tensors.
+        importance: imatrix by tensor name.
+        pure: the same type for all, no mixture.
+
+    Raises:
+        QuantizationError: the type needs an imatrix and has none, or a row cannot be cut into blocks.
+    """
+    importance = importance or {}
+    bare = [entry for entry in metadata if not entry.key.startswith("tokenizer.")]
+    infos, _ = _layout(tensors, {tensor.name: tensor.base for tensor in tensors})
+    answer = ask_llama_cpp(bare, infos, FTYPES[label], importance, pure)
+    if answer.needs_importance and not importance:
+        raise QuantizationError(
+            f"{label} needs an importance matrix: without one llama.cpp refuses it",
+            hint="pass --imatrix FILE (made with llama-imatrix), or choose a type such as q4_k_m",
+        )
+    for tensor in tensors:
+        kind = answer.types[tensor.name]
+        if tensor.shape[-1] % kind.block:
+            raise QuantizationError(
+                f"{tensor.name}: rows of {tensor.shape[-1]} are no multiple of {kind.label}'s block of {kind.block}"
+            )
+    return _output(file, label, metadata, tensors, answer.types, answer.reasons, importance)
+
+
+def _layout(tensors: Sequence[PlannedTensor], types: Mapping[str, GGMLType]) -> tuple[list[TensorInfo], int]:
+    """Offsets in the data section, and its size."""
+    infos, offset = [], 0
+    for tensor in tensors:
+        if len(tensor.name.encode()) > _MAX_NAME:
+            raise OutputError(f"tensor name {tensor.name!r} is longer than {_MAX_NAME} bytes, GGUF's limit")
+        infos.append(TensorInfo(tensor.name, tensor.shape, types[tensor.name], offset))
+        offset += align(types[tensor.name].nbytes(tensor.shape))
+    return infos, offset
+
+
+def _output(
+    file: str,
+    label: str,
+    metadata: Sequence[KV],
+    tensors: Sequence[PlannedTensor],
+    types: Mapping[str, GGMLType],
+    reasons: Mapping[str, str],
+    importance: Importance,
+) -> Output:
+    infos, size = _layout(tensors, types)
+    header = encode_header(with_file_type(metadata, FTYPES[label]), infos)
+    placed = {
+        info.name: Placed(
+            info.type, len(header) + info.offset, info.type.nbytes(info.shape), reasons.get(info.name, "")
+        )
+        for info in infos
+    }
+    return Output(file, label, header, len(header) + size, placed, importance)
+
+
+def with_file_type(metadata: Sequence[KV], ftype: int) -> list[KV]:
+    """The metadata with file type and quantization version set, at their place if they have one."""
+    fixed = {
+        entry.key: entry
+        for entry in (u32("general.file_type", ftype), u32("general.quantization_version", GGML_QUANT_VERSION))
+    }
+    result = [fixed.pop(entry.key, entry) for entry in metadata]
+    return result + list(fixed.values())
+
+
+def general_metadata(architecture: str, name: str) -> list[KV]:
+    """``general.*``: what llama.cpp and Ollama show of a file."""
+    return [
+        string("general.architecture", architecture),
+        string("general.type", "model"),
+        string("general.name", name),
+    ]
+
+
+def file_name(name: str, label: str) -> str:
+    """``NAME-q4_0.gguf``."""
+    return f"{name}-{label}.gguf"
+
+
+def gguf_path(folder: Path, output: Output) -> Path:
+    """Where an output is in a folder."""
+    return folder / output.file

@@ -1,0 +1,54 @@
+"""Progress of long work: silent by default, a bar on stderr in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Reporter:
+    """Says nothing; what library callers get."""
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A stretch of work of *total* weights; the value is called with each amount done, from any thread."""
+        yield lambda amount: None
+
+    def note(self, text: str) -> None:
+        """A decision the user should see."""
+
+
+class TerminalReporter(Reporter):
+    """Notes on stderr, and where stderr is a terminal a rich progress bar with the remaining time."""
+
+    def __init__(self, *, bar: bool) -> None:
+        self.bar = bar
+
+    @contextmanager
+    def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        if not self.bar:
+            yield lambda amount: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%  {task.fields[done]}"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(name, total=total, done="")
+
+            def advance(amount: int) -> None:
+                bar.advance(task, amount)
+                finished = bar.tasks[task].completed
+                bar.update(task, done=f"{finished / 1e9:.2f}/{total / 1e9:.2f} G weights")
+
+            yield advance
+
+    def note(self, text: str) -> None:
+        import click
+
+        click.echo(f"note: {text}", err=True)

@@ -1,0 +1,135 @@
+"""What to build, as a value: from the command line's flags, or from a TOML file with the same names."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from quantkit.errors import QuantkitError
+from quantkit.ggml_types import BASE_TYPES, ftype_name
+
+_NAME = re.compile(r"[^\s./\\:*?\"<>|\x00-\x1f-][^/\\:*?\"<>|\x00-\x1f]*")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A request for a package.
+
+    Attributes:
+        model: folder of the checkpoint.
+        adapters: PEFT folders, merged in this order.
+        quants: quantization types, the first of them the package's default.
+        out: folder to make; default ``./NAME``.
+        name: of the model in file names and in Ollama; default the model's folder, and the adapters'.
+        keep_f16: also keep the unquantized file.
+        outtype: its type, and the type weights are rounded to before they are quantized.
+        template: name of a chat format, or ``auto`` for the model's own.
+        system: default system prompt.
+        parameters: for the Modelfile and the chat scripts.
+        imatrix: importance matrix file.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: workers; None for one a core. Does not change the result.
+    """
+
+    model: Path
+    adapters: tuple[Path, ...] = ()
+    quants: tuple[str, ...] = ("q4_0",)
+    out: Path | None = None
+    name: str = ""
+    keep_f16: bool = False
+    outtype: str = "f16"
+    template: str = "auto"
+    system: str | None = None
+    parameters: tuple[tuple[str, str], ...] = ()
+    imatrix: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.outtype not in BASE_TYPES:
+            raise QuantkitError(f"outtype {self.outtype!r} is unknown", hint=f"use one of: {', '.join(BASE_TYPES)}")
+        object.__setattr__(self, "quants", tuple(dict.fromkeys(ftype_name(quant) for quant in self.quants)))
+        if not self.quants and not self.keep_f16:
+            raise QuantkitError("nothing to build: no quantization type", hint="pass --quant q4_0")
+        if not self.name:
+            parts = [self.model, *self.adapters]
+            object.__setattr__(self, "name", "-".join(Path(part).resolve().name for part in parts))
+        if not _NAME.fullmatch(self.name) or len(self.name.encode()) > 200:
+            raise QuantkitError(
+                f"name {self.name!r} cannot be part of a file name", hint="pass --name with letters, digits, - and _"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The folder to make."""
+        return self.out or Path(self.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the manifest: what determines the result (so neither threads nor where it is written)."""
+        plain = asdict(self)
+        for key in ("threads", "out"):
+            del plain[key]
+        plain["model"] = self.model.name
+        plain["adapters"] = [adapter.name for adapter in self.adapters]
+        plain["imatrix"] = self.imatrix.name if self.imatrix else None
+        plain["parameters"] = [list(pair) for pair in self.parameters]
+        plain["quants"] = list(self.quants)
+        return plain
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The settings of a recipe file: keys as the fields of :class:`Recipe`, paths relative to the file.
+
+    Raises:
+        QuantkitError: not TOML, an unknown key, or a value of the wrong type.
+    """
+    try:
+        with path.open("rb") as file:
+            settings = tomllib.load(file)
+    except OSError as error:
+        raise QuantkitError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise QuantkitError(f"{path}: not valid TOML ({error})") from None
+    known = {field.name for field in fields(Recipe)}
+    for key in settings:
+        if key not in known:
+            raise QuantkitError(f"{path}: unknown key {key!r}", hint=f"known are: {', '.join(sorted(known))}")
+    return {key: _value(path, key, value) for key, value in settings.items()}
+
+
+def _value(path: Path, key: str, value: Any) -> Any:
+    def text(item: Any) -> str:
+        if not isinstance(item, str):
+            raise QuantkitError(f"{path}: {key} is {item!r}; expected text")
+        return item
+
+    def texts() -> list[str]:
+        if not isinstance(value, list):
+            raise QuantkitError(f"{path}: {key} is {value!r}; expected a list")
+        return [text(item) for item in value]
+
+    match key:
+        case "model" | "out" | "imatrix":
+            return path.parent / text(value)
+        case "adapters":
+            return tuple(path.parent / item for item in texts())
+        case "quants":
+            return tuple(texts())
+        case "parameters":
+            if not isinstance(value, Mapping):
+                raise QuantkitError(f"{path}: parameters is {value!r}; expected a table")
+            return tuple((name, str(item)) for name, item in value.items())
+        case "keep_f16":
+            if not isinstance(value, bool):
+                raise QuantkitError(f"{path}: keep_f16 is {value!r}; expected true or false")
+            return value
+        case "threads":
+            if not isinstance(value, int) or value < 1:
+                raise QuantkitError(f"{path}: threads is {value!r}; expected a positive whole number")
+            return value
+        case _:
+            return text(value)

@@ -1,0 +1,199 @@
+"""The engine: every tensor once, from the source to all outputs.
+
+A pool of workers, and no queues: each worker takes the next range of rows and carries it the whole way (read, merge,
+arrange, round, encode for each output, write at its offset, hash). While one waits for the disk the others compute, so
+reading, merging, encoding and writing overlap by themselves, and memory is one range a worker. The ranges are fixed by
+the tensor's shape alone: the same inputs give the same bytes for any number of workers.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from quantkit.errors import OverflowsF16Error, QuantkitError
+from quantkit.ggml_types import GGMLType
+from quantkit.kernels import encode
+from quantkit.output_file import Bytes, OrderedDigest, OutputFile
+from quantkit.plan import Output, PlannedTensor, count_elements
+
+# Weights in a range: large enough that a range's overhead is nothing, small enough that its buffers stay in the
+# processor's cache between the steps. Measured with scripts/bench.
+CHUNK_WEIGHTS = 1 << 20
+# A float32 product keeps its bits from about 64 rows up, so ranges are whole multiples of it.
+_ROW_MULTIPLE = 64
+
+_TORCH = {GGMLType.F32: torch.float32, GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}
+# The smallest magnitude that rounds to infinity in each base type.
+_OVERFLOW = {GGMLType.F16: 65520.0, GGMLType.BF16: float.fromhex("0x1.ffp127"), GGMLType.F32: math.inf}
+
+Progress = Callable[[int], None]
+
+
+class RowSource(Protocol):
+    """Where rows come from."""
+
+    def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
+        """Rows ``start:stop`` as float32, in the output's layout. Called from many threads."""
+
+    def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
+        """The error for input values that are not finite in these rows; None when the input is sound."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A range of rows of one tensor; ``index`` counts the tensor's ranges."""
+
+    tensor: PlannedTensor
+    index: int
+    start: int
+    stop: int
+
+
+def pieces(tensor: PlannedTensor) -> Iterator[Piece]:
+    """Cut a tensor into ranges of about ``CHUNK_WEIGHTS``, by its shape alone."""
+    rows = tensor.shape[0]
+    columns = count_elements(tensor.shape[1:])
+    unit = math.lcm(tensor.unit, _ROW_MULTIPLE)
+    step = max(1, CHUNK_WEIGHTS // (columns * unit)) * unit
+    for index, start in enumerate(range(0, rows, step)):
+        yield Piece(tensor, index, start, min(rows, start + step))
+
+
+def stream(
+    tensors: Sequence[PlannedTensor],
+    outputs: Sequence[Output],
+    source: RowSource,
+    folder: Path,
+    *,
+    threads: int,
+    fsync: bool = False,
+    progress: Progress = lambda nbytes: None,
+) -> dict[str, dict[str, str]]:
+    """Stream every tensor once into all outputs.
+
+    Args:
+        tensors: what to stream; an output takes those it has a place for.
+        outputs: the files; they must not exist.
+        source: where rows come from.
+        folder: where the files are made.
+        threads: workers.
+        fsync: flush the files to disk at the end.
+        progress: called with the number of weights done, from many threads.
+
+    Returns:
+        By file, by tensor: sha256 of the tensor's bytes.
+
+    Raises:
+        QuantkitError: the first error of any worker; the files are then incomplete.
+    """
+    torch.set_num_threads(1)  # the workers are the parallelism
+    files: dict[str, OutputFile] = {}
+    try:
+        for output in outputs:
+            files[output.file] = OutputFile(folder / output.file, output.header, output.nbytes)
+        job = _Job(tensors, outputs, source, files, progress)
+        job.run(threads)
+        if fsync:
+            for file in files.values():
+                file.sync()
+    finally:
+        for file in files.values():
+            file.close()
+    return {
+        output.file: {name: job.digests[output.file, name].hexdigest() for name in output.tensors} for output in outputs
+    }
+
+
+class _Job:
+    """One run of the engine."""
+
+    def __init__(
+        self,
+        tensors: Sequence[PlannedTensor],
+        outputs: Sequence[Output],
+        source: RowSource,
+        files: Mapping[str, OutputFile],
+        progress: Progress,
+    ) -> None:
+        self.outputs, self.source, self.files, self.progress = outputs, source, files, progress
+        self.digests = {(output.file, name): OrderedDigest() for output in outputs for name in output.tensors}
+        self._pieces = (piece for tensor in tensors for piece in pieces(tensor))
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._errors: list[BaseException] = []
+
+    def run(self, threads: int) -> None:
+        workers = [threading.Thread(target=self._work, name=f"stream-{i}", daemon=True) for i in range(threads)]
+        for worker in workers:
+            worker.start()
+        try:
+            for worker in workers:
+                while worker.is_alive():
+                    worker.join(0.1)  # a plain join could not be interrupted
+        except BaseException:
+            self._stop.set()
+            for worker in workers:
+                worker.join()
+            raise
+        if self._errors:
+            raise self._errors[0]
+
+    def _work(self) -> None:
+        try:
+            while not self._stop.is_set():
+                with self._lock:
+                    piece = next(self._pieces, None)
+                if piece is None:
+                    return
+                self._carry(piece)
+                self.progress((piece.stop - piece.start) * count_elements(piece.tensor.shape[1:]))
+        except BaseException as error:  # reported by run(), in the main thread
+            self._errors.append(error)
+            self._stop.set()
+
+    def _carry(self, piece: Piece) -> None:
+        """One range the whole way."""
+        tensor = piece.tensor
+        rows = self.source.rows(tensor, piece.start, piece.stop)
+        self._check(piece, rows)
+        rounded = rows.to(_TORCH[tensor.base])
+        floats: torch.Tensor | None = None
+        for output in self.outputs:
+            place = output.tensors.get(tensor.name)
+            if place is None:
+                continue
+            if place.type is tensor.base:
+                data: Bytes = as_bytes(rounded)
+            else:
+                if floats is None:
+                    floats = rounded.float().reshape(-1, tensor.shape[-1]).cpu()
+                data = encode(place.type, floats, output.importance.get(tensor.name))
+            row_nbytes = place.nbytes // tensor.shape[0]
+            self.files[output.file].write(place.offset + piece.start * row_nbytes, data)
+            self.digests[output.file, tensor.name].update(piece.index, data)
+
+    def _check(self, piece: Piece, rows: torch.Tensor) -> None:
+        """Refuse rows that are not finite or would not be after rounding."""
+        base = piece.tensor.base
+        low, high = (float(value) for value in rows.aminmax())
+        if -_OVERFLOW[base] < low and high < _OVERFLOW[base]:
+            return
+        if error := self.source.blame(piece.tensor, piece.start, piece.stop):
+            raise error
+        largest = max(abs(low), abs(high))
+        raise OverflowsF16Error(
+            f"tensor {piece.tensor.source!r} has a value of {largest:g}, too large for {base.label}",
+            hint="pass --outtype bf16" if base is GGMLType.F16 else "pass --outtype f32",
+        )
+
+
+def as_bytes(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a tensor, on the CPU."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data

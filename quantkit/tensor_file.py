@@ -1,0 +1,235 @@
+"""Files that hold tensors: safetensors by header and byte range, PyTorch pickles without running their code.
+
+Both kinds answer the same two questions: which tensors are there (:class:`TensorSpec`), and the values of some rows
+of one. A safetensors file is never loaded: its header is checked when it is opened, in full, and rows are read with
+``preadv`` at their offset, from any thread. (The safetensors library maps whole files, which counts as memory of
+ours, and its errors do not name the tensor.)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from quantkit.errors import CheckpointError, QuantkitError
+
+DTYPES: dict[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+# Bytes an element takes, for every type a safetensors header may name: headers are checked whole, also the tensors
+# nobody will read.
+_ITEM_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8, "C64": 8,
+}  # fmt: skip
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+
+Refusal = Callable[..., QuantkitError]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Where one tensor is stored.
+
+    Attributes:
+        name: the name in the file.
+        dtype: safetensors' name of the element type (``BF16``, ``F16``, ``F32``, ...).
+        shape: as in PyTorch, outermost first.
+        file: the file that holds it.
+        offset: of the first byte in the file; 0 for pickles, which have no plain offsets.
+        nbytes: size of the values in bytes.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: Path
+    offset: int
+    nbytes: int
+
+
+class TensorFile(Protocol):
+    """An open file of tensors."""
+
+    @property
+    def specs(self) -> Mapping[str, TensorSpec]: ...
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows ``start:stop`` of the first dimension of tensor *name*, in its stored type, on the CPU."""
+
+    def close(self) -> None: ...
+
+
+def open_tensor_file(path: Path, refuse: Refusal = CheckpointError) -> TensorFile:
+    """Open a ``.safetensors`` or PyTorch pickle (``.bin``, ``.pt``) file.
+
+    Args:
+        path: the file.
+        refuse: the error class to raise, so that an adapter's file is reported as an adapter's.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return SafetensorsFile(path, refuse)
+        return PickleFile(path, refuse)
+    except FileNotFoundError:
+        raise refuse(f"{path}: file is missing", hint="download the folder again") from None
+    except OSError as error:
+        raise refuse(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+class SafetensorsFile:
+    """A safetensors file: header checked, values read by range."""
+
+    def __init__(self, path: Path, refuse: Refusal = CheckpointError) -> None:
+        self.path = path
+        self._refuse = refuse
+        self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            self.specs: Mapping[str, TensorSpec] = self._read_header()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _read_header(self) -> dict[str, TensorSpec]:
+        size = os.fstat(self._fd).st_size
+        again = "download the file again"
+        head = os.pread(self._fd, 8, 0)
+        if len(head) < 8:
+            raise self._refuse(f"{self.path}: not a safetensors file ({size} bytes)", hint=again)
+        (length,) = struct.unpack("<Q", head)
+        if length > min(size - 8, _MAX_HEADER_BYTES):
+            raise self._refuse(
+                f"{self.path}: truncated or not a safetensors file (header of {length} bytes in a file of {size})",
+                hint=again,
+            )
+        try:
+            header = json.loads(os.pread(self._fd, length, 8), object_pairs_hook=_unique_keys)
+        except _DuplicateKeyError as error:
+            raise self._refuse(f"{self.path}: tensor {error.key!r} appears twice in the header", hint=again) from None
+        except (ValueError, RecursionError):
+            raise self._refuse(f"{self.path}: header is not valid JSON", hint=again) from None
+        if not isinstance(header, dict):
+            raise self._refuse(f"{self.path}: header is not a JSON object", hint=again)
+        header.pop("__metadata__", None)
+        base = 8 + length
+        specs = {name: self._spec(name, entry, base, size) for name, entry in header.items()}
+        end = base
+        for spec in sorted(specs.values(), key=lambda spec: (spec.offset, spec.nbytes)):
+            if spec.offset < end:
+                raise self._refuse(f"{self.path}: tensor {spec.name!r} overlaps the one before it", hint=again)
+            end = spec.offset + spec.nbytes
+        return specs
+
+    def _spec(self, name: str, entry: Any, base: int, size: int) -> TensorSpec:
+        try:
+            dtype, shape = str(entry["dtype"]), tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+            item = _ITEM_BYTES[dtype]
+            sound = all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end))
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise self._refuse(f"{self.path}: tensor {name!r} has a broken header entry: {str(entry)[:120]}")
+        nbytes = math.prod(shape) * item
+        if end - begin != nbytes:
+            raise self._refuse(
+                f"{self.path}: tensor {name!r} {list(shape)} {dtype} needs {nbytes} bytes, has {end - begin}"
+            )
+        if base + end > size:
+            raise self._refuse(
+                f"{self.path}: truncated: tensor {name!r} ends at byte {base + end}, the file at {size}",
+                hint="download the file again",
+            )
+        return TensorSpec(name, dtype, shape, self.path, base + begin, nbytes)
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        spec = self.specs[name]
+        dtype = DTYPES[spec.dtype]
+        stop = (spec.shape[0] if spec.shape else 1) if stop is None else stop
+        row = spec.nbytes // max(1, spec.shape[0]) if spec.shape else spec.nbytes
+        tensor = torch.empty((stop - start) * row // dtype.itemsize, dtype=dtype)
+        view, offset = tensor.view(torch.uint8).numpy().data, spec.offset + start * row
+        while view:
+            got = os.preadv(self._fd, [view], offset)
+            if got == 0:
+                raise self._refuse(f"{self.path}: file became shorter while it was read")
+            view, offset = view[got:], offset + got
+        return tensor.reshape(stop - start, *spec.shape[1:]) if spec.shape else tensor.reshape(())
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class PickleFile:
+    """A PyTorch pickle: unpickled with ``weights_only``, so that nothing in it runs, and mapped, not loaded."""
+
+    def __init__(self, path: Path, refuse: Refusal = CheckpointError) -> None:
+        self.path = path
+        if not path.is_file():
+            raise FileNotFoundError(path)
+        hint = "save the model with safe_serialization=True (safetensors) on a machine you trust"
+        try:
+            state = _load_pickle(path)
+        except pickle.UnpicklingError as error:
+            reason = str(error).strip().split("\n")[0][:200]
+            raise refuse(f"{path}: holds more than tensors, refused ({reason})", hint=hint) from None
+        except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
+            reason = str(error).strip().split("\n")[0][:160]
+            raise refuse(f"{path}: broken or truncated ({reason})", hint="download the file again") from None
+        if not isinstance(state, dict):
+            raise refuse(f"{path}: holds a {type(state).__name__}, not a dictionary of tensors", hint=hint)
+        for name, value in state.items():
+            if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+                raise refuse(f"{path}: entry {name!r} is a {type(value).__name__}, not a tensor", hint=hint)
+        self._tensors: dict[str, torch.Tensor] = {name: tensor.detach() for name, tensor in state.items()}
+        self.specs: Mapping[str, TensorSpec] = {
+            name: TensorSpec(
+                name,
+                _DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")),
+                tuple(tensor.shape),
+                path,
+                0,
+                tensor.numel() * tensor.element_size(),
+            )
+            for name, tensor in self._tensors.items()
+        }
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        tensor = self._tensors[name]
+        return tensor[start:stop].clone() if tensor.dim() else tensor.clone()
+
+    def close(self) -> None:
+        self._tensors = {}
+
+
+def _load_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except RuntimeError as error:
+        if "mmap" not in str(error):  # the format before PyTorch 1.6 cannot be mapped
+            raise
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class _DuplicateKeyError(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise _DuplicateKeyError(key)
+        result[key] = value
+    return result

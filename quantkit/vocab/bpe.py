@@ -1,0 +1,154 @@
+"""tokenizer.json with byte-level BPE -> the GGUF vocabulary.
+
+The token list, types and merges are those llama.cpp's converter writes through transformers, read here from
+tokenizer.json itself: no tokenizer is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from quantkit.errors import VocabularyError
+from quantkit.gguf_header import KV, KVType, array, string
+from quantkit.vocab.pretokenizer import recognise
+
+# llama.cpp's token types
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+
+# BPE options that llama.cpp does not have, with the values that mean "off".
+_OFF: dict[str, tuple[Any, ...]] = {
+    "dropout": (None, 0, 0.0),
+    "continuing_subword_prefix": (None, ""),
+    "end_of_word_suffix": (None, ""),
+    "byte_fallback": (None, False),
+}
+
+
+def bpe_metadata(
+    tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any], rows: int, where: str
+) -> tuple[list[KV], list[str]]:
+    """Model, pre-tokenizer, tokens, types and merges.
+
+    Args:
+        tokenizer: tokenizer.json.
+        tokenizer_config: tokenizer_config.json.
+        rows: rows of the embedding; ids above the tokenizer's become ``[PAD<id>]``.
+        where: path of tokenizer.json, for messages.
+
+    Returns:
+        The entries, and notes for the plan.
+
+    Raises:
+        VocabularyError: anything llama.cpp would not reproduce.
+    """
+    model = tokenizer.get("model") or {}
+    if model.get("type") != "BPE":
+        raise VocabularyError(f"{where}: model type {model.get('type')!r} is not supported; expected BPE")
+    if (tokenizer.get("decoder") or {}).get("type") != "ByteLevel":
+        raise VocabularyError(f"{where}: decoder is not ByteLevel; expected a byte-level BPE")
+    for option, off in _OFF.items():
+        if model.get(option) not in off:
+            raise VocabularyError(f"{where}: BPE option {option}={model[option]!r} is not supported by llama.cpp")
+    pre = recognise(tokenizer, where)
+    notes = []
+    if bool(model.get("ignore_merges")) != pre.whole_words:
+        notes.append(
+            f"{where}: ignore_merges is {bool(model.get('ignore_merges'))}; llama.cpp's {pre.name} "
+            + (
+                "looks whole words up first, as the model's original tokenizer does"
+                if pre.whole_words
+                else "always merges"
+            )
+        )
+    tokens, types = _tokens(tokenizer, tokenizer_config, rows, where)
+    if padding := types.count(UNUSED):
+        notes.append(f"the embedding has {rows} rows, the tokenizer {rows - padding} tokens: padded with unused tokens")
+    entries = [
+        string("tokenizer.ggml.model", "gpt2"),
+        string("tokenizer.ggml.pre", pre.name),
+        array("tokenizer.ggml.tokens", tokens, KVType.STRING),
+        array("tokenizer.ggml.token_type", types, KVType.INT32),
+    ]
+    if merges := _merges(model.get("merges") or [], where):
+        entries.append(array("tokenizer.ggml.merges", merges, KVType.STRING))
+    return entries, notes
+
+
+def _tokens(
+    tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any], rows: int, where: str
+) -> tuple[list[str], list[int]]:
+    """Text and type of every id below *rows*."""
+    vocabulary = tokenizer["model"].get("vocab")
+    if not isinstance(vocabulary, dict) or not vocabulary:
+        raise VocabularyError(f"{where}: has no vocabulary")
+    added = {token["id"]: token for token in tokenizer.get("added_tokens") or ()}
+    highest = max(max(vocabulary.values()), max(added, default=0))
+    if highest >= rows:
+        raise VocabularyError(
+            f"{where}: token id {highest} has no row in the embedding, which has {rows}",
+            hint="the tokenizer belongs to a model with a larger vocabulary: use the one saved with these weights",
+        )
+    tokens: list[str | None] = [None] * rows
+    types = [UNUSED] * rows
+    for text, number in vocabulary.items():
+        if tokens[number] is not None:
+            raise VocabularyError(f"{where}: id {number} is both {tokens[number]!r} and {text!r}")
+        tokens[number], types[number] = text, NORMAL
+    special = _special_texts(tokenizer_config)
+    for number, token in added.items():
+        tokens[number], types[number] = _added(token, special)
+    _match_config(tokenizer_config, tokens, where)
+    return [f"[PAD{number}]" if text is None else text for number, text in enumerate(tokens)], types
+
+
+def _added(token: Mapping[str, Any], special: set[str]) -> tuple[str, int]:
+    text = str(token["content"])
+    if token.get("special") or text in special or _looks_special(text):
+        return text, CONTROL
+    return text.replace("▁", " "), USER_DEFINED
+
+
+def _looks_special(text: str) -> bool:
+    """Tokens that ought to be control tokens but are often not marked so; the converter's list."""
+    return (
+        text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
+        or (text.startswith("<|") and text.endswith("|>"))
+        or (text.startswith("<｜") and text.endswith("｜>"))
+        or (text.startswith("<unused") and text.endswith(">"))
+    )
+
+
+def _special_texts(tokenizer_config: Mapping[str, Any]) -> set[str]:
+    """Tokens that tokenizer_config.json makes special whatever tokenizer.json says."""
+    decoder = tokenizer_config.get("added_tokens_decoder") or {}
+    return {str(token["content"]) for token in decoder.values() if token.get("special")}
+
+
+def _match_config(tokenizer_config: Mapping[str, Any], tokens: list[str | None], where: str) -> None:
+    """tokenizer_config.json may repeat added tokens; it must not contradict tokenizer.json."""
+    for key, token in (tokenizer_config.get("added_tokens_decoder") or {}).items():
+        number = int(key)
+        known = tokens[number] if 0 <= number < len(tokens) else None
+        if known != token["content"] and known != str(token["content"]).replace("▁", " "):
+            raise VocabularyError(
+                f"{where}: id {number} is {known!r}, in tokenizer_config.json it is {token['content']!r}",
+                hint="save the tokenizer again with transformers, so that its files agree",
+            )
+
+
+def _merges(merges: list[Any], where: str) -> list[str]:
+    """Merges as "left right", with spaces inside a part written as llama.cpp expects them."""
+    if not merges:
+        return []
+    if isinstance(merges[0], str):
+        return [str(merge) for merge in merges]
+    try:
+        return [f"{left} {right}" if " " not in left + right else _escape(left, right) for left, right in merges]
+    except (TypeError, ValueError):
+        raise VocabularyError(f"{where}: merges are in an unknown form") from None
+
+
+def _escape(left: str, right: str) -> str:
+    space = chr(ord(" ") + 256)
+    return f"{left.replace(' ', space)} {right.replace(' ', space)}"

@@ -1,0 +1,127 @@
+"""The folder or file being made: temporary beside its final place, renamed when it is whole.
+
+A temporary name tells whose it is (the process), so that what a killed run left behind is removed by the next run for
+the same output and never by anyone else.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantkit.errors import OutputError
+from quantkit.output_file import write_error
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A temporary folder beside the output it will become.
+
+    Attributes:
+        path: the temporary folder.
+        final: the output.
+        overwrite: an existing output is replaced.
+    """
+
+    path: Path
+    final: Path
+    overwrite: bool
+
+    def publish(self, final: Path | None = None) -> Path:
+        """The folder itself becomes the output (or *final*, for a build that failed its checks)."""
+        final = final or self.final
+        replace_with(self.path, final, overwrite=self.overwrite or final != self.final)
+        return final
+
+    def publish_file(self) -> Path:
+        """The file of the output's name in the folder becomes the output."""
+        replace_with(self.path / self.final.name, self.final, overwrite=self.overwrite)
+        return self.final
+
+
+@contextmanager
+def workspace(final: Path, *, overwrite: bool) -> Iterator[Workspace]:
+    """A workspace for *final*; what is not published is removed at the end.
+
+    Raises:
+        OutputError: *final* exists and may not be replaced, or its parent cannot be written.
+    """
+    final = Path(os.path.abspath(final))
+    check_free(final, overwrite=overwrite)
+    temporary = final.with_name(f".{final.name}.quantkit-{os.getpid()}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _clean_after_killed_runs(final)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+    except OSError as error:
+        raise write_error(final, error) from None
+    try:
+        yield Workspace(temporary, final, overwrite)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_free(final: Path, *, overwrite: bool) -> None:
+    """Refuse an output that exists, unless it may be overwritten."""
+    if not os.path.lexists(final):
+        return
+    if not overwrite:
+        raise OutputError(f"{final}: exists already", hint="choose another -o, or pass --overwrite")
+    if final.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise OutputError(f"{final}: holds the current folder and cannot be replaced", hint="choose another -o")
+
+
+def replace_with(temporary: Path, final: Path, *, overwrite: bool) -> None:
+    """Rename *temporary* to *final*. No rename replaces a full folder, so an old output moves aside first."""
+    check_free(final, overwrite=overwrite)
+    aside = final.with_name(f".{final.name}.quantkit-old-{os.getpid()}")
+    had = os.path.lexists(final)
+    try:
+        if had:
+            os.rename(final, aside)
+        try:
+            os.rename(temporary, final)
+        except OSError:
+            if had:
+                os.rename(aside, final)
+            raise
+    except OSError as error:
+        raise write_error(final, error) from None
+    if had:
+        _remove(aside)
+
+
+def _clean_after_killed_runs(final: Path) -> None:
+    """Remove what killed runs left of this output; an output that was moved aside and has no successor comes back."""
+    pattern = re.compile(rf"\.{re.escape(final.name)}\.quantkit-(old-)?(\d+)")
+    for entry in list(final.parent.iterdir()):
+        match = pattern.fullmatch(entry.name)
+        if match is None or _alive(int(match[2])):
+            continue
+        if match[1] and not os.path.lexists(final):
+            os.rename(entry, final)
+        else:
+            _remove(entry)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

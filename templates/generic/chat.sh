@@ -1,0 +1,56 @@
+#!/bin/sh
+# Chat with [[ spec.name | line ]] on this machine, offline. Made by quantkit.
+set -eu
+
+model=[[ model.file | sh ]]
+[% if system is not none %]
+system=[[ system | sh ]]
+[% endif %]
+
+case "${1-}" in
+-h | --help)
+    printf '%s\n' \
+        'usage: sh chat.sh [OPTION]...' \
+        '' \
+        'Starts a chat with the model beside this script, in llama-cli of llama.cpp, or in quantkit where' \
+        'llama-cli is not installed. Every OPTION is passed on to it, so that for instance' \
+        '    sh chat.sh -ngl 0 --temp 0.7' \
+        'runs without a GPU and at another temperature.'
+    exit 0
+    ;;
+esac
+
+# The folder of this script, also when it was started through a symbolic link. The x keeps line ends of strange names.
+script=$0
+if [ ! -e "$script" ]; then
+    script=$(command -v -- "$script" && echo x)
+    script=${script%?x}
+fi
+while [ -L "$script" ]; do
+    target=$(readlink "$script" && echo x)
+    target=${target%?x}
+    case $target in
+    /*) script=$target ;;
+    *) case $script in */*) script=${script%/*}/$target ;; *) script=$target ;; esac ;;
+    esac
+done
+case $script in */*) folder=${script%/*}/ ;; *) folder=. ;; esac
+folder=$(CDPATH='' cd -P -- "$folder" && pwd -P && echo x)
+folder=${folder%?x}
+
+if [ ! -f "$folder/$model" ]; then
+    printf 'error: %s is missing\n' "$folder/$model" >&2
+    exit 1
+fi
+if command -v llama-cli >/dev/null 2>&1; then
+    exec llama-cli -m "$folder/$model" --jinja[% for option in options %] [[ option | sh ]][% endfor %][% if system is not none %] -sys "$system"[% endif %] "$@"
+fi
+if command -v quantkit >/dev/null 2>&1; then
+    printf 'llama-cli is not installed; using quantkit chat\n' >&2
+    exec quantkit chat "$folder" "$@"
+fi
+printf '%s\n' \
+    'error: neither llama-cli nor quantkit is installed' \
+    'hint: install llama.cpp (brew install llama.cpp, winget install llama.cpp,' \
+    '      or https://github.com/ggml-org/llama.cpp/releases), or: pip install quantkit' >&2
+exit 1

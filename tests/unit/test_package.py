@@ -1,0 +1,541 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quantkit.chat_format import named_format
+from quantkit.errors import ChatFormatError, OutputError, QuantkitError
+from quantkit.package import PARAMETERS, PackagedModel, PackageSpec, check_parameters, render_package, write_package
+from quantkit.package.chat_script import llama_cli_options
+from quantkit.package.modelfile import Command, can_quote, parse_modelfile, print_modelfile, quote
+from quantkit.package.text import go_quote, markdown_block, markdown_code, powershell_quote, sh_quote
+
+SPEC = PackageSpec(
+    name="tiny",
+    models=(PackagedModel("tiny-q4_0.gguf", "q4_0"), PackagedModel("tiny-q8_0.gguf", "q8_0")),
+    chat=named_format("chatml"),
+    system=None,
+    parameters=(),
+    context_length=131072,
+    base="org/base",
+    adapters=("first-lora", "second-lora"),
+    license="MIT",
+    architecture="llama",
+    parameter_count=2_031_000,
+)
+
+HOSTILE = {
+    "single quotes": "it's 'quoted' ''twice''",
+    "double quotes": 'say "hi" now "',
+    "triple quotes": 'say """hi""" now',
+    "triple quotes at line ends": 'a """\nb\n"""\nc"""',
+    "only quotes": '"""""""',
+    "braces": "{{ .Prompt }} {% x %} {{ bos_token }} [[ spec.name ]] [% if x %] ${HOME} $(( 1 ))",
+    "substitution": "$(touch pwned) `touch pwned` ; touch pwned & | > pwned",
+    "newlines": "\nfirst\n\nsecond\n",
+    "crlf": "first\r\nsecond\r\n",
+    "backslashes": "\\n \\\\ \\' \\\" \\",
+    "chinese": "你是一个乐于助人的助手。“引号”‘单引号’",
+    "right to left": "\u200fשלום\u202e evil \u202c",
+    "joined emoji": "👩\u200d👩\u200d👧 \u00a0 \ufeff",
+    "control": "\x01\x1b[31mred\x7f\t",
+    "dash": "-sys --help",
+    "spaces": "   ",
+    "here-document": "EOF\n'@\n@'\n#>",
+    "long": "长 text " * 12_000,
+}
+
+SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
+
+RECORDER = """#!{python}
+import json, os, sys
+with open(os.environ["RECORD"], "w") as file:
+    json.dump([os.path.basename(sys.argv[0]), *sys.argv[1:]], file)
+sys.exit(7)
+"""
+
+any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+quote_heavy_text = st.lists(st.sampled_from(['"', '""', '"""', "\n", "\r\n", " ", "a", "#", "\t", "。", "FROM b"])).map(
+    "".join
+)
+
+
+class Machine:
+    """A folder with a package, and a PATH with recording programs and nothing else but readlink."""
+
+    def __init__(self, root: Path, *programs: str) -> None:
+        self.record = root / "record.json"
+        self.bin = root / "bin"
+        self.bin.mkdir()
+        os.symlink(str(shutil.which("readlink")), self.bin / "readlink")
+        for program in programs:
+            (self.bin / program).write_text(RECORDER.format(python=sys.executable))
+            (self.bin / program).chmod(0o755)
+
+    def run(self, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        shell = str(shutil.which(command[0]))
+        environment = {"PATH": str(self.bin), "RECORD": str(self.record), "PYTHONUTF8": "1"}
+        return subprocess.run(
+            [shell, *command[1:]], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=30
+        )
+
+    def recorded(self) -> list[str]:
+        recorded: list[str] = json.loads(self.record.read_text())
+        return recorded
+
+
+def packaged(spec: PackageSpec, folder: Path) -> Path:
+    write_package(spec, folder)
+    for model in spec.models:
+        (folder / model.file).touch()
+    return folder
+
+
+def commands(spec: PackageSpec, name: str = "Modelfile") -> tuple[Command, ...]:
+    return parse_modelfile(render_package(spec)[name])
+
+
+# The Modelfile
+
+
+def test_modelfile_of_every_model() -> None:
+    spec = replace(SPEC, system="Be brief.", parameters=(("temperature", "0.2"), ("stop", "User:"), ("num_keep", "24")))
+    for name, file in (("Modelfile", "./tiny-q4_0.gguf"), ("Modelfile.q8_0", "./tiny-q8_0.gguf")):
+        assert [command for command in commands(spec, name) if command.keyword != "TEMPLATE"] == [
+            Command("FROM", file),
+            Command("SYSTEM", "Be brief."),
+            Command("PARAMETER", "<|im_end|>", "stop"),
+            Command("PARAMETER", "User:", "stop"),
+            Command("PARAMETER", "8192", "num_ctx"),
+            Command("PARAMETER", "0.2", "temperature"),
+            Command("PARAMETER", "24", "num_keep"),
+            Command("LICENSE", "MIT"),
+        ]
+
+
+def test_a_user_context_replaces_ours_and_a_small_model_keeps_its_own() -> None:
+    for spec, expected in (
+        (replace(SPEC, parameters=(("num_ctx", "4096"), ("num_ctx", "16384"))), ["16384"]),
+        (replace(SPEC, context_length=512), ["512"]),
+        (SPEC, ["8192"]),
+    ):
+        assert [command.value for command in commands(spec) if command.key == "num_ctx"] == expected
+
+
+def test_nothing_is_invented() -> None:
+    spec = replace(SPEC, license=None)
+    assert {(c.keyword, c.key) for c in commands(spec)} == {
+        ("FROM", ""),
+        ("TEMPLATE", ""),
+        ("PARAMETER", "stop"),
+        ("PARAMETER", "num_ctx"),
+    }
+
+
+def test_a_template_never_writes_the_bos_token() -> None:
+    spec = replace(SPEC, chat=named_format("llama-3"))
+    template = next(command.value for command in commands(spec) if command.keyword == "TEMPLATE")
+    assert spec.chat.bos == "<|begin_of_text|>"
+    assert spec.chat.bos not in template
+
+
+def test_tools_in_the_models_own_template_do_not_win_over_ours() -> None:
+    assert Command("PARSER", "passthrough") not in commands(SPEC)
+    assert Command("PARSER", "passthrough") in commands(replace(SPEC, chat=replace(SPEC.chat, mentions_tools=True)))
+
+
+def test_the_date_is_told_in_modelfile_and_card() -> None:
+    plain, dated = render_package(SPEC), render_package(replace(SPEC, chat=replace(SPEC.chat, dated=True)))
+    assert "date" not in plain["Modelfile"] + plain["README.md"].split("## Files")[1]
+    assert "writes today's date" in dated["Modelfile"]
+    assert "writes today's date" in dated["README.md"]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_system_prompt_is_in_the_modelfile_exactly(name: str) -> None:
+    text = HOSTILE[name]
+    read = commands(replace(SPEC, system=text))
+    template = next(command.value for command in read if command.keyword == "TEMPLATE")
+    system = [command.value for command in read if command.keyword == "SYSTEM"]
+    if can_quote(text):
+        assert system == [text]
+        assert go_quote(text) not in template
+    else:
+        assert system == []
+        assert go_quote(f"<|im_start|>system\n{text}<|im_end|>\n") in template
+
+
+def test_which_hostile_prompts_need_the_template() -> None:
+    # The rest fits one of the quotings, triple quotes in the middle included.
+    assert {name for name, text in HOSTILE.items() if not can_quote(text)} == {
+        "triple quotes at line ends",
+        "right to left",
+        "joined emoji",
+        "control",
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in HOSTILE if name not in ("braces", "long")])
+def test_a_hostile_license_keeps_what_ollama_can_read(name: str) -> None:
+    text = HOSTILE[name]
+    kept = "".join(c for c in text if c.isprintable() or c in "\t\r\n")
+    if can_quote(kept):
+        assert Command("LICENSE", kept) in commands(replace(SPEC, license=text))
+    else:
+        with pytest.raises(ChatFormatError, match="LICENSE: no quoting"):
+            render_package(replace(SPEC, license=text))
+
+
+@pytest.mark.parametrize("name", ["it's $(touch pwned) `x`", "中文 模型", "a & b; c", "~tilde", "#hash", " lead"])
+def test_a_hostile_name_is_in_the_modelfile_exactly(name: str) -> None:
+    spec = replace(SPEC, name=name, models=(PackagedModel(f"{name}-q4_0.gguf", "q4_0"),))
+    assert commands(spec)[0] == Command("FROM", f"./{name}-q4_0.gguf")
+    assert re.fullmatch("[a-z0-9][a-z0-9_.-]*", spec.ollama_name)
+
+
+@pytest.mark.parametrize("name", ["a\nFROM evil", "a/../../b", "a\\b", 'a"b', "a\u200db", "a\0b", "a|b", "a:b"])
+def test_a_name_that_is_no_file_name_everywhere_is_refused(name: str) -> None:
+    with pytest.raises(OutputError, match="cannot be the name of a file"):
+        render_package(replace(SPEC, models=(PackagedModel(f"{name}.gguf", "q4_0"),)))
+
+
+def test_a_hostile_base_stays_a_comment() -> None:
+    spec = replace(SPEC, base="x\nSYSTEM evil\r\nSYSTEM evil\u2028SYSTEM evil", name="n\nSYSTEM evil")
+    assert "SYSTEM" not in [command.keyword for command in commands(spec)]
+    files = render_package(spec)
+    assert not re.search("^SYSTEM evil", "\n".join(files.values()), re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"models": ()}, "has no model"),
+        ({"models": (SPEC.models[0], SPEC.models[1], SPEC.models[1])}, "two models of type q8_0"),
+        ({"system": "a\0b"}, "the system prompt has a NUL"),
+        ({"system": "a\ud800b"}, "the system prompt is not valid Unicode"),
+        ({"parameters": (("stop", "a\0"),)}, "has a NUL"),
+        ({"parameters": (("num_ctx", "0"),)}, "num_ctx is 0"),
+        ({"chat": replace(SPEC.chat, system=None), "system": "hi"}, "takes no system message"),
+        ({"license": 'a"""\n"""\n"b'}, "LICENSE: no quoting of a Modelfile can carry this text"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(changes: dict[str, object], why: str) -> None:
+    with pytest.raises(QuantkitError, match=why):
+        render_package(replace(SPEC, **changes))  # type: ignore[arg-type]
+
+
+# Quoting
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(any_text, quote_heavy_text))
+def test_what_is_quoted_reads_back(text: str) -> None:
+    if can_quote(text):
+        for block in (True, False):
+            written = quote(text, block=block)
+            assert parse_modelfile(f"FROM a\nLICENSE {written}\nSYSTEM after")[1:] == (
+                Command("LICENSE", text),
+                Command("SYSTEM", "after"),
+            )
+    else:
+        # Only quotes at a line's end, and characters that the parser drops, are reasons to refuse.
+        assert re.search(r'"[ \t]*[\r\n]', text) or not all(c.isprintable() or c in "\t\r\n" for c in text)
+        with pytest.raises(ChatFormatError, match="no quoting of a Modelfile can carry"):
+            quote(text)
+
+
+any_command = st.one_of(
+    st.builds(
+        Command,
+        st.sampled_from(
+            ["FROM", "LICENSE", "TEMPLATE", "SYSTEM", "ADAPTER", "DRAFT", "RENDERER", "PARSER", "REQUIRES"]
+        ),
+        quote_heavy_text,
+    ),
+    st.builds(Command, st.just("PARAMETER"), any_text, st.sampled_from(sorted(PARAMETERS))),
+    st.builds(Command, st.just("MESSAGE"), quote_heavy_text, st.sampled_from(["system", "user", "assistant"])),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(any_command, max_size=6))
+def test_printing_and_reading_a_modelfile(listed: list[Command]) -> None:
+    kept = (Command("FROM", "./a.gguf"), *(command for command in listed if can_quote(command.value)))
+    assert parse_modelfile(print_modelfile(kept)) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("FROM a\nPARAMETER stop", "line 2: the file ends within what follows PARAMETER"),
+        ("FROM a\n\nSYSTEM\nx", "line 3: a command must be a word followed by a value"),
+        ("FROM a\nSYSTEM", "line 2: the file ends within a command"),
+        ("FROM a\n* x", "line 2: a command must be a word"),
+        ("FROM a\nMESSAGE tool x", "line 2: a message's role must be one of system, user, assistant"),
+        ('FROM a\nSYSTEM """x\n"', "line 3: the file ends within quotes"),
+        ("FROM a\nSYSTM x", "line 2: unknown command; the commands are FROM, LICENSE"),
+    ],
+)
+def test_reading_a_broken_modelfile(text: str, why: str) -> None:
+    with pytest.raises(ChatFormatError, match=re.escape(why)):
+        parse_modelfile(text)
+
+
+def test_reading_drops_what_ollama_drops() -> None:
+    assert parse_modelfile("FROM a\nSYSTEM x\u200dy\u00a0z\x07\tw\u202e")[1].value == "xyz\tw"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(any_text, min_size=1, max_size=30))
+@pytest.mark.parametrize("shell", SHELLS)
+def test_shell_quoting(shell: str, texts: list[str]) -> None:
+    script = f"printf '%s\\0' {' '.join(map(sh_quote, texts))}"
+    done = subprocess.run([shell], input=script.encode(), capture_output=True, check=True)
+    assert done.stdout.split(b"\0")[:-1] == [text.encode() for text in texts]
+
+
+@given(any_text)
+def test_powershell_quoting(text: str) -> None:
+    literal = powershell_quote(text)
+    assert literal[0] == literal[-1] == "'"
+    # PowerShell reads two quotes of any kind as the first of them, and ends at a single one.
+    quotes = "'\u2018\u2019\u201a\u201b"
+    assert re.sub(f"[{quotes}](?=[{quotes}])(.)", r"\1", literal[1:-1]) == text
+    assert not re.search(f"(?<![{quotes}])[{quotes}](?:[{quotes}]{{2}})*(?![{quotes}])", literal[1:-1])
+
+
+@given(any_text)
+def test_markdown_quoting(text: str) -> None:
+    code = markdown_code(text)
+    fence = re.match("`+", code)
+    assert fence
+    assert code.endswith(fence.group())
+    assert fence.group() not in code[len(fence.group()) : -len(fence.group())].strip("`")
+    block = markdown_block(text)
+    fence = re.match("`+", block)
+    assert fence
+    assert block.count(fence.group()) == 2
+
+
+def test_nul_is_never_quoted() -> None:
+    for function in (sh_quote, powershell_quote):
+        with pytest.raises(ChatFormatError, match="NUL"):
+            function("a\0b")
+
+
+# Parameters
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("temperature", "0.2"),
+        ("temperature", "1"),
+        ("temperature", "1e-1"),
+        ("top_p", ".9"),
+        ("num_gpu", "-1"),
+        ("seed", "42"),
+        ("use_mmap", "false"),
+        ("stop", "a b"),
+    ],
+)
+def test_good_parameters(pair: tuple[str, str]) -> None:
+    check_parameters([pair])
+
+
+@pytest.mark.parametrize(
+    ("pair", "why", "hint"),
+    [
+        (("temprature", "0.2"), "unknown Ollama parameter 'temprature'", "did you mean: temperature"),
+        (("Temperature", "0.2"), "unknown Ollama parameter 'Temperature'", "did you mean: temperature"),
+        (("zzz", "0.2"), "unknown Ollama parameter 'zzz'", "num_ctx, num_gpu"),
+        (("mirostat", "1"), "unknown Ollama parameter 'mirostat'", ""),
+        (("temperature", "hot"), "temperature: 'hot' is not of type float", "write it as 0.2"),
+        (("temperature", "nan"), "'nan' is not of type float", ""),
+        (("temperature", ""), "'' is not of type float", ""),
+        (("top_k", "5.5"), "top_k: '5.5' is not of type int", "write it as 42"),
+        (("top_k", "٣"), "is not of type int", ""),
+        (("top_k", "1\n"), "is not of type int", ""),
+        (("use_mmap", "yes"), "'yes' is not of type bool", "true or false"),
+        (("stop", ""), "'' is not of type string", ""),
+    ],
+)
+def test_bad_parameters(pair: tuple[str, str], why: str, hint: str) -> None:
+    with pytest.raises(ChatFormatError, match=re.escape(why)) as refused:
+        check_parameters([("seed", "1"), pair])
+    assert hint in refused.value.hint
+    with pytest.raises(ChatFormatError, match=re.escape(why)):
+        render_package(replace(SPEC, parameters=(pair,)))
+
+
+# The scripts
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_system_prompt_reaches_llama_cli(shell: str, name: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "llama-cli")
+    folder = packaged(replace(SPEC, system=HOSTILE[name]), tmp_path / "package")
+    done = machine.run(shell, str(folder / "chat.sh"), "-st", "-p", HOSTILE["substitution"], cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
+    assert machine.recorded() == [
+        *("llama-cli", "-m", str(folder / "tiny-q4_0.gguf"), "--jinja", "-ngl", "999", "-c", "8192"),
+        *("-sys", HOSTILE[name], "-st", "-p", HOSTILE["substitution"]),
+    ]
+    assert not list(tmp_path.rglob("pwned"))
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("plain", "with space", 'it\'s "quoted"', "$(touch pwned) `touch pwned`", "中文 模型"),
+        *("new\nline", "ends in a line end\n", "-dash", "star*[a]?", "back\\slash"),
+    ],
+)
+def test_the_script_finds_its_folder(shell: str, folder: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "llama-cli")
+    name = "it's $(touch pwned)"
+    spec = replace(SPEC, name=name, models=(PackagedModel(f"{name}-q4_0.gguf", "q4_0"),))
+    there = packaged(spec, tmp_path / folder)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "relative").symlink_to(Path("..") / folder / "chat.sh")
+    (tmp_path / "links" / "chain").symlink_to("relative")
+    (tmp_path / "absolute link").symlink_to(there / "chat.sh")
+    for cwd, script in (
+        (tmp_path, str(there / "chat.sh")),
+        (tmp_path, f"./{folder}/chat.sh"),
+        (there, "chat.sh"),
+        (there, "./chat.sh"),
+        (tmp_path, "links/chain"),
+        (tmp_path / "links", "relative"),
+        (there, str(tmp_path / "absolute link")),
+    ):
+        machine.record.unlink(missing_ok=True)
+        done = machine.run(shell, script, cwd=cwd)
+        assert (done.returncode, done.stderr) == (7, ""), script
+        assert machine.recorded()[:3] == ["llama-cli", "-m", f"{there}/{name}-q4_0.gguf"], script
+    assert not list(tmp_path.rglob("pwned"))
+
+
+def test_the_script_runs_by_itself_and_from_the_path(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "llama-cli")
+    folder = packaged(SPEC, tmp_path / "package")
+    (machine.bin / "tiny-chat").symlink_to(folder / "chat.sh")
+    done = machine.run("sh", "-c", "tiny-chat --temp 1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (7, "")
+    assert machine.recorded()[2] == str(folder / "tiny-q4_0.gguf")
+    assert machine.recorded()[-2:] == ["--temp", "1"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_without_llama_cli_quantkit_chats(shell: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "quantkit")
+    folder = packaged(SPEC, tmp_path / "a package")
+    done = machine.run(shell, str(folder / "chat.sh"), "--n-gpu-layers", "0", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (7, "llama-cli is not installed; using quantkit chat\n")
+    assert machine.recorded() == ["quantkit", "chat", str(folder), "--n-gpu-layers", "0"]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_without_anything_the_script_says_what_to_install(shell: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    folder = packaged(SPEC, tmp_path / "package")
+    done = machine.run(shell, str(folder / "chat.sh"), cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: neither llama-cli nor quantkit is installed\nhint: install llama.cpp")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_missing_model_is_named(shell: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "llama-cli")
+    folder = packaged(SPEC, tmp_path / "package")
+    (folder / "tiny-q4_0.gguf").unlink()
+    done = machine.run(shell, str(folder / "chat.sh"), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, f"error: {folder}/tiny-q4_0.gguf is missing\n")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_help(shell: str, option: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    done = machine.run(shell, str(packaged(SPEC, tmp_path / "package") / "chat.sh"), option, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: sh chat.sh [OPTION]...\n")
+
+
+def test_parameters_become_options_of_llama_cli() -> None:
+    parameters = (
+        *(("temperature", "0.9"), ("repeat_penalty", "1.1"), ("top_k", "40"), ("top_p", "0.9"), ("min_p", "0.05")),
+        *(("seed", "7"), ("num_ctx", "2048"), ("num_predict", "128"), ("num_keep", "24"), ("num_gpu", "0")),
+        *(("use_mmap", "true"), ("stop", 'a\\"b'), ("stop", "<|im_end|>"), ("temperature", "0.2")),
+    )
+    assert llama_cli_options(replace(SPEC, parameters=parameters)) == (
+        *("-ngl", "0", "-c", "2048", "--temp", "0.2", "--repeat-penalty", "1.1", "--top-k", "40", "--top-p", "0.9"),
+        *("--min-p", "0.05", "-s", "7", "-n", "128", "--keep", "24", "-r", "a\\x5c\\x22b"),
+    )
+
+
+def test_powershell_script_reads_as_utf_8_and_holds_the_prompt() -> None:
+    text = render_package(replace(SPEC, system="it's ‘so’\n$(x) 你好"))["chat.ps1"]
+    assert text.startswith("\ufeff#")
+    assert "$system = 'it''s ‘‘so’’\n$(x) 你好'\n" in text
+    assert "-sysf" not in render_package(SPEC)["chat.ps1"]
+
+
+# Card and files
+
+
+def test_card() -> None:
+    text = render_package(replace(SPEC, system="a ``` b", name="my_model [x](y)", base="a|b"))["README.md"]
+    for line in (
+        "# my\\_model \\[x\\](y)",
+        "A `llama` model of 2.03 million parameters as GGUF, ready to chat offline. Made by quantkit.",
+        "| base model | a\\|b |",
+        "| adapter | first-lora |",
+        "| adapter | second-lora |",
+        "| an answer ends at | \\<\\|im\\_end\\|\\> |",
+        "| context | 131072 tokens; the files here ask for 8192 |",
+        "| license | MIT |",
+        "ollama create my_model-x-y -f Modelfile",
+        "| Modelfile.q8\\_0 | how Ollama prompts and stops tiny-q8\\_0.gguf |",
+        "````text",
+    ):
+        assert line in text.splitlines()
+    assert "not stated" in render_package(replace(SPEC, license=" "))["README.md"]
+    assert "see the LICENSE in the Modelfile" in render_package(replace(SPEC, license="long " * 100))["README.md"]
+
+
+def test_write_package(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "中文"
+    paths = write_package(replace(SPEC, system="a\r\nb"), folder)
+    assert [path.name for path in paths] == ["Modelfile", "Modelfile.q8_0", "chat.sh", "chat.ps1", "README.md"]
+    assert sorted(paths) == sorted(folder.iterdir())
+    for path in paths:
+        data = path.read_bytes()
+        assert data.endswith(b"\n")
+        assert data.count(b"\r") == data.count(b"a\r\nb")
+        assert bool(path.stat().st_mode & stat.S_IXUSR) == (path.name == "chat.sh")
+
+
+def test_write_package_says_where_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="Modelfile: cannot be written: "):
+        write_package(SPEC, tmp_path / "file")
+
+
+def test_nothing_is_written_when_something_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(ChatFormatError):
+        write_package(replace(SPEC, parameters=(("nonsense", "1"),)), tmp_path / "package")
+    assert not (tmp_path / "package").exists()
