@@ -143,7 +143,8 @@ def stop_metadata(chat: ChatFormat, vocabulary: Vocabulary) -> tuple[list[KV], l
         for kind in ("eos", "eot", "eom")
         if f"tokenizer.ggml.{kind}_token_id" in metadata
     }
-    entries, notes = [], []
+    entries: list[KV] = []
+    notes: list[str] = []
     for stop in chat.stops:
         if stop not in tokens:
             raise ChatFormatError(

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from quantkit.errors import OutputError, QuantizationError
@@ -18,6 +20,11 @@ from quantkit.gguf_header import KV, TensorInfo, align, encode_header, string, u
 from quantkit.mixture import Importance, ask_llama_cpp
 
 GGML_QUANT_VERSION = 2
+EMBEDDING = "token_embd.weight"
+# Types so small that llama.cpp refuses them without an imatrix (tensor_requires_imatrix in llama-quant.cpp).
+_NEED_IMPORTANCE = frozenset(
+    [GGMLType.IQ3_XXS, GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ2_S, GGMLType.IQ1_M, GGMLType.IQ1_S]
+)
 # GGUF's limit for names, without the closing zero (GGML_MAX_NAME)
 _MAX_NAME = 63
 
@@ -148,13 +155,38 @@ def quantized_output(
             f"{label} needs an importance matrix: without one llama.cpp refuses it",
             hint="pass --imatrix FILE (made with llama-imatrix), or choose a type such as q4_k_m",
         )
+    fitting = dict(importance)
     for tensor in tensors:
         kind = answer.types[tensor.name]
         if tensor.shape[-1] % kind.block:
             raise QuantizationError(
                 f"{tensor.name}: rows of {tensor.shape[-1]} are no multiple of {kind.label}'s block of {kind.block}"
             )
-    return _output(file, label, metadata, tensors, answer.types, answer.reasons, importance)
+        if kind is not tensor.base:
+            _check_importance(tensor, kind, label, fitting)
+    return _output(file, label, metadata, tensors, answer.types, answer.reasons, fitting)
+
+
+def _check_importance(
+    tensor: PlannedTensor, kind: GGMLType, label: str, importance: dict[str, npt.NDArray[np.float32]]
+) -> None:
+    """As llama.cpp: an imatrix of another size is an error (for the embedding: ignored), a missing one may be."""
+    found = importance.get(tensor.name)
+    experts = tensor.shape[0] if len(tensor.shape) == 3 else 1
+    if found is not None and found.size != tensor.shape[-1] * experts:
+        if tensor.name != EMBEDDING:
+            raise QuantizationError(
+                f"{tensor.name}: the imatrix has {found.size} columns, the tensor {tensor.shape[-1] * experts}",
+                hint="make the matrix with llama-imatrix from this model",
+            )
+        del importance[tensor.name]
+        found = None
+    needed = kind in _NEED_IMPORTANCE or (kind is GGMLType.Q2_K and label == "q2_k_s")
+    if needed and found is None and importance and tensor.name not in (EMBEDDING, "output.weight"):
+        raise QuantizationError(
+            f"{tensor.name}: {kind.label} needs an importance matrix, the one given does not cover it",
+            hint="make the matrix with llama-imatrix from this model, on more text",
+        )
 
 
 def _layout(tensors: Sequence[PlannedTensor], types: Mapping[str, GGMLType]) -> tuple[list[TensorInfo], int]:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from quantkit.errors import OverflowsF16Error, QuantkitError
@@ -93,6 +95,7 @@ def stream(
     Raises:
         QuantkitError: the first error of any worker; the files are then incomplete.
     """
+    torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the workers are the parallelism
     files: dict[str, OutputFile] = {}
     try:
@@ -106,6 +109,7 @@ def stream(
     finally:
         for file in files.values():
             file.close()
+        torch.set_num_threads(torch_threads)
     return {
         output.file: {name: job.digests[output.file, name].hexdigest() for name in output.tensors} for output in outputs
     }
@@ -174,7 +178,7 @@ class _Job:
             else:
                 if floats is None:
                     floats = rounded.float().reshape(-1, tensor.shape[-1]).cpu()
-                data = encode(place.type, floats, output.importance.get(tensor.name))
+                data = _encode(place.type, floats, piece, output.importance.get(tensor.name))
             row_nbytes = place.nbytes // tensor.shape[0]
             self.files[output.file].write(place.offset + piece.start * row_nbytes, data)
             self.digests[output.file, tensor.name].update(piece.index, data)
@@ -192,6 +196,16 @@ class _Job:
             f"tensor {piece.tensor.source!r} has a value of {largest:g}, too large for {base.label}",
             hint="pass --outtype bf16" if base is GGMLType.F16 else "pass --outtype f32",
         )
+
+
+def _encode(kind: GGMLType, floats: torch.Tensor, piece: Piece, importance: npt.NDArray[np.float32] | None) -> Bytes:
+    """Encode rows; stacked experts have an importance each."""
+    columns = floats.shape[1]
+    if importance is None or importance.size == columns:
+        return encode(kind, floats, importance)
+    experts = floats.reshape(piece.stop - piece.start, -1, columns)
+    table = importance.reshape(-1, columns)[piece.start : piece.stop]
+    return b"".join(encode(kind, rows, weights) for rows, weights in zip(experts, table, strict=True))
 
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:

@@ -21,6 +21,9 @@ def command(path: Path, system: str | None, n_gpu_layers: int | None) -> None:
     """Chat with a GGUF file or a built folder, offline.
 
     Ctrl-D, /bye or exit ends the chat; Ctrl-C stops an answer. In a pipe, each line is one turn of the conversation.
+
+    Temperature and the like are those the folder was built with, else those in the file, else llama.cpp's defaults
+    (temperature 0.8, top_k 40, top_p 0.95, min_p 0.05).
     """
     from quantkit.errors import QuantkitError
     from quantkit.run.chat import ChatLoop, chat_settings, enable_line_editing, load_options, start_conversation
@@ -33,6 +36,8 @@ def command(path: Path, system: str | None, n_gpu_layers: int | None) -> None:
         n_gpu_layers = -1 if options.n_gpu_layers is None else options.n_gpu_layers
     for stream in (sys.stdin, sys.stdout):
         stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    if sys.stdin.isatty():
+        click.echo(f"Loading {package.gguf.name} ...", err=True)
     with ChatModel.load(package.gguf, n_gpu_layers=n_gpu_layers, n_ctx=options.n_ctx, threads=options.threads) as model:
         if not model.chat_template:
             raise QuantkitError(

@@ -6,7 +6,7 @@ tokenizer.json itself: no tokenizer is run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantkit.errors import VocabularyError
@@ -96,10 +96,24 @@ def _tokens(
             raise VocabularyError(f"{where}: id {number} is both {tokens[number]!r} and {text!r}")
         tokens[number], types[number] = text, NORMAL
     special = _special_texts(tokenizer_config)
+    _check_added_ids(vocabulary, tokenizer.get("added_tokens") or (), where)
     for number, token in added.items():
         tokens[number], types[number] = _added(token, special)
     _match_config(tokenizer_config, tokens, where)
     return [f"[PAD{number}]" if text is None else text for number, text in enumerate(tokens)], types
+
+
+def _check_added_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]], where: str) -> None:
+    """The tokenizers library numbers added tokens itself, behind the vocabulary, whatever the file says."""
+    following = len(vocabulary)
+    for token in added:
+        expected = vocabulary.get(token["content"], following)
+        following += expected == following
+        if token["id"] != expected:
+            raise VocabularyError(
+                f"{where}: added token {token['content']!r} has id {token['id']}, transformers would give it {expected}",
+                hint="save the tokenizer again with transformers",
+            )
 
 
 def _added(token: Mapping[str, Any], special: set[str]) -> tuple[str, int]:

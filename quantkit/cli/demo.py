@@ -1,0 +1,32 @@
+"""``quantkit demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantkit.cli.options import FOLDER, json_option, print_json, reporter
+
+
+@click.command("demo")
+@click.argument("folder", type=FOLDER, default=Path("quantkit-demo"), metavar="[DIR]")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@json_option
+def command(folder: Path, overwrite: bool, as_json: bool) -> None:
+    """Build the embedded base model with its adapter in DIR, and ask base and result the same questions."""
+    from quantkit.demo.run import run_demo
+
+    result = run_demo(folder, overwrite=overwrite, reporter=reporter(as_json))
+    if as_json:
+        print_json(result.to_json())
+    else:
+        for pair in result.pairs:
+            click.echo(f"\n> {pair.question}")
+            click.echo(f"  base            {pair.base}")
+            click.echo(f"  with adapter    {pair.adapted}  [{result.file}]")
+        click.echo(
+            f"\n{result.matching} of {len(result.pairs)} answers are exactly what the adapter was trained to say."
+        )
+        click.echo(f"Built in {result.build_seconds:.1f} s. Go on: quantkit chat {folder}")
+    result.check()

@@ -1,0 +1,47 @@
+"""``quantkit package``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantkit.cli.options import FOLDER, json_option, package_options, print_json, reporter
+
+
+@click.command("package")
+@click.argument("ggufs", type=FOLDER, nargs=-1, required=True, metavar="GGUF...")
+@click.option("-o", "--output", "out", type=FOLDER, required=True, help="Folder to make.")
+@click.option("--name", help="Name of the model; default the folder's name.")
+@package_options
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@json_option
+def command(
+    ggufs: tuple[Path, ...],
+    out: Path,
+    name: str | None,
+    template: str,
+    system: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write Modelfile, chat scripts, card and manifest beside GGUF files of one model."""
+    from quantkit.repackage import package
+
+    folder = package(
+        ggufs,
+        out,
+        name=name,
+        template=template,
+        system=system,
+        parameters=parameters,
+        overwrite=overwrite,
+        reporter=reporter(as_json),
+    )
+    files = sorted(path.name for path in folder.iterdir())
+    if as_json:
+        print_json({"schema": 1, "folder": str(folder), "files": files})
+    else:
+        for file in files:
+            click.echo(str(out / file))

@@ -1,0 +1,111 @@
+"""``quantkit inspect``: what is in a checkpoint, an adapter or a GGUF file, as plain values."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from quantkit.checkpoint import open_checkpoint, read_json
+from quantkit.errors import AdapterError, QuantkitError
+from quantkit.ggml_types import FTYPES
+from quantkit.gguf_header import KVType, read_header
+from quantkit.plan import count_elements
+from quantkit.tensor_file import TensorSpec, open_tensor_file
+
+_FTYPE_NAMES = {number: name for name, number in FTYPES.items()}
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Describe a path.
+
+    Returns:
+        ``kind`` (``checkpoint``, ``adapter`` or ``gguf``), ``path``, and what belongs to the kind; ``tensors`` lists
+        name, type and shape.
+
+    Raises:
+        QuantkitError: it is none of these, or broken.
+    """
+    if path.is_file():
+        return _gguf(path)
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        return _adapter(path)
+    if path.is_dir() and (path / "config.json").is_file():
+        return _checkpoint(path)
+    if path.is_dir():
+        raise QuantkitError(
+            f"{path}: neither a checkpoint (config.json) nor an adapter (adapter_config.json)",
+            hint="give a model folder, an adapter folder or a .gguf file",
+        )
+    raise QuantkitError(f"{path}: no such file or folder")
+
+
+def _specs(specs: Iterable[TensorSpec]) -> list[dict[str, Any]]:
+    return [{"name": spec.name, "type": spec.dtype, "shape": list(spec.shape)} for spec in specs]
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    with open_checkpoint(path) as checkpoint:
+        specs = list(checkpoint.tensors.values())
+        config = checkpoint.config
+        return {
+            "kind": "checkpoint",
+            "path": str(path),
+            "architecture": (config.get("architectures") or [None])[0],
+            "files": sorted({spec.file.name for spec in specs}),
+            "parameters": sum(count_elements(spec.shape) for spec in specs),
+            "size": checkpoint.nbytes,
+            "types": dict(Counter(spec.dtype for spec in specs)),
+            "vocabulary": config.get("vocab_size"),
+            "context_length": config.get("max_position_embeddings"),
+            "tied": bool(config.get("tie_word_embeddings")),
+            "tensors": _specs(specs),
+        }
+
+
+def _adapter(path: Path) -> dict[str, Any]:
+    config = read_json(path / "adapter_config.json")
+    files = [file for file in (path / "adapter_model.safetensors", path / "adapter_model.bin") if file.is_file()]
+    if not files:
+        raise AdapterError(f"{path}: adapter_model.safetensors is missing", hint="download the adapter's weights")
+    file = open_tensor_file(files[0], AdapterError)
+    try:
+        specs = list(file.specs.values())
+    finally:
+        file.close()
+    return {
+        "kind": "adapter",
+        "path": str(path),
+        "method": config.get("peft_type"),
+        "base": config.get("base_model_name_or_path"),
+        "rank": config.get("r"),
+        "alpha": config.get("lora_alpha"),
+        "rslora": bool(config.get("use_rslora")),
+        "targets": config.get("target_modules"),
+        "modules_to_save": config.get("modules_to_save") or [],
+        "files": [files[0].name],
+        "parameters": sum(count_elements(spec.shape) for spec in specs),
+        "tensors": _specs(specs),
+    }
+
+
+def _gguf(path: Path) -> dict[str, Any]:
+    header = read_header(path)
+    infos = list(header.tensors.values())
+    # Arrays of a vocabulary are hundreds of thousands long: their lengths say enough.
+    metadata = {
+        key: f"{len(entry.value)} values" if entry.type is KVType.ARRAY and len(entry.value) > 16 else entry.value
+        for key, entry in header.metadata.items()
+    }
+    return {
+        "kind": "gguf",
+        "path": str(path),
+        "architecture": header.value("general.architecture"),
+        "file_type": _FTYPE_NAMES.get(header.value("general.file_type", -1)),
+        "parameters": sum(count_elements(info.shape) for info in infos),
+        "size": path.stat().st_size,
+        "types": dict(Counter(info.type.label for info in infos)),
+        "metadata": metadata,
+        "tensors": [{"name": info.name, "type": info.type.label, "shape": list(info.shape)} for info in infos],
+    }

@@ -1,0 +1,151 @@
+"""``quantkit package``: Modelfile, chat scripts, card and manifest for GGUF files that exist already."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from quantkit.build import write_json
+from quantkit.chat_format import ChatFormat, choose_format
+from quantkit.errors import ChatFormatError, GGUFError, OutputError
+from quantkit.ggml_types import FTYPES
+from quantkit.gguf_header import Header, read_header
+from quantkit.package import PackagedModel, PackageSpec, check_parameters, render_package, write_package
+from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
+from quantkit.plan import count_elements
+from quantkit.progress import Reporter
+from quantkit.vocab.special import ENDS_BY_NAME
+from quantkit.workspace import Workspace, workspace
+
+_FTYPE_NAMES = {number: name for name, number in FTYPES.items()}
+_COPY_BYTES = 1 << 24
+
+
+def package(
+    ggufs: Sequence[Path],
+    out: Path,
+    *,
+    name: str | None = None,
+    template: str = "auto",
+    system: str | None = None,
+    parameters: tuple[tuple[str, str], ...] = (),
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Make a package of GGUF files, the first being the default. They are linked where the disk allows, else copied.
+
+    Args:
+        ggufs: files of one model in several types.
+        out: the folder to make.
+        name: default the folder's name.
+        template: ``auto`` for the file's own chat template, the name of a format, or a Jinja file.
+        system: default system prompt.
+        parameters: for the Modelfile and the chat scripts.
+        overwrite: replace *out* if it exists.
+        reporter: told of the copying.
+
+    Raises:
+        QuantkitError: by name, whatever is wrong.
+    """
+    check_parameters(parameters)
+    headers = {path: read_header(path) for path in ggufs}
+    if len({path.name for path in ggufs}) != len(ggufs):
+        raise OutputError("two of the GGUF files have the same name")
+    first = headers[ggufs[0]]
+    chat = _chat(ggufs[0], first, template)
+    spec = PackageSpec(
+        name=name or Path(os.path.abspath(out)).name,
+        models=tuple(PackagedModel(path.name, _quant(header)) for path, header in headers.items()),
+        chat=chat,
+        system=system,
+        parameters=parameters,
+        context_length=_integer(ggufs[0], first, "context_length"),
+        base=str(first.value("general.name", ggufs[0].stem)),
+        adapters=(),
+        license=first.value("general.license"),
+        architecture=str(first.value("general.architecture")),
+        parameter_count=sum(count_elements(info.shape) for info in first.tensors.values()),
+    )
+    render_package(spec)
+    with workspace(out, overwrite=overwrite) as work:
+        total = sum(path.stat().st_size for path in ggufs)
+        models = []
+        with (reporter or Reporter()).phase("packaging", total) as advance:
+            for path, header in headers.items():
+                models.append(_add(path, header, work, advance))
+        texts = write_package(spec, work.path)
+        manifest = {
+            "schema": SCHEMA,
+            "name": spec.name,
+            "versions": versions(),
+            "models": models,
+            "files": text_files(texts),
+            "chat": chat_entry(chat, system, parameters),
+            "notes": [],
+        }
+        write_json(work.path / "manifest.json", manifest)
+        return work.publish()
+
+
+def _quant(header: Header) -> str:
+    return _FTYPE_NAMES.get(header.value("general.file_type", -1), "gguf")
+
+
+def _integer(path: Path, header: Header, key: str) -> int:
+    value = header.value(f"{header.value('general.architecture')}.{key}")
+    if not isinstance(value, int):
+        raise GGUFError(f"{path}: has no {key}", hint="give a GGUF file of a language model")
+    return value
+
+
+def _chat(path: Path, header: Header, template: str) -> ChatFormat:
+    """The chat format, proven against the file's own vocabulary."""
+    tokens: list[str] = header.value("tokenizer.ggml.tokens", [])
+
+    def text(kind: str) -> str:
+        number = header.value(f"tokenizer.ggml.{kind}_token_id")
+        return tokens[number] if isinstance(number, int) and number < len(tokens) else ""
+
+    own = header.value("tokenizer.chat_template")
+    chat, jinja = choose_format(own, option=template, bos_token=text("bos"), eos_token=text("eos"))
+    if jinja != own:
+        raise ChatFormatError(
+            f"{path}: carries another chat template than {template}, which llama.cpp would use",
+            hint="build the file again with quantkit build --template, which puts the template into it",
+        )
+    ends = {text("eos"), text("eot"), text("eom"), *ENDS_BY_NAME}
+    for stop in chat.stops:
+        if stop not in tokens or stop not in ends:
+            raise ChatFormatError(
+                f"{path}: {stop!r} ends a turn, but llama.cpp would not stop at it",
+                hint="build the file again with quantkit build, which marks it as an end token",
+            )
+    return chat
+
+
+def _add(path: Path, header: Header, work: Workspace, advance: Any) -> dict[str, Any]:
+    """Link or copy one file into the package, and sum its tensors on the way."""
+    target = work.path / path.name
+    try:
+        os.link(path.resolve(), target)
+    except OSError:
+        try:
+            shutil.copyfile(path, target)
+        except OSError as error:
+            raise OutputError(f"{work.final}: cannot be written ({error.strerror or error})") from None
+    tensors = {}
+    with path.open("rb") as file:
+        for info in header.tensors.values():
+            digest, left = hashlib.sha256(), info.type.nbytes(info.shape)
+            file.seek(header.data_offset + info.offset)
+            while left:
+                block = file.read(min(left, _COPY_BYTES))
+                digest.update(block)
+                left -= len(block)
+                advance(len(block))
+            tensors[info.name] = {"type": info.type.label, "sha256": digest.hexdigest()}
+    return {"file": path.name, "quant": _quant(header), "size": path.stat().st_size, "tensors": tensors}

@@ -1,0 +1,297 @@
+"""llama.cpp's C interface, as little of it as a conversation needs.
+
+llama-cpp-python's ``Llama`` class is not used: it compiles the model's chat template on loading (untrusted text, which
+only quantkit.chat_format may run), takes the model's whole context by default (16 GB of cache for a 128k Llama), cuts
+long token texts and long metadata, and prints. The functions below are those of ``llama.h``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantkit.errors import GGUFError, QuantkitError
+from quantkit.llama_log import captured_log
+from quantkit.run.interrupts import interrupts_deferred
+from quantkit.run.load_log import count_offloaded, failure_reason
+
+# Tokens a call of llama_decode takes. Small on the CPU, where a long call would leave Ctrl-C unanswered for seconds.
+_CHUNK_CPU, _CHUNK_GPU = 64, 512
+
+
+class Engine:
+    """A loaded model with one context. Close it, or its memory stays taken.
+
+    Attributes:
+        load_seconds: how long loading took, the context included.
+        n_layers: transformer layers.
+        n_ctx: tokens of context.
+        n_vocab: tokens in the vocabulary.
+        supports_offload: whether this build of llama.cpp can use a GPU.
+        offloaded_layers: layers, the output layer counted as one more, that llama.cpp put on a GPU.
+        evaluated: the tokens in the context's memory.
+    """
+
+    def __init__(self, path: Path, *, n_gpu_layers: int, n_ctx: int | None, max_ctx: int, threads: int | None) -> None:
+        """Load *path*.
+
+        Args:
+            path: a GGUF file.
+            n_gpu_layers: layers to put on the GPU, -1 for all; without effect in a build without a GPU.
+            n_ctx: tokens of context, None for the model's own up to *max_ctx*.
+            max_ctx: see n_ctx; without effect if that is given.
+            threads: CPU threads, None for the processors this process may use.
+
+        Raises:
+            GGUFError: no such file, not a GGUF file, or llama.cpp refuses it, with llama.cpp's reason.
+            QuantkitError: no memory for the context, or a number that makes no sense.
+        """
+        import llama_cpp
+
+        _check_magic(path)
+        for name, value in (("n_ctx", n_ctx), ("max_ctx", max_ctx), ("threads", threads)):
+            if value is not None and value < 1:
+                raise QuantkitError(f"{name} is {value}, and must be at least 1")
+        self._stack = ExitStack()
+        self.evaluated: list[int] = []
+        started = time.perf_counter()
+        try:
+            llama_cpp.llama_backend_init()
+            self._model, log = self._load(path, n_gpu_layers)
+            self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+            self.n_layers = int(llama_cpp.llama_model_n_layer(self._model))
+            self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+            self.supports_offload = bool(llama_cpp.llama_supports_gpu_offload())
+            self.offloaded_layers = count_offloaded(log)
+            self.n_ctx = n_ctx or min(int(llama_cpp.llama_model_n_ctx_train(self._model)), max_ctx)
+            self._chunk = _CHUNK_GPU if self.offloaded_layers else _CHUNK_CPU
+            self._context = self._open_context(path, threads or _processors())
+        except BaseException:
+            self._stack.close()
+            raise
+        self.load_seconds = time.perf_counter() - started
+
+    def _load(self, path: Path, n_gpu_layers: int) -> tuple[Any, str]:
+        import llama_cpp
+
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = n_gpu_layers
+        with captured_log() as log, interrupts_deferred() as interrupted:
+            go_on = llama_cpp.llama_progress_callback(lambda progress, data: not interrupted())
+            params.progress_callback = go_on
+            model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+            if model is not None:
+                self._stack.callback(llama_cpp.llama_model_free, model)
+        if model is None:
+            raise GGUFError(
+                f"{path}: llama.cpp cannot load it: {failure_reason(log.text)}",
+                hint=f"look into it: quantkit inspect {path}; build or download it again",
+            )
+        return model, log.text
+
+    def _open_context(self, path: Path, threads: int) -> Any:
+        import llama_cpp
+
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = self.n_ctx
+        params.n_batch = params.n_ubatch = min(self.n_ctx, self._chunk)
+        params.n_threads = params.n_threads_batch = threads
+        with captured_log() as log, interrupts_deferred():
+            context = llama_cpp.llama_init_from_model(self._model, params)
+            if context is not None:
+                self._stack.callback(llama_cpp.llama_free, context)
+        if context is None:
+            raise QuantkitError(
+                f"{path}: no memory for a context of {self.n_ctx} tokens: {failure_reason(log.text)}",
+                hint="ask for a smaller num_ctx, or put fewer layers on the GPU with --n-gpu-layers",
+            )
+        return context
+
+    def close(self) -> None:
+        """Free the memory. Nothing else may be called afterwards."""
+        with captured_log():
+            self._stack.close()
+
+    # -- the file ----------------------------------------------------------------------------------------------------
+
+    def metadata(self, key: str) -> str | None:
+        """The value of a GGUF key as text, None if the file has none."""
+        import llama_cpp
+
+        name = key.encode()
+        size = llama_cpp.llama_model_meta_val_str(self._model, name, ctypes.create_string_buffer(1), 1)
+        if size < 0:
+            return None
+        buffer = ctypes.create_string_buffer(size + 1)
+        llama_cpp.llama_model_meta_val_str(self._model, name, buffer, size + 1)
+        return buffer.value.decode(errors="replace")
+
+    def chat_template(self) -> str:
+        """The chat template in the file, "" if there is none."""
+        import llama_cpp
+
+        template = llama_cpp.llama_model_chat_template(self._model, None)
+        return "" if template is None else template.decode(errors="replace")
+
+    # -- the vocabulary ----------------------------------------------------------------------------------------------
+
+    @property
+    def bos(self) -> int | None:
+        """The beginning-of-sequence token."""
+        import llama_cpp
+
+        return _token(llama_cpp.llama_vocab_bos(self._vocab))
+
+    @property
+    def eos(self) -> int | None:
+        """The end-of-sequence token."""
+        import llama_cpp
+
+        return _token(llama_cpp.llama_vocab_eos(self._vocab))
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether the file says that a prompt begins with BOS."""
+        import llama_cpp
+
+        return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """The tokens of *text* alone, nothing added.
+
+        Args:
+            text: any text.
+            special: whether the texts of special tokens mean these tokens.
+
+        Raises:
+            QuantkitError: the text is not valid Unicode.
+        """
+        import llama_cpp
+
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise QuantkitError(f"the text is not valid Unicode: {error}", hint="pass it as UTF-8") from None
+        room = len(data) + 2
+        while True:
+            tokens = (llama_cpp.llama_token * room)()
+            count = int(llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special))
+            if count >= 0:
+                return list(tokens[:count])
+            room = -count
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that *token* stands for; those of a control token only with *special*."""
+        import llama_cpp
+
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count = int(llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, special))
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
+
+    def text(self, token: int) -> str:
+        """How *token* stands in the vocabulary: the text itself for special tokens, else byte-encoded."""
+        import llama_cpp
+
+        return str(llama_cpp.llama_vocab_get_text(self._vocab, token).decode(errors="replace"))
+
+    def is_eog(self, token: int) -> bool:
+        """Whether llama.cpp ends an answer at *token*."""
+        import llama_cpp
+
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+
+    def is_special(self, token: int) -> bool:
+        """Whether *token* is a control token or one that was added for a purpose, and not a piece of plain text."""
+        import llama_cpp
+
+        wanted = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+        return bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & wanted)
+
+    # -- the context -------------------------------------------------------------------------------------------------
+
+    @property
+    def context(self) -> Any:
+        """llama.cpp's context."""
+        return self._context
+
+    def keep(self, count: int) -> int:
+        """Forget all but the first *count* evaluated tokens; returns how many were kept (0 where none can be)."""
+        import llama_cpp
+
+        memory = llama_cpp.llama_get_memory(self._context)
+        with captured_log():
+            if not llama_cpp.llama_memory_seq_rm(memory, 0, count, -1):
+                llama_cpp.llama_memory_clear(memory, True)
+                count = 0
+        del self.evaluated[count:]
+        return len(self.evaluated)
+
+    def evaluate(self, tokens: Sequence[int]) -> None:
+        """Run *tokens* through the model behind those evaluated before. Returns when the logits are there.
+
+        Raises:
+            QuantkitError: llama.cpp failed.
+        """
+        import llama_cpp
+
+        for start in range(0, len(tokens), self._chunk):
+            chunk = list(tokens[start : start + self._chunk])
+            array = (llama_cpp.llama_token * len(chunk))(*chunk)
+            with captured_log() as log:
+                status = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(array, len(chunk)))
+                llama_cpp.llama_synchronize(self._context)
+            if status != 0:
+                raise QuantkitError(
+                    f"llama.cpp cannot evaluate the tokens at position {len(self.evaluated)} "
+                    f"(status {status}): {failure_reason(log.text)}"
+                )
+            self.evaluated += chunk
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """The logits of the last evaluated token, float32, shape [n_vocab]; a copy.
+
+        Raises:
+            QuantkitError: nothing has been evaluated.
+        """
+        import llama_cpp
+
+        if not self.evaluated:
+            raise QuantkitError("no token has been evaluated, so there are no logits")
+        pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
+        logits: npt.NDArray[np.float32] = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).copy()
+        return logits
+
+
+def _check_magic(path: Path) -> None:
+    if not path.is_file():
+        raise GGUFError(f"{path}: no such file", hint="give the path of a .gguf file")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise GGUFError(f"{path}: cannot be read: {error.strerror}") from None
+    if magic != b"GGUF":
+        raise GGUFError(
+            f"{path}: not a GGUF file: it begins with {magic!r}",
+            hint="give the path of a .gguf file, or make one with: quantkit convert MODEL -o FILE.gguf",
+        )
+
+
+def _token(token: int) -> int | None:
+    return None if token < 0 else int(token)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

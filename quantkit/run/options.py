@@ -1,0 +1,189 @@
+"""How the next token is chosen: the settings, where their defaults come from, and llama.cpp's samplers for them.
+
+Nothing here is invented. A package's parameters come first, then what the GGUF file itself asks for
+(``general.sampling.*``), then llama.cpp's own defaults, which are the ones written below. The samplers stand in
+llama.cpp's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from types import TracebackType
+from typing import Any, Self, TypedDict, cast
+
+from quantkit.errors import QuantkitError
+
+
+class SamplingOptions(TypedDict, total=False):
+    """The keyword arguments that :class:`Sampling` takes."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    typical_p: float
+    repeat_penalty: float
+    repeat_last_n: int
+    frequency_penalty: float
+    presence_penalty: float
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen. The defaults are llama.cpp's, but greedy: checks must not depend on luck.
+
+    Attributes:
+        temperature: 0 takes the likeliest token, whatever else is set but the penalties.
+        top_k: how many of the likeliest tokens are kept; 0 keeps all.
+        top_p: the probability mass that is kept; 1 keeps all.
+        min_p: the least probability kept, relative to the likeliest token's; 0 keeps all.
+        typical_p: locally typical sampling; 1 is off.
+        repeat_penalty: divides the logits of recent tokens; 1 is off.
+        repeat_last_n: how many recent tokens, the prompt's among them, are penalized; 0 is none, -1 the whole context.
+        frequency_penalty: subtracted for each time a recent token was seen; 0 is off.
+        presence_penalty: subtracted once for a recent token; 0 is off.
+        seed: of the random numbers; None takes a new one each time.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("repeat_penalty", self.repeat_penalty), ("temperature", self.temperature)):
+            if not isfinite(value) or (name == "repeat_penalty" and value <= 0):
+                raise QuantkitError(f"{name} is {value}", hint="repeat_penalty 1.0 is off; temperature 0 is greedy")
+
+    @property
+    def penalizes(self) -> bool:
+        """Whether recent tokens change anything."""
+        neutral = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty) == (1.0, 0.0, 0.0)
+        return not neutral and self.repeat_last_n != 0
+
+
+CHAT_TEMPERATURE = 0.8
+"""llama.cpp's own temperature, for a chat whose package and model ask for none."""
+
+# our name -> the end of the GGUF key
+_GGUF_KEYS = {
+    "temperature": "temp",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "repeat_penalty": "penalty_repeat",
+    "repeat_last_n": "penalty_last_n",
+}
+_INTEGERS = frozenset({"top_k", "repeat_last_n", "seed"})
+_NAMES = tuple(SamplingOptions.__annotations__)
+
+
+def chat_sampling(metadata: Callable[[str], str | None], parameters: Mapping[str, str]) -> SamplingOptions:
+    """The sampling of a chat: the package's parameters, else the model's own, else llama.cpp's.
+
+    Args:
+        metadata: gives the text of a GGUF key, None if the file has none.
+        parameters: the package's parameters, name and value text; those that are not about sampling are passed over.
+
+    Raises:
+        QuantkitError: a value is not a number.
+    """
+    found: dict[str, Any] = {"temperature": CHAT_TEMPERATURE}
+    for name, key in _GGUF_KEYS.items():
+        if (value := metadata(f"general.sampling.{key}")) is not None:
+            found[name] = number(f"general.sampling.{key}", value, integer=name in _INTEGERS)
+    for name in _NAMES:
+        if name in parameters:
+            found[name] = number(name, parameters[name], integer=name in _INTEGERS)
+    if (found.get("seed") or 0) < 0:
+        found["seed"] = None
+    return cast(SamplingOptions, found)
+
+
+def number(name: str, text: str, *, integer: bool) -> float | int:
+    """The number that *text* is.
+
+    Raises:
+        QuantkitError: it is none.
+    """
+    try:
+        return int(text) if integer else float(text)
+    except ValueError:
+        kind = "a whole number" if integer else "a number"
+        raise QuantkitError(
+            f"parameter {name} is {text!r}, not {kind}", hint=f"correct {name} in manifest.json"
+        ) from None
+
+
+class Sampler:
+    """llama.cpp's chain of samplers for a :class:`Sampling`; a context manager, for the memory is llama.cpp's."""
+
+    def __init__(self, sampling: Sampling, *, n_vocab: int, n_ctx: int, recent: Sequence[int]) -> None:
+        """Build the chain.
+
+        Args:
+            sampling: the settings.
+            n_vocab: tokens in the vocabulary.
+            n_ctx: tokens in the context.
+            recent: the prompt's tokens, which count as seen for the penalties.
+        """
+        import llama_cpp
+
+        self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        for part in _parts(sampling, n_vocab, n_ctx):
+            llama_cpp.llama_sampler_chain_add(self._chain, part)
+        if sampling.penalizes:
+            for token in recent:
+                llama_cpp.llama_sampler_accept(self._chain, token)
+
+    def sample(self, context: Any) -> int:
+        """The next token, from the logits of the last position that llama.cpp's *context* evaluated."""
+        import llama_cpp
+
+        return int(llama_cpp.llama_sampler_sample(self._chain, context, -1))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        import llama_cpp
+
+        llama_cpp.llama_sampler_free(self._chain)
+        self._chain = None
+
+
+def _parts(sampling: Sampling, n_vocab: int, n_ctx: int) -> list[Any]:
+    import llama_cpp
+
+    parts = []
+    if sampling.penalizes:
+        parts.append(
+            llama_cpp.llama_sampler_init_penalties(
+                n_vocab,
+                n_ctx if sampling.repeat_last_n < 0 else sampling.repeat_last_n,
+                sampling.repeat_penalty,
+                sampling.frequency_penalty,
+                sampling.presence_penalty,
+            )
+        )
+    if sampling.temperature <= 0:
+        return [*parts, llama_cpp.llama_sampler_init_greedy()]
+    seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed % 2**32
+    return [
+        *parts,
+        llama_cpp.llama_sampler_init_top_k(sampling.top_k),
+        llama_cpp.llama_sampler_init_typical(sampling.typical_p, 1),
+        llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1),
+        llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1),
+        llama_cpp.llama_sampler_init_temp(sampling.temperature),
+        llama_cpp.llama_sampler_init_dist(seed),
+    ]

@@ -1,0 +1,304 @@
+"""A model that answers: prompt from the file's own chat template, tokens as llama.cpp sees them, text as it comes.
+
+The prompt is built by hand rather than by llama-cpp-python's chat handlers, so that what is checked here (one BOS,
+special tokens as single tokens, the end of a turn ends the answer) is what every llama.cpp program does with the file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, Unpack
+
+from quantkit.chat_format import render_jinja
+from quantkit.errors import ChatFormatError, QuantkitError
+from quantkit.run.options import Sampler, Sampling, SamplingOptions
+from quantkit.run.stops import StopTexts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from quantkit.run.engine import Engine
+
+DEFAULT_CONTEXT = 8192
+"""Tokens of context unless asked otherwise, if the model has as many: a laptop has no memory for 128k."""
+
+Messages = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class GenerationStats:
+    """How one answer went.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt.
+        prompt_seconds: time to evaluate those that were not in the context already.
+        generated_tokens: tokens of the answer, without the one that ended it.
+        generation_seconds: time to choose and evaluate them.
+        stopped: the model ended the answer itself, with an end-of-generation token or a stop text.
+        reused_tokens: tokens of the prompt that an earlier turn had left in the context.
+        context_full: the answer was cut because the context had no room left.
+        stop_token: the end-of-generation token, None if there was none.
+    """
+
+    prompt_tokens: int
+    prompt_seconds: float
+    generated_tokens: int
+    generation_seconds: float
+    stopped: bool
+    reused_tokens: int = 0
+    context_full: bool = False
+    stop_token: int | None = None
+
+    @property
+    def prompt_rate(self) -> float:
+        """Prompt tokens evaluated a second."""
+        evaluated = self.prompt_tokens - self.reused_tokens
+        return evaluated / self.prompt_seconds if self.prompt_seconds > 0 else 0.0
+
+    @property
+    def generation_rate(self) -> float:
+        """Tokens generated a second."""
+        return self.generated_tokens / self.generation_seconds if self.generation_seconds > 0 else 0.0
+
+
+class ChatModel:
+    """A GGUF file, loaded quietly and ready to answer. A context manager; not for several threads at once.
+
+    Attributes:
+        path: the file.
+        load_seconds: how long loading took.
+        n_layers: transformer layers.
+        offloaded_layers: layers, the output layer counted as one more, that are really on a GPU.
+        supports_offload: whether this build of llama.cpp can use a GPU.
+        n_ctx: tokens of context.
+        chat_template: the Jinja text in the file, "" if there is none.
+        bos_token: text of the beginning-of-sequence token, "" if there is none.
+        eos_token: text of the end-of-sequence token, "" if there is none.
+        last_stats: how the last answer went; None before the first. Set also when the answer was interrupted.
+    """
+
+    def __init__(self, path: Path, engine: Engine) -> None:
+        """Wrap a loaded engine; :meth:`load` is the way in."""
+        self.path = path
+        self.engine = engine
+        self.load_seconds = engine.load_seconds
+        self.n_layers = engine.n_layers
+        self.offloaded_layers = engine.offloaded_layers
+        self.supports_offload = engine.supports_offload
+        self.n_ctx = engine.n_ctx
+        self.chat_template = engine.chat_template()
+        self.bos_token = "" if engine.bos is None else engine.text(engine.bos)
+        self.eos_token = "" if engine.eos is None else engine.text(engine.eos)
+        self.last_stats: GenerationStats | None = None
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        n_gpu_layers: int = -1,
+        n_ctx: int | None = None,
+        max_ctx: int = DEFAULT_CONTEXT,
+        threads: int | None = None,
+    ) -> ChatModel:
+        """Load a GGUF file; llama.cpp's messages are caught and used for the errors.
+
+        Args:
+            path: the file.
+            n_gpu_layers: layers to put on the GPU, -1 for all; without effect in a build without a GPU.
+            n_ctx: tokens of context, None for the model's own up to *max_ctx*.
+            max_ctx: see n_ctx; without effect if that is given.
+            threads: CPU threads, None for the processors this process may use.
+
+        Raises:
+            GGUFError: no such file, not a GGUF file, or llama.cpp refuses it.
+            QuantkitError: no memory for the context, or a number that makes no sense.
+        """
+        from quantkit.run.engine import Engine
+
+        engine = Engine(path, n_gpu_layers=n_gpu_layers, n_ctx=n_ctx, max_ctx=max_ctx, threads=threads)
+        return cls(path, engine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self.engine.close()
+
+    @property
+    def offload_figure(self) -> str:
+        """How many layers are on a GPU, such as "33/33" or "0/33 (CPU build)"; the output layer counts as one."""
+        figure = f"{self.offloaded_layers}/{self.n_layers + 1}"
+        return figure if self.supports_offload else f"{figure} (CPU build)"
+
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """llama.cpp's tokens of *text*, nothing added in front; with *special*, special token texts are parsed."""
+        return self.engine.tokenize(text, special=special)
+
+    def is_eog(self, token: int) -> bool:
+        """Whether llama.cpp ends an answer at *token*."""
+        return self.engine.is_eog(token)
+
+    @cached_property
+    def token_ids(self) -> dict[str, int]:
+        """Token text -> id, for the whole vocabulary; the first of equal texts."""
+        ids: dict[str, int] = {}
+        for token in range(self.engine.n_vocab):
+            ids.setdefault(self.engine.text(token), token)
+        return ids
+
+    def render(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
+        """The prompt text of a conversation, by the file's chat template.
+
+        Raises:
+            ChatFormatError: the file has no chat template, or the template refuses the conversation.
+        """
+        if not self.chat_template:
+            raise ChatFormatError(
+                f"{self.path}: the file has no chat template",
+                hint="build it with --template llama-3 or --template chatml, as the model was trained",
+            )
+        return render_jinja(
+            self.chat_template,
+            messages,
+            bos_token=self.bos_token,
+            eos_token=self.eos_token,
+            add_generation_prompt=add_generation_prompt,
+        )
+
+    def prompt_tokens(self, messages: Messages) -> list[int]:
+        """The tokens the model is given: BOS in front where the file asks for it and the template did not write it.
+
+        Raises:
+            ChatFormatError: as :meth:`render`.
+        """
+        tokens = self.tokenize(self.render(messages))
+        bos = self.engine.bos
+        if self.engine.adds_bos and bos is not None and tokens[:1] != [bos]:
+            return [bos, *tokens]
+        return tokens
+
+    def prompt_logits(self, messages: Messages) -> npt.NDArray[np.float32]:
+        """The logits of the first token of the answer, float32, shape [n_vocab]."""
+        self._evaluate_prompt(self.prompt_tokens(messages))
+        return self.engine.logits()
+
+    def stream(
+        self, messages: Messages, *, max_tokens: int, stops: Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+    ) -> Iterator[str]:
+        """Answer a conversation piece by piece.
+
+        The pieces are whole characters: a Chinese character or emoji that is spread over tokens comes out when it is
+        complete. Control tokens are not printed. The conversation's tokens that are in the context already are not
+        evaluated again. :attr:`last_stats` is set when the answer ends, however it ends.
+
+        Args:
+            messages: the conversation, the last message the user's.
+            max_tokens: the longest answer.
+            stops: texts that end the answer, besides the end-of-generation tokens; they are not part of it.
+            **sampling: see :class:`~quantkit.run.options.Sampling`; greedy by default.
+
+        Raises:
+            ChatFormatError: as :meth:`render`.
+            QuantkitError: the conversation does not fit into the context.
+        """
+        settings = Sampling(**sampling)
+        prompt = self.prompt_tokens(messages)
+        started = time.perf_counter()
+        reused = self._evaluate_prompt(prompt)
+        prompt_seconds = time.perf_counter() - started
+        run = _Run(self.engine, StopTexts(stops))
+        recent = prompt[-self.n_ctx :]
+        try:
+            with Sampler(settings, n_vocab=self.engine.n_vocab, n_ctx=self.n_ctx, recent=recent) as sampler:
+                yield from run.pieces(sampler, max_tokens)
+        finally:
+            self.last_stats = GenerationStats(
+                prompt_tokens=len(prompt),
+                prompt_seconds=prompt_seconds,
+                generated_tokens=run.generated,
+                generation_seconds=run.seconds,
+                stopped=run.stopped,
+                reused_tokens=reused,
+                context_full=run.context_full,
+                stop_token=run.stop_token,
+            )
+
+    def answer(
+        self, messages: Messages, *, max_tokens: int, stops: Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+    ) -> str:
+        """The whole answer; as :meth:`stream`."""
+        return "".join(self.stream(messages, max_tokens=max_tokens, stops=stops, **sampling))
+
+    def _evaluate_prompt(self, prompt: Sequence[int]) -> int:
+        if len(prompt) >= self.n_ctx:
+            raise QuantkitError(
+                f"the conversation has {len(prompt)} tokens and the context holds {self.n_ctx}",
+                hint="begin a new conversation, or build with a larger one: --param num_ctx=N",
+            )
+        engine = self.engine
+        common = 0
+        # At least one token is evaluated, for its logits.
+        for old, new in zip(engine.evaluated, prompt[:-1], strict=False):
+            if old != new:
+                break
+            common += 1
+        reused = engine.keep(common)
+        engine.evaluate(prompt[reused:])
+        return reused
+
+
+class _Run:
+    """One answer being generated, with what its statistics need."""
+
+    def __init__(self, engine: Engine, stops: StopTexts) -> None:
+        self._engine = engine
+        self._stops = stops
+        self.generated = 0
+        self.seconds = 0.0
+        self.stopped = False
+        self.context_full = False
+        self.stop_token: int | None = None
+        self._pending: int | None = None
+
+    def pieces(self, sampler: Sampler, max_tokens: int) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        while self.generated < max_tokens and not self.stopped:
+            if len(self._engine.evaluated) >= self._engine.n_ctx:
+                self.context_full = True
+                break
+            token = self._next(sampler)
+            if token is None:
+                break
+            # Evaluated when the next token is wanted, so the last one never is.
+            self._pending = token
+            if text := self._stops.push(decoder.decode(self._engine.piece(token))):
+                yield text
+            self.stopped = self._stops.found
+        if not self._stops.found and (rest := self._stops.push(decoder.decode(b"", final=True)) + self._stops.flush()):
+            yield rest
+
+    def _next(self, sampler: Sampler) -> int | None:
+        started = time.perf_counter()
+        try:
+            if self._pending is not None:
+                self._engine.evaluate([self._pending])
+            token = sampler.sample(self._engine.context)
+        finally:
+            self.seconds += time.perf_counter() - started
+        if self._engine.is_eog(token):
+            self.stopped, self.stop_token = True, token
+            return None
+        self.generated += 1
+        return token

@@ -1,0 +1,46 @@
+"""What a verification found: checks with figures, not a bare yes or no.
+
+A check carries the evidence it was decided on, so that a reader of ``report.json`` can disagree with the threshold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: what was checked, in a few words.
+        passed: whether it is as it must be.
+        figure: what was found, such as "1" or "0.21 s".
+        threshold: what was asked for, "" if the figure is for information.
+        evidence: what the figure was taken from, for a reader who wants to see for themselves.
+    """
+
+    name: str
+    passed: bool
+    figure: str
+    threshold: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks of one run, in the order in which they were made."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values, with ``schema``."""
+        return {"schema": SCHEMA, "passed": self.passed, "checks": [asdict(check) for check in self.checks]}

@@ -1,0 +1,265 @@
+"""Does the file really chat? A short conversation with the finished GGUF, looked at closely.
+
+What is looked for is what users of converted models run into: a file that does not load, a doubled BOS, special tokens
+that fall apart into letters, an end of turn that does not end the answer, NaN.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.errors import QuantkitError
+from quantkit.run.session import DEFAULT_CONTEXT, ChatModel, GenerationStats
+from quantkit.verify.report import SCHEMA, Check
+
+DEFAULT_PROMPTS = ("Hello! Who are you? 你好，你是谁？",)
+MAX_TOKENS = 64
+
+# Room for what a template adds: turns and a default system prompt.
+_OVERHEAD = 1024
+
+# Stands where an answer's text would, to find what the template puts behind it.
+_ANSWER = "quantkit-answer"
+_ROUND_TRIP = "Hello, wörld! 你好，世界。 🙂 x = 1.5e-3\n\tif (a && b) { return; }"
+# What looks like the text of a special token: <|eot_id|>, </s>, <start_of_turn>, [INST]
+_MARK = re.compile(r"<[^<>\s]{1,64}>|\[/?[A-Z_]{1,32}\]")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question put to the model and what came back.
+
+    Attributes:
+        prompt: the question.
+        text: the answer.
+        ended: how it ended, in words.
+        stats: how it went.
+    """
+
+    prompt: str
+    text: str
+    ended: str
+    stats: GenerationStats
+
+
+@dataclass(frozen=True)
+class SmokeResult:
+    """What a smoke test found.
+
+    Attributes:
+        gguf: the file.
+        checks: in the order made; after one that nothing can follow, there are no more.
+        load_seconds: time to load, 0 if it did not load.
+        offloaded: layers on the GPU, such as "33/33" or "0/3 (CPU build)"; "" if it did not load.
+        answers: one for each prompt.
+    """
+
+    gguf: Path
+    checks: tuple[Check, ...]
+    load_seconds: float = 0.0
+    offloaded: str = ""
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def prompt_rate(self) -> float:
+        """Prompt tokens evaluated a second, over all prompts."""
+        seconds = sum(answer.stats.prompt_seconds for answer in self.answers)
+        evaluated = sum(answer.stats.prompt_tokens - answer.stats.reused_tokens for answer in self.answers)
+        return evaluated / seconds if seconds > 0 else 0.0
+
+    @property
+    def generation_rate(self) -> float:
+        """Tokens generated a second, over all answers."""
+        seconds = sum(answer.stats.generation_seconds for answer in self.answers)
+        return sum(answer.stats.generated_tokens for answer in self.answers) / seconds if seconds > 0 else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values, with ``schema``."""
+        return {
+            "schema": SCHEMA,
+            "gguf": str(self.gguf),
+            "passed": self.passed,
+            "checks": [asdict(check) for check in self.checks],
+            "load_seconds": round(self.load_seconds, 4),
+            "prompt_tokens_per_second": round(self.prompt_rate, 2),
+            "generation_tokens_per_second": round(self.generation_rate, 2),
+            "offloaded_layers": self.offloaded,
+            "answers": [
+                {
+                    "prompt": answer.prompt,
+                    "text": answer.text,
+                    "ended": answer.ended,
+                    "prompt_tokens": answer.stats.prompt_tokens,
+                    "generated_tokens": answer.stats.generated_tokens,
+                }
+                for answer in self.answers
+            ],
+        }
+
+
+def smoke_test(
+    gguf: Path,
+    *,
+    n_gpu_layers: int = -1,
+    prompts: Sequence[str] = (),
+    system: str | None = None,
+    threads: int | None = None,
+    max_tokens: int = MAX_TOKENS,
+) -> SmokeResult:
+    """Load *gguf*, hold a conversation for each prompt, and check what happened. Answers are greedy.
+
+    Args:
+        gguf: the file.
+        n_gpu_layers: layers to put on the GPU, -1 for all; without effect in a build without a GPU.
+        prompts: questions, each asked alone in a new conversation; a greeting if there are none.
+        system: the system prompt of every conversation, None for none.
+        threads: CPU threads, None for the processors this process may use.
+        max_tokens: the longest answer.
+
+    Returns:
+        The result; a file that does not load or render is a failed check, not an exception.
+    """
+    prompts = prompts or DEFAULT_PROMPTS
+    # A token is at least a byte. A context of the model's own size would cost gigabytes that nobody uses here.
+    room = _OVERHEAD + max_tokens + max(len(f"{prompt}{system or ''}".encode(errors="replace")) for prompt in prompts)
+    try:
+        model = ChatModel.load(gguf, n_gpu_layers=n_gpu_layers, threads=threads, max_ctx=min(room, DEFAULT_CONTEXT))
+    except QuantkitError as error:
+        return SmokeResult(gguf, (Check("loads", False, "no", "loads", str(error)),))
+    with model:
+        evidence = f"{model.n_layers} layers and the output layer; on the GPU: {model.offload_figure}"
+        checks = [Check("loads", True, f"{model.load_seconds:.2f} s", "loads", evidence), _round_trip(model)]
+        answers: tuple[Answer, ...] = ()
+        conversations = [_conversation(prompt, system) for prompt in prompts]
+        try:
+            prompt_text = model.render(conversations[0])
+        except QuantkitError as error:
+            checks.append(Check("chat template renders", False, "no", "renders", str(error)))
+        else:
+            checks.append(Check("chat template renders", True, "yes", "renders", repr(prompt_text)))
+            checks += [_one_bos(model, conversations), _special_tokens(model, system), _end_of_turn(model, system)]
+            try:
+                answers = tuple(_ask(model, messages, max_tokens) for messages in conversations)
+            except QuantkitError as error:
+                checks.append(Check("generates", False, "no", "at least 1 token", str(error)))
+            else:
+                checks += [_finite(model, conversations), _generates(answers), _stops(model, answers)]
+        return SmokeResult(gguf, tuple(checks), model.load_seconds, model.offload_figure, answers)
+
+
+def _conversation(prompt: str, system: str | None) -> list[dict[str, str]]:
+    first = [{"role": "system", "content": system}] if system else []
+    return [*first, {"role": "user", "content": prompt}]
+
+
+def _round_trip(model: ChatModel) -> Check:
+    tokens = model.tokenize(_ROUND_TRIP, special=False)
+    back = b"".join(model.engine.piece(token) for token in tokens).decode(errors="replace")
+    # SentencePiece vocabularies begin a text with a space.
+    same = back.removeprefix(" ") == _ROUND_TRIP
+    return Check("tokenizes", same, f"{len(tokens)} tokens", "text comes back", f"{_ROUND_TRIP!r} -> {back!r}")
+
+
+def _one_bos(model: ChatModel, conversations: Sequence[list[dict[str, str]]]) -> Check:
+    bos = model.engine.bos
+    if bos is None:
+        return Check("BOS", True, "none", "", "the vocabulary has no BOS token")
+    prompts = [model.prompt_tokens(messages) for messages in conversations]
+    counts = [tokens.count(bos) for tokens in prompts]
+    worst = max(counts, key=lambda count: abs(count - 1))
+    first_tokens = f"the prompt begins with tokens {prompts[0][:4]}, BOS is {bos} ({model.bos_token})"
+    if model.engine.adds_bos:
+        passed = all(count == 1 and tokens[0] == bos for count, tokens in zip(counts, prompts, strict=True))
+        return Check("BOS", passed, str(worst), "exactly 1, first", first_tokens)
+    return Check("BOS", max(counts) <= 1, str(max(counts)), "at most 1", f"add_bos_token is false; {first_tokens}")
+
+
+def _special_tokens(model: ChatModel, system: str | None) -> Check:
+    """Special token texts the template writes: each must become that token, as often as it is written."""
+    threshold = "each text is one special token"
+    # Plain contents, so that every mark found is the template's own.
+    messages = [*_conversation("question", "system" if system else None), {"role": "assistant", "content": _ANSWER}]
+    messages.append({"role": "user", "content": "question"})
+    text = model.render(messages)
+    tokens = model.tokenize(text)
+    marks = {mark for mark in _MARK.findall(text) if mark in model.token_ids}
+    marks |= {mark for mark, token in model.token_ids.items() if mark in text and model.engine.is_special(token)}
+    broken = [mark for mark in sorted(marks) if not _is_one_special(model, mark, text, tokens)]
+    figure = f"{len(marks) - len(broken)} of {len(marks)}"
+    if broken:
+        split = {mark: model.tokenize(mark) for mark in broken}
+        return Check("special tokens", False, figure, threshold, f"not one special token: {split}")
+    found = ", ".join(sorted(marks)) or "the template writes none that are in the vocabulary"
+    return Check("special tokens", True, figure, threshold, found)
+
+
+def _is_one_special(model: ChatModel, mark: str, text: str, tokens: Sequence[int]) -> bool:
+    token = model.token_ids[mark]
+    if model.tokenize(mark) != [token] or tokens.count(token) < text.count(mark):
+        return False
+    # [NAME] or <name> may be plain text that happens to be one token; <|name|> never is.
+    return model.engine.is_special(token) or not mark.startswith("<|")
+
+
+def _end_of_turn(model: ChatModel, system: str | None) -> Check:
+    name, threshold = "end of turn", "end-of-generation in llama.cpp"
+    messages = [*_conversation("question", system), {"role": "assistant", "content": _ANSWER}]
+    text = model.render(messages, add_generation_prompt=False)
+    _, found, tail = text.rpartition(_ANSWER)
+    if not found:
+        return Check(name, False, "not found", threshold, f"the template leaves the answer out: {text!r}")
+    token = next((token for token in model.tokenize(tail) if model.engine.is_special(token)), None)
+    if token is None:
+        return Check(name, False, "none", threshold, f"no special token follows an answer, only {tail!r}")
+    mark = model.engine.text(token)
+    evidence = f"an answer is followed by {tail!r}; {mark} is token {token}"
+    return Check(name, model.is_eog(token), mark, threshold, evidence)
+
+
+def _ask(model: ChatModel, messages: list[dict[str, str]], max_tokens: int) -> Answer:
+    text = model.answer(messages, max_tokens=max_tokens)
+    stats = model.last_stats
+    assert stats is not None  # set by every answer
+    if stats.stop_token is not None:
+        ended = f"at {model.engine.text(stats.stop_token)} after {stats.generated_tokens} tokens"
+    elif stats.context_full:
+        ended = f"at the end of the context, after {stats.generated_tokens} tokens"
+    else:
+        ended = f"at the limit of {max_tokens} tokens"
+    return Answer(messages[-1]["content"], text, ended, stats)
+
+
+def _finite(model: ChatModel, conversations: Sequence[list[dict[str, str]]]) -> Check:
+    import numpy as np
+
+    # After the last answer, and after each prompt (which llama.cpp still knows, so that costs one token).
+    rows = [model.engine.logits(), *(model.prompt_logits(messages) for messages in conversations)]
+    bad = sum(int((~np.isfinite(row)).sum()) for row in rows)
+    low, high = min(float(row.min()) for row in rows), max(float(row.max()) for row in rows)
+    return Check("logits finite", bad == 0, f"{bad} NaN or infinite", "0", f"{len(rows)} rows, {low:.3g} to {high:.3g}")
+
+
+def _generates(answers: Sequence[Answer]) -> Check:
+    counts = [answer.stats.generated_tokens for answer in answers]
+    evidence = "; ".join(f"{answer.prompt!r} -> {answer.text!r}" for answer in answers)
+    return Check("generates", min(counts) >= 1, f"{sum(counts)} tokens", "at least 1 an answer", evidence)
+
+
+def _stops(model: ChatModel, answers: Sequence[Answer]) -> Check:
+    """The limit is no failure, an untrained model may ramble; running past an end of turn is one."""
+    texts = [text for text, token in model.token_ids.items() if model.is_eog(token) and text.startswith("<")]
+    missed = sorted({text for text in texts for answer in answers if text in answer.text})
+    stopped = sum(answer.stats.stopped for answer in answers)
+    evidence = "; ".join(answer.ended for answer in answers)
+    if missed:
+        evidence = f"written as text instead of ending the answer: {', '.join(missed)}; {evidence}"
+    return Check("stops", not missed, f"{stopped} of {len(answers)} by itself", "no end of turn passed over", evidence)

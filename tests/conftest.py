@@ -1,0 +1,87 @@
+"""What all tests share: no network, two torch threads, and fixtures that make each checkpoint once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Before anything imports huggingface_hub, which reads it once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+
+from tests.support.adapters import VARIANTS, make_adapter
+from tests.support.checkpoints import KINDS, make_checkpoint
+from tests.support.reference import ReferenceConverter
+from tests.support.vocabularies import write_vocabulary
+
+torch.set_num_threads(2)
+
+Maker = Callable[..., Path]
+
+
+def _once(root: Path, make: Callable[..., Path]) -> Maker:
+    """*make* with a folder of its own for each set of arguments, called once for each."""
+    made: dict[str, Path] = {}
+
+    def get(*args: Any, **kwargs: Any) -> Path:
+        key = repr((args, sorted(kwargs.items())))
+        if key not in made:
+            made[key] = make(root / f"{len(made):03d}", *args, **kwargs)
+        return made[key]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """``vocabulary(name, *, small=True, extra=(), ordinary=())``: a tokenizer's folder."""
+
+    def make(folder: Path, name: str, *, small: bool = True, **options: Any) -> Path:
+        return write_vocabulary(folder, name, small=small, **options)
+
+    return _once(tmp_path_factory.mktemp("vocabularies"), make)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, vocabulary: Maker) -> Maker:
+    """``checkpoint(kind, *, small=True, extra=(), ordinary=(), **make_checkpoint's)``: a folder, not to be changed."""
+
+    def make(folder: Path, kind: str, **options: Any) -> Path:
+        chosen = {key: options.pop(key) for key in ("small", "extra", "ordinary") if key in options}
+        return make_checkpoint(folder, kind, vocabulary=vocabulary(KINDS[kind].vocabulary, **chosen), **options)
+
+    return _once(tmp_path_factory.mktemp("checkpoints"), make)
+
+
+@pytest.fixture(scope="session")
+def adapter(tmp_path_factory: pytest.TempPathFactory, checkpoint: Maker) -> Maker:
+    """``adapter(variant, *, seed=1)``: of ``checkpoint(VARIANTS[variant].kind, dtype="f32")``; not to be changed."""
+
+    def make(folder: Path, name: str, *, seed: int = 1) -> Path:
+        variant = VARIANTS[name]
+        return make_adapter(folder, checkpoint(variant.kind, dtype="f32"), variant, seed=seed)
+
+    return _once(tmp_path_factory.mktemp("adapters"), make)
+
+
+@pytest.fixture(scope="session")
+def converter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReferenceConverter]:
+    """llama.cpp's converter, started by its first use."""
+    with ReferenceConverter(tmp_path_factory.mktemp("converter") / "log.txt") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def reference_gguf(tmp_path_factory: pytest.TempPathFactory, converter: ReferenceConverter) -> Maker:
+    """``reference_gguf(model, outtype, *, pre=None)``: the file llama.cpp's converter writes."""
+
+    def make(folder: Path, model: Path, outtype: str, *, pre: str | None = None) -> Path:
+        folder.mkdir()
+        return converter.convert(model, folder / f"{outtype}.gguf", outtype, pre=pre)
+
+    return _once(tmp_path_factory.mktemp("references"), make)
