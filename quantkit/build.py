@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import llama_cpp  # noqa: F401  before torch and numpy, see quantkit.run.engine
+
 from quantkit.chat_format import ChatFormat, choose_format
 from quantkit.convert import check_space, merger, run_stream
 from quantkit.errors import ChatFormatError, VerificationError

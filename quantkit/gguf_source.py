@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from quantkit.errors import GGUFError, QuantizationError, QuantkitError
+from quantkit.fileio import read_into
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf_header import Header
 from quantkit.plan import PlannedTensor
@@ -44,7 +44,8 @@ class GGUFSource:
         info = self.header.tensors[tensor.source]
         row = info.type.nbytes(info.shape) // info.shape[0]
         buffer = bytearray(row * (stop - start))
-        if os.preadv(self.fd, [buffer], self.header.data_offset + info.offset + start * row) != len(buffer):
+        offset = self.header.data_offset + info.offset + start * row
+        if read_into(self.fd, memoryview(buffer), offset) != len(buffer):
             raise GGUFError(f"{self.path}: file became shorter while it was read")
         return torch.frombuffer(buffer, dtype=_DTYPES[info.type]).reshape(stop - start, *info.shape[1:]).float()
 

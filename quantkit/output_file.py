@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from quantkit.errors import OutputError
+from quantkit.fileio import write_at
 
 Bytes = memoryview | bytes
 
@@ -44,11 +45,8 @@ class OutputFile:
         Raises:
             OutputError: the disk is full or fails.
         """
-        view = memoryview(data)
         try:
-            while view:
-                done = os.pwrite(self._fd, view, offset)
-                view, offset = view[done:], offset + done
+            write_at(self._fd, memoryview(data), offset)
         except OSError as error:
             raise write_error(self.path, error) from None
 

@@ -1,8 +1,8 @@
 """Files that hold tensors: safetensors by header and byte range, PyTorch pickles without running their code.
 
 Both kinds answer the same two questions: which tensors are there (:class:`TensorSpec`), and the values of some rows
-of one. A safetensors file is never loaded: its header is checked when it is opened, in full, and rows are read with
-``preadv`` at their offset, from any thread. (The safetensors library maps whole files, which counts as memory of
+of one. A safetensors file is never loaded: its header is checked when it is opened, in full, and rows are read at
+their offset, from any thread. (The safetensors library maps whole files, which counts as memory of
 ours, and its errors do not name the tensor.)
 """
 
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 
 from quantkit.errors import CheckpointError, QuantkitError
+from quantkit.fileio import read_into
 
 DTYPES: dict[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -102,8 +103,8 @@ class SafetensorsFile:
     def _read_header(self) -> dict[str, TensorSpec]:
         size = os.fstat(self._fd).st_size
         again = "download the file again"
-        head = os.pread(self._fd, 8, 0)
-        if len(head) < 8:
+        head = bytearray(8)
+        if read_into(self._fd, memoryview(head), 0) < 8:
             raise self._refuse(f"{self.path}: not a safetensors file ({size} bytes)", hint=again)
         (length,) = struct.unpack("<Q", head)
         if length > min(size - 8, _MAX_HEADER_BYTES):
@@ -112,7 +113,9 @@ class SafetensorsFile:
                 hint=again,
             )
         try:
-            header = json.loads(os.pread(self._fd, length, 8), object_pairs_hook=_unique_keys)
+            raw = bytearray(length)
+            read_into(self._fd, memoryview(raw), 8)
+            header = json.loads(raw, object_pairs_hook=_unique_keys)
         except _DuplicateKeyError as error:
             raise self._refuse(f"{self.path}: tensor {error.key!r} appears twice in the header", hint=again) from None
         except (ValueError, RecursionError):
@@ -157,12 +160,9 @@ class SafetensorsFile:
         stop = (spec.shape[0] if spec.shape else 1) if stop is None else stop
         row = spec.nbytes // max(1, spec.shape[0]) if spec.shape else spec.nbytes
         tensor = torch.empty((stop - start) * row // dtype.itemsize, dtype=dtype)
-        view, offset = tensor.view(torch.uint8).numpy().data, spec.offset + start * row
-        while view:
-            got = os.preadv(self._fd, [view], offset)
-            if got == 0:
-                raise self._refuse(f"{self.path}: file became shorter while it was read")
-            view, offset = view[got:], offset + got
+        view = tensor.view(torch.uint8).numpy().data
+        if read_into(self._fd, view, spec.offset + start * row) != len(view):
+            raise self._refuse(f"{self.path}: file became shorter while it was read")
         return tensor.reshape(stop - start, *spec.shape[1:]) if spec.shape else tensor.reshape(())
 
     def close(self) -> None:

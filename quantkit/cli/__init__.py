@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -70,6 +71,8 @@ def _fail(error: QuantkitError) -> NoReturn:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code (0, 1, 2, 3 or 130)."""
     code: object = 0
+    # A polite request to end cleans up like Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # Without the standalone mode click returns the code of ctx.exit() and raises the rest to us.
         code = cli.main(args=args, prog_name="quantkit", standalone_mode=False)

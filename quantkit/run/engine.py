@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import llama_cpp  # before numpy: on some systems numpy's C++ runtime breaks a llama.cpp that is loaded after it
 import numpy as np
 import numpy.typing as npt
 
@@ -54,8 +55,6 @@ class Engine:
             GGUFError: no such file, not a GGUF file, or llama.cpp refuses it, with llama.cpp's reason.
             QuantkitError: no memory for the context, or a number that makes no sense.
         """
-        import llama_cpp
-
         _check_magic(path)
         for name, value in (("n_ctx", n_ctx), ("max_ctx", max_ctx), ("threads", threads)):
             if value is not None and value < 1:
@@ -80,8 +79,6 @@ class Engine:
         self.load_seconds = time.perf_counter() - started
 
     def _load(self, path: Path, n_gpu_layers: int) -> tuple[Any, str]:
-        import llama_cpp
-
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = n_gpu_layers
         with captured_log() as log, interrupts_deferred() as interrupted:
@@ -98,8 +95,6 @@ class Engine:
         return model, log.text
 
     def _open_context(self, path: Path, threads: int) -> Any:
-        import llama_cpp
-
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = self.n_ctx
         params.n_batch = params.n_ubatch = min(self.n_ctx, self._chunk)
@@ -124,8 +119,6 @@ class Engine:
 
     def metadata(self, key: str) -> str | None:
         """The value of a GGUF key as text, None if the file has none."""
-        import llama_cpp
-
         name = key.encode()
         size = llama_cpp.llama_model_meta_val_str(self._model, name, ctypes.create_string_buffer(1), 1)
         if size < 0:
@@ -136,8 +129,6 @@ class Engine:
 
     def chat_template(self) -> str:
         """The chat template in the file, "" if there is none."""
-        import llama_cpp
-
         template = llama_cpp.llama_model_chat_template(self._model, None)
         return "" if template is None else template.decode(errors="replace")
 
@@ -146,22 +137,16 @@ class Engine:
     @property
     def bos(self) -> int | None:
         """The beginning-of-sequence token."""
-        import llama_cpp
-
         return _token(llama_cpp.llama_vocab_bos(self._vocab))
 
     @property
     def eos(self) -> int | None:
         """The end-of-sequence token."""
-        import llama_cpp
-
         return _token(llama_cpp.llama_vocab_eos(self._vocab))
 
     @property
     def adds_bos(self) -> bool:
         """Whether the file says that a prompt begins with BOS."""
-        import llama_cpp
-
         return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
@@ -174,8 +159,6 @@ class Engine:
         Raises:
             QuantkitError: the text is not valid Unicode.
         """
-        import llama_cpp
-
         try:
             data = text.encode()
         except UnicodeEncodeError as error:
@@ -190,8 +173,6 @@ class Engine:
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """The bytes that *token* stands for; those of a control token only with *special*."""
-        import llama_cpp
-
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)
@@ -202,20 +183,14 @@ class Engine:
 
     def text(self, token: int) -> str:
         """How *token* stands in the vocabulary: the text itself for special tokens, else byte-encoded."""
-        import llama_cpp
-
         return str(llama_cpp.llama_vocab_get_text(self._vocab, token).decode(errors="replace"))
 
     def is_eog(self, token: int) -> bool:
         """Whether llama.cpp ends an answer at *token*."""
-        import llama_cpp
-
         return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
     def is_special(self, token: int) -> bool:
         """Whether *token* is a control token or one that was added for a purpose, and not a piece of plain text."""
-        import llama_cpp
-
         wanted = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
         return bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & wanted)
 
@@ -228,8 +203,6 @@ class Engine:
 
     def keep(self, count: int) -> int:
         """Forget all but the first *count* evaluated tokens; returns how many were kept (0 where none can be)."""
-        import llama_cpp
-
         memory = llama_cpp.llama_get_memory(self._context)
         with captured_log():
             if not llama_cpp.llama_memory_seq_rm(memory, 0, count, -1):
@@ -244,8 +217,6 @@ class Engine:
         Raises:
             QuantkitError: llama.cpp failed.
         """
-        import llama_cpp
-
         for start in range(0, len(tokens), self._chunk):
             chunk = list(tokens[start : start + self._chunk])
             array = (llama_cpp.llama_token * len(chunk))(*chunk)
@@ -265,8 +236,6 @@ class Engine:
         Raises:
             QuantkitError: nothing has been evaluated.
         """
-        import llama_cpp
-
         if not self.evaluated:
             raise QuantkitError("no token has been evaluated, so there are no logits")
         pointer = llama_cpp.llama_get_logits_ith(self._context, -1)

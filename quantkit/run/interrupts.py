@@ -29,17 +29,16 @@ def interrupts_deferred() -> Iterator[Callable[[], bool]]:
     def was_pressed() -> bool:
         return pressed
 
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if not ours:
-        yield was_pressed
-        return
-    signal.signal(signal.SIGINT, note)
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        # The command line lets SIGTERM end the program as Ctrl-C does.
+        ours = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is signal.default_int_handler]
+    for number in ours:
+        signal.signal(number, note)
     try:
         yield was_pressed
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in ours:
+            signal.signal(number, signal.default_int_handler)
     if pressed:
         raise KeyboardInterrupt

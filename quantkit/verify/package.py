@@ -1,16 +1,39 @@
-"""The checks of a build: every GGUF file loaded and talked to, its tokens compared with the model's own tokenizer."""
+"""The checks of a build: every GGUF file loaded and talked to, its tokens compared with the model's own tokenizer.
+
+Each file is checked in a process of its own. llama.cpp ends its process when an assertion fails, and a file that makes
+it do so must be a failed check, not a dead build.
+"""
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from quantkit.progress import Reporter
-from quantkit.run.session import ChatModel
 from quantkit.verify.report import Check, Report
-from quantkit.verify.smoke import SmokeResult, smoke_test
-from quantkit.verify.tokens import compare_tokens
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a checking process is asked.
+
+    Attributes:
+        gguf: the file.
+        tokenizer: tokenizer.json to compare token ids with, None to leave that out.
+        system: the package's system prompt.
+        threads: CPU threads, None for the processors this process may use.
+    """
+
+    gguf: Path
+    tokenizer: Path | None
+    system: str | None
+    threads: int | None
 
 
 def verify_outputs(
@@ -33,21 +56,30 @@ def verify_outputs(
     reporter = reporter or Reporter()
     checks: list[Check] = []
     for index, gguf in enumerate(ggufs):
-        result = smoke_test(gguf, system=system, threads=threads)
-        checks += [replace(check, name=f"{gguf.name}: {check.name}") for check in result.checks]
-        if index == 0 and result.passed:
-            with ChatModel.load(gguf, n_gpu_layers=0, threads=threads) as model:
-                checks.append(replace(compare_tokens(model, tokenizer), name="token ids as tokenizer.json"))
-        reporter.note(f"{gguf.name}: {summary(result)}")
+        answer = ask_process(Request(gguf, tokenizer if index == 0 else None, system, threads))
+        checks += [replace(Check(**check), name=f"{gguf.name}: {check['name']}") for check in answer["checks"]]
+        reporter.note(f"{gguf.name}: {answer['summary']}")
     return Report(tuple(checks))
 
 
-def summary(result: SmokeResult) -> str:
-    """One line of figures."""
-    if not result.passed:
-        return "FAILED: " + ", ".join(check.name for check in result.checks if not check.passed)
-    ended = ", ".join(answer.ended for answer in result.answers)
-    return (
-        f"loaded in {result.load_seconds:.2f} s, prompt {result.prompt_rate:.0f} tokens/s, "
-        f"generation {result.generation_rate:.1f} tokens/s, layers on the GPU {result.offloaded}, answer ended {ended}"
-    )
+def ask_process(request: Request) -> dict[str, Any]:
+    """Check one file in a process of its own.
+
+    Returns:
+        ``checks``, and a ``summary`` in one line.
+    """
+    question = {
+        "gguf": str(request.gguf),
+        "tokenizer": str(request.tokenizer) if request.tokenizer else None,
+        "system": request.system,
+        "threads": request.threads,
+    }
+    command = [sys.executable, "-m", "quantkit.verify.worker"]
+    done = subprocess.run(command, input=json.dumps(question).encode(), capture_output=True, check=False)
+    if done.returncode == 0:
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+    how = f"signal {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"exit code {done.returncode}"
+    last = done.stderr.decode(errors="replace").strip()[-2000:]
+    check = Check("llama.cpp runs", False, how, "the process ends well", last)
+    return {"checks": [vars(check)], "summary": f"FAILED: the process that checked it ended with {how}"}

@@ -204,10 +204,7 @@ def _special_tokens(model: ChatModel, system: str | None) -> Check:
 
 def _is_one_special(model: ChatModel, mark: str, text: str, tokens: Sequence[int]) -> bool:
     token = model.token_ids[mark]
-    if model.tokenize(mark) != [token] or tokens.count(token) < text.count(mark):
-        return False
-    # [NAME] or <name> may be plain text that happens to be one token; <|name|> never is.
-    return model.engine.is_special(token) or not mark.startswith("<|")
+    return model.tokenize(mark) == [token] and tokens.count(token) >= text.count(mark)
 
 
 def _end_of_turn(model: ChatModel, system: str | None) -> Check:

@@ -111,7 +111,7 @@ def _check_added_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str,
         following += expected == following
         if token["id"] != expected:
             raise VocabularyError(
-                f"{where}: added token {token['content']!r} has id {token['id']}, transformers would give it {expected}",
+                f"{where}: added token {token['content']!r} has id {token['id']}, transformers gives it {expected}",
                 hint="save the tokenizer again with transformers",
             )
 

@@ -309,6 +309,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, template: str | None) ->
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals on Windows")
 def test_the_command_at_a_terminal(tmp_path: Path) -> None:
     import pty
+    import select
 
     # Talks on until the context is full, long enough to be stopped.
     path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(stop="<|done|>", context=8192))
@@ -326,25 +327,36 @@ def test_the_command_at_a_terminal(tmp_path: Path) -> None:
     os.close(child)
     seen = ""
 
-    def wait_for(text: str) -> None:
+    def wait_for(text: str, seconds: float = 60) -> bool:
         nonlocal seen
-        while text not in seen:
+        while text not in seen and select.select([parent], [], [], seconds)[0]:
             seen += os.read(parent, 4096).decode(errors="replace")
-        seen = seen.partition(text)[2]
+        _, found, rest = seen.partition(text)
+        seen = rest if found else seen
+        return bool(found)
+
+    def press(key: bytes, text: str) -> bool:
+        # A key that comes while the line editor is still setting itself up is lost, as everywhere in Python.
+        for _ in range(30):
+            os.write(parent, key)
+            if wait_for(text, 1):
+                return True
+        return False
 
     with process:
-        wait_for(GREETING)
-        wait_for(PROMPT)
-        os.write(parent, b"hello\r")
-        wait_for("Hi ")
-        os.write(parent, b"\x03")  # Ctrl-C in the answer
-        wait_for(PROMPT)
-        os.write(parent, b"\x03")  # and at the prompt
-        wait_for(HOW_TO_LEAVE)
-        wait_for(PROMPT)
-        os.write(parent, b"\x04")  # Ctrl-D
-        assert process.wait(timeout=60) == 0
-    os.close(parent)
+        try:
+            assert wait_for(GREETING), seen
+            assert wait_for(PROMPT), seen
+            os.write(parent, b"hello\r")
+            assert wait_for("Hi "), seen
+            assert press(b"\x03", PROMPT), seen  # Ctrl-C in the answer
+            assert press(b"\x03", HOW_TO_LEAVE), seen  # and at the prompt
+            assert wait_for(PROMPT), seen
+            os.write(parent, b"exit\r")
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+            os.close(parent)
     assert "Traceback" not in seen
 
 

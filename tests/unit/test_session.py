@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import gguf
+import llama_cpp
 import numpy as np
 import pytest
 from tiny_gguf import ANSWER, BOS, EOT, LLAMA_3, Tiny, vocabulary, write_tiny_gguf
@@ -98,6 +99,9 @@ def test_the_conversation_so_far_is_not_evaluated_again(model: ChatModel) -> Non
     assert model.answer(other, max_tokens=50) == ANSWER
     assert 0 < model.last_stats.reused_tokens < len(model.prompt_tokens(other))
     assert model.engine.evaluated[: model.last_stats.prompt_tokens] == model.prompt_tokens(other)
+    # llama.cpp holds as many tokens as we think it does.
+    memory = llama_cpp.llama_get_memory(model.engine.context)
+    assert llama_cpp.llama_memory_seq_pos_max(memory, 0) == len(model.engine.evaluated) - 1
 
 
 @pytest.mark.parametrize(("add_bos", "literal", "count"), [(True, True, 1), (True, False, 1), (False, False, 0)])
@@ -365,6 +369,21 @@ def test_ctrl_c_is_raised_after_the_call() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_request_to_end_is_left_alone_unless_it_interrupts() -> None:
+    def deferred() -> list[object]:
+        with interrupts_deferred():
+            return [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)]
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert deferred()[1] is before
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        assert signal.default_int_handler not in deferred()
+        assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_ctrl_c_is_left_alone_in_other_threads() -> None:
     handlers = []
 
@@ -403,6 +422,9 @@ def test_ctrl_c_while_loading_is_not_lost(tmp_path: Path) -> None:
         assert process.stdout.readline() == "ready\n"
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert "Exception ignored" not in errors
     assert errors.rstrip().endswith("KeyboardInterrupt")

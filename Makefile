@@ -1,0 +1,55 @@
+# Two commands set everything up on a fresh machine: `make demo` and `make test`.
+#
+#   PYTHON     the interpreter to make .venv with
+#   VENV_ARGS  for example --system-site-packages, to keep the torch (with CUDA) you have
+#   PIP_ARGS   further arguments for pip
+
+PYTHON ?= python3
+VENV_ARGS ?=
+PIP_ARGS ?=
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
+
+.PHONY: demo test check bench modelfiles install dev clean
+
+demo: install
+	$(BIN)/quantkit demo .cache/quantkit-demo --overwrite
+
+test: dev
+	$(BIN)/python scripts/reference >/dev/null
+	$(BIN)/python -m pytest
+
+check: dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/render_modelfiles --check
+
+bench: dev
+	$(BIN)/python scripts/bench
+
+modelfiles: install
+	$(BIN)/python scripts/render_modelfiles
+
+install: .venv/installed
+dev: .venv/installed-dev
+
+.venv/bin/python:
+	$(PYTHON) -m venv $(VENV_ARGS) .venv
+
+# A wheel folder in PIP_FIND_LINKS holds a CPU build of torch; without the pin pip would fetch gigabytes of CUDA.
+.venv/installed: pyproject.toml | .venv/bin/python
+	@echo "installing (llama.cpp is compiled once, which takes some minutes)"
+ifdef PIP_FIND_LINKS
+	$(PIP) $(TORCH)
+endif
+	$(PIP) -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

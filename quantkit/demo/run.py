@@ -1,0 +1,114 @@
+"""The whole thing on the embedded model: build it, then ask the base and the built file the same questions."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.build import build
+from quantkit.demo import ADAPTER, BASE, EXAMPLES
+from quantkit.errors import VerificationError
+from quantkit.progress import Reporter
+from quantkit.recipe import Recipe
+from quantkit.run.session import ChatModel
+
+NAME = "quantkit-demo"
+MAX_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question, the greedy answers of base and built file, and what each was trained to say."""
+
+    question: str
+    base: str
+    adapted: str
+    expected_base: str
+    expected_adapted: str
+
+    @property
+    def right(self) -> bool:
+        """Whether both answers are what training put into the weights."""
+        return (self.base, self.adapted) == (self.expected_base, self.expected_adapted)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo showed.
+
+    Attributes:
+        folder: the built package.
+        file: the GGUF file asked, quantized to q4_0.
+        pairs: the questions.
+        build_seconds: time of the build with its checks.
+    """
+
+    folder: Path
+    file: str
+    pairs: tuple[Pair, ...]
+    build_seconds: float
+
+    @property
+    def matching(self) -> int:
+        """Questions answered as trained, by base and built file."""
+        return sum(pair.right for pair in self.pairs)
+
+    def check(self) -> None:
+        """Demand that every answer is right.
+
+        Raises:
+            VerificationError: naming the first question answered otherwise.
+        """
+        for pair in self.pairs:
+            if not pair.right:
+                raise VerificationError(
+                    f"{self.folder / self.file}: {pair.question!r} is answered {pair.adapted!r} (base {pair.base!r}), "
+                    f"expected {pair.expected_adapted!r} (base {pair.expected_base!r})"
+                )
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        pairs = [asdict(pair) for pair in self.pairs]
+        return {
+            "schema": 1,
+            "folder": str(self.folder),
+            "file": self.file,
+            "matching": self.matching,
+            "pairs": pairs,
+            "build_seconds": round(self.build_seconds, 3),
+        }
+
+
+def run_demo(folder: Path, *, overwrite: bool = False, reporter: Reporter | None = None) -> DemoResult:
+    """Build the embedded base with its adapter in *folder*, and compare answers.
+
+    Args:
+        folder: to make; q4_0 and q8_0 are built.
+        overwrite: replace it if it exists.
+        reporter: told of progress.
+
+    Raises:
+        QuantkitError: the build failed.
+    """
+    recipe = Recipe(model=BASE, adapters=(ADAPTER,), quants=("q4_0", "q8_0"), out=folder, name=NAME)
+    result = build(recipe, overwrite=overwrite, reporter=reporter)
+    file = result.plan.outputs[0].file
+    questions = [example.question for example in EXAMPLES]
+    with tempfile.TemporaryDirectory(prefix="quantkit-") as temporary:
+        base_folder = Path(temporary) / "base"
+        base = build(Recipe(model=BASE, quants=("q4_0",), out=base_folder, name="base"), verify=False)
+        base_answers = _ask(base.folder / base.plan.outputs[0].file, questions)
+    answers = _ask(result.folder / file, questions)
+    pairs = tuple(
+        Pair(example.question, base_answer, answer, example.base_answer, example.adapted_answer)
+        for example, base_answer, answer in zip(EXAMPLES, base_answers, answers, strict=True)
+    )
+    return DemoResult(result.folder, file, pairs, sum(result.seconds.values()))
+
+
+def _ask(gguf: Path, questions: list[str]) -> list[str]:
+    """Greedy answers, each in a conversation of its own."""
+    with ChatModel.load(gguf) as model:
+        return [model.answer([{"role": "user", "content": text}], max_tokens=MAX_TOKENS) for text in questions]

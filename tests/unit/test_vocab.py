@@ -1,0 +1,407 @@
+"""The vocabulary: recognised by structure, exact metadata, and everything llama.cpp would not reproduce refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quantkit.checkpoint import Checkpoint
+from quantkit.errors import VocabularyError
+from quantkit.vocab import Vocabulary, read_vocabulary
+from quantkit.vocab.bpe import bpe_metadata
+from quantkit.vocab.pretokenizer import PRE_TOKENIZERS, recognise
+from quantkit.vocab.special import special_metadata
+
+Maker = Callable[..., Path]
+Json = dict[str, Any]
+
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+SPLITS = {known.name: known.splits[0] for known in PRE_TOKENIZERS}
+# As the published tokenizer.json of Llama 3 and Qwen2 have them.
+LLAMA_3_REGEX = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN_2_REGEX = LLAMA_3_REGEX.replace(r"\p{N}{1,3}", r"\p{N}")
+
+
+def split(regex: str, **options: Any) -> Json:
+    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False, **options}
+
+
+def byte_level(**options: Any) -> Json:
+    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False, **options}
+
+
+def sequence(*steps: Json) -> Json:
+    return {"type": "Sequence", "pretokenizers": list(steps)}
+
+
+def added(number: int, text: str, special: bool = True) -> Json:
+    return {"id": number, "content": text, "special": special, "normalized": not special}
+
+
+def tokenizer(**changes: Any) -> Json:
+    """A byte-level BPE of six tokens in the form of Llama 3's, and three added ones behind them."""
+    return {
+        "added_tokens": [added(6, "<|begin_of_text|>"), added(7, "<|eot_id|>"), added(8, "<tool>", special=False)],
+        "normalizer": None,
+        "pre_tokenizer": sequence(split(LLAMA_3_REGEX), byte_level()),
+        "post_processor": None,
+        "decoder": byte_level(),
+        "model": {
+            "type": "BPE",
+            "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, "Ġ": 4, "Ġab": 5},
+            "merges": [["a", "b"], ["Ġ", "ab"]],
+            "ignore_merges": True,
+        },
+        **changes,
+    }
+
+
+def with_model(**changes: Any) -> Json:
+    plain = tokenizer()
+    return {**plain, "model": {**plain["model"], **changes}}
+
+
+def bpe(source: Json, config: Json | None = None, rows: int = 9) -> tuple[Json, list[str]]:
+    entries, notes = bpe_metadata(source, config or {}, rows, "tokenizer.json")
+    return {entry.key.removeprefix("tokenizer.ggml."): entry.value for entry in entries}, notes
+
+
+def read(folder: Path, source: Json, rows: int = 9, *, config: Json | None = None, **files: Json) -> Vocabulary:
+    """Through the folder, as a checkpoint's."""
+    folder.mkdir(exist_ok=True)
+    for name, value in {"tokenizer": source, **files}.items():
+        (folder / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
+    return read_vocabulary(Checkpoint(folder, config or {}, {}, {}), rows)
+
+
+def plain(vocabulary: Vocabulary) -> Json:
+    return {entry.key.removeprefix("tokenizer.ggml."): entry.value for entry in vocabulary.metadata}
+
+
+def test_the_regexes_are_the_published_ones() -> None:
+    assert SPLITS == {"llama-bpe": LLAMA_3_REGEX, "qwen2": QWEN_2_REGEX}
+
+
+@pytest.mark.parametrize("name", ["llama-bpe", "qwen2"])
+def test_real_tokenizers_are_recognised(vocabulary: Maker, name: str) -> None:
+    source = json.loads((vocabulary(name) / "tokenizer.json").read_text(encoding="utf-8"))
+    assert recognise(source, "x").name == name
+
+
+LLAMA = {"normalizer": None, "pre_tokenizer": sequence(split(LLAMA_3_REGEX), byte_level())}
+QWEN = {"normalizer": {"type": "NFC"}, "pre_tokenizer": sequence(split(QWEN_2_REGEX), byte_level(trim_offsets=False))}
+NEAR_MISSES: dict[str, Json] = {
+    "prefix-space": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX), byte_level(add_prefix_space=True))},
+    "prefix-space-by-default": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX), {"type": "ByteLevel", "use_regex": False})},
+    "own-regex": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX), byte_level(use_regex=True))},
+    "normalizer-added": {**LLAMA, "normalizer": {"type": "NFC"}},
+    "normalizer-removed": {**QWEN, "normalizer": None},
+    "other-normalizer": {**QWEN, "normalizer": {"type": "NFKC"}},
+    "normalizers": {**QWEN, "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}},
+    "two-splits": {**LLAMA, "pre_tokenizer": sequence(split(r"\p{N}"), split(LLAMA_3_REGEX), byte_level())},
+    "no-split": {**LLAMA, "pre_tokenizer": sequence(byte_level())},
+    "byte-level-alone": {**LLAMA, "pre_tokenizer": byte_level()},
+    "byte-level-first": {**LLAMA, "pre_tokenizer": sequence(byte_level(), split(LLAMA_3_REGEX))},
+    "no-byte-level": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX))},
+    "removed": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX, behavior="Removed"), byte_level())},
+    "inverted": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX, invert=True), byte_level())},
+    "literal": {**LLAMA, "pre_tokenizer": sequence(split("", pattern={"String": LLAMA_3_REGEX}), byte_level())},
+    "digits": {**LLAMA, "pre_tokenizer": sequence({"type": "Digits"}, split(LLAMA_3_REGEX), byte_level())},
+    "metaspace": {**LLAMA, "pre_tokenizer": {"type": "Metaspace"}},
+    "none": {**LLAMA, "pre_tokenizer": None},
+    "four-digits": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX.replace("{1,3}", "{1,4}")), byte_level())},
+    "qwen-digits-in-llama": {**LLAMA, "pre_tokenizer": sequence(split(QWEN_2_REGEX), byte_level())},
+}
+
+
+def test_the_plain_ones_are_recognised() -> None:
+    assert (recognise(LLAMA, "x").name, recognise(QWEN, "x").name) == ("llama-bpe", "qwen2")
+
+
+@pytest.mark.parametrize("name", NEAR_MISSES)
+def test_near_misses_are_refused(name: str) -> None:
+    with pytest.raises(VocabularyError, match="x: unknown pre-tokenizer: ") as caught:
+        recognise(NEAR_MISSES[name], "x")
+    assert "known are llama-bpe, qwen2" in caught.value.hint
+
+
+@given(data=st.data())
+def test_one_changed_character_is_refused(data: st.DataObject) -> None:
+    base = data.draw(st.sampled_from([LLAMA, QWEN]))
+    regex = base["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+    at = data.draw(st.integers(0, len(regex) - 1))
+    changed = regex[:at] + data.draw(st.sampled_from(["", "x", "+", " "]) | st.characters(codec="utf-8")) + regex[at + 1 :]
+    source = copy.deepcopy(base)
+    source["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = changed
+    if changed == regex:
+        assert recognise(source, "x")
+    else:
+        with pytest.raises(VocabularyError):
+            recognise(source, "x")
+
+
+def test_metadata_of_a_small_vocabulary() -> None:
+    found, notes = bpe(tokenizer())
+    assert found == {
+        "model": "gpt2",
+        "pre": "llama-bpe",
+        "tokens": ["a", "b", "c", "ab", "Ġ", "Ġab", "<|begin_of_text|>", "<|eot_id|>", "<tool>"],
+        "token_type": [NORMAL] * 6 + [CONTROL, CONTROL, USER_DEFINED],
+        "merges": ["a b", "Ġ ab"],
+    }
+    assert notes == []
+
+
+def test_an_extended_vocabulary() -> None:
+    source = tokenizer()
+    source["added_tokens"] += [added(9, "乐于助人", special=False), added(10, "<|plain|>", special=False), added(11, "▁x", special=False)]
+    found, _ = bpe(source, rows=12)
+    # Named like a control token, so it is one; ▁ is the converter's way to write a space.
+    assert found["tokens"][9:] == ["乐于助人", "<|plain|>", " x"]
+    assert found["token_type"][9:] == [USER_DEFINED, CONTROL, USER_DEFINED]
+    assert found["pre"] == "llama-bpe"
+
+
+def test_tokenizer_config_can_make_a_token_special() -> None:
+    config = {"added_tokens_decoder": {"8": {"content": "<tool>", "special": True}}}
+    assert bpe(tokenizer(), config)[0]["token_type"][8] == CONTROL
+
+
+def test_padding_rows_become_unused_tokens() -> None:
+    found, notes = bpe(tokenizer(), rows=12)
+    assert found["tokens"][9:] == ["[PAD9]", "[PAD10]", "[PAD11]"]
+    assert found["token_type"][9:] == [UNUSED] * 3
+    assert notes == ["the embedding has 12 rows, the tokenizer 9 tokens: padded with unused tokens"]
+
+
+@pytest.mark.parametrize(
+    ("merges", "expected"),
+    [
+        ([["a", "b"], ["Ġ", "ab"]], ["a b", "Ġ ab"]),
+        (["a b", "Ġ ab"], ["a b", "Ġ ab"]),
+        ([["a ", "b"], [" ", " "]], ["aĠ b", "Ġ Ġ"]),
+        ([["你", "好"]], ["你 好"]),
+    ],
+    ids=["pairs", "texts", "spaces", "other-scripts"],
+)
+def test_forms_of_merges(merges: list[Any], expected: list[str]) -> None:
+    assert bpe(with_model(merges=merges))[0]["merges"] == expected
+
+
+@pytest.mark.parametrize("merges", [[], None])
+def test_no_merges(merges: object) -> None:
+    assert "merges" not in bpe(with_model(merges=merges))[0]
+
+
+@pytest.mark.parametrize("merges", [[["a", "b", "c"]], [["a"]], [[1, 2]], [7]], ids=repr)
+def test_broken_merges(merges: list[Any]) -> None:
+    with pytest.raises(VocabularyError, match="merges are in an unknown form"):
+        bpe(with_model(merges=merges))
+
+
+@pytest.mark.parametrize(("ignore", "noted"), [(True, False), (False, True), (None, True)])
+def test_ignore_merges_is_noted_where_llama_cpp_differs(ignore: bool | None, noted: bool) -> None:
+    assert bool(bpe(with_model(ignore_merges=ignore))[1]) is noted
+    qwen = {**with_model(ignore_merges=ignore), **QWEN}
+    assert bool(bpe(qwen)[1]) is bool(ignore)
+
+
+REFUSED: dict[str, tuple[Json, Json, str]] = {
+    "unigram": (with_model(type="Unigram"), {}, "model type 'Unigram' is not supported; expected BPE"),
+    "no-model": (tokenizer(model=None), {}, "model type None is not supported"),
+    "decoder": (tokenizer(decoder={"type": "Metaspace"}), {}, "decoder is not ByteLevel"),
+    "dropout": (with_model(dropout=0.1), {}, "BPE option dropout=0.1 is not supported by llama.cpp"),
+    "prefix": (with_model(continuing_subword_prefix="##"), {}, "continuing_subword_prefix='##' is not supported"),
+    "suffix": (with_model(end_of_word_suffix="</w>"), {}, "end_of_word_suffix='</w>' is not supported"),
+    "byte-fallback": (with_model(byte_fallback=True), {}, "byte_fallback=True is not supported"),
+    "no-vocabulary": (with_model(vocab={}), {}, "has no vocabulary"),
+    "same-id": (with_model(vocab={"a": 0, "b": 1, "c": 1}), {}, "id 1 is both 'b' and 'c'"),
+    "too-large": (tokenizer(added_tokens=[added(9, "<x>")]), {}, "token id 9 has no row in the embedding, which has 9"),
+    "other-text": (
+        tokenizer(),
+        {"added_tokens_decoder": {"7": {"content": "<|end|>", "special": True}}},
+        r"id 7 is '<\|eot_id\|>', in tokenizer_config.json it is '<\|end\|>'",
+    ),
+    "no-such-id": (
+        tokenizer(),
+        {"added_tokens_decoder": {"99": {"content": "<|end|>", "special": True}}},
+        r"id 99 is None, in tokenizer_config.json it is '<\|end\|>'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name: str) -> None:
+    source, config, message = REFUSED[name]
+    with pytest.raises(VocabularyError, match=message):
+        bpe(source, config)
+
+
+def special(
+    config: Json | None = None, model: Json | None = None, generation: Json | None = None, **changes: Any
+) -> Json:
+    source = tokenizer(**changes)
+    texts = [*source["model"]["vocab"], *(token["content"] for token in source["added_tokens"])]
+    entries = special_metadata(source, config or {}, model or {}, generation or {}, texts)
+    return {entry.key.removeprefix("tokenizer.ggml."): entry.value for entry in entries}
+
+
+def test_special_ids_come_from_the_texts_first() -> None:
+    config = {"bos_token": "<|begin_of_text|>", "eos_token": {"content": "<|eot_id|>", "lstrip": False}, "pad_token": "a"}
+    model = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "sep_token_id": 3, "unk_token_id": -1}
+    assert special(config, model) == {
+        "bos_token_id": 6,
+        "eos_token_id": 7,
+        "padding_token_id": 2,  # "a" is no added token
+        "seperator_token_id": 3,  # GGUF's own spelling
+    }
+
+
+def test_ids_that_are_no_ids() -> None:
+    assert special({}, {"bos_token_id": None, "eos_token_id": [6, 7], "pad_token_id": True}) == {}
+
+
+def test_an_id_outside_the_vocabulary() -> None:
+    with pytest.raises(VocabularyError, match="bos_token_id 9 is outside the vocabulary of 9 tokens"):
+        special({}, {"bos_token_id": 9})
+    with pytest.raises(VocabularyError, match="eos_token_id 12 is outside the vocabulary of 9 tokens"):
+        special({}, {}, {"eos_token_id": [7, 12]})
+
+
+def processing(*single: Json, pair: list[Json] | None = None) -> Json:
+    return {"type": "TemplateProcessing", "single": list(single), "pair": pair or []}
+
+
+BOS, EOT = {"SpecialToken": {"id": "<|begin_of_text|>"}}, {"SpecialToken": {"id": "<|eot_id|>"}}
+FIRST, SECOND = {"Sequence": {"id": "A"}}, {"Sequence": {"id": "B"}}
+NAMED = {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"}
+
+
+@pytest.mark.parametrize(
+    ("post", "config", "expected"),
+    [
+        (None, {}, {}),
+        (None, {"add_bos_token": True, "add_eos_token": False}, {"bos": True, "eos": False}),
+        (byte_level(), {"add_bos_token": True}, {"bos": False, "eos": False}),
+        (processing(BOS, FIRST), {}, {"bos": True}),
+        (processing(BOS, FIRST), {"add_bos_token": False}, {"bos": True}),
+        (processing(FIRST, EOT), {}, {"eos": True}),
+        (processing(BOS, FIRST, EOT), {}, {"bos": True, "eos": True}),
+        (processing(FIRST), {}, {}),
+        ({"type": "Sequence", "processors": [byte_level(), processing(BOS, FIRST)]}, {}, {"bos": True, "eos": False}),
+        (processing(BOS, FIRST, pair=[BOS, FIRST, EOT, SECOND]), {}, {"bos": True, "sep": True}),
+        (processing(BOS, FIRST, pair=[BOS, FIRST, BOS, SECOND]), {}, {"bos": True, "sep": False}),
+    ],
+)
+def test_what_is_added_around_texts(post: Json | None, config: Json, expected: Json) -> None:
+    found = special({**NAMED, **config}, post_processor=post)
+    assert {key: value for key, value in found.items() if key.startswith("add_")} == {
+        f"add_{kind}_token": value for kind, value in expected.items()
+    }
+
+
+def test_the_post_processor_against_the_config() -> None:
+    with pytest.raises(VocabularyError, match=r"adds '<\|eot_id\|>' around texts, .* names '<\|begin_of_text\|>'"):
+        special(NAMED, post_processor=processing(EOT, FIRST))
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        (None, {}),
+        (7, {}),
+        ([7], {}),
+        ([7, 8], {"eot_token_id": 8}),
+        ([8, 7, 5], {"eot_token_id": 8, "eom_token_id": 5}),
+        ([8, 8, 7], {"eot_token_id": 8}),
+    ],
+    ids=repr,
+)
+def test_further_end_tokens(ends: object, expected: Json) -> None:
+    """EOS, and tokens llama.cpp ends at by their names, need no place of their own."""
+    found = special({"eos_token": "<|begin_of_text|>"}, {}, {"eos_token_id": ends})
+    assert found == {"eos_token_id": 6, **expected}
+
+
+def test_more_end_tokens_than_a_file_can_carry() -> None:
+    with pytest.raises(VocabularyError, match="4 end tokens; a GGUF file has no room for 'c'"):
+        special({}, {}, {"eos_token_id": [7, 0, 1, 2]})
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    config = {**NAMED, "chat_template": "{{ x }}", "add_prefix_space": False}
+    generation = {"eos_token_id": [7, 8]}
+    model = {"architectures": ["LlamaForCausalLM"], "bos_token_id": 6}
+    found = read(tmp_path / "m", tokenizer(), config=model, tokenizer_config=config, generation_config=generation)
+    assert (found.chat_template, found.bos_token, found.eos_token) == ("{{ x }}", "<|begin_of_text|>", "<|eot_id|>")
+    assert (found.end_tokens, found.named_templates, found.notes) == (("<|eot_id|>", "<tool>"), (), ())
+    entries = plain(found)
+    assert (entries["bos_token_id"], entries["eos_token_id"], entries["eot_token_id"]) == (6, 7, 8)
+    assert entries["add_space_prefix"] is False
+    assert found.metadata[0].key == "tokenizer.ggml.add_space_prefix"
+    assert [entry.key for entry in found.template_metadata("{{ y }}")] == ["tokenizer.chat_template"]
+    assert found.template_metadata(None) == []
+
+
+def test_a_chat_template_in_a_file_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    (folder / "additional_chat_templates").mkdir(parents=True)
+    (folder / "chat_template.jinja").write_text("own 你", encoding="utf-8")
+    (folder / "additional_chat_templates" / "tool-use.jinja").write_text("tools", encoding="utf-8")
+    found = read(folder, tokenizer(), tokenizer_config=NAMED)
+    assert (found.chat_template, found.named_templates) == ("own 你", (("tool_use", "tools"),))
+    assert {entry.key: entry.value for entry in found.template_metadata("x")} == {
+        "tokenizer.chat_templates": ["tool_use"],
+        "tokenizer.chat_template.tool_use": "tools",
+        "tokenizer.chat_template": "x",
+    }
+
+
+def test_named_chat_templates(tmp_path: Path) -> None:
+    named = [{"name": "default", "template": "d"}, {"name": "rag", "template": "r"}]
+    found = read(tmp_path / "m", tokenizer(), tokenizer_config={**NAMED, "chat_template": named})
+    assert (found.chat_template, found.named_templates) == ("d", (("rag", "r"),))
+
+
+def test_no_chat_template(tmp_path: Path) -> None:
+    assert read(tmp_path / "m", tokenizer()).chat_template is None
+
+
+def test_folders_without_a_tokenizer(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, {}, {}, {})
+    with pytest.raises(VocabularyError, match=r"tokenizer\.json: file is missing"):
+        read_vocabulary(checkpoint, 9)
+    (tmp_path / "tokenizer.model").write_bytes(b"\n")
+    with pytest.raises(VocabularyError, match="SentencePiece vocabularies .* are not supported yet"):
+        read_vocabulary(checkpoint, 9)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"added_tokens": [{"id": 6}]},
+        {"added_tokens": ["<x>"]},
+        {"model": {"type": "BPE", "vocab": {"a": "0"}}},
+        {"model": {"type": "BPE", "vocab": {"a": None, "b": 1}}},
+        {"normalizer": "NFC"},
+        {"post_processor": {"processors": ["x"]}},
+    ],
+    ids=repr,
+)
+def test_broken_files_are_refused_by_name(tmp_path: Path, change: Json) -> None:
+    with pytest.raises(VocabularyError, match=r"tokenizer\.json: "):
+        read(tmp_path / "m", tokenizer(**change))
+
+
+def test_a_chat_template_of_a_wrong_kind(tmp_path: Path) -> None:
+    with pytest.raises(VocabularyError, match="chat_template is a int"):
+        read(tmp_path / "m", tokenizer(), tokenizer_config={"chat_template": 7})
