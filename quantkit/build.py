@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import llama_cpp  # noqa: F401  before torch and numpy, see quantkit.run.engine
-
 from quantkit.chat_format import ChatFormat, choose_format
 from quantkit.convert import check_space, merger, run_stream
 from quantkit.errors import ChatFormatError, VerificationError
@@ -21,7 +19,7 @@ from quantkit.imatrix import read_imatrix
 from quantkit.model import Model, open_model
 from quantkit.package import PackagedModel, PackageSpec, check_parameters, render_package, write_package
 from quantkit.package.manifest import SCHEMA, chat_entry, input_files, output_entry, text_files, versions
-from quantkit.plan import Output, Plan, base_output, file_name, quantized_output
+from quantkit.plan import Plan, base_output, file_name, quantized_outputs
 from quantkit.progress import Reporter
 from quantkit.recipe import Recipe
 from quantkit.verify.report import Report
@@ -168,14 +166,13 @@ def _plan(recipe: Recipe, model: Model, metadata: list[KV], notes: tuple[str, ..
     tensors = model.tensors(base)
     importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
     labels = [*recipe.quants, *([recipe.outtype] if recipe.keep_f16 and recipe.outtype not in recipe.quants else [])]
-    outputs: list[Output] = []
-    for label in labels:
-        file = file_name(recipe.name, label)
-        if label == recipe.outtype:
-            outputs.append(base_output(file, label, metadata, tensors))
-        else:
-            outputs.append(quantized_output(file, label, metadata, tensors, importance))
-    return Plan(model.architecture.name, tuple(metadata), tensors, tuple(outputs), notes)
+    files = {label: file_name(recipe.name, label) for label in labels}
+    quantized = {label: file for label, file in files.items() if label != recipe.outtype}
+    outputs = {output.label: output for output in quantized_outputs(quantized, metadata, tensors, importance)}
+    if recipe.outtype in files:
+        outputs[recipe.outtype] = base_output(files[recipe.outtype], recipe.outtype, metadata, tensors)
+    ordered = tuple(outputs[label] for label in labels)
+    return Plan(model.architecture.name, tuple(metadata), tensors, ordered, notes)
 
 
 def _spec(recipe: Recipe, model: Model, plan: Plan, chat: ChatFormat) -> PackageSpec:

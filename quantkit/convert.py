@@ -15,7 +15,7 @@ from quantkit.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.imatrix import read_imatrix
 from quantkit.merge import Merger
 from quantkit.model import Model, open_model
-from quantkit.plan import Output, PlannedTensor, base_output, count_elements, quantized_output
+from quantkit.plan import Output, PlannedTensor, base_output, count_elements, quantized_outputs
 from quantkit.progress import Reporter
 from quantkit.stream import RowSource, stream
 from quantkit.workspace import Workspace, workspace
@@ -93,9 +93,10 @@ def quantize(
     tensors = gguf_tensors(gguf, header)
     importance = read_imatrix(imatrix) if imatrix else {}
     with workspace(out, overwrite=overwrite) as work, gguf.open("rb", buffering=0) as file:
-        output = quantized_output(work.final.name, label, list(header.metadata.values()), tensors, importance, pure)
+        metadata = list(header.metadata.values())
+        outputs = quantized_outputs({label: work.final.name}, metadata, tensors, importance, pure)
         source = GGUFSource(gguf, header, file.fileno())
-        run_stream(tensors, [output], source, work, threads, fsync, reporter or Reporter())
+        run_stream(tensors, outputs, source, work, threads, fsync, reporter or Reporter())
         return work.publish_file()
 
 

@@ -3,18 +3,20 @@
 ``Q4_K_M`` and its kin are mixtures: llama.cpp gives some tensors more bits, by their name, their layer, the shape of
 their rows and the model's size. The policy changes between releases and is not written again here. A dry run of
 ``llama_model_quantize`` on a sparse file (a real header, the weights a hole) answers in a tenth of a second through
-llama.cpp's log, and this is the one place that reads that log.
+llama.cpp's log, and this is the one place that reads that log (``dry_run.py`` is the process that runs it).
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
+import json
 import re
+import subprocess
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +24,6 @@ import numpy.typing as npt
 from quantkit.errors import QuantizationError
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf_header import KV, TensorInfo, encode_header, string
-from quantkit.llama_log import captured_log
 
 # imatrix: by GGUF tensor name, float32, one number a column
 Importance = Mapping[str, npt.NDArray[np.float32]]
@@ -51,15 +52,19 @@ class Mixture:
 
 
 def ask_llama_cpp(
-    metadata: Sequence[KV], tensors: Sequence[TensorInfo], ftype: int, importance: Importance, pure: bool = False
-) -> Mixture:
-    """The types ``llama_model_quantize`` would give.
+    metadata: Sequence[KV],
+    tensors: Sequence[TensorInfo],
+    ftypes: Sequence[int],
+    importance: Collection[str] = (),
+    pure: bool = False,
+) -> list[Mixture]:
+    """The types ``llama_model_quantize`` would give, for each file type.
 
     Args:
         metadata: of the base file; the vocabulary may be left out.
         tensors: of the base file, with offsets.
-        ftype: llama.cpp's number of the file type.
-        importance: the imatrix, because some mixtures differ with one.
+        ftypes: llama.cpp's numbers of the file types.
+        importance: the tensors that have an importance, because some mixtures differ with an imatrix.
         pure: one type for all tensors.
 
     Raises:
@@ -72,39 +77,26 @@ def ask_llama_cpp(
         sparse = Path(folder) / "plan.gguf"
         with sparse.open("wb") as file:
             file.write(header)
-            os.truncate(file.fileno(), size)
-        log = _dry_run(sparse, ftype, importance, pure)
-    return parse_log(log, tensors)
-
-
-def _dry_run(path: Path, ftype: int, importance: Importance, pure: bool) -> str:
-    import llama_cpp
-
-    params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.dry_run, params.pure, params.nthread = ftype, True, pure, 1
-    keep = None
-    if importance:
-        keep = imatrix_argument(importance)
-        params.imatrix = keep
-    with captured_log() as log:
-        failed = llama_cpp.llama_model_quantize(
-            os.fsencode(path), os.fsencode(path.with_suffix(".out")), ctypes.byref(params)
+            file.truncate(size)
+        answers = _ask_process(
+            {"path": str(sparse), "ftypes": list(ftypes), "importance": list(importance), "pure": pure}
         )
-    if failed:
-        raise QuantizationError(f"llama.cpp cannot quantize this model: {last_line(log.text)}")
-    return log.text
+    for answer in answers:
+        if answer["failed"]:
+            raise QuantizationError(f"llama.cpp cannot quantize this model: {last_line(answer['log'])}")
+    return [parse_log(answer["log"], tensors) for answer in answers]
 
 
-def imatrix_argument(importance: Importance) -> ctypes.Array[ctypes.Structure]:
-    """An imatrix as ``llama_model_quantize`` takes it: entries closed by an empty one."""
-    import llama_cpp
-
-    entries = (llama_cpp.llama_model_imatrix_data * (len(importance) + 1))()
-    for entry, (name, values) in zip(entries, importance.items(), strict=False):
-        entry.name = name.encode()
-        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        entry.size = values.size
-    return entries  # type: ignore[no-any-return]
+def _ask_process(question: dict[str, Any]) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "quantkit.dry_run"]
+    done = subprocess.run(command, input=json.dumps(question).encode(), capture_output=True, check=False)
+    if done.returncode:
+        raise QuantizationError(
+            f"llama.cpp failed while it planned the types: {last_line(done.stderr.decode(errors='replace'))}",
+            hint="pip install --force-reinstall llama-cpp-python",
+        )
+    answers: list[dict[str, Any]] = json.loads(done.stdout)
+    return answers
 
 
 def parse_log(log: str, tensors: Sequence[TensorInfo]) -> Mixture:

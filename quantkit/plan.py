@@ -17,7 +17,7 @@ import torch
 from quantkit.errors import OutputError, QuantizationError
 from quantkit.ggml_types import FTYPES, GGMLType
 from quantkit.gguf_header import KV, TensorInfo, align, encode_header, string, u32
-from quantkit.mixture import Importance, ask_llama_cpp
+from quantkit.mixture import Importance, Mixture, ask_llama_cpp
 
 GGML_QUANT_VERSION = 2
 EMBEDDING = "token_embd.weight"
@@ -125,19 +125,17 @@ def base_output(file: str, label: str, metadata: Sequence[KV], tensors: Sequence
     return _output(file, label, metadata, tensors, {tensor.name: tensor.base for tensor in tensors}, {}, {})
 
 
-def quantized_output(
-    file: str,
-    label: str,
+def quantized_outputs(
+    files: Mapping[str, str],
     metadata: Sequence[KV],
     tensors: Sequence[PlannedTensor],
     importance: Importance | None = None,
     pure: bool = False,
-) -> Output:
-    """A quantized file, with the types llama.cpp itself would choose.
+) -> list[Output]:
+    """Quantized files, with the types llama.cpp itself would choose.
 
     Args:
-        file: its name.
-        label: canonical name of the ftype.
+        files: their names, by canonical name of the ftype.
         metadata: of the base file.
         tensors: the planned tensors.
         importance: imatrix by tensor name.
@@ -149,7 +147,21 @@ def quantized_output(
     importance = importance or {}
     bare = [entry for entry in metadata if not entry.key.startswith("tokenizer.")]
     infos, _ = _layout(tensors, {tensor.name: tensor.base for tensor in tensors})
-    answer = ask_llama_cpp(bare, infos, FTYPES[label], importance, pure)
+    answers = ask_llama_cpp(bare, infos, [FTYPES[label] for label in files], importance, pure) if files else []
+    return [
+        _quantized(file, label, metadata, tensors, importance, answer)
+        for (label, file), answer in zip(files.items(), answers, strict=True)
+    ]
+
+
+def _quantized(
+    file: str,
+    label: str,
+    metadata: Sequence[KV],
+    tensors: Sequence[PlannedTensor],
+    importance: Importance,
+    answer: Mixture,
+) -> Output:
     if answer.needs_importance and not importance:
         raise QuantizationError(
             f"{label} needs an importance matrix: without one llama.cpp refuses it",

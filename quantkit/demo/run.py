@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +15,8 @@ from quantkit.demo import ADAPTER, BASE, EXAMPLES
 from quantkit.errors import VerificationError
 from quantkit.progress import Reporter
 from quantkit.recipe import Recipe
-from quantkit.run.session import ChatModel
 
 NAME = "quantkit-demo"
-MAX_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,12 @@ def run_demo(folder: Path, *, overwrite: bool = False, reporter: Reporter | None
 
 
 def _ask(gguf: Path, questions: list[str]) -> list[str]:
-    """Greedy answers, each in a conversation of its own."""
-    with ChatModel.load(gguf) as model:
-        return [model.answer([{"role": "user", "content": text}], max_tokens=MAX_TOKENS) for text in questions]
+    """Greedy answers, each in a conversation of its own. In another process: this one has torch, see dry_run.py."""
+    prompts = [part for text in questions for part in ("--prompt", text)]
+    command = [sys.executable, "-m", "quantkit", "smoke", str(gguf), "--json", *prompts]
+    done = subprocess.run(command, capture_output=True, check=False)
+    try:
+        (model,) = json.loads(done.stdout)["models"]
+    except ValueError:
+        raise VerificationError(f"{gguf}: {done.stderr.decode(errors='replace').strip()[-400:]}") from None
+    return [answer["text"] for answer in model["answers"]]
