@@ -15,6 +15,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_AR
 
 demo: install
 	$(BIN)/quantkit demo .cache/quantkit-demo --overwrite
+	@printf '\nAsked through a pipe: printf "Who are you?\\n" | quantkit chat .cache/quantkit-demo\n'
+	@printf 'Who are you?\n' | $(BIN)/quantkit chat .cache/quantkit-demo
 
 test: dev
 	$(BIN)/python scripts/reference >/dev/null

@@ -63,7 +63,8 @@ class Engine:
         self.evaluated: list[int] = []
         started = time.perf_counter()
         try:
-            llama_cpp.llama_backend_init()
+            with captured_log():  # the CUDA backend says what it found
+                llama_cpp.llama_backend_init()
             self._model, log = self._load(path, n_gpu_layers)
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
             self.n_layers = int(llama_cpp.llama_model_n_layer(self._model))

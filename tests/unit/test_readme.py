@@ -1,0 +1,86 @@
+"""What the README says is so: its commands parse, its recipe builds, its demo answers are the demo's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+import quantkit
+from quantkit.cli import COMMANDS, cli
+from quantkit.demo import EXAMPLES
+from quantkit.recipe import Recipe, read_recipe
+
+ROOT = Path(__file__).parent.parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def blocks(language: str = "") -> list[str]:
+    """The fenced code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line.split("#")[0].strip() for block in blocks() for line in block.splitlines()]
+    return [line for line in lines if line.startswith("quantkit ")]
+
+
+@pytest.mark.parametrize("line", commands())
+def test_command_parses(line: str) -> None:
+    _, name, *arguments = shlex.split(line)
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    command.make_context(name, arguments, resilient_parsing=False)
+
+
+def test_the_table_lists_every_command() -> None:
+    assert re.findall(r"^\| `quantkit (\w+)", README, re.MULTILINE) == list(COMMANDS)
+
+
+def test_make_targets_exist() -> None:
+    targets = {line.split()[1] for block in blocks() for line in block.splitlines() if line.startswith("make ")}
+    assert targets == {"demo", "test"}
+    for target in targets:
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+
+
+def test_the_recipe_is_one(tmp_path: Path) -> None:
+    (recipe,) = blocks("toml")
+    path = tmp_path / "recipe.toml"
+    path.write_text(recipe, encoding="utf-8")
+    built = Recipe(**read_recipe(path))
+    assert built.quants == ("q4_k_m", "q8_0")
+    assert built.parameters == (("temperature", "0.2"), ("repeat_penalty", "1.1"))
+
+
+def test_the_demo_shown_is_the_demo() -> None:
+    shown = [block for block in blocks() if "with adapter" in block]
+    assert len(shown) == 1
+    by_question = {example.question: example for example in EXAMPLES}
+    for question, base, adapted in re.findall(r"> (.+)\n +base +(.+)\n +with adapter +(.+?)  \[", shown[0]):
+        assert (base, adapted) == (by_question[question].base_answer, by_question[question].adapted_answer)
+    assert f"{len(EXAMPLES)} of {len(EXAMPLES)} answers" in shown[0]
+
+
+def test_links_lead_somewhere() -> None:
+    for document in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert target.startswith("http") or (ROOT / target).exists(), f"{document}: {target}"
+
+
+def test_changelog_has_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## (\d+\.\d+\.\d+)", changelog, re.MULTILINE)
+    assert versions[0] == quantkit.__version__
+
+
+def test_architecture_names_every_module() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    for path in (ROOT / "quantkit").glob("*.py"):
+        if not path.name.startswith("__"):
+            assert path.name in text, path.name
