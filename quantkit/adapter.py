@@ -23,6 +23,7 @@ import torch
 
 from quantkit.checkpoint import read_json
 from quantkit.errors import AdapterError, CheckpointError
+from quantkit.peft_config import is_target, pattern_value, refuse_unsupported
 from quantkit.tensor_file import DTYPES, TensorFile, TensorSpec, open_tensor_file
 
 
@@ -120,7 +121,7 @@ def open_adapter(path: Path, base: Mapping[str, TensorSpec]) -> Adapter:
         config = read_json(path / "adapter_config.json")
     except CheckpointError as error:
         raise AdapterError(str(error), hint=error.hint) from None
-    _refuse_unsupported(path, config)
+    refuse_unsupported(path, config)
     weights = next((f for f in (path / "adapter_model.safetensors", path / "adapter_model.bin") if f.is_file()), None)
     if weights is None:
         raise AdapterError(f"{path}: adapter_model.safetensors is missing", hint="download the adapter's weights")
@@ -131,53 +132,6 @@ def open_adapter(path: Path, base: Mapping[str, TensorSpec]) -> Adapter:
         file.close()
         raise
     return Adapter(path, config, changes, file)
-
-
-# Settings that change what the adapter means, with the way on for each.
-_UNSUPPORTED: dict[str, str] = {
-    "use_dora": "DoRA",
-    "use_qalora": "QALoRA",
-    "alora_invocation_tokens": "aLoRA, which is active after some tokens only and has no merged form",
-    "trainable_token_indices": "trainable tokens",
-    "target_parameters": "LoRA on parameters (target_parameters)",
-    "layer_replication": "layer replication",
-    "megatron_config": "Megatron LoRA",
-    "use_bdlora": "BD-LoRA",
-    "arrow_config": "Arrow routing",
-    "kasa_config": "KaSA",
-    "velora_config": "VeLoRA",
-    "monteclora_config": "MonteCLoRA",
-}
-# Initialisations after which the trained factors belong to a changed base, not to the one on disk.
-_RESIDUAL_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
-
-
-def _refuse_unsupported(path: Path, config: Mapping[str, Any]) -> None:
-    where = path / "adapter_config.json"
-    kind = str(config.get("peft_type", "missing"))
-    if kind.upper() != "LORA":
-        raise AdapterError(
-            f"{where}: peft_type is {kind}; supported is LORA",
-            hint="merge it with PEFT's merge_and_unload and build from the merged folder",
-        )
-    for key, method in _UNSUPPORTED.items():
-        if config.get(key):
-            raise AdapterError(
-                f"{where}: {key} is set: {method} is not supported",
-                hint="merge it with PEFT's merge_and_unload and build from the merged folder",
-            )
-    init = str(config.get("init_lora_weights", True)).lower()
-    if init.startswith(_RESIDUAL_INITS):
-        raise AdapterError(
-            f"{where}: init_lora_weights is {init!r}: the factors belong to a residual base, not to this one",
-            hint="save it as plain LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)",
-        )
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
-        raise AdapterError(f"{where}: r is {rank!r} and lora_alpha {alpha!r}; expected a positive rank and a number")
-    for key in ("rank_pattern", "alpha_pattern"):
-        if not isinstance(config.get(key) or {}, dict):
-            raise AdapterError(f"{where}: {key} is not an object")
 
 
 # module path and role of a key, the adapter's name in the middle optional (training checkpoints keep it)
@@ -257,7 +211,7 @@ def _module_changes(
     if target not in base:
         raise _no_such_tensor(path, roles[first], target)
     a, b = specs[roles[first]], specs[roles[second]]
-    rank = int(_pattern_value(config.get("rank_pattern"), module, config["r"]))
+    rank = int(pattern_value(config.get("rank_pattern"), module, config["r"]))
     # PEFT keeps an embedding's factors the other way round: A is [r, vocabulary], B is [hidden, r].
     rows, cols = (a.shape[::-1], b.shape[::-1]) if embedding else (b.shape, a.shape)
     if len(a.shape) != 2 or len(b.shape) != 2 or 0 in (*a.shape, *b.shape):
@@ -276,7 +230,7 @@ def _module_changes(
             + _hidden_size_note(target, (rows[0], cols[1]), shape),
             hint="give the base model that the adapter was trained on (base_model_name_or_path in adapter_config.json)",
         )
-    alpha = float(_pattern_value(config.get("alpha_pattern"), module, config["lora_alpha"]))
+    alpha = float(pattern_value(config.get("alpha_pattern"), module, config["lora_alpha"]))
     scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
     if embedding:
         yield target, LowRank(roles[first], roles[second], True, scale)
@@ -301,14 +255,6 @@ def _hidden_size_note(target: str, trained: tuple[int, int], shape: Sequence[int
     return ""
 
 
-def _pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
-    """PEFT's lookup in ``rank_pattern`` and ``alpha_pattern``: the first key that matches the end of the name."""
-    for key, value in (pattern or {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return value
-    return default
-
-
 def _check_targets(
     path: Path,
     config: Mapping[str, Any],
@@ -319,7 +265,7 @@ def _check_targets(
     """What the config promises and what the file holds must be the same modules."""
     try:
         for module in factors:
-            if not _is_target(config, module):
+            if not is_target(config, module):
                 raise AdapterError(
                     f"{path}: has weights for {module!r}, which target_modules in adapter_config.json leaves out",
                     hint="the config and the weights are from different trainings: use the folder as it was saved",
@@ -327,7 +273,7 @@ def _check_targets(
         for name, spec in base.items():
             module = name.removesuffix(".weight")
             named = not isinstance(config.get("target_modules"), str)
-            if named and len(spec.shape) == 2 and module not in factors and _is_target(config, module):
+            if named and len(spec.shape) == 2 and module not in factors and is_target(config, module):
                 raise AdapterError(
                     f"{path}: target_modules names {module!r}, but its weights are not in the file",
                     hint="the file is incomplete: save or download the adapter again",
@@ -340,43 +286,3 @@ def _check_targets(
                 )
     except re.error as error:
         raise AdapterError(f"{path}: adapter_config.json has a broken pattern ({error})") from None
-
-
-def _is_target(config: Mapping[str, Any], module: str) -> bool:
-    """Whether PEFT would put LoRA on *module* (``check_target_module_exists`` of PEFT)."""
-    excluded = config.get("exclude_modules")
-    if isinstance(excluded, str) and re.fullmatch(excluded, module):
-        return False
-    if isinstance(excluded, list) and _named_by(excluded, module):
-        return False
-    saved = config.get("modules_to_save") or ()
-    if any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module) for name in saved):
-        return False
-    targets = config.get("target_modules")
-    if targets is None:
-        return True
-    if isinstance(targets, str):
-        return targets.lower() == "all-linear" or bool(re.fullmatch(targets, module))
-    if module in targets:
-        return True
-    if not _named_by(targets, module):
-        return False
-    layers = config.get("layers_to_transform")
-    if layers is None or layers == []:
-        return True
-    index = _layer_index(config.get("layers_pattern"), module)
-    return index is not None and index in ([layers] if isinstance(layers, int) else layers)
-
-
-def _named_by(names: Sequence[str], module: str) -> bool:
-    return any(module == name or module.endswith(f".{name}") for name in names)
-
-
-def _layer_index(patterns: str | Sequence[str] | None, module: str) -> int | None:
-    if not patterns:
-        match = re.match(r".*?\.[^.]*\.(\d+)\.", module)
-        return int(match[1]) if match else None
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        if match := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module):
-            return int(match[1])
-    return None

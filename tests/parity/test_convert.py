@@ -31,7 +31,7 @@ def test_f16(checkpoint: Maker, reference_gguf: Maker, tmp_path: Path, kind: str
     assert_equal_to_reference(convert(model, tmp_path / "ours.gguf"), reference)
 
 
-@pytest.mark.parametrize("kind", ["llama3-tied", "llama3-rope", "qwen2"])
+@pytest.mark.parametrize("kind", ["llama3-tied", "llama3-untied", "llama3-rope", "qwen2"])
 def test_real_vocabulary(checkpoint: Maker, reference_gguf: Maker, tmp_path: Path, kind: str) -> None:
     # Qwen2's embedding has more rows than its tokenizer has tokens, as the published models have.
     model = checkpoint(kind, small=False, layers=1, padding=290 if kind == "qwen2" else 0)

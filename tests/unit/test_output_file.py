@@ -9,13 +9,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantkit.errors import OutputError
 from quantkit.output_file import OrderedDigest, OutputFile, write_error
 
 
+@settings(deadline=None)
 @given(pieces=st.lists(st.binary(max_size=40), max_size=12), data=st.data())
 def test_digest_of_pieces_in_any_order(pieces: list[bytes], data: st.DataObject) -> None:
     digest = OrderedDigest()
@@ -82,9 +83,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
-def test_a_full_disk_is_found_when_the_file_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
+def test_a_full_disk_is_found_when_the_file_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def full(*args: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

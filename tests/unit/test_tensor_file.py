@@ -1,4 +1,4 @@
-"""Tensor files: safetensors held against the safetensors library, pickles that must not run, and every way to break one."""
+"""Tensor files: safetensors against the safetensors library, pickles that must not run, and broken ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -42,8 +42,11 @@ def entry(shape: list[Any], begin: Any, end: Any, dtype: Any = "F32") -> dict[st
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
+@settings(deadline=None)
 @given(data=st.data())
-def test_reads_what_the_safetensors_library_writes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_reads_what_the_safetensors_library_writes(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     shapes = data.draw(st.lists(SHAPES, min_size=1, max_size=4))
     kinds = data.draw(st.lists(st.sampled_from(sorted(DTYPES)), min_size=len(shapes), max_size=len(shapes)))
     written = {
@@ -138,6 +141,7 @@ def test_broken_headers(tmp_path: Path, name: str) -> None:
     assert str(caught.value).startswith(f"{path}: ")
 
 
+@settings(deadline=None)
 @given(cut=st.integers(0), flips=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=3))
 def test_a_damaged_file_is_refused_or_sound(
     tmp_path_factory: pytest.TempPathFactory, cut: int, flips: list[tuple[int, int]]
@@ -191,7 +195,9 @@ def test_an_adapters_file_is_reported_as_an_adapters(tmp_path: Path, name: str) 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
 def test_pickles(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "x.bin"
-    written = {f"{kind}.{shape}": random_bits(shape, DTYPES[kind], 3) for kind in DTYPES for shape in [(), (3,), (4, 3)]}
+    written = {
+        f"{kind}.{shape}": random_bits(shape, DTYPES[kind], 3) for kind in DTYPES for shape in [(), (3,), (4, 3)]
+    }
     written["transposed"] = torch.arange(6.0).reshape(2, 3).T
     torch.save(written, path, _use_new_zipfile_serialization=zipped)
     file = open_tensor_file(path)

@@ -1,0 +1,109 @@
+"""adapter_config.json: what it refuses, and which modules it means.
+
+The rules are PEFT's own (``check_target_module_exists`` and ``get_pattern_key`` of PEFT 0.21), so that the modules named
+here are the ones PEFT put LoRA on.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quantkit.errors import AdapterError
+
+# Settings that change what the adapter means, with the way on for each.
+_UNSUPPORTED: dict[str, str] = {
+    "use_dora": "DoRA",
+    "use_qalora": "QALoRA",
+    "alora_invocation_tokens": "aLoRA, which is active after some tokens only and has no merged form",
+    "trainable_token_indices": "trainable tokens",
+    "target_parameters": "LoRA on parameters (target_parameters)",
+    "layer_replication": "layer replication",
+    "megatron_config": "Megatron LoRA",
+    "use_bdlora": "BD-LoRA",
+    "arrow_config": "Arrow routing",
+    "kasa_config": "KaSA",
+    "velora_config": "VeLoRA",
+    "monteclora_config": "MonteCLoRA",
+}
+# Initialisations after which the trained factors belong to a changed base, not to the one on disk.
+_RESIDUAL_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
+
+
+def refuse_unsupported(path: Path, config: Mapping[str, Any]) -> None:
+    where = path / "adapter_config.json"
+    kind = str(config.get("peft_type", "missing"))
+    if kind.upper() != "LORA":
+        raise AdapterError(
+            f"{where}: peft_type is {kind}; supported is LORA",
+            hint="merge it with PEFT's merge_and_unload and build from the merged folder",
+        )
+    for key, method in _UNSUPPORTED.items():
+        if config.get(key):
+            raise AdapterError(
+                f"{where}: {key} is set: {method} is not supported",
+                hint="merge it with PEFT's merge_and_unload and build from the merged folder",
+            )
+    init = str(config.get("init_lora_weights", True)).lower()
+    if init.startswith(_RESIDUAL_INITS):
+        raise AdapterError(
+            f"{where}: init_lora_weights is {init!r}: the factors belong to a residual base, not to this one",
+            hint="save it as plain LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)",
+        )
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+        raise AdapterError(f"{where}: r is {rank!r} and lora_alpha {alpha!r}; expected a positive rank and a number")
+    for key in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise AdapterError(f"{where}: {key} is not an object")
+
+
+def pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """PEFT's lookup in ``rank_pattern`` and ``alpha_pattern``: the first key that matches the end of the name."""
+    for key, value in (pattern or {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return default
+
+
+def is_target(config: Mapping[str, Any], module: str) -> bool:
+    """Whether PEFT would put LoRA on *module* (``check_target_module_exists`` of PEFT)."""
+    excluded = config.get("exclude_modules")
+    if isinstance(excluded, str) and re.fullmatch(excluded, module):
+        return False
+    if isinstance(excluded, list) and _named_by(excluded, module):
+        return False
+    saved = config.get("modules_to_save") or ()
+    if any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module) for name in saved):
+        return False
+    targets = config.get("target_modules")
+    if targets is None:
+        return True
+    if isinstance(targets, str):
+        return targets.lower() == "all-linear" or bool(re.fullmatch(targets, module))
+    if module in targets:
+        return True
+    if not _named_by(targets, module):
+        return False
+    layers = config.get("layers_to_transform")
+    if layers is None or layers == []:
+        return True
+    index = _layer_index(config.get("layers_pattern"), module)
+    return index is not None and index in ([layers] if isinstance(layers, int) else layers)
+
+
+def _named_by(names: Sequence[str], module: str) -> bool:
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+def _layer_index(patterns: str | Sequence[str] | None, module: str) -> int | None:
+    if not patterns:
+        match = re.match(r".*?\.[^.]*\.(\d+)\.", module)
+        return int(match[1]) if match else None
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if match := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module):
+            return int(match[1])
+    return None

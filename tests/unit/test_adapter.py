@@ -1,0 +1,445 @@
+"""Adapters by their headers: scales, targets as PEFT sees them, forms of keys, and what is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from safetensors.torch import save_file
+
+from quantkit.adapter import Add, LowRank, Replace, open_adapter
+from quantkit.checkpoint import Checkpoint
+from quantkit.errors import AdapterError, CheckpointError
+from quantkit.ggml_types import GGMLType
+from quantkit.merge import Merger
+from quantkit.model import EMBEDDING, HEAD, open_model
+from quantkit.peft_config import is_target
+from quantkit.plan import PlannedTensor
+from quantkit.tensor_file import TensorSpec, open_tensor_file
+
+Maker = Callable[..., Path]
+Tensors = Mapping[str, torch.Tensor]
+
+PREFIX = "base_model.model."
+ATTENTION, MLP = "model.layers.0.self_attn", "model.layers.0.mlp"
+Q, V, DOWN = f"{ATTENTION}.q_proj", f"{ATTENTION}.v_proj", f"{MLP}.down_proj"
+SHAPES: dict[str, tuple[int, ...]] = {
+    EMBEDDING: (10, 6),
+    f"{Q}.weight": (8, 6),
+    f"{Q}.bias": (8,),
+    f"{V}.weight": (4, 6),
+    f"{DOWN}.weight": (6, 12),
+    "model.norm.weight": (6,),
+    HEAD: (10, 6),
+}
+BASE = {name: TensorSpec(name, "F32", shape, Path("model"), 0, 4 * math.prod(shape)) for name, shape in SHAPES.items()}
+CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+
+
+def pair(module: str, rank: int = 2, name: str = "", prefix: str = PREFIX) -> dict[str, torch.Tensor]:
+    """lora_A and lora_B of a module, filled with small numbers."""
+    rows, columns = SHAPES[f"{module}.weight"]
+    a = torch.arange(rank * columns, dtype=torch.float32).reshape(rank, columns)
+    b = torch.arange(rows * rank, dtype=torch.float32).reshape(rows, rank) - 3
+    return {f"{prefix}{module}.lora_A{name}.weight": a, f"{prefix}{module}.lora_B{name}.weight": b}
+
+
+def write(folder: Path, tensors: Tensors, **config: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps({**CONFIG, **config}), encoding="utf-8")
+    save_file(dict(tensors), folder / "adapter_model.safetensors")
+    return folder
+
+
+def changes(folder: Path, tensors: Tensors, **config: Any) -> Mapping[str, tuple[object, ...]]:
+    opened = open_adapter(write(folder, tensors, **config), BASE)
+    opened.close()
+    return opened.changes
+
+
+# What the scale is, and the rank of the tensors it takes.
+SCALES: dict[str, tuple[dict[str, Any], int, float]] = {
+    "plain": ({"r": 8, "lora_alpha": 16}, 8, 2.0),
+    "small": ({"r": 16, "lora_alpha": 4}, 16, 0.25),
+    "fraction": ({"r": 2, "lora_alpha": 2.5}, 2, 1.25),
+    "zero": ({"r": 2, "lora_alpha": 0}, 2, 0.0),
+    "rslora": ({"r": 4, "lora_alpha": 6, "use_rslora": True}, 4, 3.0),
+    "rank": ({"r": 8, "lora_alpha": 16, "rank_pattern": {"q_proj": 4}}, 4, 4.0),
+    "alpha": ({"r": 8, "lora_alpha": 16, "alpha_pattern": {"q_proj": 40}}, 8, 5.0),
+    "both": ({"r": 8, "lora_alpha": 16, "rank_pattern": {Q: 2}, "alpha_pattern": {"self_attn.q_proj": 3}}, 2, 1.5),
+    "both-rslora": (
+        {"r": 8, "lora_alpha": 1, "use_rslora": True, "rank_pattern": {"q_proj": 9}, "alpha_pattern": {"q_proj": 6}},
+        9,
+        2.0,
+    ),
+    "first-match": ({"r": 8, "lora_alpha": 8, "alpha_pattern": {"q_proj": 16, Q: 32}}, 8, 2.0),
+    "regex": ({"r": 8, "lora_alpha": 8, "alpha_pattern": {r"layers\.\d+\.self_attn\.[qk]_proj": 24}}, 8, 3.0),
+    "end-only": ({"r": 8, "lora_alpha": 8, "alpha_pattern": {"self_attn": 24, "proj": 24, "_proj": 24}}, 8, 1.0),
+    "whole-segments": ({"r": 8, "lora_alpha": 8, "rank_pattern": {"ttn.q_proj": 2}}, 8, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_scale(tmp_path: Path, name: str) -> None:
+    config, rank, scale = SCALES[name]
+    (change,) = changes(tmp_path / "a", pair(Q, rank), **config)[f"{Q}.weight"]
+    assert change == LowRank(f"{PREFIX}{Q}.lora_B.weight", f"{PREFIX}{Q}.lora_A.weight", False, scale)
+
+
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match")
+@pytest.mark.parametrize("name", [name for name in SCALES if name not in ("zero", "fraction")])
+def test_scale_is_pefts(name: str) -> None:
+    """The table above, asked of PEFT itself."""
+    from peft import get_peft_model
+
+    config, rank, scale = SCALES[name]
+
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q_proj = torch.nn.Linear(6, 8)
+
+    layer = torch.nn.ModuleDict({"self_attn": Attention()})
+    model = torch.nn.ModuleDict({"model": torch.nn.ModuleDict({"layers": torch.nn.ModuleList([layer])})})
+    found = get_peft_model(model, LoraConfig(target_modules=["q_proj"], **config)).get_submodule(PREFIX + Q)
+    assert (found.r["default"], found.scaling["default"]) == (rank, scale)
+
+
+# Config, and modules that it is asked about.
+TARGETS: list[dict[str, Any]] = [
+    {"target_modules": ["q_proj"]},
+    {"target_modules": ["q_proj", "self_attn.v_proj", "model.layers.1.mlp.down_proj"]},
+    {"target_modules": r".*\.layers\.[13]\.(self_attn\.[qv]_proj|mlp\.down_proj)"},
+    {"target_modules": "q_proj"},
+    {"target_modules": ["q_proj", "lm_head"], "modules_to_save": ["lm_head", "embed_tokens"]},
+    {"target_modules": ["q_proj", "norm"], "modules_to_save": ["mlp"]},
+    {"target_modules": ["q_proj"], "exclude_modules": ["layers.1.self_attn.q_proj"]},
+    {"target_modules": ["q_proj"], "exclude_modules": r".*\.11\..*"},
+    {"target_modules": ["q_proj"], "layers_to_transform": 1},
+    {"target_modules": ["q_proj"], "layers_to_transform": [0, 11], "layers_pattern": "layers"},
+    {"target_modules": ["q_proj", "lm_head"], "layers_to_transform": [0, 1], "layers_pattern": ["h", "layers"]},
+    {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": ["h"]},
+    {"target_modules": ["q_proj"], "layers_to_transform": []},
+    {"target_modules": []},
+]
+NAMES = [
+    *(f"model.layers.{i}.self_attn.{p}_proj" for i in (0, 1, 3, 11) for p in "qv"),
+    *(f"model.layers.{i}.mlp.down_proj" for i in (0, 1)),
+    "model.layers.1.experts.0.q_proj",
+    "lm_head",
+    "model.lm_head",
+    "model.embed_tokens",
+    "model.norm",
+    "q_proj",
+    "xq_proj",
+    "model.layers.0.self_attn.q_proj.inner",
+]
+
+
+@pytest.mark.parametrize("config", TARGETS, ids=repr)
+def test_targets_are_pefts(config: dict[str, Any]) -> None:
+    theirs = LoraConfig(**config)
+    assert {name: is_target(config, name) for name in NAMES} == {
+        name: bool(check_target_module_exists(theirs, name)) for name in NAMES
+    }
+
+
+SEGMENTS = st.sampled_from(["model", "layers", "h", "0", "1", "12", "self_attn", "q_proj", "v_proj", "lm_head", "x"])
+PATHS = st.lists(SEGMENTS, min_size=1, max_size=6).map(".".join)
+LISTS = st.lists(PATHS, max_size=3)
+REGEXES = st.sampled_from(
+    [r".*q_proj", r"q_proj", r".*\.(0|12)\..*", r"model\.layers\.\d+\..*_proj", r".*", r"(?!.*1).*"]
+)
+
+
+@settings(deadline=None)
+@given(
+    names=st.lists(PATHS, min_size=1, max_size=12),
+    targets=LISTS | REGEXES,
+    excluded=st.none() | LISTS | REGEXES,
+    saved=st.none() | st.lists(SEGMENTS, max_size=2),
+    layers=st.none() | st.integers(0, 12) | st.lists(st.integers(0, 12), max_size=3),
+    pattern=st.none() | st.sampled_from(["layers", "h", ""]) | st.lists(st.sampled_from(["layers", "h"]), max_size=2),
+)
+def test_targets_are_pefts_for_any_names(
+    names: list[str], targets: Any, excluded: Any, saved: Any, layers: Any, pattern: Any
+) -> None:
+    config = {
+        "target_modules": targets,
+        "exclude_modules": excluded,
+        "modules_to_save": saved,
+        "layers_to_transform": layers,
+        "layers_pattern": pattern,
+        "target_parameters": None,
+    }
+    theirs = SimpleNamespace(**config)
+    for name in names:
+        assert is_target(config, name) == bool(check_target_module_exists(theirs, name))
+
+
+@pytest.mark.parametrize("prefix", [PREFIX, ""], ids=["prefix", "bare"])
+@pytest.mark.parametrize("name", ["", ".default", ".my-adapter_2"], ids=["plain", "default", "named"])
+def test_forms_of_a_low_rank_key(tmp_path: Path, prefix: str, name: str) -> None:
+    found = changes(tmp_path / "a", pair(Q, name=name, prefix=prefix))
+    key = f"{prefix}{Q}.lora_{{}}{name}.weight"
+    assert found == {f"{Q}.weight": (LowRank(key.format("B"), key.format("A"), False, 2.0),)}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "lm_head.weight",
+        "lm_head.modules_to_save.weight",
+        "lm_head.modules_to_save.default.weight",
+        "lm_head.base_layer.weight",
+    ],
+)
+def test_forms_of_a_saved_key(tmp_path: Path, key: str) -> None:
+    tensors = {**pair(Q), PREFIX + key: torch.ones(10, 6)}
+    found = changes(tmp_path / "a", tensors, modules_to_save=["lm_head"])
+    assert found[HEAD] == (Replace(PREFIX + key),)
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("key", [f"{Q}.bias", f"{Q}.base_layer.bias"])
+def test_trained_biases_replace(tmp_path: Path, key: str) -> None:
+    found = changes(tmp_path / "a", {**pair(Q), PREFIX + key: torch.ones(8)}, bias="all")
+    assert found[f"{Q}.bias"] == (Replace(PREFIX + key),)
+
+
+def test_the_bias_of_lora_b_is_added(tmp_path: Path) -> None:
+    key = f"{PREFIX}{Q}.lora_B.bias"
+    found = changes(tmp_path / "a", {**pair(Q), key: torch.ones(8)}, lora_bias=True)
+    assert found[f"{Q}.bias"] == (Add(key, 2.0),)
+
+
+@pytest.mark.parametrize("leaf", ["", ".default"])
+def test_embeddings_are_transposed(tmp_path: Path, leaf: str) -> None:
+    a, b = (f"{PREFIX}model.embed_tokens.lora_embedding_{side}{leaf}" for side in "AB")
+    tensors = {
+        a: torch.ones(2, 10),
+        b: torch.ones(6, 2),
+        f"{PREFIX}model.embed_tokens.base_layer.weight": torch.ones(10, 6),
+    }
+    found = changes(tmp_path / "a", tensors, target_modules=["embed_tokens"])
+    # PEFT keeps a copy of the base's embedding beside: what is trained comes on top of it.
+    assert found == {EMBEDDING: (Replace(f"{PREFIX}model.embed_tokens.base_layer.weight"), LowRank(a, b, True, 2.0))}
+
+
+def test_merged_values(tmp_path: Path) -> None:
+    """Small whole numbers, so that the sums are exact."""
+    base = {name: torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape) for name, shape in SHAPES.items()}
+    save_file(base, tmp_path / "model.safetensors")
+    file = open_tensor_file(tmp_path / "model.safetensors")
+    ea, eb = torch.arange(20.0).reshape(2, 10), torch.arange(12.0).reshape(6, 2) - 5
+    extra = {
+        f"{PREFIX}model.embed_tokens.lora_embedding_A": ea,
+        f"{PREFIX}model.embed_tokens.lora_embedding_B": eb,
+        f"{PREFIX}{Q}.lora_B.bias": torch.arange(8.0),
+        f"{PREFIX}lm_head.weight": torch.full((10, 6), 7.0),
+    }
+    first = write(
+        tmp_path / "1", {**pair(Q), **extra}, target_modules=["q_proj", "embed_tokens"], modules_to_save=["lm_head"]
+    )
+    second = write(tmp_path / "2", {**pair(Q, 1), **pair("lm_head", 1)}, r=1, target_modules=["q_proj", "lm_head"])
+    adapters = [open_adapter(folder, file.specs) for folder in (first, second)]
+    checkpoint = Checkpoint(tmp_path, {}, file.specs, {tmp_path / "model.safetensors": file})
+    merger = Merger(checkpoint, adapters, torch.device("cpu"))
+
+    def merged(name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        shape = SHAPES[name]
+        return merger.rows(PlannedTensor(name, name, shape, GGMLType.F32), start, shape[0] if stop is None else stop)
+
+    def product(module: str, rank: int) -> torch.Tensor:
+        a, b = pair(module, rank).values()
+        return b @ a
+
+    expected = {
+        **base,
+        f"{Q}.weight": base[f"{Q}.weight"] + 2 * product(Q, 2) + 4 * product(Q, 1),
+        f"{Q}.bias": base[f"{Q}.bias"] + 2 * torch.arange(8.0),
+        EMBEDDING: base[EMBEDDING] + 2 * (eb @ ea).T,
+        HEAD: torch.full((10, 6), 7.0) + 4 * product("lm_head", 1),
+    }
+    for name, values in expected.items():
+        assert torch.equal(merged(name), values), name
+        assert torch.equal(merged(name, 1, 3), values[1:3]), name
+        assert torch.equal(merged(name), values), f"{name}: merging changed what is read"
+    reverse = Merger(checkpoint, adapters[::-1], torch.device("cpu"))
+    # A saved module replaces what came before it.
+    assert torch.equal(reverse.rows(PlannedTensor(HEAD, HEAD, (10, 6), GGMLType.F32), 0, 10), torch.full((10, 6), 7.0))
+    for opened in (*adapters, file):
+        opened.close()
+
+
+A, B = f"{PREFIX}{Q}.lora_A.weight", f"{PREFIX}{Q}.lora_B.weight"
+REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
+    "method": ({"peft_type": "LOHA"}, pair(Q), "peft_type is LOHA; supported is LORA"),
+    "dora": ({"use_dora": True}, pair(Q), "use_dora is set: DoRA is not supported"),
+    "tokens": ({"trainable_token_indices": [3]}, pair(Q), "trainable tokens is not supported"),
+    "parameters": ({"target_parameters": ["x"]}, pair(Q), "target_parameters is set"),
+    "replication": ({"layer_replication": [[0, 1]]}, pair(Q), "layer replication"),
+    "alora": ({"alora_invocation_tokens": [1]}, pair(Q), "aLoRA"),
+    "pissa": ({"init_lora_weights": "pissa_niter_4"}, pair(Q), "init_lora_weights is 'pissa_niter_4'"),
+    "olora": ({"init_lora_weights": "olora"}, pair(Q), "belong to a residual base"),
+    "loftq": ({"init_lora_weights": "loftq"}, pair(Q), "belong to a residual base"),
+    "no-rank": ({"r": None}, pair(Q), "r is None and lora_alpha 4"),
+    "rank-zero": ({"r": 0}, pair(Q), "r is 0 and lora_alpha 4"),
+    "no-alpha": ({"lora_alpha": None}, pair(Q), "lora_alpha None"),
+    "nan-alpha": ({"lora_alpha": math.nan}, pair(Q), "lora_alpha nan"),
+    "pattern-list": ({"rank_pattern": [4]}, pair(Q), "rank_pattern is not an object"),
+    "broken-target": ({"target_modules": "("}, pair(Q), "broken pattern"),
+    "rank-mismatch": ({"r": 4}, pair(Q, 2), f"'{Q}' has rank 2 and 2, adapter_config.json says 4"),
+    "unlike-ranks": ({}, {A: torch.ones(2, 6), B: torch.ones(8, 3)}, "has rank 2 and 3, adapter_config.json says 2"),
+    "one-factor": ({}, {A: torch.ones(2, 6)}, f"module '{Q}' has no lora_B"),
+    "other-factor": ({}, {B: torch.ones(8, 2)}, f"module '{Q}' has no lora_A"),
+    "sharded": ({}, {A: torch.ones(0), B: torch.ones(8, 2)}, r"factors of shape \[0\] and \[8, 2\]"),
+    "hidden-size": (
+        {},
+        {A: torch.ones(2, 16), B: torch.ones(8, 2)},
+        r"trained on \[8, 16\], this base has \[8, 6\]: adapter was trained on hidden size 16, this base has 6",
+    ),
+    "rows": ({}, {A: torch.ones(2, 6), B: torch.ones(9, 2)}, r"trained on \[9, 6\], this base has \[8, 6\]$"),
+    "no-such-module": (
+        {},
+        {k.replace("layers.0", "layers.7"): v for k, v in pair(Q).items()},
+        r"belongs to 'model\.layers\.7\.self_attn\.q_proj\.weight', which the base model does not have",
+    ),
+    "two-adapters": ({}, {**pair(Q, name=".a"), **pair(Q, name=".b")}, "more than one adapter in the file"),
+    "magnitude": (
+        {},
+        {**pair(Q), f"{PREFIX}{Q}.lora_magnitude_vector.weight": torch.ones(8)},
+        "lora_magnitude_vector.* is not part of plain LoRA",
+    ),
+    "nonsense": ({}, {**pair(Q), "optimizer": torch.ones(8)}, "'optimizer' has no meaning in a LoRA adapter"),
+    "integers": ({}, {**pair(Q), A: torch.ones(2, 6).to(torch.int8)}, "is stored as I8; supported are F32, F16, BF16"),
+    "nothing": ({}, {}, "the adapter's file has no tensors"),
+    "not-a-target": ({}, {**pair(Q), **pair(V)}, f"weights for '{V}', which target_modules .* leaves out"),
+    "left-out-layer": (
+        {"layers_to_transform": [1]},
+        pair(Q),
+        f"weights for '{Q}', which target_modules .* leaves out",
+    ),
+    "incomplete": (
+        {"target_modules": ["q_proj", "v_proj"]},
+        pair(Q),
+        f"target_modules names '{V}', but its weights are not in the file",
+    ),
+    "saved-missing": ({"modules_to_save": ["lm_head"]}, pair(Q), "modules_to_save names 'lm_head', but"),
+    "saved-shape": (
+        {"modules_to_save": ["lm_head"]},
+        {**pair(Q), f"{PREFIX}lm_head.weight": torch.ones(12, 6)},
+        r"has shape \[12, 6\], the base's 'lm_head.weight' has \[10, 6\]",
+    ),
+    "saved-nowhere": (
+        {"modules_to_save": ["score"]},
+        {**pair(Q), f"{PREFIX}score.weight": torch.ones(2, 6)},
+        "'score.weight', which the base model does not have",
+    ),
+    "bias-nowhere": (
+        {"target_modules": ["v_proj"], "lora_bias": True},
+        {**pair(V), f"{PREFIX}{V}.lora_B.bias": torch.ones(4)},
+        rf"'{V}\.bias', which the base model does not have",
+    ),
+    "bias-shape": (
+        {"lora_bias": True},
+        {**pair(Q), f"{PREFIX}{Q}.lora_B.bias": torch.ones(9)},
+        r"has shape \[9\], .* has \[8\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(tmp_path: Path, name: str) -> None:
+    config, tensors, message = REFUSED[name]
+    with pytest.raises(AdapterError, match=message):
+        changes(tmp_path / "a", tensors, **config)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite(tmp_path: Path, value: float) -> None:
+    tensors = pair(Q)
+    tensors[A][1, 2] = value
+    opened = open_adapter(write(tmp_path / "a", tensors), BASE)
+    with pytest.raises(AdapterError, match=r"q_proj\.lora_A\.weight' has NaN or infinite values"):
+        opened.read(A)
+    assert torch.equal(opened.read(B), tensors[B])
+    opened.close()
+
+
+def test_folders_that_are_no_adapters(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    with pytest.raises(AdapterError, match="no such folder"):
+        open_adapter(folder, BASE)
+    folder.mkdir()
+    with pytest.raises(AdapterError, match=r"adapter_config\.json is missing"):
+        open_adapter(folder, BASE)
+    (folder / "adapter_config.json").write_text("[", encoding="utf-8")
+    with pytest.raises(AdapterError, match="not valid JSON"):
+        open_adapter(folder, BASE)
+    (folder / "adapter_config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
+    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors is missing"):
+        open_adapter(folder, BASE)
+
+
+# Which side of a tied pair an adapter changes, whether PEFT was told to keep them tied, and whether they part.
+TIES = {
+    "neither": ((), False, False),
+    "embedding": ((EMBEDDING,), False, True),
+    "head": ((HEAD,), False, True),
+    "both": ((EMBEDDING, HEAD), False, True),
+    "embedding-tied": ((EMBEDDING,), True, False),
+}
+
+
+@pytest.mark.parametrize("name", TIES)
+def test_tied_weights_part_when_the_adapter_trains_one_side(checkpoint: Maker, tmp_path: Path, name: str) -> None:
+    changed, together, untied = TIES[name]
+    base = checkpoint("llama3-tied", layers=1)
+    with open_model(base) as plain:
+        rows, hidden = plain.checkpoint.tensors[EMBEDDING].shape
+        assert (plain.untied, [t.name for t in plain.tensors(GGMLType.F16)][-1]) == (False, "output_norm.weight")
+    tensors = {f"{PREFIX}{key}": torch.full((rows, hidden), 0.5) for key in changed}
+    tensors |= {f"{PREFIX}model.norm.weight": torch.ones(hidden)}
+    saved = ["norm", *(key.split(".")[-2] for key in changed)]
+    folder = write(tmp_path / "a", tensors, target_modules=[], modules_to_save=saved, ensure_weight_tying=together)
+    with open_model(base, [folder]) as model:
+        assert model.untied is untied
+        assert bool(model.notes) is untied
+        planned = {tensor.name: tensor for tensor in model.tensors(GGMLType.F16)}
+        assert ("output.weight" in planned) is untied
+        merger = Merger(model.checkpoint, model.adapters, torch.device("cpu"))
+        original = model.checkpoint.read(EMBEDDING, 0, 4).float()
+        for target, source in (("token_embd.weight", EMBEDDING), ("output.weight", HEAD)):
+            if target in planned:
+                expected = torch.full((4, hidden), 0.5) if source in changed else original
+                assert torch.equal(merger.rows(planned[target], 0, 4), expected)
+
+
+def test_a_head_trained_apart_from_weights_that_stay_tied(checkpoint: Maker, tmp_path: Path) -> None:
+    base = checkpoint("llama3-tied", layers=1)
+    with open_model(base) as plain:
+        shape = plain.checkpoint.tensors[EMBEDDING].shape
+    tensors = {f"{PREFIX}lm_head.weight": torch.ones(shape)}
+    folder = write(tmp_path / "a", tensors, target_modules=[], modules_to_save=["lm_head"], ensure_weight_tying=True)
+    with pytest.raises((AdapterError, CheckpointError), match="ensure_weight_tying is set"), open_model(base, [folder]):
+        pass
+
+
+def test_the_base_of_a_quantized_training_is_noted(checkpoint: Maker, tmp_path: Path) -> None:
+    base = checkpoint("llama3-tied", layers=1)
+    tensors = {f"{PREFIX}model.norm.weight": torch.ones(256)}
+    for name, noted in (("unsloth/llama-3-8b-bnb-4bit", True), ("meta-llama/Meta-Llama-3-8B", False)):
+        config = {"target_modules": [], "modules_to_save": ["norm"], "base_model_name_or_path": name}
+        with open_model(base, [write(tmp_path / "a", tensors, **config)]) as model:
+            assert any(name in note for note in model.notes) is noted

@@ -1,0 +1,396 @@
+"""The command line: its help costs no heavy import, its exit codes and error lines are a contract, --json is JSON."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import quantkit.build
+from quantkit import __version__
+from quantkit.cli import COMMANDS, main
+from quantkit.cli.merge import parse_size
+from quantkit.cli.options import pairs, size
+from quantkit.errors import QuantkitError, VerificationError
+from quantkit.gguf_header import read_header
+
+Maker = Callable[..., Path]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "transformers", "peft", "llama_cpp", "rich", "jinja2", "numpy")
+
+
+@pytest.fixture(autouse=True)
+def handler() -> Iterator[None]:
+    """The command line may set signal handlers; the tests' own come back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, previous in before.items():
+        signal.signal(number, previous)
+
+
+class Run:
+    """What one run of the command line did."""
+
+    def __init__(self, code: object, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def json(self) -> dict[str, Any]:
+        assert self.code == 0, self.err
+        found = json.loads(self.out)
+        assert isinstance(found, dict)
+        return found
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Run]:
+    def call(*args: object) -> Run:
+        with pytest.raises(SystemExit) as caught:
+            main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return Run(caught.value.code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def f16(checkpoint: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from quantkit.convert import convert
+
+    return convert(checkpoint("llama3-untied", layers=1), tmp_path_factory.mktemp("f16") / "tiny.gguf")
+
+
+def process(*args: object, code: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "quantkit"]
+    return subprocess.run(
+        [*command, *map(str, args)], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_help_lists_every_command(run: Callable[..., Run]) -> None:
+    for option in ("--help", "-h"):
+        shown = run(option)
+        assert shown.code == 0
+        listed = shown.out[shown.out.index("Commands:") :]
+        assert [line.split()[0] for line in listed.splitlines()[1:] if line[2:3].strip()] == list(COMMANDS)
+    modules = {path.stem for path in (REPOSITORY / "quantkit" / "cli").glob("*.py")} - {"__init__", "options"}
+    assert modules == set(COMMANDS)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Neither of the group nor of any command: the reason why they import inside of their functions."""
+    script = f"""
+import importlib, sys
+from quantkit.cli import COMMANDS, cli
+for args in [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]:
+    cli.main(args, prog_name="quantkit", standalone_mode=False)
+    found = [name for name in {HEAVY!r} if name in sys.modules]
+    assert not found, (args, found)
+"""
+    done = process(code=script)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("Usage: quantkit") == len(COMMANDS) + 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_documented(name: str) -> None:
+    command = importlib.import_module(f"quantkit.cli.{name}").command
+    assert isinstance(command, click.Command)
+    assert command.name == name
+    assert command.help
+    assert COMMANDS[name].endswith(".")
+
+
+def test_the_version(run: Callable[..., Run]) -> None:
+    shown = run("--version")
+    assert (shown.code, shown.out) == (0, f"quantkit, version {__version__}\n")
+
+
+def test_the_module_is_the_command() -> None:
+    done = process("--version")
+    assert (done.returncode, done.stdout) == (0, f"quantkit, version {__version__}\n")
+    done = process("inspect", "none")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: none: no such file or folder\n"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (),
+        ("no-such-command",),
+        ("build",),
+        ("build", "x", "--no-such-option"),
+        ("build", "x", "--param", "temperature"),
+        ("build", "x", "--outtype", "q4_0"),
+        ("build", "x", "--threads", "0"),
+        ("convert", "x"),
+        ("merge", "x", "-o", "y"),
+        ("merge", "x", "--adapter", "a", "-o", "y", "--max-shard-size", "much"),
+        ("quantize", "x", "-o", "y"),
+        ("package", "-o", "y"),
+        ("inspect",),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage(run: Callable[..., Run], args: tuple[str, ...]) -> None:
+    done = run(*args)
+    assert done.code == 2
+    assert done.out == ""
+    assert "Usage: quantkit" in done.err
+
+
+def test_an_error_is_two_lines_and_exit_code_1(run: Callable[..., Run], tmp_path: Path) -> None:
+    done = run("convert", tmp_path / "none", "-o", tmp_path / "x.gguf")
+    assert (done.code, done.out) == (1, "")
+    assert done.err == (
+        f"error: {tmp_path / 'none'}: no such folder\n"
+        "hint: give the folder that holds config.json and the .safetensors files\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (QuantkitError("what, where"), 1, "error: what, where\n"),
+        (QuantkitError("what, where", hint="do this"), 1, "error: what, where\nhint: do this\n"),
+        (QuantkitError("name 'a\nb'\nis bad", hint="one\ntwo"), 1, "error: name 'a b' is bad\nhint: one two\n"),
+        (VerificationError("built, but", hint="read it"), 3, "error: built, but\nhint: read it\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (click.Abort(), 130, "interrupted\n"),
+    ],
+    ids=["error", "hint", "newlines", "unverified", "interrupt", "abort"],
+)
+def test_exit_codes(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, text: str
+) -> None:
+    monkeypatch.setattr(quantkit.build, "build", raising(error))
+    done = run("build", "model")
+    # click ends the terminal's line (^C) before it reports an interrupt.
+    assert (done.code, done.out, done.err.lstrip("\n")) == (code, "", text)
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantkit.build, "build", raising(ZeroDivisionError("a bug")))
+    with pytest.raises(ZeroDivisionError):
+        main(["build", "model"])
+
+
+def test_a_reader_that_goes_away(f16: Path) -> None:
+    read, written = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "quantkit", "inspect", str(f16), "--json"],
+            cwd=REPOSITORY,
+            stdout=written,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    finally:
+        os.close(written)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [
+        ("2GB", 2_000_000_000),
+        ("500MiB", 500 * 2**20),
+        ("1.5 gb", 1_500_000_000),
+        ("10kb", 10_000),
+        ("1KiB", 1024),
+        ("2GiB", 2 * 2**30),
+        ("1TB", 10**12),
+        ("123", 123),
+        (" 7 MB ", 7_000_000),
+    ],
+)
+def test_sizes(text: str, nbytes: int) -> None:
+    context, option = click.Context(click.Command("x")), click.Option(["--max-shard-size"])
+    assert parse_size(context, option, text) == nbytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "2 bytes", "2XB", "1e9", "0", "0GB", "1,5GB", "٣x"])
+def test_sizes_that_are_none(text: str) -> None:
+    context, option = click.Context(click.Command("x")), click.Option(["--max-shard-size"])
+    with pytest.raises(click.BadParameter, match="is not a size such as 2GB"):
+        parse_size(context, option, text)
+
+
+def test_pairs_and_sizes_for_people() -> None:
+    context, option = click.Context(click.Command("x")), click.Option(["--param"])
+    assert pairs(context, option, ("a=1", "stop=x=y", "empty=", "a=2")) == (
+        ("a", "1"), ("stop", "x=y"), ("empty", ""), ("a", "2"),
+    )  # fmt: skip
+    with pytest.raises(click.BadParameter, match="'=1' is not KEY=VALUE"):
+        pairs(context, option, ("=1",))
+    assert [size(n) for n in (0, 999, 1000, 1_590_000, 3_210_000_000)] == [
+        "0 bytes", "999 bytes", "1.00 kB", "1.59 MB", "3.21 GB",
+    ]  # fmt: skip
+
+
+def test_convert_and_quantize(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) -> None:
+    model, base, small = checkpoint("llama3-untied", layers=1), tmp_path / "b.gguf", tmp_path / "q.gguf"
+    done = run("convert", model, "-o", base, "--outtype", "bf16", "--threads", 2, "--json")
+    assert (done.code, done.err) == (0, "")
+    assert done.json == {"schema": 1, "file": str(base), "type": "bf16", "size": base.stat().st_size}
+    done = run("quantize", base, "-o", small, "--quant", "q8_0", "--json")
+    assert done.json == {"schema": 1, "file": str(small), "type": "q8_0", "size": small.stat().st_size}
+    again = run("quantize", base, "-o", small, "--quant", "q8_0")
+    assert (again.code, again.out) == (1, "")
+    assert "exists already" in again.err
+    again = run("quantize", base, "-o", small, "--quant", "Q4_0", "--overwrite", "--pure")
+    assert again.code == 0
+    assert again.out.startswith(f"{small}  q4_0  ")
+    assert {info.type.label for info in read_header(small).tensors.values()} == {"q4_0", "f32"}
+
+
+def test_merge(run: Callable[..., Run], checkpoint: Maker, adapter: Maker, tmp_path: Path) -> None:
+    base, changes, out = checkpoint("llama3-untied", dtype="f32"), adapter("q-and-v"), tmp_path / "out"
+    done = run("merge", base, "--adapter", changes, "-o", out, "--max-shard-size", "2MB", "--dtype", "bf16", "--json")
+    assert done.code == 0
+    shards = sorted(path.name for path in out.glob("*.safetensors"))
+    assert len(shards) > 1
+    assert done.json == {
+        "schema": 1,
+        "folder": str(out),
+        "shards": shards,
+        "size": sum((out / shard).stat().st_size for shard in shards),
+    }
+    shown = run("merge", base, "--adapter", changes, "-o", tmp_path / "one")
+    assert shown.out.startswith(f"{tmp_path / 'one'}  1 shard  ")
+
+
+def test_inspect(run: Callable[..., Run], checkpoint: Maker, adapter: Maker, f16: Path) -> None:
+    paths = {"checkpoint": checkpoint("llama3-untied", layers=1), "adapter": adapter("q-and-v"), "gguf": f16}
+    for kind, path in paths.items():
+        found = run("inspect", path, "--json").json
+        assert (found["schema"], found["kind"], found["path"]) == (1, kind, str(path))
+        shown = run("inspect", path)
+        assert shown.code == 0
+        lines = shown.out.splitlines()
+        assert lines[0].split() == ["kind", kind]
+        assert len([line for line in lines if line.startswith("  ")]) >= len(found["tensors"])
+        assert all(tensor["name"] in shown.out for tensor in found["tensors"])
+
+
+def test_package(run: Callable[..., Run], f16: Path, tmp_path: Path) -> None:
+    done = run("package", f16, "-o", tmp_path / "pkg", "--name", "It", "--param", "temperature=0.2", "--json")
+    assert done.code == 0
+    names = ["Modelfile", "README.md", "chat.ps1", "chat.sh", "manifest.json", "tiny.gguf"]
+    assert done.json == {"schema": 1, "folder": str(tmp_path / "pkg"), "files": names}
+    assert "PARAMETER temperature 0.2" in (tmp_path / "pkg" / "Modelfile").read_text(encoding="utf-8")
+    shown = run("package", f16, "-o", tmp_path / "pkg", "--overwrite")
+    assert shown.out.splitlines() == [str(tmp_path / "pkg" / name) for name in names]
+
+
+def test_build_dry_run(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) -> None:
+    model = checkpoint("llama3-untied", layers=4, padding=3)
+    args = ("build", model, "--quant", "q4_k_m", "--quant", "q8_0", "--keep-f16", "-o", tmp_path / "it")
+    args += ("--name", "it")
+    plan = run(*args, "--dry-run", "--json").json
+    assert (plan["schema"], plan["architecture"]) == (1, "llama")
+    assert [(output["file"], output["quant"]) for output in plan["outputs"]] == [
+        ("it-q4_k_m.gguf", "q4_k_m"),
+        ("it-q8_0.gguf", "q8_0"),
+        ("it-f16.gguf", "f16"),
+    ]
+    first = plan["outputs"][0]["tensors"]
+    assert first["output.weight"]["type"] == "q6_K"
+    assert "mixture" in first["output.weight"]["reason"]
+    assert "reason" not in first["blk.0.attn_q.weight"]
+    assert any("padded with unused tokens" in note for note in plan["notes"])
+    shown = run(*args, "--dry-run")
+    assert shown.code == 0
+    assert "output        it-q4_k_m.gguf" in shown.out
+    assert "  q6_K     output.weight: llama.cpp's mixture for this file type" in shown.out
+    assert "note: the embedding has" in shown.out
+    assert list(tmp_path.iterdir()) == []
+    # The plan is what a build does.
+    built = run(*args, "--no-verify")
+    assert built.code == 0
+    for output in plan["outputs"]:
+        file = tmp_path / "it" / output["file"]
+        header = read_header(file)
+        assert file.stat().st_size == output["size"]
+        assert {name: (info.type.label, header.data_offset + info.offset) for name, info in header.tensors.items()} == {
+            name: (entry["type"], entry["offset"]) for name, entry in output["tensors"].items()
+        }
+    assert "not verified (--no-verify)" in built.out
+    assert "note: the embedding has" in built.err
+    assert built.out.splitlines()[-1] == f"next: quantkit chat {tmp_path / 'it'}"
+
+
+def test_build_json(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = run("build", checkpoint("llama3-untied", layers=1), "-o", out, "--name", "it", "--no-verify", "--json")
+    assert (done.code, done.err) == (0, "")
+    found = done.json
+    assert set(found.pop("seconds")) == {"plan", "stream", "package", "verify"}
+    assert found == {
+        "schema": 1,
+        "folder": str(out),
+        "outputs": [{"file": "it-q4_0.gguf", "quant": "q4_0", "size": (out / "it-q4_0.gguf").stat().st_size}],
+        "notes": [],
+        "verified": False,
+        "checks": [],
+    }
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert (report["schema"], report["verified"], report["passed"]) == (1, False, None)
+
+
+def test_a_recipe_and_flags_that_win_over_it(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) -> None:
+    recipe = tmp_path / "quantkit.toml"
+    recipe.write_text(
+        f"""
+        model = {json.dumps(str(checkpoint("llama3-untied", layers=1)))}
+        name = "from-the-file"
+        quants = ["q8_0", "q4_0"]
+        keep_f16 = true
+        """,
+        encoding="utf-8",
+    )
+    args = ("build", "--recipe", recipe, "--dry-run", "--json")
+    files = [output["file"] for output in run(*args).json["outputs"]]
+    assert files == ["from-the-file-q8_0.gguf", "from-the-file-q4_0.gguf", "from-the-file-f16.gguf"]
+    files = [output["file"] for output in run(*args, "--quant", "q6_k", "--name", "flag").json["outputs"]]
+    assert files == ["flag-q6_k.gguf", "flag-f16.gguf"]
+    other = checkpoint("qwen2", layers=1)
+    assert run("build", other, *args[1:]).json["architecture"] == "qwen2"
+    recipe.write_text("nmae = 'x'", encoding="utf-8")
+    assert run(*args).err.startswith(f"error: {recipe}: unknown key 'nmae'\nhint: known are: adapters, ")
+    recipe.write_text("name = 'x'", encoding="utf-8")
+    done = run(*args)
+    assert done.code == 2
+    assert "Missing argument 'MODEL'" in done.err
+
+
+def test_a_device_that_is_not_there(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) -> None:
+    model = checkpoint("llama3-untied", layers=1)
+    for device, message in (("gpu", "device 'gpu' is unknown"), ("cuda:99", "device 'cuda:99': this machine has")):
+        done = run("convert", model, "-o", tmp_path / "x.gguf", "--device", device)
+        assert done.code == 1
+        assert message in done.err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,115 @@
+"""What ``quantkit inspect`` finds in a checkpoint, an adapter and a GGUF file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from quantkit.convert import convert, quantize
+from quantkit.errors import AdapterError, CheckpointError, GGUFError, QuantkitError
+from quantkit.inspection import inspect
+
+Maker = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("options", "files"),
+    [
+        ({}, ["model.safetensors"]),
+        ({"shards": 2}, ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]),
+        ({"binary": True}, ["pytorch_model.bin"]),
+    ],
+    ids=["one", "shards", "bin"],
+)
+def test_a_checkpoint(checkpoint: Maker, options: dict[str, object], files: list[str]) -> None:
+    path = checkpoint("llama3-untied", layers=1, **options)
+    found = inspect(path)
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    rows = config["vocab_size"]
+    weights = 2 * rows * 256 + 2 * 256 * 256 + 2 * 128 * 256 + 3 * 512 * 256 + 3 * 256
+    tensors = {tensor.pop("name"): tensor for tensor in found.pop("tensors")}
+    assert found == {
+        "kind": "checkpoint",
+        "path": str(path),
+        "architecture": "LlamaForCausalLM",
+        "files": files,
+        "parameters": weights,
+        "size": 2 * weights,
+        "types": {"BF16": 12},
+        "vocabulary": rows,
+        "context_length": 8192,
+        "tied": False,
+    }
+    assert tensors["model.layers.0.mlp.down_proj.weight"] == {"type": "BF16", "shape": [256, 512]}
+    assert len(tensors) == 12
+
+
+def test_a_tied_checkpoint(checkpoint: Maker) -> None:
+    assert inspect(checkpoint("llama3-tied", layers=1))["tied"] is True
+
+
+def test_an_adapter(adapter: Maker) -> None:
+    path = adapter("rslora-patterns")
+    found = inspect(path)
+    with safe_open(path / "adapter_model.safetensors", "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 -- no mapping
+    assert {tensor["name"]: tensor["shape"] for tensor in found.pop("tensors")} == shapes
+    assert sorted(found.pop("targets")) == ["o_proj", "q_proj"]
+    assert found.pop("parameters") == sum(rows * columns for rows, columns in shapes.values())
+    assert Path(found.pop("base")).name
+    assert found == {
+        "kind": "adapter",
+        "path": str(path),
+        "method": "LORA",
+        "rank": 16,
+        "alpha": 16,
+        "rslora": True,
+        "modules_to_save": [],
+        "files": ["adapter_model.safetensors"],
+    }
+
+
+def test_an_adapter_of_another_method(tmp_path: Path, adapter: Maker) -> None:
+    """What cannot be merged can still be looked at."""
+    folder = shutil.copytree(adapter("q-and-v"), tmp_path / "a")
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "peft_type": "LOHA"}), encoding="utf-8")
+    assert inspect(folder)["method"] == "LOHA"
+
+
+def test_a_gguf(checkpoint: Maker, tmp_path: Path) -> None:
+    f16 = convert(checkpoint("llama3-untied", layers=1), tmp_path / "my.gguf")
+    path = quantize(f16, tmp_path / "q.gguf", quant="q4_k_m")
+    found = inspect(path)
+    assert (found["kind"], found["architecture"], found["file_type"]) == ("gguf", "llama", "q4_k_m")
+    assert found["size"] == path.stat().st_size
+    assert found["types"] == {"q4_K": 6, "f32": 3, "q6_K": 3}
+    assert found["metadata"]["general.name"] == "my"
+    assert found["metadata"]["llama.block_count"] == 1
+    assert found["metadata"]["tokenizer.ggml.tokens"].endswith(" values")
+    tensors = {tensor["name"]: tensor for tensor in found["tensors"]}
+    assert tensors["blk.0.attn_k.weight"] == {"name": "blk.0.attn_k.weight", "type": "q4_K", "shape": [128, 256]}
+    assert found["parameters"] == inspect(f16)["parameters"]
+    assert inspect(f16)["file_type"] == "f16"
+    json.dumps(found)
+
+
+def test_paths_that_are_nothing_of_this(tmp_path: Path) -> None:
+    with pytest.raises(QuantkitError, match="no such file or folder"):
+        inspect(tmp_path / "none")
+    with pytest.raises(QuantkitError, match="neither a checkpoint"):
+        inspect(tmp_path)
+    (tmp_path / "x.txt").write_text("hello", encoding="utf-8")
+    with pytest.raises(GGUFError, match="not a GGUF file"):
+        inspect(tmp_path / "x.txt")
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors is missing"):
+        inspect(tmp_path)
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="no weights"):
+        inspect(tmp_path)

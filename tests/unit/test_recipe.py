@@ -1,0 +1,180 @@
+"""Recipes: defaults, names, and TOML files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantkit.errors import QuantizationError, QuantkitError
+from quantkit.recipe import Recipe, read_recipe
+
+
+def test_defaults() -> None:
+    recipe = Recipe(Path("models/Llama-3"))
+    assert (recipe.name, recipe.folder, recipe.quants, recipe.outtype) == ("Llama-3", Path("Llama-3"), ("q4_0",), "f16")
+    assert (recipe.template, recipe.device, recipe.threads, recipe.keep_f16) == ("auto", "auto", None, False)
+    assert (recipe.adapters, recipe.system, recipe.parameters, recipe.imatrix) == ((), None, (), None)
+
+
+def test_the_name_is_the_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Recipe(Path("base"), (Path("x/one"), Path("two/"))).name == "base-one-two"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert Recipe(Path(".")).name == "here"
+    assert Recipe(Path("base"), out=Path("x/out"), name="n").folder == Path("x/out")
+
+
+def test_quants_by_any_of_their_names() -> None:
+    assert Recipe(Path("m"), quants=("Q4_K", "q8-0", "q4_k_m")).quants == ("q4_k_m", "q8_0")
+    with pytest.raises(QuantizationError, match="unknown quantization type 'q4'"):
+        Recipe(Path("m"), quants=("q4",))
+
+
+def test_nothing_to_build() -> None:
+    with pytest.raises(QuantkitError, match="nothing to build"):
+        Recipe(Path("m"), quants=())
+    assert Recipe(Path("m"), quants=(), keep_f16=True).quants == ()
+
+
+def test_an_unknown_base_type() -> None:
+    with pytest.raises(QuantkitError, match="outtype 'q4_0' is unknown") as caught:
+        Recipe(Path("m"), outtype="q4_0")
+    assert caught.value.hint == "use one of: f16, bf16, f32"
+
+
+@pytest.mark.parametrize("name", ["a", "Llama-3.1_8B", "模型", "with space", "a" * 200, "x'y", "1"])
+def test_names(name: str) -> None:
+    assert Recipe(Path("m"), name=name).name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".hidden",
+        "-option",
+        " space",
+        "a/b",
+        "a\\b",
+        "..",
+        "a:b",
+        "a*",
+        "a?",
+        'a"',
+        "<a>",
+        "a|b",
+        "a\nb",
+        "a\0",
+        "你" * 67,
+    ],
+    ids=repr,
+)
+def test_names_that_are_no_file_names(name: str) -> None:
+    with pytest.raises(QuantkitError, match="cannot be part of a file name") as caught:
+        Recipe(Path("m"), name=name)
+    assert "--name" in caught.value.hint
+
+
+def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
+    recipe = Recipe(
+        tmp_path / "base",
+        (tmp_path / "one", tmp_path / "two"),
+        out=tmp_path / "out",
+        imatrix=tmp_path / "im.gguf",
+        parameters=(("temperature", "0.2"), ("stop", "x")),
+        system="be brief",
+        threads=4,
+    )
+    plain = recipe.to_json()
+    assert plain == {
+        "model": "base",
+        "adapters": ["one", "two"],
+        "quants": ["q4_0"],
+        "name": "base-one-two",
+        "keep_f16": False,
+        "outtype": "f16",
+        "template": "auto",
+        "system": "be brief",
+        "parameters": [["temperature", "0.2"], ["stop", "x"]],
+        "imatrix": "im.gguf",
+        "device": "auto",
+    }
+    assert str(tmp_path) not in json.dumps(plain)
+
+
+def toml(folder: Path, text: str) -> dict[str, Any]:
+    (folder / "quantkit.toml").write_text(text, encoding="utf-8")
+    return read_recipe(folder / "quantkit.toml")
+
+
+def test_a_whole_recipe_file(tmp_path: Path) -> None:
+    settings = toml(
+        tmp_path,
+        """
+        model = "base"
+        adapters = ["one", "/elsewhere/two"]
+        quants = ["Q4_0", "q8_0"]
+        out = "../out"
+        name = "n"
+        keep_f16 = true
+        outtype = "bf16"
+        template = "llama-3"
+        system = "你好"
+        imatrix = "im.dat"
+        device = "cpu"
+        threads = 3
+
+        [parameters]
+        temperature = 0.2
+        num_ctx = 4096
+        """,
+    )
+    assert Recipe(**settings) == Recipe(
+        tmp_path / "base",
+        (tmp_path / "one", Path("/elsewhere/two")),
+        ("q4_0", "q8_0"),
+        tmp_path / "../out",
+        "n",
+        True,
+        "bf16",
+        "llama-3",
+        "你好",
+        (("temperature", "0.2"), ("num_ctx", "4096")),
+        tmp_path / "im.dat",
+        "cpu",
+        3,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model = ", "not valid TOML"),
+        ("model = 'a'\nmodel = 'b'", "not valid TOML"),
+        ("modle = 'a'", "unknown key 'modle'"),
+        ("model = 3", "model is 3; expected text"),
+        ("adapters = 'one'", "adapters is 'one'; expected a list"),
+        ("adapters = [1]", "adapters is 1; expected text"),
+        ("quants = 'q4_0'", "quants is 'q4_0'; expected a list"),
+        ("keep_f16 = 'yes'", "keep_f16 is 'yes'; expected true or false"),
+        ("threads = 0", "threads is 0; expected a positive whole number"),
+        ("threads = '2'", "threads is '2'; expected a positive whole number"),
+        ("parameters = ['a']", "expected a table"),
+        ("system = ['a']", "expected text"),
+    ],
+)
+def test_broken_recipe_files(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(QuantkitError, match=rf"quantkit\.toml: .*{message}"):
+        toml(tmp_path, text)
+
+
+def test_recipe_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(QuantkitError, match="cannot be read"):
+        read_recipe(tmp_path / "none.toml")
+    with pytest.raises(QuantkitError, match="cannot be read"):
+        read_recipe(tmp_path)
+    (tmp_path / "x.toml").write_bytes(b"name = '\xff'")
+    with pytest.raises(QuantkitError, match="not valid TOML"):
+        read_recipe(tmp_path / "x.toml")

@@ -1,0 +1,289 @@
+"""The engine: every row once, the same bytes for any number of workers, and errors that stop everything."""
+
+from __future__ import annotations
+
+import _thread
+import hashlib
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+import quantkit.stream
+from quantkit import ggml
+from quantkit.checkpoint import Checkpoint
+from quantkit.errors import CheckpointError, OutputError, OverflowsF16Error, QuantkitError
+from quantkit.ggml_types import GGMLType
+from quantkit.merge import Merger
+from quantkit.plan import Output, Placed, PlannedTensor, base_output, count_elements
+from quantkit.stream import pieces, stream
+from quantkit.tensor_file import open_tensor_file
+
+SIZES = {"wide": (96, 64), "tall": (700, 32), "norm": (64,), "odd": (5, 96), "long": (333,)}
+
+
+def planned(name: str, shape: tuple[int, ...], base: GGMLType = GGMLType.F16, unit: int = 1) -> PlannedTensor:
+    return PlannedTensor(name, f"model.{name}", shape, base, unit=unit)
+
+
+@dataclass
+class Rows:
+    """A source that keeps count; *before* is called with each range, and may raise."""
+
+    values: Mapping[str, torch.Tensor]
+    before: Callable[[str, int, int], None] = lambda name, start, stop: None
+    sound: bool = True
+    taken: list[tuple[str, int, int]] = field(default_factory=list)
+
+    def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
+        self.taken.append((tensor.name, start, stop))
+        self.before(tensor.name, start, stop)
+        return self.values[tensor.name][start:stop].clone()
+
+    def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
+        return None if self.sound else CheckpointError(f"model.safetensors: tensor {tensor.source!r} has NaN")
+
+
+def random_rows() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {name: torch.randn(shape, generator=generator) for name, shape in SIZES.items()}
+
+
+def tensors() -> list[PlannedTensor]:
+    return [planned(name, shape, GGMLType.F32 if len(shape) == 1 else GGMLType.F16) for name, shape in SIZES.items()]
+
+
+def quantized(file: str, kind: GGMLType, chosen: Sequence[PlannedTensor]) -> Output:
+    """An output with its matrices in *kind*, the tensors in reverse order and with gaps between."""
+    header, places = b"HEADER", {}
+    offset = len(header) + 3
+    for tensor in reversed(chosen):
+        own = tensor.base if len(tensor.shape) == 1 else kind
+        places[tensor.name] = Placed(own, offset, own.nbytes(tensor.shape))
+        offset += places[tensor.name].nbytes + 5
+    return Output(file, file, header, offset, places)
+
+
+@pytest.fixture
+def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantkit.stream, "CHUNK_WEIGHTS", 2048)
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(1, 900),
+    columns=st.lists(st.integers(1, 300), max_size=2),
+    unit=st.sampled_from([1, 2, 32, 48, 64, 80, 128, 256]),
+    chunk=st.sampled_from([1, 2048, 1 << 14, 1 << 20]),
+)
+def test_pieces_cover_each_row_once_in_whole_units(rows: int, columns: list[int], unit: int, chunk: int) -> None:
+    rows *= unit  # heads are whole
+    tensor = planned("t", (rows, *columns), unit=unit)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantkit.stream, "CHUNK_WEIGHTS", chunk)
+        found = list(pieces(tensor))
+    assert [piece.index for piece in found] == list(range(len(found)))
+    assert [piece.start for piece in found] == [0, *(piece.stop for piece in found[:-1])]
+    assert found[-1].stop == rows
+    assert all(piece.tensor is tensor and piece.start < piece.stop for piece in found)
+    least = math.lcm(unit, 64)
+    for piece in found:
+        assert piece.start % least == 0
+        assert (piece.stop - piece.start) % unit == 0
+        # No larger than asked for, unless the least that can be taken is.
+        assert (piece.stop - piece.start) * count_elements(columns) <= max(chunk, least * count_elements(columns))
+
+
+def test_ranges_of_a_large_embedding() -> None:
+    found = list(pieces(planned("token_embd.weight", (128256, 2048))))
+    assert {piece.stop - piece.start for piece in found[:-1]} == {512}
+    assert found[-1].stop == 128256
+
+
+def expected_bytes(tensor: PlannedTensor, kind: GGMLType, values: torch.Tensor) -> bytes:
+    """The tensor in one go."""
+    if kind is GGMLType.F32:
+        return values.numpy().tobytes()
+    rounded = values.half()
+    if kind is GGMLType.F16:
+        return rounded.numpy().tobytes()
+    return ggml.quantize_rows(kind, np.ascontiguousarray(rounded.float().numpy())).tobytes()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_files_are_the_same_for_any_number_of_threads(tmp_path: Path, small_ranges: None, threads: int) -> None:
+    values, chosen, seen = random_rows(), tensors(), []
+    outputs = [
+        base_output("base.gguf", "f16", [], chosen),
+        quantized("q8", GGMLType.Q8_0, chosen),
+        quantized("q4", GGMLType.Q4_0, chosen),
+        quantized("some", GGMLType.Q4_0, chosen[1:2]),
+    ]
+    source = Rows(values)
+    before = torch.get_num_threads()
+    digests = stream(chosen, outputs, source, tmp_path, threads=threads, progress=seen.append)
+    assert torch.get_num_threads() == before
+    # Read once, however many outputs there are.
+    assert sorted(source.taken) == sorted((p.tensor.name, p.start, p.stop) for t in chosen for p in pieces(t))
+    assert len(source.taken) > len(chosen) + 8
+    assert sum(seen) == sum(count_elements(shape) for shape in SIZES.values())
+    assert digests.keys() == {output.file for output in outputs}
+    for output in outputs:
+        data = bytearray(output.nbytes)
+        data[: len(output.header)] = output.header
+        for tensor in chosen:
+            if place := output.tensors.get(tensor.name):
+                raw = expected_bytes(tensor, place.type, values[tensor.name])
+                assert len(raw) == place.nbytes
+                data[place.offset : place.offset + place.nbytes] = raw
+                assert digests[output.file][tensor.name] == hashlib.sha256(raw).hexdigest()
+        assert digests[output.file].keys() == output.tensors.keys()
+        assert (tmp_path / output.file).read_bytes() == bytes(data)
+
+
+def test_importance_goes_to_the_tensor_it_is_of(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    chosen = [planned("a", (130, 256)), planned("b", (130, 256))]
+    values = {
+        tensor.name: torch.from_numpy(random.standard_normal(tensor.shape, dtype=np.float32)) for tensor in chosen
+    }
+    weights = {"b": (random.random(256) ** 4 + 1e-3).astype(np.float32)}
+    places = {name: Placed(GGMLType.Q4_K, i * 18720, 18720) for i, name in enumerate("ab")}
+    stream(chosen, [Output("x", "q4_k_s", b"", 37440, places, weights)], Rows(values), tmp_path, threads=2)
+    expected = b"".join(
+        ggml.quantize_rows(GGMLType.Q4_K, values[name].half().float().numpy(), weights.get(name)).tobytes()
+        for name in "ab"
+    )
+    assert (tmp_path / "x").read_bytes() == expected
+    assert expected[18720:] != ggml.quantize_rows(GGMLType.Q4_K, values["b"].half().float().numpy()).tobytes()
+
+
+def test_stacked_experts_have_an_importance_each(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    tensor = planned("experts", (70, 3, 256))
+    values = torch.from_numpy(random.standard_normal(tensor.shape, dtype=np.float32))
+    weights = (random.random((70, 256)) ** 4 + 1e-3).astype(np.float32)
+    size = 70 * 3 * 144
+    output = Output(
+        "x", "q4_k_s", b"", size, {"experts": Placed(GGMLType.Q4_K, 0, size)}, {"experts": weights.reshape(-1)}
+    )
+    stream([tensor], [output], Rows({"experts": values}), tmp_path, threads=2)
+    expected = b"".join(
+        ggml.quantize_rows(GGMLType.Q4_K, values[i].half().float().numpy(), weights[i]).tobytes() for i in range(70)
+    )
+    assert (tmp_path / "x").read_bytes() == expected
+
+
+def stream_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("stream-")]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_error_in_the_source_stops_all(tmp_path: Path, small_ranges: None, threads: int) -> None:
+    def fail(name: str, start: int, stop: int) -> None:
+        if name == "tall" and start:
+            raise CheckpointError("shard 3 is gone")
+        time.sleep(0.001)
+
+    chosen, source = tensors(), Rows(random_rows(), fail)
+    with pytest.raises(CheckpointError, match="shard 3 is gone"):
+        stream(chosen, [base_output("x", "f16", [], chosen)], source, tmp_path, threads=threads)
+    assert stream_threads() == []
+    assert "odd" not in {name for name, _, _ in source.taken} or threads > 1
+    assert "long" not in {name for name, _, _ in source.taken}
+
+
+def test_errors_that_are_not_ours_are_raised_as_they_are(tmp_path: Path) -> None:
+    def fail(name: str, start: int, stop: int) -> None:
+        raise ZeroDivisionError("a bug")
+
+    chosen = tensors()
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        stream(chosen, [base_output("x", "f16", [], chosen)], Rows(random_rows(), fail), tmp_path, threads=2)
+
+
+def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
+    chosen = tensors()
+    (tmp_path / "b").write_text("precious", encoding="utf-8")
+    source = Rows(random_rows())
+    with pytest.raises(OutputError, match="b: cannot be written"):
+        stream(chosen, [base_output(name, "f16", [], chosen) for name in "ab"], source, tmp_path, threads=2)
+    assert source.taken == []
+    assert (tmp_path / "b").read_text(encoding="utf-8") == "precious"
+
+
+@pytest.mark.parametrize("value", [65520.0, -65520.0, 1e30, math.inf])
+def test_a_value_too_large_for_f16(tmp_path: Path, value: float) -> None:
+    values, chosen = random_rows(), tensors()
+    values["tall"][699, 31] = value
+    with pytest.raises(OverflowsF16Error, match=r"tensor 'model\.tall' has a value of .*, too large for f16") as caught:
+        stream(chosen, [base_output("x", "f16", [], chosen)], Rows(values), tmp_path, threads=2)
+    assert "--outtype bf16" in caught.value.hint
+
+
+def test_the_largest_values_that_fit(tmp_path: Path) -> None:
+    largest = {GGMLType.F16: 65519.996, GGMLType.BF16: 3.396177e38, GGMLType.F32: torch.finfo(torch.float32).max}
+    for kind, value in largest.items():
+        tensor = planned("t", (1, 32), kind)
+        values = torch.full((1, 32), value) * torch.tensor([1.0, -1.0]).repeat(16)
+        output = base_output(kind.name, kind.name.lower(), [], [tensor])
+        stream([tensor], [output], Rows({"t": values}), tmp_path, threads=1)
+        raw = (tmp_path / kind.name).read_bytes()[output.tensors["t"].offset :]
+        dtype = {GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16, GGMLType.F32: torch.float32}[kind]
+        stored = torch.frombuffer(bytearray(raw), dtype=dtype)[:32]
+        assert torch.isfinite(stored).all()
+        assert stored[0] == -stored[1] == torch.finfo(dtype).max
+    too_large = torch.full((1, 32), 3.39617753e38)
+    bf16 = planned("t", (1, 32), GGMLType.BF16)
+    with pytest.raises(OverflowsF16Error, match="too large for bf16") as caught:
+        stream([bf16], [base_output("y", "bf16", [], [bf16])], Rows({"t": too_large}), tmp_path, threads=1)
+    assert "f32" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_values_that_came_with_the_input_are_blamed_on_it(tmp_path: Path, value: float) -> None:
+    values, chosen = random_rows(), tensors()
+    values["odd"][4, 95] = value
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: tensor 'model\.odd' has NaN"):
+        stream(chosen, [base_output("x", "f16", [], chosen)], Rows(values, sound=False), tmp_path, threads=2)
+
+
+def test_nan_in_a_checkpoint_names_file_and_tensor(tmp_path: Path) -> None:
+    values = torch.ones(300, 32)
+    values[299, 7] = math.nan
+    path = tmp_path / "model-00002-of-00002.safetensors"
+    save_file({"model.w": values}, path)
+    file = open_tensor_file(path)
+    source = Merger(Checkpoint(tmp_path, {}, file.specs, {path: file}), (), torch.device("cpu"))
+    tensor = planned("w", (300, 32))
+    with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors: tensor 'model\.w' has NaN"):
+        stream([tensor], [base_output("x", "f16", [], [tensor])], source, tmp_path, threads=2)
+    file.close()
+
+
+def test_an_interrupt_ends_every_worker(tmp_path: Path, small_ranges: None) -> None:
+    working, interrupted = threading.Barrier(3), threading.Event()
+
+    def slow(name: str, start: int, stop: int) -> None:
+        if not interrupted.is_set() and working.wait() == 0:
+            time.sleep(0.05)
+            _thread.interrupt_main()
+        interrupted.set()
+        # The one that is waited for first ends last.
+        time.sleep(0.6 if threading.current_thread().name == "stream-0" else 0.02)
+
+    chosen = [planned(f"t{i}", (640, 64)) for i in range(20)]
+    source = Rows({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
+    with pytest.raises(KeyboardInterrupt):
+        stream(chosen, [base_output("x", "f16", [], chosen)], source, tmp_path, threads=3)
+    assert stream_threads() == []
+    assert 0 < len(source.taken) < 100

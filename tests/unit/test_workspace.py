@@ -1,0 +1,283 @@
+"""Outputs appear whole or not at all: on success, on failure, and when a run is killed at its worst moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quantkit.errors import OutputError
+from quantkit.workspace import workspace
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def dead() -> int:
+    """The id of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def fill(folder: Path, text: str = "old") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "file").write_text(text, encoding="utf-8")
+    return folder
+
+
+def content(folder: Path) -> str:
+    return (folder / "file").read_text(encoding="utf-8")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_published_folder(tmp_path: Path) -> None:
+    with workspace(tmp_path / "a" / "out", overwrite=False) as work:
+        assert work.path.parent == tmp_path / "a"
+        assert work.final == tmp_path / "a" / "out"
+        (work.path / "file").write_text("new", encoding="utf-8")
+        assert not work.final.exists()
+        assert work.publish() == work.final
+    assert content(tmp_path / "a" / "out") == "new"
+    assert names(tmp_path / "a") == ["out"]
+
+
+def test_a_published_file(tmp_path: Path) -> None:
+    with workspace(tmp_path / "x.gguf", overwrite=False) as work:
+        (work.path / "x.gguf").write_text("new", encoding="utf-8")
+        (work.path / "other").write_text("scratch", encoding="utf-8")
+        assert work.publish_file() == tmp_path / "x.gguf"
+    assert (tmp_path / "x.gguf").read_text(encoding="utf-8") == "new"
+    assert names(tmp_path) == ["x.gguf"]
+
+
+def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with workspace(Path("out"), overwrite=False) as work:
+        monkeypatch.chdir("/")  # what was meant stays
+        work.publish()
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_nothing_is_left_of_a_failure(tmp_path: Path, error: type[BaseException]) -> None:
+    def fail() -> None:
+        with workspace(tmp_path / "out", overwrite=False) as work:
+            (work.path / "deep").mkdir()
+            (work.path / "deep" / "file").write_text("half", encoding="utf-8")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_nothing_is_left_of_what_was_not_published(tmp_path: Path) -> None:
+    with workspace(tmp_path / "out", overwrite=False) as work:
+        (work.path / "file").write_text("half", encoding="utf-8")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "link"])
+def test_an_existing_output_is_refused(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+    if kind == "file":
+        out.write_text("old", encoding="utf-8")
+    elif kind == "folder":
+        fill(out)
+    else:
+        out.symlink_to(tmp_path / "nowhere")
+    with (
+        pytest.raises(OutputError, match="out: exists already") as caught,
+        workspace(out, overwrite=False),
+    ):
+        pass
+    assert "--overwrite" in caught.value.hint
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("old", ["file", "folder", "link"])
+def test_an_existing_output_is_replaced(tmp_path: Path, old: str) -> None:
+    out, target = tmp_path / "out", fill(tmp_path / "target")
+    if old == "file":
+        out.write_text("old", encoding="utf-8")
+    elif old == "folder":
+        fill(out)
+        (out / "more").write_text("old", encoding="utf-8")
+    else:
+        out.symlink_to(target)
+    with workspace(out, overwrite=True) as work:
+        (work.path / "file").write_text("new", encoding="utf-8")
+        work.publish()
+    assert content(out) == "new"
+    assert names(out) == ["file"]
+    assert names(tmp_path) == ["out", "target"]
+    assert content(target) == "old"  # the link was replaced, not what it pointed to
+
+
+def test_the_old_output_stays_when_the_new_one_fails(tmp_path: Path) -> None:
+    fill(tmp_path / "out")
+
+    def fail() -> None:
+        with workspace(tmp_path / "out", overwrite=True) as work:
+            (work.path / "file").write_text("new", encoding="utf-8")
+            raise ValueError("half-way")
+
+    with pytest.raises(ValueError, match="half-way"):
+        fail()
+    assert content(tmp_path / "out") == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_an_output_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    with workspace(tmp_path / "out", overwrite=False) as work:
+        fill(tmp_path / "out", "someone else's")
+        with pytest.raises(OutputError, match="exists already"):
+            work.publish()
+    assert content(tmp_path / "out") == "someone else's"
+    assert names(tmp_path) == ["out"]
+
+
+def test_the_old_output_comes_back_when_the_rename_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "out")
+    rename = os.rename
+
+    def fail_second(source: Path, target: Path) -> None:
+        if source == work.path:
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    with workspace(tmp_path / "out", overwrite=True) as work:
+        monkeypatch.setattr(os, "rename", fail_second)
+        with pytest.raises(OutputError, match="Input/output error"):
+            work.publish()
+    assert content(tmp_path / "out") == "old"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_failed_build_has_a_name_of_its_own(tmp_path: Path) -> None:
+    fill(tmp_path / "out")
+    fill(tmp_path / "out.failed", "an older failure")
+    with workspace(tmp_path / "out", overwrite=True) as work:
+        (work.path / "file").write_text("new failure", encoding="utf-8")
+        work.publish(tmp_path / "out.failed")
+    assert content(tmp_path / "out") == "old"
+    assert content(tmp_path / "out.failed") == "new failure"
+    assert names(tmp_path) == ["out", "out.failed"]
+
+
+@pytest.mark.parametrize("where", [".", ".."])
+def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    with (
+        pytest.raises(OutputError, match="holds the current folder"),
+        workspace(Path(where), overwrite=True),
+    ):
+        pass
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_parent_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("", encoding="utf-8")
+    with pytest.raises(OutputError, match="cannot be written"), workspace(tmp_path / "a" / "out", overwrite=False):
+        pass
+
+
+def test_what_dead_processes_left_is_removed(tmp_path: Path, dead: int) -> None:
+    fill(tmp_path / f".out.quantkit-{dead}")
+    (tmp_path / f".out.quantkit-old-{dead}").write_text("old", encoding="utf-8")
+    kept = [f".other.quantkit-{dead}", f".out.quantkit-{os.getppid()}", ".out.quantkit-x", f"out.quantkit-{dead}"]
+    for name in kept:
+        fill(tmp_path / name)
+    fill(tmp_path / "out")
+    with workspace(tmp_path / "out", overwrite=True):
+        pass
+    assert names(tmp_path) == sorted([*kept, "out"])
+
+
+def test_an_output_moved_aside_by_a_dead_process_comes_back(tmp_path: Path, dead: int) -> None:
+    fill(tmp_path / f".out.quantkit-old-{dead}", "precious")
+    with workspace(tmp_path / "out", overwrite=True):
+        assert content(tmp_path / "out") == "precious"
+    assert content(tmp_path / "out") == "precious"
+    assert names(tmp_path) == ["out"]
+
+
+def test_names_with_characters_of_patterns(tmp_path: Path, dead: int) -> None:
+    fill(tmp_path / f".a+b (1).gguf.quantkit-{dead}")
+    with workspace(tmp_path / "a+b (1).gguf", overwrite=False):
+        pass
+    assert names(tmp_path) == []
+
+
+def kill_when_ready(script: str, out: Path) -> int:
+    """Run a script in a process of its own until it prints a line, then kill it without warning."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(out)], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    return process.pid
+
+
+MID_BUILD = """
+import sys, time
+from pathlib import Path
+from quantkit.workspace import workspace
+with workspace(Path(sys.argv[1]), overwrite=True) as work:
+    (work.path / "file").write_text("half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+MID_RENAME = """
+import os, sys, time
+from pathlib import Path
+from quantkit.workspace import workspace
+rename = os.rename
+def slow(source, target):
+    if source == work.path:
+        print("ready", flush=True)
+        time.sleep(60)
+    rename(source, target)
+with workspace(Path(sys.argv[1]), overwrite=True) as work:
+    (work.path / "file").write_text("new")
+    os.rename = slow
+    work.publish()
+"""
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new", "overwritten"])
+def test_killed_in_the_middle(tmp_path: Path, existing: bool) -> None:
+    out = tmp_path / "out"
+    if existing:
+        fill(out)
+    pid = kill_when_ready(MID_BUILD, out)
+    assert names(tmp_path) == [f".out.quantkit-{pid}", *(["out"] if existing else [])]
+    if existing:
+        assert content(out) == "old"
+    with workspace(out, overwrite=existing) as work:
+        (work.path / "file").write_text("new", encoding="utf-8")
+        work.publish()
+    assert content(out) == "new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_killed_between_the_two_renames(tmp_path: Path) -> None:
+    out = fill(tmp_path / "out")
+    pid = kill_when_ready(MID_RENAME, out)
+    assert names(tmp_path) == [f".out.quantkit-{pid}", f".out.quantkit-old-{pid}"]
+    with workspace(out, overwrite=True):
+        assert content(out) == "old"
+    assert content(out) == "old"
+    assert names(tmp_path) == ["out"]
