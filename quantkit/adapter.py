@@ -23,7 +23,7 @@ import torch
 
 from quantkit.checkpoint import read_json
 from quantkit.errors import AdapterError, CheckpointError
-from quantkit.peft_config import is_target, pattern_value, refuse_unsupported
+from quantkit.peft_config import check_config, is_target, pattern_value
 from quantkit.tensor_file import DTYPES, TensorFile, TensorSpec, open_tensor_file
 
 
@@ -121,7 +121,7 @@ def open_adapter(path: Path, base: Mapping[str, TensorSpec]) -> Adapter:
         config = read_json(path / "adapter_config.json")
     except CheckpointError as error:
         raise AdapterError(str(error), hint=error.hint) from None
-    refuse_unsupported(path, config)
+    check_config(path, config)
     weights = next((f for f in (path / "adapter_model.safetensors", path / "adapter_model.bin") if f.is_file()), None)
     if weights is None:
         raise AdapterError(f"{path}: adapter_model.safetensors is missing", hint="download the adapter's weights")
@@ -139,6 +139,7 @@ _LORA = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A|lora_B|lora_embedding_A|lora_embedding_B)"
     r"(?:\.(?!weight$|bias$)[^.]+)?(?P<leaf>\.weight|\.bias)?"
 )
+_ROLES = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_B.bias")
 _SAVED = re.compile(r"(?P<module>.+?)(?:\.modules_to_save(?:\.[^.]+)?|\.base_layer)?\.(?P<leaf>weight|bias)")
 
 
@@ -153,14 +154,22 @@ def _changes(
         plain = key.removeprefix("base_model.model.")
         if match := _LORA.fullmatch(plain):
             role = match["role"] + (".bias" if match["leaf"] == ".bias" else "")
+            if role not in _ROLES:
+                raise AdapterError(f"{path}: tensor {key!r} has no meaning in a LoRA adapter")
             if factors.setdefault(match["module"], {}).setdefault(role, key) != key:
                 raise AdapterError(
-                    f"{path}: module {match['module']!r} has two {role}: more than one adapter in the file"
+                    f"{path}: module {match['module']!r} has two {role}: more than one adapter in the file",
+                    hint="save the adapter that you mean alone: save_pretrained(..., selected_adapters=[NAME])",
                 )
         elif "lora_" in plain:
             raise AdapterError(f"{path}: tensor {key!r} is not part of plain LoRA")
         elif match := _SAVED.fullmatch(plain):
-            replaced[f"{match['module']}.{match['leaf']}"] = key
+            target = f"{match['module']}.{match['leaf']}"
+            if (other := replaced.setdefault(target, key)) != key:
+                raise AdapterError(
+                    f"{path}: {other!r} and {key!r} are two copies of {target!r}: more than one adapter in the file",
+                    hint="save the adapter that you mean alone: save_pretrained(..., selected_adapters=[NAME])",
+                )
         else:
             raise AdapterError(f"{path}: tensor {key!r} has no meaning in a LoRA adapter")
     if not factors and not replaced:
@@ -211,7 +220,7 @@ def _module_changes(
     if target not in base:
         raise _no_such_tensor(path, roles[first], target)
     a, b = specs[roles[first]], specs[roles[second]]
-    rank = int(pattern_value(config.get("rank_pattern"), module, config["r"]))
+    rank: int = pattern_value(config.get("rank_pattern"), module, config["r"])
     # PEFT keeps an embedding's factors the other way round: A is [r, vocabulary], B is [hidden, r].
     rows, cols = (a.shape[::-1], b.shape[::-1]) if embedding else (b.shape, a.shape)
     if len(a.shape) != 2 or len(b.shape) != 2 or 0 in (*a.shape, *b.shape):
@@ -226,8 +235,7 @@ def _module_changes(
     shape = base[target].shape
     if (rows[0], cols[1]) != shape:
         raise AdapterError(
-            f"{path}: {module!r}: adapter was trained on [{rows[0]}, {cols[1]}], this base has {list(shape)}"
-            + _hidden_size_note(target, (rows[0], cols[1]), shape),
+            f"{path}: {module!r}: {_misfit(target, (rows[0], cols[1]), shape)}",
             hint="give the base model that the adapter was trained on (base_model_name_or_path in adapter_config.json)",
         )
     alpha = float(pattern_value(config.get("alpha_pattern"), module, config["lora_alpha"]))
@@ -247,12 +255,12 @@ def _module_changes(
         yield bias, Add(key, scale)
 
 
-def _hidden_size_note(target: str, trained: tuple[int, int], shape: Sequence[int]) -> str:
-    """Say it in the words users know where the input of the layer is the hidden state."""
+def _misfit(target: str, trained: tuple[int, int], shape: Sequence[int]) -> str:
+    """How the adapter's shape differs: in the words users know where the input of the layer is the hidden state."""
     from_hidden = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head", "embed_tokens")
     if target.split(".")[-2] in from_hidden and trained[1] != shape[1]:
-        return f": adapter was trained on hidden size {trained[1]}, this base has {shape[1]}"
-    return ""
+        return f"adapter was trained on hidden size {trained[1]}, this base has {shape[1]}"
+    return f"adapter was trained on {list(trained)}, this base has {list(shape)}"
 
 
 def _check_targets(
@@ -263,26 +271,23 @@ def _check_targets(
     base: Mapping[str, TensorSpec],
 ) -> None:
     """What the config promises and what the file holds must be the same modules."""
-    try:
-        for module in factors:
-            if not is_target(config, module):
-                raise AdapterError(
-                    f"{path}: has weights for {module!r}, which target_modules in adapter_config.json leaves out",
-                    hint="the config and the weights are from different trainings: use the folder as it was saved",
-                )
-        for name, spec in base.items():
-            module = name.removesuffix(".weight")
-            named = not isinstance(config.get("target_modules"), str)
-            if named and len(spec.shape) == 2 and module not in factors and is_target(config, module):
-                raise AdapterError(
-                    f"{path}: target_modules names {module!r}, but its weights are not in the file",
-                    hint="the file is incomplete: save or download the adapter again",
-                )
-        for saved in config.get("modules_to_save") or ():
-            if not any(re.fullmatch(rf"(.*\.)?{re.escape(saved)}(\..*)?\.(weight|bias)", name) for name in replaced):
-                raise AdapterError(
-                    f"{path}: modules_to_save names {saved!r}, but its weights are not in the file",
-                    hint="the file is incomplete: save or download the adapter again",
-                )
-    except re.error as error:
-        raise AdapterError(f"{path}: adapter_config.json has a broken pattern ({error})") from None
+    for module in factors:
+        if not is_target(config, module):
+            raise AdapterError(
+                f"{path}: has weights for {module!r}, which target_modules in adapter_config.json leaves out",
+                hint="the config and the weights are from different trainings: use the folder as it was saved",
+            )
+    for name, spec in base.items():
+        module = name.removesuffix(".weight")
+        named = not isinstance(config.get("target_modules"), str)
+        if named and len(spec.shape) == 2 and module not in factors and is_target(config, module):
+            raise AdapterError(
+                f"{path}: target_modules names {module!r}, but its weights are not in the file",
+                hint="the file is incomplete: save or download the adapter again",
+            )
+    for saved in config.get("modules_to_save") or ():
+        if not any(re.fullmatch(rf"(.*\.)?{re.escape(saved)}(\..*)?\.(weight|bias)", name) for name in replaced):
+            raise AdapterError(
+                f"{path}: modules_to_save names {saved!r}, but its weights are not in the file",
+                hint="the file is incomplete: save or download the adapter again",
+            )

@@ -19,7 +19,7 @@ from quantkit.imatrix import read_imatrix
 from quantkit.model import Model, open_model
 from quantkit.package import PackagedModel, PackageSpec, check_parameters, render_package, write_package
 from quantkit.package.manifest import SCHEMA, chat_entry, input_files, output_entry, text_files, versions
-from quantkit.plan import Plan, base_output, file_name, quantized_outputs
+from quantkit.plan import Plan, base_output, fallback_notes, file_name, quantized_outputs
 from quantkit.progress import Reporter
 from quantkit.recipe import Recipe
 from quantkit.verify.report import Report
@@ -65,12 +65,15 @@ def prepare(recipe: Recipe) -> Iterator[Prepared]:
     check_parameters(recipe.parameters)
     with open_model(recipe.model, recipe.adapters) as model:
         vocabulary = model.vocabulary()
-        chat, jinja = choose_format(
-            vocabulary.chat_template,
-            option=recipe.template,
-            bos_token=vocabulary.bos_token,
-            eos_token=vocabulary.eos_token,
-        )
+        try:
+            chat, jinja = choose_format(
+                vocabulary.chat_template,
+                option=recipe.template,
+                bos_token=vocabulary.bos_token,
+                eos_token=vocabulary.eos_token,
+            )
+        except ChatFormatError as error:
+            raise ChatFormatError(f"{recipe.model}: {error}", hint=error.hint) from None
         metadata = model.metadata(recipe.name, vocabulary, jinja)
         stop, notes = stop_metadata(chat, vocabulary)
         plan = _plan(recipe, model, [*metadata, *stop], (*model.notes, *vocabulary.notes, *notes))
@@ -102,7 +105,8 @@ def build(
     """
     reporter = reporter or Reporter()
     clock = _Clock()
-    with workspace(recipe.folder, overwrite=overwrite) as work, prepare(recipe) as prepared:
+    inputs = [path for path in (recipe.model, *recipe.adapters, recipe.imatrix) if path is not None]
+    with workspace(recipe.folder, overwrite=overwrite, inputs=inputs) as work, prepare(recipe) as prepared:
         plan = prepared.plan
         for note in plan.notes:
             reporter.note(note)
@@ -172,7 +176,7 @@ def _plan(recipe: Recipe, model: Model, metadata: list[KV], notes: tuple[str, ..
     if recipe.outtype in files:
         outputs[recipe.outtype] = base_output(files[recipe.outtype], recipe.outtype, metadata, tensors)
     ordered = tuple(outputs[label] for label in labels)
-    return Plan(model.architecture.name, tuple(metadata), tensors, ordered, notes)
+    return Plan(model.architecture.name, tuple(metadata), tensors, ordered, (*notes, *fallback_notes(ordered)))
 
 
 def _spec(recipe: Recipe, model: Model, plan: Plan, chat: ChatFormat) -> PackageSpec:

@@ -86,7 +86,9 @@ def choose_format(
         try:
             chosen = Path(option).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ChatFormatError(f"{option}: the chat template cannot be read: {error}") from error
+            raise ChatFormatError(
+                f"{option}: the chat template cannot be read: {error}", hint="save it as UTF-8"
+            ) from error
     else:
         chosen = named_template(option)
     return derive(chosen, bos_token=bos_token, eos_token=eos_token), chosen

@@ -19,6 +19,7 @@ import torch
 from quantkit.errors import CheckpointError
 from quantkit.tensor_file import DTYPES, TensorFile, TensorSpec, open_tensor_file
 
+_DIGITS = "[0-9]" * 5
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.(safetensors|bin)")
 # Buffers of old versions of transformers: derived from the config, never weights.
 _BUFFERS = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
@@ -88,9 +89,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
     _refuse_quantized(path, config)
     opened: dict[Path, TensorFile] = {}
     try:
-        for file in _weight_files(path):
+        files, index = _weight_files(path)
+        for file in files:
             opened[file] = open_tensor_file(file)
-        tensors = _collect(path, opened)
+        tensors = _collect(path, opened, index)
     except BaseException:
         for done in opened.values():
             done.close()
@@ -128,16 +130,19 @@ def _refuse_quantized(path: Path, config: Mapping[str, Any]) -> None:
     )
 
 
-def _weight_files(path: Path) -> list[Path]:
-    """The files that hold the weights: safetensors before pickles, an index before a single file."""
+def _weight_files(path: Path) -> tuple[list[Path], Path | None]:
+    """The files that hold the weights, and the index that lists them if it was used.
+
+    Safetensors come before pickles, a single file before an index, as in transformers.
+    """
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         single, index = path / f"{stem}.{suffix}", path / f"{stem}.{suffix}.index.json"
-        if index.is_file():
-            return [path / name for name in dict.fromkeys(_weight_map(index).values())]
         if single.is_file():
-            return [single]
-        if shards := sorted(path.glob(f"{stem}-?????-of-?????.{suffix}")):
-            return _complete(shards)
+            return [single], None
+        if index.is_file():
+            return [path / name for name in dict.fromkeys(_weight_map(index).values())], index
+        if shards := sorted(path.glob(f"{stem}-{_DIGITS}-of-{_DIGITS}.{suffix}")):
+            return _complete(shards), None
     raise CheckpointError(
         f"{path}: no weights (model.safetensors, model-*.safetensors or pytorch_model.bin)",
         hint="download the model's weight files into this folder",
@@ -166,7 +171,7 @@ def _complete(shards: list[Path]) -> list[Path]:
     return shards
 
 
-def _collect(path: Path, files: Mapping[Path, TensorFile]) -> dict[str, TensorSpec]:
+def _collect(path: Path, files: Mapping[Path, TensorFile], index: Path | None) -> dict[str, TensorSpec]:
     tensors: dict[str, TensorSpec] = {}
     for file, opened in files.items():
         for name, spec in opened.specs.items():
@@ -180,18 +185,12 @@ def _collect(path: Path, files: Mapping[Path, TensorFile]) -> dict[str, TensorSp
                     hint="give the bf16, f16 or f32 checkpoint",
                 )
             tensors[name] = spec
-    _match_index(path, tensors)
+    if index is not None:
+        _match_index(path, index, tensors)
     return tensors
 
 
-def _match_index(path: Path, tensors: Mapping[str, TensorSpec]) -> None:
-    index = next(
-        (i for i in (path / "model.safetensors.index.json", path / "pytorch_model.bin.index.json") if i.is_file()), None
-    )
-    if index is None or index.name.removesuffix(".index.json").split(".")[-1] not in {
-        s.file.suffix[1:] for s in tensors.values()
-    }:
-        return
+def _match_index(path: Path, index: Path, tensors: Mapping[str, TensorSpec]) -> None:
     weight_map = _weight_map(index)
     for name, shard in weight_map.items():
         if name not in tensors and not name.endswith(_BUFFERS):

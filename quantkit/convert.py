@@ -15,9 +15,10 @@ from quantkit.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.imatrix import read_imatrix
 from quantkit.merge import Merger
 from quantkit.model import Model, open_model
-from quantkit.plan import Output, PlannedTensor, base_output, count_elements, quantized_outputs
+from quantkit.plan import Output, PlannedTensor, base_output, count_elements, fallback_notes, quantized_outputs
 from quantkit.progress import Reporter
 from quantkit.stream import RowSource, stream
+from quantkit.units import size
 from quantkit.workspace import Workspace, workspace
 
 
@@ -50,7 +51,8 @@ def convert(
         QuantkitError: by name, whatever is wrong.
     """
     reporter = reporter or Reporter()
-    with open_model(model, adapters) as opened, workspace(out, overwrite=overwrite) as work:
+    inputs = (model, *adapters)
+    with workspace(out, overwrite=overwrite, inputs=inputs) as work, open_model(model, adapters) as opened:
         vocabulary = opened.vocabulary()
         for note in (*opened.notes, *vocabulary.notes):
             reporter.note(note)
@@ -92,11 +94,15 @@ def quantize(
         raise QuantizationError(f"{gguf}: is one part of a split model; split files are not supported yet")
     tensors = gguf_tensors(gguf, header)
     importance = read_imatrix(imatrix) if imatrix else {}
-    with workspace(out, overwrite=overwrite) as work, gguf.open("rb", buffering=0) as file:
+    inputs = (gguf, imatrix) if imatrix else (gguf,)
+    with workspace(out, overwrite=overwrite, inputs=inputs) as work, gguf.open("rb", buffering=0) as file:
         metadata = list(header.metadata.values())
         outputs = quantized_outputs({label: work.final.name}, metadata, tensors, importance, pure)
         source = GGUFSource(gguf, header, file.fileno())
-        run_stream(tensors, outputs, source, work, threads, fsync, reporter or Reporter())
+        reporter = reporter or Reporter()
+        for note in fallback_notes(outputs):
+            reporter.note(note)
+        run_stream(tensors, outputs, source, work, threads, fsync, reporter)
         return work.publish_file()
 
 
@@ -127,12 +133,13 @@ def merge(
         QuantkitError: by name, whatever is wrong.
     """
     reporter = reporter or Reporter()
-    with open_model(model, adapters) as opened, workspace(out, overwrite=overwrite) as work:
+    inputs = (model, *adapters)
+    with workspace(out, overwrite=overwrite, inputs=inputs) as work, open_model(model, adapters) as opened:
         for note in opened.notes:
             reporter.note(note)
         tensors = hf_tensors(opened, dtype)
         outputs = safetensors_outputs(tensors, max_shard_size)
-        run_stream(tensors, outputs, merger(opened, device), work, threads, fsync, reporter)
+        run_stream(tensors, outputs, merger(opened, device), work, threads, fsync, reporter, wider="--dtype")
         write_beside(opened, outputs, work.path, dtype)
         return work.publish()
 
@@ -150,6 +157,8 @@ def run_stream(
     threads: int | None,
     fsync: bool,
     reporter: Reporter,
+    *,
+    wider: str = "--outtype",
 ) -> dict[str, dict[str, str]]:
     """Stream into a workspace: disk space checked before, progress told.
 
@@ -159,7 +168,15 @@ def run_stream(
     check_space(work, sum(output.nbytes for output in outputs))
     with reporter.phase("streaming", sum(count_elements(tensor.shape) for tensor in tensors)) as progress:
         return stream(
-            tensors, outputs, source, work.path, threads=threads or default_threads(), fsync=fsync, progress=progress
+            tensors,
+            outputs,
+            source,
+            work.path,
+            threads=threads or default_threads(),
+            shown=work.final,
+            wider=wider,
+            fsync=fsync,
+            progress=progress,
         )
 
 
@@ -172,6 +189,6 @@ def check_space(work: Workspace, nbytes: int) -> None:
     free = shutil.disk_usage(work.path).free
     if free < nbytes:
         raise OutputError(
-            f"{work.final}: the outputs need {nbytes / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free",
+            f"{work.final}: the outputs need {size(nbytes)}, the disk has {size(free)} free",
             hint="free some space or choose another disk with -o",
         )

@@ -49,6 +49,8 @@ def _library() -> ctypes.CDLL:
     library.ggml_blck_size.restype = ctypes.c_int64
     library.ggml_type_size.restype = ctypes.c_size_t
     library.ggml_type_name.restype = ctypes.c_char_p
+    library.ggml_validate_row_data.restype = ctypes.c_bool
+    library.ggml_validate_row_data.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
     return library
 
 
@@ -68,6 +70,12 @@ def block_nbytes(ggml_type: int) -> int:
 def type_name(ggml_type: int) -> str:
     """The name ggml prints for *ggml_type*, such as ``q4_K``."""
     return str(_library().ggml_type_name(ctypes.c_int(ggml_type)).decode())
+
+
+def is_valid(ggml_type: int, data: memoryview | bytes) -> bool:
+    """Whether encoded rows hold no NaN and no infinity, as llama.cpp checks them."""
+    raw = np.frombuffer(data, dtype=np.uint8)
+    return bool(_library().ggml_validate_row_data(ggml_type, raw.ctypes.data, raw.nbytes))
 
 
 def quantize_rows(

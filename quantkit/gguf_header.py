@@ -1,8 +1,6 @@
 """The bytes before the weights of a GGUF file: metadata and the list of tensors, written and read.
 
-GGUF version 3, little endian, as specified in llama.cpp's ``docs`` of ggml. The gguf library can do both, but it
-builds Python objects for every token and merge; a Llama 3 vocabulary has 400,000 of them, which is seconds. Here a
-string array is joined in one go.
+GGUF version 3, little endian, as specified in llama.cpp's ``docs`` of ggml.
 """
 
 from __future__ import annotations
@@ -10,80 +8,39 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from quantkit.errors import GGUFError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml_types import FTYPES, GGMLType
+from quantkit.gguf_kv import FORMATS, KV, KVType, array, boolean, encode_text, f32, i32, string, u32
+
+__all__ = [
+    "ALIGNMENT",
+    "KV",
+    "MAGIC",
+    "MAX_LAYERS",
+    "VERSION",
+    "Header",
+    "KVType",
+    "TensorInfo",
+    "align",
+    "array",
+    "boolean",
+    "encode_header",
+    "f32",
+    "file_type_name",
+    "i32",
+    "read_header",
+    "string",
+    "u32",
+]
 
 MAGIC = b"GGUF"
 VERSION = 3
 ALIGNMENT = 32
-
-
-class KVType(IntEnum):
-    """GGUF's metadata types."""
-
-    UINT8 = 0
-    INT8 = 1
-    UINT16 = 2
-    INT16 = 3
-    UINT32 = 4
-    INT32 = 5
-    FLOAT32 = 6
-    BOOL = 7
-    STRING = 8
-    ARRAY = 9
-    UINT64 = 10
-    INT64 = 11
-    FLOAT64 = 12
-
-
-_FORMATS = {
-    KVType.UINT8: "B", KVType.INT8: "b", KVType.UINT16: "H", KVType.INT16: "h", KVType.UINT32: "I", KVType.INT32: "i",
-    KVType.FLOAT32: "f", KVType.BOOL: "?", KVType.UINT64: "Q", KVType.INT64: "q", KVType.FLOAT64: "d",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class KV:
-    """A typed metadata entry; ``item`` is the element type of an array."""
-
-    key: str
-    value: Any
-    type: KVType
-    item: KVType | None = None
-
-    @cached_property
-    def encoded(self) -> bytes:
-        """The entry as it stands in a file; made once, because a vocabulary goes into every output."""
-        return _string(self.key) + struct.pack("<I", self.type) + _value(self)
-
-
-def u32(key: str, value: int) -> KV:
-    return KV(key, int(value), KVType.UINT32)
-
-
-def i32(key: str, value: int) -> KV:
-    return KV(key, int(value), KVType.INT32)
-
-
-def f32(key: str, value: float) -> KV:
-    return KV(key, float(value), KVType.FLOAT32)
-
-
-def boolean(key: str, value: bool) -> KV:
-    return KV(key, bool(value), KVType.BOOL)
-
-
-def string(key: str, value: str) -> KV:
-    return KV(key, value, KVType.STRING)
-
-
-def array(key: str, value: Sequence[Any], item: KVType) -> KV:
-    return KV(key, value, KVType.ARRAY, item)
+# llama.cpp's LLAMA_MAX_LAYERS: it ends its process at a file with more.
+MAX_LAYERS = 512
 
 
 @dataclass(frozen=True)
@@ -115,30 +72,10 @@ def encode_header(metadata: Iterable[KV], tensors: Sequence[TensorInfo]) -> byte
     parts += [entry.encoded for entry in entries]
     for tensor in tensors:
         dims = tensor.shape[::-1]
-        parts.append(_string(tensor.name))
+        parts.append(encode_text(tensor.name))
         parts.append(struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, tensor.type, tensor.offset))
     header = b"".join(parts)
     return header.ljust(align(len(header)), b"\0")
-
-
-def _string(text: str) -> bytes:
-    raw = text.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def _value(entry: KV) -> bytes:
-    if entry.type is KVType.STRING:
-        return _string(entry.value)
-    if entry.type is not KVType.ARRAY:
-        return struct.pack("<" + _FORMATS[entry.type], entry.value)
-    assert entry.item is not None
-    head = struct.pack("<IQ", entry.item, len(entry.value))
-    if entry.item is KVType.STRING:
-        pack = struct.Struct("<Q").pack
-        return head + b"".join(
-            part for text in entry.value for raw in (text.encode(),) for part in (pack(len(raw)), raw)
-        )
-    return head + struct.pack(f"<{len(entry.value)}{_FORMATS[entry.item]}", *entry.value)
 
 
 @dataclass(frozen=True)
@@ -162,6 +99,15 @@ class Header:
         return default if entry is None else entry.value
 
 
+def file_type_name(header: Header) -> str | None:
+    """The quantization type that ``general.file_type`` stands for, None where it says nothing sound."""
+    number = header.value("general.file_type")
+    return next((name for name, ftype in FTYPES.items() if ftype == number), None)
+
+
+_GIVE_A_FILE = "give the path of a .gguf file"
+
+
 def read_header(path: Path) -> Header:
     """Parse the header of a GGUF file and check it against the file's size.
 
@@ -172,9 +118,9 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             return _Parser(path, file).parse()
     except FileNotFoundError:
-        raise GGUFError(f"{path}: no such file") from None
+        raise GGUFError(f"{path}: no such file", hint=_GIVE_A_FILE) from None
     except OSError as error:
-        raise GGUFError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise GGUFError(f"{path}: cannot be read ({error.strerror or error})", hint=_GIVE_A_FILE) from None
 
 
 class _Parser:
@@ -218,6 +164,7 @@ class _Parser:
             entry = self.entry()
             if entry.key in metadata:
                 raise self.refuse(f"key {entry.key!r} appears twice")
+            self.check_entry(entry)
             metadata[entry.key] = entry
         alignment = metadata["general.alignment"].value if "general.alignment" in metadata else ALIGNMENT
         if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
@@ -239,7 +186,7 @@ class _Parser:
         if kind is KVType.STRING:
             return KV(key, self.text(), kind)
         if kind is not KVType.ARRAY:
-            return KV(key, self.unpack(_FORMATS[kind])[0], kind)
+            return KV(key, self.unpack(FORMATS[kind])[0], kind)
         item = self.kind()
         (count,) = self.unpack("Q")
         if item is KVType.ARRAY:
@@ -248,7 +195,15 @@ class _Parser:
             raise self.refuse(f"key {key!r} has {count} elements in a file of {self.size} bytes")
         if item is KVType.STRING:
             return KV(key, [self.text() for _ in range(count)], kind, item)
-        return KV(key, list(self.unpack(f"{count}{_FORMATS[item]}")), kind, item)
+        return KV(key, list(self.unpack(f"{count}{FORMATS[item]}")), kind, item)
+
+    def check_entry(self, entry: KV) -> None:
+        """Refuse what llama.cpp would end its process at."""
+        if not entry.key or "\0" in entry.key:
+            raise self.refuse(f"key {entry.key!r} is empty, or is so to llama.cpp")
+        layers = entry.value if entry.key.endswith(".block_count") else 1
+        if isinstance(layers, (int, float)) and not 1 <= layers <= MAX_LAYERS:
+            raise self.refuse(f"{entry.key} is {layers}; llama.cpp runs 1 to {MAX_LAYERS} layers")
 
     def kind(self) -> KVType:
         (number,) = self.unpack("I")
@@ -260,7 +215,7 @@ class _Parser:
     def tensor(self) -> TensorInfo:
         name = self.text()
         (n_dims,) = self.unpack("I")
-        if not 0 <= n_dims <= 4:
+        if not 1 <= n_dims <= 4:
             raise self.refuse(f"tensor {name!r} has {n_dims} dimensions")
         dims = self.unpack(f"{n_dims}Q")
         number, offset = self.unpack("IQ")
@@ -268,6 +223,8 @@ class _Parser:
             kind = GGMLType(number)
         except ValueError:
             raise self.refuse(f"tensor {name!r} has the unknown type {number}") from None
+        if 0 in dims or dims[0] % kind.block:
+            raise self.refuse(f"tensor {name!r} has shape {list(reversed(dims))}: no whole rows of {kind.label}")
         return TensorInfo(name, tuple(reversed(dims)), kind, offset)
 
     def check_extents(self, header: Header) -> None:

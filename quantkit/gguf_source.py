@@ -45,7 +45,11 @@ class GGUFSource:
         row = info.type.nbytes(info.shape) // info.shape[0]
         buffer = bytearray(row * (stop - start))
         offset = self.header.data_offset + info.offset + start * row
-        if read_into(self.fd, memoryview(buffer), offset) != len(buffer):
+        try:
+            got = read_into(self.fd, memoryview(buffer), offset)
+        except OSError as error:
+            raise GGUFError(f"{self.path}: cannot be read ({error.strerror or error})") from None
+        if got != len(buffer):
             raise GGUFError(f"{self.path}: file became shorter while it was read")
         return torch.frombuffer(buffer, dtype=_DTYPES[info.type]).reshape(stop - start, *info.shape[1:]).float()
 

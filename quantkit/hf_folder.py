@@ -80,6 +80,9 @@ def write_beside(model: Model, outputs: Sequence[Output], folder: Path, dtype: s
     for entry in sorted(model.checkpoint.path.iterdir()):
         if entry.is_file() and not any(entry.match(pattern) for pattern in _NOT_CARRIED):
             shutil.copyfile(entry, folder / entry.name)
+    templates = model.checkpoint.path / "additional_chat_templates"
+    if templates.is_dir():
+        shutil.copytree(templates, folder / templates.name, ignore=shutil.ignore_patterns(".*"))
     config = dict(model.checkpoint.config)
     if dtype != "auto":
         config.pop("torch_dtype", None)

@@ -19,6 +19,7 @@ from quantkit.errors import GGUFError, QuantizationError
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf_header import MAGIC, Header, read_header
 
+_AGAIN = "make it again with llama-imatrix"
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 
 
@@ -34,28 +35,31 @@ def read_imatrix(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
             file.seek(0)
             entries = _read_legacy(path, file) if legacy else _read_gguf(path, read_header(path), file)
     except OSError as error:
-        raise QuantizationError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise QuantizationError(f"{path}: cannot be read ({error.strerror or error})", hint=_AGAIN) from None
     except GGUFError as error:
-        raise QuantizationError(str(error), hint="make it again with llama-imatrix") from None
+        raise QuantizationError(str(error), hint=_AGAIN) from None
     for name, values in entries.items():
         if not np.isfinite(values).all():
-            raise QuantizationError(f"{path}: {name!r} has NaN or infinite importances")
+            raise QuantizationError(f"{path}: {name!r} has NaN or infinite importances", hint=_AGAIN)
     return entries
 
 
 def _read_gguf(path: Path, header: Header, file: BinaryIO) -> dict[str, npt.NDArray[np.float32]]:
     names = [name.removesuffix(_SUMS) for name in header.tensors if name.endswith(_SUMS)]
     if not names or "imatrix.chunk_count" not in header.metadata:
-        raise QuantizationError(f"{path}: not an importance matrix", hint="make one with llama-imatrix")
+        raise QuantizationError(f"{path}: not an importance matrix", hint=_AGAIN)
     entries = {}
     for name in names:
         if name + _COUNTS not in header.tensors:
-            raise QuantizationError(f"{path}: {name!r} has sums but no counts")
+            raise QuantizationError(f"{path}: {name!r} has sums but no counts", hint=_AGAIN)
         sums, counts = (_floats(path, header, file, name + suffix) for suffix in (_SUMS, _COUNTS))
-        columns = sums.size // counts.size
+        if sums.size % counts.size:
+            raise QuantizationError(
+                f"{path}: {name!r} has {sums.size} sums and {counts.size} counts, which do not divide them", hint=_AGAIN
+            )
         # llama.cpp rounds the counts (stored as float32) and gives experts never called the importance 1
         whole = np.round(counts).astype(np.float32)[:, None]
-        table = sums.reshape(counts.size, columns)
+        table = sums.reshape(counts.size, -1)
         with np.errstate(divide="ignore", invalid="ignore"):
             entries[name] = np.where(whole > 0, table / whole, np.float32(1)).astype(np.float32).reshape(-1)
     return entries
@@ -64,7 +68,7 @@ def _read_gguf(path: Path, header: Header, file: BinaryIO) -> dict[str, npt.NDAr
 def _floats(path: Path, header: Header, file: BinaryIO, name: str) -> npt.NDArray[np.float32]:
     info = header.tensors[name]
     if info.type is not GGMLType.F32:
-        raise QuantizationError(f"{path}: {name!r} is {info.type.label}; expected f32")
+        raise QuantizationError(f"{path}: {name!r} is {info.type.label}; expected f32", hint=_AGAIN)
     file.seek(header.data_offset + info.offset)
     return np.frombuffer(file.read(4 * math.prod(info.shape)), dtype="<f4")
 
@@ -74,7 +78,7 @@ def _read_legacy(path: Path, file: BinaryIO) -> dict[str, npt.NDArray[np.float32
 
     def take(count: int) -> bytes:
         if not 0 <= count <= size or len(data := file.read(count)) != count:
-            raise QuantizationError(f"{path}: not an importance matrix, or truncated")
+            raise QuantizationError(f"{path}: not an importance matrix, or truncated", hint=_AGAIN)
         return data
 
     def integer() -> int:
@@ -87,5 +91,5 @@ def _read_legacy(path: Path, file: BinaryIO) -> dict[str, npt.NDArray[np.float32
         sums = np.frombuffer(take(4 * count), dtype="<f4")
         entries[name] = np.divide(sums, np.float32(max(calls, 1)), dtype=np.float32)
     if not entries:
-        raise QuantizationError(f"{path}: not an importance matrix", hint="make one with llama-imatrix")
+        raise QuantizationError(f"{path}: not an importance matrix", hint=_AGAIN)
     return entries

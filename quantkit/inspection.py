@@ -9,12 +9,11 @@ from typing import Any
 
 from quantkit.checkpoint import open_checkpoint, read_json
 from quantkit.errors import AdapterError, QuantkitError
-from quantkit.ggml_types import FTYPES
-from quantkit.gguf_header import KVType, read_header
+from quantkit.gguf_header import KVType, file_type_name, read_header
 from quantkit.plan import count_elements
 from quantkit.tensor_file import TensorSpec, open_tensor_file
 
-_FTYPE_NAMES = {number: name for name, number in FTYPES.items()}
+_GIVE = "give a model folder, an adapter folder or a .gguf file"
 
 
 def inspect(path: Path) -> dict[str, Any]:
@@ -36,9 +35,9 @@ def inspect(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise QuantkitError(
             f"{path}: neither a checkpoint (config.json) nor an adapter (adapter_config.json)",
-            hint="give a model folder, an adapter folder or a .gguf file",
+            hint=_GIVE,
         )
-    raise QuantkitError(f"{path}: no such file or folder")
+    raise QuantkitError(f"{path}: no such file or folder", hint=_GIVE)
 
 
 def _specs(specs: Iterable[TensorSpec]) -> list[dict[str, Any]]:
@@ -102,7 +101,7 @@ def _gguf(path: Path) -> dict[str, Any]:
         "kind": "gguf",
         "path": str(path),
         "architecture": header.value("general.architecture"),
-        "file_type": _FTYPE_NAMES.get(header.value("general.file_type", -1)),
+        "file_type": file_type_name(header),
         "parameters": sum(count_elements(info.shape) for info in infos),
         "size": path.stat().st_size,
         "types": dict(Counter(info.type.label for info in infos)),

@@ -8,10 +8,7 @@ llama.cpp's log, and this is the one place that reads that log (``dry_run.py`` i
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.errors import QuantizationError
+from quantkit.child import ChildError, ask_module
+from quantkit.errors import OutputError, QuantizationError
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf_header import KV, TensorInfo, encode_header, string
 
@@ -33,6 +31,7 @@ _TENSOR = re.compile(
     r"size = +[\d.]+ MiB(?: -> +[\d.]+ MiB \((?P<new>\w+)\))?"
 )
 _FALLBACK = re.compile(r"(?P<name>\S+) +- ncols +(?P<columns>\d+) not divisible by +(?P<block>\d+)")
+FALLBACK = "llama.cpp's fallback"
 _BY_LABEL = {kind.label: kind for kind in GGMLType}
 
 
@@ -75,27 +74,31 @@ def ask_llama_cpp(
     size = len(header) + max((info.offset + info.type.nbytes(info.shape) for info in tensors), default=0)
     with tempfile.TemporaryDirectory(prefix="quantkit-") as folder:
         sparse = Path(folder) / "plan.gguf"
-        with sparse.open("wb") as file:
-            file.write(header)
-            file.truncate(size)
-        answers = _ask_process(
-            {"path": str(sparse), "ftypes": list(ftypes), "importance": list(importance), "pure": pure}
-        )
+        try:
+            with sparse.open("wb") as file:
+                file.write(header)
+                file.truncate(size)
+        except OSError as error:
+            raise OutputError(
+                f"{folder}: the plan cannot be written ({error.strerror or error})",
+                hint="set TMPDIR to a folder on a disk with space",
+            ) from None
+        answers = _ask(sparse, ftypes, importance, pure)
     for answer in answers:
         if answer["failed"]:
             raise QuantizationError(f"llama.cpp cannot quantize this model: {last_line(answer['log'])}")
     return [parse_log(answer["log"], tensors) for answer in answers]
 
 
-def _ask_process(question: dict[str, Any]) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "quantkit.dry_run"]
-    done = subprocess.run(command, input=json.dumps(question).encode(), capture_output=True, check=False)
-    if done.returncode:
+def _ask(path: Path, ftypes: Sequence[int], importance: Collection[str], pure: bool) -> list[dict[str, Any]]:
+    question = {"path": str(path), "ftypes": list(ftypes), "importance": list(importance), "pure": pure}
+    try:
+        answers: list[dict[str, Any]] = ask_module("quantkit.dry_run", question)
+    except ChildError as error:
         raise QuantizationError(
-            f"llama.cpp failed while it planned the types: {last_line(done.stderr.decode(errors='replace'))}",
-            hint="pip install --force-reinstall llama-cpp-python",
-        )
-    answers: list[dict[str, Any]] = json.loads(done.stdout)
+            f"llama.cpp cannot plan the types of this model: it ended with {error.how}: {last_line(error.output)}",
+            hint="look into the model: quantkit inspect",
+        ) from None
     return answers
 
 
@@ -107,7 +110,10 @@ def parse_log(log: str, tensors: Sequence[TensorInfo]) -> Mixture:
     """
     types: dict[str, GGMLType] = {}
     for match in _TENSOR.finditer(log):
-        types[match["name"]] = _BY_LABEL[match["new"] or match["old"]]
+        label = match["new"] or match["old"]
+        if label not in _BY_LABEL:
+            raise QuantizationError(f"{match['name']}: llama.cpp would use type {label}, which is unknown here")
+        types[match["name"]] = _BY_LABEL[label]
     missing = [info.name for info in tensors if info.name not in types]
     if missing:
         raise QuantizationError(
@@ -115,7 +121,7 @@ def parse_log(log: str, tensors: Sequence[TensorInfo]) -> Mixture:
             hint="pip install 'llama-cpp-python==0.3.36', the version this release was tested with",
         )
     reasons = {
-        match["name"]: f"rows of {match['columns']} are no multiple of {match['block']}: llama.cpp's fallback"
+        match["name"]: f"rows of {match['columns']} are no multiple of {match['block']}: {FALLBACK}"
         for match in _FALLBACK.finditer(log)
     }
     quantized = [types[info.name] for info in tensors if types[info.name] is not info.type]

@@ -6,6 +6,7 @@ tensor of the checkpoint unexplained.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from quantkit.adapter import Adapter, open_adapter
 from quantkit.arch import Architecture, Rule, find_architecture
 from quantkit.checkpoint import Checkpoint, open_checkpoint
-from quantkit.errors import CheckpointError
+from quantkit.errors import AdapterError, ArchitectureError, CheckpointError
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf_header import KV
 from quantkit.plan import PlannedTensor, general_metadata
@@ -74,9 +75,10 @@ class Model:
             vocabulary: of :meth:`vocabulary`.
             chat_template: the Jinja to carry, the model's own or a named one.
         """
+        generation = self.checkpoint.path / "generation_config.json"
         return [
             *general_metadata(self.architecture.name, name),
-            *sampling_metadata(self.checkpoint.json("generation_config.json")),
+            *sampling_metadata(self.checkpoint.json("generation_config.json"), str(generation)),
             *self.architecture.metadata(self.checkpoint.config),
             *vocabulary.metadata,
             *vocabulary.template_metadata(chat_template),
@@ -92,8 +94,7 @@ def open_model(path: Path, adapters: Sequence[Path] = ()) -> Iterator[Model]:
     """
     with ExitStack() as stack:
         checkpoint = stack.enter_context(open_checkpoint(path))
-        architecture = find_architecture(checkpoint.config, str(path / "config.json"))
-        rules = architecture.rules(checkpoint.config)
+        architecture, rules = _understand(checkpoint)
         _check(checkpoint, rules)
         tied = HEAD not in checkpoint.tensors
         base = checkpoint.with_alias(HEAD, EMBEDDING) if tied else checkpoint
@@ -109,6 +110,17 @@ def open_model(path: Path, adapters: Sequence[Path] = ()) -> Iterator[Model]:
                 "written as a tensor of its own"
             )
         yield Model(base if untied else checkpoint, tuple(opened), architecture, untied, tuple(notes))
+
+
+def _understand(checkpoint: Checkpoint) -> tuple[Architecture, list[Rule]]:
+    """The family and its tensors. Every answer of the family is asked for once, so that a bad config is known here."""
+    try:
+        architecture = find_architecture(checkpoint.config, "config.json")
+        architecture.metadata(checkpoint.config)
+        architecture.generated(checkpoint.config)
+        return architecture, architecture.rules(checkpoint.config)
+    except ArchitectureError as error:
+        raise ArchitectureError(f"{checkpoint.path}{os.sep}{error}", hint=error.hint) from None
 
 
 def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:
@@ -159,7 +171,7 @@ def _parts_tied_weights(adapters: Sequence[Adapter], path: Path) -> bool:
     for adapter in adapters:
         changed = {EMBEDDING, HEAD} & adapter.changes.keys()
         if adapter.trains_tied_weights_together and HEAD in changed:
-            raise CheckpointError(
+            raise AdapterError(
                 f"{adapter.path}: ensure_weight_tying is set, but the file has weights for {HEAD!r} of its own",
                 hint=f"merge it with PEFT's merge_and_unload on {path}",
             )

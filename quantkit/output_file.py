@@ -23,18 +23,26 @@ Bytes = memoryview | bytes
 class OutputFile:
     """An open output file; a context manager that closes it."""
 
-    def __init__(self, path: Path, header: bytes, nbytes: int) -> None:
-        self.path, self.nbytes = path, nbytes
+    def __init__(self, path: Path, header: bytes, nbytes: int, *, shown: Path | None = None) -> None:
+        """Make the file.
+
+        Args:
+            path: where; it must not exist.
+            header: its first bytes.
+            nbytes: its size.
+            shown: the name to speak of in errors, where *path* is a temporary one.
+        """
+        self.path, self.nbytes = shown or path, nbytes
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
         except OSError as error:
-            raise write_error(path, error) from None
+            raise write_error(self.path, error) from None
         try:
             reserve(self._fd, nbytes)
             self.write(0, header)
         except OSError as error:
             self.close()
-            raise write_error(path, error) from None
+            raise write_error(self.path, error) from None
         except BaseException:
             self.close()
             raise
@@ -51,8 +59,15 @@ class OutputFile:
             raise write_error(self.path, error) from None
 
     def sync(self) -> None:
-        """Flush to the disk."""
-        os.fsync(self._fd)
+        """Flush to the disk.
+
+        Raises:
+            OutputError: the disk fails.
+        """
+        try:
+            os.fsync(self._fd)
+        except OSError as error:
+            raise write_error(self.path, error) from None
 
     def close(self) -> None:
         os.close(self._fd)
@@ -78,14 +93,19 @@ def reserve(fd: int, nbytes: int) -> None:
 
 def write_error(path: Path, error: OSError) -> OutputError:
     """The error for a failed write, with the way on for the common causes."""
+    space = "free some space or choose another disk with -o"
     hints = {
-        errno.ENOSPC: "free some space or choose another disk with -o",
-        errno.EDQUOT: "free some space or choose another disk with -o",
+        errno.ENOSPC: space,
+        errno.EDQUOT: space,
+        errno.EFBIG: space,
         errno.EACCES: "choose a folder you may write to with -o",
         errno.EPERM: "choose a folder you may write to with -o",
         errno.EROFS: "choose a folder you may write to with -o",
     }
-    return OutputError(f"{path}: cannot be written ({error.strerror or error})", hint=hints.get(error.errno or 0, ""))
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error})",
+        hint=hints.get(error.errno or 0, "choose another folder with -o"),
+    )
 
 
 class OrderedDigest:

@@ -1,14 +1,13 @@
 """adapter_config.json: what it refuses, and which modules it means.
 
-The rules are PEFT's own (``check_target_module_exists`` and ``get_pattern_key`` of PEFT 0.21), so that the modules named
-here are the ones PEFT put LoRA on.
+The rules are PEFT's own (``check_target_module_exists`` and ``get_pattern_key`` of PEFT 0.21), so that the modules
+named here are the ones PEFT put LoRA on.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,26 @@ _UNSUPPORTED: dict[str, str] = {
 _RESIDUAL_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
-def refuse_unsupported(path: Path, config: Mapping[str, Any]) -> None:
+def check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse what is unsupported, and every setting of a wrong kind, so that nobody behind has to ask again.
+
+    Raises:
+        AdapterError: naming the setting.
+    """
     where = path / "adapter_config.json"
-    kind = str(config.get("peft_type", "missing"))
+    _refuse_unsupported(where, config)
+    for key, (expected, is_sound) in _KINDS.items():
+        value = config.get(key)
+        try:
+            sound = is_sound(value)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise AdapterError(f"{where}: {key} has a broken pattern: {repr(value)[:120]} ({error})") from None
+        if not sound:
+            raise AdapterError(f"{where}: {key} is {repr(value)[:120]}; expected {expected}")
+
+
+def _refuse_unsupported(where: Path, config: Mapping[str, Any]) -> None:
+    kind = str(config.get("peft_type") or "missing")
     if kind.upper() != "LORA":
         raise AdapterError(
             f"{where}: peft_type is {kind}; supported is LORA",
@@ -53,12 +69,64 @@ def refuse_unsupported(path: Path, config: Mapping[str, Any]) -> None:
             f"{where}: init_lora_weights is {init!r}: the factors belong to a residual base, not to this one",
             hint="save it as plain LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)",
         )
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
-        raise AdapterError(f"{where}: r is {rank!r} and lora_alpha {alpha!r}; expected a positive rank and a number")
-    for key in ("rank_pattern", "alpha_pattern"):
-        if not isinstance(config.get(key) or {}, dict):
-            raise AdapterError(f"{where}: {key} is not an object")
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _rank(value: Any) -> bool:
+    return _whole(value) and value > 0
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2.0**128  # NaN is not
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _pattern(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.compile(value))
+
+
+def _inner_pattern(value: Any) -> bool:
+    """A pattern that stays one behind others, where flags such as (?i) are out of place."""
+    return isinstance(value, str) and bool(re.compile(rf"\.({value})"))
+
+
+def _patterns_to(is_sound: Callable[[Any], bool], value: Any) -> bool:
+    return isinstance(value, dict) and all(_inner_pattern(key) and is_sound(item) for key, item in value.items())
+
+
+def _layer_patterns(value: Any) -> bool:
+    return _inner_pattern(value) or (_names(value) and all(map(_inner_pattern, value)))
+
+
+# What each setting that is used here must be: in words, and as a test, which lets re.error out for a broken pattern.
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "r": ("a positive whole number", _rank),
+    "lora_alpha": ("a number", _number),
+    "use_rslora": ("true or false", lambda value: value is None or isinstance(value, bool)),
+    "ensure_weight_tying": ("true or false", lambda value: value is None or isinstance(value, bool)),
+    "rank_pattern": ("patterns and positive whole numbers", lambda value: not value or _patterns_to(_rank, value)),
+    "alpha_pattern": ("patterns and numbers", lambda value: not value or _patterns_to(_number, value)),
+    "target_modules": (
+        "a list of names, or a pattern",
+        lambda value: value is None or _names(value) or _pattern(value),
+    ),
+    "exclude_modules": (
+        "a list of names, or a pattern",
+        lambda value: value is None or _names(value) or _pattern(value),
+    ),
+    "modules_to_save": ("a list of names", lambda value: value is None or _names(value)),
+    "layers_to_transform": (
+        "a layer's number, or a list of them",
+        lambda value: value is None or _whole(value) or (isinstance(value, list) and all(map(_whole, value))),
+    ),
+    "layers_pattern": ("a pattern, or a list of them", lambda value: value is None or _layer_patterns(value)),
+}
 
 
 def pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:

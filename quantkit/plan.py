@@ -17,7 +17,7 @@ import torch
 from quantkit.errors import OutputError, QuantizationError
 from quantkit.ggml_types import FTYPES, GGMLType
 from quantkit.gguf_header import KV, TensorInfo, align, encode_header, string, u32
-from quantkit.mixture import Importance, Mixture, ask_llama_cpp
+from quantkit.mixture import FALLBACK, Importance, Mixture, ask_llama_cpp
 
 GGML_QUANT_VERSION = 2
 EMBEDDING = "token_embd.weight"
@@ -145,6 +145,8 @@ def quantized_outputs(
         QuantizationError: the type needs an imatrix and has none, or a row cannot be cut into blocks.
     """
     importance = importance or {}
+    # Offsets are multiples of the default alignment here, whatever the file quantized from had.
+    metadata = [entry for entry in metadata if entry.key != "general.alignment"]
     bare = [entry for entry in metadata if not entry.key.startswith("tokenizer.")]
     infos, _ = _layout(tensors, {tensor.name: tensor.base for tensor in tensors})
     answers = ask_llama_cpp(bare, infos, [FTYPES[label] for label in files], importance, pure) if files else []
@@ -199,6 +201,20 @@ def _check_importance(
             f"{tensor.name}: {kind.label} needs an importance matrix, the one given does not cover it",
             hint="make the matrix with llama-imatrix from this model, on more text",
         )
+
+
+def fallback_notes(outputs: Sequence[Output]) -> list[str]:
+    """A line for each output in which llama.cpp had to fall back to another type, and how often."""
+    notes = []
+    for output in outputs:
+        fallen = [(name, place) for name, place in output.tensors.items() if place.reason.endswith(FALLBACK)]
+        if fallen:
+            name, place = fallen[0]
+            notes.append(
+                f"{output.label}: {len(fallen)} of {len(output.tensors)} tensors are not in the type asked for, "
+                f"such as {name} ({place.type.label}): {place.reason}"
+            )
+    return notes
 
 
 def _layout(tensors: Sequence[PlannedTensor], types: Mapping[str, GGMLType]) -> tuple[list[TensorInfo], int]:

@@ -12,7 +12,8 @@ from typing import Any
 from quantkit.errors import QuantkitError
 from quantkit.ggml_types import BASE_TYPES, ftype_name
 
-_NAME = re.compile(r"[^\s./\\:*?\"<>|\x00-\x1f-][^/\\:*?\"<>|\x00-\x1f]*")
+_NOT_IN_NAMES = r"/\\:*?\"<>|\x00-\x1f\ud800-\udfff"
+_NAME = re.compile(rf"[^\s.{_NOT_IN_NAMES}-][^{_NOT_IN_NAMES}]*")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Recipe:
         if not self.name:
             parts = [self.model, *self.adapters]
             object.__setattr__(self, "name", "-".join(Path(part).resolve().name for part in parts))
-        if not _NAME.fullmatch(self.name) or len(self.name.encode()) > 200:
+        # surrogates stand for bytes of a folder's name that are not UTF-8
+        if not _NAME.fullmatch(self.name) or len(self.name.encode(errors="replace")) > 200:
             raise QuantkitError(
                 f"name {self.name!r} cannot be part of a file name", hint="pass --name with letters, digits, - and _"
             )
@@ -78,6 +80,7 @@ class Recipe:
         plain["imatrix"] = self.imatrix.name if self.imatrix else None
         plain["parameters"] = [list(pair) for pair in self.parameters]
         plain["quants"] = list(self.quants)
+        plain["template"] = Path(self.template).name
         return plain
 
 
@@ -91,9 +94,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             settings = tomllib.load(file)
     except OSError as error:
-        raise QuantkitError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise QuantkitError(f"{path}: not valid TOML ({error})") from None
+        raise QuantkitError(
+            f"{path}: cannot be read ({error.strerror or error})", hint="give the path of a recipe in TOML"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise QuantkitError(
+            f"{path}: not valid TOML ({error})", hint="write it as KEY = VALUE lines in UTF-8"
+        ) from None
     known = {field.name for field in fields(Recipe)}
     for key in settings:
         if key not in known:
@@ -102,14 +109,17 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _value(path: Path, key: str, value: Any) -> Any:
+    def wrong(expected: str, item: Any = value) -> QuantkitError:
+        return QuantkitError(f"{path}: {key} is {item!r}; expected {expected}", hint=f"correct {key} in the recipe")
+
     def text(item: Any) -> str:
         if not isinstance(item, str):
-            raise QuantkitError(f"{path}: {key} is {item!r}; expected text")
+            raise wrong("text", item)
         return item
 
     def texts() -> list[str]:
         if not isinstance(value, list):
-            raise QuantkitError(f"{path}: {key} is {value!r}; expected a list")
+            raise wrong("a list")
         return [text(item) for item in value]
 
     match key:
@@ -119,17 +129,29 @@ def _value(path: Path, key: str, value: Any) -> Any:
             return tuple(path.parent / item for item in texts())
         case "quants":
             return tuple(texts())
+        case "template":
+            file = path.parent / text(value)
+            return str(file) if file.is_file() else value
         case "parameters":
             if not isinstance(value, Mapping):
-                raise QuantkitError(f"{path}: parameters is {value!r}; expected a table")
-            return tuple((name, str(item)) for name, item in value.items())
+                raise wrong("a table")
+            return tuple(
+                (name, _parameter(one))
+                for name, given in value.items()
+                for one in (given if isinstance(given, list) else [given])
+            )
         case "keep_f16":
             if not isinstance(value, bool):
-                raise QuantkitError(f"{path}: keep_f16 is {value!r}; expected true or false")
+                raise wrong("true or false")
             return value
         case "threads":
-            if not isinstance(value, int) or value < 1:
-                raise QuantkitError(f"{path}: threads is {value!r}; expected a positive whole number")
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise wrong("a positive whole number")
             return value
         case _:
             return text(value)
+
+
+def _parameter(value: Any) -> str:
+    """A parameter's value as the command line would have it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

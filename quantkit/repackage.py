@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from quantkit.build import write_json
-from quantkit.chat_format import ChatFormat, choose_format
+from quantkit.chat_format import FORMAT_NAMES, ChatFormat, choose_format
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
-from quantkit.ggml_types import FTYPES
-from quantkit.gguf_header import Header, read_header
+from quantkit.gguf_header import Header, file_type_name, read_header
+from quantkit.output_file import write_error
 from quantkit.package import PackagedModel, PackageSpec, check_parameters, render_package, write_package
 from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
 from quantkit.plan import count_elements
@@ -21,7 +22,6 @@ from quantkit.progress import Reporter
 from quantkit.vocab.special import ENDS_BY_NAME
 from quantkit.workspace import Workspace, workspace
 
-_FTYPE_NAMES = {number: name for name, number in FTYPES.items()}
 _COPY_BYTES = 1 << 24
 
 
@@ -53,8 +53,7 @@ def package(
     """
     check_parameters(parameters)
     headers = {path: read_header(path) for path in ggufs}
-    if len({path.name for path in ggufs}) != len(ggufs):
-        raise OutputError("two of the GGUF files have the same name")
+    _check_one_model(ggufs, headers)
     first = headers[ggufs[0]]
     chat = _chat(ggufs[0], first, template)
     spec = PackageSpec(
@@ -71,7 +70,7 @@ def package(
         parameter_count=sum(count_elements(info.shape) for info in first.tensors.values()),
     )
     render_package(spec)
-    with workspace(out, overwrite=overwrite) as work:
+    with workspace(out, overwrite=overwrite, inputs=ggufs) as work:
         total = sum(path.stat().st_size for path in ggufs)
         models = []
         with (reporter or Reporter()).phase("packaging", total) as advance:
@@ -92,7 +91,32 @@ def package(
 
 
 def _quant(header: Header) -> str:
-    return _FTYPE_NAMES.get(header.value("general.file_type", -1), "gguf")
+    return file_type_name(header) or "gguf"
+
+
+def _check_one_model(ggufs: Sequence[Path], headers: Mapping[Path, Header]) -> None:
+    """Files of one package are the same model: other types, but the same tensors and tokens."""
+    names = Counter(path.name for path in ggufs)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise OutputError(f"{twice[0]}: two of the GGUF files have the same name", hint="rename one of them")
+
+    def shapes(header: Header) -> dict[str, tuple[int, ...]]:
+        return {name: info.shape for name, info in header.tensors.items()}
+
+    aspects: dict[str, Callable[[Header], Any]] = {
+        "architecture": lambda header: header.value("general.architecture"),
+        "vocabulary": lambda header: header.value("tokenizer.ggml.tokens"),
+        "chat template": lambda header: header.value("tokenizer.chat_template"),
+        "list of tensors": shapes,
+    }
+    first, *others = ggufs
+    for path in others:
+        for what, aspect in aspects.items():
+            if aspect(headers[path]) != aspect(headers[first]):
+                raise GGUFError(
+                    f"{path}: its {what} is not that of {first}: files of one package are one model in several types",
+                    hint="make a package of its own for each model",
+                )
 
 
 def _integer(path: Path, header: Header, key: str) -> int:
@@ -111,6 +135,11 @@ def _chat(path: Path, header: Header, template: str) -> ChatFormat:
         return tokens[number] if isinstance(number, int) and number < len(tokens) else ""
 
     own = header.value("tokenizer.chat_template")
+    if not own and template == "auto":
+        raise ChatFormatError(
+            f"{path}: the file has no chat template",
+            hint="build it again with one: quantkit build MODEL --template " + " or ".join(FORMAT_NAMES),
+        )
     chat, jinja = choose_format(own, option=template, bos_token=text("bos"), eos_token=text("eos"))
     if jinja != own:
         raise ChatFormatError(
@@ -136,7 +165,7 @@ def _add(path: Path, header: Header, work: Workspace, advance: Any) -> dict[str,
         try:
             shutil.copyfile(path, target)
         except OSError as error:
-            raise OutputError(f"{work.final}: cannot be written ({error.strerror or error})") from None
+            raise write_error(work.final, error) from None
     tensors = {}
     with path.open("rb") as file:
         for info in header.tensors.values():

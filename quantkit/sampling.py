@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from quantkit.errors import CheckpointError, GGUFError
 from quantkit.gguf_header import KV, f32, i32
 
 # GGUF key and type of each setting, in the order of llama.cpp's converter
@@ -23,10 +24,22 @@ _SETTINGS = {
 }
 
 
-def sampling_metadata(generation_config: Mapping[str, Any]) -> list[KV]:
-    """The settings that are there and are numbers."""
-    return [
-        make(f"general.sampling.{key}", value)  # type: ignore[arg-type]
-        for name, (key, make) in _SETTINGS.items()
-        if isinstance(value := generation_config.get(name), (int, float)) and not isinstance(value, bool)
-    ]
+def sampling_metadata(generation_config: Mapping[str, Any], where: str = "generation_config.json") -> list[KV]:
+    """The settings that are there and are numbers.
+
+    Args:
+        generation_config: the parsed file.
+        where: its path, for messages.
+
+    Raises:
+        CheckpointError: a number that the GGUF file has no room for.
+    """
+    entries = []
+    for name, (key, make) in _SETTINGS.items():
+        value = generation_config.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            try:
+                entries.append(make(f"general.sampling.{key}", value))
+            except GGUFError as error:
+                raise CheckpointError(f"{where}: {name} is {value}", hint=str(error)) from None
+    return entries

@@ -8,6 +8,7 @@ the tensor's shape alone: the same inputs give the same bytes for any number of 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quantkit.errors import OverflowsF16Error, QuantkitError
+from quantkit import ggml
+from quantkit.errors import OverflowsF16Error, QuantizationError, QuantkitError
 from quantkit.ggml_types import GGMLType
 from quantkit.kernels import encode
 from quantkit.output_file import Bytes, OrderedDigest, OutputFile
@@ -62,7 +64,8 @@ def pieces(tensor: PlannedTensor) -> Iterator[Piece]:
     """Cut a tensor into ranges of about ``CHUNK_WEIGHTS``, by its shape alone."""
     rows = tensor.shape[0]
     columns = count_elements(tensor.shape[1:])
-    unit = math.lcm(tensor.unit, _ROW_MULTIPLE)
+    # The first dimension of stacked experts counts whole experts.
+    unit = math.lcm(tensor.unit, _ROW_MULTIPLE) if len(tensor.shape) < 3 else tensor.unit
     step = max(1, CHUNK_WEIGHTS // (columns * unit)) * unit
     for index, start in enumerate(range(0, rows, step)):
         yield Piece(tensor, index, start, min(rows, start + step))
@@ -75,6 +78,8 @@ def stream(
     folder: Path,
     *,
     threads: int,
+    shown: Path | None = None,
+    wider: str = "--outtype",
     fsync: bool = False,
     progress: Progress = lambda nbytes: None,
 ) -> dict[str, dict[str, str]]:
@@ -86,6 +91,8 @@ def stream(
         source: where rows come from.
         folder: where the files are made.
         threads: workers.
+        shown: the folder (or file) to speak of in errors, where *folder* is a temporary one.
+        wider: the option that asks for a wider type, for the hint when a value does not fit.
         fsync: flush the files to disk at the end.
         progress: called with the number of weights done, from many threads.
 
@@ -100,8 +107,10 @@ def stream(
     files: dict[str, OutputFile] = {}
     try:
         for output in outputs:
-            files[output.file] = OutputFile(folder / output.file, output.header, output.nbytes)
-        job = _Job(tensors, outputs, source, files, progress)
+            name = shown or folder
+            named = name if name.name == output.file else name / output.file
+            files[output.file] = OutputFile(folder / output.file, output.header, output.nbytes, shown=named)
+        job = _Job(tensors, outputs, source, files, progress, wider)
         job.run(threads)
         if fsync:
             for file in files.values():
@@ -125,8 +134,10 @@ class _Job:
         source: RowSource,
         files: Mapping[str, OutputFile],
         progress: Progress,
+        wider: str,
     ) -> None:
         self.outputs, self.source, self.files, self.progress = outputs, source, files, progress
+        self.wider = wider
         self.digests = {(output.file, name): OrderedDigest() for output in outputs for name in output.tensors}
         self._pieces = (piece for tensor in tensors for piece in pieces(tensor))
         self._lock = threading.Lock()
@@ -134,22 +145,30 @@ class _Job:
         self._errors: list[BaseException] = []
 
     def run(self, threads: int) -> None:
-        workers = [threading.Thread(target=self._work, name=f"stream-{i}", daemon=True) for i in range(threads)]
-        for worker in workers:
-            worker.start()
+        """Run the workers; when this returns or raises, none of them works any more."""
+        ended = [threading.Event() for _ in range(threads)]
+        # Not daemons: one that the interpreter's end cuts off inside a tensor operation takes the process down.
+        workers = [threading.Thread(target=self._work, args=(event,)) for event in ended]
         try:
             for worker in workers:
-                while worker.is_alive():
-                    worker.join(0.1)  # a plain join could not be interrupted
-        except BaseException:
-            self._stop.set()
-            for worker in workers:
+                worker.start()
+            for worker, event in zip(workers, ended, strict=True):
+                # Not only Thread.join: interrupted, it takes the thread for ended in Python 3.11. And no wait
+                # without a time limit, which could not be interrupted.
+                while not event.wait(0.1):
+                    pass
                 worker.join()
+        except BaseException:
+            self._stop.set()  # a worker that has only just begun does nothing then
+            for worker, event in zip(workers, ended, strict=True):
+                while worker.ident is not None and not event.is_set():
+                    with contextlib.suppress(KeyboardInterrupt):
+                        event.wait(0.1)
             raise
         if self._errors:
             raise self._errors[0]
 
-    def _work(self) -> None:
+    def _work(self, ended: threading.Event) -> None:
         try:
             while not self._stop.is_set():
                 with self._lock:
@@ -161,6 +180,8 @@ class _Job:
         except BaseException as error:  # reported by run(), in the main thread
             self._errors.append(error)
             self._stop.set()
+        finally:
+            ended.set()
 
     def _carry(self, piece: Piece) -> None:
         """One range the whole way."""
@@ -179,6 +200,12 @@ class _Job:
                 if floats is None:
                     floats = rounded.float().reshape(-1, tensor.shape[-1]).cpu()
                 data = _encode(place.type, floats, piece, output.importance.get(tensor.name))
+                if not ggml.is_valid(place.type, data):
+                    raise QuantizationError(
+                        f"tensor {tensor.name!r} has values up to {float(floats.abs().max()):g}, too large for "
+                        f"{place.type.label}",
+                        hint="choose bf16, which holds every float32 magnitude",
+                    )
             row_nbytes = place.nbytes // tensor.shape[0]
             self.files[output.file].write(place.offset + piece.start * row_nbytes, data)
             self.digests[output.file, tensor.name].update(piece.index, data)
@@ -191,10 +218,15 @@ class _Job:
             return
         if error := self.source.blame(piece.tensor, piece.start, piece.stop):
             raise error
-        largest = max(abs(low), abs(high))
+        name, largest = piece.tensor.source, max(abs(low), abs(high))
+        if not math.isfinite(largest):
+            raise OverflowsF16Error(
+                f"tensor {name!r}: the merged values are NaN or infinite in f32",
+                hint="look at the adapter: its scaling (lora_alpha / r) or its weights are too large",
+            )
         raise OverflowsF16Error(
-            f"tensor {piece.tensor.source!r} has a value of {largest:g}, too large for {base.label}",
-            hint="pass --outtype bf16" if base is GGMLType.F16 else "pass --outtype f32",
+            f"tensor {name!r} has a value of {largest:g}, too large for {base.label}",
+            hint=f"pass {self.wider} {'bf16' if base is GGMLType.F16 else 'f32'}",
         )
 
 

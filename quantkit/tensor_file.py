@@ -12,7 +12,9 @@ import json
 import math
 import os
 import pickle
+import re
 import struct
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,8 @@ _ITEM_BYTES = {
     "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8, "C64": 8,
 }  # fmt: skip
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+
+_DISK = "check the file's permissions and its disk, or download the file again"
 
 Refusal = Callable[..., QuantkitError]
 
@@ -84,7 +88,7 @@ def open_tensor_file(path: Path, refuse: Refusal = CheckpointError) -> TensorFil
     except FileNotFoundError:
         raise refuse(f"{path}: file is missing", hint="download the folder again") from None
     except OSError as error:
-        raise refuse(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise refuse(f"{path}: cannot be read ({error.strerror or error})", hint=_DISK) from None
 
 
 class SafetensorsFile:
@@ -161,7 +165,11 @@ class SafetensorsFile:
         row = spec.nbytes // max(1, spec.shape[0]) if spec.shape else spec.nbytes
         tensor = torch.empty((stop - start) * row // dtype.itemsize, dtype=dtype)
         view = tensor.view(torch.uint8).numpy().data
-        if read_into(self._fd, view, spec.offset + start * row) != len(view):
+        try:
+            got = read_into(self._fd, view, spec.offset + start * row)
+        except OSError as error:
+            raise self._refuse(f"{self.path}: cannot be read ({error.strerror or error})", hint=_DISK) from None
+        if got != len(view):
             raise self._refuse(f"{self.path}: file became shorter while it was read")
         return tensor.reshape(stop - start, *spec.shape[1:]) if spec.shape else tensor.reshape(())
 
@@ -179,12 +187,13 @@ class PickleFile:
         hint = "save the model with safe_serialization=True (safetensors) on a machine you trust"
         try:
             state = _load_pickle(path)
-        except pickle.UnpicklingError as error:
-            reason = str(error).strip().split("\n")[0][:200]
-            raise refuse(f"{path}: holds more than tensors, refused ({reason})", hint=hint) from None
-        except (RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
-            reason = str(error).strip().split("\n")[0][:160]
-            raise refuse(f"{path}: broken or truncated ({reason})", hint="download the file again") from None
+        except _BROKEN_PICKLE as error:
+            # PyTorch's own words advise to load the file with its code, so they are not passed on.
+            if match := _FOREIGN.search(str(error)):
+                raise refuse(f"{path}: holds more than tensors ({match[1] or match[2]}), refused", hint=hint) from None
+            raise refuse(
+                f"{path}: broken, truncated or no PyTorch file ({type(error).__name__})", hint="download the file again"
+            ) from None
         if not isinstance(state, dict):
             raise refuse(f"{path}: holds a {type(state).__name__}, not a dictionary of tensors", hint=hint)
         for name, value in state.items():
@@ -211,13 +220,33 @@ class PickleFile:
         self._tensors = {}
 
 
+# What PyTorch says of a pickle that names code, or uses an operation, that it does not allow.
+_FOREIGN = re.compile(r"GLOBAL (\w+(?:\.\w+)*)(?!\S)|Unsupported (operand \d+)")
+# What its unpickler, and its reader of the format before PyTorch 1.6, stumble over in a damaged file.
+_BROKEN_PICKLE = (
+    pickle.UnpicklingError,
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
 def _load_pickle(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except RuntimeError as error:
-        if "mmap" not in str(error):  # the format before PyTorch 1.6 cannot be mapped
-            raise
-        return torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # about pickle protocols other than 2
+        try:
+            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        except RuntimeError as error:
+            if "mmap" not in str(error):  # the format before PyTorch 1.6 cannot be mapped
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class _DuplicateKeyError(ValueError):

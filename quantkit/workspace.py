@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,24 +45,36 @@ class Workspace:
 
 
 @contextmanager
-def workspace(final: Path, *, overwrite: bool) -> Iterator[Workspace]:
+def workspace(final: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> Iterator[Workspace]:
     """A workspace for *final*; what is not published is removed at the end.
 
+    Args:
+        final: the output.
+        overwrite: replace it if it exists.
+        inputs: what the work reads, which the output must not replace.
+
     Raises:
-        OutputError: *final* exists and may not be replaced, or its parent cannot be written.
+        OutputError: *final* exists and may not be replaced, or it cannot be written.
     """
     final = Path(os.path.abspath(final))
+    for source in inputs:
+        if final.resolve() in (source.resolve(), *source.resolve().parents):
+            raise OutputError(f"{final}: holds the input {source} and cannot be replaced", hint="choose another -o")
     check_free(final, overwrite=overwrite)
     temporary = final.with_name(f".{final.name}.quantkit-{os.getpid()}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _clean_after_killed_runs(final)
+        check_free(final, overwrite=overwrite)  # an old output may have come back
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
     except OSError as error:
         raise write_error(final, error) from None
     try:
         yield Workspace(temporary, final, overwrite)
+    except OSError as error:
+        # What reads inputs raises errors of its own: this is the output's disk.
+        raise write_error(final, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -118,11 +130,13 @@ def _remove(path: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
+    if pid == os.getpid():
+        return False  # in a container every run may have the same number
     if os.name != "posix":
         return True  # there is no harmless way to ask
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -35,7 +35,7 @@ def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
     supported = ", ".join(sorted(ARCHITECTURES))
     if name is None:
         raise ArchitectureError(f"{where}: names no architecture", hint=f"supported architectures: {supported}")
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise ArchitectureError(
             f"{where}: architecture {name!r} is not supported", hint=f"supported architectures: {supported}"
         )

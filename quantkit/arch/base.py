@@ -10,7 +10,10 @@ from typing import Any
 import torch
 
 from quantkit.errors import ArchitectureError
-from quantkit.gguf_header import KV
+from quantkit.gguf_header import KV, MAX_LAYERS
+
+# The exponent of float32 ends here.
+_FLOAT32 = 2.0**128
 
 Config = Mapping[str, Any]
 Arrange = Callable[[torch.Tensor], torch.Tensor]
@@ -64,27 +67,34 @@ class Architecture:
     generated: Callable[[Config], list[Generated]]
 
 
-def positive(config: Config, key: str) -> int:
-    """A positive whole number of the config.
+def positive(config: Config, key: str, most: int = 2**31 - 1) -> int:
+    """A positive whole number of the config, at most *most*.
 
     Raises:
         ArchitectureError: it is absent or something else.
     """
     value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ArchitectureError(f"config.json: {key} is {value!r}; expected a positive whole number")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise ArchitectureError(f"config.json: {key} is {value!r}; expected a positive whole number up to {most}")
     return value
 
 
-def number(config: Config, key: str, where: str = "config.json") -> float:
-    """A finite number of the config.
+def layers(config: Config) -> int:
+    """The number of layers, of which llama.cpp has room for a few hundred."""
+    return positive(config, "num_hidden_layers", MAX_LAYERS)
+
+
+def number(config: Config, key: str, where: str = "config.json", above: float = -math.inf) -> float:
+    """A number of the config, greater than *above*, that float32 can hold.
 
     Raises:
         ArchitectureError: it is absent or something else.
     """
-    value = config.get(key)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise ArchitectureError(f"{where}: {key} is {value!r}; expected a number")
+    value: Any = config.get(key)
+    sound = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not sound or not above < value or not abs(value) < _FLOAT32:
+        wanted = "a number" if above == -math.inf else f"a number above {above:g}"
+        raise ArchitectureError(f"{where}: {key} is {value!r}; expected {wanted}")
     return float(value)
 
 
@@ -117,8 +127,17 @@ def rope(config: Config) -> dict[str, Any]:
 
     transformers 5 writes ``rope_parameters``, older versions ``rope_theta`` and ``rope_scaling`` (with ``type`` for
     ``rope_type`` before 4.43).
+
+    Raises:
+        ArchitectureError: the settings are no object, or one for each kind of layer.
     """
-    settings = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
+    name = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
+    given = config.get(name) or {}
+    if not isinstance(given, dict) or any(isinstance(value, dict) for value in given.values()):
+        raise ArchitectureError(
+            f"config.json: {name} is {str(given)[:120]}; expected one object with the settings of all layers"
+        )
+    settings = dict(given)
     for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings"):
         if key not in settings and config.get(key) is not None:
             settings[key] = config[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantkit.arch.base import Arrange, Config, Rule, head_dim, kv_heads, number, positive, rope
+from quantkit.arch.base import Arrange, Config, Rule, head_dim, kv_heads, layers, number, positive, rope
 from quantkit.errors import ArchitectureError
 from quantkit.gguf_header import KV, f32, string, u32
 
@@ -24,7 +24,7 @@ def decoder_metadata(arch: str, config: Config, *, explicit_head_dim: bool = Fal
     if config.get("hidden_act", "silu") != "silu":
         raise ArchitectureError(f"config.json: hidden_act {config['hidden_act']!r} is not supported; expected silu")
     entries = [
-        u32(f"{arch}.block_count", positive(config, "num_hidden_layers")),
+        u32(f"{arch}.block_count", layers(config)),
         u32(f"{arch}.context_length", positive(config, "max_position_embeddings")),
         u32(f"{arch}.embedding_length", positive(config, "hidden_size")),
         u32(f"{arch}.feed_forward_length", positive(config, "intermediate_size")),
@@ -42,6 +42,9 @@ def decoder_metadata(arch: str, config: Config, *, explicit_head_dim: bool = Fal
     return entries
 
 
+_SCALING = "config.json: rope_scaling"
+
+
 def rope_metadata(arch: str, config: Config) -> list[KV]:
     """Rotary base and scaling.
 
@@ -56,12 +59,12 @@ def rope_metadata(arch: str, config: Config) -> list[KV]:
         case "linear":
             entries = [
                 string(f"{arch}.rope.scaling.type", "linear"),
-                f32(f"{arch}.rope.scaling.factor", number(settings, "factor", "config.json: rope_scaling")),
+                f32(f"{arch}.rope.scaling.factor", number(settings, "factor", _SCALING, above=0)),
             ]
         case "yarn":
             entries = [
                 string(f"{arch}.rope.scaling.type", "yarn"),
-                f32(f"{arch}.rope.scaling.factor", number(settings, "factor", "config.json: rope_scaling")),
+                f32(f"{arch}.rope.scaling.factor", number(settings, "factor", _SCALING, above=0)),
                 u32(
                     f"{arch}.rope.scaling.original_context_length",
                     positive(settings, "original_max_position_embeddings"),
@@ -74,7 +77,7 @@ def rope_metadata(arch: str, config: Config) -> list[KV]:
                 "beta_slow": "yarn_beta_slow",
             }
             entries += [
-                f32(f"{arch}.rope.scaling.{target}", number(settings, key, "config.json: rope_scaling"))
+                f32(f"{arch}.rope.scaling.{target}", number(settings, key, _SCALING))
                 for key, target in optional.items()
                 if settings.get(key) is not None
             ]
@@ -85,7 +88,8 @@ def rope_metadata(arch: str, config: Config) -> list[KV]:
             )
     if settings.get("partial_rotary_factor") not in (None, 1, 1.0):
         raise ArchitectureError("config.json: partial_rotary_factor is not supported for this architecture")
-    entries.append(f32(f"{arch}.rope.freq_base", number({"rope_theta": DEFAULT_ROPE_THETA} | settings, "rope_theta")))
+    theta = number({"rope_theta": DEFAULT_ROPE_THETA} | settings, "rope_theta", above=0)
+    entries.append(f32(f"{arch}.rope.freq_base", theta))
     return entries
 
 
@@ -123,7 +127,7 @@ def decoder_rules(
         return rules
 
     rules = [Rule("model.embed_tokens.weight", "token_embd.weight", (vocabulary, hidden))]
-    for i in range(positive(config, "num_hidden_layers")):
+    for i in range(layers(config)):
         layer, block = f"model.layers.{i}", f"blk.{i}"
         rules += [
             Rule(f"{layer}.input_layernorm.weight", f"{block}.attn_norm.weight", (hidden,)),

@@ -8,6 +8,7 @@ import torch
 
 from quantkit.arch.base import Architecture, Config, Generated, Rule, head_dim, number, positive, rope
 from quantkit.arch.decoder import decoder_metadata, decoder_rules
+from quantkit.errors import ArchitectureError
 from quantkit.gguf_header import KV, u32
 
 
@@ -54,10 +55,13 @@ def generated(config: Config) -> list[Generated]:
     if settings.get("rope_type") != "llama3":
         return []
     where = "config.json: rope_scaling"
-    base, size = number(settings, "rope_theta", where), head_dim(config)
-    factor = number(settings, "factor", where)
-    low, high = number(settings, "low_freq_factor", where), number(settings, "high_freq_factor", where)
-    context = number(settings, "original_max_position_embeddings", where)
+    base, factor, low, high, context = (
+        number(settings, key, where, above=0)
+        for key in ("rope_theta", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    )
+    if not low < high:
+        raise ArchitectureError(f"{where}: low_freq_factor {low:g} is not below high_freq_factor {high:g}")
+    size = head_dim(config)
     frequencies = 1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
     factors: list[torch.Tensor | float] = []
     for frequency in frequencies:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantkit.arch.base import Architecture, Config, Generated, Rule
+from quantkit.arch.base import Architecture, Config, Generated, Rule, rope
 from quantkit.arch.decoder import decoder_metadata, decoder_rules
 from quantkit.errors import ArchitectureError
 from quantkit.gguf_header import KV
@@ -13,6 +13,11 @@ def metadata(config: Config) -> list[KV]:
         raise ArchitectureError(
             "config.json: use_sliding_window is set, which llama.cpp does not run for Qwen2",
             hint="set use_sliding_window to false if the model may attend to its whole context",
+        )
+    if rope(config).get("rope_type") == "llama3":
+        raise ArchitectureError(
+            "config.json: rope scaling 'llama3' is not supported: llama.cpp does not scale Qwen2 so",
+            hint="supported for this model are linear and yarn",
         )
     return decoder_metadata("qwen2", config)
 

@@ -76,6 +76,7 @@ def main(args: list[str] | None = None) -> NoReturn:
     try:
         # Without the standalone mode click returns the code of ctx.exit() and raises the rest to us.
         code = cli.main(args=args, prog_name="quantkit", standalone_mode=False)
+        sys.stdout.flush()
     except QuantkitError as error:
         _fail(error)
     except click.exceptions.Abort:
@@ -91,4 +92,8 @@ def main(args: list[str] | None = None) -> NoReturn:
         # The reader of our output went away (`| head`): stop quietly, as other tools do.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_ERROR)
+    except OSError as error:
+        # What works on files raises errors that name them: this is the output of the command itself.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(QuantkitError(f"the result cannot be printed ({error.strerror or error})", hint="write it elsewhere"))
     sys.exit(code if isinstance(code, int) else 0)

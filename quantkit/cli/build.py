@@ -14,9 +14,9 @@ from quantkit.cli.options import (
     package_options,
     print_json,
     reporter,
-    size,
     write_options,
 )
+from quantkit.units import size
 
 if TYPE_CHECKING:
     from quantkit.build import BuildResult

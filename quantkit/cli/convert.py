@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from quantkit.cli.options import FOLDER, compute_options, json_option, print_json, reporter, size, write_options
+from quantkit.cli.options import FOLDER, compute_options, json_option, print_json, reporter, write_options
+from quantkit.units import size
 
 
 @click.command("convert")

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from quantkit.cli.options import FOLDER, json_option, print_json, size
+from quantkit.cli.options import FOLDER, json_option, print_json
+from quantkit.units import size
 
 
 @click.command("inspect")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from quantkit.cli.options import FOLDER, compute_options, json_option, print_json, reporter, size, write_options
+from quantkit.cli.options import FOLDER, compute_options, json_option, print_json, reporter, write_options
+from quantkit.units import size
 
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -15,9 +16,10 @@ _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**
 def parse_size(ctx: click.Context, parameter: click.Parameter, value: str) -> int:
     """``2GB``, ``500MiB`` or a number of bytes, as transformers reads them."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", value.strip())
-    if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
-        raise click.BadParameter(f"{value!r} is not a size such as 2GB", ctx=ctx, param=parameter)
-    return int(float(match[1]) * _UNITS[match[2].upper()])
+    nbytes = float(match[1]) * _UNITS.get(match[2].upper(), 0) if match else 0.0
+    if not 1 <= nbytes < 2**63:
+        raise click.BadParameter(f"{value[:40]!r} is not a size such as 2GB", ctx=ctx, param=parameter)
+    return int(nbytes)
 
 
 @click.command("merge")

@@ -74,11 +74,3 @@ def reporter(as_json: bool = False) -> Reporter:
 def print_json(value: dict[str, Any]) -> None:
     """The result of ``--json``."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=1))
-
-
-def size(nbytes: float) -> str:
-    """Bytes for people: ``1.59 GB``."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if nbytes >= factor:
-            return f"{nbytes / factor:.2f} {unit}"
-    return f"{nbytes:.0f} bytes"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from quantkit.cli.options import FOLDER, json_option, print_json, reporter, size, write_options
+from quantkit.cli.options import FOLDER, json_option, print_json, reporter, write_options
+from quantkit.units import size
 
 
 @click.command("quantize")
@@ -31,6 +32,7 @@ def command(
 ) -> None:
     """Quantize GGUF (f16, bf16 or f32) to one type, byte for byte as llama-quantize does."""
     from quantkit.convert import quantize
+    from quantkit.ggml_types import ftype_name
 
     path = quantize(
         gguf,
@@ -43,8 +45,8 @@ def command(
         fsync=fsync,
         reporter=reporter(as_json),
     )
-    nbytes = path.stat().st_size
+    nbytes, name = path.stat().st_size, ftype_name(quant)
     if as_json:
-        print_json({"schema": 1, "file": str(path), "type": quant.lower(), "size": nbytes})
+        print_json({"schema": 1, "file": str(path), "type": name, "size": nbytes})
     else:
-        click.echo(f"{out}  {quant.lower()}  {size(nbytes)}")
+        click.echo(f"{out}  {name}  {size(nbytes)}")

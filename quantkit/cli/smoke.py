@@ -28,12 +28,16 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
     The exit code is 3 if a check failed.
     """
     from quantkit.errors import VerificationError
+    from quantkit.gguf_header import read_header
     from quantkit.run.package import open_all
     from quantkit.verify.report import SCHEMA
     from quantkit.verify.smoke import smoke_test
 
     results = []
-    for package in open_all(path):
+    packages = open_all(path)
+    for package in packages:
+        read_header(package.gguf)  # a broken file is an error, not a model that fails a check
+    for package in packages:
         result = smoke_test(package.gguf, n_gpu_layers=n_gpu_layers, prompts=prompts, system=package.system)
         results.append(result)
         if not as_json:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from quantkit.build import build
+from quantkit.child import run_module
 from quantkit.demo import ADAPTER, BASE, EXAMPLES
 from quantkit.errors import VerificationError
 from quantkit.progress import Reporter
@@ -112,8 +111,7 @@ def run_demo(folder: Path, *, overwrite: bool = False, reporter: Reporter | None
 def _ask(gguf: Path, questions: list[str]) -> list[str]:
     """Greedy answers, each in a conversation of its own. In another process: this one has torch, see dry_run.py."""
     prompts = [part for text in questions for part in ("--prompt", text)]
-    command = [sys.executable, "-m", "quantkit", "smoke", str(gguf), "--json", *prompts]
-    done = subprocess.run(command, capture_output=True, check=False)
+    done = run_module("quantkit", ["smoke", str(gguf), "--json", *prompts])
     try:
         (model,) = json.loads(done.stdout)["models"]
     except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantkit.errors import OutputError
+from quantkit.output_file import write_error
 from quantkit.package.card import card
 from quantkit.package.chat_script import chat_ps1, chat_sh
 from quantkit.package.ollama import modelfile, modelfile_name
@@ -49,6 +50,6 @@ def write_package(spec: PackageSpec, folder: Path) -> tuple[Path, ...]:
             if name == _EXECUTABLE:
                 path.chmod(0o755)
         except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+            raise write_error(path, error) from error
         paths.append(path)
     return tuple(paths)

@@ -112,6 +112,10 @@ def check_spec(spec: PackageSpec) -> None:
     stops = [(f"stop {stop!r}", stop) for stop in spec.stops]
     for what, text in (("the system prompt", spec.system or ""), ("the license", spec.license or ""), *stops):
         if "\0" in text:
-            raise ChatFormatError(f"{what} has a NUL character, which no command line can carry")
+            raise ChatFormatError(
+                f"{what} has a NUL character, which no command line can carry", hint=f"take it out of {what}"
+            )
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise ChatFormatError(f"{what} is not valid Unicode: it has half of a surrogate pair")
+            raise ChatFormatError(
+                f"{what} is not valid Unicode: it has half of a surrogate pair", hint=f"write {what} as UTF-8"
+            )

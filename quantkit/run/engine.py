@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.errors import GGUFError, QuantkitError
+from quantkit.gguf_header import read_header
 from quantkit.llama_log import captured_log
 from quantkit.run.interrupts import interrupts_deferred
 from quantkit.run.load_log import count_offloaded, failure_reason
@@ -52,10 +53,10 @@ class Engine:
             threads: CPU threads, None for the processors this process may use.
 
         Raises:
-            GGUFError: no such file, not a GGUF file, or llama.cpp refuses it, with llama.cpp's reason.
+            GGUFError: no such file, not a sound GGUF file, or llama.cpp refuses it, with llama.cpp's reason.
             QuantkitError: no memory for the context, or a number that makes no sense.
         """
-        _check_magic(path)
+        read_header(path)  # llama.cpp ends its process at some of the files that this refuses
         for name, value in (("n_ctx", n_ctx), ("max_ctx", max_ctx), ("threads", threads)):
             if value is not None and value < 1:
                 raise QuantkitError(f"{name} is {value}, and must be at least 1")
@@ -242,21 +243,6 @@ class Engine:
         pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
         logits: npt.NDArray[np.float32] = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).copy()
         return logits
-
-
-def _check_magic(path: Path) -> None:
-    if not path.is_file():
-        raise GGUFError(f"{path}: no such file", hint="give the path of a .gguf file")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise GGUFError(f"{path}: cannot be read: {error.strerror}") from None
-    if magic != b"GGUF":
-        raise GGUFError(
-            f"{path}: not a GGUF file: it begins with {magic!r}",
-            hint="give the path of a .gguf file, or make one with: quantkit convert MODEL -o FILE.gguf",
-        )
 
 
 def _token(token: int) -> int | None:

@@ -6,15 +6,12 @@ it do so must be a failed check, not a dead build.
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from quantkit.child import ChildError, ask_module
 from quantkit.progress import Reporter
 from quantkit.verify.report import Check, Report
 
@@ -74,12 +71,9 @@ def ask_process(request: Request) -> dict[str, Any]:
         "system": request.system,
         "threads": request.threads,
     }
-    command = [sys.executable, "-m", "quantkit.verify.worker"]
-    done = subprocess.run(command, input=json.dumps(question).encode(), capture_output=True, check=False)
-    if done.returncode == 0:
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
-    how = f"signal {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"exit code {done.returncode}"
-    last = done.stderr.decode(errors="replace").strip()[-2000:]
-    check = Check("llama.cpp runs", False, how, "the process ends well", last)
-    return {"checks": [vars(check)], "summary": f"FAILED: the process that checked it ended with {how}"}
+    try:
+        answer: dict[str, Any] = ask_module("quantkit.verify.worker", question)
+    except ChildError as error:
+        check = Check("llama.cpp runs", False, error.how, "the process ends well", error.output)
+        return {"checks": [vars(check)], "summary": f"FAILED: the process that checked it ended with {error.how}"}
+    return answer

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.checkpoint import Checkpoint
-from quantkit.errors import VocabularyError
+from quantkit.errors import GGUFError, VocabularyError
 from quantkit.gguf_header import KV, KVType, array, boolean, string
 from quantkit.vocab.bpe import bpe_metadata
 from quantkit.vocab.special import end_tokens, special_metadata, token_text
@@ -64,23 +64,35 @@ def read_vocabulary(checkpoint: Checkpoint, rows: int) -> Vocabulary:
     if not path.is_file():
         if (checkpoint.path / "tokenizer.model").is_file():
             raise VocabularyError(
-                f"{checkpoint.path}: SentencePiece vocabularies (tokenizer.model) are not supported yet"
+                f"{checkpoint.path}: SentencePiece vocabularies (tokenizer.model) are not supported",
+                hint="give a model with a byte-level BPE tokenizer.json, such as Llama 3 or Qwen2",
             )
         raise VocabularyError(
             f"{path}: file is missing", hint="copy the tokenizer's files of the model into the folder"
         )
     tokenizer, config = checkpoint.json("tokenizer.json"), checkpoint.json("tokenizer_config.json")
     try:
-        entries, notes = bpe_metadata(tokenizer, config, rows, str(path))
-        generation = checkpoint.json("generation_config.json")
-        texts = next(entry.value for entry in entries if entry.key == "tokenizer.ggml.tokens")
-        entries += special_metadata(tokenizer, config, checkpoint.config, generation, texts)
-    except (KeyError, TypeError, AttributeError) as error:
+        return _read(checkpoint, tokenizer, config, rows)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise VocabularyError(f"{path}: broken ({type(error).__name__}: {error})") from None
+    except GGUFError as error:
+        raise VocabularyError(f"{checkpoint.path}: {error}") from None
+
+
+def _read(checkpoint: Checkpoint, tokenizer: dict[str, Any], config: dict[str, Any], rows: int) -> Vocabulary:
+    entries, notes = bpe_metadata(tokenizer, config, rows, str(checkpoint.path / "tokenizer.json"))
+    generation = checkpoint.json("generation_config.json")
+    texts = next(entry.value for entry in entries if entry.key == "tokenizer.ggml.tokens")
+    entries += special_metadata(tokenizer, config, checkpoint.config, generation, texts)
     prefix = config.get("add_prefix_space")
     if isinstance(prefix, bool) and "LlamaForCausalLM" in (checkpoint.config.get("architectures") or ()):
         entries.insert(0, boolean("tokenizer.ggml.add_space_prefix", prefix))
     template, named = _templates(checkpoint.path, config)
+    if isinstance(config.get("chat_template"), str) and _template_file(checkpoint.path) not in (None, template):
+        notes.append(
+            "chat_template.jinja differs from chat_template in tokenizer_config.json: the latter is used, as by "
+            "llama.cpp's converter; transformers uses the former"
+        )
     ids = {entry.key: entry.value for entry in entries if entry.key.endswith("_token_id")}
 
     def text(kind: str) -> str:
@@ -88,7 +100,7 @@ def read_vocabulary(checkpoint: Checkpoint, rows: int) -> Vocabulary:
         return token_text(config.get(f"{kind}_token")) or ("" if number is None else texts[number])
 
     ends = [text("eos"), *(texts[number] for number in end_tokens(generation))]
-    return Vocabulary(
+    vocabulary = Vocabulary(
         tuple(entries),
         template,
         named,
@@ -97,21 +109,45 @@ def read_vocabulary(checkpoint: Checkpoint, rows: int) -> Vocabulary:
         tuple(dict.fromkeys(end for end in ends if end)),
         tuple(notes),
     )
+    vocabulary.template_metadata(template)  # what a GGUF file cannot hold is known now
+    return vocabulary
+
+
+def _template_file(folder: Path) -> str | None:
+    """The text of chat_template.jinja, None if there is none."""
+    path = folder / "chat_template.jinja"
+    return _read_text(path) if path.is_file() else None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise VocabularyError(f"{path}: cannot be read ({error})", hint="save the chat template as UTF-8") from None
 
 
 def _templates(folder: Path, config: dict[str, Any]) -> tuple[str | None, tuple[tuple[str, str], ...]]:
-    """The default chat template and the named ones: chat_template.jinja, or tokenizer_config.json."""
+    """The default chat template and the named ones.
+
+    tokenizer_config.json comes before chat_template.jinja, as in llama.cpp's converter.
+    """
     value: Any = config.get("chat_template")
-    jinja = folder / "chat_template.jinja"
-    if value is None and jinja.is_file():
-        value = [{"name": "default", "template": jinja.read_text(encoding="utf-8")}]
+    if value is None and (default := _template_file(folder)) is not None:
         extra = sorted((folder / "additional_chat_templates").glob("*.jinja"))
-        value += [{"name": file.stem, "template": file.read_text(encoding="utf-8")} for file in extra]
+        value = [{"name": "default", "template": default}]
+        value += [{"name": file.stem, "template": _read_text(file)} for file in extra]
     if value is None or isinstance(value, str):
         return value, ()
-    if not isinstance(value, list):
-        raise VocabularyError(f"{folder / 'tokenizer_config.json'}: chat_template is a {type(value).__name__}")
+    if not isinstance(value, list) or not all(map(_is_named_template, value)):
+        kind = "list of something else" if isinstance(value, list) else type(value).__name__
+        raise VocabularyError(
+            f"{folder / 'tokenizer_config.json'}: chat_template is a {kind}; expected a text, or names and templates"
+        )
     # llama.cpp's converter keeps letters and digits of a name, so that it is safe in a metadata key.
-    named = {re.sub("[^A-Za-z0-9]", "_", str(entry["name"])): str(entry["template"]) for entry in value}
+    named = {re.sub("[^A-Za-z0-9]", "_", entry["name"]): entry["template"] for entry in value}
     default = named.pop("default", None)
     return default, tuple(named.items())
+
+
+def _is_named_template(entry: Any) -> bool:
+    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("name", "template"))

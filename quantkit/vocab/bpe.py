@@ -83,6 +83,9 @@ def _tokens(
     if not isinstance(vocabulary, dict) or not vocabulary:
         raise VocabularyError(f"{where}: has no vocabulary")
     added = {token["id"]: token for token in tokenizer.get("added_tokens") or ()}
+    for text, number in (*vocabulary.items(), *((token["content"], number) for number, token in added.items())):
+        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+            raise VocabularyError(f"{where}: token {text!r} has id {number!r}; expected a whole number")
     highest = max(max(vocabulary.values()), max(added, default=0))
     if highest >= rows:
         raise VocabularyError(
@@ -98,17 +101,25 @@ def _tokens(
     special = _special_texts(tokenizer_config)
     _check_added_ids(vocabulary, tokenizer.get("added_tokens") or (), where)
     for number, token in added.items():
+        if tokens[number] not in (None, token["content"]):
+            raise VocabularyError(f"{where}: id {number} is both {tokens[number]!r} and {token['content']!r}")
         tokens[number], types[number] = _added(token, special)
     _match_config(tokenizer_config, tokens, where)
     return [f"[PAD{number}]" if text is None else text for number, text in enumerate(tokens)], types
 
 
 def _check_added_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]], where: str) -> None:
-    """The tokenizers library numbers added tokens itself, behind the vocabulary, whatever the file says."""
-    following = len(vocabulary)
+    """The tokenizers library numbers added tokens itself, whatever the file says.
+
+    A text that has an id already keeps it; a new one is numbered from the size of the vocabulary on, also where the
+    vocabulary has gaps.
+    """
+    known, following = dict(vocabulary), len(vocabulary)
     for token in added:
-        expected = vocabulary.get(token["content"], following)
-        following += expected == following
+        if token["content"] not in known:
+            known[token["content"]] = following
+            following += 1
+        expected = known[token["content"]]
         if token["id"] != expected:
             raise VocabularyError(
                 f"{where}: added token {token['content']!r} has id {token['id']}, transformers gives it {expected}",
@@ -142,6 +153,8 @@ def _special_texts(tokenizer_config: Mapping[str, Any]) -> set[str]:
 def _match_config(tokenizer_config: Mapping[str, Any], tokens: list[str | None], where: str) -> None:
     """tokenizer_config.json may repeat added tokens; it must not contradict tokenizer.json."""
     for key, token in (tokenizer_config.get("added_tokens_decoder") or {}).items():
+        if not key.isdecimal():
+            raise VocabularyError(f"{where}: tokenizer_config.json has the id {key!r} in added_tokens_decoder")
         number = int(key)
         known = tokens[number] if 0 <= number < len(tokens) else None
         if known != token["content"] and known != str(token["content"]).replace("▁", " "):
@@ -151,15 +164,13 @@ def _match_config(tokenizer_config: Mapping[str, Any], tokens: list[str | None],
             )
 
 
-def _merges(merges: list[Any], where: str) -> list[str]:
+def _merges(merges: Any, where: str) -> list[str]:
     """Merges as "left right", with spaces inside a part written as llama.cpp expects them."""
-    if not merges:
-        return []
-    if isinstance(merges[0], str):
-        return [str(merge) for merge in merges]
     try:
+        if isinstance(merges, list) and all(isinstance(merge, str) for merge in merges):
+            return merges
         return [f"{left} {right}" if " " not in left + right else _escape(left, right) for left, right in merges]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, AttributeError):
         raise VocabularyError(f"{where}: merges are in an unknown form") from None
 
 

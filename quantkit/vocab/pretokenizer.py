@@ -64,6 +64,8 @@ def recognise(tokenizer: Mapping[str, Any], where: str) -> PreTokenizer:
 def _splits(step: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     """The split regexes of ``Sequence[Split..., ByteLevel]``; None where the structure is another."""
     steps = step.get("pretokenizers", []) if step and step.get("type") == "Sequence" else [step or {}]
+    if not steps:
+        return None
     *splits, last = steps
     if last.get("type") != "ByteLevel" or last.get("use_regex", True) or last.get("add_prefix_space", True):
         return None

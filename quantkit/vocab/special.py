@@ -53,9 +53,11 @@ def special_metadata(
         value = tokenizer_config.get(f"add_{kind}_token")
         if isinstance(value, bool):
             add.setdefault(kind, value)
-    for kind, token in [*ids.items(), *(("eos", end) for end in end_tokens(generation_config))]:
-        if token >= len(texts):
-            raise VocabularyError(f"{kind}_token_id {token} is outside the vocabulary of {len(texts)} tokens")
+    for kind, token in ids.items():
+        file = "config.json" if config.get(f"{kind}_token_id") == token else "tokenizer.json"
+        _check_range(file, kind, token, texts)
+    for token in end_tokens(generation_config):
+        _check_range("generation_config.json", "eos", token, texts)
     ends = end_tokens(generation_config)
     unknown = [end for end in ends if end != ids.get("eos") and texts[end] not in ENDS_BY_NAME]
     if len(unknown) > len(_SPARE_ENDS):
@@ -66,6 +68,11 @@ def special_metadata(
     ids |= zip(_SPARE_ENDS, unknown, strict=False)
     entries = [u32(_KEYS.get(kind, f"tokenizer.ggml.{kind}_token_id"), token) for kind, token in ids.items()]
     return entries + [boolean(f"tokenizer.ggml.add_{kind}_token", value) for kind, value in add.items()]
+
+
+def _check_range(file: str, kind: str, token: int, texts: Sequence[str]) -> None:
+    if token >= len(texts):
+        raise VocabularyError(f"{file}: {kind}_token_id {token} is outside the vocabulary of {len(texts)} tokens")
 
 
 def end_tokens(generation_config: Mapping[str, Any]) -> list[int]:

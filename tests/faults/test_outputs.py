@@ -193,7 +193,7 @@ def on_a_disk(folder: Path, options: str) -> tuple[str, ...]:
 def test_a_disk_too_small(new_case: NewCase) -> None:
     case = new_case()
     outcome = run_process(case.arguments(BUILD), cwd=case.root, within=on_a_disk(case.outputs, "size=256k"))
-    assert_refused(outcome, [str(case.out), "GB", "free"], "free some space")
+    assert_refused(outcome, [str(case.out), "need", "free"], "free some space")
 
 
 @pytest.mark.usefixtures("may_mount")

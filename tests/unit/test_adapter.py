@@ -293,11 +293,11 @@ REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "pissa": ({"init_lora_weights": "pissa_niter_4"}, pair(Q), "init_lora_weights is 'pissa_niter_4'"),
     "olora": ({"init_lora_weights": "olora"}, pair(Q), "belong to a residual base"),
     "loftq": ({"init_lora_weights": "loftq"}, pair(Q), "belong to a residual base"),
-    "no-rank": ({"r": None}, pair(Q), "r is None and lora_alpha 4"),
-    "rank-zero": ({"r": 0}, pair(Q), "r is 0 and lora_alpha 4"),
-    "no-alpha": ({"lora_alpha": None}, pair(Q), "lora_alpha None"),
-    "nan-alpha": ({"lora_alpha": math.nan}, pair(Q), "lora_alpha nan"),
-    "pattern-list": ({"rank_pattern": [4]}, pair(Q), "rank_pattern is not an object"),
+    "no-rank": ({"r": None}, pair(Q), "r is None; expected a positive"),
+    "rank-zero": ({"r": 0}, pair(Q), "r is 0; expected a positive"),
+    "no-alpha": ({"lora_alpha": None}, pair(Q), "lora_alpha is None"),
+    "nan-alpha": ({"lora_alpha": math.nan}, pair(Q), "lora_alpha is nan"),
+    "pattern-list": ({"rank_pattern": [4]}, pair(Q), r"rank_pattern is \[4\]; expected patterns"),
     "broken-target": ({"target_modules": "("}, pair(Q), "broken pattern"),
     "rank-mismatch": ({"r": 4}, pair(Q, 2), f"'{Q}' has rank 2 and 2, adapter_config.json says 4"),
     "unlike-ranks": ({}, {A: torch.ones(2, 6), B: torch.ones(8, 3)}, "has rank 2 and 3, adapter_config.json says 2"),
@@ -307,7 +307,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "hidden-size": (
         {},
         {A: torch.ones(2, 16), B: torch.ones(8, 2)},
-        r"trained on \[8, 16\], this base has \[8, 6\]: adapter was trained on hidden size 16, this base has 6",
+        f"'{Q}': adapter was trained on hidden size 16, this base has 6$",
     ),
     "rows": ({}, {A: torch.ones(2, 6), B: torch.ones(9, 2)}, r"trained on \[9, 6\], this base has \[8, 6\]$"),
     "no-such-module": (
@@ -443,3 +443,48 @@ def test_the_base_of_a_quantized_training_is_noted(checkpoint: Maker, tmp_path: 
         config = {"target_modules": [], "modules_to_save": ["norm"], "base_model_name_or_path": name}
         with open_model(base, [write(tmp_path / "a", tensors, **config)]) as model:
             assert any(name in note for note in model.notes) is noted
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"rank_pattern": {"(": 4}},
+        {"alpha_pattern": {"(": 4}},
+        {"rank_pattern": {"q_proj": "x"}},
+        {"rank_pattern": {"q_proj": None}},
+        {"rank_pattern": {"q_proj": 2.9}},
+        {"alpha_pattern": {"q_proj": "x"}},
+        {"alpha_pattern": {"q_proj": math.nan}},
+        {"target_modules": 5},
+        {"layers_to_transform": "0"},
+        {"modules_to_save": 5},
+        {"layers_to_transform": [0], "layers_pattern": 5},
+        {"layers_to_transform": 1e308},
+        {"layers_to_transform": [True]},
+        {"modules_to_save": -1},
+        {"modules_to_save": [["x"]]},
+        {"exclude_modules": [1]},
+        {"rank_pattern": {"(?i)q_proj": 4}},
+        {"target_modules": "a{99999999999999999999}"},
+        {"use_rslora": "no"},
+    ],
+    ids=repr,
+)
+def test_settings_of_a_wrong_kind(tmp_path: Path, config: dict[str, Any]) -> None:
+    with pytest.raises(AdapterError):
+        changes(tmp_path / "a", pair(Q), **config)
+
+
+def test_a_key_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="lora_A"):
+        changes(tmp_path / "a", {**pair(Q), f"{PREFIX}{Q}.lora_A.bias": torch.ones(2)})
+
+
+@pytest.mark.parametrize(
+    "second", ["lm_head.weight", "lm_head.modules_to_save.other.weight", "lm_head.base_layer.weight"]
+)
+def test_two_copies_of_a_saved_module(tmp_path: Path, second: str) -> None:
+    first = f"{PREFIX}lm_head.modules_to_save.default.weight"
+    tensors = {**pair(Q), first: torch.zeros(10, 6), PREFIX + second: torch.ones(10, 6)}
+    with pytest.raises(AdapterError, match="two copies"):
+        changes(tmp_path / "a", tensors, modules_to_save=["lm_head"])

@@ -274,3 +274,42 @@ def test_find_architecture() -> None:
     for nothing in ({}, {"architectures": []}, {"architectures": None}, {"architectures": "LlamaForCausalLM"}):
         with pytest.raises(ArchitectureError, match="x: names no architecture"):
             find_architecture(nothing, "x")
+
+
+def test_qwen2_loses_no_llama_scaling() -> None:
+    with pytest.raises(ArchitectureError, match="llama3"):
+        QWEN2.metadata({**CONFIG, "rope_scaling": LLAMA_3})
+
+
+@pytest.mark.parametrize("rope", ["linear", 4, {"full_attention": {"rope_type": "yarn", "factor": 4.0}}], ids=repr)
+def test_rope_of_a_wrong_kind(rope: Any) -> None:
+    with pytest.raises(ArchitectureError, match="rope_"):
+        LLAMA.metadata({**CONFIG, "rope_parameters": rope})
+
+
+@pytest.mark.parametrize(
+    "change", [{"high_freq_factor": 0}, {"low_freq_factor": 0}, {"high_freq_factor": 1.0}, {"factor": 0}], ids=repr
+)
+def test_llama_scaling_that_divides_by_zero(change: dict[str, Any]) -> None:
+    with pytest.raises(ArchitectureError):
+        LLAMA.generated({**CONFIG, "rope_scaling": {**LLAMA_3, "original_max_position_embeddings": 1024, **change}})
+
+
+def test_numbers_too_large_for_the_file() -> None:
+    changes: list[dict[str, Any]] = [{"max_position_embeddings": 2**40}, {"rope_theta": 1e40}, {"rms_norm_eps": 1e308}]
+    for change in changes:
+        with pytest.raises(ArchitectureError, match=next(iter(change))):
+            LLAMA.metadata({**CONFIG, **change})
+
+
+def test_architectures_of_a_wrong_kind() -> None:
+    with pytest.raises(ArchitectureError):
+        find_architecture({"architectures": [["x"]]}, "config.json")
+
+
+def test_more_layers_than_llama_cpp_has_room_for() -> None:
+    assert LLAMA.metadata({**CONFIG, "num_hidden_layers": 512})
+    for layers in (513, 2**70):
+        for ask in (LLAMA.metadata, LLAMA.rules):
+            with pytest.raises(ArchitectureError, match="num_hidden_layers"):
+                ask({**CONFIG, "num_hidden_layers": layers})

@@ -19,9 +19,10 @@ import quantkit.build
 from quantkit import __version__
 from quantkit.cli import COMMANDS, main
 from quantkit.cli.merge import parse_size
-from quantkit.cli.options import pairs, size
+from quantkit.cli.options import pairs
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.gguf_header import read_header
+from quantkit.units import size
 
 Maker = Callable[..., Path]
 
@@ -121,7 +122,10 @@ def test_the_module_is_the_command() -> None:
     assert (done.returncode, done.stdout) == (0, f"quantkit, version {__version__}\n")
     done = process("inspect", "none")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: none: no such file or folder\n"
+    assert (
+        done.stderr
+        == "error: none: no such file or folder\nhint: give a model folder, an adapter folder or a .gguf file\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,7 +174,7 @@ def raising(error: BaseException) -> Callable[..., None]:
 @pytest.mark.parametrize(
     ("error", "code", "text"),
     [
-        (QuantkitError("what, where"), 1, "error: what, where\n"),
+        (QuantkitError("what, where"), 1, f"error: what, where\nhint: {QuantkitError.default_hint}\n"),
         (QuantkitError("what, where", hint="do this"), 1, "error: what, where\nhint: do this\n"),
         (QuantkitError("name 'a\nb'\nis bad", hint="one\ntwo"), 1, "error: name 'a b' is bad\nhint: one two\n"),
         (VerificationError("built, but", hint="read it"), 3, "error: built, but\nhint: read it\n"),
@@ -232,7 +236,9 @@ def test_sizes(text: str, nbytes: int) -> None:
     assert parse_size(context, option, text) == nbytes
 
 
-@pytest.mark.parametrize("text", ["", "GB", "-1GB", "2 bytes", "2XB", "1e9", "0", "0GB", "1,5GB", "٣x"])
+@pytest.mark.parametrize(
+    "text", ["", "GB", "-1GB", "2 bytes", "2XB", "1e9", "0", "0GB", "1,5GB", "٣x", "0.1", "9" * 400, "9" * 400 + "GB"]
+)
 def test_sizes_that_are_none(text: str) -> None:
     context, option = click.Context(click.Command("x")), click.Option(["--max-shard-size"])
     with pytest.raises(click.BadParameter, match="is not a size such as 2GB"):
@@ -256,7 +262,7 @@ def test_convert_and_quantize(run: Callable[..., Run], checkpoint: Maker, tmp_pa
     done = run("convert", model, "-o", base, "--outtype", "bf16", "--threads", 2, "--json")
     assert (done.code, done.err) == (0, "")
     assert done.json == {"schema": 1, "file": str(base), "type": "bf16", "size": base.stat().st_size}
-    done = run("quantize", base, "-o", small, "--quant", "q8_0", "--json")
+    done = run("quantize", base, "-o", small, "--quant", "Q8-0", "--json")
     assert done.json == {"schema": 1, "file": str(small), "type": "q8_0", "size": small.stat().st_size}
     again = run("quantize", base, "-o", small, "--quant", "q8_0")
     assert (again.code, again.out) == (1, "")
@@ -394,3 +400,10 @@ def test_a_device_that_is_not_there(run: Callable[..., Run], checkpoint: Maker, 
         assert done.code == 1
         assert message in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_error_has_a_way_on() -> None:
+    kinds = [QuantkitError, *QuantkitError.__subclasses__()]
+    assert all(kind("what").hint == kind.default_hint != "" for kind in kinds)
+    assert len({kind.default_hint for kind in kinds}) == len(kinds)
+    assert QuantkitError("what", hint="do this").hint == "do this"

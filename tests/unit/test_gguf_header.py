@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,9 @@ RANGES = {
     KVType.BOOL: st.booleans(),
     KVType.STRING: st.text(max_size=12),
 }
-KEYS = st.text(min_size=1, max_size=12).filter(lambda key: key != "general.alignment")
+KEYS = st.text(min_size=1, max_size=12).filter(
+    lambda key: "\0" not in key and key != "general.alignment" and not key.endswith(".block_count")
+)
 
 
 @st.composite
@@ -277,3 +280,40 @@ def test_sizes_are_the_gguf_librarys() -> None:
             assert gguf.GGML_QUANT_SIZES[theirs] == (kind.block, kind.block_nbytes)
             shape = (3, 2, 4 * kind.block)
             assert kind.nbytes(shape) == math.prod(gguf.quant_shape_to_byte_shape(shape, theirs))
+
+
+@pytest.mark.parametrize("shape", [(0, 32), (4, 0), (2, 33)])
+def test_shapes_that_hold_nothing_whole(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(encode_header([], [TensorInfo("t", shape, GGMLType.Q8_0, 0)]) + bytes(256))
+    with pytest.raises(GGUFError, match="'t'"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("key", ["", "a\0b", "\0"])
+def test_a_key_that_c_reads_otherwise(tmp_path: Path, key: str) -> None:
+    with pytest.raises(GGUFError, match="key"):
+        read(tmp_path, encode_header([string(key, "x")], []))
+
+
+@pytest.mark.parametrize("layers", [0, 513, 2**32 - 1])
+def test_more_layers_than_llama_cpp_has_room_for(tmp_path: Path, layers: int) -> None:
+    with pytest.raises(GGUFError, match=r"llama\.block_count"):
+        read(tmp_path, encode_header([u32("llama.block_count", layers)], []))
+    assert read(tmp_path, encode_header([u32("llama.block_count", 512)], [])).value("llama.block_count") == 512
+
+
+@pytest.mark.parametrize(
+    ("make", "value"),
+    [(u32, -1), (u32, 2**32), (i32, 2**31), (i32, math.nan), (f32, 1e308), (f32, 2**2000), (f32, math.inf)],
+    ids=repr,
+)
+def test_numbers_that_have_no_room(make: Callable[[str, float], KV], value: float) -> None:
+    with pytest.raises(GGUFError, match=r"the\.key is"):
+        make("the.key", value)
+
+
+def test_half_a_surrogate_pair() -> None:
+    for make in (lambda: string("the.key", "\ud800"), lambda: array("the.key", ["a", "\udfff"], KVType.STRING)):
+        with pytest.raises(GGUFError, match=r"the\.key is not valid Unicode"):
+            make()

@@ -165,3 +165,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(QuantizationError, match="cannot be read"):
             read_imatrix(path)
+
+
+@pytest.mark.parametrize("counts", [3, 4])
+def test_counts_that_do_not_divide(tmp_path: Path, counts: int) -> None:
+    tensors = {"w.in_sum2": floats(*range(10)), "w.counts": np.ones((counts, 1), dtype=np.float32)}
+    with pytest.raises(QuantizationError, match="'w'"):
+        read_imatrix(write(tmp_path / "x", tensors))

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from quantkit.convert import convert, quantize
 from quantkit.errors import AdapterError, CheckpointError, GGUFError, QuantkitError
+from quantkit.gguf_header import KVType, array, encode_header
 from quantkit.inspection import inspect
 
 Maker = Callable[..., Path]
@@ -113,3 +114,9 @@ def test_paths_that_are_nothing_of_this(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match="no weights"):
         inspect(tmp_path)
+
+
+def test_a_file_type_of_a_wrong_kind(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(encode_header([array("general.file_type", [1], KVType.INT32)], []))
+    assert inspect(path)["file_type"] is None

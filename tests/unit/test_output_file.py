@@ -126,11 +126,12 @@ def test_a_file_system_that_cannot_reserve(tmp_path: Path, monkeypatch: pytest.M
         (errno.EDQUOT, "free some space"),
         (errno.EACCES, "choose a folder you may write to"),
         (errno.EROFS, "choose a folder you may write to"),
-        (errno.EIO, ""),
+        (errno.EFBIG, "free some space"),
+        (errno.EIO, "choose another folder with -o"),
+        (errno.ENOTDIR, "choose another folder with -o"),
     ],
 )
 def test_hints(code: int, hint: str) -> None:
     error = write_error(Path("out.gguf"), OSError(code, os.strerror(code)))
     assert str(error) == f"out.gguf: cannot be written ({os.strerror(code)})"
     assert error.hint.startswith(hint)
-    assert bool(error.hint) == bool(hint)

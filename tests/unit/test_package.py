@@ -531,7 +531,7 @@ def test_write_package(tmp_path: Path) -> None:
 
 def test_write_package_says_where_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="Modelfile: cannot be written: "):
+    with pytest.raises(OutputError, match="Modelfile: cannot be written "):
         write_package(SPEC, tmp_path / "file")
 
 

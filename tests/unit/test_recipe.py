@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,33 @@ def test_recipe_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_bytes(b"name = '\xff'")
     with pytest.raises(QuantkitError, match="not valid TOML"):
         read_recipe(tmp_path / "x.toml")
+
+
+def test_a_template_file_has_no_absolute_path(tmp_path: Path) -> None:
+    recipe = Recipe(Path("m"), template=str(tmp_path / "x.jinja"))
+    assert str(tmp_path) not in json.dumps(recipe.to_json())
+
+
+def test_values_of_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("[parameters]\nstop = ['a', 'b']\npenalize_newline = true", encoding="utf-8")
+    assert read_recipe(path)["parameters"] == (("stop", "a"), ("stop", "b"), ("penalize_newline", "true"))
+
+
+def test_threads_true(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("threads = true", encoding="utf-8")
+    with pytest.raises(QuantkitError, match="threads"):
+        read_recipe(tmp_path / "r.toml")
+
+
+def test_a_folder_name_that_is_not_utf8() -> None:
+    with pytest.raises(QuantkitError, match="part of a file name"):
+        Recipe(Path(os.fsdecode(b"/tmp/\xff")))
+
+
+def test_a_template_file_is_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "x.jinja").write_text("{{ messages }}", encoding="utf-8")
+    (tmp_path / "r.toml").write_text("template = 'x.jinja'", encoding="utf-8")
+    assert read_recipe(tmp_path / "r.toml")["template"] == str(tmp_path / "x.jinja")
+    (tmp_path / "r.toml").write_text("template = 'chatml'", encoding="utf-8")
+    assert read_recipe(tmp_path / "r.toml")["template"] == "chatml"

@@ -143,7 +143,7 @@ def test_files_that_are_no_models(ggufs: tuple[Path, Path], tmp_path: Path) -> N
 
 def test_a_model_without_a_chat_template(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "x.gguf", Tiny(template=None))
-    with pytest.raises(ChatFormatError, match="no chat template of its own") as caught:
+    with pytest.raises(ChatFormatError, match=r"x\.gguf: the file has no chat template") as caught:
         package((path,), tmp_path / "pkg")
     assert "--template" in caught.value.hint
     # A named one would not be in the file, and llama.cpp takes the file's.
@@ -169,3 +169,18 @@ def test_parameters_are_checked_first(ggufs: tuple[Path, Path], tmp_path: Path) 
     with pytest.raises(QuantkitError, match="temprature"):
         package((ggufs[1],), tmp_path / "pkg", parameters=(("temprature", "1"),))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_two_models(ggufs: tuple[Path, Path], checkpoint: Maker, tmp_path: Path) -> None:
+    other = convert(checkpoint("llama3-untied", layers=2), tmp_path / "other.gguf")
+    with pytest.raises(GGUFError, match=r"other\.gguf: its list of tensors is not that of .*tiny-f16\.gguf"):
+        package((ggufs[0], other), tmp_path / "pkg")
+    assert not (tmp_path / "pkg").exists()
+
+
+def test_the_package_is_not_written_over_its_file(ggufs: tuple[Path, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "x.gguf"
+    copy.write_bytes(ggufs[0].read_bytes())
+    with pytest.raises(OutputError, match=r"x\.gguf"):
+        package((copy,), copy, overwrite=True)
+    assert copy.read_bytes() == ggufs[0].read_bytes()

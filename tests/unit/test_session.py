@@ -227,8 +227,8 @@ def test_logits(model: ChatModel) -> None:
     [
         (b"", "not a GGUF file"),
         (b"not a model at all", "not a GGUF file"),
-        (b"GGUF", "cannot load it"),
-        (b"GGUF" + b"\xff" * 200, "cannot load it"),
+        (b"GGUF", "not a GGUF file"),
+        (b"GGUF" + b"\xff" * 200, "GGUF version 4294967295"),
     ],
 )
 def test_what_is_no_gguf_is_refused_quietly(
@@ -246,7 +246,7 @@ def test_what_is_no_gguf_is_refused_quietly(
 def test_a_truncated_file_is_refused_quietly(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = write_tiny_gguf(tmp_path / "tiny.gguf")
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(GGUFError, match="not within the file bounds"):
+    with pytest.raises(GGUFError, match=r"truncated: tensor 'output\.weight'"):
         ChatModel.load(path)
     assert capfd.readouterr() == ("", "")
 

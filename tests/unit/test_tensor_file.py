@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import struct
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+import quantkit.tensor_file
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.tensor_file import open_tensor_file
 
@@ -272,3 +275,47 @@ def test_a_pickle_cut_anywhere(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(CheckpointError, match=r"x\.bin: "):
             open_tensor_file(path)
+
+
+def test_an_old_pickle_cut_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    torch.save({"a": torch.arange(6.0)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    for size in range(len(whole)):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=r"x\.bin: "):
+            open_tensor_file(path)
+
+
+class Runs:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return exec, ("raise SystemExit",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_nobody_is_told_to_run_the_code(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "x.bin"
+    torch.save({"a": torch.ones(2), "x": Runs()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"holds more than tensors \([\w.]*exec\), refused") as caught:
+        open_tensor_file(path)
+    assert "weights_only" not in str(caught.value) + caught.value.hint
+
+
+def test_another_pickle_protocol_is_refused_without_a_warning(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "x.bin", pickle_protocol=4)
+    with pytest.raises(CheckpointError, match="operand 149"):
+        open_tensor_file(tmp_path / "x.bin")
+
+
+def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "x.safetensors")
+    file = open_tensor_file(tmp_path / "x.safetensors")
+
+    def fail(*args: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(quantkit.tensor_file, "read_into", fail)
+    with pytest.raises(CheckpointError, match=r"cannot be read .*Input/output error") as caught:
+        file.read("a")
+    assert "disk" in caught.value.hint
+    file.close()

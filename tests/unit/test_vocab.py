@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
 from quantkit.checkpoint import Checkpoint
 from quantkit.errors import VocabularyError
 from quantkit.vocab import Vocabulary, read_vocabulary
-from quantkit.vocab.bpe import bpe_metadata
+from quantkit.vocab.bpe import _check_added_ids, bpe_metadata
 from quantkit.vocab.pretokenizer import PRE_TOKENIZERS, recognise
 from quantkit.vocab.special import special_metadata
 
@@ -399,7 +400,7 @@ def test_folders_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(VocabularyError, match=r"tokenizer\.json: file is missing"):
         read_vocabulary(checkpoint, 9)
     (tmp_path / "tokenizer.model").write_bytes(b"\n")
-    with pytest.raises(VocabularyError, match=r"SentencePiece vocabularies .* are not supported yet"):
+    with pytest.raises(VocabularyError, match=r"SentencePiece vocabularies .* are not supported"):
         read_vocabulary(checkpoint, 9)
 
 
@@ -423,3 +424,64 @@ def test_broken_files_are_refused_by_name(tmp_path: Path, change: Json) -> None:
 def test_a_chat_template_of_a_wrong_kind(tmp_path: Path) -> None:
     with pytest.raises(VocabularyError, match="chat_template is a int"):
         read(tmp_path / "m", tokenizer(), tokenizer_config={"chat_template": 7})
+
+
+def test_a_sequence_of_nothing() -> None:
+    with pytest.raises(VocabularyError, match="unknown pre-tokenizer"):
+        recognise({**LLAMA, "pre_tokenizer": sequence()}, "x")
+
+
+def test_an_id_that_is_no_number() -> None:
+    with pytest.raises(VocabularyError):
+        bpe(tokenizer(), {"added_tokens_decoder": {"abc": {"content": "x"}}})
+
+
+@pytest.mark.parametrize("template", [[{"x": 1}], [1], [["x"]], [{"name": "a", "template": 1}]], ids=repr)
+def test_named_templates_of_a_wrong_kind(tmp_path: Path, template: Any) -> None:
+    with pytest.raises(VocabularyError, match="chat_template"):
+        read(tmp_path / "m", tokenizer(), tokenizer_config={"chat_template": template})
+
+
+def test_a_template_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(VocabularyError, match=r"chat_template\.jinja"):
+        read(tmp_path / "m", tokenizer())
+
+
+def test_a_template_file_that_differs_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "chat_template.jinja").write_text("file", encoding="utf-8")
+    found = read(tmp_path / "m", tokenizer(), tokenizer_config={"chat_template": "config"})
+    assert found.chat_template == "config"
+    assert any("chat_template.jinja differs" in note for note in found.notes)
+
+
+def test_half_a_surrogate_pair(tmp_path: Path) -> None:
+    with pytest.raises(VocabularyError, match=r"tokenizer\.chat_template is not valid Unicode"):
+        read(tmp_path / "m", tokenizer(), tokenizer_config={"chat_template": "\ud83d"})
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "texts"),
+    [
+        ({"a": 0, "b": 5}, ["x", "y"]),
+        ({"a": 0, "b": 5}, ["b", "x", "a", "y"]),
+        ({"a": 0, "b": 1, "c": 9}, ["x", "c", "y"]),
+        ({"a": 0, "b": 1}, ["x", "x", "y"]),
+        ({"a": 0, "b": 2}, ["b", "x"]),
+    ],
+    ids=repr,
+)
+def test_added_ids_are_those_of_the_tokenizers_library(vocabulary: dict[str, int], texts: list[str]) -> None:
+    """Also where the vocabulary has gaps."""
+    real = json.loads(Tokenizer(models.BPE(vocab=vocabulary, merges=[])).to_str())
+    real["added_tokens"] = [
+        {**added(0, text), "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        for text in texts
+    ]
+    library = Tokenizer.from_str(json.dumps(real))
+    ids = [library.token_to_id(text) for text in texts]
+    _check_added_ids(vocabulary, [added(number, text) for number, text in zip(ids, texts, strict=True)], "x")
+    with pytest.raises(VocabularyError, match=f"transformers gives it {ids[0]}"):
+        _check_added_ids(vocabulary, [added(ids[0] + 1, texts[0])], "x")

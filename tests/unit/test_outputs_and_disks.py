@@ -1,0 +1,174 @@
+"""Defects found once and kept from coming back: outputs, disks and processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from test_stream import Rows
+
+from quantkit.build import build
+from quantkit.convert import convert, merge, quantize
+from quantkit.errors import OutputError, OverflowsF16Error, QuantkitError
+from quantkit.ggml_types import GGMLType
+from quantkit.gguf_header import TensorInfo, align, encode_header, read_header, u32
+from quantkit.output_file import OutputFile
+from quantkit.plan import PlannedTensor, base_output
+from quantkit.recipe import Recipe
+from quantkit.stream import stream
+from quantkit.workspace import workspace
+
+Maker = Callable[..., Path]
+WEIGHT = "model.layers.0.self_attn.o_proj.weight"
+
+
+def full(*args: Any, **kwargs: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def bump(folder: Path, name: str, value: float) -> Path:
+    tensors = load_file(folder / "model.safetensors")
+    tensors[name][3, 3] = value
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def test_an_interrupt_while_the_workers_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def interrupted(self: threading.Thread) -> None:
+        start(self)
+        started.append(self)
+        if len(started) == 2:
+            raise KeyboardInterrupt
+
+    def slow(name: str, first: int, last: int) -> None:
+        time.sleep(0.2)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    chosen = [PlannedTensor(f"t{i}", "", (640, 64), GGMLType.F16) for i in range(20)]
+    source = Rows({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
+    with pytest.raises(KeyboardInterrupt):
+        stream(chosen, [base_output("x", "f16", [], chosen)], source, tmp_path, threads=3)
+    assert not any(thread.is_alive() for thread in started)
+
+
+@pytest.mark.parametrize(("quant", "value"), [("f16", 1e5), ("q4_0", 1e6), ("q8_0", 1e7)])
+def test_a_scale_that_overflows(checkpoint: Maker, tmp_path: Path, quant: str, value: float) -> None:
+    model = bump(shutil.copytree(checkpoint("llama3-untied", layers=1, dtype="f32"), tmp_path / "m"), WEIGHT, value)
+    base = convert(model, tmp_path / "base.gguf", outtype="f32")
+    with pytest.raises(QuantkitError, match="attn_output"):
+        quantize(base, tmp_path / "x.gguf", quant=quant)
+    with pytest.raises(QuantkitError, match=r"o_proj|attn_output"):
+        build(Recipe(model, (), (quant,), tmp_path / "out", "it", outtype="bf16"), verify=False)
+
+
+def test_the_hint_of_merge(checkpoint: Maker, adapter: Maker, tmp_path: Path) -> None:
+    model = bump(shutil.copytree(checkpoint("llama3-untied", dtype="f32"), tmp_path / "m"), WEIGHT, 1e6)
+    with pytest.raises(OverflowsF16Error) as caught:
+        merge(model, tmp_path / "x", adapters=[adapter("q-and-v")], dtype="f16")
+    assert "--dtype" in caught.value.hint
+
+
+@pytest.mark.parametrize("alignment", [64, 128])
+def test_another_alignment(checkpoint: Maker, tmp_path: Path, alignment: int) -> None:
+    base = convert(checkpoint("llama3-untied", layers=1), tmp_path / "base.gguf")
+    header, raw = read_header(base), base.read_bytes()
+    infos, data = [], b""
+    for info in header.tensors.values():
+        values = raw[header.data_offset + info.offset :][: info.type.nbytes(info.shape)]
+        infos.append(TensorInfo(info.name, info.shape, info.type, len(data)))
+        data += values.ljust(align(len(values), alignment), b"\0")
+    head = encode_header([*header.metadata.values(), u32("general.alignment", alignment)], infos)
+    aligned = tmp_path / "aligned.gguf"
+    aligned.write_bytes(head.ljust(align(len(head), alignment), b"\0") + data)
+    read_header(aligned)
+    ours = read_header(quantize(aligned, tmp_path / "q.gguf", quant="q8_0"))
+    assert ours.data_offset % ours.alignment == 0
+
+
+def test_the_current_folder_is_not_imported(checkpoint: Maker, tmp_path: Path) -> None:
+    (tmp_path / "llama_cpp.py").write_text("raise SystemExit('imported from the current folder')", encoding="utf-8")
+    script = "import sys; sys.path = [p for p in sys.path if p]; from quantkit.cli import main; main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "build", str(checkpoint("llama3-untied", layers=1)), "--dry-run"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_output_moved_aside_by_a_killed_run_of_this_id(tmp_path: Path) -> None:
+    """In a container every run has the same process id."""
+    aside = tmp_path / f".out.quantkit-old-{os.getpid()}"
+    aside.mkdir()
+    (aside / "file").write_text("precious", encoding="utf-8")
+    with workspace(tmp_path / "out", overwrite=True):
+        assert (tmp_path / "out" / "file").read_text(encoding="utf-8") == "precious"
+
+
+def test_an_output_that_came_back_is_not_overwritten(tmp_path: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    (tmp_path / f".out.quantkit-old-{process.pid}").mkdir()
+    with pytest.raises(OutputError, match="exists already"), workspace(tmp_path / "out", overwrite=False):
+        pytest.fail("the work has begun")
+
+
+def test_a_name_with_an_impossible_id(tmp_path: Path) -> None:
+    (tmp_path / ".out.quantkit-99999999999999999999").mkdir()
+    with workspace(tmp_path / "out", overwrite=False) as work:
+        work.publish()
+
+
+def test_an_output_that_holds_its_inputs(checkpoint: Maker, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint("llama3-untied", layers=1), tmp_path / "work" / "base")
+    with pytest.raises(OutputError):
+        build(Recipe(tmp_path / "work" / "base", out=tmp_path / "work", name="x"), verify=False, overwrite=True)
+    assert (tmp_path / "work" / "base" / "config.json").is_file()
+
+
+def test_a_disk_that_fills_beside_the_shards(
+    checkpoint: Maker, adapter: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, changes_ = checkpoint("llama3-untied", dtype="f32"), adapter("q-and-v")
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(OutputError, match="No space left"):
+        merge(base, tmp_path / "x", adapters=[changes_])
+
+
+def test_a_disk_that_fills_at_the_manifest(checkpoint: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, write_text = checkpoint("llama3-untied", layers=1), Path.write_text
+    monkeypatch.setattr(
+        Path, "write_text", lambda self, *a, **k: full() if self.name == "manifest.json" else write_text(self, *a, **k)
+    )
+    with pytest.raises(OutputError, match="No space left"):
+        build(Recipe(model, out=tmp_path / "x", name="x"), verify=False)
+
+
+def test_a_flush_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", full)
+    with OutputFile(tmp_path / "x", b"", 1) as file, pytest.raises(OutputError, match="No space left"):
+        file.sync()
+
+
+def test_template_files_are_carried_along(checkpoint: Maker, adapter: Maker, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("llama3-untied", dtype="f32"), tmp_path / "m")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "rag.jinja").write_text("x", encoding="utf-8")
+    merged = merge(folder, tmp_path / "x", adapters=[adapter("q-and-v")])
+    assert (merged / "additional_chat_templates" / "rag.jinja").is_file()
