@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,20 @@ from quantkit.errors import ChatFormatError, VerificationError
 from quantkit.ggml_types import BASE_TYPES
 from quantkit.gguf_header import KV, u32
 from quantkit.imatrix import read_imatrix
+from quantkit.mixture import Importance, Mixture
 from quantkit.model import Model, open_model
 from quantkit.package import PackagedModel, PackageSpec, check_parameters, render_package, write_package
 from quantkit.package.manifest import SCHEMA, chat_entry, input_files, output_entry, text_files, versions
-from quantkit.plan import Plan, base_output, fallback_notes, file_name, quantized_outputs
+from quantkit.plan import (
+    Output,
+    Plan,
+    PlannedTensor,
+    base_output,
+    choose_mixtures,
+    fallback_notes,
+    file_name,
+    quantized_outputs,
+)
 from quantkit.progress import Reporter
 from quantkit.recipe import Recipe
 from quantkit.verify.report import Report
@@ -63,20 +74,18 @@ def prepare(recipe: Recipe) -> Iterator[Prepared]:
         QuantkitError: by name, whatever is wrong with model, adapters, tokenizer, template, parameters or types.
     """
     check_parameters(recipe.parameters)
-    with open_model(recipe.model, recipe.adapters) as model:
+    importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
+    with open_model(recipe.model, recipe.adapters) as model, ThreadPoolExecutor(1) as pool:
+        tensors, bare = model.tensors(BASE_TYPES[recipe.outtype]), model.bare_metadata(recipe.name)
+        # llama.cpp is asked in another process, while this one reads the vocabulary.
+        mixtures = pool.submit(choose_mixtures, _quantized(recipe), bare, tensors, importance)
         vocabulary = model.vocabulary()
-        try:
-            chat, jinja = choose_format(
-                vocabulary.chat_template,
-                option=recipe.template,
-                bos_token=vocabulary.bos_token,
-                eos_token=vocabulary.eos_token,
-            )
-        except ChatFormatError as error:
-            raise ChatFormatError(f"{recipe.model}: {error}", hint=error.hint) from None
-        metadata = model.metadata(recipe.name, vocabulary, jinja)
+        chat, jinja = _chat_format(recipe, vocabulary)
         stop, notes = stop_metadata(chat, vocabulary)
-        plan = _plan(recipe, model, [*metadata, *stop], (*model.notes, *vocabulary.notes, *notes))
+        metadata = [*model.metadata(recipe.name, vocabulary, jinja), *stop]
+        outputs = _outputs(recipe, metadata, tensors, mixtures.result(), importance)
+        notes = [*model.notes, *vocabulary.notes, *notes, *fallback_notes(outputs)]
+        plan = Plan(model.architecture.name, tuple(metadata), tensors, outputs, tuple(notes))
         spec = _spec(recipe, model, plan, chat)
         render_package(spec)  # what cannot be packaged is refused before the work
         yield Prepared(recipe, model, plan, spec)
@@ -165,18 +174,40 @@ def stop_metadata(chat: ChatFormat, vocabulary: Vocabulary) -> tuple[list[KV], l
     return entries, notes
 
 
-def _plan(recipe: Recipe, model: Model, metadata: list[KV], notes: tuple[str, ...]) -> Plan:
-    base = BASE_TYPES[recipe.outtype]
-    tensors = model.tensors(base)
-    importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
-    labels = [*recipe.quants, *([recipe.outtype] if recipe.keep_f16 and recipe.outtype not in recipe.quants else [])]
+def _chat_format(recipe: Recipe, vocabulary: Vocabulary) -> tuple[ChatFormat, str]:
+    try:
+        return choose_format(
+            vocabulary.chat_template,
+            option=recipe.template,
+            bos_token=vocabulary.bos_token,
+            eos_token=vocabulary.eos_token,
+        )
+    except ChatFormatError as error:
+        raise ChatFormatError(f"{recipe.model}: {error}", hint=error.hint) from None
+
+
+def _quantized(recipe: Recipe) -> tuple[str, ...]:
+    """The types that are not the base type."""
+    return tuple(label for label in recipe.quants if label != recipe.outtype)
+
+
+def _outputs(
+    recipe: Recipe,
+    metadata: Sequence[KV],
+    tensors: Sequence[PlannedTensor],
+    mixtures: Mapping[str, Mixture],
+    importance: Importance,
+) -> tuple[Output, ...]:
+    """One file a type, in the order asked for, the unquantized one last if it is only kept."""
+    labels = recipe.quants
+    if recipe.keep_f16 and recipe.outtype not in labels:
+        labels = (*labels, recipe.outtype)
     files = {label: file_name(recipe.name, label) for label in labels}
-    quantized = {label: file for label, file in files.items() if label != recipe.outtype}
-    outputs = {output.label: output for output in quantized_outputs(quantized, metadata, tensors, importance)}
+    quantized = {label: files[label] for label in _quantized(recipe)}
+    made = {made.label: made for made in quantized_outputs(quantized, metadata, tensors, mixtures, importance)}
     if recipe.outtype in files:
-        outputs[recipe.outtype] = base_output(files[recipe.outtype], recipe.outtype, metadata, tensors)
-    ordered = tuple(outputs[label] for label in labels)
-    return Plan(model.architecture.name, tuple(metadata), tensors, ordered, (*notes, *fallback_notes(ordered)))
+        made[recipe.outtype] = base_output(files[recipe.outtype], recipe.outtype, metadata, tensors)
+    return tuple(made[label] for label in labels)
 
 
 def _spec(recipe: Recipe, model: Model, plan: Plan, chat: ChatFormat) -> PackageSpec:

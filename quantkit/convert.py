@@ -15,7 +15,15 @@ from quantkit.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.imatrix import read_imatrix
 from quantkit.merge import Merger
 from quantkit.model import Model, open_model
-from quantkit.plan import Output, PlannedTensor, base_output, count_elements, fallback_notes, quantized_outputs
+from quantkit.plan import (
+    Output,
+    PlannedTensor,
+    base_output,
+    choose_mixtures,
+    count_elements,
+    fallback_notes,
+    quantized_outputs,
+)
 from quantkit.progress import Reporter
 from quantkit.stream import RowSource, stream
 from quantkit.units import size
@@ -97,7 +105,8 @@ def quantize(
     inputs = (gguf, imatrix) if imatrix else (gguf,)
     with workspace(out, overwrite=overwrite, inputs=inputs) as work, gguf.open("rb", buffering=0) as file:
         metadata = list(header.metadata.values())
-        outputs = quantized_outputs({label: work.final.name}, metadata, tensors, importance, pure)
+        mixtures = choose_mixtures([label], metadata, tensors, importance, pure)
+        outputs = quantized_outputs({label: work.final.name}, metadata, tensors, mixtures, importance)
         source = GGUFSource(gguf, header, file.fileno())
         reporter = reporter or Reporter()
         for note in fallback_notes(outputs):

@@ -75,13 +75,19 @@ class Model:
             vocabulary: of :meth:`vocabulary`.
             chat_template: the Jinja to carry, the model's own or a named one.
         """
+        return [
+            *self.bare_metadata(name),
+            *vocabulary.metadata,
+            *vocabulary.template_metadata(chat_template),
+        ]
+
+    def bare_metadata(self, name: str) -> list[KV]:
+        """What :meth:`metadata` has besides the vocabulary and the chat template."""
         generation = self.checkpoint.path / "generation_config.json"
         return [
             *general_metadata(self.architecture.name, name),
             *sampling_metadata(self.checkpoint.json("generation_config.json"), str(generation)),
             *self.architecture.metadata(self.checkpoint.config),
-            *vocabulary.metadata,
-            *vocabulary.template_metadata(chat_template),
         ]
 
 

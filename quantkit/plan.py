@@ -6,7 +6,7 @@ not the one asked for. After it, streaming decides nothing; printing it is ``--d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,21 +125,45 @@ def base_output(file: str, label: str, metadata: Sequence[KV], tensors: Sequence
     return _output(file, label, metadata, tensors, {tensor.name: tensor.base for tensor in tensors}, {}, {})
 
 
-def quantized_outputs(
-    files: Mapping[str, str],
+def choose_mixtures(
+    labels: Collection[str],
     metadata: Sequence[KV],
     tensors: Sequence[PlannedTensor],
     importance: Importance | None = None,
     pure: bool = False,
+) -> dict[str, Mixture]:
+    """The types of all tensors for each file type, as llama.cpp itself would choose them.
+
+    Args:
+        labels: canonical names of the ftypes.
+        metadata: of the base file; the vocabulary is not looked at.
+        tensors: the planned tensors.
+        importance: imatrix by tensor name.
+        pure: the same type for all, no mixture.
+    """
+    if not labels:
+        return {}
+    bare = [entry for entry in metadata if not entry.key.startswith(("tokenizer.", "general.alignment"))]
+    infos, _ = _layout(tensors, {tensor.name: tensor.base for tensor in tensors})
+    answers = ask_llama_cpp(bare, infos, [FTYPES[label] for label in labels], importance or {}, pure)
+    return dict(zip(labels, answers, strict=True))
+
+
+def quantized_outputs(
+    files: Mapping[str, str],
+    metadata: Sequence[KV],
+    tensors: Sequence[PlannedTensor],
+    mixtures: Mapping[str, Mixture],
+    importance: Importance | None = None,
 ) -> list[Output]:
-    """Quantized files, with the types llama.cpp itself would choose.
+    """Quantized files.
 
     Args:
         files: their names, by canonical name of the ftype.
         metadata: of the base file.
         tensors: the planned tensors.
+        mixtures: the types, of :func:`choose_mixtures`.
         importance: imatrix by tensor name.
-        pure: the same type for all, no mixture.
 
     Raises:
         QuantizationError: the type needs an imatrix and has none, or a row cannot be cut into blocks.
@@ -147,13 +171,7 @@ def quantized_outputs(
     importance = importance or {}
     # Offsets are multiples of the default alignment here, whatever the file quantized from had.
     metadata = [entry for entry in metadata if entry.key != "general.alignment"]
-    bare = [entry for entry in metadata if not entry.key.startswith("tokenizer.")]
-    infos, _ = _layout(tensors, {tensor.name: tensor.base for tensor in tensors})
-    answers = ask_llama_cpp(bare, infos, [FTYPES[label] for label in files], importance, pure) if files else []
-    return [
-        _quantized(file, label, metadata, tensors, importance, answer)
-        for (label, file), answer in zip(files.items(), answers, strict=True)
-    ]
+    return [_quantized(file, label, metadata, tensors, importance, mixtures[label]) for label, file in files.items()]
 
 
 def _quantized(

@@ -6,6 +6,7 @@ the group must not pay for torch. :func:`main` is the one error boundary of quan
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -71,6 +72,8 @@ def _fail(error: QuantkitError) -> NoReturn:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code (0, 1, 2, 3 or 130)."""
     code: object = 0
+    # A vocabulary is hundreds of thousands of small objects; looking for cycles among them costs as much as reading it.
+    gc.set_threshold(1_000_000)
     # A polite request to end cleans up like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -14,14 +14,16 @@ import torch
 
 from quantkit import ggml
 from quantkit.ggml_types import GGMLType
-from quantkit.kernels import q8_0
+from quantkit.kernels import q4_0, q8_0
 
 __all__ = ["encode"]
 
 # None: these values are for libggml.
 Encoder = Callable[[torch.Tensor], torch.Tensor | None]
 
-_ENCODERS: dict[GGMLType, Encoder] = {GGMLType.Q8_0: q8_0.encode}
+_ENCODERS: dict[GGMLType, Encoder] = {GGMLType.Q4_0: q4_0.encode, GGMLType.Q8_0: q8_0.encode}
+# Formats whose algorithm is another with an importance matrix.
+_USES_IMPORTANCE = frozenset([GGMLType.Q4_0])
 
 
 def encode(kind: GGMLType, rows: torch.Tensor, importance: npt.NDArray[np.float32] | None = None) -> memoryview:
@@ -35,7 +37,7 @@ def encode(kind: GGMLType, rows: torch.Tensor, importance: npt.NDArray[np.float3
     Returns:
         The encoded bytes.
     """
-    encoder = _ENCODERS.get(kind)
+    encoder = _ENCODERS.get(kind) if importance is None or kind not in _USES_IMPORTANCE else None
     encoded = encoder(rows) if encoder else None
     if encoded is not None:
         return encoded.reshape(-1).numpy().data

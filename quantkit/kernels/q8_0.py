@@ -6,9 +6,9 @@ no influence on it. Three times as fast as the reference on one core, because th
 
 from __future__ import annotations
 
-import threading
-
 import torch
+
+from quantkit.kernels.scratch import Scratch
 
 BLOCK, BLOCK_NBYTES = 32, 34
 
@@ -17,21 +17,7 @@ BLOCK, BLOCK_NBYTES = 32, 34
 _BELOW_HALF = torch.nextafter(torch.tensor(0.5), torch.tensor(0.0))
 
 
-class _Scratch(threading.local):
-    """Buffers of a worker, kept because fresh memory costs more than the arithmetic."""
-
-    size = 0
-
-    def fit(self, blocks: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Two float32 and one int8 buffer of shape [blocks, 32]."""
-        if blocks > self.size:
-            self.size = blocks
-            self.floats = torch.empty(2, blocks, BLOCK)
-            self.bytes = torch.empty(blocks, BLOCK, dtype=torch.int8)
-        return self.floats[0, :blocks], self.floats[1, :blocks], self.bytes[:blocks]
-
-
-_scratch = _Scratch()
+_scratch = Scratch(BLOCK, torch.int8)
 
 
 def encode(rows: torch.Tensor) -> torch.Tensor | None:

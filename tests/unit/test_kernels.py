@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from quantkit import ggml
 from quantkit.ggml_types import GGMLType
-from quantkit.kernels import encode, q8_0
+from quantkit.kernels import encode, q4_0, q8_0
 
 RANDOM = np.random.default_rng(7)
 NORMAL = RANDOM.standard_normal((64, 64), dtype=np.float32)
@@ -56,6 +56,10 @@ TINY = {
 }
 
 
+ENCODERS = {GGMLType.Q4_0: q4_0.encode, GGMLType.Q8_0: q8_0.encode}
+both = pytest.mark.parametrize("kind", ENCODERS, ids=lambda kind: kind.name)
+
+
 def tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
@@ -75,21 +79,44 @@ def test_a_block_by_hand() -> None:
     assert bytes(encode(GGMLType.Q8_0, values)) == expected
 
 
+def test_a_q4_0_block_by_hand() -> None:
+    values = torch.zeros(1, 32)
+    values[0, :3] = torch.tensor([-8.0, 7.0, 0.5])
+    values[0, 16] = -1.0
+    # d = -8 / -8 = 1; levels are int(x + 8.5): 0, 15, 9, and 7 in the upper half of the first byte
+    assert bytes(encode(GGMLType.Q4_0, values)) == b"\x00\x3c" + bytes([0x70, 0x8F, 0x89]) + b"\x88" * 13
+
+
+@both
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
-def test_q8_0_is_both_oracles(name: str) -> None:
+def test_an_encoder_is_ggml(kind: GGMLType, name: str) -> None:
     values = DISTRIBUTIONS[name]
-    ours = q8_0.encode(tensor(values))
+    ours = ENCODERS[kind](tensor(values))
     assert ours is not None
-    assert ours.shape == (values.size // 32, 34)
-    assert ours.numpy().tobytes() == by_ggml(GGMLType.Q8_0, values) == by_gguf(GGMLType.Q8_0, values)
-    assert bytes(encode(GGMLType.Q8_0, tensor(values))) == ours.numpy().tobytes()
+    assert ours.shape == (values.size // 32, kind.block_nbytes)
+    assert ours.numpy().tobytes() == by_ggml(kind, values)
+    assert bytes(encode(kind, tensor(values))) == ours.numpy().tobytes()
 
 
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_q8_0_is_the_gguf_library(name: str) -> None:
+    assert bytes(encode(GGMLType.Q8_0, tensor(DISTRIBUTIONS[name]))) == by_gguf(GGMLType.Q8_0, DISTRIBUTIONS[name])
+
+
+@both
 @pytest.mark.parametrize("name", TINY)
-def test_q8_0_leaves_what_arithmetic_does_not_decide_to_ggml(name: str) -> None:
+def test_what_arithmetic_does_not_decide_is_left_to_ggml(kind: GGMLType, name: str) -> None:
     values = TINY[name]
-    assert q8_0.encode(tensor(values)) is None
-    assert bytes(encode(GGMLType.Q8_0, tensor(values))) == by_ggml(GGMLType.Q8_0, values)
+    assert ENCODERS[kind](tensor(values)) is None
+    assert bytes(encode(kind, tensor(values))) == by_ggml(kind, values)
+
+
+def test_the_first_of_equal_magnitudes_gives_q4_0_its_sign() -> None:
+    values = torch.zeros(2, 32)
+    values[0, 3], values[0, 20] = 1.0, -1.0
+    values[1, 3], values[1, 20] = -1.0, 1.0
+    assert q4_0.first_largest(values).tolist() == [1.0, -1.0]
+    assert str(q4_0.first_largest(torch.full((1, 32), -0.0))) == "tensor([0.])"
 
 
 BLOCKS = st.integers(1, 3).flatmap(
@@ -106,11 +133,12 @@ BLOCKS = st.integers(1, 3).flatmap(
 )
 
 
+@both
 @settings(deadline=None)
 @given(values=BLOCKS)
-def test_q8_0_is_ggml_for_any_values(values: list[float]) -> None:
+def test_an_encoder_is_ggml_for_any_values(kind: GGMLType, values: list[float]) -> None:
     rows = np.array(values, dtype=np.float32).reshape(-1, 32)
-    assert bytes(encode(GGMLType.Q8_0, tensor(rows))) == by_ggml(GGMLType.Q8_0, rows)
+    assert bytes(encode(kind, tensor(rows))) == by_ggml(kind, rows)
 
 
 @settings(deadline=None)
@@ -155,7 +183,7 @@ def test_threads_do_not_share_buffers() -> None:
     assert {i: set(found) for i, found in results.items()} == {i: {found} for i, found in expected.items()}
 
 
-@pytest.mark.parametrize("kind", [GGMLType.Q4_0, GGMLType.Q4_1, GGMLType.Q5_0, GGMLType.Q5_1], ids=lambda k: k.name)
+@pytest.mark.parametrize("kind", [GGMLType.Q4_1, GGMLType.Q5_0, GGMLType.Q5_1], ids=lambda k: k.name)
 @pytest.mark.parametrize("name", ["gaussian", "weights", "heavy-tails", "constant", "same-magnitudes"])
 def test_types_without_an_encoder_go_to_ggml(kind: GGMLType, name: str) -> None:
     values = DISTRIBUTIONS[name]
@@ -168,6 +196,9 @@ def test_importance_reaches_ggml() -> None:
     with_it = bytes(encode(GGMLType.Q4_K, tensor(values), importance))
     assert with_it == ggml.quantize_rows(GGMLType.Q4_K, values, importance).tobytes()
     assert with_it != bytes(encode(GGMLType.Q4_K, tensor(values)))
+    legacy = bytes(encode(GGMLType.Q4_0, tensor(values), importance))
+    assert legacy == ggml.quantize_rows(GGMLType.Q4_0, values, importance).tobytes()
+    assert legacy != bytes(encode(GGMLType.Q4_0, tensor(values)))
     # No influence on Q8_0, as in ggml.
     assert bytes(encode(GGMLType.Q8_0, tensor(values), importance)) == by_ggml(GGMLType.Q8_0, values)
 

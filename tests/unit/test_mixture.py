@@ -16,7 +16,7 @@ from quantkit.errors import QuantizationError
 from quantkit.ggml_types import FTYPES, GGMLType, ftype_name
 from quantkit.gguf_header import KV, TensorInfo, align, string
 from quantkit.mixture import Mixture, ask_llama_cpp, last_line, parse_log
-from quantkit.plan import Output, PlannedTensor, quantized_outputs
+from quantkit.plan import Output, PlannedTensor, choose_mixtures, quantized_outputs
 
 CONFIG: dict[str, Any] = {
     "hidden_size": 256,
@@ -109,7 +109,8 @@ def ask(config: dict[str, Any], *labels: str, importance: Collection[str] = (), 
 
 def output(label: str, importance: Mapping[str, np.ndarray] | None = None) -> Output:
     metadata, planned, _ = llama()
-    (found,) = quantized_outputs({label: "x.gguf"}, metadata, planned, importance)
+    mixtures = choose_mixtures([label], metadata, planned, importance)
+    (found,) = quantized_outputs({label: "x.gguf"}, metadata, planned, mixtures, importance)
     return found
 
 
