@@ -61,42 +61,57 @@ def cli() -> None:
     """From a fine-tuned Llama-style model to files that chat on a laptop, offline, in one pass."""
 
 
-def _fail(error: QuantkitError) -> NoReturn:
-    message = " ".join(str(error).split("\n"))
-    click.echo(f"error: {message}", err=True)
-    if error.hint:
-        click.echo(f"hint: {' '.join(error.hint.split(chr(10)))}", err=True)
-    sys.exit(EXIT_UNVERIFIED if isinstance(error, VerificationError) else EXIT_ERROR)
-
-
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code (0, 1, 2, 3 or 130)."""
-    code: object = 0
-    # A vocabulary is hundreds of thousands of small objects; looking for cycles among them costs as much as reading it.
-    gc.set_threshold(1_000_000)
     # A polite request to end cleans up like Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A vocabulary is hundreds of thousands of small objects; looking for cycles among them costs as much as reading it.
+    threshold = gc.get_threshold()
+    gc.set_threshold(1_000_000)
+    try:
+        sys.exit(_run(args))
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        gc.set_threshold(*threshold)
+
+
+def _run(args: list[str] | None) -> int:
+    """Run a command and turn whatever it raises into a message and an exit code."""
     try:
         # Without the standalone mode click returns the code of ctx.exit() and raises the rest to us.
         code = cli.main(args=args, prog_name="quantkit", standalone_mode=False)
         sys.stdout.flush()
     except QuantkitError as error:
-        _fail(error)
-    except click.exceptions.Abort:
+        return _report(error)
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BrokenPipeError:
         # The reader of our output went away (`| head`): stop quietly, as other tools do.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_ERROR)
+        _drop_stdout()
+        return EXIT_ERROR
     except OSError as error:
         # What works on files raises errors that name them: this is the output of the command itself.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _fail(QuantkitError(f"the result cannot be printed ({error.strerror or error})", hint="write it elsewhere"))
-    sys.exit(code if isinstance(code, int) else 0)
+        _drop_stdout()
+        return _report(
+            QuantkitError(f"the result cannot be printed ({error.strerror or error})", hint="write it elsewhere")
+        )
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: QuantkitError) -> int:
+    click.echo(f"error: {_one_line(str(error))}", err=True)
+    click.echo(f"hint: {_one_line(error.hint)}", err=True)
+    return EXIT_UNVERIFIED if isinstance(error, VerificationError) else EXIT_ERROR
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split("\n"))
+
+
+def _drop_stdout() -> None:
+    """Nothing more can be printed, also not by the interpreter's last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
