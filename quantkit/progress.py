@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from quantkit.units import count
+
 
 class Reporter:
     """Says nothing; what library callers get."""
 
     @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A stretch of work of *total* weights; the value is called with each amount done, from any thread."""
+    def phase(self, name: str, total: int, unit: str = "weights") -> Iterator[Callable[[int], None]]:
+        """A stretch of work of *total* units; the value is called with each amount done, from any thread."""
         yield lambda amount: None
 
     def note(self, text: str) -> None:
@@ -25,7 +27,7 @@ class TerminalReporter(Reporter):
         self.bar = bar
 
     @contextmanager
-    def phase(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    def phase(self, name: str, total: int, unit: str = "weights") -> Iterator[Callable[[int], None]]:
         if not self.bar:
             yield lambda amount: None
             return
@@ -44,7 +46,7 @@ class TerminalReporter(Reporter):
             def advance(amount: int) -> None:
                 bar.advance(task, amount)
                 finished = bar.tasks[task].completed
-                bar.update(task, done=f"{finished / 1e9:.2f}/{total / 1e9:.2f} G weights")
+                bar.update(task, done=f"{count(finished)} of {count(total)} {unit}")
 
             yield advance
 

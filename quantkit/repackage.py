@@ -73,7 +73,7 @@ def package(
     with workspace(out, overwrite=overwrite, inputs=ggufs) as work:
         total = sum(path.stat().st_size for path in ggufs)
         models = []
-        with (reporter or Reporter()).phase("packaging", total) as advance:
+        with (reporter or Reporter()).phase("packaging", total, "bytes") as advance:
             for path, header in headers.items():
                 models.append(_add(path, header, work, advance))
         texts = write_package(spec, work.path)

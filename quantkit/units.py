@@ -9,3 +9,11 @@ def size(nbytes: float) -> str:
         if nbytes >= factor:
             return f"{nbytes / factor:.2f} {unit}"
     return f"{nbytes:.0f} bytes"
+
+
+def count(number: float) -> str:
+    """Weights: ``8.03 G``, ``2.23 M``, ``512``."""
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= factor:
+            return f"{number / factor:.2f} {unit}"
+    return f"{number:.0f}"

@@ -16,7 +16,7 @@ from quantkit.cli.options import (
     reporter,
     write_options,
 )
-from quantkit.units import size
+from quantkit.units import count, size
 
 if TYPE_CHECKING:
     from quantkit.build import BuildResult
@@ -101,7 +101,7 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
             }
         )
         return
-    click.echo(f"architecture  {plan.architecture}, {plan.parameters / 1e9:.2f} G weights, {len(plan.tensors)} tensors")
+    click.echo(f"architecture  {plan.architecture}, {count(plan.parameters)} weights, {len(plan.tensors)} tensors")
     for output in plan.outputs:
         click.echo(f"output        {output.file}  {size(output.nbytes)}")
         by_type: dict[str, list[str]] = {}

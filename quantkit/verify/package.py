@@ -52,10 +52,15 @@ def verify_outputs(
     """
     reporter = reporter or Reporter()
     checks: list[Check] = []
-    for index, gguf in enumerate(ggufs):
-        answer = ask_process(Request(gguf, tokenizer if index == 0 else None, system, threads))
-        checks += [replace(Check(**check), name=f"{gguf.name}: {check['name']}") for check in answer["checks"]]
-        reporter.note(f"{gguf.name}: {answer['summary']}")
+    summaries = []
+    with reporter.phase("checking", len(ggufs), "files") as progress:
+        for index, gguf in enumerate(ggufs):
+            answer = ask_process(Request(gguf, tokenizer if index == 0 else None, system, threads))
+            checks += [replace(Check(**check), name=f"{gguf.name}: {check['name']}") for check in answer["checks"]]
+            summaries.append(f"{gguf.name}: {answer['summary']}")
+            progress(1)
+    for summary in summaries:
+        reporter.note(summary)
     return Report(tuple(checks))
 
 
