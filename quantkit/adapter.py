@@ -263,6 +263,14 @@ def _misfit(target: str, trained: tuple[int, int], shape: Sequence[int]) -> str:
     return f"adapter was trained on {list(trained)}, this base has {list(shape)}"
 
 
+# What PEFT's "all-linear" leaves out: the embedding is no Linear layer, the head is passed over.
+_NOT_LINEAR = ("embed_tokens", "lm_head")
+
+
+def _all_linear(config: Mapping[str, Any]) -> bool:
+    return str(config.get("target_modules")).lower() == "all-linear"
+
+
 def _check_targets(
     path: Path,
     config: Mapping[str, Any],
@@ -279,8 +287,8 @@ def _check_targets(
             )
     for name, spec in base.items():
         module = name.removesuffix(".weight")
-        named = not isinstance(config.get("target_modules"), str)
-        if named and len(spec.shape) == 2 and module not in factors and is_target(config, module):
+        linear = len(spec.shape) == 2 and not (_all_linear(config) and module.endswith(_NOT_LINEAR))
+        if linear and module not in factors and is_target(config, module):
             raise AdapterError(
                 f"{path}: target_modules names {module!r}, but its weights are not in the file",
                 hint="the file is incomplete: save or download the adapter again",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.chat_format import ChatFormat, choose_format
-from quantkit.convert import check_space, merger, run_stream
+from quantkit.convert import merger, run_stream
 from quantkit.errors import ChatFormatError, VerificationError
 from quantkit.ggml_types import BASE_TYPES
 from quantkit.gguf_header import KV, u32
@@ -84,6 +84,11 @@ def prepare(recipe: Recipe) -> Iterator[Prepared]:
         stop, notes = stop_metadata(chat, vocabulary)
         metadata = [*model.metadata(recipe.name, vocabulary, jinja), *stop]
         outputs = _outputs(recipe, metadata, tensors, mixtures.result(), importance)
+        notes += [
+            f"{label}: encoded from weights rounded to {recipe.outtype}, as every type is; --outtype {label} keeps them"
+            for label in _quantized(recipe)
+            if label in BASE_TYPES
+        ]
         notes = [*model.notes, *vocabulary.notes, *notes, *fallback_notes(outputs)]
         plan = Plan(model.architecture.name, tuple(metadata), tensors, outputs, tuple(notes))
         spec = _spec(recipe, model, plan, chat)
@@ -105,7 +110,7 @@ def build(
         recipe: what to build.
         verify: load every GGUF file and check it.
         overwrite: replace the folder if it exists.
-        fsync: flush the GGUF files to disk before the rename.
+        fsync: flush the folder to disk before and after the rename.
         reporter: told of progress and notes.
 
     Raises:
@@ -114,15 +119,15 @@ def build(
     """
     reporter = reporter or Reporter()
     clock = _Clock()
-    inputs = [path for path in (recipe.model, *recipe.adapters, recipe.imatrix) if path is not None]
-    with workspace(recipe.folder, overwrite=overwrite, inputs=inputs) as work, prepare(recipe) as prepared:
+    files = [recipe.imatrix, Path(recipe.template)]
+    inputs = [recipe.model, *recipe.adapters, *(path for path in files if path is not None and path.is_file())]
+    with workspace(recipe.folder, overwrite=overwrite, inputs=inputs, fsync=fsync) as work, prepare(recipe) as prepared:
         plan = prepared.plan
         for note in plan.notes:
             reporter.note(note)
-        check_space(work, plan.nbytes)
         clock.lap("plan")
         source = merger(prepared.model, recipe.device)
-        digests = run_stream(plan.tensors, plan.outputs, source, work, recipe.threads, fsync, reporter)
+        digests = run_stream(plan.tensors, plan.outputs, source, work, recipe.threads, reporter)
         clock.lap("stream")
         texts = write_package(prepared.spec, work.path)
         write_json(work.path / "manifest.json", _manifest(prepared, digests, texts))

@@ -60,14 +60,17 @@ def convert(
     """
     reporter = reporter or Reporter()
     inputs = (model, *adapters)
-    with workspace(out, overwrite=overwrite, inputs=inputs) as work, open_model(model, adapters) as opened:
+    with (
+        workspace(out, overwrite=overwrite, inputs=inputs, file=True, fsync=fsync) as work,
+        open_model(model, adapters) as opened,
+    ):
         vocabulary = opened.vocabulary()
         for note in (*opened.notes, *vocabulary.notes):
             reporter.note(note)
         tensors = opened.tensors(BASE_TYPES[outtype])
         metadata = opened.metadata(out.stem, vocabulary, vocabulary.chat_template)
         output = base_output(work.final.name, outtype, metadata, tensors)
-        run_stream(tensors, [output], merger(opened, device), work, threads, fsync, reporter)
+        run_stream(tensors, [output], merger(opened, device), work, threads, reporter)
         return work.publish_file()
 
 
@@ -103,7 +106,10 @@ def quantize(
     tensors = gguf_tensors(gguf, header)
     importance = read_imatrix(imatrix) if imatrix else {}
     inputs = (gguf, imatrix) if imatrix else (gguf,)
-    with workspace(out, overwrite=overwrite, inputs=inputs) as work, gguf.open("rb", buffering=0) as file:
+    with (
+        workspace(out, overwrite=overwrite, inputs=inputs, file=True, fsync=fsync) as work,
+        gguf.open("rb", buffering=0) as file,
+    ):
         metadata = list(header.metadata.values())
         mixtures = choose_mixtures([label], metadata, tensors, importance, pure)
         outputs = quantized_outputs({label: work.final.name}, metadata, tensors, mixtures, importance)
@@ -111,7 +117,7 @@ def quantize(
         reporter = reporter or Reporter()
         for note in fallback_notes(outputs):
             reporter.note(note)
-        run_stream(tensors, outputs, source, work, threads, fsync, reporter)
+        run_stream(tensors, outputs, source, work, threads, reporter)
         return work.publish_file()
 
 
@@ -143,12 +149,12 @@ def merge(
     """
     reporter = reporter or Reporter()
     inputs = (model, *adapters)
-    with workspace(out, overwrite=overwrite, inputs=inputs) as work, open_model(model, adapters) as opened:
+    with workspace(out, overwrite=overwrite, inputs=inputs, fsync=fsync) as work, open_model(model, adapters) as opened:
         for note in opened.notes:
             reporter.note(note)
         tensors = hf_tensors(opened, dtype)
         outputs = safetensors_outputs(tensors, max_shard_size)
-        run_stream(tensors, outputs, merger(opened, device), work, threads, fsync, reporter, wider="--dtype")
+        run_stream(tensors, outputs, merger(opened, device), work, threads, reporter, wider="--dtype")
         write_beside(opened, outputs, work.path, dtype)
         return work.publish()
 
@@ -164,7 +170,6 @@ def run_stream(
     source: RowSource,
     work: Workspace,
     threads: int | None,
-    fsync: bool,
     reporter: Reporter,
     *,
     wider: str = "--outtype",
@@ -184,7 +189,6 @@ def run_stream(
             threads=threads or default_threads(),
             shown=work.final,
             wider=wider,
-            fsync=fsync,
             progress=progress,
         )
 

@@ -15,7 +15,10 @@ from quantkit.plan import Output, Placed, PlannedTensor
 _DTYPES = {GGMLType.F32: "F32", GGMLType.F16: "F16", GGMLType.BF16: "BF16"}
 _CONFIG_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 # What a merged folder takes along from the base is everything but the weights and their indexes.
-_NOT_CARRIED = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json", "adapter_config.json", ".*")
+_NOT_CARRIED = (
+    *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.ckpt", "*.index.json"),
+    *("adapter_config.json", ".*"),
+)
 
 
 def hf_tensors(model: Model, dtype: str) -> tuple[PlannedTensor, ...]:

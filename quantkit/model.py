@@ -102,14 +102,14 @@ def open_model(path: Path, adapters: Sequence[Path] = ()) -> Iterator[Model]:
         checkpoint = stack.enter_context(open_checkpoint(path))
         architecture, rules = _understand(checkpoint)
         _check(checkpoint, rules)
-        tied = HEAD not in checkpoint.tensors
-        base = checkpoint.with_alias(HEAD, EMBEDDING) if tied else checkpoint
+        tied, stored = bool(checkpoint.config.get("tie_word_embeddings")), HEAD in checkpoint.tensors
+        base = checkpoint if stored else checkpoint.with_alias(HEAD, EMBEDDING)
         opened = []
         for adapter in adapters:
             opened.append(open_adapter(adapter, base.tensors))
             stack.callback(opened[-1].close)
         notes = [note for adapter in opened for note in _adapter_notes(adapter, path)]
-        untied = tied and _parts_tied_weights(opened, path)
+        untied = tied and _parts_tied_weights(opened, path, stored)
         if untied:
             notes.append(
                 "the base ties its embedding and output layer, the adapter trains them apart: the output layer is "
@@ -166,20 +166,34 @@ def _adapter_notes(adapter: Adapter, base: Path) -> Iterator[str]:
         yield f"{adapter.path.name} was trained on the quantized {named}; it is merged into the weights of {base.name}"
 
 
-def _parts_tied_weights(adapters: Sequence[Adapter], path: Path) -> bool:
+def _parts_tied_weights(adapters: Sequence[Adapter], path: Path, stored: bool) -> bool:
     """Whether embedding and head must become two tensors: an adapter changes one of them, or each in its own way.
 
     In training with PEFT the head of a tied model keeps the base's embedding while LoRA or a saved copy changes the
     input side (or the other way round), unless ``ensure_weight_tying`` was set. Merging into the shared tensor would
     change both.
+
+    Args:
+        adapters: all of them.
+        path: of the checkpoint.
+        stored: the checkpoint has a copy of the head.
+
+    Raises:
+        AdapterError: tied and untied training meet, and no order of merging would give what was trained.
     """
-    parts = False
-    for adapter in adapters:
-        changed = {EMBEDDING, HEAD} & adapter.changes.keys()
-        if adapter.trains_tied_weights_together and HEAD in changed:
+    touching = [adapter for adapter in adapters if {EMBEDDING, HEAD} & adapter.changes.keys()]
+    together = [adapter for adapter in touching if adapter.trains_tied_weights_together]
+    for adapter in together:
+        if HEAD in adapter.changes or stored or len(together) < len(touching):
+            why = (
+                f"the file has weights for {HEAD!r} of its own"
+                if HEAD in adapter.changes
+                else f"{path.name} stores the head as a tensor of its own"
+                if stored
+                else "another adapter trains embedding and head apart"
+            )
             raise AdapterError(
-                f"{adapter.path}: ensure_weight_tying is set, but the file has weights for {HEAD!r} of its own",
+                f"{adapter.path}: ensure_weight_tying is set, but {why}",
                 hint=f"merge it with PEFT's merge_and_unload on {path}",
             )
-        parts = parts or (bool(changed) and not adapter.trains_tied_weights_together)
-    return parts
+    return len(touching) > len(together)

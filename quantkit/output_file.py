@@ -58,17 +58,6 @@ class OutputFile:
         except OSError as error:
             raise write_error(self.path, error) from None
 
-    def sync(self) -> None:
-        """Flush to the disk.
-
-        Raises:
-            OutputError: the disk fails.
-        """
-        try:
-            os.fsync(self._fd)
-        except OSError as error:
-            raise write_error(self.path, error) from None
-
     def close(self) -> None:
         os.close(self._fd)
 
@@ -112,7 +101,7 @@ class OrderedDigest:
     """sha256 of pieces that may arrive out of order.
 
     Whoever brings the piece that is next in order hashes it and all that waited for it. Pieces are dealt out in
-    order, so at most one a thread waits.
+    order and cost the same, so about one a thread waits.
     """
 
     def __init__(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,8 @@ EMBEDDING = "token_embd.weight"
 _NEED_IMPORTANCE = frozenset(
     [GGMLType.IQ3_XXS, GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ2_S, GGMLType.IQ1_M, GGMLType.IQ1_S]
 )
+# Those whose encoder itself cannot do without (ggml_quantize_requires_imatrix).
+_ENCODER_NEEDS_IMPORTANCE = frozenset([GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ1_S])
 # GGUF's limit for names, without the closing zero (GGML_MAX_NAME)
 _MAX_NAME = 63
 
@@ -196,6 +197,11 @@ def _quantized(
             )
         if kind is not tensor.base:
             _check_importance(tensor, kind, label, fitting)
+    if importance and not fitting.keys() & {tensor.name for tensor in tensors}:
+        raise QuantizationError(
+            f"{label}: the importance matrix has no tensor of this model",
+            hint="make the matrix with llama-imatrix from this model",
+        )
     return _output(file, label, metadata, tensors, answer.types, answer.reasons, fitting)
 
 
@@ -214,7 +220,9 @@ def _check_importance(
         del importance[tensor.name]
         found = None
     needed = kind in _NEED_IMPORTANCE or (kind is GGMLType.Q2_K and label == "q2_k_s")
-    if needed and found is None and importance and tensor.name not in (EMBEDDING, "output.weight"):
+    if tensor.name in (EMBEDDING, "output.weight"):
+        needed = kind in _ENCODER_NEEDS_IMPORTANCE
+    if needed and found is None and importance:
         raise QuantizationError(
             f"{tensor.name}: {kind.label} needs an importance matrix, the one given does not cover it",
             hint="make the matrix with llama-imatrix from this model, on more text",
@@ -288,8 +296,3 @@ def general_metadata(architecture: str, name: str) -> list[KV]:
 def file_name(name: str, label: str) -> str:
     """``NAME-q4_0.gguf``."""
     return f"{name}-{label}.gguf"
-
-
-def gguf_path(folder: Path, output: Output) -> Path:
-    """Where an output is in a folder."""
-    return folder / output.file

@@ -9,7 +9,10 @@ from quantkit.units import count
 
 
 class Reporter:
-    """Says nothing; what library callers get."""
+    """Says nothing and keeps the notes; what library callers get."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
 
     @contextmanager
     def phase(self, name: str, total: int, unit: str = "weights") -> Iterator[Callable[[int], None]]:
@@ -18,12 +21,14 @@ class Reporter:
 
     def note(self, text: str) -> None:
         """A decision the user should see."""
+        self.notes.append(text)
 
 
 class TerminalReporter(Reporter):
     """Notes on stderr, and where stderr is a terminal a rich progress bar with the remaining time."""
 
     def __init__(self, *, bar: bool) -> None:
+        super().__init__()
         self.bar = bar
 
     @contextmanager
@@ -53,4 +58,5 @@ class TerminalReporter(Reporter):
     def note(self, text: str) -> None:
         import click
 
+        super().note(text)
         click.echo(f"note: {text}", err=True)

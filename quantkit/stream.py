@@ -80,7 +80,6 @@ def stream(
     threads: int,
     shown: Path | None = None,
     wider: str = "--outtype",
-    fsync: bool = False,
     progress: Progress = lambda nbytes: None,
 ) -> dict[str, dict[str, str]]:
     """Stream every tensor once into all outputs.
@@ -93,7 +92,6 @@ def stream(
         threads: workers.
         shown: the folder (or file) to speak of in errors, where *folder* is a temporary one.
         wider: the option that asks for a wider type, for the hint when a value does not fit.
-        fsync: flush the files to disk at the end.
         progress: called with the number of weights done, from many threads.
 
     Returns:
@@ -112,9 +110,6 @@ def stream(
             files[output.file] = OutputFile(folder / output.file, output.header, output.nbytes, shown=named)
         job = _Job(tensors, outputs, source, files, progress, wider)
         job.run(threads)
-        if fsync:
-            for file in files.values():
-                file.sync()
     finally:
         for file in files.values():
             file.close()

@@ -26,32 +26,62 @@ class Workspace:
         path: the temporary folder.
         final: the output.
         overwrite: an existing output is replaced.
+        fsync: flush to the disk before and after the rename.
     """
 
     path: Path
     final: Path
     overwrite: bool
+    fsync: bool = False
 
     def publish(self, final: Path | None = None) -> Path:
         """The folder itself becomes the output (or *final*, for a build that failed its checks)."""
         final = final or self.final
+        self._flush()
         replace_with(self.path, final, overwrite=self.overwrite or final != self.final)
+        self._flush_name()
         return final
 
     def publish_file(self) -> Path:
         """The file of the output's name in the folder becomes the output."""
+        self._flush()
         replace_with(self.path / self.final.name, self.final, overwrite=self.overwrite)
+        self._flush_name()
         return self.final
+
+    def _flush(self) -> None:
+        if self.fsync:
+            for path in (*self.path.rglob("*"), self.path):
+                sync(path)
+
+    def _flush_name(self) -> None:
+        if self.fsync:
+            sync(self.final.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or, where the system can, a folder."""
+    if path.is_dir() and os.name != "posix":
+        return
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 @contextmanager
-def workspace(final: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> Iterator[Workspace]:
+def workspace(
+    final: Path, *, overwrite: bool, inputs: Sequence[Path] = (), file: bool = False, fsync: bool = False
+) -> Iterator[Workspace]:
     """A workspace for *final*; what is not published is removed at the end.
 
     Args:
         final: the output.
         overwrite: replace it if it exists.
         inputs: what the work reads, which the output must not replace.
+        file: the output is a file, and a folder of its name is never replaced.
+        fsync: flush all of it to the disk before it gets its name, and the name after.
 
     Raises:
         OutputError: *final* exists and may not be replaced, or it cannot be written.
@@ -61,6 +91,8 @@ def workspace(final: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> I
         if final.resolve() in (source.resolve(), *source.resolve().parents):
             raise OutputError(f"{final}: holds the input {source} and cannot be replaced", hint="choose another -o")
     check_free(final, overwrite=overwrite)
+    if file and os.path.isdir(final):
+        raise OutputError(f"{final}: is a folder", hint=f"give a file name: -o {final / 'model.gguf'}")
     temporary = final.with_name(f".{final.name}.quantkit-{os.getpid()}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +103,7 @@ def workspace(final: Path, *, overwrite: bool, inputs: Sequence[Path] = ()) -> I
     except OSError as error:
         raise write_error(final, error) from None
     try:
-        yield Workspace(temporary, final, overwrite)
+        yield Workspace(temporary, final, overwrite, fsync)
     except OSError as error:
         # What reads inputs raises errors of its own: this is the output's disk.
         raise write_error(final, error) from None

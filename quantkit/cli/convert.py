@@ -32,6 +32,7 @@ def command(
     """Write the checkpoint MODEL, merged with its adapters, as one GGUF file."""
     from quantkit.convert import convert
 
+    listener = reporter(as_json)
     path = convert(
         model,
         out,
@@ -41,10 +42,10 @@ def command(
         threads=threads,
         overwrite=overwrite,
         fsync=fsync,
-        reporter=reporter(as_json),
+        reporter=listener,
     )
     nbytes = path.stat().st_size
     if as_json:
-        print_json({"schema": 1, "file": str(path), "type": outtype, "size": nbytes})
+        print_json({"schema": 1, "file": str(path), "type": outtype, "size": nbytes, "notes": listener.notes})
     else:
         click.echo(f"{out}  {outtype}  {size(nbytes)}")

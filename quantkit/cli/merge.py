@@ -48,6 +48,7 @@ def command(
     """Merge adapters into MODEL and write a Hugging Face folder, for transformers, vLLM and training on."""
     from quantkit.convert import merge
 
+    listener = reporter(as_json)
     path = merge(
         model,
         out,
@@ -58,11 +59,19 @@ def command(
         threads=threads,
         overwrite=overwrite,
         fsync=fsync,
-        reporter=reporter(as_json),
+        reporter=listener,
     )
     shards = sorted(path.glob("*.safetensors"))
     nbytes = sum(shard.stat().st_size for shard in shards)
     if as_json:
-        print_json({"schema": 1, "folder": str(path), "shards": [shard.name for shard in shards], "size": nbytes})
+        print_json(
+            {
+                "schema": 1,
+                "folder": str(path),
+                "shards": [shard.name for shard in shards],
+                "size": nbytes,
+                "notes": listener.notes,
+            }
+        )
     else:
         click.echo(f"{out}  {len(shards)} shard{'s' if len(shards) != 1 else ''}  {size(nbytes)}")

@@ -34,6 +34,7 @@ def command(
     from quantkit.convert import quantize
     from quantkit.ggml_types import ftype_name
 
+    listener = reporter(as_json)
     path = quantize(
         gguf,
         out,
@@ -43,10 +44,10 @@ def command(
         threads=threads,
         overwrite=overwrite,
         fsync=fsync,
-        reporter=reporter(as_json),
+        reporter=listener,
     )
     nbytes, name = path.stat().st_size, ftype_name(quant)
     if as_json:
-        print_json({"schema": 1, "file": str(path), "type": name, "size": nbytes})
+        print_json({"schema": 1, "file": str(path), "type": name, "size": nbytes, "notes": listener.notes})
     else:
         click.echo(f"{out}  {name}  {size(nbytes)}")

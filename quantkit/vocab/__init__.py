@@ -11,7 +11,7 @@ from quantkit.checkpoint import Checkpoint
 from quantkit.errors import GGUFError, VocabularyError
 from quantkit.gguf_header import KV, KVType, array, boolean, string
 from quantkit.vocab.bpe import bpe_metadata
-from quantkit.vocab.special import end_tokens, special_metadata, token_text
+from quantkit.vocab.special import special_metadata, token_text
 
 __all__ = ["Vocabulary", "read_vocabulary"]
 
@@ -26,7 +26,6 @@ class Vocabulary:
         named_templates: further templates (``tool_use``, ``rag``) by name.
         bos_token: text of BOS, empty when there is none.
         eos_token: text of EOS, empty when there is none.
-        end_tokens: texts of EOS and of every further token that generation_config.json ends on.
         notes: for the plan.
     """
 
@@ -35,7 +34,6 @@ class Vocabulary:
     named_templates: tuple[tuple[str, str], ...]
     bos_token: str
     eos_token: str
-    end_tokens: tuple[str, ...]
     notes: tuple[str, ...]
 
     def template_metadata(self, template: str | None) -> list[KV]:
@@ -99,14 +97,12 @@ def _read(checkpoint: Checkpoint, tokenizer: dict[str, Any], config: dict[str, A
         number = ids.get(f"tokenizer.ggml.{kind}_token_id")
         return token_text(config.get(f"{kind}_token")) or ("" if number is None else texts[number])
 
-    ends = [text("eos"), *(texts[number] for number in end_tokens(generation))]
     vocabulary = Vocabulary(
         tuple(entries),
         template,
         named,
         text("bos"),
         text("eos"),
-        tuple(dict.fromkeys(end for end in ends if end)),
         tuple(notes),
     )
     vocabulary.template_metadata(template)  # what a GGUF file cannot hold is known now

@@ -54,7 +54,7 @@ def bpe_metadata(
     notes = []
     if bool(model.get("ignore_merges")) != pre.whole_words:
         notes.append(
-            f"{where}: ignore_merges is {bool(model.get('ignore_merges'))}; llama.cpp's {pre.name} "
+            f"tokenizer.json: ignore_merges is {bool(model.get('ignore_merges'))}; llama.cpp's {pre.name} "
             + (
                 "looks whole words up first, as the model's original tokenizer does"
                 if pre.whole_words

@@ -261,9 +261,9 @@ def test_convert_and_quantize(run: Callable[..., Run], checkpoint: Maker, tmp_pa
     model, base, small = checkpoint("llama3-untied", layers=1), tmp_path / "b.gguf", tmp_path / "q.gguf"
     done = run("convert", model, "-o", base, "--outtype", "bf16", "--threads", 2, "--json")
     assert (done.code, done.err) == (0, "")
-    assert done.json == {"schema": 1, "file": str(base), "type": "bf16", "size": base.stat().st_size}
+    assert done.json == {"schema": 1, "file": str(base), "type": "bf16", "size": base.stat().st_size, "notes": []}
     done = run("quantize", base, "-o", small, "--quant", "Q8-0", "--json")
-    assert done.json == {"schema": 1, "file": str(small), "type": "q8_0", "size": small.stat().st_size}
+    assert done.json == {"schema": 1, "file": str(small), "type": "q8_0", "size": small.stat().st_size, "notes": []}
     again = run("quantize", base, "-o", small, "--quant", "q8_0")
     assert (again.code, again.out) == (1, "")
     assert "exists already" in again.err
@@ -284,6 +284,7 @@ def test_merge(run: Callable[..., Run], checkpoint: Maker, adapter: Maker, tmp_p
         "folder": str(out),
         "shards": shards,
         "size": sum((out / shard).stat().st_size for shard in shards),
+        "notes": [],
     }
     shown = run("merge", base, "--adapter", changes, "-o", tmp_path / "one")
     assert shown.out.startswith(f"{tmp_path / 'one'}  1 shard  ")

@@ -23,7 +23,6 @@ from quantkit.convert import convert, merge, quantize
 from quantkit.errors import OutputError, OverflowsF16Error, QuantkitError
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf_header import TensorInfo, align, encode_header, read_header, u32
-from quantkit.output_file import OutputFile
 from quantkit.plan import PlannedTensor, base_output
 from quantkit.recipe import Recipe
 from quantkit.stream import stream
@@ -162,8 +161,31 @@ def test_a_disk_that_fills_at_the_manifest(checkpoint: Maker, tmp_path: Path, mo
 
 def test_a_flush_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", full)
-    with OutputFile(tmp_path / "x", b"", 1) as file, pytest.raises(OutputError, match="No space left"):
-        file.sync()
+    with (
+        pytest.raises(OutputError, match="No space left"),
+        workspace(tmp_path / "x", overwrite=False, fsync=True) as work,
+    ):
+        work.publish()
+    assert not (tmp_path / "x").exists()
+
+
+def test_all_of_a_folder_is_flushed_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed = []
+    monkeypatch.setattr("quantkit.workspace.sync", lambda path: flushed.append((path.name, (tmp_path / "x").exists())))
+    with workspace(tmp_path / "x", overwrite=False, fsync=True) as work:
+        (work.path / "config.json").write_text("{}", encoding="utf-8")
+        temporary = work.path.name
+        work.publish()
+    assert flushed == [("config.json", False), (temporary, False), (tmp_path.name, True)]
+
+
+def test_a_file_never_replaces_a_folder(checkpoint: Maker, tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "precious").write_text("x", encoding="utf-8")
+    with pytest.raises(OutputError, match="is a folder") as caught:
+        convert(checkpoint("llama3-untied", layers=1), tmp_path / "models", overwrite=True)
+    assert "-o" in caught.value.hint
+    assert (tmp_path / "models" / "precious").is_file()
 
 
 def test_template_files_are_carried_along(checkpoint: Maker, adapter: Maker, tmp_path: Path) -> None:
@@ -172,3 +194,20 @@ def test_template_files_are_carried_along(checkpoint: Maker, adapter: Maker, tmp
     (folder / "additional_chat_templates" / "rag.jinja").write_text("x", encoding="utf-8")
     merged = merge(folder, tmp_path / "x", adapters=[adapter("q-and-v")])
     assert (merged / "additional_chat_templates" / "rag.jinja").is_file()
+
+
+def test_an_imatrix_of_another_model(checkpoint: Maker, tmp_path: Path) -> None:
+    base = convert(checkpoint("llama3-untied", layers=1), tmp_path / "base.gguf")
+    name = b"blk.99.attn_q.weight"
+    values = torch.ones(256)
+    raw = b"\1\0\0\0" + len(name).to_bytes(4, "little") + name + b"\1\0\0\0" + (256).to_bytes(4, "little")
+    (tmp_path / "other.dat").write_bytes(raw + values.numpy().tobytes())
+    with pytest.raises(QuantkitError, match="has no tensor of this model"):
+        quantize(base, tmp_path / "q.gguf", quant="q4_k_m", imatrix=tmp_path / "other.dat")
+
+
+def test_bf16_from_f16_is_said(checkpoint: Maker, tmp_path: Path) -> None:
+    model = checkpoint("llama3-untied", layers=1)
+    result = build(Recipe(model, (), ("bf16", "q8_0"), tmp_path / "out", "it"), verify=False)
+    assert [note for note in result.plan.notes if note.startswith("bf16:") and "--outtype bf16" in note]
+    assert not [note for note in result.plan.notes if note.startswith("q8_0:")]

@@ -362,7 +362,7 @@ def test_a_folder(tmp_path: Path) -> None:
     model = {"architectures": ["LlamaForCausalLM"], "bos_token_id": 6}
     found = read(tmp_path / "m", tokenizer(), config=model, tokenizer_config=config, generation_config=generation)
     assert (found.chat_template, found.bos_token, found.eos_token) == ("{{ x }}", "<|begin_of_text|>", "<|eot_id|>")
-    assert (found.end_tokens, found.named_templates, found.notes) == (("<|eot_id|>", "<tool>"), (), ())
+    assert (found.named_templates, found.notes) == ((), ())
     entries = plain(found)
     assert (entries["bos_token_id"], entries["eos_token_id"], entries["eot_token_id"]) == (6, 7, 8)
     assert entries["add_space_prefix"] is False
