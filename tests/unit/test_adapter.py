@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from quantkit.adapter import Add, LowRank, Replace, open_adapter
 from quantkit.checkpoint import Checkpoint
+from quantkit.convert import merge
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.ggml_types import GGMLType
 from quantkit.merge import Merger
@@ -433,6 +435,62 @@ def test_a_head_trained_apart_from_weights_that_stay_tied(checkpoint: Maker, tmp
     tensors = {f"{PREFIX}lm_head.weight": torch.ones(shape)}
     folder = write(tmp_path / "a", tensors, target_modules=[], modules_to_save=["lm_head"], ensure_weight_tying=True)
     with pytest.raises((AdapterError, CheckpointError), match="ensure_weight_tying is set"), open_model(base, [folder]):
+        pass
+
+
+def embedding_adapter(folder: Path, shape: tuple[int, ...], *, together: bool) -> Path:
+    tensors = {f"{PREFIX}{EMBEDDING}": torch.full(shape, 0.5)}
+    saved = ["embed_tokens"]
+    return write(folder, tensors, target_modules=[], modules_to_save=saved, ensure_weight_tying=together)
+
+
+def test_tied_and_untied_training_do_not_mix(checkpoint: Maker, tmp_path: Path) -> None:
+    base = checkpoint("llama3-tied", layers=1)
+    with open_model(base) as plain:
+        shape = plain.checkpoint.tensors[EMBEDDING].shape
+    pair = [embedding_adapter(tmp_path / name, shape, together=name == "tied") for name in ("tied", "apart")]
+    with pytest.raises(AdapterError, match="another adapter trains embedding and head apart"), open_model(base, pair):
+        pass
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_tied_checkpoint_that_stores_its_head_too(checkpoint: Maker, tmp_path: Path, together: bool) -> None:
+    base = shutil.copytree(checkpoint("llama3-tied", layers=1), tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    save_file({**tensors, HEAD: tensors[EMBEDDING].clone()}, base / "model.safetensors")
+    folder = embedding_adapter(tmp_path / "a", tuple(tensors[EMBEDDING].shape), together=together)
+    if together:
+        with pytest.raises(AdapterError, match="stores the head"), open_model(base, [folder]):
+            pass
+        return
+    merged = merge(base, tmp_path / "merged", adapters=[folder])
+    assert json.loads((merged / "config.json").read_text(encoding="utf-8"))["tie_word_embeddings"] is False
+    written = load_file(merged / "model.safetensors")
+    assert torch.equal(written[HEAD], tensors[EMBEDDING])
+    assert not torch.equal(written[EMBEDDING], tensors[EMBEDDING])
+
+
+@pytest.mark.parametrize("targets", [r".*\.(q_proj|v_proj)", "all-linear"])
+def test_an_adapter_by_pattern_that_lacks_layers(checkpoint: Maker, tmp_path: Path, targets: str) -> None:
+    base = checkpoint("llama3-untied", layers=2)
+    with open_model(base) as model:
+        shapes = {name: spec.shape for name, spec in model.checkpoint.tensors.items() if len(spec.shape) == 2}
+    wanted = [
+        name for name in shapes if "_proj" in name and (targets == "all-linear" or name.split(".")[-2][0] in "qv")
+    ]
+    tensors = {}
+    for name in wanted:
+        module = PREFIX + name.removesuffix(".weight")
+        tensors |= {f"{module}.lora_A.weight": torch.ones(4, shapes[name][1])}
+        tensors |= {f"{module}.lora_B.weight": torch.ones(shapes[name][0], 4)}
+    with open_model(base, [write(tmp_path / "whole", tensors, target_modules=targets, r=4)]) as model:
+        assert len(model.adapters[0].changes) == len(wanted)
+    lost = {key: value for key, value in tensors.items() if "layers.1.self_attn.v_proj" not in key}
+    folder = write(tmp_path / "lost", lost, target_modules=targets, r=4)
+    with (
+        pytest.raises(AdapterError, match=r"layers\.1\.self_attn\.v_proj.*not in the file"),
+        open_model(base, [folder]),
+    ):
         pass
 
 
