@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantkit.device import choose_device, default_threads
+from quantkit.device import choose_device
 from quantkit.errors import OutputError, QuantizationError
 from quantkit.ggml_types import BASE_TYPES, ftype_name
 from quantkit.gguf_header import read_header
@@ -24,6 +24,7 @@ from quantkit.plan import (
     fallback_notes,
     quantized_outputs,
 )
+from quantkit.processors import usable_processors
 from quantkit.progress import Reporter
 from quantkit.stream import RowSource, stream
 from quantkit.units import size
@@ -186,7 +187,7 @@ def run_stream(
             outputs,
             source,
             work.path,
-            threads=threads or default_threads(),
+            threads=threads or usable_processors(),
             shown=work.final,
             wider=wider,
             progress=progress,

@@ -1,8 +1,7 @@
-"""Where to compute, and with how many workers."""
+"""Where to compute."""
 
 from __future__ import annotations
 
-import os
 import re
 
 import torch
@@ -27,10 +26,3 @@ def choose_device(name: str) -> torch.device:
             raise QuantkitError(f"device {name!r}: this machine has {count} CUDA devices", hint="pass --device cpu")
         torch.backends.cuda.matmul.allow_tf32 = False  # float32 sums are float32 sums
     return device
-
-
-def default_threads() -> int:
-    """The processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.processors import usable_processors
+
 SCHEMA = 1
 GIGABYTE = 10**9
 
@@ -159,7 +161,7 @@ def find_compiler() -> Finding:
 def find_processors() -> Finding:
     """Processors of the machine, and those this process may use."""
     total = os.cpu_count() or 1
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else total
+    usable = usable_processors()
     return Finding("processors", True, f"{usable}" if usable == total else f"{usable} of {total}")
 
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from quantkit.errors import GGUFError, QuantkitError
 from quantkit.gguf_header import read_header
 from quantkit.llama_log import captured_log
+from quantkit.processors import usable_processors
 from quantkit.run.interrupts import interrupts_deferred
 from quantkit.run.load_log import count_offloaded, failure_reason
 
@@ -74,7 +75,7 @@ class Engine:
             self.offloaded_layers = count_offloaded(log)
             self.n_ctx = n_ctx or min(int(llama_cpp.llama_model_n_ctx_train(self._model)), max_ctx)
             self._chunk = _CHUNK_GPU if self.offloaded_layers else _CHUNK_CPU
-            self._context = self._open_context(path, threads or _processors())
+            self._context = self._open_context(path, threads or usable_processors())
         except BaseException:
             self._stack.close()
             raise
@@ -247,7 +248,3 @@ class Engine:
 
 def _token(token: int) -> int | None:
     return None if token < 0 else int(token)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
