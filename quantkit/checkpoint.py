@@ -41,7 +41,7 @@ class Checkpoint:
     files: Mapping[Path, TensorFile]
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Rows ``start:stop`` of the first dimension, in the stored type, on the CPU. Safe from any thread."""
+        """Rows ``start:stop`` (see :class:`TensorFile`), in the stored type, on the CPU. Safe from any thread."""
         spec = self.tensors[name]
         return self.files[spec.file].read(spec.name, start, stop)
 

@@ -14,7 +14,7 @@ from quantkit.gguf_source import GGUFSource, gguf_tensors
 from quantkit.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.imatrix import read_imatrix
 from quantkit.merge import Merger
-from quantkit.model import Model, open_model
+from quantkit.model import MergedCheckpoint, open_merged, open_model
 from quantkit.plan import (
     Output,
     PlannedTensor,
@@ -150,7 +150,10 @@ def merge(
     """
     reporter = reporter or Reporter()
     inputs = (model, *adapters)
-    with workspace(out, overwrite=overwrite, inputs=inputs, fsync=fsync) as work, open_model(model, adapters) as opened:
+    with (
+        workspace(out, overwrite=overwrite, inputs=inputs, fsync=fsync) as work,
+        open_merged(model, adapters) as opened,
+    ):
         for note in opened.notes:
             reporter.note(note)
         tensors = hf_tensors(opened, dtype)
@@ -160,7 +163,7 @@ def merge(
         return work.publish()
 
 
-def merger(model: Model, device: str) -> Merger:
+def merger(model: MergedCheckpoint, device: str) -> Merger:
     """The source of a model's merged rows."""
     return Merger(model.checkpoint, model.adapters, choose_device(device))
 

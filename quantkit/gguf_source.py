@@ -12,6 +12,7 @@ from quantkit.fileio import read_into
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf_header import Header
 from quantkit.plan import PlannedTensor
+from quantkit.tensor_file import flat_shape
 
 _DTYPES = {GGMLType.F32: torch.float32, GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}
 
@@ -41,8 +42,8 @@ class GGUFSource:
 
     def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
         """Rows ``start:stop`` as float32."""
-        info = self.header.tensors[tensor.source]
-        row = info.type.nbytes(info.shape) // info.shape[0]
+        info = self.header.tensors[tensor.name]
+        row = info.type.nbytes(info.shape) // tensor.rows
         buffer = bytearray(row * (stop - start))
         offset = self.header.data_offset + info.offset + start * row
         try:
@@ -51,8 +52,12 @@ class GGUFSource:
             raise GGUFError(f"{self.path}: cannot be read ({error.strerror or error})") from None
         if got != len(buffer):
             raise GGUFError(f"{self.path}: file became shorter while it was read")
-        return torch.frombuffer(buffer, dtype=_DTYPES[info.type]).reshape(stop - start, *info.shape[1:]).float()
+        return (
+            torch.frombuffer(buffer, dtype=_DTYPES[info.type])
+            .reshape(stop - start, *flat_shape(info.shape)[1:])
+            .float()
+        )
 
     def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         """Values that are not finite can only come from the file."""
-        return GGUFError(f"{self.path}: tensor {tensor.source!r} has NaN or infinite values")
+        return GGUFError(f"{self.path}: tensor {tensor.name!r} has NaN or infinite values")

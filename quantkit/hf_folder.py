@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quantkit.ggml_types import BASE_TYPES, GGMLType
-from quantkit.model import Model
+from quantkit.model import MergedCheckpoint
 from quantkit.plan import Output, Placed, PlannedTensor
 
 _DTYPES = {GGMLType.F32: "F32", GGMLType.F16: "F16", GGMLType.BF16: "BF16"}
@@ -21,7 +21,7 @@ _NOT_CARRIED = (
 )
 
 
-def hf_tensors(model: Model, dtype: str) -> tuple[PlannedTensor, ...]:
+def hf_tensors(model: MergedCheckpoint, dtype: str) -> tuple[PlannedTensor, ...]:
     """Every tensor of the checkpoint under its own name and in its own layout.
 
     Args:
@@ -78,7 +78,7 @@ def _output(file: str, tensors: Sequence[PlannedTensor]) -> Output:
     return Output(file, "safetensors", header, len(header) + offset, placed)
 
 
-def write_beside(model: Model, outputs: Sequence[Output], folder: Path, dtype: str) -> None:
+def write_beside(model: MergedCheckpoint, outputs: Sequence[Output], folder: Path, dtype: str) -> None:
     """Write config, tokenizer and index beside the shards."""
     for entry in sorted(model.checkpoint.path.iterdir()):
         if entry.is_file() and not any(entry.match(pattern) for pattern in _NOT_CARRIED):

@@ -43,10 +43,10 @@ class Merger:
         self._factor = lru_cache(maxsize=_FACTORS_KEPT)(self._load_factor)
 
     def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
-        """Rows ``start:stop`` of a planned tensor: float32, merged, in GGUF's layout, on the device."""
+        """Rows ``start:stop`` of one segment: float32, merged, in GGUF's layout, on the device."""
         if tensor.values is not None:
             return tensor.values[start:stop].to(self.device)
-        merged = self._merged(tensor.source, start, stop)
+        merged = self._merged(*_source_rows(tensor, start, stop))
         return merged if tensor.arrange is None else tensor.arrange(merged)
 
     def _merged(self, name: str, start: int, stop: int) -> torch.Tensor:
@@ -77,10 +77,17 @@ class Merger:
         """The error for a base tensor that is not finite in these rows; None when the base is sound."""
         if tensor.values is not None:
             return None
-        spec = self.checkpoint.tensors[tensor.source]
-        if torch.isfinite(self.checkpoint.read(tensor.source, start, stop).float()).all():
+        source, first, last = _source_rows(tensor, start, stop)
+        if torch.isfinite(self.checkpoint.read(source, first, last).float()).all():
             return None
         return CheckpointError(
-            f"{spec.file}: tensor {tensor.source!r} has NaN or infinite values",
+            f"{self.checkpoint.tensors[source].file}: tensor {source!r} has NaN or infinite values",
             hint="download the file again, or use an earlier checkpoint",
         )
+
+
+def _source_rows(tensor: PlannedTensor, start: int, stop: int) -> tuple[str, int, int]:
+    """Where rows of one segment of a planned tensor are in the checkpoint: tensor, first row, row behind the last."""
+    index, row = divmod(start, tensor.rows // len(tensor.parts))
+    part = tensor.parts[index]
+    return part.source, part.start + row, part.start + row + stop - start

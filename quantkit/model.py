@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.adapter import Adapter, open_adapter
-from quantkit.arch import Architecture, Rule, find_architecture
+from quantkit.arch import Architecture, Rule, find_architecture, is_supported
 from quantkit.checkpoint import Checkpoint, open_checkpoint
 from quantkit.errors import AdapterError, ArchitectureError, CheckpointError
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf_header import KV
+from quantkit.plan import EMBEDDING as GGUF_EMBEDDING
 from quantkit.plan import PlannedTensor, general_metadata
 from quantkit.sampling import sampling_metadata
 from quantkit.vocab import Vocabulary, read_vocabulary
@@ -26,27 +27,36 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 @dataclass(frozen=True)
-class Model:
-    """An open model.
+class MergedCheckpoint:
+    """An open checkpoint with its adapters, of whatever architecture: enough to merge them.
 
     Attributes:
         checkpoint: the base.
         adapters: in the order in which they are merged.
-        architecture: its family.
         untied: the checkpoint ties embedding and head, the adapters part them.
         notes: decisions the user should see.
     """
 
     checkpoint: Checkpoint
     adapters: tuple[Adapter, ...]
-    architecture: Architecture
     untied: bool
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Model(MergedCheckpoint):
+    """An open model of a supported architecture.
+
+    Attributes:
+        architecture: its family.
+    """
+
+    architecture: Architecture
 
     @property
     def rows(self) -> int:
         """Rows of the embedding: the size of the vocabulary."""
-        return self.checkpoint.tensors[EMBEDDING].shape[0]
+        return next(tensor for tensor in self.tensors(GGMLType.F32) if tensor.name == GGUF_EMBEDDING).rows
 
     def tensors(self, base: GGMLType) -> tuple[PlannedTensor, ...]:
         """The tensors of the GGUF file, matrices rounded to *base*, vectors and norms kept in float32."""
@@ -55,7 +65,7 @@ class Model:
                 rule.target, rule.source, rule.shape, base_type(rule.target, rule.shape, base), rule.arrange, rule.unit
             )
             for rule in self.architecture.rules(self.checkpoint.config)
-            if rule.source in self.checkpoint.tensors
+            if rule.parts[0].source in self.checkpoint.tensors
         ]
         planned += [
             PlannedTensor(made.target, "", tuple(made.values.shape), GGMLType.F32, values=made.values)
@@ -93,17 +103,40 @@ class Model:
 
 @contextmanager
 def open_model(path: Path, adapters: Sequence[Path] = ()) -> Iterator[Model]:
-    """Open a checkpoint with its adapters.
+    """Open a checkpoint of a supported architecture with its adapters.
 
     Raises:
         CheckpointError, ArchitectureError, AdapterError: by name, whatever does not fit.
     """
-    with ExitStack() as stack:
-        checkpoint = stack.enter_context(open_checkpoint(path))
+    with open_checkpoint(path) as checkpoint:
         architecture, rules = _understand(checkpoint)
         _check(checkpoint, rules)
-        tied, stored = bool(checkpoint.config.get("tie_word_embeddings")), HEAD in checkpoint.tensors
-        base = checkpoint if stored else checkpoint.with_alias(HEAD, EMBEDDING)
+        with _merged(checkpoint, adapters) as merged:
+            yield Model(**vars(merged), architecture=architecture)
+
+
+@contextmanager
+def open_merged(path: Path, adapters: Sequence[Path]) -> Iterator[MergedCheckpoint]:
+    """Open a checkpoint of any architecture with its adapters, to merge them tensor by tensor.
+
+    Raises:
+        CheckpointError, ArchitectureError, AdapterError: as :func:`open_model`, where the architecture is supported;
+            where it is not, what does not fit between the adapters and the tensors of the checkpoint.
+    """
+    with open_checkpoint(path) as checkpoint:
+        if is_supported(checkpoint.config):
+            _check(checkpoint, _understand(checkpoint)[1])
+        with _merged(checkpoint, adapters) as merged:
+            yield merged
+
+
+@contextmanager
+def _merged(checkpoint: Checkpoint, adapters: Sequence[Path]) -> Iterator[MergedCheckpoint]:
+    path, stored = checkpoint.path, HEAD in checkpoint.tensors
+    # Many configs leave out what their class has as default: then a head that is not stored is a tied one.
+    tied = bool(checkpoint.config.get("tie_word_embeddings", not stored)) and EMBEDDING in checkpoint.tensors
+    base = checkpoint.with_alias(HEAD, EMBEDDING) if tied and not stored else checkpoint
+    with ExitStack() as stack:
         opened = []
         for adapter in adapters:
             opened.append(open_adapter(adapter, base.tensors))
@@ -115,7 +148,7 @@ def open_model(path: Path, adapters: Sequence[Path] = ()) -> Iterator[Model]:
                 "the base ties its embedding and output layer, the adapter trains them apart: the output layer is "
                 "written as a tensor of its own"
             )
-        yield Model(base if untied else checkpoint, tuple(opened), architecture, untied, tuple(notes))
+        yield MergedCheckpoint(base if untied else checkpoint, tuple(opened), untied, tuple(notes))
 
 
 def _understand(checkpoint: Checkpoint) -> tuple[Architecture, list[Rule]]:
@@ -137,25 +170,28 @@ def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:
 def _check(checkpoint: Checkpoint, rules: Sequence[Rule]) -> None:
     """Every tensor the config demands is there in its shape, and no other is."""
     for rule in rules:
-        spec = checkpoint.tensors.get(rule.source)
-        if spec is None:
-            if rule.optional:
-                continue
-            raise CheckpointError(
-                f"{checkpoint.path}: tensor {rule.source!r} is absent", hint="download the model's weight files again"
-            )
-        if spec.shape != rule.shape:
-            raise CheckpointError(
-                f"{spec.file}: tensor {rule.source!r} has shape {list(spec.shape)}, config.json demands "
-                f"{list(rule.shape)}",
-                hint="config.json and the weights are from different models: use the folder as it was saved",
-            )
-    unknown = sorted(checkpoint.tensors.keys() - {rule.source for rule in rules})
+        for source in dict.fromkeys(part.source for part in rule.parts):
+            _check_source(checkpoint, rule, source)
+    unknown = sorted(checkpoint.tensors.keys() - {part.source for rule in rules for part in rule.parts})
     if unknown:
         raise CheckpointError(
             f"{checkpoint.tensors[unknown[0]].file}: tensor {unknown[0]!r} has no place in a "
             f"{(checkpoint.config.get('architectures') or ['?'])[0]} with this config"
             + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""),
+            hint="config.json and the weights are from different models: use the folder as it was saved",
+        )
+
+
+def _check_source(checkpoint: Checkpoint, rule: Rule, source: str) -> None:
+    spec = checkpoint.tensors.get(source)
+    if spec is None and not (rule.optional and rule.parts[0].source not in checkpoint.tensors):
+        raise CheckpointError(
+            f"{checkpoint.path}: tensor {source!r} is absent", hint="download the model's weight files again"
+        )
+    if spec is not None and spec.shape != rule.shape_of_sources:
+        raise CheckpointError(
+            f"{spec.file}: tensor {source!r} has shape {list(spec.shape)}, config.json demands "
+            f"{list(rule.shape_of_sources)}",
             hint="config.json and the weights are from different models: use the folder as it was saved",
         )
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from quantkit.arch.base import Part
 from quantkit.errors import OutputError, QuantizationError
 from quantkit.ggml_types import FTYPES, GGMLType
 from quantkit.gguf_header import KV, TensorInfo, align, encode_header, string, u32
@@ -36,8 +37,8 @@ class PlannedTensor:
 
     Attributes:
         name: in the output.
-        source: in the checkpoint; empty for a generated tensor.
-        shape: outermost first, the same in source and output.
+        source: in the checkpoint, or the parts it is stacked of; empty for a generated tensor.
+        shape: of the output, outermost first.
         base: the type it is rounded to once; quantized types are encoded from the rounded values.
         arrange: layout of consecutive rows, see :class:`quantkit.arch.Rule`.
         unit: rows must be taken in multiples of this.
@@ -45,12 +46,33 @@ class PlannedTensor:
     """
 
     name: str
-    source: str
+    source: str | tuple[Part, ...]
     shape: tuple[int, ...]
     base: GGMLType
     arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
     unit: int = 1
     values: torch.Tensor | None = field(default=None, compare=False)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Where its rows come from, in order; each part is as long as the others."""
+        return (Part(self.source),) if isinstance(self.source, str) else self.source
+
+    @property
+    def rows(self) -> int:
+        """Rows, of stacked matrices those of all of them."""
+        return count_elements(self.shape[:-1]) if len(self.shape) > 2 else self.shape[0]
+
+    @property
+    def columns(self) -> int:
+        """Weights in a row; 1 for vectors."""
+        return self.shape[-1] if len(self.shape) > 1 else 1
+
+    @property
+    def segment(self) -> int:
+        """Rows that belong together: those of one part, and of one matrix where matrices are stacked."""
+        part = self.rows // len(self.parts)
+        return min(part, self.shape[-2]) if len(self.shape) > 2 else part
 
 
 @dataclass(frozen=True)

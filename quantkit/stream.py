@@ -9,6 +9,7 @@ the tensor's shape alone: the same inputs give the same bytes for any number of 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from quantkit.errors import OverflowsF16Error, QuantizationError, QuantkitError
 from quantkit.ggml_types import GGMLType
 from quantkit.kernels import encode
 from quantkit.output_file import Bytes, OrderedDigest, OutputFile
-from quantkit.plan import Output, PlannedTensor, count_elements
+from quantkit.plan import Output, PlannedTensor
 
 # Weights in a range: large enough that a range's overhead is nothing, small enough that its buffers stay in the
 # processor's cache between the steps. Measured with scripts/bench.
@@ -52,7 +53,7 @@ class RowSource(Protocol):
 
 @dataclass(frozen=True)
 class Piece:
-    """A range of rows of one tensor; ``index`` counts the tensor's ranges."""
+    """A range of rows of one tensor, within one segment of it; ``index`` counts the tensor's ranges."""
 
     tensor: PlannedTensor
     index: int
@@ -62,13 +63,13 @@ class Piece:
 
 def pieces(tensor: PlannedTensor) -> Iterator[Piece]:
     """Cut a tensor into ranges of about ``CHUNK_WEIGHTS``, by its shape alone."""
-    rows = tensor.shape[0]
-    columns = count_elements(tensor.shape[1:])
-    # The first dimension of stacked experts counts whole experts.
-    unit = math.lcm(tensor.unit, _ROW_MULTIPLE) if len(tensor.shape) < 3 else tensor.unit
-    step = max(1, CHUNK_WEIGHTS // (columns * unit)) * unit
-    for index, start in enumerate(range(0, rows, step)):
-        yield Piece(tensor, index, start, min(rows, start + step))
+    unit = math.lcm(tensor.unit, _ROW_MULTIPLE)
+    step = max(1, CHUNK_WEIGHTS // (tensor.columns * unit)) * unit
+    index = itertools.count()
+    for first in range(0, tensor.rows, tensor.segment):
+        end = first + tensor.segment
+        for start in range(first, end, step):
+            yield Piece(tensor, next(index), start, min(end, start + step))
 
 
 def stream(
@@ -171,7 +172,7 @@ class _Job:
                 if piece is None:
                     return
                 self._carry(piece)
-                self.progress((piece.stop - piece.start) * count_elements(piece.tensor.shape[1:]))
+                self.progress((piece.stop - piece.start) * piece.tensor.columns)
         except BaseException as error:  # reported by run(), in the main thread
             self._errors.append(error)
             self._stop.set()
@@ -193,7 +194,7 @@ class _Job:
                 data: Bytes = as_bytes(rounded)
             else:
                 if floats is None:
-                    floats = rounded.float().reshape(-1, tensor.shape[-1]).cpu()
+                    floats = rounded.float().cpu()
                 data = _encode(place.type, floats, piece, output.importance.get(tensor.name))
                 if not ggml.is_valid(place.type, data):
                     raise QuantizationError(
@@ -201,7 +202,7 @@ class _Job:
                         f"{place.type.label}",
                         hint="choose bf16, which holds every float32 magnitude",
                     )
-            row_nbytes = place.nbytes // tensor.shape[0]
+            row_nbytes = place.nbytes // tensor.rows
             self.files[output.file].write(place.offset + piece.start * row_nbytes, data)
             self.digests[output.file, tensor.name].update(piece.index, data)
 
@@ -213,7 +214,7 @@ class _Job:
             return
         if error := self.source.blame(piece.tensor, piece.start, piece.stop):
             raise error
-        name, largest = piece.tensor.source, max(abs(low), abs(high))
+        name, largest = piece.tensor.parts[0].source, max(abs(low), abs(high))
         if not math.isfinite(largest):
             raise OverflowsF16Error(
                 f"tensor {name!r}: the merged values are NaN or infinite in f32",
@@ -228,11 +229,9 @@ class _Job:
 def _encode(kind: GGMLType, floats: torch.Tensor, piece: Piece, importance: npt.NDArray[np.float32] | None) -> Bytes:
     """Encode rows; stacked experts have an importance each."""
     columns = floats.shape[1]
-    if importance is None or importance.size == columns:
-        return encode(kind, floats, importance)
-    experts = floats.reshape(piece.stop - piece.start, -1, columns)
-    table = importance.reshape(-1, columns)[piece.start : piece.stop]
-    return b"".join(encode(kind, rows, weights) for rows, weights in zip(experts, table, strict=True))
+    if importance is not None and importance.size != columns:
+        importance = importance.reshape(-1, columns)[piece.start // piece.tensor.shape[-2]]
+    return encode(kind, floats, importance)
 
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:

@@ -62,6 +62,11 @@ class TensorSpec:
     nbytes: int
 
 
+def flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with all dimensions but the last made one, where there are more than two."""
+    return (math.prod(shape[:-1]), shape[-1]) if len(shape) > 2 else shape
+
+
 class TensorFile(Protocol):
     """An open file of tensors."""
 
@@ -69,7 +74,10 @@ class TensorFile(Protocol):
     def specs(self) -> Mapping[str, TensorSpec]: ...
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Rows ``start:stop`` of the first dimension of tensor *name*, in its stored type, on the CPU."""
+        """Rows ``start:stop`` of tensor *name*, in its stored type, on the CPU.
+
+        Of three dimensions and more, the rows are those of the matrices one after the other: [rows, last dimension].
+        """
 
     def close(self) -> None: ...
 
@@ -161,8 +169,9 @@ class SafetensorsFile:
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         spec = self.specs[name]
         dtype = DTYPES[spec.dtype]
-        stop = (spec.shape[0] if spec.shape else 1) if stop is None else stop
-        row = spec.nbytes // max(1, spec.shape[0]) if spec.shape else spec.nbytes
+        shape = flat_shape(spec.shape)
+        stop = (shape[0] if shape else 1) if stop is None else stop
+        row = spec.nbytes // max(1, shape[0]) if shape else spec.nbytes
         tensor = torch.empty((stop - start) * row // dtype.itemsize, dtype=dtype)
         view = tensor.view(torch.uint8).numpy().data
         try:
@@ -171,7 +180,7 @@ class SafetensorsFile:
             raise self._refuse(f"{self.path}: cannot be read ({error.strerror or error})", hint=_DISK) from None
         if got != len(view):
             raise self._refuse(f"{self.path}: file became shorter while it was read")
-        return tensor.reshape(stop - start, *spec.shape[1:]) if spec.shape else tensor.reshape(())
+        return tensor.reshape(stop - start, *shape[1:]) if shape else tensor.reshape(())
 
     def close(self) -> None:
         os.close(self._fd)
@@ -214,6 +223,7 @@ class PickleFile:
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         tensor = self._tensors[name]
+        tensor = tensor.reshape(flat_shape(tuple(tensor.shape)))
         return tensor[start:stop].clone() if tensor.dim() else tensor.clone()
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from quantkit.arch import llama, qwen2
 from quantkit.arch.base import Architecture, Rule
 from quantkit.errors import ArchitectureError
 
-__all__ = ["ARCHITECTURES", "Architecture", "Rule", "find_architecture"]
+__all__ = ["ARCHITECTURES", "Architecture", "Rule", "find_architecture", "is_supported"]
 
 _MODULES = (llama, qwen2)
 
@@ -24,18 +24,27 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
+def is_supported(config: Mapping[str, Any]) -> bool:
+    """Whether :func:`find_architecture` knows the architecture of this config."""
+    return _named(config) in ARCHITECTURES
+
+
+def _named(config: Mapping[str, Any]) -> str | None:
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else None
+
+
 def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
     """The architecture a config names.
 
     Raises:
         ArchitectureError: none, or one that is not supported; with the list of those that are.
     """
-    names = config.get("architectures") or []
-    name = names[0] if isinstance(names, list) and names else None
+    name = _named(config)
     supported = ", ".join(sorted(ARCHITECTURES))
     if name is None:
         raise ArchitectureError(f"{where}: names no architecture", hint=f"supported architectures: {supported}")
-    if not isinstance(name, str) or name not in ARCHITECTURES:
+    if name not in ARCHITECTURES:
         raise ArchitectureError(
             f"{where}: architecture {name!r} is not supported", hint=f"supported architectures: {supported}"
         )

@@ -20,24 +20,50 @@ Arrange = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One tensor of the GGUF file and the tensor of the checkpoint it is made of.
+class Part:
+    """Rows of a tensor of the checkpoint, from row ``start`` on.
 
-    Attributes:
-        source: name in the checkpoint.
-        target: name in the GGUF file.
-        shape: the shape the config demands, the same on both sides.
-        arrange: pure function on consecutive rows that puts them into GGUF's order; None keeps them.
-        unit: ``arrange`` is given a multiple of this many rows (a whole head), and maps each unit onto itself.
-        optional: the checkpoint may lack it.
+    The rows of a tensor with more than two dimensions are its leading dimensions flattened.
     """
 
     source: str
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One tensor of the GGUF file and the tensors of the checkpoint it is made of.
+
+    Attributes:
+        source: name in the checkpoint, or the parts whose rows follow each other in the target, all of one length
+            (the matrices of experts, which GGUF stacks).
+        target: name in the GGUF file.
+        shape: of the target, as the config demands it.
+        arrange: pure function on consecutive rows that puts them into GGUF's form; None keeps them.
+        unit: ``arrange`` is given a multiple of this many rows (a whole head), and maps each unit onto itself.
+        optional: the checkpoint may lack it.
+        source_shape: the shape of each source, where it is neither the target's nor, of several, one row of it.
+    """
+
+    source: str | tuple[Part, ...]
     target: str
     shape: tuple[int, ...]
     arrange: Arrange | None = None
     unit: int = 1
     optional: bool = False
+    source_shape: tuple[int, ...] | None = None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What the target is made of, in order."""
+        return (Part(self.source),) if isinstance(self.source, str) else self.source
+
+    @property
+    def shape_of_sources(self) -> tuple[int, ...]:
+        """The shape that each source has to have."""
+        if self.source_shape is not None:
+            return self.source_shape
+        return self.shape if isinstance(self.source, str) else self.shape[1:]
 
 
 @dataclass(frozen=True)
@@ -58,6 +84,9 @@ class Architecture:
         metadata: config to metadata entries, without ``general.*`` and the vocabulary.
         rules: config to the tensors, in the order of the file.
         generated: config to tensors that no checkpoint holds.
+        tokenizers: the kinds of tokenizer such a checkpoint may have, in the order in which they are looked for:
+            ``sentencepiece`` (tokenizer.model), ``llama-hf`` (tokenizer.json with byte fallback), ``bpe``,
+            ``tiktoken``.
     """
 
     name: str
@@ -65,6 +94,7 @@ class Architecture:
     metadata: Callable[[Config], list[KV]]
     rules: Callable[[Config], list[Rule]]
     generated: Callable[[Config], list[Generated]]
+    tokenizers: tuple[str, ...] = ("bpe",)
 
 
 def positive(config: Config, key: str, most: int = 2**31 - 1) -> int:

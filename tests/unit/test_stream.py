@@ -47,7 +47,7 @@ class Rows:
     def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
         self.taken.append((tensor.name, start, stop))
         self.before(tensor.name, start, stop)
-        return self.values[tensor.name][start:stop].clone()
+        return self.values[tensor.name].reshape(tensor.rows, *tensor.shape[1:][-1:])[start:stop].clone()
 
     def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         return None if self.sound else CheckpointError(f"model.safetensors: tensor {tensor.source!r} has NaN")
@@ -81,23 +81,28 @@ def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
 @settings(deadline=None)
 @given(
     rows=st.integers(1, 900),
-    columns=st.lists(st.integers(1, 300), max_size=2),
+    columns=st.lists(st.integers(1, 300), max_size=1),
+    matrices=st.integers(1, 5),
     unit=st.sampled_from([1, 2, 32, 48, 64, 80, 128, 256]),
     chunk=st.sampled_from([1, 2048, 1 << 14, 1 << 20]),
 )
-def test_pieces_cover_each_row_once_in_whole_units(rows: int, columns: list[int], unit: int, chunk: int) -> None:
+def test_pieces_cover_each_row_once_in_whole_units(
+    rows: int, columns: list[int], matrices: int, unit: int, chunk: int
+) -> None:
     rows *= unit  # heads are whole
-    tensor = planned("t", (rows, *columns), unit=unit)
+    stack = [matrices] if columns and matrices > 1 else []
+    tensor = planned("t", (*stack, rows, *columns), unit=unit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantkit.stream, "CHUNK_WEIGHTS", chunk)
         found = list(pieces(tensor))
     assert [piece.index for piece in found] == list(range(len(found)))
     assert [piece.start for piece in found] == [0, *(piece.stop for piece in found[:-1])]
-    assert found[-1].stop == rows
+    assert found[-1].stop == rows * count_elements(stack)
     assert all(piece.tensor is tensor and piece.start < piece.stop for piece in found)
-    least = math.lcm(unit, 64) if len(columns) < 2 else unit  # stacked experts are counted whole
+    least = math.lcm(unit, 64)
     for piece in found:
-        assert piece.start % least == 0
+        assert piece.start // rows == (piece.stop - 1) // rows  # within one matrix
+        assert piece.start % rows % least == 0
         assert (piece.stop - piece.start) % unit == 0
         # No larger than asked for, unless the least that can be taken is.
         assert (piece.stop - piece.start) * count_elements(columns) <= max(chunk, least * count_elements(columns))
