@@ -11,7 +11,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 
-.PHONY: demo test check bench modelfiles install dev clean
+.PHONY: demo test check parity bench modelfiles install dev clean
 
 demo: install
 	$(BIN)/quantkit demo .cache/quantkit-demo --overwrite
@@ -27,6 +27,10 @@ check: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/render_modelfiles --check
+
+parity: dev
+	$(BIN)/python scripts/reference >/dev/null
+	$(BIN)/python scripts/parity
 
 bench: dev
 	$(BIN)/python scripts/bench

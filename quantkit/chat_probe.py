@@ -1,184 +1,265 @@
 """Finding the turns of a chat template by rendering conversations of sentinel texts.
 
-The order matters. The text after the last message gives what closes a turn, so that the text between two messages can
-be split into the end of one turn and the start of the next; the start of the user's turn then tells what stands
-before the first message: beginning of sequence, and perhaps a default system turn. Whatever was found is proven in
-the end, so a wrong guess on the way becomes a refusal and never a wrong package.
+Only prompts that ask for an answer to a question count: nothing else is ever sent to a model. What a template writes
+when no answer is asked for (some add the end-of-sequence token there) only helps to cut the text between two messages
+at a sensible place. System and first question are looked at after the later ones, because a system message may stand
+inside a question. Whatever was found is proven in the end, so a wrong guess on the way becomes a reason why turns
+cannot describe the template, and never a wrong package.
+
+White space around contents is proven apart: templates strip it in many ways, Ollama's cannot at all, and a difference
+there is said (``trims``, ``uneven``) and is no reason to give up.
 """
 
 from __future__ import annotations
 
+import os.path
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from quantkit.chat_template import Message, render_jinja
-from quantkit.chat_turns import ChatFormat, Turn
+from quantkit.chat_turns import ChatFormat, OwnTemplate, SystemPlace, Turn
 from quantkit.errors import ChatFormatError
 
 _USER, _ANSWER, _USER_AGAIN, _SYSTEM = "SentinelQuestion", "SentinelAnswer", "SentinelSecond", "SentinelSystem"
 
 _TOOLS = re.compile(r"tool|think", re.IGNORECASE)
 _DATES = "strftime_now"
+_MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
+# A mark that was cut in two, at the end and at the start of a text.
+_CUT_END, _CUT_START = re.compile(r"(<[^<>]*|\[[^\[\]]*)\Z"), re.compile(r"\A[^<>]*>|\A[^\[\]]*\]")
 
-_PROOF_TEXTS = (
-    ("You are a helpful assistant. 你是一个乐于助人的助手。", "你好", "你好！有什么可以帮你？", "再见"),
-    ("Say \"so\".\n\n'Quoted' {{ braces }} {% tags %}", "line one\nline two\n\nline four", "`$(x)` \\n", "🦙 ok"),
-    ("<tools>", "2+2?", "<think>two and two</think>\n\nIt is 4.", "<think>"),
-    ("  padded  ", "\n before and after \t", " answer \n", " more "),
+# (what differs, (system, question, answer, second question)); the first differing one gives the reason
+_PROOFS = (
+    ("its prompts have", ("You are a helpful assistant. 你是一个乐于助人的助手。", "你好", "你好！有什么可以帮你？", "再见")),
+    (
+        "its prompts have",
+        ("Say \"so\".\n\n'Quoted' {{ braces }} {% tags %}", "line one\n\nline three", "`$(x)` \\n", "🦙 ok"),
+    ),
+    ("tools and thinking in contents have", ("<tools>", "2+2?", "<think>two and two</think>\n\nIt is 4.", "<think>")),
+    ("words like /no_think have", ("Be brief. /no_think", "Why? /no_think", "So. /think", "And /think")),
 )
+_PADDED = ("  padded  ", "\n before and after \t", " answer \n", " more ")
+
+
+class IndescribableError(ChatFormatError):
+    """Turns have no words for what a chat template does."""
 
 
 def probe(template: str, *, bos_token: str, eos_token: str) -> ChatFormat:
     """The proven turns of a chat template, under the name "generic".
 
     Raises:
-        ChatFormatError: the template is broken, or turns cannot describe what it does.
+        IndescribableError: turns cannot describe what it does.
+        ChatFormatError: it cannot write a plain conversation.
     """
-    found = _Probe(template, bos_token, eos_token).find()
-    _prove(found, template, bos_token=bos_token, eos_token=eos_token)
-    return found
+    writer = _Writer(template, bos_token, eos_token)
+    found = writer.find()
+    for what, texts in _PROOFS:
+        if not _proves(found, writer, texts):
+            raise IndescribableError(f"{what} rules of their own")
+    return replace(found, uneven=not _proves(found, writer, _PADDED))
+
+
+def ends_of_own(
+    template: str, why: str, *, bos_token: str, eos_token: str, tokens: Container[str] | None
+) -> OwnTemplate:
+    """What is known of a template that turns cannot describe.
+
+    Args:
+        template: the Jinja text.
+        why: turns cannot describe it.
+        bos_token, eos_token: of the model.
+        tokens: the model's vocabulary, None if it is not known.
+
+    Raises:
+        ChatFormatError: nothing ends an answer.
+    """
+    writer = _Writer(template, bos_token, eos_token, dates=True)
+    stop = _stop(writer.after_answer(), eos_token)
+    if tokens is not None and stop not in tokens:
+        stop = eos_token
+    return OwnTemplate(why, _ends(stop), writer.system_pieces() is not None)
 
 
 @dataclass(frozen=True)
-class _Probe:
+class _Writer:
+    """A template with the tokens that it may write."""
+
     template: str
     bos_token: str
     eos_token: str
+    dates: bool = False
 
     def find(self) -> ChatFormat:
-        opening, question_to_answer, answer_to_question, closing = self._cut(
-            (("user", _USER), ("assistant", _ANSWER), ("user", _USER_AGAIN))
-        )
-        generation = self._generation_prompt()
-        user_suffix = closing
-        if question_to_answer != user_suffix + generation:
-            raise _indescribable("an answer that was given does not begin as one that is asked for")
-        answer_suffix = self._cut((("user", _USER), ("assistant", _ANSWER)))[-1]
-        if not answer_to_question.startswith(answer_suffix):
-            raise _indescribable("the end of an answer depends on what follows it")
-        user = Turn(answer_to_question[len(answer_suffix) :], user_suffix)
-        if not opening.endswith(user.prefix):
-            raise _indescribable("the first question begins otherwise than later ones")
-        before = opening[: len(opening) - len(user.prefix)]
-        bos = self.bos_token if before.startswith(self.bos_token) else ""
-        system = self._system(bos, user)
+        opening, tail = self._first_prompt()
+        first, between, back, last = self.cut(_talk(_USER, _ANSWER, _USER_AGAIN))
+        if (first, last) != (opening, tail):
+            raise IndescribableError("a question is written otherwise when more follows")
+        user_suffix = self._common(self.closing(_talk(_USER)), between, tail)
+        answer_suffix = self._common(self.closing(_talk(_USER, _ANSWER)), back)
+        user_prefix = back[len(answer_suffix) :]
+        bos = self.bos_token if opening.startswith(self.bos_token) else ""
+        if bos and user_prefix.startswith(bos):  # a sequence for each round: the one that begins belongs to the past
+            answer_suffix, user_prefix = answer_suffix + bos, user_prefix[len(bos) :]
+        before = opening[len(bos) :]
+        system, place = self._system(bos, user_prefix, tail)
+        if place is SystemPlace.TURN and not before.endswith(user_prefix):
+            user_prefix = _common_end(before, user_prefix)
+            answer_suffix = back[: len(back) - len(user_prefix)]
+            system, place = self._system(bos, user_prefix, tail)
         return ChatFormat(
             name="generic",
             bos=bos,
             system=system,
-            user=user,
-            assistant=Turn(generation, answer_suffix),
-            stops=self._stops(answer_suffix),
-            trims=self._trims(),
-            default_system=_default_system(before[len(bos) :], system),
+            user=Turn(user_prefix, user_suffix),
+            assistant=Turn(between[len(user_suffix) :], answer_suffix),
+            generation=tail[len(user_suffix) :],
+            stops=_ends(_stop(answer_suffix, self.eos_token)),
+            trims=tuple(self._trims(takes_system=system is not None)),
+            default_system=_default_system(before, user_prefix, system, place),
+            system_place=place,
             mentions_tools=_TOOLS.search(self.template) is not None,
             dated=_DATES in self.template,
         )
 
-    def _generation_prompt(self) -> str:
-        messages = ({"role": "user", "content": _USER},)
-        closed = self._render(messages, add_generation_prompt=False)
-        asked = self._render(messages)
-        if not asked.startswith(closed):
-            raise _indescribable(
-                "what it writes when no answer is asked for is not the start of what it writes when one is"
-            )
-        return asked[len(closed) :]
-
-    def _system(self, bos: str, user: Turn) -> Turn | None:
-        messages = ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER})
+    def _first_prompt(self) -> tuple[str, str]:
+        """The text before and after a first question; also whether the template works at all."""
         try:
-            text = self._render(messages, add_generation_prompt=False)
+            text = self.write(_talk(_USER))
+        except ChatFormatError as error:
+            if _DATES in self.template:
+                replace(self, dates=True).write(_talk(_USER))  # or it fails for another reason
+                raise IndescribableError("it writes today's date and has none to fall back to") from error
+            raise
+        if text.count(_USER) != 1:
+            raise ChatFormatError("the chat template does not write a question once, as it is")
+        opening, tail = text.split(_USER)
+        return opening, tail
+
+    def _system(self, bos: str, user_prefix: str, tail: str) -> tuple[Turn | None, SystemPlace]:
+        pieces = self.system_pieces()
+        if pieces is None:
+            return None, SystemPlace.TURN
+        opening, between, after = pieces
+        if not opening.startswith(bos) or after != tail:
+            raise IndescribableError("a system message changes what is written around it")
+        opening = opening[len(bos) :]
+        if between.endswith(user_prefix) and not (user_prefix and opening.startswith(user_prefix)):
+            return Turn(opening, between[: len(between) - len(user_prefix)]), SystemPlace.TURN
+        if not opening.startswith(user_prefix):
+            raise IndescribableError("a system message changes how the first question begins")
+        longer = self.cut([{"role": "system", "content": _SYSTEM}, *_talk(_USER, _ANSWER, _USER_AGAIN)], ordered=False)
+        place = SystemPlace.FIRST if longer[:2] == (bos + opening, between) else SystemPlace.LAST
+        return Turn(opening, between), place
+
+    def system_pieces(self) -> tuple[str, ...] | None:
+        """The texts around a system message and a question; None where the template refuses or drops the first."""
+        messages = [{"role": "system", "content": _SYSTEM}, *_talk(_USER)]
+        try:
+            if _SYSTEM not in self.write(messages):
+                return None
         except ChatFormatError:
-            return None  # such a template says so itself, for instance Gemma's
-        opening, between, _ = _split(text, (_SYSTEM, _USER))
-        if not opening.startswith(bos) or not between.endswith(user.prefix):
-            raise _indescribable("the system message is folded into the first question")
-        return Turn(opening[len(bos) :], between[: len(between) - len(user.prefix)])
+            return None  # such a template says so itself, for instance Gemma 2's
+        return self.cut(messages)
 
-    def _stops(self, answer_suffix: str) -> tuple[str, ...]:
-        stop = answer_suffix.strip() or self.eos_token
-        if not stop:
-            raise _indescribable("nothing ends an answer")
-        return (stop,)
+    def after_answer(self) -> str:
+        """What ends an answer, whatever comes after it; "" where that cannot be told."""
+        text = self.write(_talk(_USER, _ANSWER, _USER_AGAIN))
+        if text.count(_ANSWER) != 1:
+            return ""
+        return self._common(self.closing(_talk(_USER, _ANSWER)), text.split(_ANSWER)[1].split(_USER_AGAIN)[0])
 
-    def _trims(self) -> bool:
-        padded = f" \n{_USER}\n "
-        return padded not in self._render(({"role": "user", "content": padded},))
+    def closing(self, messages: Sequence[Message]) -> str:
+        """What follows the last content when no answer is asked for; "" where that cannot be told."""
+        content = messages[-1]["content"]
+        return self.write(messages, asked=False).rpartition(content)[2]
 
-    def _cut(self, conversation: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-        """The texts before, between and after the contents of a conversation that asks for no answer."""
-        messages = [{"role": role, "content": content} for role, content in conversation]
-        text = self._render(messages, add_generation_prompt=False)
-        return _split(text, tuple(content for _, content in conversation))
+    def _trims(self, *, takes_system: bool) -> Iterator[str]:
+        system: list[Message] = [{"role": "system", "content": _SYSTEM}] if takes_system else []
+        messages = [*system, *_talk(_USER, _ANSWER, _USER_AGAIN)]
+        plain = self.write(messages)
+        for role in dict.fromkeys(message["role"] for message in messages):
+            padded = [{**m, "content": f" \n{m['content']}\n "} if m["role"] == role else m for m in messages]
+            if self.write(padded) == plain:
+                yield role
 
-    def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def cut(self, messages: Sequence[Message], *, ordered: bool = True) -> tuple[str, ...]:
+        """The texts before, between and after the contents, in the order they are written in."""
+        text = self.write(messages)
+        contents = [message["content"] for message in messages]
+        if any(text.count(content) != 1 for content in contents):
+            raise IndescribableError("a message is left out or repeated")
+        written = sorted(contents, key=text.index)
+        if ordered and written != contents:
+            raise IndescribableError("messages are written out of order")
+        return tuple(re.split("|".join(contents), text))
+
+    def write(self, messages: Sequence[Message], *, asked: bool = True) -> str:
         return render_jinja(
             self.template,
             messages,
             bos_token=self.bos_token,
             eos_token=self.eos_token,
-            add_generation_prompt=add_generation_prompt,
-            dates=False,
+            add_generation_prompt=asked,
+            dates=self.dates,
         )
 
-
-def _split(text: str, sentinels: Sequence[str]) -> tuple[str, ...]:
-    pieces = []
-    for sentinel in sentinels:
-        if text.count(sentinel) != 1:
-            raise _indescribable("a message is left out, repeated or out of order")
-        before, text = text.split(sentinel)
-        pieces.append(before)
-    return (*pieces, text)
+    def _common(self, closing: str, *others: str) -> str:
+        """The text that closes a turn: the start that all have in common, without a mark that was cut in two."""
+        common = os.path.commonprefix([closing, *others])
+        return common if common == closing else _CUT_END.sub("", common)
 
 
-def _default_system(text: str, system: Turn | None) -> str | None:
-    """What the template says by itself before the first question, given the text found there."""
-    if not text:
+def _talk(*contents: str) -> list[Message]:
+    return [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
+
+
+def _common_end(one: str, other: str) -> str:
+    common = os.path.commonprefix([one[::-1], other[::-1]])[::-1]
+    return common if common in (one, other) else _CUT_START.sub("", common)
+
+
+def _stop(after: str, eos_token: str) -> str:
+    """The token that ends an answer, given the text that follows one."""
+    text = after.strip()
+    if not text or (eos_token and text.startswith(eos_token)):
+        return eos_token
+    mark = _MARK.match(text)
+    return mark.group() if mark else text
+
+
+def _ends(stop: str) -> tuple[str, ...]:
+    if not stop:
+        raise ChatFormatError("the chat template: nothing ends an answer, and the model has no end-of-sequence token")
+    return (stop,)
+
+
+def _default_system(before: str, user_prefix: str, system: Turn | None, place: SystemPlace) -> str | None:
+    """What the template says by itself before the first question, given all that stands there after the BOS."""
+    if place is not SystemPlace.FIRST:
+        before = before[: len(before) - len(user_prefix)]
+    if before == (user_prefix if place is SystemPlace.FIRST else ""):
         return None
     if (
         system is None
-        or len(text) < len(system.prefix) + len(system.suffix)
-        or not text.startswith(system.prefix)
-        or not text.endswith(system.suffix)
+        or place is SystemPlace.LAST
+        or len(before) < len(system.prefix) + len(system.suffix)
+        or not before.startswith(system.prefix)
+        or not before.endswith(system.suffix)
     ):
-        raise _indescribable(f"it opens a conversation with {text[:80]!r}, which is no system turn")
-    return text[len(system.prefix) : len(text) - len(system.suffix)]
+        raise IndescribableError(f"it opens a conversation with {before[:60]!r}, which is no system turn")
+    return before[len(system.prefix) : len(before) - len(system.suffix)]
 
 
-def _prove(found: ChatFormat, template: str, *, bos_token: str, eos_token: str) -> None:
-    for system, question, answer, second in _PROOF_TEXTS:
-        turns: list[Message] = [
-            {"role": "user", "content": question},
-            {"role": "assistant", "content": answer},
-            {"role": "user", "content": second},
-            {"role": "assistant", "content": answer},
-        ]
-        openings: list[list[Message]] = [[]]
-        if found.system is not None:
-            openings.append([{"role": "system", "content": system}])
-        for opening in openings:
-            for length in range(1, len(turns) + 1):
-                for asked in (True, False):
-                    messages = [*opening, *turns[:length]]
-                    expected = render_jinja(
-                        template,
-                        messages,
-                        bos_token=bos_token,
-                        eos_token=eos_token,
-                        add_generation_prompt=asked,
-                        dates=False,
-                    )
-                    if found.render(messages, add_generation_prompt=asked) != expected:
-                        raise _indescribable(_where(messages, asked))
+def _proves(found: ChatFormat, writer: _Writer, texts: Sequence[str]) -> bool:
+    return all(found.render(messages) == writer.write(messages) for messages in _conversations(found, texts))
 
 
-def _where(messages: Sequence[Message], asked: bool) -> str:
-    roles = ", ".join(message["role"] for message in messages)
-    return f"its prompt for the conversation ({roles}{', an answer asked for' if asked else ''}) has its own rules"
-
-
-def _indescribable(why: str) -> ChatFormatError:
-    return ChatFormatError(f"turns cannot describe the model's chat template: {why}")
+def _conversations(found: ChatFormat, texts: Sequence[str]) -> Iterable[list[Message]]:
+    """Prompts of one to three questions, with and without a system message."""
+    system, question, answer, second = texts
+    turns = _talk(question, answer, second, answer, question)
+    for opening in ([], [{"role": "system", "content": system}]) if found.takes_system else ([],):
+        for length in range(1, len(turns) + 1, 2):
+            yield [*opening, *turns[:length]]

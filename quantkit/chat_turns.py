@@ -1,12 +1,28 @@
-"""The value that describes how a model wants to be prompted: the text around each turn, and what ends one."""
+"""The values that describe how a model wants to be prompted.
+
+:class:`ChatFormat` has the text around each turn, and what ends one. :class:`OwnTemplate` is what remains where turns
+cannot say it: what ends an answer, and why only the model's own template can write the prompt.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from quantkit.chat_template import Message
 from quantkit.errors import ChatFormatError
+
+
+class SystemPlace(StrEnum):
+    """Where a system message is written.
+
+    In a question, the prefix of the system turn begins with that of the question, which is not written again.
+    """
+
+    TURN = "a turn of its own"
+    FIRST = "in the first question"
+    LAST = "in the last question"
 
 
 @dataclass(frozen=True)
@@ -23,17 +39,20 @@ class Turn:
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """A conversation format.
+    """A conversation format: a prompt is ``bos``, the turns one after the other, and ``generation``.
 
     Attributes:
-        name: "llama-3", "chatml", or "generic" where the turns are those of no named format.
+        name: of the named format with these turns, else "generic".
         bos: literal beginning-of-sequence text of a rendered prompt; "" if there is none.
         system: the system turn; None where the template takes no system message.
         user: the user turn.
-        assistant: the assistant turn; its prefix is also the generation prompt.
+        assistant: the turn of an answer that was given.
+        generation: what asks for an answer; often the prefix of one.
         stops: texts that end an assistant turn.
-        trims: whether the template strips white space around contents.
+        trims: roles whose contents lose the white space around them.
         default_system: the system text that the template inserts when there is none ("" is an empty system turn).
+        system_place: where the system turn stands.
+        uneven: whether white space around contents has further rules, for which turns have no words.
         mentions_tools: whether the template's source speaks of tools or thinking, for which turns have no words.
         dated: whether the template writes today's date; the turns then hold the fixed date of its fallback.
     """
@@ -43,11 +62,19 @@ class ChatFormat:
     system: Turn | None
     user: Turn
     assistant: Turn
+    generation: str
     stops: tuple[str, ...]
-    trims: bool
-    default_system: str | None
+    trims: tuple[str, ...] = ()
+    default_system: str | None = None
+    system_place: SystemPlace = SystemPlace.TURN
+    uneven: bool = False
     mentions_tools: bool = False
     dated: bool = False
+
+    @property
+    def takes_system(self) -> bool:
+        """Whether a conversation can have a system message."""
+        return self.system is not None
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """Render a conversation of user and assistant messages, optionally opened by one system message.
@@ -56,30 +83,51 @@ class ChatFormat:
             ChatFormatError: an unknown role, a system message elsewhere than first, or one that the format does not
             take.
         """
-        parts = [self.bos]
-        if (
-            self.system is not None
-            and self.default_system is not None
-            and (not messages or messages[0]["role"] != "system")
-        ):
-            parts.append(self.system.around(self.default_system))
-        for index, message in enumerate(messages):
-            turn = self._turn(message["role"], index)
-            content = message["content"]
-            parts.append(turn.around(content.strip() if self.trims else content))
+        opened = bool(messages) and messages[0]["role"] == "system"
+        if opened and self.system is None:
+            raise ChatFormatError(f"message 1: the {self.name} format takes no system message")
+        talk = messages[1:] if opened else messages
+        opening = ""
+        if self.system is not None and (opened or self.default_system is not None):
+            opening = self.system.around(self._content(messages[0]) if opened else self.default_system or "")
+        carrier = {SystemPlace.TURN: None, SystemPlace.FIRST: 0, SystemPlace.LAST: len(talk) - 1}[self.system_place]
+        parts = [self.bos, opening if carrier is None else ""]
+        for index, message in enumerate(talk):
+            turn = self._turn(message["role"], index + 1 + opened)
+            prefix = opening if opening and index == carrier and turn is self.user else turn.prefix
+            parts.append(prefix + self._content(message) + turn.suffix)
         if add_generation_prompt:
-            parts.append(self.assistant.prefix)
+            parts.append(self.generation)
         return "".join(parts)
 
-    def _turn(self, role: str, index: int) -> Turn:
+    def _content(self, message: Message) -> str:
+        return message["content"].strip() if message["role"] in self.trims else message["content"]
+
+    def _turn(self, role: str, number: int) -> Turn:
         if role == "user":
             return self.user
         if role == "assistant":
             return self.assistant
-        if role != "system":
-            raise ChatFormatError(f"message {index + 1}: the {self.name} format has no role {role!r}")
-        if self.system is None:
-            raise ChatFormatError(f"message {index + 1}: the {self.name} format takes no system message")
-        if index:
-            raise ChatFormatError(f"message {index + 1}: a system message must be the first one")
-        return self.system
+        if role == "system":
+            raise ChatFormatError(f"message {number}: a system message must be the first one")
+        raise ChatFormatError(f"message {number}: the {self.name} format has no role {role!r}")
+
+
+@dataclass(frozen=True)
+class OwnTemplate:
+    """A chat template that turns cannot describe: whoever prompts the model has to run it.
+
+    Attributes:
+        why: what turns have no words for.
+        stops: texts that end an answer.
+        takes_system: whether a conversation can have a system message.
+    """
+
+    why: str
+    stops: tuple[str, ...]
+    takes_system: bool
+
+    @property
+    def name(self) -> str:
+        """What stands for the name of a format."""
+        return "jinja"

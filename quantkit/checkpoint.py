@@ -1,22 +1,29 @@
 """A Hugging Face folder: its config, where every tensor is, and a way to read rows of one.
 
-Opening reads the JSON files and the headers of the shards, nothing else. All that can be wrong with a folder without
-looking at a weight is found here, by name: a missing or truncated shard, a tensor the index promises and no shard
-has, one that two shards have, a quantized checkpoint, an index that points out of the folder.
+Opening reads the JSON files and the headers of the shards, and of quantized weights how they are quantized; nothing
+else. All that can be wrong with a folder without looking at a weight is found here, by name: a missing or truncated
+shard, a tensor the index promises and no shard has, one that two shards have, an index that points out of the folder.
+
+A checkpoint whose weights are quantized in a format of :mod:`quantkit.dequantize` is seen as what they stand for.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 
+from quantkit.adapter.base_name import build_hint
+from quantkit.checkpoint_formats import refuse_file, refuse_format
+from quantkit.dequantize import logical_checkpoint, quantization_settings
+from quantkit.dequantize.stored import Stored
 from quantkit.errors import CheckpointError
+from quantkit.json_file import read_json
 from quantkit.tensor_file import DTYPES, TensorFile, TensorSpec, open_tensor_file
 
 _DIGITS = "[0-9]" * 5
@@ -31,17 +38,23 @@ class Checkpoint:
 
     Attributes:
         path: the folder.
-        config: ``config.json``.
+        config: ``config.json``, less the settings of a quantization.
         tensors: by name, where each tensor is stored.
+        files: that hold the tensors.
+        formats: by name of a tensor that is stored quantized, the format. Such a tensor counts as F32.
     """
 
     path: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorSpec]
     files: Mapping[Path, TensorFile]
+    formats: Mapping[str, str] = field(default_factory=dict)
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
-        """Rows ``start:stop`` (see :class:`TensorFile`), in the stored type, on the CPU. Safe from any thread."""
+        """Rows ``start:stop`` (see :class:`TensorFile`), of type ``tensors[name].dtype``, on the CPU.
+
+        Safe from any thread.
+        """
         spec = self.tensors[name]
         return self.files[spec.file].read(spec.name, start, stop)
 
@@ -55,8 +68,16 @@ class Checkpoint:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Bytes of all tensors in the files."""
         return sum(spec.nbytes for spec in self.tensors.values())
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of the way the weights are stored."""
+        return tuple(
+            f"{self.path.name} is quantized: {count} tensors in {name} are dequantized to f32"
+            for name, count in Counter(self.formats.values()).items()
+        )
 
     def close(self) -> None:
         for file in self.files.values():
@@ -75,59 +96,33 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: naming the file and the tensor that is wrong.
     """
+    if path.is_file():
+        raise refuse_file(path)
     if not path.is_dir():
         raise CheckpointError(
-            f"{path}: no such folder", hint="give the folder that holds config.json and the .safetensors files"
+            f"{path}: no such folder",
+            hint="give the folder that holds config.json and the .safetensors files, or a hub's id of it: org/name",
         )
     if not (path / "config.json").is_file():
         if (path / "adapter_config.json").is_file():
-            raise CheckpointError(
-                f"{path}: this is an adapter, not a model", hint=f"quantkit build BASE_MODEL --adapter {path}"
-            )
-        raise CheckpointError(f"{path}: config.json is missing", hint="give the folder of a Hugging Face model")
+            hint = build_hint(path, read_json(path / "adapter_config.json"))
+            raise CheckpointError(f"{path}: this is an adapter, not a model", hint=hint)
+        raise refuse_format(path, "config.json is missing", "give the folder of a Hugging Face model")
     config = read_json(path / "config.json")
-    _refuse_quantized(path, config)
+    settings = quantization_settings(path, config)
     opened: dict[Path, TensorFile] = {}
     try:
         files, index = _weight_files(path)
         for file in files:
             opened[file] = open_tensor_file(file)
-        tensors = _collect(path, opened, index)
+        stored = Stored(path, config, settings, _collect(path, opened, index), opened)
+        logical = logical_checkpoint(stored)
+        _check_types(logical.tensors)
     except BaseException:
         for done in opened.values():
             done.close()
         raise
-    return Checkpoint(path, config, tensors, opened)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from *path*.
-
-    Raises:
-        CheckpointError: not readable, not UTF-8 JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: file is missing", hint="download the folder again") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: not valid JSON ({error})", hint="download the file again") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found a {type(value).__name__}")
-    return value
-
-
-def _refuse_quantized(path: Path, config: Mapping[str, Any]) -> None:
-    quantization = config.get("quantization_config")
-    if not quantization:
-        return
-    method = quantization.get("quant_method", "unknown") if isinstance(quantization, Mapping) else "unknown"
-    raise CheckpointError(
-        f"{path}: the weights are already quantized ({method}); a merge needs the full-precision model",
-        hint="give the bf16 or f16 checkpoint that this one was made from",
-    )
+    return Checkpoint(path, logical.config, logical.tensors, logical.files, logical.formats)
 
 
 def _weight_files(path: Path) -> tuple[list[Path], Path | None]:
@@ -143,9 +138,10 @@ def _weight_files(path: Path) -> tuple[list[Path], Path | None]:
             return [path / name for name in dict.fromkeys(_weight_map(index).values())], index
         if shards := sorted(path.glob(f"{stem}-{_DIGITS}-of-{_DIGITS}.{suffix}")):
             return _complete(shards), None
-    raise CheckpointError(
-        f"{path}: no weights (model.safetensors, model-*.safetensors or pytorch_model.bin)",
-        hint="download the model's weight files into this folder",
+    raise refuse_format(
+        path,
+        "no weights (model.safetensors, model-*.safetensors or pytorch_model.bin)",
+        "download the model's weight files into this folder",
     )
 
 
@@ -179,15 +175,19 @@ def _collect(path: Path, files: Mapping[Path, TensorFile], index: Path | None) -
                 continue
             if name in tensors:
                 raise CheckpointError(f"{file}: tensor {name!r} is also in {tensors[name].file.name}")
-            if spec.dtype not in DTYPES:
-                raise CheckpointError(
-                    f"{file}: tensor {name!r} is stored as {spec.dtype}; supported are {', '.join(DTYPES)}",
-                    hint="give the bf16, f16 or f32 checkpoint",
-                )
             tensors[name] = spec
     if index is not None:
         _match_index(path, index, tensors)
     return tensors
+
+
+def _check_types(tensors: Mapping[str, TensorSpec]) -> None:
+    for name, spec in tensors.items():
+        if spec.dtype not in DTYPES:
+            raise CheckpointError(
+                f"{spec.file}: tensor {name!r} is stored as {spec.dtype}; supported are {', '.join(DTYPES)}",
+                hint="give the bf16, f16 or f32 checkpoint",
+            )
 
 
 def _match_index(path: Path, index: Path, tensors: Mapping[str, TensorSpec]) -> None:

@@ -6,37 +6,36 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from quantkit.adapter.lora_file import plan_adapter_file
 from quantkit.device import choose_device
-from quantkit.errors import OutputError, QuantizationError
+from quantkit.errors import OutputError
 from quantkit.ggml_types import BASE_TYPES, ftype_name
-from quantkit.gguf_header import read_header
-from quantkit.gguf_source import GGUFSource, gguf_tensors
-from quantkit.hf_folder import hf_tensors, safetensors_outputs, write_beside
+from quantkit.gguf.model import read_model
+from quantkit.gguf.outputs import base_outputs, choose_mixtures, quantized_outputs
+from quantkit.gguf.source import check_requantizing, gguf_tensors, open_source
+from quantkit.hf_folder import hf_notes, hf_tensors, safetensors_outputs, write_beside
+from quantkit.hub import Source, fetch, folders_here
+from quantkit.hub.adapter_source import AdapterLike
 from quantkit.imatrix import read_imatrix
 from quantkit.merge import Merger
 from quantkit.model import MergedCheckpoint, open_merged, open_model
-from quantkit.plan import (
-    Output,
-    PlannedTensor,
-    base_output,
-    choose_mixtures,
-    count_elements,
-    fallback_notes,
-    quantized_outputs,
-)
+from quantkit.plan import Output, PlannedTensor, count_elements
 from quantkit.processors import usable_processors
 from quantkit.progress import Reporter
+from quantkit.quantize_notes import quantization_notes
 from quantkit.stream import RowSource, stream
+from quantkit.type_choices import NO_CHOICES, TypeChoices
 from quantkit.units import size
 from quantkit.workspace import Workspace, workspace
 
 
 def convert(
-    model: Path,
+    model: Source,
     out: Path,
     *,
-    adapters: Sequence[Path] = (),
+    adapters: Sequence[AdapterLike] = (),
     outtype: str = "f16",
+    split_max_size: int | None = None,
     device: str = "auto",
     threads: int | None = None,
     overwrite: bool = False,
@@ -46,33 +45,72 @@ def convert(
     """Write a checkpoint, merged with its adapters, as one unquantized GGUF file.
 
     Args:
-        model: the checkpoint's folder.
+        model: the checkpoint's folder, or a hub's id of it.
         out: the file to write.
-        adapters: PEFT folders, merged in this order.
+        adapters: PEFT folders or ids, or such with a weight, merged in this order.
         outtype: ``f16``, ``bf16`` or ``f32``.
+        split_max_size: bytes of weights in a file at most; more become files of their own beside it, named
+            ``NAME-00001-of-00002.gguf``. None for one file.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: workers; default one a core.
         overwrite: replace *out* if it exists.
         fsync: flush to disk before the rename.
         reporter: told of the progress.
 
+    Returns:
+        The file, or its first part.
+
     Raises:
         QuantkitError: by name, whatever is wrong.
     """
     reporter = reporter or Reporter()
-    inputs = (model, *adapters)
+    inputs = folders_here([model, *adapters])
     with (
         workspace(out, overwrite=overwrite, inputs=inputs, file=True, fsync=fsync) as work,
-        open_model(model, adapters) as opened,
+        open_model(*fetch(model, adapters, reporter)) as opened,
     ):
         vocabulary = opened.vocabulary()
         for note in (*opened.notes, *vocabulary.notes):
             reporter.note(note)
         tensors = opened.tensors(BASE_TYPES[outtype])
         metadata = opened.metadata(out.stem, vocabulary, vocabulary.chat_template)
-        output = base_output(work.final.name, outtype, metadata, tensors)
-        run_stream(tensors, [output], merger(opened, device), work, threads, reporter)
-        return work.publish_file()
+        outputs = base_outputs(work.final.name, outtype, metadata, tensors, split_max_size)
+        return stream_files(tensors, outputs, merger(opened, device), work, threads, reporter)
+
+
+def convert_adapter(
+    model: Source,
+    out: Path,
+    *,
+    adapter: AdapterLike,
+    outtype: str = "f32",
+    threads: int | None = None,
+    overwrite: bool = False,
+    fsync: bool = False,
+    reporter: Reporter | None = None,
+) -> Path:
+    """Write an adapter by itself as a LoRA file for llama.cpp, as ``convert_lora_to_gguf.py`` does.
+
+    Args:
+        model: the base's folder or id.
+        out: the file to write.
+        adapter: PEFT folder or id.
+        outtype: ``f32``, ``f16`` or ``bf16``.
+        threads, overwrite, fsync, reporter: as in :func:`convert`.
+
+    Raises:
+        QuantkitError: by name, whatever is wrong, and what such a file cannot carry.
+    """
+    reporter = reporter or Reporter()
+    inputs = folders_here([model, adapter])
+    with (
+        workspace(out, overwrite=overwrite, inputs=inputs, file=True, fsync=fsync) as work,
+        open_model(*fetch(model, [adapter], reporter)) as opened,
+    ):
+        planned = plan_adapter_file(opened, opened.adapters[0], work.final.name, outtype)
+        for note in (*opened.notes, *planned.notes):
+            reporter.note(note)
+        return stream_files(planned.tensors, [planned.output], planned.source, work, threads, reporter)
 
 
 def quantize(
@@ -81,52 +119,55 @@ def quantize(
     *,
     quant: str,
     imatrix: Path | None = None,
-    pure: bool = False,
+    choices: TypeChoices = NO_CHOICES,
+    allow_requantize: bool = False,
+    split_max_size: int | None = None,
     threads: int | None = None,
     overwrite: bool = False,
     fsync: bool = False,
     reporter: Reporter | None = None,
 ) -> Path:
-    """Quantize an F16, BF16 or F32 GGUF file, as ``llama-quantize`` does.
+    """Quantize a GGUF file, as ``llama-quantize`` does.
 
     Args:
-        gguf: the file to read.
+        gguf: the file to read, or the first part of a split model.
         out: the file to write.
         quant: the type, by llama-quantize's name.
         imatrix: importance matrix file.
-        pure: one type for all tensors.
-        threads, overwrite, fsync, reporter: as in :func:`convert`.
+        choices: of types for single tensors.
+        allow_requantize: tensors that are quantized already may be quantized again, which costs quality.
+        split_max_size, threads, overwrite, fsync, reporter: as in :func:`convert`.
+
+    Returns:
+        The file, or its first part.
 
     Raises:
         QuantkitError: by name, whatever is wrong.
     """
     label = ftype_name(quant)
-    header = read_header(gguf)
-    if "split.count" in header.metadata:
-        raise QuantizationError(f"{gguf}: is one part of a split model; split files are not supported yet")
-    tensors = gguf_tensors(gguf, header)
+    model = read_model(gguf)
+    tensors = gguf_tensors(model)
     importance = read_imatrix(imatrix) if imatrix else {}
-    inputs = (gguf, imatrix) if imatrix else (gguf,)
+    inputs = (*model.files, imatrix) if imatrix else model.files
     with (
         workspace(out, overwrite=overwrite, inputs=inputs, file=True, fsync=fsync) as work,
-        gguf.open("rb", buffering=0) as file,
+        open_source(model) as source,
     ):
-        metadata = list(header.metadata.values())
-        mixtures = choose_mixtures([label], metadata, tensors, importance, pure)
-        outputs = quantized_outputs({label: work.final.name}, metadata, tensors, mixtures, importance)
-        source = GGUFSource(gguf, header, file.fileno())
+        metadata = list(model.header.metadata.values())
+        mixtures = choose_mixtures([label], metadata, tensors, importance, choices)
+        outputs = quantized_outputs({label: work.final.name}, metadata, tensors, mixtures, importance, split_max_size)
+        check_requantizing(model, outputs, allowed=allow_requantize)
         reporter = reporter or Reporter()
-        for note in fallback_notes(outputs):
+        for note in quantization_notes(outputs, tensors, choices):
             reporter.note(note)
-        run_stream(tensors, outputs, source, work, threads, reporter)
-        return work.publish_file()
+        return stream_files(tensors, outputs, source, work, threads, reporter)
 
 
 def merge(
-    model: Path,
+    model: Source,
     out: Path,
     *,
-    adapters: Sequence[Path],
+    adapters: Sequence[AdapterLike],
     dtype: str = "auto",
     max_shard_size: int = 2_000_000_000,
     device: str = "auto",
@@ -138,9 +179,9 @@ def merge(
     """Write a checkpoint merged with its adapters as a Hugging Face folder.
 
     Args:
-        model: the checkpoint's folder.
+        model: the checkpoint's folder, or a hub's id of it.
         out: the folder to write.
-        adapters: PEFT folders, merged in this order.
+        adapters: PEFT folders or ids, or such with a weight, merged in this order.
         dtype: ``bf16``, ``f16``, ``f32``, or ``auto`` for each tensor's own.
         max_shard_size: bytes of a shard at most; a larger tensor gets a shard of its own.
         device, threads, overwrite, fsync, reporter: as in :func:`convert`.
@@ -149,12 +190,12 @@ def merge(
         QuantkitError: by name, whatever is wrong.
     """
     reporter = reporter or Reporter()
-    inputs = (model, *adapters)
+    inputs = folders_here([model, *adapters])
     with (
         workspace(out, overwrite=overwrite, inputs=inputs, fsync=fsync) as work,
-        open_merged(model, adapters) as opened,
+        open_merged(*fetch(model, adapters, reporter)) as opened,
     ):
-        for note in opened.notes:
+        for note in (*opened.notes, *hf_notes(opened, dtype)):
             reporter.note(note)
         tensors = hf_tensors(opened, dtype)
         outputs = safetensors_outputs(tensors, max_shard_size)
@@ -168,6 +209,21 @@ def merger(model: MergedCheckpoint, device: str) -> Merger:
     return Merger(model.checkpoint, model.adapters, choose_device(device))
 
 
+def stream_files(
+    tensors: Sequence[PlannedTensor],
+    outputs: Sequence[Output],
+    source: RowSource,
+    work: Workspace,
+    threads: int | None,
+    reporter: Reporter,
+) -> Path:
+    """Stream the parts of one model, and publish them."""
+    files = [output.file for output in outputs]
+    work.reserve(files)
+    run_stream(tensors, outputs, source, work, threads, reporter)
+    return work.publish_files(files)
+
+
 def run_stream(
     tensors: Sequence[PlannedTensor],
     outputs: Sequence[Output],
@@ -177,8 +233,16 @@ def run_stream(
     reporter: Reporter,
     *,
     wider: str = "--outtype",
+    folder: Path | None = None,
 ) -> dict[str, dict[str, str]]:
     """Stream into a workspace: disk space checked before, progress told.
+
+    Args:
+        tensors, outputs, source, wider: as in :func:`quantkit.stream.stream`.
+        work: whose disk is looked at, and whose output errors speak of.
+        threads: workers; default one a core.
+        reporter: told of the progress.
+        folder: to write into; default the workspace's own.
 
     Returns:
         By file, by tensor: sha256.
@@ -189,9 +253,9 @@ def run_stream(
             tensors,
             outputs,
             source,
-            work.path,
+            folder or work.path,
             threads=threads or usable_processors(),
-            shown=work.final,
+            shown=work.place,
             wider=wider,
             progress=progress,
         )

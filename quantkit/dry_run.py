@@ -18,22 +18,32 @@ import llama_cpp
 from quantkit.llama_log import captured_log
 
 
-def dry_run(path: str, ftype: int, importance: Sequence[str], pure: bool) -> dict[str, Any]:
+def dry_run(path: str, run: dict[str, Any], importance: Sequence[str]) -> dict[str, Any]:
     """Run ``llama_model_quantize`` without writing.
 
     Args:
         path: a GGUF file whose header is real.
-        ftype: llama.cpp's number of the file type.
+        run: ``ftype`` (llama.cpp's number), and what :meth:`quantkit.type_choices.TypeChoices.parameters` gives.
         importance: the tensors that have an importance; a dry run looks at no value.
-        pure: one type for all tensors.
 
     Returns:
         ``failed``, and the ``log``.
     """
     params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.dry_run, params.pure, params.nthread = ftype, True, pure, 1
+    params.ftype, params.dry_run, params.nthread = run["ftype"], True, 1
+    params.pure, params.quantize_output_tensor = run["pure"], not run["leave_output"]
+    if run["output"] is not None:
+        params.output_tensor_type = run["output"]
+    if run["embedding"] is not None:
+        params.token_embedding_type = run["embedding"]
+    # Both lists are closed by an empty entry.
+    overrides = (llama_cpp.llama_model_tensor_override * (len(run["tensors"]) + 1))()
+    for override, (pattern, kind) in zip(overrides, run["tensors"], strict=False):
+        override.pattern, override.type = pattern.encode(), kind
+    if run["tensors"]:
+        params.tt_overrides = overrides
     one = ctypes.c_float(1.0)
-    entries = (llama_cpp.llama_model_imatrix_data * (len(importance) + 1))()  # closed by an empty one
+    entries = (llama_cpp.llama_model_imatrix_data * (len(importance) + 1))()
     for entry, name in zip(entries, importance, strict=False):
         entry.name, entry.data, entry.size = name.encode(), ctypes.pointer(one), 1
     if importance:
@@ -45,5 +55,4 @@ def dry_run(path: str, ftype: int, importance: Sequence[str], pure: bool) -> dic
 
 if __name__ == "__main__":
     question = json.load(sys.stdin)
-    answers = [dry_run(question["path"], f, question["importance"], question["pure"]) for f in question["ftypes"]]
-    json.dump(answers, sys.stdout)
+    json.dump([dry_run(question["path"], run, question["importance"]) for run in question["runs"]], sys.stdout)

@@ -11,6 +11,7 @@
     ├── QuantizationError    a type that cannot be had for these tensors
     ├── OverflowsF16Error    a weight too large for the type asked for
     ├── GGUFError            a GGUF file that is broken
+    ├── HubError             a model that its hub does not give
     ├── OutputError          a folder or disk that cannot be written
     └── VerificationError    built, but a check failed (exit code 3)
 
@@ -85,6 +86,12 @@ class GGUFError(QuantkitError):
     """The GGUF file is broken."""
 
     default_hint = "build or download the file again"
+
+
+class HubError(QuantkitError):
+    """A model or an adapter cannot be had from its hub."""
+
+    default_hint = "check the id, or download the model elsewhere and give its folder"
 
 
 class OutputError(QuantkitError):

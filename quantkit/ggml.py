@@ -19,6 +19,21 @@ from quantkit.errors import QuantizationError
 
 _NAMES = {"win32": "ggml-base.dll", "darwin": "libggml-base.dylib"}
 _FLOATS = ctypes.POINTER(ctypes.c_float)
+_TO_FLOAT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
+
+
+class _TypeTraits(ctypes.Structure):
+    """``struct ggml_type_traits``."""
+
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", _TO_FLOAT),
+        ("from_float_ref", ctypes.c_void_p),
+    )
 
 
 def library_folder() -> Path:
@@ -49,6 +64,7 @@ def _library() -> ctypes.CDLL:
     library.ggml_blck_size.restype = ctypes.c_int64
     library.ggml_type_size.restype = ctypes.c_size_t
     library.ggml_type_name.restype = ctypes.c_char_p
+    library.ggml_get_type_traits.restype = ctypes.POINTER(_TypeTraits)
     library.ggml_validate_row_data.restype = ctypes.c_bool
     library.ggml_validate_row_data.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]
     return library
@@ -96,4 +112,29 @@ def quantize_rows(
     weights = None if importance is None else importance.ctypes.data_as(_FLOATS)
     written = _library().ggml_quantize_chunk(ggml_type, rows.ctypes.data, out.ctypes.data, 0, count, columns, weights)
     assert written == out.nbytes, (ggml_type, rows.shape, written, out.nbytes)
+    return out
+
+
+def can_dequantize(ggml_type: int) -> bool:
+    """Whether encoded rows of *ggml_type* can be turned into floats."""
+    traits = _library().ggml_get_type_traits(ggml_type).contents
+    return bool(traits.is_quantized) and bool(traits.to_float)
+
+
+def dequantize_rows(ggml_type: int, data: memoryview | bytes, columns: int) -> npt.NDArray[np.float32]:
+    """Decode rows as llama.cpp does before it quantizes them again.
+
+    Args:
+        ggml_type: the number of a quantized type, of which :func:`can_dequantize` holds.
+        data: encoded rows.
+        columns: weights in a row.
+
+    Returns:
+        float32, shape [rows, columns].
+    """
+    raw = np.frombuffer(data, dtype=np.uint8)
+    rows = raw.nbytes // (columns // block_size(ggml_type) * block_nbytes(ggml_type))
+    out = np.empty((rows, columns), dtype=np.float32)
+    traits = _library().ggml_get_type_traits(ggml_type).contents
+    traits.to_float(raw.ctypes.data, out.ctypes.data, out.size)
     return out

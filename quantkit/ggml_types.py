@@ -76,6 +76,13 @@ class GGMLType(IntEnum):
         return ggml.type_name(self.value)
 
 
+# Types for sums inside libggml and for plain numbers, which no weight is encoded in (ggml_quantize_chunk).
+_NOT_ENCODABLE = {
+    GGMLType.Q8_1, GGMLType.Q8_K, GGMLType.I8, GGMLType.I16, GGMLType.I32, GGMLType.I64, GGMLType.F64,
+}  # fmt: skip
+# The types libggml encodes weights in.
+ENCODABLE: tuple[GGMLType, ...] = tuple(kind for kind in GGMLType if kind not in _NOT_ENCODABLE)
+
 # The base types a GGUF can be written in, and quantized from.
 BASE_TYPES: dict[str, GGMLType] = {"f16": GGMLType.F16, "bf16": GGMLType.BF16, "f32": GGMLType.F32}
 
@@ -99,6 +106,10 @@ def ftype_name(name: str) -> str:
     """
     lower = name.lower().replace("-", "_")
     canonical = ALIASES.get(lower, lower)
+    if canonical == "nvfp4":
+        raise QuantizationError(
+            "nvfp4: llama.cpp's quantizer makes no such file", hint="choose mxfp4_moe, iq4_nl or q4_k_m"
+        )
     if canonical not in FTYPES:
         raise QuantizationError(f"unknown quantization type {name!r}", hint=f"use one of: {', '.join(FTYPES)}")
     return canonical

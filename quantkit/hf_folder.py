@@ -8,16 +8,19 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from quantkit.checkpoint import Checkpoint
 from quantkit.ggml_types import BASE_TYPES, GGMLType
 from quantkit.model import MergedCheckpoint
 from quantkit.plan import Output, Placed, PlannedTensor
+from quantkit.tensor_file import TensorSpec
+from quantkit.tokenizer_choice import is_tokenizer_file, write_tokenizer
 
 _DTYPES = {GGMLType.F32: "F32", GGMLType.F16: "F16", GGMLType.BF16: "BF16"}
 _CONFIG_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 # What a merged folder takes along from the base is everything but the weights and their indexes.
 _NOT_CARRIED = (
     *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.ckpt", "*.index.json"),
-    *("adapter_config.json", ".*"),
+    *("adapter_config.json", "hf_quant_config.json", ".*"),
 )
 
 
@@ -28,11 +31,33 @@ def hf_tensors(model: MergedCheckpoint, dtype: str) -> tuple[PlannedTensor, ...]
         model: the open model.
         dtype: ``bf16``, ``f16``, ``f32``, or ``auto`` for each tensor's own.
     """
-    by_dtype = {name: kind for kind, name in _DTYPES.items()}
     return tuple(
-        PlannedTensor(name, name, spec.shape, by_dtype[spec.dtype] if dtype == "auto" else BASE_TYPES[dtype])
+        PlannedTensor(
+            name, name, spec.shape, _own_type(model.checkpoint, spec) if dtype == "auto" else BASE_TYPES[dtype]
+        )
         for name, spec in model.checkpoint.tensors.items()
     )
+
+
+def hf_notes(model: MergedCheckpoint, dtype: str) -> tuple[str, ...]:
+    """What the user should know of the types that :func:`hf_tensors` chooses."""
+    if dtype != "auto" or not model.checkpoint.formats:
+        return ()
+    label = _type_of_config(model.checkpoint).label
+    return (f"the dequantized tensors are written as {label}; --dtype f32 keeps every bit",)
+
+
+def _own_type(checkpoint: Checkpoint, spec: TensorSpec) -> GGMLType:
+    """The type a tensor is stored in; of a dequantized one, that of the model before it was quantized."""
+    if spec.name in checkpoint.formats:
+        return _type_of_config(checkpoint)
+    return next(kind for kind, name in _DTYPES.items() if name == spec.dtype)
+
+
+def _type_of_config(checkpoint: Checkpoint) -> GGMLType:
+    """The type that config.json says; f32, which holds everything, where it says none of ours."""
+    named = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
+    return next((BASE_TYPES[label] for label, name in _CONFIG_DTYPES.items() if name == named), GGMLType.F32)
 
 
 def safetensors_outputs(tensors: Sequence[PlannedTensor], max_shard_size: int) -> list[Output]:
@@ -81,11 +106,10 @@ def _output(file: str, tensors: Sequence[PlannedTensor]) -> Output:
 def write_beside(model: MergedCheckpoint, outputs: Sequence[Output], folder: Path, dtype: str) -> None:
     """Write config, tokenizer and index beside the shards."""
     for entry in sorted(model.checkpoint.path.iterdir()):
-        if entry.is_file() and not any(entry.match(pattern) for pattern in _NOT_CARRIED):
+        carried = not any(entry.match(pattern) for pattern in _NOT_CARRIED)
+        if carried and not is_tokenizer_file(entry.name) and entry.is_file():
             shutil.copyfile(entry, folder / entry.name)
-    templates = model.checkpoint.path / "additional_chat_templates"
-    if templates.is_dir():
-        shutil.copytree(templates, folder / templates.name, ignore=shutil.ignore_patterns(".*"))
+    write_tokenizer(model.tokenizer, folder)
     config = dict(model.checkpoint.config)
     if dtype != "auto":
         config.pop("torch_dtype", None)

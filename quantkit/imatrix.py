@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from quantkit.errors import GGUFError, QuantizationError
 from quantkit.ggml_types import GGMLType
-from quantkit.gguf_header import MAGIC, Header, read_header
+from quantkit.gguf.header import MAGIC, Header, read_header
 
 _AGAIN = "make it again with llama-imatrix"
 _SUMS, _COUNTS = ".in_sum2", ".counts"

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from quantkit.checkpoint import open_checkpoint, read_json
+from quantkit.checkpoint import open_checkpoint
 from quantkit.errors import AdapterError, QuantkitError
-from quantkit.gguf_header import KVType, file_type_name, read_header
+from quantkit.gguf.header import Header, KVType, file_type_name
+from quantkit.gguf.model import read_model
+from quantkit.json_file import read_json
 from quantkit.plan import count_elements
 from quantkit.tensor_file import TensorSpec, open_tensor_file
 
@@ -55,7 +57,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
             "files": sorted({spec.file.name for spec in specs}),
             "parameters": sum(count_elements(spec.shape) for spec in specs),
             "size": checkpoint.nbytes,
-            "types": dict(Counter(spec.dtype for spec in specs)),
+            "types": dict(Counter(checkpoint.formats.get(spec.name, spec.dtype) for spec in specs)),
             "vocabulary": config.get("vocab_size"),
             "context_length": config.get("max_position_embeddings"),
             "tied": bool(config.get("tie_word_embeddings")),
@@ -79,7 +81,7 @@ def _adapter(path: Path) -> dict[str, Any]:
         "method": config.get("peft_type"),
         "base": config.get("base_model_name_or_path"),
         "rank": config.get("r"),
-        "alpha": config.get("lora_alpha"),
+        "alpha": config.get("lora_alpha", config.get("alpha")),
         "rslora": bool(config.get("use_rslora")),
         "targets": config.get("target_modules"),
         "modules_to_save": config.get("modules_to_save") or [],
@@ -90,7 +92,8 @@ def _adapter(path: Path) -> dict[str, Any]:
 
 
 def _gguf(path: Path) -> dict[str, Any]:
-    header = read_header(path)
+    model = read_model(path)
+    header = model.header
     infos = list(header.tensors.values())
     # Arrays of a vocabulary are hundreds of thousands long: their lengths say enough.
     metadata = {
@@ -100,11 +103,23 @@ def _gguf(path: Path) -> dict[str, Any]:
     return {
         "kind": "gguf",
         "path": str(path),
+        **({"files": [file.name for file in model.files]} if len(model.files) > 1 else {}),
         "architecture": header.value("general.architecture"),
-        "file_type": file_type_name(header),
+        **(_lora(header) if header.value("general.type") == "adapter" else {"file_type": file_type_name(header)}),
         "parameters": sum(count_elements(info.shape) for info in infos),
-        "size": path.stat().st_size,
+        "size": model.nbytes,
         "types": dict(Counter(info.type.label for info in infos)),
         "metadata": metadata,
         "tensors": [{"name": info.name, "type": info.type.label, "shape": list(info.shape)} for info in infos],
+    }
+
+
+def _lora(header: Header) -> dict[str, Any]:
+    """What a LoRA file for llama.cpp has: ``W + alpha / rank * B @ A`` for each of its matrices."""
+    ranks = [info.shape[-1] for name, info in header.tensors.items() if name.endswith(".lora_b")]
+    return {
+        "adapter": header.value("adapter.type"),
+        "alpha": header.value("adapter.lora.alpha"),
+        "ranks": sorted(set(ranks)),
+        "matrices": len(ranks),
     }

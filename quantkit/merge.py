@@ -6,18 +6,23 @@ float32 whatever the checkpoint is stored in, and is rounded once, later, to the
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 
-from quantkit.adapter import Adapter, Add, LowRank, Replace
+from quantkit.adapter import Adapter
+from quantkit.adapter.changes import Add, LowRank, Module, Replace, Tokens
+from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint import Checkpoint
 from quantkit.errors import CheckpointError
 from quantkit.plan import PlannedTensor
 
 # Factors kept at hand: consecutive chunks belong to one tensor, and a few tensors are in work at a time.
 _FACTORS_KEPT = 16
+# Rows summed up at a time where a norm goes over all rows.
+_NORM_ROWS = 4096
 
 
 def add_low_rank(rows: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
@@ -35,42 +40,117 @@ def add_low_rank(rows: torch.Tensor, left: torch.Tensor, right: torch.Tensor, sc
 class Merger:
     """Rows of the merged model.
 
-    Adapters are applied in the order given. Safe from any thread.
+    Adapters are applied in the order given, each to what those before it made. Safe from any thread.
     """
 
     def __init__(self, checkpoint: Checkpoint, adapters: Sequence[Adapter], device: torch.device) -> None:
         self.checkpoint, self.adapters, self.device = checkpoint, tuple(adapters), device
         self._factor = lru_cache(maxsize=_FACTORS_KEPT)(self._load_factor)
+        self._modules = MergedModules(self._merge_module)
+        self._norms: dict[tuple[int, str], torch.Tensor] = {}
+        self._norms_lock = threading.RLock()
 
     def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
         """Rows ``start:stop`` of one segment: float32, merged, in GGUF's layout, on the device."""
         if tensor.values is not None:
             return tensor.values[start:stop].to(self.device)
-        merged = self._merged(*_source_rows(tensor, start, stop))
-        return merged if tensor.arrange is None else tensor.arrange(merged)
+        name, first, last = _source_rows(tensor, start, stop)
+        if tensor.arrange is None:
+            return self._after(name, len(self.adapters), first, last)
+        if self._is_untouched_f16(name):
+            return tensor.arrange(self.checkpoint.read(name, first, last).to(self.device)).float()
+        return tensor.arrange(self._after(name, len(self.adapters), first, last))
 
-    def _merged(self, name: str, start: int, stop: int) -> torch.Tensor:
-        changes = [(adapter, change) for adapter in self.adapters for change in adapter.changes.get(name, ())]
-        replacements = [i for i, (_, change) in enumerate(changes) if isinstance(change, Replace)]
-        if replacements:  # what comes before the last replacement is overwritten by it
-            changes = changes[replacements[-1] :]
-            adapter, change = changes.pop(0)
-            assert isinstance(change, Replace)
-            rows = adapter.read(change.key, start, stop).to(self.device)
+    def _is_untouched_f16(self, name: str) -> bool:
+        """Whether a tensor is arranged in float16, as llama.cpp's converter does: a layout that adds rounds there."""
+        untouched = not any(name in adapter.changes for adapter in self.adapters)
+        return untouched and self.checkpoint.tensors[name].dtype == "F16"
+
+    def _after(self, name: str, count: int, start: int, stop: int) -> torch.Tensor:
+        """Rows of a tensor of the checkpoint as the first *count* adapters leave them."""
+        overwriting = [index for index in range(count) if self.adapters[index].overwrites(name)]
+        if overwriting:  # what comes before the last of them is lost
+            first, rows = overwriting[-1], torch.empty(0)
         else:
-            rows = self.checkpoint.read(name, start, stop).to(self.device).float()
-        for adapter, change in changes:
-            if isinstance(change, LowRank):
-                left, right = self._factor(adapter, change)
-                add_low_rank(rows, left[start:stop], right, change.scale)
-            elif isinstance(change, Add):
-                rows.add_(adapter.read(change.key, start, stop).to(self.device), alpha=change.scale)
+            first, rows = 0, self.checkpoint.read(name, start, stop).to(self.device).float()
+        for index in range(first, count):
+            rows = self._step(index, name, rows, start, stop)
         return rows
 
+    def _step(self, index: int, name: str, rows: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        """What one adapter makes of rows, to the share of its weight: ``rows + weight * (changed - rows)``."""
+        adapter = self.adapters[index]
+        changes = adapter.changes.get(name, ())
+        if adapter.weight == 1 or not changes:
+            return self._apply(index, name, len(changes), rows, start, stop, 1.0)
+        if adapter.is_linear(name):
+            return self._apply(index, name, len(changes), rows, start, stop, adapter.weight)
+        changed = self._apply(index, name, len(changes), rows.clone(), start, stop, 1.0)
+        return rows.add_(changed.sub_(rows), alpha=adapter.weight)
+
+    def _apply(
+        self, index: int, name: str, count: int, rows: torch.Tensor, start: int, stop: int, weight: float
+    ) -> torch.Tensor:
+        """The first *count* changes of one adapter, sums times *weight*."""
+        adapter = self.adapters[index]
+        for position, change in enumerate(adapter.changes.get(name, ())[:count]):
+            match change:
+                case Replace(key):
+                    rows = adapter.read(key, start, stop).to(self.device)
+                case Add(key, scale):
+                    rows.add_(adapter.read(key, start, stop).to(self.device), alpha=scale * weight)
+                case LowRank():
+                    left, right = self._factor(adapter, change)
+                    add_low_rank(rows, left[start:stop], right, change.scale * weight)
+                    if change.magnitude and change.transposed:
+                        rows.mul_(adapter.read(change.magnitude).to(self.device) / self._norm(index, name, position))
+                    elif change.magnitude:
+                        magnitudes = adapter.read(change.magnitude, start, stop).to(self.device)
+                        rows.mul_((magnitudes / torch.linalg.vector_norm(rows, dim=1)).unsqueeze(1))
+                case Tokens(key, indices):
+                    inside = [i for i, token in enumerate(indices) if start <= token < stop]
+                    if inside:
+                        rows[[indices[i] - start for i in inside]] = adapter.read(key)[inside].to(self.device)
+                case Module(module, leaf):
+                    merged = self._modules.weight if leaf == "weight" else self._modules.bias
+                    rows = merged((index, name.removesuffix(f".{leaf}"), module), start, stop)
+        return rows
+
+    def _before(self, index: int, name: str, position: int, start: int, stop: int) -> torch.Tensor:
+        """Rows as one change of an adapter finds them."""
+        return self._apply(index, name, position, self._after(name, index, start, stop), start, stop, 1.0)
+
+    def _norm(self, index: int, name: str, position: int) -> torch.Tensor:
+        """The norm of each column after an embedding's DoRA sum, over all rows, a range at a time."""
+        with self._norms_lock:
+            if (index, name) not in self._norms:
+                change = self.adapters[index].changes[name][position]
+                assert isinstance(change, LowRank)
+                left, right = self._factor(self.adapters[index], change)
+                squares = torch.zeros(right.shape[1], dtype=torch.float64, device=self.device)
+                for start in range(0, left.shape[0], _NORM_ROWS):
+                    stop = min(left.shape[0], start + _NORM_ROWS)
+                    rows = self._before(index, name, position, start, stop)
+                    squares += add_low_rank(rows, left[start:stop], right, change.scale).double().square().sum(dim=0)
+                self._norms[index, name] = squares.sqrt().float()
+            return self._norms[index, name]
+
+    def _merge_module(self, key: Key) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """One module, whole, through PEFT's layer."""
+        index, base, module = key
+        layers = self.adapters[index].layers
+        assert layers is not None
+
+        def whole(leaf: str) -> torch.Tensor:
+            name = f"{base}.{leaf}"
+            changes = self.adapters[index].changes[name]
+            position = next(i for i, change in enumerate(changes) if isinstance(change, Module))
+            return self._before(index, name, position, 0, self.checkpoint.tensors[name].shape[0])
+
+        return layers.merge(module, whole("weight"), whole("bias") if module in layers.biased else None)
+
     def _load_factor(self, adapter: Adapter, change: LowRank) -> tuple[torch.Tensor, torch.Tensor]:
-        left, right = adapter.read(change.rows), adapter.read(change.cols)
-        if change.transposed:
-            left, right = left.T.contiguous(), right.T.contiguous()
+        left, right = adapter.factors(change)
         return left.to(self.device), right.to(self.device)
 
     def blame(self, tensor: PlannedTensor, start: int, stop: int) -> CheckpointError | None:
@@ -78,6 +158,8 @@ class Merger:
         if tensor.values is not None:
             return None
         source, first, last = _source_rows(tensor, start, stop)
+        if any(adapter.overwrites(source) for adapter in self.adapters):
+            return None  # the base's rows are not in the sum, and may be fewer
         if torch.isfinite(self.checkpoint.read(source, first, last).float()).all():
             return None
         return CheckpointError(

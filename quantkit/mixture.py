@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from quantkit.child import ChildError, ask_module
 from quantkit.errors import OutputError, QuantizationError
-from quantkit.ggml_types import GGMLType
-from quantkit.gguf_header import KV, TensorInfo, encode_header, string
+from quantkit.ggml_types import FTYPES, GGMLType
+from quantkit.gguf.header import KV, TensorInfo, encode_header, string
+from quantkit.type_choices import EMBEDDINGS, NO_CHOICES, OUTPUT, TypeChoices
 
 # imatrix: by GGUF tensor name, float32, one number a column
 Importance = Mapping[str, npt.NDArray[np.float32]]
@@ -31,6 +32,7 @@ _TENSOR = re.compile(
     r"size = +[\d.]+ MiB(?: -> +[\d.]+ MiB \((?P<new>\w+)\))?"
 )
 _FALLBACK = re.compile(r"(?P<name>\S+) +- ncols +(?P<columns>\d+) not divisible by +(?P<block>\d+)")
+_OVERRIDE = re.compile(r"(?P<name>\S+) +- applying manual override")
 FALLBACK = "llama.cpp's fallback"
 _BY_LABEL = {kind.label: kind for kind in GGMLType}
 
@@ -55,7 +57,7 @@ def ask_llama_cpp(
     tensors: Sequence[TensorInfo],
     ftypes: Sequence[int],
     importance: Collection[str] = (),
-    pure: bool = False,
+    choices: TypeChoices = NO_CHOICES,
 ) -> list[Mixture]:
     """The types ``llama_model_quantize`` would give, for each file type.
 
@@ -64,10 +66,11 @@ def ask_llama_cpp(
         tensors: of the base file, with offsets.
         ftypes: llama.cpp's numbers of the file types.
         importance: the tensors that have an importance, because some mixtures differ with an imatrix.
-        pure: one type for all tensors.
+        choices: of types for single tensors.
 
     Raises:
-        QuantizationError: llama.cpp refuses, with its own words.
+        QuantizationError: llama.cpp refuses, with its own words; or a regular expression of the choices is broken or
+            matches no tensor that is quantized.
     """
     # The quantizer never looks at the tokens, but loading a model demands to know of some.
     header = encode_header([*metadata, string("tokenizer.ggml.model", "none")], tensors)
@@ -83,15 +86,56 @@ def ask_llama_cpp(
                 f"{folder}: the plan cannot be written ({error.strerror or error})",
                 hint="set TMPDIR to a folder on a disk with space",
             ) from None
-        answers = _ask(sparse, ftypes, importance, pure)
+        runs = [{**choices.parameters(), "ftype": ftype} for ftype in ftypes]
+        probes = _probes(choices)
+        answers = _ask(sparse, [*probes, *runs], importance)
+    matched = _matched(choices, answers[: len(probes)])
+    answers = answers[len(probes) :]
     for answer in answers:
         if answer["failed"]:
-            raise QuantizationError(f"llama.cpp cannot quantize this model: {last_line(answer['log'])}")
-    return [parse_log(answer["log"], tensors) for answer in answers]
+            raise _refused(answer)
+    return [parse_log(answer["log"], tensors, choices, matched) for answer in answers]
 
 
-def _ask(path: Path, ftypes: Sequence[int], importance: Collection[str], pure: bool) -> list[dict[str, Any]]:
-    question = {"path": str(path), "ftypes": list(ftypes), "importance": list(importance), "pure": pure}
+def _probes(choices: TypeChoices) -> list[dict[str, Any]]:
+    """Runs that show what each regular expression matches: where it does, llama.cpp says that it applies F16 instead
+    of Q4_0. The first of them has none, to tell a model that llama.cpp refuses from a broken expression."""
+    if not choices.tensors:
+        return []
+    plain = TypeChoices(leave_output=choices.leave_output)
+    probes = [plain, *(replace(plain, tensors=((pattern, GGMLType.F16),)) for pattern, _ in choices.tensors)]
+    return [{**probe.parameters(), "ftype": FTYPES["q4_0"]} for probe in probes]
+
+
+def _matched(choices: TypeChoices, answers: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """By tensor name the regular expression that decides its type."""
+    if answers and answers[0]["failed"]:
+        raise _refused(answers[0])
+    matched: dict[str, str] = {}
+    for (pattern, kind), answer in zip(choices.tensors, answers[1:], strict=True):
+        option = f"--tensor-type {pattern}={kind.label}"
+        if answer["failed"]:
+            raise QuantizationError(
+                f"{option}: {pattern!r} is not a regular expression of llama.cpp's: {last_line(answer['log'])}",
+                hint="escape the special characters, or name the tensor plainly: --tensor-type attn_v=q8_0",
+            )
+        names = [match["name"] for match in _OVERRIDE.finditer(answer["log"])]
+        if not names:
+            raise QuantizationError(
+                f"{option}: {pattern!r} matches no tensor of this model that can be quantized",
+                hint="see the names with quantkit inspect FILE.gguf, such as blk.0.attn_v.weight",
+            )
+        for name in names:
+            matched.setdefault(name, pattern)
+    return matched
+
+
+def _refused(answer: dict[str, Any]) -> QuantizationError:
+    return QuantizationError(f"llama.cpp cannot quantize this model: {last_line(answer['log'])}")
+
+
+def _ask(path: Path, runs: Sequence[dict[str, Any]], importance: Collection[str]) -> list[dict[str, Any]]:
+    question = {"path": str(path), "runs": list(runs), "importance": list(importance)}
     try:
         answers: list[dict[str, Any]] = ask_module("quantkit.dry_run", question)
     except ChildError as error:
@@ -102,8 +146,19 @@ def _ask(path: Path, ftypes: Sequence[int], importance: Collection[str], pure: b
     return answers
 
 
-def parse_log(log: str, tensors: Sequence[TensorInfo]) -> Mixture:
+def parse_log(
+    log: str,
+    tensors: Sequence[TensorInfo],
+    choices: TypeChoices = NO_CHOICES,
+    matched: Mapping[str, str] | None = None,
+) -> Mixture:
     """Read the quantizer's log.
+
+    Args:
+        log: of one run.
+        tensors: of the base file.
+        choices: of the run.
+        matched: by tensor name the regular expression of the choices that matches it.
 
     Raises:
         QuantizationError: a tensor is not in it: the log's form has changed, and guessing would be worse.
@@ -124,12 +179,30 @@ def parse_log(log: str, tensors: Sequence[TensorInfo]) -> Mixture:
         match["name"]: f"rows of {match['columns']} are no multiple of {match['block']}: {FALLBACK}"
         for match in _FALLBACK.finditer(log)
     }
-    quantized = [types[info.name] for info in tensors if types[info.name] is not info.type]
-    usual = max(set(quantized), key=quantized.count, default=None)
+    for info in tensors:
+        if reason := _chosen(info.name, types, choices, matched or {}):
+            reasons.setdefault(info.name, reason)
+    rest = [types[info.name] for info in tensors if types[info.name] is not info.type and info.name not in reasons]
+    usual = max(set(rest), key=rest.count, default=None)
     for info in tensors:
         if types[info.name] not in (usual, info.type):
             reasons.setdefault(info.name, "llama.cpp's mixture for this file type")
     return Mixture(types, reasons, "will require an imatrix" in log)
+
+
+def _chosen(name: str, types: Mapping[str, GGMLType], choices: TypeChoices, matched: Mapping[str, str]) -> str:
+    """The option that decided a tensor's type, in llama.cpp's order; empty for none."""
+    if name == OUTPUT and choices.leave_output:
+        return "left as it is: --leave-output-tensor"
+    if types[name] is choices.embedding and name in EMBEDDINGS:
+        return "asked for with --token-embedding-type"
+    if types[name] is choices.output and name == OUTPUT:
+        return "asked for with --output-tensor-type"
+    if any(pattern == matched.get(name) and kind is types[name] for pattern, kind in choices.tensors):
+        return f"asked for with --tensor-type {matched[name]}"
+    if types[name] is choices.output and name in EMBEDDINGS and OUTPUT not in types:
+        return "asked for with --output-tensor-type: the embedding is the output layer too"
+    return ""
 
 
 def last_line(log: str) -> str:

@@ -9,21 +9,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantkit.adapter import Adapter, open_adapter
-from quantkit.arch import Architecture, Rule, find_architecture, is_supported
+from quantkit.adapter.base_name import full_precision_name
+from quantkit.adapter.resized import has_row_for_each_token, vocabulary_rows
+from quantkit.arch import find_architecture, is_supported
+from quantkit.arch.base import Architecture, Rule
 from quantkit.checkpoint import Checkpoint, open_checkpoint
 from quantkit.errors import AdapterError, ArchitectureError, CheckpointError
 from quantkit.ggml_types import GGMLType
-from quantkit.gguf_header import KV
+from quantkit.gguf.header import KV
+from quantkit.hub.adapter_source import AdapterLike, adapter_sources
+from quantkit.hub.source import source_name
 from quantkit.plan import EMBEDDING as GGUF_EMBEDDING
 from quantkit.plan import PlannedTensor, general_metadata
 from quantkit.sampling import sampling_metadata
+from quantkit.tied import EMBEDDING, HEAD, settle_tied
+from quantkit.tokenizer_choice import TokenizerChoice, choose_tokenizer
 from quantkit.vocab import Vocabulary, read_vocabulary
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# What a checkpoint that also sees has beside its language model.
+_VISION = ("vision_tower.", "multi_modal_projector.")
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,14 @@ class MergedCheckpoint:
         adapters: in the order in which they are merged.
         untied: the checkpoint ties embedding and head, the adapters part them.
         notes: decisions the user should see.
+        tokenizer: whose tokenizer counts.
     """
 
     checkpoint: Checkpoint
     adapters: tuple[Adapter, ...]
     untied: bool
     notes: tuple[str, ...]
+    tokenizer: TokenizerChoice
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,13 @@ class Model(MergedCheckpoint):
 
     def vocabulary(self) -> Vocabulary:
         """The tokenizer, as metadata."""
-        return read_vocabulary(self.checkpoint, self.rows)
+        return read_vocabulary(
+            self.checkpoint,
+            self.rows,
+            tokenizers=self.architecture.tokenizers,
+            folder=self.tokenizer.folder,
+            templates=self.tokenizer.templates,
+        )
 
     def metadata(self, name: str, vocabulary: Vocabulary, chat_template: str | None) -> list[KV]:
         """Everything in the GGUF file's header but the tensors.
@@ -102,21 +118,23 @@ class Model(MergedCheckpoint):
 
 
 @contextmanager
-def open_model(path: Path, adapters: Sequence[Path] = ()) -> Iterator[Model]:
+def open_model(path: Path, adapters: Sequence[AdapterLike] = ()) -> Iterator[Model]:
     """Open a checkpoint of a supported architecture with its adapters.
 
     Raises:
         CheckpointError, ArchitectureError, AdapterError: by name, whatever does not fit.
     """
-    with open_checkpoint(path) as checkpoint:
-        architecture, rules = _understand(checkpoint)
+    with open_checkpoint(path) as opened:
+        architecture, checkpoint, rules = _understand(opened)
         _check(checkpoint, rules)
         with _merged(checkpoint, adapters) as merged:
-            yield Model(**vars(merged), architecture=architecture)
+            _check_head(merged, rules)
+            notes = [*_left_out(opened, checkpoint), *architecture.notes(checkpoint.config), *merged.notes]
+            yield Model(**{**vars(merged), "notes": tuple(notes)}, architecture=architecture)
 
 
 @contextmanager
-def open_merged(path: Path, adapters: Sequence[Path]) -> Iterator[MergedCheckpoint]:
+def open_merged(path: Path, adapters: Sequence[AdapterLike]) -> Iterator[MergedCheckpoint]:
     """Open a checkpoint of any architecture with its adapters, to merge them tensor by tensor.
 
     Raises:
@@ -125,46 +143,128 @@ def open_merged(path: Path, adapters: Sequence[Path]) -> Iterator[MergedCheckpoi
     """
     with open_checkpoint(path) as checkpoint:
         if is_supported(checkpoint.config):
-            _check(checkpoint, _understand(checkpoint)[1])
+            _check(*_understand(checkpoint)[1:])
         with _merged(checkpoint, adapters) as merged:
             yield merged
 
 
 @contextmanager
-def _merged(checkpoint: Checkpoint, adapters: Sequence[Path]) -> Iterator[MergedCheckpoint]:
+def _merged(checkpoint: Checkpoint, adapters: Sequence[AdapterLike]) -> Iterator[MergedCheckpoint]:
     path, stored = checkpoint.path, HEAD in checkpoint.tensors
     # Many configs leave out what their class has as default: then a head that is not stored is a tied one.
     tied = bool(checkpoint.config.get("tie_word_embeddings", not stored)) and EMBEDDING in checkpoint.tensors
     base = checkpoint.with_alias(HEAD, EMBEDDING) if tied and not stored else checkpoint
     with ExitStack() as stack:
         opened = []
-        for adapter in adapters:
-            opened.append(open_adapter(adapter, base.tensors))
+        for source in adapter_sources(adapters):
+            opened.append(open_adapter(source.folder, base.tensors, source.weight))
             stack.callback(opened[-1].close)
-        notes = [note for adapter in opened for note in _adapter_notes(adapter, path)]
-        untied = tied and _parts_tied_weights(opened, path, stored)
+        notes = [*checkpoint.notes, *(note for adapter in opened for note in _adapter_notes(adapter, path))]
+        rows = _resized_rows(opened, base)
+        if rows is not None:
+            checkpoint, base = _resize(checkpoint, rows), _resize(base, rows)
+        untied = False
+        if tied:
+            settled, untied = settle_tied(opened, path, stored=stored, resized=rows is not None)
+            opened = list(settled)
         if untied:
             notes.append(
                 "the base ties its embedding and output layer, the adapter trains them apart: the output layer is "
                 "written as a tensor of its own"
             )
-        yield MergedCheckpoint(base if untied else checkpoint, tuple(opened), untied, tuple(notes))
+        tokenizer = choose_tokenizer(path, [adapter.path for adapter in opened], rows, vocabulary_rows(base.tensors))
+        notes += tokenizer.notes
+        yield MergedCheckpoint(base if untied else checkpoint, tuple(opened), untied, tuple(notes), tokenizer)
 
 
-def _understand(checkpoint: Checkpoint) -> tuple[Architecture, list[Rule]]:
-    """The family and its tensors. Every answer of the family is asked for once, so that a bad config is known here."""
+def _resized_rows(adapters: Sequence[Adapter], base: Checkpoint) -> int | None:
+    """Rows of the vocabulary where adapters have resized it, None where they have not.
+
+    Raises:
+        AdapterError: adapters of different sizes, or a part of one is to be merged.
+    """
+    own = vocabulary_rows(base.tensors)
+    sized = [adapter for adapter in adapters if adapter.vocabulary is not None]
+    for adapter in sized:
+        if adapter.vocabulary == own:
+            continue
+        for other in sized:
+            if other.vocabulary != adapter.vocabulary:
+                raise AdapterError(
+                    f"{adapter.path}: was trained with {adapter.vocabulary} rows of vocabulary, {other.path} with "
+                    f"{other.vocabulary}: the two cannot be merged into one model",
+                    hint="train them on one vocabulary, or build from one of them",
+                )
+        if adapter.weight != 1:
+            raise AdapterError(
+                f"{adapter.path}: it resizes the vocabulary from {own} to {adapter.vocabulary} rows, so it cannot be "
+                f"merged with weight {adapter.weight:g}",
+                hint=f"merge it whole: --adapter {adapter.path}",
+            )
+        return adapter.vocabulary
+    return None
+
+
+def _resize(checkpoint: Checkpoint, rows: int) -> Checkpoint:
+    """The checkpoint as if its vocabulary had *rows* rows; those of its own are never read then."""
+    tensors = {
+        name: replace(spec, shape=(rows, *spec.shape[1:])) if has_row_for_each_token(name) else spec
+        for name, spec in checkpoint.tensors.items()
+    }
+    return replace(checkpoint, config={**checkpoint.config, "vocab_size": rows}, tensors=tensors)
+
+
+def _understand(opened: Checkpoint) -> tuple[Architecture, Checkpoint, list[Rule]]:
+    """The family, the checkpoint as the family sees it, and its tensors.
+
+    Every answer of the family is asked for once, so that a bad config is known here.
+    """
     try:
-        architecture = find_architecture(checkpoint.config, "config.json")
+        architecture = find_architecture(opened.config, "config.json")
+        checkpoint = _language_model(opened, architecture)
         architecture.metadata(checkpoint.config)
         architecture.generated(checkpoint.config)
-        return architecture, architecture.rules(checkpoint.config)
+        return architecture, checkpoint, architecture.rules(checkpoint.config)
     except ArchitectureError as error:
-        raise ArchitectureError(f"{checkpoint.path}{os.sep}{error}", hint=error.hint) from None
+        raise ArchitectureError(f"{opened.path}{os.sep}{error}", hint=error.hint) from None
+
+
+def _language_model(opened: Checkpoint, architecture: Architecture) -> Checkpoint:
+    """The checkpoint with its whole config; of a model that also sees, the language model alone.
+
+    transformers has called the same tensor ``language_model.model.norm.weight`` and
+    ``model.language_model.norm.weight``; a plain language model calls it ``model.norm.weight``.
+    """
+    checkpoint = replace(opened, config=architecture.settings(opened.config))
+    if "text_config" not in opened.config:
+        return checkpoint
+    tensors = {
+        name.replace("language_model.", "", 1): spec
+        for name, spec in opened.tensors.items()
+        if not name.removeprefix("model.").startswith(_VISION)
+    }
+    return replace(checkpoint, tensors=tensors)
+
+
+def _left_out(opened: Checkpoint, checkpoint: Checkpoint) -> Iterator[str]:
+    if count := len(opened.tensors) - len(checkpoint.tensors):
+        yield f"only the language model is written, without the vision part ({count} tensors)"
 
 
 def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:
-    """Vectors and norms stay float32, as in llama.cpp's converter; matrices take the base type."""
-    return GGMLType.F32 if len(shape) <= 1 or name.endswith("_norm.weight") else base
+    """Vectors, norms and routers stay float32, as in llama.cpp's converter; matrices take the base type."""
+    kept = len(shape) <= 1 or name.endswith(("_norm.weight", ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight"))
+    return GGMLType.F32 if kept else base
+
+
+def _check_head(merged: MergedCheckpoint, rules: Sequence[Rule]) -> None:
+    """Embedding and head may only part where the family's graph in llama.cpp has a head."""
+    if merged.untied and not any(part.source == HEAD for rule in rules for part in rule.parts):
+        raise AdapterError(
+            f"{merged.checkpoint.path}: the adapter changes the embedding or the head alone, and llama.cpp has one "
+            "tensor for both in this model",
+            hint="train without embed_tokens and lm_head, or with ensure_weight_tying",
+        )
 
 
 def _check(checkpoint: Checkpoint, rules: Sequence[Rule]) -> None:
@@ -198,38 +298,8 @@ def _check_source(checkpoint: Checkpoint, rule: Rule, source: str) -> None:
 
 def _adapter_notes(adapter: Adapter, base: Path) -> Iterator[str]:
     named = str(adapter.config.get("base_model_name_or_path") or "")
-    if any(mark in named.lower() for mark in ("bnb-4bit", "-4bit", "-8bit", "gptq", "awq")):
-        yield f"{adapter.path.name} was trained on the quantized {named}; it is merged into the weights of {base.name}"
-
-
-def _parts_tied_weights(adapters: Sequence[Adapter], path: Path, stored: bool) -> bool:
-    """Whether embedding and head must become two tensors: an adapter changes one of them, or each in its own way.
-
-    In training with PEFT the head of a tied model keeps the base's embedding while LoRA or a saved copy changes the
-    input side (or the other way round), unless ``ensure_weight_tying`` was set. Merging into the shared tensor would
-    change both.
-
-    Args:
-        adapters: all of them.
-        path: of the checkpoint.
-        stored: the checkpoint has a copy of the head.
-
-    Raises:
-        AdapterError: tied and untied training meet, and no order of merging would give what was trained.
-    """
-    touching = [adapter for adapter in adapters if {EMBEDDING, HEAD} & adapter.changes.keys()]
-    together = [adapter for adapter in touching if adapter.trains_tied_weights_together]
-    for adapter in together:
-        if HEAD in adapter.changes or stored or len(together) < len(touching):
-            why = (
-                f"the file has weights for {HEAD!r} of its own"
-                if HEAD in adapter.changes
-                else f"{path.name} stores the head as a tensor of its own"
-                if stored
-                else "another adapter trains embedding and head apart"
-            )
-            raise AdapterError(
-                f"{adapter.path}: ensure_weight_tying is set, but {why}",
-                hint=f"merge it with PEFT's merge_and_unload on {path}",
-            )
-    return len(touching) > len(together)
+    if (meant := full_precision_name(named)) is not None:
+        yield (
+            f"{source_name(adapter.path)} was trained on the quantized {named}; it is merged into the weights of "
+            f"{source_name(base)}, which should be those of {meant}"
+        )

@@ -6,29 +6,18 @@ not the one asked for. After it, streaming decides nothing; printing it is ``--d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from quantkit.arch.base import Part
-from quantkit.errors import OutputError, QuantizationError
-from quantkit.ggml_types import FTYPES, GGMLType
-from quantkit.gguf_header import KV, TensorInfo, align, encode_header, string, u32
-from quantkit.mixture import FALLBACK, Importance, Mixture, ask_llama_cpp
+from quantkit.ggml_types import GGMLType
+from quantkit.gguf.header import KV, string
+from quantkit.mixture import Importance
 
-GGML_QUANT_VERSION = 2
 EMBEDDING = "token_embd.weight"
-# Types so small that llama.cpp refuses them without an imatrix (tensor_requires_imatrix in llama-quant.cpp).
-_NEED_IMPORTANCE = frozenset(
-    [GGMLType.IQ3_XXS, GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ2_S, GGMLType.IQ1_M, GGMLType.IQ1_S]
-)
-# Those whose encoder itself cannot do without (ggml_quantize_requires_imatrix).
-_ENCODER_NEEDS_IMPORTANCE = frozenset([GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ1_S])
-# GGUF's limit for names, without the closing zero (GGML_MAX_NAME)
-_MAX_NAME = 63
 
 
 @dataclass(frozen=True)
@@ -39,7 +28,8 @@ class PlannedTensor:
         name: in the output.
         source: in the checkpoint, or the parts it is stacked of; empty for a generated tensor.
         shape: of the output, outermost first.
-        base: the type it is rounded to once; quantized types are encoded from the rounded values.
+        base: the type it is rounded to once; quantized types are encoded from the rounded values. Of a tensor that
+            comes encoded already it is that type.
         arrange: layout of consecutive rows, see :class:`quantkit.arch.Rule`.
         unit: rows must be taken in multiples of this.
         values: a generated tensor's values, float32.
@@ -91,7 +81,7 @@ class Output:
 
     Attributes:
         file: its name in the output folder.
-        label: what was asked for: ``f16``, ``q4_k_m``, ...
+        label: what was asked for: ``f16``, ``q4_k_m``, ...; the same for all parts of a split model.
         header: the bytes before the tensors.
         nbytes: size of the file.
         tensors: by name, where each tensor goes.
@@ -116,6 +106,7 @@ class Plan:
         tensors: in the order in which they stream.
         outputs: the files.
         notes: decisions the user should see.
+        adapter_outputs: the adapters by themselves, where asked for.
     """
 
     architecture: str
@@ -123,6 +114,7 @@ class Plan:
     tensors: tuple[PlannedTensor, ...] = field(repr=False)
     outputs: tuple[Output, ...]
     notes: tuple[str, ...] = ()
+    adapter_outputs: tuple[Output, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -130,9 +122,19 @@ class Plan:
         return sum(output.nbytes for output in self.outputs)
 
     @property
+    def models(self) -> tuple[tuple[Output, ...], ...]:
+        """The outputs by model: one file each, or the parts of a split one."""
+        return by_model(self.outputs)
+
+    @property
     def parameters(self) -> int:
         """Number of weights."""
         return sum(count_elements(tensor.shape) for tensor in self.tensors)
+
+
+def by_model(outputs: Sequence[Output]) -> tuple[tuple[Output, ...], ...]:
+    """Outputs by model: one file each, or the parts of a split one."""
+    return tuple(tuple(parts) for _, parts in groupby(outputs, lambda output: output.label))
 
 
 def count_elements(shape: Sequence[int]) -> int:
@@ -141,169 +143,6 @@ def count_elements(shape: Sequence[int]) -> int:
     for size in shape:
         count *= size
     return count
-
-
-def base_output(file: str, label: str, metadata: Sequence[KV], tensors: Sequence[PlannedTensor]) -> Output:
-    """The unquantized file: every tensor in its base type."""
-    return _output(file, label, metadata, tensors, {tensor.name: tensor.base for tensor in tensors}, {}, {})
-
-
-def choose_mixtures(
-    labels: Collection[str],
-    metadata: Sequence[KV],
-    tensors: Sequence[PlannedTensor],
-    importance: Importance | None = None,
-    pure: bool = False,
-) -> dict[str, Mixture]:
-    """The types of all tensors for each file type, as llama.cpp itself would choose them.
-
-    Args:
-        labels: canonical names of the ftypes.
-        metadata: of the base file; the vocabulary is not looked at.
-        tensors: the planned tensors.
-        importance: imatrix by tensor name.
-        pure: the same type for all, no mixture.
-    """
-    if not labels:
-        return {}
-    bare = [entry for entry in metadata if not entry.key.startswith(("tokenizer.", "general.alignment"))]
-    infos, _ = _layout(tensors, {tensor.name: tensor.base for tensor in tensors})
-    answers = ask_llama_cpp(bare, infos, [FTYPES[label] for label in labels], importance or {}, pure)
-    return dict(zip(labels, answers, strict=True))
-
-
-def quantized_outputs(
-    files: Mapping[str, str],
-    metadata: Sequence[KV],
-    tensors: Sequence[PlannedTensor],
-    mixtures: Mapping[str, Mixture],
-    importance: Importance | None = None,
-) -> list[Output]:
-    """Quantized files.
-
-    Args:
-        files: their names, by canonical name of the ftype.
-        metadata: of the base file.
-        tensors: the planned tensors.
-        mixtures: the types, of :func:`choose_mixtures`.
-        importance: imatrix by tensor name.
-
-    Raises:
-        QuantizationError: the type needs an imatrix and has none, or a row cannot be cut into blocks.
-    """
-    importance = importance or {}
-    # Offsets are multiples of the default alignment here, whatever the file quantized from had.
-    metadata = [entry for entry in metadata if entry.key != "general.alignment"]
-    return [_quantized(file, label, metadata, tensors, importance, mixtures[label]) for label, file in files.items()]
-
-
-def _quantized(
-    file: str,
-    label: str,
-    metadata: Sequence[KV],
-    tensors: Sequence[PlannedTensor],
-    importance: Importance,
-    answer: Mixture,
-) -> Output:
-    if answer.needs_importance and not importance:
-        raise QuantizationError(
-            f"{label} needs an importance matrix: without one llama.cpp refuses it",
-            hint="pass --imatrix FILE (made with llama-imatrix), or choose a type such as q4_k_m",
-        )
-    fitting = dict(importance)
-    for tensor in tensors:
-        kind = answer.types[tensor.name]
-        if tensor.shape[-1] % kind.block:
-            raise QuantizationError(
-                f"{tensor.name}: rows of {tensor.shape[-1]} are no multiple of {kind.label}'s block of {kind.block}"
-            )
-        if kind is not tensor.base:
-            _check_importance(tensor, kind, label, fitting)
-    if importance and not fitting.keys() & {tensor.name for tensor in tensors}:
-        raise QuantizationError(
-            f"{label}: the importance matrix has no tensor of this model",
-            hint="make the matrix with llama-imatrix from this model",
-        )
-    return _output(file, label, metadata, tensors, answer.types, answer.reasons, fitting)
-
-
-def _check_importance(
-    tensor: PlannedTensor, kind: GGMLType, label: str, importance: dict[str, npt.NDArray[np.float32]]
-) -> None:
-    """As llama.cpp: an imatrix of another size is an error (for the embedding: ignored), a missing one may be."""
-    found = importance.get(tensor.name)
-    experts = tensor.shape[0] if len(tensor.shape) == 3 else 1
-    if found is not None and found.size != tensor.shape[-1] * experts:
-        if tensor.name != EMBEDDING:
-            raise QuantizationError(
-                f"{tensor.name}: the imatrix has {found.size} columns, the tensor {tensor.shape[-1] * experts}",
-                hint="make the matrix with llama-imatrix from this model",
-            )
-        del importance[tensor.name]
-        found = None
-    needed = kind in _NEED_IMPORTANCE or (kind is GGMLType.Q2_K and label == "q2_k_s")
-    if tensor.name in (EMBEDDING, "output.weight"):
-        needed = kind in _ENCODER_NEEDS_IMPORTANCE
-    if needed and found is None and importance:
-        raise QuantizationError(
-            f"{tensor.name}: {kind.label} needs an importance matrix, the one given does not cover it",
-            hint="make the matrix with llama-imatrix from this model, on more text",
-        )
-
-
-def fallback_notes(outputs: Sequence[Output]) -> list[str]:
-    """A line for each output in which llama.cpp had to fall back to another type, and how often."""
-    notes = []
-    for output in outputs:
-        fallen = [(name, place) for name, place in output.tensors.items() if place.reason.endswith(FALLBACK)]
-        if fallen:
-            name, place = fallen[0]
-            notes.append(
-                f"{output.label}: {len(fallen)} of {len(output.tensors)} tensors are not in the type asked for, "
-                f"such as {name} ({place.type.label}): {place.reason}"
-            )
-    return notes
-
-
-def _layout(tensors: Sequence[PlannedTensor], types: Mapping[str, GGMLType]) -> tuple[list[TensorInfo], int]:
-    """Offsets in the data section, and its size."""
-    infos, offset = [], 0
-    for tensor in tensors:
-        if len(tensor.name.encode()) > _MAX_NAME:
-            raise OutputError(f"tensor name {tensor.name!r} is longer than {_MAX_NAME} bytes, GGUF's limit")
-        infos.append(TensorInfo(tensor.name, tensor.shape, types[tensor.name], offset))
-        offset += align(types[tensor.name].nbytes(tensor.shape))
-    return infos, offset
-
-
-def _output(
-    file: str,
-    label: str,
-    metadata: Sequence[KV],
-    tensors: Sequence[PlannedTensor],
-    types: Mapping[str, GGMLType],
-    reasons: Mapping[str, str],
-    importance: Importance,
-) -> Output:
-    infos, size = _layout(tensors, types)
-    header = encode_header(with_file_type(metadata, FTYPES[label]), infos)
-    placed = {
-        info.name: Placed(
-            info.type, len(header) + info.offset, info.type.nbytes(info.shape), reasons.get(info.name, "")
-        )
-        for info in infos
-    }
-    return Output(file, label, header, len(header) + size, placed, importance)
-
-
-def with_file_type(metadata: Sequence[KV], ftype: int) -> list[KV]:
-    """The metadata with file type and quantization version set, at their place if they have one."""
-    fixed = {
-        entry.key: entry
-        for entry in (u32("general.file_type", ftype), u32("general.quantization_version", GGML_QUANT_VERSION))
-    }
-    result = [fixed.pop(entry.key, entry) for entry in metadata]
-    return result + list(fixed.values())
 
 
 def general_metadata(architecture: str, name: str) -> list[KV]:

@@ -6,11 +6,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
 from quantkit.ggml_types import BASE_TYPES, ftype_name
+from quantkit.hub.adapter_source import AdapterSource, adapter_sources
+from quantkit.hub.source import Source, parse_source, source_label, source_name
+from quantkit.type_choices import TypeChoices, parse_choices
+from quantkit.units import parse_size
 
 _NOT_IN_NAMES = r"/\\:*?\"<>|\x00-\x1f\ud800-\udfff"
 _NAME = re.compile(rf"[^\s.{_NOT_IN_NAMES}-][^{_NOT_IN_NAMES}]*")
@@ -21,11 +26,11 @@ class Recipe:
     """A request for a package.
 
     Attributes:
-        model: folder of the checkpoint.
-        adapters: PEFT folders, merged in this order.
+        model: folder of the checkpoint, or a hub's id of it.
+        adapters: PEFT folders or ids, merged in this order; given alone or with a weight, kept with one.
         quants: quantization types, the first of them the package's default.
         out: folder to make; default ``./NAME``.
-        name: of the model in file names and in Ollama; default the model's folder, and the adapters'.
+        name: of the model in file names and in Ollama; default the names of model and adapters.
         keep_f16: also keep the unquantized file.
         outtype: its type, and the type weights are rounded to before they are quantized.
         template: name of a chat format, or ``auto`` for the model's own.
@@ -34,10 +39,18 @@ class Recipe:
         imatrix: importance matrix file.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: workers; None for one a core. Does not change the result.
+        pure: one type for all tensors, no mixture.
+        leave_output_tensor: the output layer keeps the type it is rounded to first.
+        output_tensor_type: ggml type of the output layer.
+        token_embedding_type: ggml type of the token embedding.
+        tensor_types: ``REGEX=TYPE``, the ggml type of tensors by name; the first match wins.
+        split_max_size: bytes of weights in a GGUF file at most, None for one file a type.
+        adapter_gguf: also write each adapter by itself, as a LoRA file for llama.cpp.
+        via_llama_cpp: a checkout of llama.cpp whose converter is run instead of ours.
     """
 
-    model: Path
-    adapters: tuple[Path, ...] = ()
+    model: Source
+    adapters: tuple[AdapterSource, ...] = ()
     quants: tuple[str, ...] = ("q4_0",)
     out: Path | None = None
     name: str = ""
@@ -49,21 +62,44 @@ class Recipe:
     imatrix: Path | None = None
     device: str = "auto"
     threads: int | None = None
+    pure: bool = False
+    leave_output_tensor: bool = False
+    output_tensor_type: str | None = None
+    token_embedding_type: str | None = None
+    tensor_types: tuple[str, ...] = ()
+    split_max_size: int | None = None
+    adapter_gguf: bool = False
+    via_llama_cpp: Path | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "adapters", adapter_sources(self.adapters))
         if self.outtype not in BASE_TYPES:
             raise QuantkitError(f"outtype {self.outtype!r} is unknown", hint=f"use one of: {', '.join(BASE_TYPES)}")
         object.__setattr__(self, "quants", tuple(dict.fromkeys(ftype_name(quant) for quant in self.quants)))
         if not self.quants and not self.keep_f16:
             raise QuantkitError("nothing to build: no quantization type", hint="pass --quant q4_0")
+        if self.adapter_gguf and not self.adapters:
+            raise QuantkitError("--adapter-gguf: there is no adapter", hint="pass --adapter DIR")
+        self.choices  # noqa: B018  what they cannot mean is refused here
         if not self.name:
-            parts = [self.model, *self.adapters]
-            object.__setattr__(self, "name", "-".join(Path(part).resolve().name for part in parts))
+            parts = [self.model, *(adapter.source for adapter in self.adapters)]
+            object.__setattr__(self, "name", "-".join(map(source_name, parts)))
         # surrogates stand for bytes of a folder's name that are not UTF-8
         if not _NAME.fullmatch(self.name) or len(self.name.encode(errors="replace")) > 200:
             raise QuantkitError(
                 f"name {self.name!r} cannot be part of a file name", hint="pass --name with letters, digits, - and _"
             )
+
+    @cached_property
+    def choices(self) -> TypeChoices:
+        """The choices of types for single tensors."""
+        return parse_choices(
+            pure=self.pure,
+            leave_output_tensor=self.leave_output_tensor,
+            output_tensor_type=self.output_tensor_type,
+            token_embedding_type=self.token_embedding_type,
+            tensor_types=self.tensor_types,
+        )
 
     @property
     def folder(self) -> Path:
@@ -75,11 +111,17 @@ class Recipe:
         plain = asdict(self)
         for key in ("threads", "out"):
             del plain[key]
-        plain["model"] = self.model.name
-        plain["adapters"] = [adapter.name for adapter in self.adapters]
+        plain["model"] = source_label(self.model)
+        plain["adapters"] = [
+            label if adapter.weight == 1 else {"path": label, "weight": adapter.weight}
+            for adapter in self.adapters
+            for label in (source_label(adapter.source),)
+        ]
         plain["imatrix"] = self.imatrix.name if self.imatrix else None
         plain["parameters"] = [list(pair) for pair in self.parameters]
         plain["quants"] = list(self.quants)
+        plain["tensor_types"] = list(self.tensor_types)
+        plain["via_llama_cpp"] = self.via_llama_cpp.name if self.via_llama_cpp else None
         plain["template"] = Path(self.template).name
         return plain
 
@@ -122,12 +164,26 @@ def _value(path: Path, key: str, value: Any) -> Any:
             raise wrong("a list")
         return [text(item) for item in value]
 
+    def adapter(item: Any) -> AdapterSource:
+        if isinstance(item, str):
+            return AdapterSource(parse_source(item, path.parent))
+        if not isinstance(item, Mapping) or item.keys() != {"path", "weight"}:
+            raise wrong("a path, or a path and a weight", item)
+        weight = item["weight"]
+        if not isinstance(weight, int | float) or isinstance(weight, bool):
+            raise wrong("a number as weight", item)
+        return AdapterSource(parse_source(text(item["path"]), path.parent), float(weight))
+
     match key:
-        case "model" | "out" | "imatrix":
+        case "model":
+            return parse_source(text(value), path.parent)
+        case "out" | "imatrix" | "via_llama_cpp":
             return path.parent / text(value)
         case "adapters":
-            return tuple(path.parent / item for item in texts())
-        case "quants":
+            if not isinstance(value, list):
+                raise wrong("a list")
+            return tuple(map(adapter, value))
+        case "quants" | "tensor_types":
             return tuple(texts())
         case "template":
             file = path.parent / text(value)
@@ -140,10 +196,18 @@ def _value(path: Path, key: str, value: Any) -> Any:
                 for name, given in value.items()
                 for one in (given if isinstance(given, list) else [given])
             )
-        case "keep_f16":
+        case "keep_f16" | "adapter_gguf" | "pure" | "leave_output_tensor":
             if not isinstance(value, bool):
                 raise wrong("true or false")
             return value
+        case "split_max_size":
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | str)
+                or (nbytes := parse_size(str(value))) is None
+            ):
+                raise wrong("a size such as '2G'")
+            return nbytes
         case "threads":
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise wrong("a positive whole number")

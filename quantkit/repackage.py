@@ -13,9 +13,18 @@ from typing import Any
 from quantkit.build import write_json
 from quantkit.chat_format import FORMAT_NAMES, ChatFormat, choose_format
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
-from quantkit.gguf_header import Header, file_type_name, read_header
+from quantkit.gguf.header import Header, file_type_name
+from quantkit.gguf.model import GGUFModel, read_model
+from quantkit.gguf.vocabulary import gguf_vocabulary, token_text
 from quantkit.output_file import write_error
-from quantkit.package import PackagedModel, PackageSpec, check_parameters, render_package, write_package
+from quantkit.package import (
+    PackagedModel,
+    PackageSpec,
+    check_parameters,
+    no_modelfile_notes,
+    render_package,
+    write_package,
+)
 from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
 from quantkit.plan import count_elements
 from quantkit.progress import Reporter
@@ -39,7 +48,7 @@ def package(
     """Make a package of GGUF files, the first being the default. They are linked where the disk allows, else copied.
 
     Args:
-        ggufs: files of one model in several types.
+        ggufs: files of one model in several types; of a split one the first part.
         out: the folder to make.
         name: default the folder's name.
         template: ``auto`` for the file's own chat template, the name of a format, or a Jinja file.
@@ -52,13 +61,14 @@ def package(
         QuantkitError: by name, whatever is wrong.
     """
     check_parameters(parameters)
-    headers = {path: read_header(path) for path in ggufs}
-    _check_one_model(ggufs, headers)
+    found = {path: read_model(path) for path in ggufs}
+    headers = {path: model.header for path, model in found.items()}
+    _check_one_model(found, headers)
     first = headers[ggufs[0]]
     chat = _chat(ggufs[0], first, template)
     spec = PackageSpec(
         name=name or Path(os.path.abspath(out)).name,
-        models=tuple(PackagedModel(path.name, _quant(header)) for path, header in headers.items()),
+        models=tuple(PackagedModel(path.name, _quant(model.header), len(model.files)) for path, model in found.items()),
         chat=chat,
         system=system,
         parameters=parameters,
@@ -70,12 +80,15 @@ def package(
         parameter_count=sum(count_elements(info.shape) for info in first.tensors.values()),
     )
     render_package(spec)
-    with workspace(out, overwrite=overwrite, inputs=ggufs) as work:
-        total = sum(path.stat().st_size for path in ggufs)
+    reporter, notes = reporter or Reporter(), no_modelfile_notes(spec.models)
+    for note in notes:
+        reporter.note(note)
+    with workspace(out, overwrite=overwrite, inputs=[file for model in found.values() for file in model.files]) as work:
+        total = sum(model.nbytes for model in found.values())
         models = []
-        with (reporter or Reporter()).phase("packaging", total, "bytes") as advance:
-            for path, header in headers.items():
-                models.append(_add(path, header, work, advance))
+        with reporter.phase("packaging", total, "bytes") as advance:
+            for model in found.values():
+                models.append(_add(model, work, advance))
         texts = write_package(spec, work.path)
         manifest = {
             "schema": SCHEMA,
@@ -84,7 +97,7 @@ def package(
             "models": models,
             "files": text_files(texts),
             "chat": chat_entry(chat, system, parameters),
-            "notes": [],
+            "notes": notes,
         }
         write_json(work.path / "manifest.json", manifest)
         return work.publish()
@@ -94,9 +107,9 @@ def _quant(header: Header) -> str:
     return file_type_name(header) or "gguf"
 
 
-def _check_one_model(ggufs: Sequence[Path], headers: Mapping[Path, Header]) -> None:
+def _check_one_model(models: Mapping[Path, GGUFModel], headers: Mapping[Path, Header]) -> None:
     """Files of one package are the same model: other types, but the same tensors and tokens."""
-    names = Counter(path.name for path in ggufs)
+    names = Counter(file.name for model in models.values() for file in model.files)
     if twice := [name for name, count in names.items() if count > 1]:
         raise OutputError(f"{twice[0]}: two of the GGUF files have the same name", hint="rename one of them")
 
@@ -109,7 +122,7 @@ def _check_one_model(ggufs: Sequence[Path], headers: Mapping[Path, Header]) -> N
         "chat template": lambda header: header.value("tokenizer.chat_template"),
         "list of tensors": shapes,
     }
-    first, *others = ggufs
+    first, *others = models
     for path in others:
         for what, aspect in aspects.items():
             if aspect(headers[path]) != aspect(headers[first]):
@@ -128,25 +141,21 @@ def _integer(path: Path, header: Header, key: str) -> int:
 
 def _chat(path: Path, header: Header, template: str) -> ChatFormat:
     """The chat format, proven against the file's own vocabulary."""
-    tokens: list[str] = header.value("tokenizer.ggml.tokens", [])
-
-    def text(kind: str) -> str:
-        number = header.value(f"tokenizer.ggml.{kind}_token_id")
-        return tokens[number] if isinstance(number, int) and number < len(tokens) else ""
-
-    own = header.value("tokenizer.chat_template")
+    vocabulary = gguf_vocabulary(header)
+    own = vocabulary.chat_template
     if not own and template == "auto":
         raise ChatFormatError(
             f"{path}: the file has no chat template",
             hint="build it again with one: quantkit build MODEL --template " + " or ".join(FORMAT_NAMES),
         )
-    chat, jinja = choose_format(own, option=template, bos_token=text("bos"), eos_token=text("eos"))
+    chat, jinja = choose_format(own, option=template, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token)
     if jinja != own:
         raise ChatFormatError(
             f"{path}: carries another chat template than {template}, which llama.cpp would use",
             hint="build the file again with quantkit build --template, which puts the template into it",
         )
-    ends = {text("eos"), text("eot"), text("eom"), *ENDS_BY_NAME}
+    tokens: list[str] = header.value("tokenizer.ggml.tokens", [])
+    ends = {*(token_text(header, kind) for kind in ("eos", "eot", "eom")), *ENDS_BY_NAME}
     for stop in chat.stops:
         if stop not in tokens or stop not in ends:
             raise ChatFormatError(
@@ -156,8 +165,32 @@ def _chat(path: Path, header: Header, template: str) -> ChatFormat:
     return chat
 
 
-def _add(path: Path, header: Header, work: Workspace, advance: Any) -> dict[str, Any]:
-    """Link or copy one file into the package, and sum its tensors on the way."""
+def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> dict[str, Any]:
+    """Link or copy the files of one model into the package, and sum its tensors on the way."""
+    tensors = {}
+    for path, header in zip(model.files, model.headers, strict=True):
+        _link(path, work)
+        with path.open("rb") as file:
+            for info in header.tensors.values():
+                digest, left = hashlib.sha256(), info.type.nbytes(info.shape)
+                file.seek(header.data_offset + info.offset)
+                while left:
+                    block = file.read(min(left, _COPY_BYTES))
+                    digest.update(block)
+                    left -= len(block)
+                    advance(len(block))
+                tensors[info.name] = {"type": info.type.label, "sha256": digest.hexdigest()}
+    parts = {"parts": [file.name for file in model.files]} if len(model.files) > 1 else {}
+    return {
+        "file": model.path.name,
+        **parts,
+        "quant": _quant(model.header),
+        "size": model.nbytes,
+        "tensors": tensors,
+    }
+
+
+def _link(path: Path, work: Workspace) -> None:
     target = work.path / path.name
     try:
         os.link(path.resolve(), target)
@@ -166,15 +199,3 @@ def _add(path: Path, header: Header, work: Workspace, advance: Any) -> dict[str,
             shutil.copyfile(path, target)
         except OSError as error:
             raise write_error(work.final, error) from None
-    tensors = {}
-    with path.open("rb") as file:
-        for info in header.tensors.values():
-            digest, left = hashlib.sha256(), info.type.nbytes(info.shape)
-            file.seek(header.data_offset + info.offset)
-            while left:
-                block = file.read(min(left, _COPY_BYTES))
-                digest.update(block)
-                left -= len(block)
-                advance(len(block))
-            tensors[info.name] = {"type": info.type.label, "sha256": digest.hexdigest()}
-    return {"file": path.name, "quant": _quant(header), "size": path.stat().st_size, "tensors": tensors}

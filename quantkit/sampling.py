@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from quantkit.errors import CheckpointError, GGUFError
-from quantkit.gguf_header import KV, f32, i32
+from quantkit.gguf.header import KV, f32, i32
 
 # GGUF key and type of each setting, in the order of llama.cpp's converter
 _SETTINGS = {

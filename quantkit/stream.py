@@ -45,7 +45,8 @@ class RowSource(Protocol):
     """Where rows come from."""
 
     def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
-        """Rows ``start:stop`` as float32, in the output's layout. Called from many threads."""
+        """Rows ``start:stop`` as float32, in the output's layout; where the tensor's base is a quantized type, its
+        bytes, uint8. Called from many threads."""
 
     def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         """The error for input values that are not finite in these rows; None when the input is sound."""
@@ -91,7 +92,7 @@ def stream(
         source: where rows come from.
         folder: where the files are made.
         threads: workers.
-        shown: the folder (or file) to speak of in errors, where *folder* is a temporary one.
+        shown: the folder to speak of in errors, where *folder* is a temporary one.
         wider: the option that asks for a wider type, for the hint when a value does not fit.
         progress: called with the number of weights done, from many threads.
 
@@ -106,8 +107,7 @@ def stream(
     files: dict[str, OutputFile] = {}
     try:
         for output in outputs:
-            name = shown or folder
-            named = name if name.name == output.file else name / output.file
+            named = (shown or folder) / output.file
             files[output.file] = OutputFile(folder / output.file, output.header, output.nbytes, shown=named)
         job = _Job(tensors, outputs, source, files, progress, wider)
         job.run(threads)
@@ -184,7 +184,7 @@ class _Job:
         tensor = piece.tensor
         rows = self.source.rows(tensor, piece.start, piece.stop)
         self._check(piece, rows)
-        rounded = rows.to(_TORCH[tensor.base])
+        rounded = rows.to(_TORCH.get(tensor.base, rows.dtype))
         floats: torch.Tensor | None = None
         for output in self.outputs:
             place = output.tensors.get(tensor.name)
@@ -194,7 +194,7 @@ class _Job:
                 data: Bytes = as_bytes(rounded)
             else:
                 if floats is None:
-                    floats = rounded.float().cpu()
+                    floats = _floats(tensor, rounded)
                 data = _encode(place.type, floats, piece, output.importance.get(tensor.name))
                 if not ggml.is_valid(place.type, data):
                     raise QuantizationError(
@@ -209,6 +209,11 @@ class _Job:
     def _check(self, piece: Piece, rows: torch.Tensor) -> None:
         """Refuse rows that are not finite or would not be after rounding."""
         base = piece.tensor.base
+        if base not in _TORCH:
+            error = self.source.blame(piece.tensor, piece.start, piece.stop)
+            if error is not None and not ggml.is_valid(base, as_bytes(rows)):
+                raise error
+            return
         low, high = (float(value) for value in rows.aminmax())
         if -_OVERFLOW[base] < low and high < _OVERFLOW[base]:
             return
@@ -224,6 +229,13 @@ class _Job:
             f"tensor {name!r} has a value of {largest:g}, too large for {base.label}",
             hint=f"pass {self.wider} {'bf16' if base is GGMLType.F16 else 'f32'}",
         )
+
+
+def _floats(tensor: PlannedTensor, stored: torch.Tensor) -> torch.Tensor:
+    """Rows in the tensor's base type as float32, on the CPU."""
+    if tensor.base in _TORCH:
+        return stored.float().cpu()
+    return torch.from_numpy(ggml.dequantize_rows(tensor.base, as_bytes(stored), tensor.columns))
 
 
 def _encode(kind: GGMLType, floats: torch.Tensor, piece: Piece, importance: npt.NDArray[np.float32] | None) -> Bytes:

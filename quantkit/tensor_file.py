@@ -26,7 +26,13 @@ from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.fileio import read_into
 
 DTYPES: dict[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+# Types that can be read besides: of quantized weights and their scales, and of indices in adapters.
+_READABLE = {
+    **DTYPES,
+    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
+}  # fmt: skip
+_DTYPE_NAMES = {dtype: name for name, dtype in _READABLE.items()}
 
 # Bytes an element takes, for every type a safetensors header may name: headers are checked whole, also the tensors
 # nobody will read.
@@ -51,7 +57,7 @@ class TensorSpec:
         shape: as in PyTorch, outermost first.
         file: the file that holds it.
         offset: of the first byte in the file; 0 for pickles, which have no plain offsets.
-        nbytes: size of the values in bytes.
+        nbytes: bytes in the file.
     """
 
     name: str
@@ -168,7 +174,7 @@ class SafetensorsFile:
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         spec = self.specs[name]
-        dtype = DTYPES[spec.dtype]
+        dtype = _READABLE[spec.dtype]
         shape = flat_shape(spec.shape)
         stop = (shape[0] if shape else 1) if stop is None else stop
         row = spec.nbytes // max(1, shape[0]) if shape else spec.nbytes
@@ -272,3 +278,17 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise _DuplicateKeyError(key)
         result[key] = value
     return result
+
+
+# Rows compared at a time.
+_COMPARED = 4096
+
+
+def same_values(file: TensorFile, one: str, other: str) -> bool:
+    """Whether two tensors of a file are equal in type, shape and every value; read in ranges of rows."""
+    if (file.specs[one].dtype, file.specs[one].shape) != (file.specs[other].dtype, file.specs[other].shape):
+        return False
+    shape = flat_shape(file.specs[one].shape)
+    rows = shape[0] if shape else 1
+    spans = ((start, min(start + _COMPARED, rows)) for start in range(0, rows, _COMPARED))
+    return all(torch.equal(file.read(one, *span), file.read(other, *span)) for span in spans)

@@ -1,6 +1,19 @@
-"""Numbers for people."""
+"""Numbers for people, and from them."""
 
 from __future__ import annotations
+
+import re
+
+_BYTES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_BYTES |= {f"{unit}B": factor for unit, factor in _BYTES.items() if unit}
+_BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_size(text: str) -> int | None:
+    """``2G``, ``2GB``, ``500MiB`` or a number of bytes; None for anything else."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
+    nbytes = float(match[1]) * _BYTES.get(match[2].upper(), 0) if match else 0.0
+    return int(nbytes) if 1 <= nbytes < 2**63 else None
 
 
 def size(nbytes: float) -> str:

@@ -27,12 +27,38 @@ class Workspace:
         final: the output.
         overwrite: an existing output is replaced.
         fsync: flush to the disk before and after the rename.
+        inputs: what the work reads, which no output may replace.
+        file: the output is a file, or several beside each other.
     """
 
     path: Path
     final: Path
     overwrite: bool
     fsync: bool = False
+    inputs: tuple[Path, ...] = ()
+    file: bool = False
+
+    @property
+    def place(self) -> Path:
+        """The folder the files will be in."""
+        return self.final.parent if self.file else self.final
+
+    def scratch(self) -> Path:
+        """A folder for what is needed on the way, made on the first call; it goes when the workspace does."""
+        path = self.path.with_name(f"{self.path.name}-scratch")
+        path.mkdir(exist_ok=True)
+        return path
+
+    def reserve(self, names: Sequence[str]) -> None:
+        """Check before the work that files of these names may be made beside the output, as the parts of a split one.
+
+        Raises:
+            OutputError: one exists and may not be replaced, or is an input or a folder.
+        """
+        for name in names:
+            if name != self.final.name:
+                _check_output(self.place / name, self.inputs, overwrite=self.overwrite, file=True)
+                _clean_after_killed_runs(self.place / name)
 
     def publish(self, final: Path | None = None) -> Path:
         """The folder itself becomes the output (or *final*, for a build that failed its checks)."""
@@ -42,12 +68,16 @@ class Workspace:
         self._flush_name()
         return final
 
-    def publish_file(self) -> Path:
-        """The file of the output's name in the folder becomes the output."""
+    def publish_files(self, names: Sequence[str]) -> Path:
+        """The files of these names in the folder become the output, all or none.
+
+        Returns:
+            The first.
+        """
         self._flush()
-        replace_with(self.path / self.final.name, self.final, overwrite=self.overwrite)
+        replace_all([(self.path / name, self.place / name) for name in names], overwrite=self.overwrite)
         self._flush_name()
-        return self.final
+        return self.place / names[0]
 
     def _flush(self) -> None:
         if self.fsync:
@@ -87,28 +117,37 @@ def workspace(
         OutputError: *final* exists and may not be replaced, or it cannot be written.
     """
     final = Path(os.path.abspath(final))
+    _check_output(final, inputs, overwrite=overwrite, file=file)
+    temporary = final.with_name(f".{final.name}.quantkit-{os.getpid()}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _clean_after_killed_runs(final)
+        check_free(final, overwrite=overwrite)  # an old output may have come back
+        _remove_temporary(temporary)
+        temporary.mkdir()
+    except OSError as error:
+        raise write_error(final, error) from None
+    try:
+        yield Workspace(temporary, final, overwrite, fsync, tuple(inputs), file)
+    except OSError as error:
+        # What reads inputs raises errors of its own: this is the output's disk.
+        raise write_error(final, error) from None
+    finally:
+        _remove_temporary(temporary)
+
+
+def _remove_temporary(path: Path) -> None:
+    for folder in (path, path.with_name(f"{path.name}-scratch")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_output(final: Path, inputs: Sequence[Path], *, overwrite: bool, file: bool) -> None:
     for source in inputs:
         if final.resolve() in (source.resolve(), *source.resolve().parents):
             raise OutputError(f"{final}: holds the input {source} and cannot be replaced", hint="choose another -o")
     check_free(final, overwrite=overwrite)
     if file and os.path.isdir(final):
         raise OutputError(f"{final}: is a folder", hint=f"give a file name: -o {final / 'model.gguf'}")
-    temporary = final.with_name(f".{final.name}.quantkit-{os.getpid()}")
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        _clean_after_killed_runs(final)
-        check_free(final, overwrite=overwrite)  # an old output may have come back
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-    except OSError as error:
-        raise write_error(final, error) from None
-    try:
-        yield Workspace(temporary, final, overwrite, fsync)
-    except OSError as error:
-        # What reads inputs raises errors of its own: this is the output's disk.
-        raise write_error(final, error) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_free(final: Path, *, overwrite: bool) -> None:
@@ -122,28 +161,42 @@ def check_free(final: Path, *, overwrite: bool) -> None:
 
 
 def replace_with(temporary: Path, final: Path, *, overwrite: bool) -> None:
-    """Rename *temporary* to *final*. No rename replaces a full folder, so an old output moves aside first."""
-    check_free(final, overwrite=overwrite)
-    aside = final.with_name(f".{final.name}.quantkit-old-{os.getpid()}")
-    had = os.path.lexists(final)
-    try:
-        if had:
-            os.rename(final, aside)
+    """Rename *temporary* to *final*."""
+    replace_all([(temporary, final)], overwrite=overwrite)
+
+
+def replace_all(pairs: Sequence[tuple[Path, Path]], *, overwrite: bool) -> None:
+    """Rename each first path to its second, all or none.
+
+    No rename replaces a full folder, so an old output moves aside first.
+    """
+    for _, final in pairs:
+        check_free(final, overwrite=overwrite)
+    done: list[tuple[Path, Path]] = []
+    asides: list[Path] = []
+
+    def rename(path: Path, to: Path) -> None:
+        os.rename(path, to)
+        done.append((path, to))
+
+    for temporary, final in pairs:
         try:
-            os.rename(temporary, final)
-        except OSError:
-            if had:
-                os.rename(aside, final)
-            raise
-    except OSError as error:
-        raise write_error(final, error) from None
-    if had:
+            if os.path.lexists(final):
+                aside = final.with_name(f".{final.name}.quantkit-old-{os.getpid()}")
+                rename(final, aside)
+                asides.append(aside)
+            rename(temporary, final)
+        except OSError as error:
+            for path, to in reversed(done):
+                os.rename(to, path)
+            raise write_error(final, error) from None
+    for aside in asides:
         _remove(aside)
 
 
 def _clean_after_killed_runs(final: Path) -> None:
     """Remove what killed runs left of this output; an output that was moved aside and has no successor comes back."""
-    pattern = re.compile(rf"\.{re.escape(final.name)}\.quantkit-(old-)?(\d+)")
+    pattern = re.compile(rf"\.{re.escape(final.name)}\.quantkit-(old-)?(\d+)(?:-scratch)?")
     for entry in list(final.parent.iterdir()):
         match = pattern.fullmatch(entry.name)
         if match is None or _alive(int(match[2])):

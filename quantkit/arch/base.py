@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from quantkit.errors import ArchitectureError
-from quantkit.gguf_header import KV, MAX_LAYERS
+from quantkit.gguf.header import KV, MAX_LAYERS
 
 # The exponent of float32 ends here.
 _FLOAT32 = 2.0**128
@@ -87,14 +87,54 @@ class Architecture:
         tokenizers: the kinds of tokenizer such a checkpoint may have, in the order in which they are looked for:
             ``sentencepiece`` (tokenizer.model), ``llama-hf`` (tokenizer.json with byte fallback), ``bpe``,
             ``tiktoken``.
+        defaults: settings that a config.json may leave out, with the values of transformers' config class.
+        notes: config to what the user should know of the converted model.
     """
 
     name: str
     hf_names: tuple[str, ...]
     metadata: Callable[[Config], list[KV]]
     rules: Callable[[Config], list[Rule]]
-    generated: Callable[[Config], list[Generated]]
+    generated: Callable[[Config], list[Generated]] = lambda config: []
     tokenizers: tuple[str, ...] = ("bpe",)
+    defaults: Config = field(default_factory=dict)
+    notes: Callable[[Config], list[str]] = lambda config: []
+
+    def settings(self, config: Config) -> Config:
+        """The config as transformers reads it: the language model's part, and defaults where it is silent.
+
+        The other functions take this.
+        """
+        text = config.get("text_config")
+        if not isinstance(text, Mapping):
+            return {**self.defaults, **config}
+        outside = {key: value for key, value in config.items() if key == "architectures" or key.endswith("_token_id")}
+        return {**self.defaults, **config, **text, **outside}
+
+
+def require(config: Config, key: str, *values: Any, where: str = "config.json", hint: str = "") -> None:
+    """Refuse a setting other than the *values* that llama.cpp's graph for the family computes with, or none.
+
+    Raises:
+        ArchitectureError: it is something else.
+    """
+    value = config.get(key)
+    if value is not None and value not in values:
+        wanted = " or ".join(map(str, values)) if values else "it to be absent"
+        raise ArchitectureError(
+            f"{where}: {key} {repr(value)[:120]} is not supported for this model: llama.cpp wants {wanted}", hint=hint
+        )
+
+
+def window_note(config: Config) -> list[str]:
+    """What a model with a sliding window loses where llama.cpp's graph has none."""
+    window, context = config.get("sliding_window"), positive(config, "max_position_embeddings")
+    if not isinstance(window, int) or window >= context:
+        return []
+    return [
+        f"the model attends to the last {window} tokens, llama.cpp to all: the two are equal up to a context of "
+        f"{window} of the {context} tokens"
+    ]
 
 
 def positive(config: Config, key: str, most: int = 2**31 - 1) -> int:
@@ -150,27 +190,3 @@ def head_dim(config: Config) -> int:
     if size % 2:
         raise ArchitectureError(f"config.json: an odd head size ({size}) has no rotary form")
     return size
-
-
-def rope(config: Config) -> dict[str, Any]:
-    """The rotary settings under one set of names.
-
-    transformers 5 writes ``rope_parameters``, older versions ``rope_theta`` and ``rope_scaling`` (with ``type`` for
-    ``rope_type`` before 4.43).
-
-    Raises:
-        ArchitectureError: the settings are no object, or one for each kind of layer.
-    """
-    name = "rope_parameters" if config.get("rope_parameters") else "rope_scaling"
-    given = config.get(name) or {}
-    if not isinstance(given, dict) or any(isinstance(value, dict) for value in given.values()):
-        raise ArchitectureError(
-            f"config.json: {name} is {str(given)[:120]}; expected one object with the settings of all layers"
-        )
-    settings = dict(given)
-    for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings"):
-        if key not in settings and config.get(key) is not None:
-            settings[key] = config[key]
-    if "rope_type" not in settings and settings.get("type") is not None:
-        settings["rope_type"] = settings["type"]
-    return settings

@@ -1,145 +1,202 @@
-"""What dense decoders have in common: their metadata and the names of their tensors."""
+"""The parts dense decoders are put together from: metadata of their sizes, and blocks of tensors.
+
+A family lists the parts of one of its layers, with names relative to the layer; :func:`decoder_rules` repeats them for
+every layer and adds embedding and head.
+"""
 
 from __future__ import annotations
 
-from quantkit.arch.base import Arrange, Config, Rule, head_dim, kv_heads, layers, number, positive, rope
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from quantkit.arch.base import Arrange, Config, Part, Rule, head_dim, kv_heads, layers, number, positive
 from quantkit.errors import ArchitectureError
-from quantkit.gguf_header import KV, f32, string, u32
-
-# What transformers takes where a config has no rope_theta (Llama 2's first configs).
-DEFAULT_ROPE_THETA = 10000.0
+from quantkit.gguf.header import KV, f32, u32
 
 
-def decoder_metadata(arch: str, config: Config, *, explicit_head_dim: bool = False) -> list[KV]:
-    """The entries every dense decoder has, in the order of llama.cpp's converter.
+@dataclass(frozen=True)
+class Sizes:
+    """Rows and columns of a decoder's matrices.
 
-    Args:
-        arch: the GGUF architecture.
-        config: config.json.
-        explicit_head_dim: write the size of a head also where the config leaves it to be derived.
+    Attributes:
+        hidden: of the residual stream.
+        inner: of the MLP.
+        vocabulary: rows of the embedding.
+        head: dimensions of an attention head.
+        queries: rows of q: its heads times ``head``.
+        keys: rows of k, and of v.
+    """
+
+    hidden: int
+    inner: int
+    vocabulary: int
+    head: int
+    queries: int
+    keys: int
+
+
+def sizes(config: Config) -> Sizes:
+    """The sizes a config gives.
 
     Raises:
-        ArchitectureError: a setting that llama.cpp's graph for these models does not have.
+        ArchitectureError: one is absent, or they do not fit together.
     """
-    if config.get("hidden_act", "silu") != "silu":
-        raise ArchitectureError(f"config.json: hidden_act {config['hidden_act']!r} is not supported; expected silu")
-    entries = [
+    heads, kv, size = positive(config, "num_attention_heads"), kv_heads(config), head_dim(config)
+    if heads % kv:
+        raise ArchitectureError(f"config.json: {heads} attention heads are not a multiple of {kv} key/value heads")
+    return Sizes(
+        hidden=positive(config, "hidden_size"),
+        inner=positive(config, "intermediate_size"),
+        vocabulary=positive(config, "vocab_size"),
+        head=size,
+        queries=heads * size,
+        keys=kv * size,
+    )
+
+
+def decoder_metadata(arch: str, config: Config) -> list[KV]:
+    """The entries every dense decoder has, in the order of llama.cpp's converter; without the rotary ones."""
+    return [
         u32(f"{arch}.block_count", layers(config)),
         u32(f"{arch}.context_length", positive(config, "max_position_embeddings")),
         u32(f"{arch}.embedding_length", positive(config, "hidden_size")),
         u32(f"{arch}.feed_forward_length", positive(config, "intermediate_size")),
         u32(f"{arch}.attention.head_count", positive(config, "num_attention_heads")),
+        u32(f"{arch}.attention.head_count_kv", kv_heads(config)),
+        f32(f"{arch}.attention.layer_norm_rms_epsilon", number(config, "rms_norm_eps")),
+        *(head_metadata(arch, config) if config.get("head_dim") is not None else ()),
     ]
-    if config.get("num_key_value_heads") is not None:
-        entries.append(u32(f"{arch}.attention.head_count_kv", kv_heads(config)))
-    entries += rope_metadata(arch, config)
-    entries.append(f32(f"{arch}.attention.layer_norm_rms_epsilon", number(config, "rms_norm_eps")))
-    if explicit_head_dim or config.get("head_dim") is not None:
-        entries += [
-            u32(f"{arch}.attention.key_length", head_dim(config)),
-            u32(f"{arch}.attention.value_length", head_dim(config)),
-        ]
-    return entries
 
 
-_SCALING = "config.json: rope_scaling"
+def head_metadata(arch: str, config: Config) -> list[KV]:
+    """The size of a head, which llama.cpp otherwise takes for hidden size over heads."""
+    size = head_dim(config)
+    return [u32(f"{arch}.attention.key_length", size), u32(f"{arch}.attention.value_length", size)]
 
 
-def rope_metadata(arch: str, config: Config) -> list[KV]:
-    """Rotary base and scaling.
-
-    Raises:
-        ArchitectureError: a scaling that would be lost on the way.
-    """
-    settings = rope(config)
-    entries: list[KV] = []
-    match settings.get("rope_type"):
-        case None | "default" | "llama3":  # llama3 becomes the tensor rope_freqs.weight
-            pass
-        case "linear":
-            entries = [
-                string(f"{arch}.rope.scaling.type", "linear"),
-                f32(f"{arch}.rope.scaling.factor", number(settings, "factor", _SCALING, above=0)),
-            ]
-        case "yarn":
-            entries = [
-                string(f"{arch}.rope.scaling.type", "yarn"),
-                f32(f"{arch}.rope.scaling.factor", number(settings, "factor", _SCALING, above=0)),
-                u32(
-                    f"{arch}.rope.scaling.original_context_length",
-                    positive(settings, "original_max_position_embeddings"),
-                ),
-            ]
-            optional = {
-                "extrapolation_factor": "yarn_ext_factor",
-                "attention_factor": "yarn_attn_factor",
-                "beta_fast": "yarn_beta_fast",
-                "beta_slow": "yarn_beta_slow",
-            }
-            entries += [
-                f32(f"{arch}.rope.scaling.{target}", number(settings, key, _SCALING))
-                for key, target in optional.items()
-                if settings.get(key) is not None
-            ]
-        case other:
-            raise ArchitectureError(
-                f"config.json: rope scaling {other!r} is not supported",
-                hint="supported are llama3, linear and yarn",
-            )
-    if settings.get("partial_rotary_factor") not in (None, 1, 1.0):
-        raise ArchitectureError("config.json: partial_rotary_factor is not supported for this architecture")
-    theta = number({"rope_theta": DEFAULT_ROPE_THETA} | settings, "rope_theta", above=0)
-    entries.append(f32(f"{arch}.rope.freq_base", theta))
-    return entries
+def require_plain_heads(config: Config) -> None:
+    """Refuse heads of a size of their own, where llama.cpp has only hidden size over heads."""
+    if (size := head_dim(config)) != head_dim({**config, "head_dim": None}):
+        raise ArchitectureError(
+            f"config.json: head_dim {size} is not supported for this model: llama.cpp takes hidden_size over heads"
+        )
 
 
-def decoder_rules(
-    config: Config,
-    *,
-    arrange_heads: Arrange | None = None,
-    qkv_bias: bool = False,
-    output_bias: bool = False,
-    mlp_bias: bool = False,
-) -> list[Rule]:
-    """The tensors of a dense decoder with gated MLP, named as transformers and llama.cpp name them.
+def decoder_rules(config: Config, layer: Sequence[Rule]) -> list[Rule]:
+    """The tensors of a decoder whose layers are all alike.
 
     Args:
         config: config.json.
-        arrange_heads: layout of the rows of one q or k head.
+        layer: the tensors of a layer, their names without ``model.layers.N.`` and ``blk.N.``.
+    """
+    size = sizes(config)
+    tied = bool(config.get("tie_word_embeddings", False))
+    shape = (size.vocabulary, size.hidden)
+    return [
+        Rule("model.embed_tokens.weight", "token_embd.weight", shape),
+        *(_in_layer(rule, i) for i in range(layers(config)) for rule in layer),
+        vector("model.norm", "output_norm", size.hidden),
+        Rule("lm_head.weight", "output.weight", shape, optional=tied),
+    ]
+
+
+def _in_layer(rule: Rule, number: int) -> Rule:
+    before, target = f"model.layers.{number}.", f"blk.{number}.{rule.target}"
+    if isinstance(rule.source, str):
+        return replace(rule, source=before + rule.source, target=target)
+    return replace(rule, source=tuple(Part(before + part.source, part.start) for part in rule.source), target=target)
+
+
+def vector(source: str, target: str, size: int) -> Rule:
+    """The weight of a norm."""
+    return Rule(f"{source}.weight", f"{target}.weight", (size,))
+
+
+def linear(
+    source: str,
+    target: str,
+    rows: int,
+    columns: int,
+    *,
+    bias: bool = False,
+    arrange: Arrange | None = None,
+    unit: int = 1,
+) -> list[Rule]:
+    """A matrix and perhaps its bias."""
+    rules = [Rule(f"{source}.weight", f"{target}.weight", (rows, columns), arrange, unit)]
+    if bias:
+        rules.append(Rule(f"{source}.bias", f"{target}.bias", (rows,), arrange, unit))
+    return rules
+
+
+def attention(
+    size: Sizes, *, qkv_bias: bool = False, output_bias: bool = False, interleaved: bool = False
+) -> list[Rule]:
+    """The four matrices of attention.
+
+    Args:
+        size: of the model.
         qkv_bias: q, k and v have biases.
         output_bias: o has one.
-        mlp_bias: gate, up and down have them.
+        interleaved: llama.cpp rotates neighbours in this family, so that q and k change their order.
     """
-    hidden, inner = positive(config, "hidden_size"), positive(config, "intermediate_size")
-    vocabulary, size = positive(config, "vocab_size"), head_dim(config)
-    heads, kv = positive(config, "num_attention_heads"), kv_heads(config)
-    if heads % kv:
-        raise ArchitectureError(f"config.json: {heads} attention heads are not a multiple of {kv} key/value heads")
-    tied = bool(config.get("tie_word_embeddings", False))
 
-    def linear(
-        source: str, target: str, rows: int, columns: int, bias: bool, heads_arranged: bool = False
-    ) -> list[Rule]:
-        arrange, unit = (arrange_heads, size) if heads_arranged and arrange_heads else (None, 1)
-        rules = [Rule(f"{source}.weight", f"{target}.weight", (rows, columns), arrange, unit)]
-        if bias:
-            rules.append(Rule(f"{source}.bias", f"{target}.bias", (rows,), arrange, unit))
-        return rules
+    def heads(name: str, rows: int) -> list[Rule]:
+        arrange, unit = (lambda values: interleave_halves(values, size.head), size.head) if interleaved else (None, 1)
+        source, target = f"self_attn.{name}_proj", f"attn_{name}"
+        return linear(source, target, rows, size.hidden, bias=qkv_bias, arrange=arrange, unit=unit)
 
-    rules = [Rule("model.embed_tokens.weight", "token_embd.weight", (vocabulary, hidden))]
-    for i in range(layers(config)):
-        layer, block = f"model.layers.{i}", f"blk.{i}"
-        rules += [
-            Rule(f"{layer}.input_layernorm.weight", f"{block}.attn_norm.weight", (hidden,)),
-            *linear(f"{layer}.self_attn.q_proj", f"{block}.attn_q", heads * size, hidden, qkv_bias, True),
-            *linear(f"{layer}.self_attn.k_proj", f"{block}.attn_k", kv * size, hidden, qkv_bias, True),
-            *linear(f"{layer}.self_attn.v_proj", f"{block}.attn_v", kv * size, hidden, qkv_bias),
-            *linear(f"{layer}.self_attn.o_proj", f"{block}.attn_output", hidden, heads * size, output_bias),
-            Rule(f"{layer}.post_attention_layernorm.weight", f"{block}.ffn_norm.weight", (hidden,)),
-            *linear(f"{layer}.mlp.gate_proj", f"{block}.ffn_gate", inner, hidden, mlp_bias),
-            *linear(f"{layer}.mlp.up_proj", f"{block}.ffn_up", inner, hidden, mlp_bias),
-            *linear(f"{layer}.mlp.down_proj", f"{block}.ffn_down", hidden, inner, mlp_bias),
-        ]
-    rules.append(Rule("model.norm.weight", "output_norm.weight", (hidden,)))
-    rules.append(Rule("lm_head.weight", "output.weight", (vocabulary, hidden), optional=tied))
-    return rules
+    return [
+        *heads("q", size.queries),
+        *heads("k", size.keys),
+        *linear("self_attn.v_proj", "attn_v", size.keys, size.hidden, bias=qkv_bias),
+        *linear("self_attn.o_proj", "attn_output", size.hidden, size.queries, bias=output_bias),
+    ]
+
+
+def head_norms(rows: int, columns: int | None = None) -> list[Rule]:
+    """Norms of q and k.
+
+    Args:
+        rows: size of q's.
+        columns: size of k's, where it is another.
+    """
+    return [
+        vector("self_attn.q_norm", "attn_q_norm", rows),
+        vector("self_attn.k_norm", "attn_k_norm", rows if columns is None else columns),
+    ]
+
+
+def gated_mlp(hidden: int, inner: int, *, bias: bool = False, source: str = "mlp", suffix: str = "") -> list[Rule]:
+    """Gate, up and down of a gated MLP: of the module *source*, in GGUF with *suffix*."""
+    return [
+        *linear(f"{source}.gate_proj", f"ffn_gate{suffix}", inner, hidden, bias=bias),
+        *linear(f"{source}.up_proj", f"ffn_up{suffix}", inner, hidden, bias=bias),
+        *linear(f"{source}.down_proj", f"ffn_down{suffix}", hidden, inner, bias=bias),
+    ]
+
+
+def pre_normed(size: Sizes, attention: Iterable[Rule], mlp: Iterable[Rule]) -> list[Rule]:
+    """A layer with one norm before attention and one before the MLP, as most have."""
+    return [
+        vector("input_layernorm", "attn_norm", size.hidden),
+        *attention,
+        vector("post_attention_layernorm", "ffn_norm", size.hidden),
+        *mlp,
+    ]
+
+
+def interleave_halves(rows: torch.Tensor, size: int) -> torch.Tensor:
+    """Whole q or k heads from transformers' rotary order (two halves) to ggml's (pairs side by side).
+
+    Row ``half * size/2 + i`` of a head becomes row ``2 * i + half``: transformers rotates element i with element
+    i + size/2 (``rotate_half``), ggml's "norm" rope rotates neighbours.
+
+    Args:
+        rows: shape [heads * size, ...].
+        size: rows of a head.
+    """
+    heads = rows.shape[0] // size
+    return rows.reshape(heads, 2, size // 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)

@@ -2,78 +2,40 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection
 
-import torch
+from quantkit.arch.base import Architecture, Config, Rule, head_dim, positive, require
+from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, gated_mlp, pre_normed, sizes
+from quantkit.arch.rope import rope_metadata, rope_tensors
+from quantkit.gguf.header import KV, u32
 
-from quantkit.arch.base import Architecture, Config, Generated, Rule, head_dim, number, positive, rope
-from quantkit.arch.decoder import decoder_metadata, decoder_rules
-from quantkit.errors import ArchitectureError
-from quantkit.gguf_header import KV, u32
+SCALINGS = ("llama3", "linear", "yarn", "longrope")
+TOKENIZERS = ("sentencepiece", "llama-hf", "bpe")
 
 
 def metadata(config: Config) -> list[KV]:
+    """With the size of a head always, as transformers' config class fills it in."""
+    return llama_metadata("llama", {**config, "head_dim": head_dim(config)}, SCALINGS)
+
+
+def llama_metadata(arch: str, config: Config, scalings: Collection[str]) -> list[KV]:
+    """The entries of all families whose graph in llama.cpp is made after Llama's."""
+    require(config, "hidden_act", "silu")
     return [
-        *decoder_metadata("llama", config, explicit_head_dim=True),
-        u32("llama.vocab_size", positive(config, "vocab_size")),
-        u32("llama.rope.dimension_count", head_dim(config)),
+        *decoder_metadata(arch, config),
+        *rope_metadata(arch, config, scalings),
+        u32(f"{arch}.vocab_size", positive(config, "vocab_size")),
+        u32(f"{arch}.rope.dimension_count", head_dim(config)),
     ]
 
 
 def rules(config: Config) -> list[Rule]:
-    attention_bias = bool(config.get("attention_bias", False))
-    size = head_dim(config)
-    return decoder_rules(
-        config,
-        arrange_heads=lambda rows: interleave_halves(rows, size),
-        qkv_bias=attention_bias,
-        output_bias=attention_bias,
-        mlp_bias=bool(config.get("mlp_bias", False)),
-    )
+    size, bias = sizes(config), bool(config.get("attention_bias", False))
+    heads = attention(size, qkv_bias=bias, output_bias=bias, interleaved=True)
+    mlp = gated_mlp(size.hidden, size.inner, bias=bool(config.get("mlp_bias", False)))
+    return decoder_rules(config, pre_normed(size, heads, mlp))
 
 
-def interleave_halves(rows: torch.Tensor, size: int) -> torch.Tensor:
-    """Whole q or k heads from transformers' rotary order (two halves) to ggml's (pairs side by side).
-
-    Row ``half * size/2 + i`` of a head becomes row ``2 * i + half``: transformers rotates element i with element
-    i + size/2 (``rotate_half``), ggml's "norm" rope rotates neighbours.
-
-    Args:
-        rows: shape [heads * size, ...].
-        size: rows of a head.
-    """
-    heads = rows.shape[0] // size
-    return rows.reshape(heads, 2, size // 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
-
-
-def generated(config: Config) -> list[Generated]:
-    """``rope_freqs.weight`` for Llama 3.1's rope scaling: by how much each frequency is slowed, shape [head_dim / 2].
-
-    The formula is ``_compute_llama3_parameters`` of transformers, as a divisor of the plain frequencies.
-    """
-    settings = rope(config)
-    if settings.get("rope_type") != "llama3":
-        return []
-    where = "config.json: rope_scaling"
-    base, factor, low, high, context = (
-        number(settings, key, where, above=0)
-        for key in ("rope_theta", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    )
-    if not low < high:
-        raise ArchitectureError(f"{where}: low_freq_factor {low:g} is not below high_freq_factor {high:g}")
-    size = head_dim(config)
-    frequencies = 1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
-    factors: list[torch.Tensor | float] = []
-    for frequency in frequencies:
-        wavelength = 2 * math.pi / frequency  # a float32 tensor: the rounding of llama.cpp's converter
-        if wavelength < context / high:
-            factors.append(1.0)
-        elif wavelength > context / low:
-            factors.append(factor)
-        else:
-            smooth = (context / wavelength - low) / (high - low)
-            factors.append(1 / ((1 - smooth) / factor + smooth))
-    return [Generated("rope_freqs.weight", torch.tensor(factors, dtype=torch.float32))]
-
-
-ARCHITECTURE = Architecture("llama", ("LlamaForCausalLM", "LLaMAForCausalLM"), metadata, rules, generated)
+ARCHITECTURE = Architecture(
+    "llama", ("LlamaForCausalLM", "LLaMAForCausalLM"), metadata, rules, rope_tensors, tokenizers=TOKENIZERS
+)

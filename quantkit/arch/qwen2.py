@@ -1,33 +1,48 @@
-"""Qwen2 and Qwen2.5 (dense)."""
+"""Qwen1.5, Qwen2 and Qwen2.5 (dense), CodeQwen1.5; and what all later Qwens have in common."""
 
 from __future__ import annotations
 
-from quantkit.arch.base import Architecture, Config, Generated, Rule, rope
-from quantkit.arch.decoder import decoder_metadata, decoder_rules
-from quantkit.errors import ArchitectureError
-from quantkit.gguf_header import KV
+from quantkit.arch.base import Architecture, Config, Rule, require
+from quantkit.arch.decoder import (
+    attention,
+    decoder_metadata,
+    decoder_rules,
+    gated_mlp,
+    pre_normed,
+    require_plain_heads,
+    sizes,
+)
+from quantkit.arch.rope import rope_metadata
+from quantkit.gguf.header import KV
+
+TOKENIZERS = ("sentencepiece", "bpe")
 
 
 def metadata(config: Config) -> list[KV]:
-    if config.get("use_sliding_window"):
-        raise ArchitectureError(
-            "config.json: use_sliding_window is set, which llama.cpp does not run for Qwen2",
-            hint="set use_sliding_window to false if the model may attend to its whole context",
-        )
-    if rope(config).get("rope_type") == "llama3":
-        raise ArchitectureError(
-            "config.json: rope scaling 'llama3' is not supported: llama.cpp does not scale Qwen2 so",
-            hint="supported for this model are linear and yarn",
-        )
-    return decoder_metadata("qwen2", config)
+    require_plain_heads(config)
+    return qwen_metadata("qwen2", config)
+
+
+def qwen_metadata(arch: str, config: Config) -> list[KV]:
+    """The entries of Qwen2 and its successors.
+
+    Args:
+        arch: the GGUF architecture.
+        config: config.json.
+
+    Raises:
+        ArchitectureError: a sliding window or a scaling that llama.cpp does not have for them.
+    """
+    require(config, "hidden_act", "silu")
+    hint = "set use_sliding_window to false if the model may attend to its whole context"
+    require(config, "use_sliding_window", False, hint=hint)
+    return [*decoder_metadata(arch, config), *rope_metadata(arch, config, ("linear", "yarn"))]
 
 
 def rules(config: Config) -> list[Rule]:
-    return decoder_rules(config, qkv_bias=True)
+    size = sizes(config)
+    mlp = gated_mlp(size.hidden, size.inner)
+    return decoder_rules(config, pre_normed(size, attention(size, qkv_bias=True), mlp))
 
 
-def generated(config: Config) -> list[Generated]:
-    return []
-
-
-ARCHITECTURE = Architecture("qwen2", ("Qwen2ForCausalLM",), metadata, rules, generated)
+ARCHITECTURE = Architecture("qwen2", ("Qwen2ForCausalLM",), metadata, rules, tokenizers=TOKENIZERS)

@@ -8,24 +8,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli.options import (
+    ARCHITECTURES_LINE,
     FOLDER,
+    adapter_options,
     compute_options,
+    folder_or_id,
     json_option,
     package_options,
     print_json,
     reporter,
+    split_option,
+    type_options,
+    via_option,
     write_options,
 )
 from quantkit.units import count, size
 
 if TYPE_CHECKING:
     from quantkit.build import BuildResult
-    from quantkit.plan import Plan
+    from quantkit.plan import Output, Plan
 
 
-@click.command("build")
-@click.argument("model", type=FOLDER, required=False)
-@click.option("--adapter", "adapters", type=FOLDER, multiple=True, help="PEFT folder to merge. Repeatable, in order.")
+@click.command("build", epilog=ARCHITECTURES_LINE)
+@click.argument("model", type=folder_or_id, required=False)
+@adapter_options()
 @click.option(
     "--quant",
     "quants",
@@ -41,7 +47,10 @@ if TYPE_CHECKING:
     "--outtype", type=click.Choice(["f16", "bf16", "f32"]), help="Type the weights are rounded to first; default f16."
 )
 @compute_options
-@click.option("--imatrix", type=FOLDER, help="Importance matrix of llama-imatrix (.gguf or .dat).")
+@type_options
+@split_option
+@via_option
+@click.option("--adapter-gguf", is_flag=True, help="Also write each adapter by itself, for llama.cpp's --lora.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--no-verify", is_flag=True, help="Skip every check that loads a model.")
 @click.option("--recipe", "recipe_file", type=FOLDER, help="TOML file with these settings; flags win over it.")
@@ -70,7 +79,7 @@ def command(
         raise click.UsageError("Missing argument 'MODEL' (or --recipe with a model).", ctx=ctx)
     recipe = Recipe(**settings)
     if dry_run:
-        with prepare(recipe) as prepared:
+        with prepare(recipe, reporter(as_json)) as prepared:
             _print_plan(prepared.plan, as_json)
         return
     result = build(recipe, verify=not no_verify, overwrite=overwrite, fsync=fsync, reporter=reporter(as_json))
@@ -97,6 +106,7 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
                     }
                     for output in plan.outputs
                 ],
+                "adapter_outputs": [_entry(output) for output in plan.adapter_outputs],
                 "notes": list(plan.notes),
             }
         )
@@ -112,8 +122,15 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
         for name, place in output.tensors.items():
             if place.reason:
                 click.echo(f"  {place.type.label:8} {name}: {place.reason}")
+    for output in plan.adapter_outputs:
+        click.echo(f"adapter       {output.file}  {size(output.nbytes)}")
     for note in plan.notes:
         click.echo(f"note: {note}")
+
+
+def _entry(output: Output) -> dict[str, Any]:
+    """An adapter by itself."""
+    return {"file": output.file, "type": output.label, "size": output.nbytes}
 
 
 def _print_result(folder: Path, result: BuildResult, as_json: bool) -> None:
@@ -126,6 +143,7 @@ def _print_result(folder: Path, result: BuildResult, as_json: bool) -> None:
                     {"file": output.file, "quant": output.label, "size": output.nbytes}
                     for output in result.plan.outputs
                 ],
+                "adapter_outputs": [_entry(output) for output in result.plan.adapter_outputs],
                 "notes": list(result.plan.notes),
                 "verified": result.report is not None,
                 "checks": result.report.to_json()["checks"] if result.report else [],
@@ -133,7 +151,7 @@ def _print_result(folder: Path, result: BuildResult, as_json: bool) -> None:
             }
         )
         return
-    for output in result.plan.outputs:
+    for output in (*result.plan.outputs, *result.plan.adapter_outputs):
         click.echo(f"{folder / output.file}  {size(output.nbytes)}")
     if result.report is None:
         click.echo("not verified (--no-verify)")

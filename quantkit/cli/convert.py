@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from quantkit.cli.options import FOLDER, compute_options, json_option, print_json, reporter, write_options
-from quantkit.units import size
+from quantkit.cli.options import (
+    ARCHITECTURES_LINE,
+    FOLDER,
+    adapter_options,
+    compute_options,
+    folder_or_id,
+    json_option,
+    print_file,
+    reporter,
+    split_option,
+    via_option,
+    write_options,
+)
+
+if TYPE_CHECKING:
+    from quantkit.hub.adapter_source import AdapterSource
+    from quantkit.hub.source import Source
 
 
-@click.command("convert")
-@click.argument("model", type=FOLDER)
-@click.option("--adapter", "adapters", type=FOLDER, multiple=True, help="PEFT folder to merge. Repeatable, in order.")
+@click.command("convert", epilog=ARCHITECTURES_LINE)
+@click.argument("model", type=folder_or_id)
+@adapter_options()
 @click.option("-o", "--output", "out", type=FOLDER, required=True, help="GGUF file to write.")
-@click.option("--outtype", type=click.Choice(["f16", "bf16", "f32"]), default="f16", show_default=True)
+@click.option("--outtype", type=click.Choice(["f16", "bf16", "f32"]), help="Default f16; f32 with --adapter-gguf.")
+@click.option("--adapter-gguf", is_flag=True, help="Write the adapter by itself, for llama.cpp's --lora.")
+@split_option
+@via_option
 @compute_options
 @write_options
 @json_option
 def command(
-    model: Path,
-    adapters: tuple[Path, ...],
+    model: Source,
+    adapters: tuple[AdapterSource, ...],
     out: Path,
-    outtype: str,
+    outtype: str | None,
+    adapter_gguf: bool,
+    split_max_size: int | None,
+    via_llama_cpp: Path | None,
     device: str,
     threads: int | None,
     overwrite: bool,
@@ -30,22 +53,38 @@ def command(
     as_json: bool,
 ) -> None:
     """Write the checkpoint MODEL, merged with its adapters, as one GGUF file."""
-    from quantkit.convert import convert
+    from quantkit.convert import convert, convert_adapter
+    from quantkit.via_llama_cpp import convert_via
 
     listener = reporter(as_json)
-    path = convert(
+    if adapter_gguf:
+        if len(adapters) != 1 or via_llama_cpp is not None or split_max_size is not None:
+            raise click.UsageError("--adapter-gguf takes one --adapter, and no --via-llama-cpp or --split-max-size.")
+        kind = outtype or "f32"
+        path = convert_adapter(
+            model,
+            out,
+            adapter=adapters[0],
+            outtype=kind,
+            threads=threads,
+            overwrite=overwrite,
+            fsync=fsync,
+            reporter=listener,
+        )
+        print_file(out, path, kind, listener.notes, as_json)
+        return
+    outtype = outtype or "f16"
+    run = convert if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
+    path = run(
         model,
         out,
         adapters=adapters,
         outtype=outtype,
+        split_max_size=split_max_size,
         device=device,
         threads=threads,
         overwrite=overwrite,
         fsync=fsync,
         reporter=listener,
     )
-    nbytes = path.stat().st_size
-    if as_json:
-        print_json({"schema": 1, "file": str(path), "type": outtype, "size": nbytes, "notes": listener.notes})
-    else:
-        click.echo(f"{out}  {outtype}  {size(nbytes)}")
+    print_file(out, path, outtype, listener.notes, as_json)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli.options import FOLDER, json_option, print_json
+from quantkit.cli.options import folder_or_id, json_option, print_json, reporter
 from quantkit.units import size
+
+if TYPE_CHECKING:
+    from quantkit.hub.source import Source
 
 
 @click.command("inspect")
-@click.argument("path", type=FOLDER)
+@click.argument("source", metavar="PATH", type=folder_or_id)
 @json_option
-def command(path: Path, as_json: bool) -> None:
+def command(source: Source, as_json: bool) -> None:
     """Show what is in a checkpoint, an adapter or a GGUF file. No weight is read."""
+    from quantkit.hub import local_folder
     from quantkit.inspection import inspect
 
-    found = inspect(path)
+    found = inspect(local_folder(source, "any", reporter(as_json)))
     if as_json:
         print_json({"schema": 1, **found})
         return

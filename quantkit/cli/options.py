@@ -10,13 +10,66 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from quantkit.arch import FAMILIES
+from quantkit.units import parse_size, size
+
 if TYPE_CHECKING:
+    from quantkit.hub.adapter_source import AdapterSource
+    from quantkit.hub.source import Source
     from quantkit.progress import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # click's own existence check would exit with 2 and no hint; ours are QuantkitErrors
 FOLDER = click.Path(path_type=Path)
+# The last words of --help.
+ARCHITECTURES_LINE = f"Supported architectures: {', '.join(FAMILIES)}."
+
+
+def folder_or_id(text: str) -> Source:
+    """The type of what may be a folder here, or the id of a model or an adapter on a hub."""
+    from quantkit.hub.source import parse_source
+
+    return parse_source(text)
+
+
+def _adapter(value: str | tuple[str, str]) -> AdapterSource:
+    """A folder or id, or such with a weight."""
+    from quantkit.hub.adapter_source import AdapterSource
+    from quantkit.hub.source import parse_source
+
+    text, weight = (value, "1") if isinstance(value, str) else value
+    try:
+        factor = float(weight)
+    except ValueError:
+        raise click.BadParameter(f"weight {weight[:40]!r} of {text} is not a number") from None
+    return AdapterSource(parse_source(text), factor)
+
+
+class _ScaledAdapter(click.Option):
+    """``--adapter-scaled``: its values are put among those of ``--adapter``, whose order is the order of merging."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        parser.add_option(obj=self, opts=self.opts, dest="adapters", action="append", nargs=2)
+
+    def handle_parse_result(self, ctx: click.Context, opts: Any, args: list[str]) -> tuple[Any, list[str]]:
+        return None, args
+
+
+def adapter_options(*, required: bool = False) -> Callable[[F], F]:
+    """``--adapter`` and ``--adapter-scaled``, in the order in which they are given."""
+
+    def add(function: F) -> F:
+        function = click.option(
+            "--adapter-scaled", "_scaled", cls=_ScaledAdapter, expose_value=False, type=(str, float), multiple=True,
+            metavar="PATH WEIGHT", help="The same with a weight: 0.5 merges half of what was trained. Repeatable.",
+        )(function)  # fmt: skip
+        return click.option(
+            "--adapter", "adapters", type=_adapter, metavar="PATH", multiple=True, required=required,
+            help="PEFT folder or hub id to merge. Repeatable, in order.",
+        )(function)  # fmt: skip
+
+    return add
 
 
 def compute_options(function: F) -> F:
@@ -40,6 +93,20 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
 
 
+def print_file(out: Path, made: Path, kind: str, notes: list[str], as_json: bool) -> None:
+    """The result of a command that wrote one GGUF model: its file, or the first of its parts."""
+    from quantkit.gguf.model import read_model
+
+    model = read_model(made)
+    if as_json:
+        parts = {"parts": [str(file) for file in model.files]} if len(model.files) > 1 else {}
+        print_json({"schema": 1, "file": str(made), **parts, "type": kind, "size": model.nbytes, "notes": notes})
+    elif len(model.files) > 1:
+        click.echo(f"{out.with_name(made.name)}  {kind}  {size(model.nbytes)} in {len(model.files)} parts")
+    else:
+        click.echo(f"{out}  {kind}  {size(model.nbytes)}")
+
+
 def pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """``KEY=VALUE`` options as pairs."""
     found = []
@@ -49,6 +116,52 @@ def pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...
             raise click.BadParameter(f"{value!r} is not KEY=VALUE", ctx=ctx, param=parameter)
         found.append((key, rest))
     return tuple(found)
+
+
+def size_value(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """``2G``, ``500MiB`` or a number of bytes."""
+    if value is None:
+        return None
+    nbytes = parse_size(value)
+    if nbytes is None:
+        raise click.BadParameter(f"{value[:40]!r} is not a size such as 2GB", ctx=ctx, param=parameter)
+    return nbytes
+
+
+def type_options(function: F) -> F:
+    """``--imatrix``, and the choices of types for single tensors."""
+    for option in reversed(
+        (
+            click.option("--imatrix", type=FOLDER, help="Importance matrix of llama-imatrix (.gguf or .dat)."),
+            click.option("--pure", is_flag=True, help="One type for all tensors, no mixture."),
+            click.option("--output-tensor-type", metavar="TYPE", help="ggml type of the output layer."),
+            click.option("--token-embedding-type", metavar="TYPE", help="ggml type of the token embedding."),
+            click.option("--leave-output-tensor", is_flag=True, help="Do not quantize the output layer."),
+            click.option(
+                "--tensor-type", "tensor_types", multiple=True, metavar="REGEX=TYPE",
+                help="ggml type of the tensors whose name matches, e.g. 'attn_v=q8_0'. Repeatable, first match wins.",
+            ),
+        )
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def split_option(function: F) -> F:
+    """``--split-max-size``."""
+    return click.option(
+        "--split-max-size", metavar="SIZE", callback=size_value,
+        help="Split GGUF files into parts of at most this size, e.g. 2G; llama.cpp loads them, Ollama does not.",
+    )(function)  # fmt: skip
+
+
+def via_option(function: F) -> F:
+    """``--via-llama-cpp``."""
+    return click.option(
+        "--via-llama-cpp", type=FOLDER, metavar="PATH",
+        help="Convert with the converter of this llama.cpp checkout, for architectures that are not supported here. "
+        "Runs the checkout's own code.",
+    )(function)  # fmt: skip
 
 
 def package_options(function: F) -> F:

@@ -28,7 +28,7 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
     The exit code is 3 if a check failed.
     """
     from quantkit.errors import VerificationError
-    from quantkit.gguf_header import read_header
+    from quantkit.gguf.model import read_model
     from quantkit.run.package import open_all
     from quantkit.verify.report import SCHEMA
     from quantkit.verify.smoke import smoke_test
@@ -36,7 +36,7 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
     results = []
     packages = open_all(path)
     for package in packages:
-        read_header(package.gguf)  # a broken file is an error, not a model that fails a check
+        read_model(package.gguf)  # a broken file is an error, not a model that fails a check
     for package in packages:
         result = smoke_test(package.gguf, n_gpu_layers=n_gpu_layers, prompts=prompts, system=package.system)
         results.append(result)

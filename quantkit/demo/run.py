@@ -12,6 +12,7 @@ from quantkit.build import build
 from quantkit.child import run_module
 from quantkit.demo import ADAPTER, BASE, EXAMPLES
 from quantkit.errors import VerificationError
+from quantkit.hub.adapter_source import AdapterSource
 from quantkit.progress import Reporter
 from quantkit.recipe import Recipe
 
@@ -92,7 +93,7 @@ def run_demo(folder: Path, *, overwrite: bool = False, reporter: Reporter | None
     Raises:
         QuantkitError: the build failed.
     """
-    recipe = Recipe(model=BASE, adapters=(ADAPTER,), quants=("q4_0", "q8_0"), out=folder, name=NAME)
+    recipe = Recipe(model=BASE, adapters=(AdapterSource(ADAPTER),), quants=("q4_0", "q8_0"), out=folder, name=NAME)
     result = build(recipe, overwrite=overwrite, reporter=reporter)
     file = result.plan.outputs[0].file
     questions = [example.question for example in EXAMPLES]

@@ -16,8 +16,11 @@ def card(spec: PackageSpec) -> str:
         {
             "spec": spec,
             "parameters": _rounded(spec.parameter_count),
-            "license": _license(spec.license),
-            "models": [(model, modelfile_name(index, model)) for index, model in enumerate(spec.models)],
+            "license": _license(spec),
+            "models": [
+                (model, modelfile_name(index, model) if model.parts == 1 else None)
+                for index, model in enumerate(spec.models)
+            ],
             "system": spec.system_text,
             "settings": [item for item in spec.parameters if item[0] != "num_ctx"],
         },
@@ -31,8 +34,12 @@ def _rounded(count: int) -> str:
     return str(count)
 
 
-def _license(text: str | None) -> str:
+def _license(spec: PackageSpec) -> str:
+    text = spec.license
     if not text or not text.strip():
         return "not stated by the base model"
     line = one_line(text)
-    return line if len(line) <= _LONG_LICENSE else "see the LICENSE in the Modelfile"
+    if len(line) <= _LONG_LICENSE:
+        return line
+    has_modelfile = any(model.parts == 1 for model in spec.models)
+    return "see the LICENSE in the Modelfile" if has_modelfile else "that of the base model"

@@ -9,26 +9,49 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from quantkit.chat_format import ChatFormat
 from quantkit.plan import Output
 from quantkit.tensor_file import TensorSpec
 
+if TYPE_CHECKING:
+    from quantkit.adapter.lora_file import AdapterFile
+
 SCHEMA = 1
 _LIBRARIES = ("torch", "numpy", "llama-cpp-python")
 
 
-def output_entry(output: Output, digests: Mapping[str, str]) -> dict[str, Any]:
-    """One GGUF file: its size, and each tensor's type and sha256."""
+def output_entry(outputs: Sequence[Output], digests: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """One model: its file (or first part, and all parts), its size, and each tensor's type and sha256.
+
+    Args:
+        outputs: the file, or the parts of a split model.
+        digests: by file, by tensor: sha256.
+    """
     return {
-        "file": output.file,
-        "quant": output.label,
-        "size": output.nbytes,
+        "file": outputs[0].file,
+        **({"parts": [output.file for output in outputs]} if len(outputs) > 1 else {}),
+        "quant": outputs[0].label,
+        "size": sum(output.nbytes for output in outputs),
         "tensors": {
-            name: {"type": place.type.label, "sha256": digests[name]}
+            name: {"type": place.type.label, "sha256": digests[output.file][name]}
             | ({"reason": place.reason} if place.reason else {})
+            for output in outputs
             for name, place in output.tensors.items()
+        },
+    }
+
+
+def adapter_entry(file: AdapterFile, digests: Mapping[str, str]) -> dict[str, Any]:
+    """One adapter by itself: its size, scaling, and each tensor's type and sha256."""
+    return {
+        "file": file.output.file,
+        "adapter": file.label,
+        "alpha": file.alpha,
+        "size": file.output.nbytes,
+        "tensors": {
+            name: {"type": place.type.label, "sha256": digests[name]} for name, place in file.output.tensors.items()
         },
     }
 
@@ -36,6 +59,12 @@ def output_entry(output: Output, digests: Mapping[str, str]) -> dict[str, Any]:
 def input_files(specs: Iterable[TensorSpec]) -> list[dict[str, Any]]:
     """The weight files that were read, with their sizes."""
     files = sorted({spec.file for spec in specs})
+    return [{"file": file.name, "size": file.stat().st_size} for file in files]
+
+
+def weight_files(folder: Path) -> list[dict[str, Any]]:
+    """The weight files of a folder that was read by another program."""
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
     return [{"file": file.name, "size": file.stat().st_size} for file in files]
 
 

@@ -7,6 +7,8 @@ comes with its own stops, because Ollama otherwise keeps those of the built-in t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from quantkit.chat_format import ChatFormat
 from quantkit.errors import ChatFormatError
 from quantkit.package.modelfile import Command, can_quote, parse_modelfile, print_modelfile
@@ -32,6 +34,15 @@ def go_template(chat: ChatFormat, *, default_system: str | None = None) -> str:
 def modelfile_name(index: int, model: PackagedModel) -> str:
     """The Modelfile's name for the model at that place of a package."""
     return "Modelfile" if index == 0 else f"Modelfile.{model.quant}"
+
+
+def no_modelfile_notes(models: Sequence[PackagedModel]) -> list[str]:
+    """A note for each model that has no Modelfile because it is split."""
+    return [
+        f"{model.quant}: {model.parts} files, for llama.cpp; Ollama takes no split files, so it has no Modelfile"
+        for model in models
+        if model.parts > 1
+    ]
 
 
 def modelfile(spec: PackageSpec, index: int) -> str:

@@ -17,17 +17,22 @@ _EXECUTABLE = "chat.sh"
 def render_package(spec: PackageSpec) -> dict[str, str]:
     """The text of every file, by name: Modelfile, Modelfile.TYPE for further models, chat.sh, chat.ps1, README.md.
 
+    A split model has no Modelfile: Ollama takes single files only.
+
     Raises:
         OutputError: a file name that some system cannot have, or two models of one type.
         ChatFormatError: a parameter, system prompt or other text that cannot be written.
     """
     check_spec(spec)
+    names: set[str] = set()
     files: dict[str, str] = {}
     for index, model in enumerate(spec.models):
         name = modelfile_name(index, model)
-        if name in files:
+        if name in names:
             raise OutputError(f"package {spec.name!r} has two models of type {model.quant}: both would be {name}")
-        files[name] = modelfile(spec, index)
+        names.add(name)
+        if model.parts == 1:
+            files[name] = modelfile(spec, index)
     return files | {"chat.sh": chat_sh(spec), "chat.ps1": chat_ps1(spec), "README.md": card(spec)}
 
 

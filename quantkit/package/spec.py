@@ -21,12 +21,27 @@ class PackagedModel:
     """One GGUF file of a package.
 
     Attributes:
-        file: its name inside the package's folder.
+        file: its name inside the package's folder; of a split model the first part's, which loads the others.
         quant: its quantization type in lower case, such as "q4_0".
+        parts: files it is split into.
     """
 
     file: str
     quant: str
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class PackagedAdapter:
+    """An adapter by itself in a package.
+
+    Attributes:
+        file: its name inside the package's folder.
+        adapter: where it came from.
+    """
+
+    file: str
+    adapter: str
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,7 @@ class PackageSpec:
         license: the license text or its name, None if unknown.
         architecture: such as "llama".
         parameter_count: number of weights.
+        adapter_files: the adapters by themselves, as LoRA files for llama.cpp.
     """
 
     name: str
@@ -58,6 +74,7 @@ class PackageSpec:
     license: str | None
     architecture: str
     parameter_count: int
+    adapter_files: tuple[PackagedAdapter, ...] = ()
 
     @property
     def num_ctx(self) -> int:

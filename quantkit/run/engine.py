@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.errors import GGUFError, QuantkitError
-from quantkit.gguf_header import read_header
+from quantkit.gguf.model import read_model
 from quantkit.llama_log import captured_log
 from quantkit.processors import usable_processors
 from quantkit.run.interrupts import interrupts_deferred
@@ -57,7 +57,7 @@ class Engine:
             GGUFError: no such file, not a sound GGUF file, or llama.cpp refuses it, with llama.cpp's reason.
             QuantkitError: no memory for the context, or a number that makes no sense.
         """
-        read_header(path)  # llama.cpp ends its process at some of the files that this refuses
+        read_model(path)  # llama.cpp ends its process at some of the files that this refuses
         for name, value in (("n_ctx", n_ctx), ("max_ctx", max_ctx), ("threads", threads)):
             if value is not None and value < 1:
                 raise QuantkitError(f"{name} is {value}, and must be at least 1")

@@ -22,7 +22,7 @@ class Request:
 
     Attributes:
         gguf: the file.
-        tokenizer: tokenizer.json to compare token ids with, None to leave that out.
+        tokenizer: the tokenizer's file to compare token ids with, None to leave that out.
         system: the package's system prompt.
         threads: CPU threads, None for the processors this process may use.
     """
@@ -36,7 +36,7 @@ class Request:
 def verify_outputs(
     ggufs: Sequence[Path],
     *,
-    tokenizer: Path,
+    tokenizer: Path | None,
     system: str | None = None,
     threads: int | None = None,
     reporter: Reporter | None = None,
@@ -45,7 +45,7 @@ def verify_outputs(
 
     Args:
         ggufs: the files.
-        tokenizer: the checkpoint's tokenizer.json.
+        tokenizer: the file to compare token ids with, None where there is none.
         system: the package's system prompt.
         threads: CPU threads, None for the processors this process may use.
         reporter: told a line for each file.

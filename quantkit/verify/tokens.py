@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from quantkit.errors import VocabularyError
 from quantkit.run.session import ChatModel
+from quantkit.verify.encoders import open_encoder
 from quantkit.verify.report import Check
 
 PROBES: tuple[str, ...] = (
@@ -30,41 +29,31 @@ PROBES: tuple[str, ...] = (
 _DECOMPOSED = "cafe\u0301 u\u0308ber か\u3099"
 
 
-def compare_tokens(gguf_model: ChatModel, tokenizer_json: Path) -> Check:
-    """Compare llama.cpp's ids with those of ``tokenizer.json``, special tokens parsed, over :data:`PROBES`.
+def compare_tokens(gguf_model: ChatModel, tokenizer: Path) -> Check:
+    """Compare llama.cpp's ids with those of the model's tokenizer, special tokens parsed, over :data:`PROBES`.
 
     Every added token is probed too, between words.
+
+    Args:
+        gguf_model: the model in llama.cpp.
+        tokenizer: tokenizer.json, tokenizer.model or ``qwen.tiktoken``.
 
     Raises:
         VocabularyError: the tokenizer file cannot be read.
     """
-    from tokenizers import Tokenizer
-
-    # Checked by hand first: tokenizers raises bare Exception objects, for a missing file too.
-    try:
-        text = tokenizer_json.read_text(encoding="utf-8")
-        readable = isinstance(json.loads(text), dict)
-    except (OSError, ValueError) as error:
-        raise VocabularyError(f"{tokenizer_json}: cannot be read: {error}") from None
-    if not readable:
-        raise VocabularyError(f"{tokenizer_json}: not a tokenizer: it is not a JSON object")
-    tokenizer = Tokenizer.from_str(text)
-    added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
-    probes = [*PROBES, *(f"one {text} two{text}" for text in added)]
-    threshold = "ids equal in every text"
+    encoder = open_encoder(tokenizer)
+    name, threshold = f"token ids as {tokenizer.name}", "ids equal in every text"
     total = 0
-    if tokenizer.normalizer is not None:
-        # llama.cpp does not normalize (NFC): texts that are normalized already must give the same ids.
-        probes = [tokenizer.normalizer.normalize_str(probe) for probe in probes]
+    # llama.cpp does not normalize (NFC): texts that are normalized already must give the same ids.
+    probes = [encoder.prepare(probe) for probe in (*PROBES, *encoder.probes)]
     for probe in probes:
-        expected = tokenizer.encode(probe, add_special_tokens=False).ids
-        got = gguf_model.tokenize(probe)
+        expected, got = encoder.encode(probe), gguf_model.tokenize(probe)
         total += len(expected)
         if got != expected:
             at = next((i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b), len(got))
-            evidence = f"{probe!r}, token {at}: llama.cpp {got[at : at + 6]}, tokenizer.json {expected[at : at + 6]}"
-            return Check("token ids", False, "differ", threshold, evidence)
-    evidence = f"{len(probes)} texts, {len(added)} added tokens"
-    if gguf_model.tokenize(_DECOMPOSED) != tokenizer.encode(_DECOMPOSED, add_special_tokens=False).ids:
+            evidence = f"{probe!r}, token {at}: llama.cpp {got[at : at + 6]}, {tokenizer.name} {expected[at : at + 6]}"
+            return Check(name, False, "differ", threshold, evidence)
+    evidence = "; ".join((f"{len(probes)} texts, {encoder.added} added tokens", *encoder.remarks))
+    if gguf_model.tokenize(_DECOMPOSED) != encoder.encode(_DECOMPOSED):
         evidence += "; decomposed characters (e + combining accent) differ, llama.cpp does not compose them"
-    return Check("token ids", True, f"{total} equal", threshold, evidence)
+    return Check(name, True, f"{total} equal", threshold, evidence)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from quantkit.checkpoint import Checkpoint
 from quantkit.errors import GGUFError, VocabularyError
-from quantkit.gguf_header import KV, KVType, array, boolean, string
-from quantkit.vocab.bpe import bpe_metadata
-from quantkit.vocab.special import special_metadata, token_text
+from quantkit.gguf.header import KV, KVType, array, string
+from quantkit.vocab.around import token_text
+from quantkit.vocab.bpe import read_bpe
+from quantkit.vocab.families import family_rules
+from quantkit.vocab.files import Content, TokenizerFiles
+from quantkit.vocab.llama_hf import read_llama_hf
+from quantkit.vocab.special import special_metadata
+from quantkit.vocab.templates import Templates, read_templates
+from quantkit.vocab.tiktoken import read_tiktoken
+
+if TYPE_CHECKING:
+    from quantkit.checkpoint import Checkpoint  # which imports torch, and this is read beside llama.cpp too
 
 __all__ = ["Vocabulary", "read_vocabulary"]
 
@@ -48,102 +56,97 @@ class Vocabulary:
         return entries
 
 
-def read_vocabulary(checkpoint: Checkpoint, rows: int) -> Vocabulary:
+def _read_sentencepiece(files: TokenizerFiles) -> Content | None:
+    if not files.path("tokenizer.model").is_file():
+        return None
+    # SentencePiece takes a while to load, and most models have no use for it.
+    from quantkit.vocab.spm import read_sentencepiece
+
+    return read_sentencepiece(files)
+
+
+# Each kind of tokenizer: the file it is read from, and its reader.
+_READERS: dict[str, tuple[str, Callable[[TokenizerFiles], Content | None]]] = {
+    "sentencepiece": ("tokenizer.model", _read_sentencepiece),
+    "llama-hf": ("tokenizer.json", read_llama_hf),
+    "bpe": ("tokenizer.json", read_bpe),
+    "tiktoken": ("*.tiktoken", read_tiktoken),
+}
+
+
+def read_vocabulary(
+    checkpoint: Checkpoint,
+    rows: int,
+    *,
+    tokenizers: Sequence[str] = ("bpe",),
+    folder: Path | None = None,
+    templates: Path | None = None,
+) -> Vocabulary:
     """Read the tokenizer of a checkpoint folder.
 
     Args:
-        checkpoint: the folder; nothing but its JSON and template files is read.
+        checkpoint: the folder; nothing but its JSON, vocabulary and template files is read, and none is executed.
         rows: rows of the embedding.
+        tokenizers: the kinds of tokenizer to look for, in this order: ``sentencepiece``, ``llama-hf``, ``bpe``,
+            ``tiktoken``.
+        folder: where the tokenizer's files are, when that is not the checkpoint's own folder (an adapter's).
+        templates: where the chat templates are, when they are not beside the tokenizer.
 
     Raises:
         VocabularyError: no tokenizer, or one that llama.cpp would not reproduce.
     """
-    path = checkpoint.path / "tokenizer.json"
-    if not path.is_file():
-        if (checkpoint.path / "tokenizer.model").is_file():
-            raise VocabularyError(
-                f"{checkpoint.path}: SentencePiece vocabularies (tokenizer.model) are not supported",
-                hint="give a model with a byte-level BPE tokenizer.json, such as Llama 3 or Qwen2",
-            )
-        raise VocabularyError(
-            f"{path}: file is missing", hint="copy the tokenizer's files of the model into the folder"
-        )
-    tokenizer, config = checkpoint.json("tokenizer.json"), checkpoint.json("tokenizer_config.json")
-    try:
-        return _read(checkpoint, tokenizer, config, rows)
-    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise VocabularyError(f"{path}: broken ({type(error).__name__}: {error})") from None
-    except GGUFError as error:
-        raise VocabularyError(f"{checkpoint.path}: {error}") from None
-
-
-def _read(checkpoint: Checkpoint, tokenizer: dict[str, Any], config: dict[str, Any], rows: int) -> Vocabulary:
-    entries, notes = bpe_metadata(tokenizer, config, rows, str(checkpoint.path / "tokenizer.json"))
     generation = checkpoint.json("generation_config.json")
-    texts = next(entry.value for entry in entries if entry.key == "tokenizer.ggml.tokens")
-    entries += special_metadata(tokenizer, config, checkpoint.config, generation, texts)
-    prefix = config.get("add_prefix_space")
-    if isinstance(prefix, bool) and "LlamaForCausalLM" in (checkpoint.config.get("architectures") or ()):
-        entries.insert(0, boolean("tokenizer.ggml.add_space_prefix", prefix))
-    template, named = _templates(checkpoint.path, config)
-    if isinstance(config.get("chat_template"), str) and _template_file(checkpoint.path) not in (None, template):
-        notes.append(
-            "chat_template.jinja differs from chat_template in tokenizer_config.json: the latter is used, as by "
-            "llama.cpp's converter; transformers uses the former"
+    files = TokenizerFiles(folder or checkpoint.path, checkpoint.config, generation, rows)
+    if files.path("tekken.json").is_file() and not files.path("tokenizer.json").is_file():
+        raise VocabularyError(
+            f"{files.path('tekken.json')}: Mistral's own tokenizer format is not supported",
+            hint="copy tokenizer.json and tokenizer_config.json of the model's Hugging Face version into the folder",
         )
-    ids = {entry.key: entry.value for entry in entries if entry.key.endswith("_token_id")}
+    for kind in tokenizers:
+        file, read = _READERS[kind]
+        try:
+            content = read(files)
+            if content is not None:
+                found = read_templates(files if templates is None else replace(files, folder=templates))
+                return _vocabulary(files, content, found, sentencepiece=kind == "sentencepiece")
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise VocabularyError(f"{files.path(file)}: broken ({type(error).__name__}: {error})") from None
+        except GGUFError as error:
+            raise VocabularyError(f"{files.folder}: {error}") from None
+    wanted = list(dict.fromkeys(_READERS[kind][0] for kind in tokenizers))
+    raise VocabularyError(
+        f"{files.path(wanted[-1])}: file is missing"
+        if len(wanted) == 1
+        else f"{files.folder}: has no tokenizer: {' and '.join(wanted)} are missing",
+        hint="copy the tokenizer's files of the model into the folder",
+    )
+
+
+def _vocabulary(files: TokenizerFiles, content: Content, templates: Templates, *, sentencepiece: bool) -> Vocabulary:
+    rules = family_rules(files, sentencepiece=sentencepiece)
+    special = special_metadata(
+        files.tokenizer,
+        files.tokenizer_config,
+        files.config,
+        files.generation,
+        content.texts,
+        fallback=content.fallback,
+        further=rules.further,
+    )
+    by_key = {entry.key: entry for entry in (*content.entries, *special, *rules.entries)}
 
     def text(kind: str) -> str:
-        number = ids.get(f"tokenizer.ggml.{kind}_token_id")
-        return token_text(config.get(f"{kind}_token")) or ("" if number is None else texts[number])
+        entry = by_key.get(f"tokenizer.ggml.{kind}_token_id")
+        named = token_text(files.tokenizer_config.get(f"{kind}_token"))
+        return named or ("" if entry is None else content.texts[entry.value])
 
     vocabulary = Vocabulary(
-        tuple(entries),
-        template,
-        named,
-        text("bos"),
-        text("eos"),
-        tuple(notes),
+        metadata=tuple(by_key.values()),
+        chat_template=templates.default,
+        named_templates=templates.named,
+        bos_token=text("bos"),
+        eos_token=text("eos"),
+        notes=(*content.notes, *templates.notes),
     )
-    vocabulary.template_metadata(template)  # what a GGUF file cannot hold is known now
+    vocabulary.template_metadata(templates.default)  # what a GGUF file cannot hold is known now
     return vocabulary
-
-
-def _template_file(folder: Path) -> str | None:
-    """The text of chat_template.jinja, None if there is none."""
-    path = folder / "chat_template.jinja"
-    return _read_text(path) if path.is_file() else None
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise VocabularyError(f"{path}: cannot be read ({error})", hint="save the chat template as UTF-8") from None
-
-
-def _templates(folder: Path, config: dict[str, Any]) -> tuple[str | None, tuple[tuple[str, str], ...]]:
-    """The default chat template and the named ones.
-
-    tokenizer_config.json comes before chat_template.jinja, as in llama.cpp's converter.
-    """
-    value: Any = config.get("chat_template")
-    if value is None and (default := _template_file(folder)) is not None:
-        extra = sorted((folder / "additional_chat_templates").glob("*.jinja"))
-        value = [{"name": "default", "template": default}]
-        value += [{"name": file.stem, "template": _read_text(file)} for file in extra]
-    if value is None or isinstance(value, str):
-        return value, ()
-    if not isinstance(value, list) or not all(map(_is_named_template, value)):
-        kind = "list of something else" if isinstance(value, list) else type(value).__name__
-        raise VocabularyError(
-            f"{folder / 'tokenizer_config.json'}: chat_template is a {kind}; expected a text, or names and templates"
-        )
-    # llama.cpp's converter keeps letters and digits of a name, so that it is safe in a metadata key.
-    named = {re.sub("[^A-Za-z0-9]", "_", entry["name"]): entry["template"] for entry in value}
-    default = named.pop("default", None)
-    return default, tuple(named.items())
-
-
-def _is_named_template(entry: Any) -> bool:
-    return isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in ("name", "template"))

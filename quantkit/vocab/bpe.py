@@ -10,11 +10,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.gguf_header import KV, KVType, array, string
-from quantkit.vocab.pretokenizer import recognise
-
-# llama.cpp's token types
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
+from quantkit.gguf.header import KVType, array, string
+from quantkit.vocab.files import (
+    CONTROL,
+    NORMAL,
+    UNUSED,
+    USER_DEFINED,
+    Content,
+    TokenizerFiles,
+    flag_notes,
+    looks_special,
+    padding,
+    padding_notes,
+)
+from quantkit.vocab.pretokenizer import PreTokenizer, looks_up_words, recognise
 
 # BPE options that llama.cpp does not have, with the values that mean "off".
 _OFF: dict[str, tuple[Any, ...]] = {
@@ -25,9 +34,19 @@ _OFF: dict[str, tuple[Any, ...]] = {
 }
 
 
-def bpe_metadata(
-    tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any], rows: int, where: str
-) -> tuple[list[KV], list[str]]:
+def read_bpe(files: TokenizerFiles) -> Content | None:
+    """The vocabulary in tokenizer.json; None when there is no such file.
+
+    Raises:
+        VocabularyError: anything llama.cpp would not reproduce.
+    """
+    where = files.path("tokenizer.json")
+    if not where.is_file():
+        return None
+    return bpe_content(files.tokenizer, files.tokenizer_config, files.rows, str(where))
+
+
+def bpe_content(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any], rows: int, where: str) -> Content:
     """Model, pre-tokenizer, tokens, types and merges.
 
     Args:
@@ -35,9 +54,6 @@ def bpe_metadata(
         tokenizer_config: tokenizer_config.json.
         rows: rows of the embedding; ids above the tokenizer's become ``[PAD<id>]``.
         where: path of tokenizer.json, for messages.
-
-    Returns:
-        The entries, and notes for the plan.
 
     Raises:
         VocabularyError: anything llama.cpp would not reproduce.
@@ -50,20 +66,8 @@ def bpe_metadata(
     for option, off in _OFF.items():
         if model.get(option) not in off:
             raise VocabularyError(f"{where}: BPE option {option}={model[option]!r} is not supported by llama.cpp")
-    pre = recognise(tokenizer, where)
-    notes = []
-    if bool(model.get("ignore_merges")) != pre.whole_words:
-        notes.append(
-            f"tokenizer.json: ignore_merges is {bool(model.get('ignore_merges'))}; llama.cpp's {pre.name} "
-            + (
-                "looks whole words up first, as the model's original tokenizer does"
-                if pre.whole_words
-                else "always merges"
-            )
-        )
+    pre = recognise(tokenizer, tokenizer_config, where)
     tokens, types = _tokens(tokenizer, tokenizer_config, rows, where)
-    if padding := types.count(UNUSED):
-        notes.append(f"the embedding has {rows} rows, the tokenizer {rows - padding} tokens: padded with unused tokens")
     entries = [
         string("tokenizer.ggml.model", "gpt2"),
         string("tokenizer.ggml.pre", pre.name),
@@ -72,7 +76,17 @@ def bpe_metadata(
     ]
     if merges := _merges(model.get("merges") or [], where):
         entries.append(array("tokenizer.ggml.merges", merges, KVType.STRING))
-    return entries, notes
+    added = {token["content"]: token for token in tokenizer.get("added_tokens") or ()}
+    notes = [*_whole_word_notes(tokenizer, pre), *flag_notes(added), *padding_notes(rows, types.count(UNUSED))]
+    return Content(tuple(entries), tuple(tokens), tuple(notes))
+
+
+def _whole_word_notes(tokenizer: Mapping[str, Any], pre: PreTokenizer) -> list[str]:
+    found = looks_up_words(tokenizer)
+    if found == pre.whole_words:
+        return []
+    habit = "looks whole words up first, as the model's original tokenizer does" if pre.whole_words else "always merges"
+    return [f"tokenizer.json: ignore_merges is {found}; llama.cpp's {pre.name} {habit}"]
 
 
 def _tokens(
@@ -99,20 +113,23 @@ def _tokens(
             raise VocabularyError(f"{where}: id {number} is both {tokens[number]!r} and {text!r}")
         tokens[number], types[number] = text, NORMAL
     special = _special_texts(tokenizer_config)
-    _check_added_ids(vocabulary, tokenizer.get("added_tokens") or (), where)
+    check_added_ids(vocabulary, tokenizer.get("added_tokens") or (), where)
     for number, token in added.items():
         if tokens[number] not in (None, token["content"]):
             raise VocabularyError(f"{where}: id {number} is both {tokens[number]!r} and {token['content']!r}")
         tokens[number], types[number] = _added(token, special)
     _match_config(tokenizer_config, tokens, where)
-    return [f"[PAD{number}]" if text is None else text for number, text in enumerate(tokens)], types
+    return [padding(number) if text is None else text for number, text in enumerate(tokens)], types
 
 
-def _check_added_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]], where: str) -> None:
+def check_added_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]], where: str) -> None:
     """The tokenizers library numbers added tokens itself, whatever the file says.
 
     A text that has an id already keeps it; a new one is numbered from the size of the vocabulary on, also where the
     vocabulary has gaps.
+
+    Raises:
+        VocabularyError: the file says otherwise.
     """
     known, following = dict(vocabulary), len(vocabulary)
     for token in added:
@@ -129,19 +146,9 @@ def _check_added_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str,
 
 def _added(token: Mapping[str, Any], special: set[str]) -> tuple[str, int]:
     text = str(token["content"])
-    if token.get("special") or text in special or _looks_special(text):
+    if token.get("special") or text in special or looks_special(text):
         return text, CONTROL
     return text.replace("▁", " "), USER_DEFINED
-
-
-def _looks_special(text: str) -> bool:
-    """Tokens that ought to be control tokens but are often not marked so; the converter's list."""
-    return (
-        text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
-        or (text.startswith("<|") and text.endswith("|>"))
-        or (text.startswith("<｜") and text.endswith("｜>"))
-        or (text.startswith("<unused") and text.endswith(">"))
-    )
 
 
 def _special_texts(tokenizer_config: Mapping[str, Any]) -> set[str]:

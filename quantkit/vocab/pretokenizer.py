@@ -2,22 +2,29 @@
 
 llama.cpp splits text with regexes built into its binary, chosen by the name in ``tokenizer.ggml.pre``. Its converter
 finds the name by hashing the token ids of one text, so a vocabulary with one added token is unknown to it. The name
-depends on the steps before BPE alone, so here those are compared: the normalizer, the split regexes, the byte-level
-step. What is not in the table is refused; a guess would tokenize almost right, which nobody notices.
+depends on the steps before BPE alone, so here those are compared: the splits and the byte-level step, brought into one
+form. What is not in the table is refused; a guess would tokenize almost right, which nobody notices.
+
+Where llama.cpp has several names for the same splits and options, the table has one of them. Its entries are proven by
+equal token ids, see ``tests/parity/test_tokens.py``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from quantkit.errors import VocabularyError
+from quantkit.vocab import regexes
 
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+Step = tuple[str, str]
+"""What a step does, and its regex or option: ``("split", r"\\p{N}")``, ``("bytes", "")``."""
+
+_BYTES: Step = ("bytes", "")
+# Llama 3's first tokenizer.json lacked ignore_merges, which its authors then corrected. It is known by this token.
+_LLAMA_3_BOS = "<|begin_of_text|>"
 
 
 @dataclass(frozen=True)
@@ -26,51 +33,143 @@ class PreTokenizer:
 
     Attributes:
         name: value of ``tokenizer.ggml.pre``.
-        splits: the regexes, in order, each isolating its matches.
-        normalizer: type of the normalizer the tokenizer has, None for none.
+        steps: the tokenizer's steps before BPE, see :data:`Step`.
         whole_words: llama.cpp looks a whole word up before it merges (``ignore_merges``).
+        tells_words: the steps have another name for tokenizers that differ in *whole_words*.
+        cleans: llama.cpp takes blanks before punctuation away in the text it returns, as Hugging Face's
+            ``clean_up_tokenization_spaces``; None where that does not tell names apart.
     """
 
     name: str
-    splits: tuple[str, ...]
-    normalizer: str | None
-    whole_words: bool
+    steps: tuple[Step, ...]
+    whole_words: bool = False
+    tells_words: bool = False
+    cleans: bool | None = None
+
+
+def _byte_level(*splits: str) -> tuple[Step, ...]:
+    return (*(("split", regex) for regex in splits), _BYTES)
 
 
 PRE_TOKENIZERS = (
-    PreTokenizer("llama-bpe", (rf"{_CONTRACTIONS}|{_LETTERS}|\p{{N}}{{1,3}}|{_REST}",), None, True),
-    PreTokenizer("qwen2", (rf"{_CONTRACTIONS}|{_LETTERS}|\p{{N}}|{_REST}",), "NFC", False),
+    PreTokenizer("llama-bpe", _byte_level(regexes.CL100K), whole_words=True, tells_words=True),
+    PreTokenizer("dbrx", _byte_level(regexes.CL100K), tells_words=True),
+    PreTokenizer("qwen2", _byte_level(regexes.QWEN2)),
+    PreTokenizer("qwen35", _byte_level(regexes.QWEN35)),
+    PreTokenizer("gpt-2", _byte_level(regexes.GPT2)),
+    PreTokenizer("refact", _byte_level(regexes.DIGIT, regexes.GPT2), cleans=True),
+    PreTokenizer("smollm", _byte_level(regexes.DIGIT, regexes.GPT2), cleans=False),
+    PreTokenizer("tekken", _byte_level(regexes.TEKKEN), whole_words=True),
+    PreTokenizer("gpt-4o", _byte_level(regexes.O200K)),
+    PreTokenizer("deepseek-llm", _byte_level(*regexes.DEEPSEEK_LLM)),
+    PreTokenizer("deepseek-coder", _byte_level(*regexes.DEEPSEEK_CODER)),
+    PreTokenizer("deepseek-v3", _byte_level(*regexes.DEEPSEEK_V3)),
+    PreTokenizer("seed-coder", _byte_level(regexes.SEED_CODER)),
+    PreTokenizer("minicpm5", _byte_level(*regexes.MINICPM5), whole_words=True),
+    PreTokenizer(
+        "falcon",
+        (
+            ("punctuation", "Contiguous"),
+            ("split", regexes.GPT2),
+            _BYTES,
+            ("digits", ""),
+            ("split", "[0-9][0-9][0-9]"),
+        ),
+    ),
 )
 
 
-def recognise(tokenizer: Mapping[str, Any], where: str) -> PreTokenizer:
+def recognise(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any], where: str) -> PreTokenizer:
     """The pre-tokenizer of a parsed tokenizer.json.
+
+    Args:
+        tokenizer: tokenizer.json.
+        tokenizer_config: tokenizer_config.json.
+        where: path of tokenizer.json, for messages.
 
     Raises:
         VocabularyError: none of the known ones; the message quotes what was found.
     """
-    normalizer = (tokenizer.get("normalizer") or {}).get("type")
-    splits = _splits(tokenizer.get("pre_tokenizer"))
-    for known in PRE_TOKENIZERS:
-        if splits == known.splits and normalizer == known.normalizer:
-            return known
-    found = json.dumps({"normalizer": tokenizer.get("normalizer"), "pre_tokenizer": tokenizer.get("pre_tokenizer")})
-    raise VocabularyError(
-        f"{where}: unknown pre-tokenizer: {found[:400]}",
-        hint=f"known are {', '.join(known.name for known in PRE_TOKENIZERS)}; llama.cpp must have the splits built in",
+    steps = _steps(tokenizer.get("pre_tokenizer"))
+    fitting = [known for known in PRE_TOKENIZERS if known.steps == steps]
+    if not fitting or not _leaves_text(tokenizer.get("normalizer")):
+        found = json.dumps({key: tokenizer.get(key) for key in ("normalizer", "pre_tokenizer")})
+        raise VocabularyError(
+            f"{where}: unknown pre-tokenizer: {found[:400]}",
+            hint=f"known are {', '.join(known.name for known in PRE_TOKENIZERS)}; llama.cpp must have the splits "
+            "built in",
+        )
+    whole_words = looks_up_words(tokenizer) or _is_llama_3(tokenizer)
+    cleans = tokenizer_config.get("clean_up_tokenization_spaces") is not False
+    return next(
+        known
+        for known in fitting
+        if (not known.tells_words or known.whole_words == whole_words) and known.cleans in (None, cleans)
     )
 
 
-def _splits(step: Mapping[str, Any] | None) -> tuple[str, ...] | None:
-    """The split regexes of ``Sequence[Split..., ByteLevel]``; None where the structure is another."""
-    steps = step.get("pretokenizers", []) if step and step.get("type") == "Sequence" else [step or {}]
-    if not steps:
-        return None
-    *splits, last = steps
-    if last.get("type") != "ByteLevel" or last.get("use_regex", True) or last.get("add_prefix_space", True):
-        return None
-    for split in splits:
-        plain = split.get("type") == "Split" and split.get("behavior") == "Isolated" and not split.get("invert")
-        if not plain or "Regex" not in split.get("pattern", {}):
+def looks_up_words(tokenizer: Mapping[str, Any]) -> bool:
+    """Whether the tokenizer takes a whole word that is a token before it merges."""
+    return bool(tokenizer["model"].get("ignore_merges"))
+
+
+def _is_llama_3(tokenizer: Mapping[str, Any]) -> bool:
+    return any(token.get("content") == _LLAMA_3_BOS for token in tokenizer.get("added_tokens") or ())
+
+
+def _leaves_text(normalizer: Mapping[str, Any] | None) -> bool:
+    """Whether there is no normalizer, or only one that leaves composed text alone, as nearly all text is."""
+    return all(step.get("type") == "NFC" for step in _flat(normalizer, "normalizers"))
+
+
+def _flat(step: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any]]:
+    """The steps of a pipeline with its sequences taken apart."""
+    if not step:
+        return []
+    if step.get("type") != "Sequence":
+        return [step]
+    return [inner for part in step.get(key, ()) for inner in _flat(part, key)]
+
+
+def _steps(pre_tokenizer: Mapping[str, Any] | None) -> tuple[Step, ...] | None:
+    """The steps in one form; None where one of them is not understood."""
+    found: list[Step] = []
+    for step in _flat(pre_tokenizer, "pretokenizers"):
+        known = _READ.get(str(step.get("type")), _unknown)(step)
+        if known is None:
             return None
-    return tuple(split["pattern"]["Regex"] for split in splits)
+        found += known
+    return tuple(found)
+
+
+def _unknown(step: Mapping[str, Any]) -> Sequence[Step] | None:
+    return None
+
+
+def _split(step: Mapping[str, Any]) -> Sequence[Step] | None:
+    regex = step.get("pattern", {}).get("Regex")
+    if not isinstance(regex, str):
+        return None
+    regex = regexes.spelled(regex)
+    isolated = step.get("behavior") == "Isolated"
+    # "Remove all but the matches" is the same where the regex leaves nothing between its matches.
+    outside = step.get("behavior") == "Removed" and step.get("invert") and regex in regexes.COVERING
+    return [("split", regex)] if isolated or outside else None
+
+
+def _digits(step: Mapping[str, Any]) -> Sequence[Step]:
+    return [("split", regexes.DIGIT) if step.get("individual_digits") else ("digits", "")]
+
+
+def _bytes(step: Mapping[str, Any]) -> Sequence[Step] | None:
+    if step.get("add_prefix_space", True):
+        return None
+    return [("split", regexes.GPT2), _BYTES] if step.get("use_regex", True) else [_BYTES]
+
+
+_READ: dict[str, Callable[[Mapping[str, Any]], Sequence[Step] | None]] = {
+    "Split": _split,
+    "Digits": _digits,
+    "ByteLevel": _bytes,
+    "Punctuation": lambda step: [("punctuation", str(step.get("behavior", "Isolated")))],
+}

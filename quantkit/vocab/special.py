@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.gguf_header import KV, boolean, u32
+from quantkit.gguf.header import KV, boolean, u32
+from quantkit.vocab.around import Around, read_around, token_text
 
 # The token types SpecialVocab looks for, and the GGUF key of each where it is not "<type>_token_id".
 _TYPES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -26,6 +27,9 @@ _KEYS = {
     "sep": "tokenizer.ggml.seperator_token_id",
     "pad": "tokenizer.ggml.padding_token_id",
 }
+# A GGUF file has no key for the id of this kind, and says of these whether they are added.
+_WITHOUT_KEY = "cls"
+_ADDED = ("bos", "eos", "sep")
 
 
 def special_metadata(
@@ -34,6 +38,9 @@ def special_metadata(
     config: Mapping[str, Any],
     generation_config: Mapping[str, Any],
     texts: Sequence[str],
+    *,
+    fallback: Mapping[str, int] | None = None,
+    further: Mapping[str, int] | None = None,
 ) -> list[KV]:
     """The entries for special tokens.
 
@@ -43,31 +50,45 @@ def special_metadata(
         config: config.json.
         generation_config: generation_config.json, empty when there is none.
         texts: of all tokens, by id.
+        fallback: ids by kind for a tokenizer whose files name none; its ``unk`` counts whatever they name.
+        further: ids of kinds beyond the usual, that hold where tokenizer_config.json names no token.
 
     Raises:
         VocabularyError: an id that is out of range.
     """
-    ids = _ids(tokenizer, tokenizer_config, config)
-    add = _added_by_template(tokenizer, tokenizer_config)
-    for kind in _TYPES:
+    around = read_around(tokenizer, tokenizer_config)
+    ids = _ids(tokenizer, around, config)
+    if fallback:
+        ids = ids or {kind: number for kind, number in fallback.items() if kind != "unk"}
+        ids.setdefault("unk", fallback["unk"])
+    for kind, token in ids.items():
+        file = "config.json" if _in_config(config, kind) == token else "tokenizer.json"
+        _check_range(file, kind, token, texts)
+    ids |= _further(tokenizer, tokenizer_config, further or {}, texts)
+    ids |= _ends(generation_config, ids, texts)
+    add = dict(around.added)
+    for kind in _ADDED:
         value = tokenizer_config.get(f"add_{kind}_token")
         if isinstance(value, bool):
             add.setdefault(kind, value)
-    for kind, token in ids.items():
-        file = "config.json" if config.get(f"{kind}_token_id") == token else "tokenizer.json"
-        _check_range(file, kind, token, texts)
-    for token in end_tokens(generation_config):
-        _check_range("generation_config.json", "eos", token, texts)
+    entries = [u32(_KEYS.get(kind, f"tokenizer.ggml.{kind}_token_id"), token) for kind, token in ids.items()]
+    return entries + [boolean(f"tokenizer.ggml.add_{kind}_token", value) for kind, value in add.items()]
+
+
+def _ends(generation_config: Mapping[str, Any], ids: Mapping[str, int], texts: Sequence[str]) -> dict[str, int]:
+    """Places for the end tokens that llama.cpp would not know otherwise."""
     ends = end_tokens(generation_config)
-    unknown = [end for end in ends if end != ids.get("eos") and texts[end] not in ENDS_BY_NAME]
-    if len(unknown) > len(_SPARE_ENDS):
+    for token in ends:
+        _check_range("generation_config.json", "eos", token, texts)
+    known = {ids.get(kind) for kind in ("eos", *_SPARE_ENDS)}
+    unknown = [end for end in ends if end not in known and texts[end] not in ENDS_BY_NAME]
+    spare = [kind for kind in _SPARE_ENDS if kind not in ids]
+    if len(unknown) > len(spare):
         raise VocabularyError(
             f"generation_config.json: {len(ends)} end tokens; a GGUF file has no room for {texts[unknown[-1]]!r}",
             hint="leave the tokens that really end an answer in eos_token_id",
         )
-    ids |= zip(_SPARE_ENDS, unknown, strict=False)
-    entries = [u32(_KEYS.get(kind, f"tokenizer.ggml.{kind}_token_id"), token) for kind, token in ids.items()]
-    return entries + [boolean(f"tokenizer.ggml.add_{kind}_token", value) for kind, value in add.items()]
+    return dict(zip(spare, unknown, strict=False))
 
 
 def _check_range(file: str, kind: str, token: int, texts: Sequence[str]) -> None:
@@ -82,69 +103,53 @@ def end_tokens(generation_config: Mapping[str, Any]) -> list[int]:
     return [token for token in dict.fromkeys(values) if isinstance(token, int) and token >= 0]
 
 
-def token_text(entry: Any) -> str | None:
-    """The text of a token in tokenizer_config.json, which is a string or an object with ``content``."""
-    if isinstance(entry, Mapping):
-        entry = entry.get("content")
-    return entry if isinstance(entry, str) else None
+def special_texts(tokenizer_config: Mapping[str, Any]) -> set[str]:
+    """The tokens that tokenizer_config.json names as special, by use or in a list."""
+    lists = (tokenizer_config.get(key) or () for key in ("additional_special_tokens", "extra_special_tokens"))
+    listed = (entry for entries in lists for entry in (entries.values() if isinstance(entries, Mapping) else entries))
+    named = (tokenizer_config.get(f"{kind}_token") for kind in _TYPES)
+    return {text for text in map(token_text, (*named, *listed)) if text is not None}
 
 
-def _ids(
-    tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any], config: Mapping[str, Any]
-) -> dict[str, int]:
-    """By kind: the token tokenizer_config.json names, else the id in config.json."""
+def _added_ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
     by_text: dict[str, int] = {}
     for token in tokenizer.get("added_tokens") or ():
         by_text.setdefault(token["content"], token["id"])
+    return by_text
+
+
+def _ids(tokenizer: Mapping[str, Any], around: Around, config: Mapping[str, Any]) -> dict[str, int]:
+    """By kind: the token tokenizer_config.json names, else the id in config.json."""
+    by_text = _added_ids(tokenizer)
     ids: dict[str, int] = {}
     for kind in _TYPES:
-        text = token_text(tokenizer_config.get(f"{kind}_token"))
+        text = around.named.get(kind)
         if text is not None and text in by_text:
             ids[kind] = by_text[text]
     for kind in _TYPES:
-        value = config.get(f"{kind}_token_id")
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        value = _in_config(config, kind)
+        if value is not None:
             ids.setdefault(kind, value)
+    return {kind: number for kind, number in ids.items() if kind != _WITHOUT_KEY}
+
+
+def _in_config(config: Mapping[str, Any], kind: str) -> int | None:
+    """The id config.json has, at its root or, of a model with several parts, in that of the text model."""
+    value = config.get(f"{kind}_token_id")
+    if value is None and isinstance(text := config.get("text_config"), Mapping):
+        value = text.get(f"{kind}_token_id")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _further(
+    tokenizer: Mapping[str, Any],
+    tokenizer_config: Mapping[str, Any],
+    further: Mapping[str, int],
+    texts: Sequence[str],
+) -> dict[str, int]:
+    by_text = _added_ids(tokenizer)
+    named = {kind: token_text(tokenizer_config.get(f"{kind}_token")) for kind in further}
+    ids = {kind: by_text.get(named[kind] or "", number) for kind, number in further.items()}
+    for kind, token in ids.items():
+        _check_range("tokenizer.json", kind, token, texts)
     return ids
-
-
-def _added_by_template(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> dict[str, bool]:
-    """What the post-processor puts around a text, by kind."""
-    add: dict[str, bool] = {}
-    post = tokenizer.get("post_processor") or {}
-    steps: Sequence[Mapping[str, Any]] = post.get("processors", [post])
-    for step in steps:
-        if step.get("type") == "ByteLevel":
-            add.setdefault("bos", False)
-            add.setdefault("eos", False)
-        elif step.get("type") == "TemplateProcessing":
-            _read_template(step, tokenizer_config, add)
-    return add
-
-
-def _read_template(step: Mapping[str, Any], tokenizer_config: Mapping[str, Any], add: dict[str, bool]) -> None:
-    single, pair = step.get("single") or [], step.get("pair") or []
-    first, last = (_special(piece) for piece in (single[0], single[-1])) if len(single) > 1 else (None, None)
-    for kind, special in (("bos", first), ("eos", last)):
-        if special is None:
-            continue
-        named = token_text(tokenizer_config.get(f"{kind}_token"))
-        if named is not None and special != named:
-            raise VocabularyError(
-                f"tokenizer.json adds {special!r} around texts, tokenizer_config.json names {named!r} as {kind}_token",
-                hint="save the tokenizer again with transformers",
-            )
-        add[kind] = True
-    # Between two texts: what is left of the pair's template without its ends.
-    begin = 1 if first and pair and _special(pair[0]) == first else 0
-    end = -1 if last and pair and _special(pair[-1]) == last else None
-    inner = pair[begin:end]
-    if len(inner) > 2 and [piece.get("Sequence", {}).get("id") for piece in (inner[0], inner[-1])] == ["A", "B"]:
-        separators = {token_text(tokenizer_config.get(f"{kind}_token")) for kind in ("sep", "eos")} - {None}
-        middle = [_special(piece) for piece in inner[1:-1]]
-        add["sep"] = bool((middle[0] in separators and not last) or (len(middle) == 2 and middle[1] in separators))
-
-
-def _special(piece: Mapping[str, Any]) -> str | None:
-    text = piece.get("SpecialToken", {}).get("id")
-    return text if isinstance(text, str) else None

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.case import Case
+from tests.checkpoints.case import Case
+from tests.checkpoints.defect import BUILD
 from tests.faults.cli import Outcome, run_here
-from tests.faults.defect import BUILD
 
 NewCase = Callable[..., Case]
 Capsys = pytest.CaptureFixture[str]

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.case import Case
+from tests.checkpoints.case import Case
+from tests.checkpoints.defect import BUILD, CONVERT
 from tests.faults.cli import command_line, environment, run_here, run_process
-from tests.faults.defect import BUILD, CONVERT
 
 TEMPORARY = re.compile(r"\.out\.quantkit-(\d+)")
 # Slow types on one thread: seconds of encoding for a signal to arrive in.

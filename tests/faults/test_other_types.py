@@ -18,8 +18,8 @@ import pytest
 from quantkit.build import prepare
 from quantkit.errors import QuantkitError
 from quantkit.recipe import Recipe
-from tests.faults.case import Case
-from tests.faults.defect import Base
+from tests.checkpoints.case import Case
+from tests.checkpoints.defect import Base
 
 SHARDED_ROPE = Base("llama3-rope", {"shards": 2, "layers": 1})
 VALUES: tuple[Any, ...] = (None, [], "x", -1, 2**70, [["x"]], [{}], {"x": ["y"]})

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.faults.case import Case, edit_tensors
+from tests.checkpoints.case import Case, edit_tensors
+from tests.checkpoints.defect import BUILD, CONVERT, MERGE, PACKAGE, QUANTIZE
 from tests.faults.cli import assert_refused, run_here, run_process
-from tests.faults.defect import BUILD, CONVERT, MERGE, PACKAGE, QUANTIZE
 
 NewCase = Callable[..., Case]
 Capsys = pytest.CaptureFixture[str]

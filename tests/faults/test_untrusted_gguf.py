@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from quantkit.errors import GGUFError
-from quantkit.gguf_header import read_header
-from tests.faults.case import Case
+from quantkit.gguf.header import read_header
+from tests.checkpoints.case import Case
+from tests.checkpoints.defect import QUANTIZE
 from tests.faults.cli import assert_refused, run_process
-from tests.faults.defect import QUANTIZE
 
 NewCase = Callable[..., Case]
 

@@ -2,109 +2,108 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from quantkit.convert import convert, merge
-from tests.support.adapters import VARIANTS, Variant
+from quantkit.hub.adapter_source import AdapterSource
+from tests.support.adapter_matrix import (
+    LOGIT_TOLERANCE,
+    TENSOR_TOLERANCE,
+    adapter_row,
+    as_table,
+    difference,
+    load,
+    logits,
+    saved_tensors,
+    with_peft,
+)
+from tests.support.adapters import VARIANTS
 from tests.support.gguf_compare import tensor_differences
 
 Maker = Callable[..., Path]
 
-# Float32 rounding of one product and one sum, relative to the largest value of the tensor.
-TENSOR_TOLERANCE = 2e-6
-# The same over the whole forward pass, relative to the largest logit.
-LOGIT_TOLERANCE = 2e-5
 STACK = ("seven-projections", "patterns", "modules-to-save")
-
-
-def with_peft(base: Path, adapters: Sequence[tuple[Path, Variant]], *, merged: bool) -> Any:
-    """Base and adapters through PEFT in float32: all merged, or all but the last."""
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    for i, (folder, variant) in enumerate(adapters, start=1):
-        with variant.expected_warnings():
-            model = PeftModel.from_pretrained(model, folder)
-            if merged or i < len(adapters):
-                model = model.merge_and_unload(safe_merge=True)
-    return model.eval()
-
-
-def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
-    tensors = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 -- no mapping
-                assert name not in tensors
-                tensors[name] = opened.get_tensor(name)
-    return tensors
-
-
-def difference(ours: torch.Tensor, expected: torch.Tensor) -> float:
-    """The largest difference, relative to the largest expected value."""
-    return float((ours - expected).abs().max() / expected.abs().max())
-
-
-@torch.no_grad()
-def logits(model: Any) -> torch.Tensor:
-    """Teacher-forced logits of two rows of tokens."""
-    tokens = torch.randint(0, model.config.vocab_size, (2, 24), generator=torch.Generator().manual_seed(3))
-    return model(input_ids=tokens).logits
-
-
-def load(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
-
-
-@pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if not variant.parts_tied])
-def test_tensors_are_pefts(checkpoint: Maker, adapter: Maker, tmp_path: Path, name: str) -> None:
-    variant = VARIANTS[name]
-    base, changes = checkpoint(variant.kind, dtype="f32"), adapter(name)
-    ours = saved_tensors(merge(base, tmp_path / "merged", adapters=[changes], dtype="f32"))
-    expected = with_peft(base, [(changes, variant)], merged=True).state_dict()
-    # A tied head is in transformers' state dict though no file holds it.
-    missing = expected.keys() - ours.keys()
-    assert missing <= {"lm_head.weight"}
-    assert all(torch.equal(expected[key], expected["model.embed_tokens.weight"]) for key in missing)
-    assert ours.keys() <= expected.keys()
-    far = {key: difference(value, expected[key]) for key, value in ours.items()}
-    assert {key: value for key, value in far.items() if not value <= TENSOR_TOLERANCE} == {}
-    before = saved_tensors(base)
-    assert any(not torch.equal(ours[key], before[key]) for key in before)
+# Methods of every way of merging, on the same tensors.
+MIXED_STACK = ("dora", "loha", "ia3-llama", "q-and-v")
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_logits_are_those_of_base_and_adapter(checkpoint: Maker, adapter: Maker, tmp_path: Path, name: str) -> None:
+def test_the_merge_is_pefts(checkpoint: Maker, adapter: Maker, tmp_path: Path, name: str) -> None:
+    """Tensors, F16 file and logits; and the adapter matters, so that nothing passes by doing nothing."""
     variant = VARIANTS[name]
-    base, changes = checkpoint(variant.kind, dtype="f32"), adapter(name)
-    model = load(merge(base, tmp_path / "merged", adapters=[changes], dtype="f32"))
-    trained = logits(with_peft(base, [(changes, variant)], merged=False))
-    assert model.dtype == torch.float32
-    assert difference(logits(model), trained) <= LOGIT_TOLERANCE
-    # The adapter matters: the base alone is far away. So is PEFT's merge where it writes into a shared tensor.
-    assert difference(logits(with_peft(base, [], merged=True)), trained) > 1e-3
-    if variant.parts_tied:
-        assert difference(logits(with_peft(base, [(changes, variant)], merged=True)), trained) > 1e-3
+    row = adapter_row(name, variant, checkpoint(variant.kind, dtype="f32"), adapter(name), tmp_path)
+    assert row.passed, as_table([row])
 
 
-def test_adapters_stack_in_order(checkpoint: Maker, adapter: Maker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [STACK, MIXED_STACK], ids=["lora", "mixed"])
+def test_adapters_stack_in_order(checkpoint: Maker, adapter: Maker, tmp_path: Path, names: tuple[str, ...]) -> None:
     base = checkpoint("llama3-untied", dtype="f32")
-    stack = [(adapter(name), VARIANTS[name]) for name in STACK]
+    stack = [(adapter(name), VARIANTS[name]) for name in names]
     out = merge(base, tmp_path / "merged", adapters=[folder for folder, _ in stack], dtype="f32")
     ours, expected = saved_tensors(out), with_peft(base, stack, merged=True).state_dict()
     assert ours.keys() == expected.keys()
     far = {key: difference(value, expected[key]) for key, value in ours.items()}
     assert {key: value for key, value in far.items() if not value <= TENSOR_TOLERANCE} == {}
     assert difference(logits(load(out)), logits(with_peft(base, stack, merged=False))) <= LOGIT_TOLERANCE
+
+
+@pytest.mark.parametrize("weights", [(0.5, 1.0), (-0.25, 1.5)], ids=str)
+def test_weights_are_pefts(checkpoint: Maker, adapter: Maker, tmp_path: Path, weights: tuple[float, float]) -> None:
+    """PEFT's linear combination of LoRA adapters, of different ranks."""
+    from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
+
+    base, names = checkpoint("llama3-untied", dtype="f32"), ("seven-projections", "patterns")
+    sources = [AdapterSource(adapter(name), weight) for name, weight in zip(names, weights, strict=True)]
+    ours = saved_tensors(merge(base, tmp_path / "merged", adapters=sources, dtype="f32"))
+    model = PeftModel.from_pretrained(load(base), sources[0].folder, adapter_name="one")
+    model.load_adapter(sources[1].folder, adapter_name="two")
+    for layer in model.modules():
+        for name, weight in zip(("one", "two"), weights, strict=True):
+            if isinstance(layer, LoraLayer):
+                layer.set_scale(name, weight)
+    expected = model.merge_and_unload(adapter_names=["one", "two"]).state_dict()
+    assert max(difference(tensor, expected[key]) for key, tensor in ours.items()) <= TENSOR_TOLERANCE
+    whole = saved_tensors(merge(base, tmp_path / "whole", adapters=[adapter(name) for name in names], dtype="f32"))
+    key = "model.layers.0.self_attn.q_proj.weight"
+    assert difference(ours[key], whole[key]) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["loha", "ia3-llama", "modules-to-save", "dora"])
+def test_a_weight_takes_a_share_of_any_change(checkpoint: Maker, adapter: Maker, tmp_path: Path, name: str) -> None:
+    """What the documentation says of weights, with PEFT's merge as the whole change."""
+    base, folder = checkpoint("llama3-untied", dtype="f32"), adapter(name)
+    ours = saved_tensors(merge(base, tmp_path / "merged", adapters=[AdapterSource(folder, 0.3)], dtype="f32"))
+    before, after = saved_tensors(base), with_peft(base, [(folder, VARIANTS[name])], merged=True).state_dict()
+    expected = {key: before[key] + 0.3 * (after[key] - before[key]) for key in ours}
+    assert max(difference(tensor, expected[key]) for key, tensor in ours.items()) <= TENSOR_TOLERANCE
+    assert any(not torch.equal(ours[key], before[key]) for key in ours)
+
+
+def test_adalora_after_its_ranks_were_allocated(checkpoint: Maker, adapter: Maker, tmp_path: Path) -> None:
+    """Each module then has a rank of its own, by its name and not by a pattern."""
+    base, folder = checkpoint("llama3-untied", dtype="f32"), shutil.copytree(adapter("adalora"), tmp_path / "a")
+    tensors, ranks = load_file(folder / "adapter_model.safetensors"), {}
+    for number, key in enumerate(sorted(key for key in tensors if key.endswith(".lora_E"))):
+        kept = [(number + i) % 3 != 0 or i == 5 for i in range(6)]
+        module = key.removesuffix("lora_E")
+        tensors[key], tensors[module + "lora_A"] = tensors[key][kept], tensors[module + "lora_A"][kept]
+        tensors[module + "lora_B"] = tensors[module + "lora_B"][:, kept].contiguous()
+        ranks[key.removeprefix("base_model.model.")] = kept
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "rank_pattern": ranks}), encoding="utf-8")
+    variant = replace(VARIANTS["adalora"], warning="The following rank_pattern keys did not match")
+    row = adapter_row("adalora", variant, base, folder, tmp_path)
+    assert row.passed, as_table([row])
 
 
 def test_the_order_of_the_stack_matters(checkpoint: Maker, adapter: Maker, tmp_path: Path) -> None:

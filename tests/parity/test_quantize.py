@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import gguf
 import numpy as np
 import pytest
 
 from quantkit.build import build
 from quantkit.convert import convert, quantize
 from quantkit.errors import QuantizationError
+from quantkit.ggml_types import FTYPES, ftype_name
 from quantkit.recipe import Recipe
+from quantkit.type_choices import TypeChoices
 from tests.support.gguf_compare import differences
-from tests.support.gguf_read import read_gguf
-from tests.support.reference import reference_quantize
+from tests.support.imatrix import write_imatrix
+from tests.support.reference import ReferenceError, reference_quantize
 
 Maker = Callable[..., Path]
 
@@ -40,7 +41,9 @@ QUANTS = (
     "f16",
     "bf16",
 )
-NEED_IMATRIX = ("iq2_xxs", "iq2_xs", "iq3_xxs", "iq1_s", "iq1_m", "q2_k_s")
+# Rarer types, tested on fewer bases.
+RARE = ("iq3_m", "tq1_0", "tq2_0", "mxfp4_moe", "q1_0", "q2_0", "f32")
+NEED_IMATRIX = ("iq2_xxs", "iq2_xs", "iq2_s", "iq2_m", "iq3_xxs", "iq3_xs", "iq1_s", "iq1_m", "q2_k_s")
 # Name of the base, the checkpoint it is made from.
 BASES: dict[str, tuple[str, dict[str, object]]] = {
     "untied": ("llama3-untied", {"layers": 4}),
@@ -68,13 +71,38 @@ def f16(checkpoint: Maker, tmp_path_factory: pytest.TempPathFactory) -> Callable
     return get
 
 
-@pytest.mark.parametrize("quant", QUANTS)
-@pytest.mark.parametrize("base", BASES)
+def test_every_file_type_is_tested() -> None:
+    assert {*QUANTS, *RARE, *NEED_IMATRIX} == FTYPES.keys()
+    # llama.cpp has a number for one more, which its quantizer refuses.
+    with pytest.raises(QuantizationError, match=r"nvfp4: llama\.cpp's quantizer makes no such file"):
+        ftype_name("NVFP4")
+
+
+WITHOUT_FALLBACK = ("odd-rows", "q1_0")
+
+
+@pytest.mark.parametrize(
+    ("base", "quant"),
+    [
+        (base, quant)
+        for base in BASES
+        for quant in (*QUANTS, *(RARE if base in ("tied", "odd-rows") else ()))
+        if (base, quant) != WITHOUT_FALLBACK
+    ],
+)
 def test_quantize(f16: Callable[[str], Path], tmp_path: Path, base: str, quant: str) -> None:
     reference = reference_quantize(f16(base), tmp_path / "reference.gguf", quant)
     ours = quantize(f16(base), tmp_path / "ours.gguf", quant=quant)
     # Copied metadata included: not even free text differs.
     assert differences(ours, reference, ignored=()) == []
+
+
+def test_rows_that_llama_cpp_has_no_fallback_for(f16: Callable[[str], Path], tmp_path: Path) -> None:
+    base, quant = WITHOUT_FALLBACK
+    with pytest.raises(ReferenceError):
+        reference_quantize(f16(base), tmp_path / "reference.gguf", quant)
+    with pytest.raises(QuantizationError, match="no tensor type fallback is defined for type q1_0"):
+        quantize(f16(base), tmp_path / "ours.gguf", quant=quant)
 
 
 @pytest.mark.parametrize("outtype", ["bf16", "f32"])
@@ -88,7 +116,7 @@ def test_quantize_from_other_base_types(checkpoint: Maker, tmp_path: Path, outty
 @pytest.mark.parametrize("quant", ["q4_0", "q4_k_m", "q6_k"])
 def test_pure(f16: Callable[[str], Path], tmp_path: Path, quant: str) -> None:
     reference = reference_quantize(f16("untied"), tmp_path / "reference.gguf", quant, pure=True)
-    ours = quantize(f16("untied"), tmp_path / "ours.gguf", quant=quant, pure=True)
+    ours = quantize(f16("untied"), tmp_path / "ours.gguf", quant=quant, choices=TypeChoices(pure=True))
     assert differences(ours, reference, ignored=()) == []
 
 
@@ -103,30 +131,10 @@ def test_types_that_need_an_imatrix_are_refused_without_one(
 
 @pytest.fixture(scope="module")
 def imatrix(f16: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, np.ndarray]]:
-    """An imatrix file as llama-imatrix writes it (sums of squares, and the count they are over), and its means."""
-    random = np.random.default_rng(5)
-    path = tmp_path_factory.mktemp("imatrix") / "imatrix.gguf"
-    writer = gguf.GGUFWriter(path, arch="")
-    writer.add_type("imatrix")
-    writer.add_array("imatrix.datasets", ["text"])
-    writer.add_uint32("imatrix.chunk_count", 3)
-    writer.add_uint32("imatrix.chunk_size", 512)
-    means: dict[str, np.ndarray] = {}
-    for name, tensor in read_gguf(f16("untied")).tensors.items():
-        if len(tensor.shape) == 2 and name.startswith("blk."):
-            sums = (random.random(tensor.shape[0]) ** 3 * 100).astype(np.float32)
-            counts = np.array([48], dtype=np.float32)
-            writer.add_tensor(f"{name}.in_sum2", sums.reshape(1, -1))
-            writer.add_tensor(f"{name}.counts", counts.reshape(1, 1))
-            means[name] = sums / counts[0]
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path, means
+    return write_imatrix(tmp_path_factory.mktemp("imatrix") / "imatrix.gguf", f16("untied"))
 
 
-@pytest.mark.parametrize("quant", ["q4_0", "q4_k_m", "q2_k", "iq4_xs", "iq3_s", *NEED_IMATRIX])
+@pytest.mark.parametrize("quant", ["q4_0", "q4_k_m", "q2_k", "iq4_xs", "iq3_s", "q2_k_s"])
 def test_with_an_imatrix(
     f16: Callable[[str], Path], tmp_path: Path, imatrix: tuple[Path, dict[str, np.ndarray]], quant: str
 ) -> None:

@@ -1,134 +1,165 @@
-"""llama.cpp, reading the GGUF files quantkit writes, gives the token ids Hugging Face's tokenizer gives."""
+"""llama.cpp, reading the vocabularies quantkit writes, gives the token ids Hugging Face's tokenizers give."""
 
 from __future__ import annotations
 
-import ctypes
 import json
+import shutil
 import unicodedata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import llama_cpp
 import pytest
+from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 
 from quantkit.convert import convert
-from tests.support.checkpoints import KINDS, token_ids
+from quantkit.vocab.files import USER_DEFINED
+from tests.support.checkpoints import token_ids
+from tests.support.gguf_read import read_gguf
+from tests.support.llama_model import llama_vocabulary
+from tests.support.pre_tokenizers import STRUCTURES
+from tests.support.qwen_tokenizer import QwenTokenizer
+from tests.support.reference import ReferenceConverter
+from tests.support.texts import TEXTS
 from tests.support.vocabularies import test_vectors
+from tests.support.vocabulary_gguf import add_config, read_folder, write_gguf
 
 Maker = Callable[..., Path]
 
-TEXTS = (
-    "",
-    " ",
-    "你好,世界!这是一个测试。",
-    "我想在apple工作1314151天~",
-    "乐于助人的助手。\n\n  全角 空格\u3000与标点:“引号”——完。",
-    "🦙🦙 👩‍👩‍👧‍👦 🏳️‍🌈 ✅ é \ufb01",
-    "line one\r\nline two\r\n\r\n\tindented\r\n",
-    "mixed \n\r\n \n\n  newlines \r\r end \t",
-    "I'll we've I'M you'RE it's 'tis don''t",
-    "numbers 1 12 123 1234 12345 3.14159 1,000,000 ٣٤٥ ½ ²",
-    "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi 你好<|eot_id|>",
-    "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\n你好<|im_end|>\n",
-    "<|im_end|><|im_end|> <|eot_id|> <|endoftext|>x<|end_of_text|>",
-    "no token: <|not_a_token|> <| im_start |> <tool <tool>",
-    "call <tool> now<tool>!乐于助人 的 there theres therefore",
-    "def f(x):\n    return x  # ünïcödé \x00 \x7f\n",
-    "Ω≈ç√∫ дом ไทย عربى हिन्दी 日本語 한국어",
-    "a" * 300 + " " * 40 + "\n" * 9,
+REAL = (
+    *("llama-bpe", "qwen2", "qwen35", "gpt-2", "refact", "falcon", "deepseek-llm", "deepseek-coder"),
+    *("llama-spm", "phi-3"),
 )
+# Special tokens of these take blanks beside them in, which llama.cpp does not do for them.
+STRIPPING = ("phi-4",)
 
 
-class Vocabulary:
-    """The vocabulary of a GGUF file in llama.cpp."""
-
-    def __init__(self, model: llama_cpp.llama_model_p) -> None:
-        self._vocab = llama_cpp.llama_model_get_vocab(model)
-
-    def encode(self, text: str, *, bos: bool = False) -> list[int]:
-        """Token ids of a text, its special tokens parsed; with *bos* what llama.cpp adds around texts."""
-        data = text.encode()
-        room = (ctypes.c_int32 * (len(data) + 8))()
-        count = llama_cpp.llama_tokenize(self._vocab, data, len(data), room, len(room), bos, True)
-        assert count >= 0
-        return list(room[:count])
-
-    def ends_answer(self, token: int) -> bool:
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+def probes(name: str) -> list[str]:
+    """The tests' texts and llama.cpp's own, in the form in which a tokenizer that composes characters leaves them."""
+    texts = [*TEXTS, *(text for text, _ in test_vectors("llama-bpe"))]
+    if name in STRIPPING:
+        texts = [text for text in texts if "<|" not in text]
+    normalizer = STRUCTURES[name].normalizer if name in STRUCTURES else None
+    return [unicodedata.normalize("NFC", text) if normalizer == {"type": "NFC"} else text for text in texts]
 
 
-@contextmanager
-def loaded(path: Path) -> Iterator[Vocabulary]:
-    params = llama_cpp.llama_model_default_params()
-    params.vocab_only = True
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-    assert model is not None
-    try:
-        yield Vocabulary(model)
-    finally:
-        llama_cpp.llama_model_free(model)
-
-
-def assert_same_ids(gguf: Path, tokenizer_json: Path, texts: tuple[str, ...]) -> None:
+def assert_same_ids(gguf: Path, tokenizer_json: Path, texts: Iterable[str]) -> None:
+    """With special tokens parsed, without and with what is added around texts."""
     tokenizer = Tokenizer.from_file(str(tokenizer_json))
-    with loaded(gguf) as vocabulary:
-        ours = {text: vocabulary.encode(text) for text in texts}
-        around = {text: vocabulary.encode(text, bos=True) for text in texts}
-    assert ours == {text: tokenizer.encode(text, add_special_tokens=False).ids for text in texts}
-    assert around == {text: tokenizer.encode(text).ids for text in texts}
+    with llama_vocabulary(gguf) as vocabulary:
+        for text in texts:
+            assert (text, vocabulary.encode(text)) == (text, tokenizer.encode(text, add_special_tokens=False).ids)
+            assert (text, vocabulary.encode(text, bos=True)) == (text, tokenizer.encode(text).ids)
 
 
 @pytest.fixture(scope="module")
-def real(checkpoint: Maker, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
-    """The checkpoint with a real vocabulary, and its GGUF file, made once."""
+def written(vocabulary: Maker, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Path, Path]]:
+    """``written(name, **vocabulary's)``: a folder with that vocabulary, and the GGUF file made from it; made once."""
     made: dict[str, tuple[Path, Path]] = {}
 
-    def get(kind: str) -> tuple[Path, Path]:
-        if kind not in made:
-            model = checkpoint(kind, small=False, layers=1, padding=290 if kind == "qwen2" else 0)
-            made[kind] = model, convert(model, tmp_path_factory.mktemp(kind) / "model.gguf")
-        return made[kind]
+    def make(name: str, **options: object) -> tuple[Path, Path]:
+        key = repr((name, sorted(options.items())))
+        if key not in made:
+            root = tmp_path_factory.mktemp(name)
+            folder = Path(shutil.copytree(vocabulary(name, **options), root / "model"))
+            made[key] = folder, write_gguf(read_folder(add_config(folder, name)), root / "vocabulary.gguf")
+        return made[key]
 
-    return get
+    return make
 
 
-@pytest.mark.parametrize("kind", ["llama3-tied", "qwen2"])
-def test_all_of_llama_cpps_vectors(real: Callable[[str], tuple[Path, Path]], kind: str) -> None:
-    vectors = test_vectors(KINDS[kind].vocabulary)
-    with loaded(real(kind)[1]) as vocabulary:
+@pytest.mark.parametrize("name", REAL)
+def test_all_of_llama_cpps_vectors(written: Callable[..., tuple[Path, Path]], name: str) -> None:
+    vectors = test_vectors(name)
+    with llama_vocabulary(written(name, small=False)[1]) as vocabulary:
         assert [vocabulary.encode(text) for text, _ in vectors] == [ids for _, ids in vectors]
-    assert len(vectors) == 47
+    assert len(vectors) == (51 if name == "qwen35" else 47)
 
 
-@pytest.mark.parametrize("kind", ["llama3-tied", "qwen2"])
-def test_texts(real: Callable[[str], tuple[Path, Path]], kind: str) -> None:
-    model, gguf = real(kind)
-    assert_same_ids(gguf, model / "tokenizer.json", TEXTS)
+@pytest.mark.parametrize("name", ["llama-bpe", "qwen2", "llama-spm"])
+def test_texts_with_real_vocabularies(written: Callable[..., tuple[Path, Path]], name: str) -> None:
+    folder, gguf = written(name, small=False)
+    assert_same_ids(gguf, folder / "tokenizer.json", probes(name))
 
 
-def test_decomposed_text_is_normalized_by_hugging_face_alone(real: Callable[[str], tuple[Path, Path]]) -> None:
+@pytest.mark.parametrize("name", [*STRUCTURES, "llama-spm", "llama-hf", "phi-3", "gemma-spm"])
+def test_texts_with_cut_and_trained_vocabularies(written: Callable[..., tuple[Path, Path]], name: str) -> None:
+    folder, gguf = written(name)
+    assert_same_ids(gguf, folder / "tokenizer.json", probes(name))
+
+
+@pytest.mark.parametrize("name", ["llama-spm", "gemma-spm"])
+def test_texts_as_sentencepiece_itself_splits_them(written: Callable[..., tuple[Path, Path]], name: str) -> None:
+    """With tokenizer.model alone; it knows no text as a special token."""
+    folder, gguf = written(name)
+    processor = SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    with llama_vocabulary(gguf) as vocabulary:
+        for text in probes(name):
+            if "<" not in text:
+                assert (text, vocabulary.encode(text)) == (text, processor.Encode(text))
+
+
+def test_texts_as_qwens_own_tokenizer_splits_them(written: Callable[..., tuple[Path, Path]]) -> None:
+    folder, gguf = written("qwen-tiktoken")
+    tokenizer = QwenTokenizer(folder)
+    with llama_vocabulary(gguf) as vocabulary:
+        for text in probes("qwen2"):
+            if "<|" not in text:
+                assert (text, vocabulary.encode(text)) == (text, tokenizer.encode(text))
+        for text, number in tokenizer.special_tokens.items():
+            assert vocabulary.encode(f"a{text}") == [*tokenizer.encode("a"), number]
+
+
+def test_one_score_for_all_tokens_splits_otherwise(
+    written: Callable[..., tuple[Path, Path]], converter: ReferenceConverter, tmp_path: Path
+) -> None:
+    """Why the scores of a tokenizer.json with byte fallback are not the converter's."""
+    folder, gguf = written("llama-hf")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    text = "numbers and words are merged by their place in the list"
+    other = write_gguf(read_folder(add_config(folder, "llama-hf")), tmp_path / "other.gguf")
+    scores = read_gguf(other).metadata["tokenizer.ggml.scores"].value
+    with llama_vocabulary(gguf) as ours:
+        assert ours.encode(text) == tokenizer.encode(text, add_special_tokens=False).ids
+    flat = read_gguf(converter.convert(folder, tmp_path / "reference.gguf", "f16", vocab_only=True))
+    assert set(flat.metadata["tokenizer.ggml.scores"].value) != set(scores)
+    with llama_vocabulary(tmp_path / "reference.gguf") as theirs:
+        assert theirs.encode(text) != tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def test_decomposed_text_is_normalized_by_hugging_face_alone(written: Callable[..., tuple[Path, Path]]) -> None:
     """Qwen2's tokenizer composes characters first (NFC), llama.cpp never does: the one known drift, and its cure."""
-    model, gguf = real("qwen2")
+    folder, gguf = written("qwen2")
     text = "caf" + "e\u0301"
-    expected = Tokenizer.from_file(str(model / "tokenizer.json")).encode(text).ids
-    with loaded(gguf) as vocabulary:
+    expected = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text).ids
+    with llama_vocabulary(gguf) as vocabulary:
         assert vocabulary.encode(text) != expected
         assert vocabulary.encode(unicodedata.normalize("NFC", text)) == expected
 
 
-@pytest.mark.parametrize("kind", ["llama3-untied", "qwen2"])
-@pytest.mark.parametrize("extended", [False, True])
-def test_cut_and_extended_vocabularies(checkpoint: Maker, tmp_path: Path, kind: str, extended: bool) -> None:
-    more = {"extra": ("<tool>", "乐于助人"), "ordinary": (("Ġth", "er"), ("Ġther", "es"))} if extended else {}
-    model = checkpoint(kind, **more)
-    gguf = convert(model, tmp_path / "model.gguf")
-    assert_same_ids(gguf, model / "tokenizer.json", TEXTS)
-    if extended:
-        ids = token_ids(model)
-        with loaded(gguf) as vocabulary:
-            assert vocabulary.encode("<tool> theres") == [ids["<tool>"], ids["Ġtheres"]]
+EXTENDED = {
+    "llama-bpe": (("Ġth", "er"), ("Ġther", "es")),
+    "qwen2": (("Ġth", "er"), ("Ġther", "es")),
+    "smollm": (("Ġth", "er"), ("Ġther", "es")),
+    "llama-spm": (("▁th", "eres"), ("er", "es")),
+    "gemma-spm": (),
+}
+
+
+@pytest.mark.parametrize("name", EXTENDED)
+def test_extended_vocabularies(written: Callable[..., tuple[Path, Path]], name: str) -> None:
+    folder, gguf = written(name, extra=("<tool>", "乐于助人"), ordinary=EXTENDED[name])
+    types = read_gguf(gguf).metadata["tokenizer.ggml.token_type"].value
+    ids = {token.content: number for number, token in _added(folder).items()}
+    assert (types[ids["<tool>"]], types[ids["乐于助人"]]) == (USER_DEFINED, USER_DEFINED)
+    with llama_vocabulary(gguf) as vocabulary:
+        assert vocabulary.encode("<tool>乐于助人") == [ids["<tool>"], ids["乐于助人"]]
+    if name != "llama-spm":  # whose new pieces are in no merge of tokenizer.json
+        assert_same_ids(gguf, folder / "tokenizer.json", probes(name))
+
+
+def _added(folder: Path) -> dict[int, object]:
+    return Tokenizer.from_file(str(folder / "tokenizer.json")).get_added_tokens_decoder()
 
 
 @pytest.mark.parametrize("kind", ["llama3-untied", "qwen2"])
@@ -138,7 +169,30 @@ def test_llama_cpp_stops_at_every_end_token_of_the_checkpoint(checkpoint: Maker,
     usual = json.loads((checkpoint(kind) / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
     for number, ends in enumerate((usual, [*usual, ids[unknown]], [ids[unknown]], usual[0])):
         model = checkpoint(kind, generation={"eos_token_id": ends})
-        with loaded(convert(model, tmp_path / f"{number}.gguf")) as vocabulary:
+        gguf = convert(model, tmp_path / f"{number}.gguf")
+        with llama_vocabulary(gguf) as vocabulary:
             for token in ends if isinstance(ends, list) else [ends]:
                 assert vocabulary.ends_answer(token)
             assert not vocabulary.ends_answer(ids["a"])
+    assert_same_ids(gguf, model / "tokenizer.json", TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        ("phi-3", ("<|endoftext|>", "<|assistant|>", "<|end|>")),
+        ("gemma-spm", ("<eos>", "<end_of_turn>", "<start_of_turn>")),
+        ("llama-spm", ("</s>", "<unk>")),
+        ("qwen-tiktoken", ("<|im_end|>", "<|endoftext|>", "<|extra_0|>")),
+    ],
+)
+def test_every_end_token_of_other_vocabularies(
+    vocabulary: Maker, tmp_path: Path, name: str, ends: tuple[str, ...]
+) -> None:
+    folder = Path(shutil.copytree(vocabulary(name), tmp_path / "model"))
+    ids = QwenTokenizer(folder).special_tokens if name == "qwen-tiktoken" else token_ids(folder)
+    generation = {"eos_token_id": [ids[text] for text in ends]}
+    gguf = write_gguf(read_folder(add_config(folder, name, generation=generation)), tmp_path / "vocabulary.gguf")
+    with llama_vocabulary(gguf) as loaded:
+        assert [loaded.ends_answer(number) for number in generation["eos_token_id"]] == [True] * len(ends)
+        assert not loaded.ends_answer(300)

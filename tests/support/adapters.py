@@ -1,8 +1,9 @@
-"""LoRA adapters made and saved by PEFT itself, with random factors on both sides."""
+"""Adapters made and saved by PEFT itself, with random values in everything that is trained."""
 
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ _TIED = "Model (with|has) `tie_word_embeddings=True`|Input and output embeddings
 _FAN = "fan_in_fan_out is set to True but the target module is"
 _BIAS = r"Adapter 'default': \d+ LoRA tensor\(s\) have invalid shape: .*lora_B\.bias"
 _SAVED = "Setting `save_embedding_layers` to `True`"
+# What begins at zero, or may be anything.
+_FACTORS = re.compile(r"\.lora_(A|B|embedding_A|embedding_B)\.")
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -25,8 +28,9 @@ class Variant:
     """A way in which adapters are trained.
 
     Attributes:
-        lora: LoraConfig's arguments.
+        settings: arguments of the method's config.
         kind: of the base.
+        method: PEFT's name of it.
         binary: saved as adapter_model.bin.
         config: settings written over those in adapter_config.json after saving.
         warning: start of the warning PEFT gives for it, a regex.
@@ -34,8 +38,9 @@ class Variant:
             into the tensor they share, so the merged model is another one.
     """
 
-    lora: Mapping[str, Any]
+    settings: Mapping[str, Any]
     kind: str = "llama3-untied"
+    method: str = "LORA"
     binary: bool = False
     config: Mapping[str, Any] = field(default_factory=dict)
     warning: str = ""
@@ -128,6 +133,108 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
+_CUDA = "Failed to load the CUDA extension|Setting boft_n_butterfly_factor"
+_PROJECTION = "Specified to not (load|save) "
+_NORM = "Unsupported layer type"
+_QVD = ["q_proj", "v_proj", "down_proj"]
+_TOKEN_IDS = [5, 3, 1000, 0, *range(100, 500)]
+
+
+def _method(name: str, settings: Mapping[str, Any], **options: Any) -> Variant:
+    return Variant({"target_modules": _QVD, **settings}, method=name, **options)
+
+
+# What LoRA can be besides, and the other methods that are merged.
+OTHER_METHODS: dict[str, Variant] = {
+    "dora": Variant({"target_modules": list(SEVEN), "r": 8, "lora_alpha": 16, "use_dora": True}),
+    "dora-patterns": Variant(
+        {
+            "target_modules": ["q_proj", "k_proj"],
+            "r": 8,
+            "use_dora": True,
+            "use_rslora": True,
+            "rank_pattern": {"k_proj": 3},
+            "alpha_pattern": {"q_proj": 20},
+            "bias": "lora_only",
+        },
+        kind="qwen2",
+    ),
+    "dora-embeddings": Variant(
+        {"target_modules": ["embed_tokens", "q_proj"], "r": 8, "use_dora": True}, warning=_SAVED
+    ),
+    "trained-tokens": Variant({"target_modules": ["q_proj"], "r": 4, "trainable_token_indices": _TOKEN_IDS}),
+    "trained-tokens-by-module": Variant(
+        {
+            "target_modules": ["q_proj"],
+            "r": 4,
+            "trainable_token_indices": {"embed_tokens": _TOKEN_IDS, "lm_head": [7, 2]},
+        }
+    ),
+    "trained-tokens-tied": Variant(
+        {"target_modules": ["q_proj"], "r": 4, "trainable_token_indices": _TOKEN_IDS}, kind="llama3-tied"
+    ),
+    "trained-tokens-both-tied": Variant(
+        {
+            "target_modules": ["q_proj"],
+            "r": 4,
+            "trainable_token_indices": {"embed_tokens": _TOKEN_IDS, "lm_head": _TOKEN_IDS},
+        },
+        kind="llama3-tied",
+    ),
+    "trainable-tokens": Variant({"token_indices": _TOKEN_IDS}, method="TRAINABLE_TOKENS"),
+    "adalora": _method("ADALORA", {"init_r": 6, "target_r": 4, "total_step": 10, "lora_alpha": 12}),
+    "beft": _method("BEFT", {"target_modules": ["q_proj", "v_proj"]}, kind="qwen2"),
+    "boft": _method("BOFT", {"boft_block_size": 8, "boft_n_butterfly_factor": 2}, warning=_CUDA),
+    "boft-bias": _method("BOFT", {"boft_block_size": 8, "bias": "boft_only"}, warning=_CUDA, kind="qwen2"),
+    "c3a": _method("C3A", {"block_size": 8}),
+    "deft": _method("DEFT", {}),
+    "delora": _method("DELORA", {"r": 4}),
+    "fourierft": _method("FOURIERFT", {"n_frequency": 50}),
+    "glora": _method("GLORA", {"target_modules": ["q_proj", "v_proj"]}, kind="qwen2"),
+    "gralora": _method("GRALORA", {"r": 8, "gralora_k": 2}),
+    "hira": _method("HIRA", {"r": 4}),
+    "hra": _method("HRA", {"r": 4}),
+    "ia3": _method(
+        "IA3", {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}, kind="qwen2"
+    ),
+    "ia3-llama": _method("IA3", {"target_modules": _QVD, "feedforward_modules": ["down_proj"]}),
+    "ln-tuning": _method("LN_TUNING", {"target_modules": ["input_layernorm", "norm"]}, warning=_NORM),
+    "loha": _method("LOHA", {"r": 4, "alpha": 8, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}}),
+    "loha-all-linear": _method("LOHA", {"target_modules": "all-linear", "r": 2}),
+    "loha-regex": _method("LOHA", {"target_modules": r".*\.layers\.1\..*(q|down)_proj", "r": 2}),
+    "loha-one-layer": _method("LOHA", {"r": 2, "layers_to_transform": [1], "exclude_modules": ["v_proj"]}),
+    "loha-modules-to-save": _method("LOHA", {"r": 4, "modules_to_save": ["embed_tokens", "lm_head"]}),
+    "loha-tied-head": _method(
+        "LOHA",
+        {"target_modules": ["lm_head", "q_proj"], "r": 4},
+        kind="llama3-tied",
+        warning=f"{_TIED}|{_SAVED}",
+        parts_tied=True,
+    ),
+    "lokr": _method("LOKR", {"r": 4, "alpha": 8, "decompose_both": True}),
+    "miss": _method("MISS", {"r": 4}),
+    "oft": _method("OFT", {"oft_block_size": 8, "r": 0}),
+    "oft-cayley": _method("OFT", {"oft_block_size": 8, "r": 0, "use_cayley_neumann": True}),
+    "osf": _method("OSF", {"effective_rank": 4, "target_modules": ["v_proj"]}),
+    "peanut": _method("PEANUT", {}),
+    "psoft": _method("PSOFT", {"r": 8, "target_modules": ["v_proj"]}),
+    "pvera": _method("PVERA", {"r": 8}),
+    "randlora": _method("RANDLORA", {"r": 16, "randlora_alpha": 64}),
+    "road": _method("ROAD", {}, kind="qwen2"),
+    "shira": _method("SHIRA", {"r": 4}),
+    "supertuning": _method("SUPERTUNING", {}),
+    "vblora": _method("VBLORA", {"r": 4, "num_vectors": 16, "vector_length": 16, "topk": 2}),
+    "vblora-topk": _method(
+        "VBLORA",
+        {"r": 4, "num_vectors": 16, "vector_length": 16, "topk": 2, "save_only_topk_weights": True},
+    ),
+    "vera": _method("VERA", {"r": 8}),
+    "vera-without-projections": _method("VERA", {"r": 8, "save_projection": False}, warning=_PROJECTION),
+    "waveft": _method("WAVEFT", {"n_frequency": 50}),
+}
+VARIANTS |= OTHER_METHODS
+
+
 def make_adapter(folder: Path, base: Path, variant: Variant, *, seed: int = 1) -> Path:
     """Make an adapter of *base* with PEFT and save it.
 
@@ -137,17 +244,20 @@ def make_adapter(folder: Path, base: Path, variant: Variant, *, seed: int = 1) -
         variant: what to train, and how to save it.
         seed: of the values; every trained tensor gets random ones, ``lora_B`` too.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    with variant.expected_warnings():
-        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **variant.lora))
+    with variant.expected_warnings(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = PEFT_TYPE_TO_CONFIG_MAPPING[variant.method](task_type="CAUSAL_LM", **variant.settings)
+        model = get_peft_model(model, config)
         generator = torch.Generator().manual_seed(seed)
         for name, weight in sorted(model.named_parameters()):
             if weight.requires_grad:
                 noise = torch.randn(weight.shape, generator=generator) * 0.05
-                weight.data = noise if ".lora_" in name else weight.data + noise
+                weight.data = noise if _FACTORS.search(name) else weight.data + noise
         model.save_pretrained(folder, safe_serialization=not variant.binary)
     if variant.config:
         path = folder / "adapter_config.json"

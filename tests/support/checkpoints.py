@@ -1,20 +1,24 @@
 """Tiny random checkpoints in the shape of the real ones.
 
-The values are a mixture on purpose: heavy tails, exact zeros, a row that is zero throughout, a row of one value; a
-quantizer that treats an easy case differently shows it here. Everything follows from the seed.
+The names and shapes of the tensors are those that transformers itself would save for the config. The values are a
+mixture on purpose: heavy tails, exact zeros, a row that is zero throughout, a row of one value; a quantizer that
+treats an easy case differently shows it here. Everything follows from the seed.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+
+from tests.support.dense_kinds import DENSE
+from tests.support.vocabularies import token_ids
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 _TORCH_NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
@@ -27,14 +31,41 @@ _LLAMA_3_ROPE = {
 }
 
 
+Shapes = Mapping[str, tuple[int, ...]]
+# What a kind does not say itself.
+_SETTINGS: Mapping[str, Any] = {
+    "hidden_act": "silu",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_attention_heads": 8,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 4,
+    "initializer_range": 0.02,
+    "use_cache": True,
+}
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A family of checkpoints: the settings that differ from the plain Llama 3."""
+    """A family of checkpoints.
+
+    Attributes:
+        vocabulary: name of its tokenizer, as ``write_vocabulary`` knows it.
+        config: config.json, over the defaults for tiny models.
+        tied: embedding and head are one tensor.
+        without: default settings that such a config.json does not have.
+        norm: around which the weights of its norms lie; 0 where the model adds 1 to them.
+        shapes: config to the names and shapes of the tensors, for models that transformers does not have.
+        around: config.json of a model that also sees, around the settings of its language model.
+    """
 
     vocabulary: str
     config: Mapping[str, Any]
     tied: bool = False
-    qkv_bias: bool = False
+    without: tuple[str, ...] = ()
+    norm: float = 1.0
+    shapes: Callable[[Mapping[str, Any]], Shapes] | None = None
+    around: Mapping[str, Any] = field(default_factory=dict)
 
 
 _LLAMA = {
@@ -57,6 +88,97 @@ _QWEN2 = {
     "sliding_window": 32768,
     "use_sliding_window": False,
 }
+_MIXTRAL = {
+    "architectures": ["MixtralForCausalLM"],
+    "model_type": "mixtral",
+    "max_position_embeddings": 32768,
+    "num_experts_per_tok": 2,
+    "num_local_experts": 4,
+    "output_router_logits": False,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 1000000.0,
+    "router_aux_loss_coef": 0.02,
+    "sliding_window": None,
+}
+_QWEN_MOE = {
+    "decoder_sparse_step": 1,
+    "max_position_embeddings": 32768,
+    "moe_intermediate_size": 256,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "output_router_logits": False,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "router_aux_loss_coef": 0.001,
+    "use_sliding_window": False,
+}
+_QWEN2_MOE = {
+    **_QWEN_MOE,
+    "architectures": ["Qwen2MoeForCausalLM"],
+    "model_type": "qwen2_moe",
+    "max_window_layers": 21,
+    "norm_topk_prob": False,
+    "shared_expert_intermediate_size": 512,
+    "sliding_window": 32768,
+}
+_QWEN3_MOE = {
+    **_QWEN_MOE,
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "attention_bias": False,
+    "head_dim": 64,
+    "max_window_layers": 48,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+    "rope_scaling": None,
+    "sliding_window": None,
+}
+_QWEN = {
+    "architectures": ["QWenLMHeadModel"],
+    "auto_map": {
+        "AutoConfig": "configuration_qwen.QWenConfig",
+        "AutoModelForCausalLM": "modeling_qwen.QWenLMHeadModel",
+    },
+    "attn_dropout_prob": 0.0,
+    "bf16": False,
+    "emb_dropout_prob": 0.0,
+    "fp16": False,
+    "fp32": False,
+    "kv_channels": 32,
+    "layer_norm_epsilon": 1e-06,
+    "max_position_embeddings": 32768,
+    "model_type": "qwen",
+    "no_bias": True,
+    "onnx_safe": None,
+    "rotary_emb_base": 10000,
+    "rotary_pct": 1.0,
+    "scale_attn_weights": True,
+    "seq_length": 8192,
+    "tokenizer_class": "QWenTokenizer",
+    "use_dynamic_ntk": True,
+    "use_flash_attn": "auto",
+    "use_logn_attn": True,
+}
+
+
+def _qwen_shapes(config: Mapping[str, Any]) -> Shapes:
+    hidden, inner, rows = config["hidden_size"], config["intermediate_size"] // 2, config["vocab_size"]
+    shapes: dict[str, tuple[int, ...]] = {"transformer.wte.weight": (rows, hidden)}
+    for i in range(config["num_hidden_layers"]):
+        layer: dict[str, tuple[int, ...]] = {
+            "ln_1.weight": (hidden,),
+            "attn.c_attn.weight": (3 * hidden, hidden),
+            "attn.c_attn.bias": (3 * hidden,),
+            "attn.c_proj.weight": (hidden, hidden),
+            "ln_2.weight": (hidden,),
+            "mlp.w1.weight": (inner, hidden),
+            "mlp.w2.weight": (inner, hidden),
+            "mlp.c_proj.weight": (hidden, inner),
+        }
+        shapes |= {f"transformer.h.{i}.{name}": shape for name, shape in layer.items()}
+    return {**shapes, "transformer.ln_f.weight": (hidden,), "lm_head.weight": (rows, hidden)}
+
+
 KINDS: dict[str, Kind] = {
     "llama3-untied": Kind("llama-bpe", _LLAMA),
     "llama3-tied": Kind("llama-bpe", {**_LLAMA, "head_dim": 32}, tied=True),
@@ -67,14 +189,18 @@ KINDS: dict[str, Kind] = {
         {k: v for k, v in _LLAMA.items() if k not in ("rope_theta", "mlp_bias")} | {"max_position_embeddings": 4096},
     ),
     "llama-linear-rope": Kind("llama-bpe", {**_LLAMA, "rope_scaling": {"type": "linear", "factor": 2.0}}),
-    "llama-biases": Kind("llama-bpe", {**_LLAMA, "attention_bias": True, "mlp_bias": True}, qkv_bias=True),
-    "qwen2": Kind("qwen2", _QWEN2, qkv_bias=True),
-    "qwen2-tied": Kind("qwen2", _QWEN2, tied=True, qkv_bias=True),
+    "llama-biases": Kind("llama-bpe", {**_LLAMA, "attention_bias": True, "mlp_bias": True}),
+    "qwen2": Kind("qwen2", _QWEN2),
+    "qwen2-tied": Kind("qwen2", _QWEN2, tied=True),
     "qwen2-yarn": Kind(
         "qwen2",
         {**_QWEN2, "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768, "type": "yarn"}},
-        qkv_bias=True,
     ),
+    "mixtral": Kind("llama-spm", _MIXTRAL),
+    "qwen2-moe": Kind("qwen2", _QWEN2_MOE),
+    "qwen3-moe": Kind("qwen2", _QWEN3_MOE),
+    "qwen": Kind("qwen-tiktoken", _QWEN, without=("hidden_act", "num_key_value_heads"), shapes=_qwen_shapes),
+    **{name: Kind(**kind) for name, kind in DENSE.items()},
 }
 
 
@@ -87,11 +213,11 @@ def make_checkpoint(
     shards: int = 1,
     binary: bool = False,
     style: str = "4",
-    layers: int = 2,
-    hidden: int = 256,
-    intermediate: int = 512,
-    heads: int = 8,
-    kv_heads: int = 4,
+    layers: int | None = None,
+    hidden: int | None = None,
+    intermediate: int | None = None,
+    heads: int | None = None,
+    kv_heads: int | None = None,
     padding: int = 0,
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
@@ -102,13 +228,13 @@ def make_checkpoint(
     Args:
         folder: created; must not exist.
         kind: one of ``KINDS``.
-        vocabulary: folder with tokenizer.json and tokenizer_config.json, copied into the checkpoint.
+        vocabulary: folder with the tokenizer's files, which are copied into the checkpoint.
         dtype: ``bf16``, ``f16`` or ``f32``.
         shards: files the weights are spread over, with an index when more than one.
         binary: pytorch_model.bin instead of safetensors.
         style: ``4``: ``torch_dtype``, ``rope_theta``, ``rope_scaling``; ``5``: ``dtype``, ``rope_parameters``, as
             transformers 4 and 5 write them.
-        layers, hidden, intermediate, heads, kv_heads: the shape.
+        layers, hidden, intermediate, heads, kv_heads: the shape, where it is not the kind's.
         padding: rows of the embedding beyond the tokenizer's last id.
         seed: of the values.
         config: further settings of config.json, over the kind's.
@@ -116,67 +242,62 @@ def make_checkpoint(
     """
     family = KINDS[kind]
     folder.mkdir(parents=True)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(vocabulary / name, folder / name)
-    ids = token_ids(vocabulary)
-    rows = max(ids.values()) + 1 + padding
-    settings = {
-        **family.config,
-        "hidden_act": "silu",
+    for file in vocabulary.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    ids, ends = token_ids(vocabulary), _ends(family.vocabulary, vocabulary)
+    shape = {
         "hidden_size": hidden,
         "intermediate_size": intermediate,
         "num_attention_heads": heads,
         "num_hidden_layers": layers,
         "num_key_value_heads": kv_heads,
-        "initializer_range": 0.02,
+    }
+    settings = {
+        **{key: value for key, value in _SETTINGS.items() if key not in family.without},
+        **family.config,
+        **{key: value for key, value in shape.items() if value is not None},
         "tie_word_embeddings": family.tied,
         "torch_dtype": _TORCH_NAMES[dtype],
-        "use_cache": True,
-        "vocab_size": rows,
-        **_config_ids(family.vocabulary, ids),
+        "vocab_size": max(ids.values()) + 1 + padding,
+        **_config_ids(ends, ids),
         **(config or {}),
     }
-    _write_json(folder / "config.json", _style_5(settings) if style == "5" else settings)
-    _write_json(folder / "generation_config.json", {**_generation(family.vocabulary, ids), **(generation or {})})
+    written = _style_5(settings) if style == "5" else settings
+    _write_json(folder / "config.json", _put_around(family.around, written) if family.around else written)
+    _write_json(folder / "generation_config.json", {**_generation(ends, ids), **(generation or {})})
     tensors = random_tensors(family, settings, DTYPES[dtype], seed)
+    if family.around:
+        tensors = {f"language_model.{name}": tensor for name, tensor in tensors.items()}
+        tensors["multi_modal_projector.norm.weight"] = torch.ones(family.around["vision_config"]["hidden_size"])
     write_weights(folder, tensors, shards=shards, binary=binary)
     return folder
 
 
-def token_ids(vocabulary: Path) -> dict[str, int]:
-    """Every token of a tokenizer and its id."""
-    tokenizer = json.loads((vocabulary / "tokenizer.json").read_text(encoding="utf-8"))
-    return {**tokenizer["model"]["vocab"], **{token["content"]: token["id"] for token in tokenizer["added_tokens"]}}
+def saved_shapes(settings: Mapping[str, Any]) -> Shapes:
+    """The names and shapes of the tensors that transformers' ``save_pretrained`` writes for a config."""
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers.core_model_loading import revert_weight_conversion
+
+    config = CONFIG_MAPPING[settings["model_type"]].from_dict(dict(settings))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    tensors = revert_weight_conversion(model, model.state_dict())
+    tied = ("lm_head.weight",) if settings["tie_word_embeddings"] else ()
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in tied}
 
 
 def random_tensors(family: Kind, settings: Mapping[str, Any], dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
     """The tensors of a model of these settings, under their Hugging Face names."""
     generator = torch.Generator().manual_seed(seed)
-    hidden, inner, rows = settings["hidden_size"], settings["intermediate_size"], settings["vocab_size"]
-    size = settings.get("head_dim") or hidden // settings["num_attention_heads"]
-    queries, keys = settings["num_attention_heads"] * size, settings["num_key_value_heads"] * size
-    mlp_bias, output_bias = settings.get("mlp_bias", False), settings.get("attention_bias", False)
-    linears = {
-        "self_attn.q_proj": (queries, hidden, family.qkv_bias),
-        "self_attn.k_proj": (keys, hidden, family.qkv_bias),
-        "self_attn.v_proj": (keys, hidden, family.qkv_bias),
-        "self_attn.o_proj": (hidden, queries, output_bias),
-        "mlp.gate_proj": (inner, hidden, mlp_bias),
-        "mlp.up_proj": (inner, hidden, mlp_bias),
-        "mlp.down_proj": (hidden, inner, mlp_bias),
-    }
-    tensors = {"model.embed_tokens.weight": _matrix((rows, hidden), generator)}
-    for i in range(settings["num_hidden_layers"]):
-        for name, (outputs, inputs, bias) in linears.items():
-            tensors[f"model.layers.{i}.{name}.weight"] = _matrix((outputs, inputs), generator)
-            if bias:
-                tensors[f"model.layers.{i}.{name}.bias"] = 0.1 * torch.randn(outputs, generator=generator)
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            tensors[f"model.layers.{i}.{name}.weight"] = 1 + 0.1 * torch.randn(hidden, generator=generator)
-    tensors["model.norm.weight"] = 1 + 0.1 * torch.randn(hidden, generator=generator)
-    if not settings["tie_word_embeddings"]:
-        tensors["lm_head.weight"] = _matrix((rows, hidden), generator)
-    return {name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}
+    tensors = {}
+    for name, shape in (family.shapes or saved_shapes)(settings).items():
+        if len(shape) > 1:
+            values = _matrix(shape, generator)
+        else:
+            around = 0.0 if name.endswith("bias") else family.norm
+            values = around + 0.1 * torch.randn(shape, generator=generator)
+        tensors[name] = values.to(dtype).contiguous()
+    return tensors
 
 
 def write_weights(folder: Path, tensors: Mapping[str, torch.Tensor], *, shards: int = 1, binary: bool = False) -> None:
@@ -199,35 +320,67 @@ def write_weights(folder: Path, tensors: Mapping[str, torch.Tensor], *, shards: 
         )
 
 
-def _matrix(shape: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
-    values = torch.randn(shape, generator=generator) / shape[1] ** 0.5
+def _matrix(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    values = torch.randn(shape, generator=generator) / shape[-1] ** 0.5
     # A few rows in a hundred weights far out of the others' range, a few exact zeros.
-    values *= torch.exp(0.7 * torch.randn(shape[0], 1, generator=generator))
+    values *= torch.exp(0.7 * torch.randn(*shape[:-1], 1, generator=generator))
     values *= torch.where(torch.rand(shape, generator=generator) < 0.01, 8.0, 1.0)
     values[torch.rand(shape, generator=generator) < 0.03] = 0.0
-    values[3] = 0.0
-    values[5] = 0.125
+    values[..., 3:4, :] = 0.0
+    values[..., 5:6, :] = 0.125
     return values
 
 
-def _config_ids(vocabulary: str, ids: Mapping[str, int]) -> dict[str, int]:
-    if vocabulary == "llama-bpe":
-        return {"bos_token_id": ids["<|begin_of_text|>"], "eos_token_id": ids["<|eot_id|>"]}
-    return {"bos_token_id": ids["<|endoftext|>"], "eos_token_id": ids["<|im_end|>"]}
+@dataclass(frozen=True)
+class _Ends:
+    """The token that opens a text, config.json's end of text, and those of generation_config.json."""
+
+    bos: str | None
+    eos: str | None
+    ends: tuple[str, ...]
 
 
-def _generation(vocabulary: str, ids: Mapping[str, int]) -> dict[str, Any]:
-    if vocabulary == "llama-bpe":
-        ends, bos = ["<|end_of_text|>", "<|eot_id|>"], "<|begin_of_text|>"
-    else:
-        ends, bos = ["<|im_end|>", "<|endoftext|>"], "<|endoftext|>"
+# Where the two configs name other tokens than tokenizer_config.json.
+_ENDS = {
+    "qwen-tiktoken": _Ends(None, None, ("<|endoftext|>",)),
+    "llama-bpe": _Ends("<|begin_of_text|>", "<|eot_id|>", ("<|end_of_text|>", "<|eot_id|>")),
+    "qwen2": _Ends("<|endoftext|>", "<|im_end|>", ("<|im_end|>", "<|endoftext|>")),
+}
+
+
+def _ends(name: str, vocabulary: Path) -> _Ends:
+    if name in _ENDS:
+        return _ENDS[name]
+    config = json.loads((vocabulary / "tokenizer_config.json").read_text(encoding="utf-8"))
+    bos, eos = (_text(config.get(key)) for key in ("bos_token", "eos_token"))
+    return _Ends(bos, eos, (eos,) if eos else ())
+
+
+def _text(token: str | Mapping[str, Any] | None) -> str | None:
+    return token["content"] if isinstance(token, Mapping) else token
+
+
+def _config_ids(ends: _Ends, ids: Mapping[str, int]) -> dict[str, int]:
     return {
-        "bos_token_id": ids[bos],
-        "eos_token_id": [ids[text] for text in ends],
+        key: ids[text] for key, text in (("bos_token_id", ends.bos), ("eos_token_id", ends.eos)) if text is not None
+    }
+
+
+def _generation(ends: _Ends, ids: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        **_config_ids(ends, ids),
+        **({"eos_token_id": [ids[text] for text in ends.ends]} if ends.ends else {}),
         "do_sample": True,
         "temperature": 0.6,
         "top_p": 0.9,
     }
+
+
+def _put_around(around: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of a model that also sees: what belongs to its language model stands in ``text_config``."""
+    outside = ("architectures", "bos_token_id", "eos_token_id", "tie_word_embeddings", "torch_dtype")
+    text = {key: value for key, value in settings.items() if key != "architectures"}
+    return {**around, **{key: settings[key] for key in outside if key in settings}, "text_config": text}
 
 
 def _style_5(settings: Mapping[str, Any]) -> dict[str, Any]:

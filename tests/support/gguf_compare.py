@@ -57,15 +57,26 @@ def differences(
         One line for each difference: keys (presence, type, value), tensors (presence, shape, type, bytes), alignment.
     """
     a, b = read_gguf(ours), read_gguf(reference)
-    expected = {**_without(b.metadata, ignored), **(added or {})}
-    lines = [f"{key}: the reference has it too" for key in added or () if key in b.metadata]
-    lines += _compare(_without(a.metadata, ignored), expected, _value_difference)
+    lines = metadata_differences(a.metadata, b.metadata, ignored=ignored, added=added)
     lines += _compare(a.tensors, b.tensors, _tensor_difference)
     if a.alignment != b.alignment:
         lines.append(f"alignment: {a.alignment}, expected {b.alignment}")
     misplaced = [name for name, tensor in a.tensors.items() if tensor.offset % a.alignment]
     lines += [f"{name}: offset is not aligned" for name in misplaced]
     return lines
+
+
+def metadata_differences(
+    ours: Mapping[str, Value],
+    reference: Mapping[str, Value],
+    *,
+    ignored: Collection[str] = FREE_TEXT,
+    added: Mapping[str, Value] | None = None,
+) -> list[str]:
+    """The differences between the metadata alone; arguments as of :func:`differences`."""
+    expected = {**_without(reference, ignored), **(added or {})}
+    lines = [f"{key}: the reference has it too" for key in added or () if key in reference]
+    return lines + _compare(_without(ours, ignored), expected, _value_difference)
 
 
 def tensor_differences(ours: Path, reference: Path) -> list[str]:

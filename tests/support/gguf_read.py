@@ -16,6 +16,8 @@ import numpy as np
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+# Types of llama.cpp that the released gguf library does not know yet.
+_LATER = {42: ("Q2_0", (64, 18))}
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,14 @@ class _Cursor:
         return Value(name, values)
 
 
+def _kind(number: int) -> tuple[str, tuple[int, int]]:
+    """Name of a tensor type, and weights and bytes of a block."""
+    if number in _LATER:
+        return _LATER[number]
+    kind = gguf.GGMLQuantizationType(number)
+    return kind.name, gguf.GGML_QUANT_SIZES[kind]
+
+
 def read_gguf(path: Path) -> GGUF:
     """Read a GGUF file, version 3, little endian. The tensors' bytes are mapped, not copied."""
     mapped = np.memmap(path, dtype=np.uint8, mode="r")
@@ -94,17 +104,16 @@ def read_gguf(path: Path) -> GGUF:
     for _ in range(tensor_count):
         name = cursor.string()
         shape = tuple(cursor.scalar("Q") for _ in range(cursor.scalar("I")))
-        entries.append((name, shape, gguf.GGMLQuantizationType(cursor.scalar("I")), cursor.scalar("Q")))
+        entries.append((name, shape, *_kind(cursor.scalar("I")), cursor.scalar("Q")))
     alignment = metadata["general.alignment"].value if "general.alignment" in metadata else 32
     start = -(-cursor.at // alignment) * alignment
     tensors: dict[str, Tensor] = {}
-    for name, shape, kind, offset in entries:
+    for name, shape, kind, (block, nbytes), offset in entries:
         if name in tensors:
             raise ValueError(f"{path}: tensor {name} is there twice")
-        block, nbytes = gguf.GGML_QUANT_SIZES[kind]
         size = int(np.prod(shape, dtype=np.int64)) // block * nbytes
         data = mapped[start + offset : start + offset + size]
         if data.size != size:
             raise ValueError(f"{path}: the file ends inside of {name}")
-        tensors[name] = Tensor(shape, kind.name, start + offset, data)
+        tensors[name] = Tensor(shape, kind, start + offset, data)
     return GGUF(metadata, tensors, alignment, start, mapped.size)

@@ -11,12 +11,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import gguf
 import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -79,7 +80,9 @@ class ReferenceConverter:
             self._process.stdout.close()
             self._process.wait(timeout=60)
 
-    def convert(self, model: Path, out: Path, outtype: str, *, pre: str | None = None) -> Path:
+    def convert(
+        self, model: Path, out: Path, outtype: str, *, pre: str | None = None, vocab_only: bool = False
+    ) -> Path:
         """Convert a checkpoint.
 
         Args:
@@ -88,14 +91,22 @@ class ReferenceConverter:
             outtype: ``f16``, ``bf16`` or ``f32``.
             pre: name of the pre-tokenizer, for vocabularies whose hash the converter does not know; None lets it
                 find the name by itself.
+            vocab_only: no tensors; the folder needs no weights then.
 
         Raises:
             ReferenceError: the converter failed; the message is its traceback.
         """
+        return self._ask(out, model=str(model), outtype=outtype, pre=pre, adapter=None, vocab_only=vocab_only)
+
+    def convert_lora(self, model: Path, adapter: Path, out: Path, outtype: str) -> Path:
+        """Convert a PEFT adapter of *model* with ``convert_lora_to_gguf.py``, otherwise as :meth:`convert`."""
+        return self._ask(out, model=str(model), outtype=outtype, pre=None, adapter=str(adapter), vocab_only=False)
+
+    def _ask(self, out: Path, **request: str | bool | None) -> Path:
         process = self._start()
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(json.dumps({"model": str(model), "out": str(out), "outtype": outtype, "pre": pre}) + "\n")
+        process.stdin.write(json.dumps({"out": str(out), **request}) + "\n")
         process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
@@ -126,16 +137,26 @@ def reference_quantize(
     *,
     imatrix: Mapping[str, np.ndarray] | None = None,
     pure: bool = False,
+    leave_output: bool = False,
+    output: str | None = None,
+    embedding: str | None = None,
+    tensors: Sequence[tuple[str, str]] = (),
+    allow_requantize: bool = False,
     threads: int = 2,
 ) -> Path:
     """``llama_model_quantize`` as llama-quantize calls it.
 
     Args:
-        source: an F32, F16 or BF16 GGUF file.
+        source: a GGUF file, or the first part of a split one.
         out: the file to write.
         quant: ``q4_k_m``, ``f16``, ...: llama.cpp's name of a file type.
         imatrix: by tensor name, float32, one number a column.
         pure: one type for all tensors.
+        leave_output: the output layer keeps its type.
+        output: ggml type of the output layer, by its name in :class:`gguf.GGMLQuantizationType`.
+        embedding: of the token embedding.
+        tensors: (regular expression, type) of tensors by name.
+        allow_requantize: encode again what is encoded already.
         threads: does not change the bytes.
 
     Raises:
@@ -146,7 +167,17 @@ def reference_quantize(
     params = llama_cpp.llama_model_quantize_default_params()
     name = "ALL_F32" if quant == "f32" else f"MOSTLY_{quant.upper()}"
     params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_{name}")
-    params.nthread, params.pure = threads, pure
+    params.nthread, params.pure, params.allow_requantize = threads, pure, allow_requantize
+    params.quantize_output_tensor = not leave_output
+    if output:
+        params.output_tensor_type = gguf.GGMLQuantizationType[output]
+    if embedding:
+        params.token_embedding_type = gguf.GGMLQuantizationType[embedding]
+    overrides = (llama_cpp.llama_model_tensor_override * (len(tensors) + 1))()  # closed by an empty entry
+    for override, (pattern, kind) in zip(overrides, tensors, strict=False):
+        override.pattern, override.type = pattern.encode(), gguf.GGMLQuantizationType[kind]
+    if tensors:
+        params.tt_overrides = overrides
     if imatrix:
         entries = (llama_cpp.llama_model_imatrix_data * (len(imatrix) + 1))()  # closed by an empty entry
         kept = {key.encode(): np.ascontiguousarray(values, dtype=np.float32) for key, values in imatrix.items()}

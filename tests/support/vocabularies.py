@@ -1,13 +1,15 @@
-"""Hugging Face tokenizers with the real Llama-3 and Qwen2 vocabularies, rebuilt from llama.cpp's vocabulary files.
+"""Hugging Face tokenizers with real vocabularies, rebuilt from llama.cpp's vocabulary files, and small trained ones.
 
-Tokens of type "normal" are the BPE vocabulary, "control" the added tokens, and the merges are in the file. What the
-file does not carry (the split regex, normalizer, post-processor) is written as the models' own tokenizer.json has it,
-and proven by llama.cpp's 47 test vectors. A cut vocabulary, where the real one is not the point, keeps the first
-tokens, the merges closed over them, and the special tokens at new ids.
+A vocabulary file holds tokens, types and merges or scores. What it does not carry (the steps before BPE, the
+post-processor) is written as the models' own tokenizer.json has it, and proven by llama.cpp's test vectors. Where
+llama.cpp has no vocabulary file of a model, a small one is trained with the model's own steps and special tokens. A cut
+vocabulary, where the real one is not the point, keeps the first tokens, the merges closed over them, and the special
+tokens at new ids.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,66 +18,73 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+from tokenizers import Tokenizer, pre_tokenizers, trainers
 
 from tests.support.gguf_read import read_gguf
+from tests.support.pre_tokenizers import STRUCTURES, byte_level
 from tests.support.reference import reference_folder
+from tests.support.sentencepiece_vocabularies import NAMES as SENTENCEPIECE_NAMES
+from tests.support.sentencepiece_vocabularies import write_sentencepiece
+from tests.support.texts import training_texts
+from tests.support.tokenizer_parts import added_token, begin_of_text, write_json
+from tests.support.vocabulary_kinds import KINDS, Kind
 
 SMALL_SIZE = 2000
-_CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
+TRAINED_SIZE = 1000
 _VECTOR_SEPARATOR = "\n__ggml_vocab_test__\n"
-# Kept by the cut vocabulary; the other reserved tokens are not.
-_LLAMA_SPECIAL = (
-    "<|begin_of_text|>",
-    "<|end_of_text|>",
-    "<|reserved_special_token_0|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    "<|reserved_special_token_4|>",
-    "<|eot_id|>",
-)
-# As of Meta-Llama-3-8B-Instruct.
-LLAMA_3_TEMPLATE = (
-    "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + "
-    "message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}"
-    "{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}"
-    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
-)
+_NORMAL, _CONTROL = int(gguf.TokenType.NORMAL), int(gguf.TokenType.CONTROL)
+_QWEN_EXTRA = tuple(f"<|extra_{i}|>" for i in range(205))
+QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *_QWEN_EXTRA)
+"""The special tokens of Qwen's first generation; they follow the ranks."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What llama.cpp's vocabulary file holds: texts by id, types by id, merges as "left right"."""
+    """A BPE vocabulary: texts by id, types by id, merges as "left right"."""
 
     tokens: tuple[str, ...]
     types: tuple[int, ...]
     merges: tuple[str, ...]
-    chat_template: str
 
     @property
     def added(self) -> tuple[str, ...]:
-        """The added tokens; they follow the BPE vocabulary."""
-        pairs = zip(self.tokens, self.types, strict=True)
-        return tuple(text for text, kind in pairs if kind == gguf.TokenType.CONTROL)
+        """The added tokens."""
+        return tuple(text for text, kind in self.pairs if kind != _NORMAL)
 
     @property
     def normal(self) -> tuple[str, ...]:
         """The BPE vocabulary."""
-        pairs = zip(self.tokens, self.types, strict=True)
-        return tuple(text for text, kind in pairs if kind == gguf.TokenType.NORMAL)
+        return tuple(text for text, kind in self.pairs if kind == _NORMAL)
+
+    @property
+    def pairs(self) -> list[tuple[str, int]]:
+        """Text and type of every token but the padding of the embedding."""
+        pairs = enumerate(zip(self.tokens, self.types, strict=True))
+        return [pair for number, pair in pairs if pair[0] != f"[PAD{number}]"]
 
 
 @cache
 def read_source(name: str) -> Source:
-    """llama.cpp's vocabulary *name*: ``llama-bpe`` or ``qwen2``."""
+    """llama.cpp's vocabulary file *name*: ``llama-bpe``, ``qwen2``, ``falcon``, ..."""
     metadata = read_gguf(reference_folder() / "models" / f"ggml-vocab-{name}.gguf").metadata
-    return Source(
-        tuple(metadata["tokenizer.ggml.tokens"].value),
-        tuple(metadata["tokenizer.ggml.token_type"].value),
-        tuple(metadata["tokenizer.ggml.merges"].value),
-        LLAMA_3_TEMPLATE if name == "llama-bpe" else metadata["tokenizer.chat_template"].value,
-    )
+    keys = ("tokens", "token_type", "merges")
+    return Source(*(tuple(metadata[f"tokenizer.ggml.{key}"].value) for key in keys))
+
+
+@cache
+def train_source(name: str) -> Source:
+    """A small vocabulary with the steps before BPE and the special tokens of *name*."""
+    kind, structure = KINDS[name], STRUCTURES[name]
+    frame = {**_EMPTY, "normalizer": structure.normalizer, "pre_tokenizer": structure.pre_tokenizer}
+    tokenizer = Tokenizer.from_str(json.dumps({**frame, "model": {"type": "BPE", "vocab": {}, "merges": []}}))
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=TRAINED_SIZE, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(training_texts(), trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    normal = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    types = [_CONTROL] * len(kind.first) + [_NORMAL] * len(normal) + [_CONTROL] * len(kind.last)
+    merges = tuple(" ".join(pair) for pair in model["merges"])
+    return Source((*kind.first, *normal, *kind.last), tuple(types), merges)
 
 
 def test_vectors(name: str) -> list[tuple[str, list[int]]]:
@@ -92,159 +101,127 @@ test_vectors.__test__ = False  # type: ignore[attr-defined]  # a helper, not a t
 def write_vocabulary(
     folder: Path, name: str, *, small: bool = False, extra: Sequence[str] = (), ordinary: Sequence[tuple[str, str]] = ()
 ) -> Path:
-    """Write tokenizer.json and tokenizer_config.json.
+    """Write a tokenizer's files: tokenizer.json, tokenizer.model or qwen.tiktoken, and tokenizer_config.json.
 
     Args:
         folder: created when absent.
-        name: ``llama-bpe`` or ``qwen2``.
-        small: cut the vocabulary to its first 2000 tokens.
+        name: one of :data:`tests.support.vocabulary_kinds.KINDS` (byte-level BPE), of
+            :data:`tests.support.sentencepiece_vocabularies.NAMES`, or ``qwen-tiktoken``.
+        small: cut a real vocabulary to its first 2000 tokens; trained ones are small already.
         extra: added tokens that are no control tokens, after the others (a vocabulary extended with ``add_tokens``).
-        ordinary: BPE tokens put behind all others, each given as the two known tokens it is merged from (a vocabulary
+        ordinary: tokens put behind all others, each given as the two known tokens it is merged from (a vocabulary
             extended by training a tokenizer further).
     """
-    source = read_source(name)
-    special, normal = source.added, source.normal
-    if small:
-        normal = normal[:SMALL_SIZE]
-        special = _LLAMA_SPECIAL if name == "llama-bpe" else special
-    known = {text: number for number, text in enumerate(normal)}
-    merges = source.merges
-    if small:
-        pairs = (merge.split(" ") for merge in merges)
-        merges = tuple(f"{a} {b}" for a, b in pairs if a in known and b in known and a + b in known)
-    if ordinary:
-        merges += tuple(f"{left} {right}" for left, right in ordinary)
-    tokenizer = _llama_tokenizer() if name == "llama-bpe" else _qwen2_tokenizer()
-    vocabulary = {**known}
-    added = [*special, *extra]
-    if ordinary:
-        # New BPE tokens stand behind the added ones, so that old ids stay. The tokenizers library then wants the added
-        # tokens in the BPE vocabulary too: others it numbers by itself, from the vocabulary's size on.
-        texts = [*added, *(left + right for left, right in ordinary)]
-        vocabulary.update({text: len(known) + i for i, text in enumerate(texts)})
-    tokenizer["model"] = {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "ignore_merges": name == "llama-bpe",
-        "vocab": vocabulary,
-        "merges": [merge.split(" ") for merge in merges],
-    }
-    tokenizer["added_tokens"] = [
-        {**_added_token(text, text in special), "id": len(known) + i} for i, text in enumerate(added)
-    ]
-    _resolve_template_ids(tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "tokenizer.json", tokenizer)
-    _write_json(folder / "tokenizer_config.json", _tokenizer_config(name, tokenizer, source.chat_template))
+    if name in SENTENCEPIECE_NAMES:
+        write_sentencepiece(folder, name, small=small, extra=extra, ordinary=ordinary)
+    elif name == "qwen-tiktoken":
+        if extra or ordinary:
+            raise ValueError("qwen.tiktoken takes no further tokens")
+        _write_tiktoken(folder, small=small)
+    else:
+        _write_bpe(folder, name, small, extra, ordinary)
     return folder
 
 
-def _added_token(text: str, special: bool) -> dict[str, Any]:
-    return {
-        "content": text,
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": not special,
-        "special": special,
+def vocabulary_rows(folder: Path) -> int:
+    """The number of ids the tokenizer in *folder* has: the smallest embedding that goes with it."""
+    return max(token_ids(folder).values()) + 1
+
+
+def token_ids(folder: Path) -> dict[str, int]:
+    """Ids of all tokens, special ones included, by text."""
+    if (folder / "qwen.tiktoken").is_file():
+        ranks = len((folder / "qwen.tiktoken").read_bytes().splitlines())
+        return {text: ranks + number for number, text in enumerate(QWEN_SPECIAL)}
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    ids = {token["content"]: int(number) for number, token in config["added_tokens_decoder"].items()}
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        ids |= tokenizer["model"]["vocab"] | {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+    return ids
+
+
+def _write_bpe(folder: Path, name: str, small: bool, extra: Sequence[str], ordinary: Sequence[tuple[str, str]]) -> None:
+    kind, structure = KINDS[name], STRUCTURES[name]
+    source = read_source(kind.source) if kind.source else train_source(name)
+    pairs, merges = source.pairs, source.merges
+    if small and kind.source:
+        pairs, merges = _cut(source, kind)
+    last = max(number for number, (_, token_type) in enumerate(pairs) if token_type == _NORMAL)
+    vocabulary = {text: number for number, (text, _) in enumerate(pairs[: last + 1])}
+    added = [(number, text, value == _CONTROL) for number, (text, value) in enumerate(pairs) if value != _NORMAL]
+    added += [(len(pairs) + number, text, False) for number, text in enumerate(extra)]
+    if ordinary:
+        # New BPE tokens stand behind the added ones, so that old ids stay. The tokenizers library then wants the added
+        # tokens in the BPE vocabulary too: others it numbers by itself, from the vocabulary's size on.
+        vocabulary.update({text: number for number, text, _ in added})
+        vocabulary.update({left + right: len(vocabulary) + i for i, (left, right) in enumerate(ordinary)})
+        merges += tuple(f"{left} {right}" for left, right in ordinary)
+    tokens = [{**added_token(text, special, strip=kind.strip), "id": number} for number, text, special in added]
+    ids = {token["content"]: token["id"] for token in tokens}
+    tokenizer = {
+        **_EMPTY,
+        "added_tokens": tokens,
+        "normalizer": structure.normalizer,
+        "pre_tokenizer": structure.pre_tokenizer,
+        "post_processor": _post_processor(kind, ids),
+        "decoder": byte_level(trim_offsets=False) if name == "qwen2" else _AROUND,
+        "model": {**_BPE, "ignore_merges": structure.whole_words, "vocab": vocabulary, "merges": _pairs(merges)},
     }
+    write_json(folder / "tokenizer.json", tokenizer)
+    write_json(folder / "tokenizer_config.json", kind.tokenizer_config(tokens))
 
 
-def _split(regex: str) -> dict[str, Any]:
-    return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+def _cut(source: Source, kind: Kind) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    """The first tokens, the special ones, and the merges between them."""
+    known = set(source.normal[:SMALL_SIZE])
+    kept = known | set(kind.kept or source.added)
+    pairs = (merge.split(" ") for merge in source.merges)
+    merges = tuple(f"{a} {b}" for a, b in pairs if a in known and b in known and a + b in known)
+    return [pair for pair in source.pairs if pair[0] in kept], merges
 
 
-def _byte_level(**options: bool) -> dict[str, Any]:
-    return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False, **options}
+_EMPTY: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
+_BPE: dict[str, Any] = {
+    "type": "BPE",
+    "dropout": None,
+    "unk_token": None,
+    "continuing_subword_prefix": None,
+    "end_of_word_suffix": None,
+    "fuse_unk": False,
+    "byte_fallback": False,
+}
+_AROUND = byte_level(add_prefix_space=True, use_regex=True)
 
 
-def _llama_tokenizer() -> dict[str, Any]:
-    start = "<|begin_of_text|>"
-    bos, pair_bos = ({"SpecialToken": {"id": start, "type_id": number}} for number in (0, 1))
-    first, second = {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}
-    template = {
-        "type": "TemplateProcessing",
-        "single": [bos, first],
-        "pair": [bos, first, pair_bos, second],
-        "special_tokens": {
-            "<|begin_of_text|>": {"id": "<|begin_of_text|>", "ids": [], "tokens": ["<|begin_of_text|>"]}
-        },
+def _pairs(merges: Sequence[str]) -> list[list[str]]:
+    return [merge.split(" ") for merge in merges]
+
+
+def _post_processor(kind: Kind, ids: dict[str, int]) -> dict[str, Any] | None:
+    if kind.post == "bos":
+        template = begin_of_text(kind.bos, ids[kind.bos])
+        return {"type": "Sequence", "processors": [{**_AROUND, "trim_offsets": False}, template]}
+    return byte_level(trim_offsets=False) if kind.post == "byte-level" else None
+
+
+def _write_tiktoken(folder: Path, *, small: bool) -> None:
+    """``qwen.tiktoken`` as Qwen-7B-Chat's: Qwen2 has its vocabulary, whose ids are the ranks."""
+    decode = {text: byte for byte, text in _byte_texts().items()}
+    normal = read_source("qwen2").normal[: SMALL_SIZE if small else None]
+    lines = [base64.b64encode(bytes(decode[c] for c in text)) + b" %d\n" % rank for rank, text in enumerate(normal)]
+    (folder / "qwen.tiktoken").write_bytes(b"".join(lines))
+    config = {
+        "model_max_length": 32768,
+        "tokenizer_class": "QWenTokenizer",
+        "auto_map": {"AutoTokenizer": ["tokenization_qwen.QWenTokenizer", None]},
     }
-    byte_level = _byte_level(add_prefix_space=True, trim_offsets=False, use_regex=True)
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [_split(rf"{_CONTRACTIONS}|{_LETTERS}|\p{{N}}{{1,3}}|{_REST}"), _byte_level()],
-        },
-        "post_processor": {"type": "Sequence", "processors": [byte_level, template]},
-        "decoder": _byte_level(add_prefix_space=True, use_regex=True),
-    }
+    write_json(folder / "tokenizer_config.json", config)
 
 
-def _qwen2_tokenizer() -> dict[str, Any]:
-    byte_level = _byte_level(trim_offsets=False)
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [_split(rf"{_CONTRACTIONS}|{_LETTERS}|\p{{N}}|{_REST}"), byte_level],
-        },
-        "post_processor": byte_level,
-        "decoder": byte_level,
-    }
-
-
-def _resolve_template_ids(tokenizer: dict[str, Any]) -> None:
-    """The post-processor names BOS by its id, which depends on the size of the vocabulary."""
-    ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
-    for step in tokenizer["post_processor"].get("processors", ()):
-        for text, entry in step.get("special_tokens", {}).items():
-            entry["ids"] = [ids[text]]
-
-
-def _tokenizer_config(name: str, tokenizer: dict[str, Any], chat_template: str) -> dict[str, Any]:
-    added = tokenizer["added_tokens"]
-    decoder = {str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in added}
-    config: dict[str, Any] = {"added_tokens_decoder": decoder, "chat_template": chat_template}
-    if name == "llama-bpe":
-        config |= {
-            "bos_token": "<|begin_of_text|>",
-            "eos_token": "<|eot_id|>",
-            "clean_up_tokenization_spaces": True,
-            "model_input_names": ["input_ids", "attention_mask"],
-            "model_max_length": 1000000000000000019884624838656,
-            "tokenizer_class": "PreTrainedTokenizerFast",
-        }
-    else:
-        config |= {
-            "add_prefix_space": False,
-            "bos_token": None,
-            "eos_token": "<|im_end|>",
-            "pad_token": "<|endoftext|>",
-            "unk_token": None,
-            "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
-            "clean_up_tokenization_spaces": False,
-            "errors": "replace",
-            "model_max_length": 32768,
-            "split_special_tokens": False,
-            "tokenizer_class": "Qwen2Tokenizer",
-        }
-    return config
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+def _byte_texts() -> dict[int, str]:
+    """How byte-level BPE writes each byte: printable ones as they are, the others from U+0100 on."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    rest = [byte for byte in range(256) if byte not in plain]
+    return {**{byte: chr(byte) for byte in plain}, **{byte: chr(256 + i) for i, byte in enumerate(rest)}}

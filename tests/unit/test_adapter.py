@@ -18,14 +18,15 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file, save_file
 
-from quantkit.adapter import Add, LowRank, Replace, open_adapter
+from quantkit.adapter import open_adapter
+from quantkit.adapter.changes import Add, LowRank, Replace
+from quantkit.adapter.config import is_target
 from quantkit.checkpoint import Checkpoint
 from quantkit.convert import merge
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.ggml_types import GGMLType
 from quantkit.merge import Merger
 from quantkit.model import EMBEDDING, HEAD, open_model
-from quantkit.peft_config import is_target
 from quantkit.plan import PlannedTensor
 from quantkit.tensor_file import TensorSpec, open_tensor_file
 
@@ -285,10 +286,41 @@ def test_merged_values(tmp_path: Path) -> None:
 
 
 A, B = f"{PREFIX}{Q}.lora_A.weight", f"{PREFIX}{Q}.lora_B.weight"
+TOKENS = f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta"
 REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
-    "method": ({"peft_type": "LOHA"}, pair(Q), "peft_type is LOHA; supported is LORA"),
-    "dora": ({"use_dora": True}, pair(Q), "use_dora is set: DoRA is not supported"),
-    "tokens": ({"trainable_token_indices": [3]}, pair(Q), "trainable tokens is not supported"),
+    "method": ({"peft_type": "LODA"}, pair(Q), "peft_type is LODA: unknown; supported are ADALORA, .*, LORA"),
+    "no-method": ({"peft_type": None}, pair(Q), "peft_type is missing"),
+    "prompt": ({"peft_type": "PREFIX_TUNING"}, pair(Q), "PREFIX_TUNING: it learns a prompt beside the model"),
+    "whole-model": ({"peft_type": "UNILORA"}, pair(Q), "UNILORA: its factors come from all modules"),
+    "no-magnitude": ({"use_dora": True}, pair(Q), f"use_dora is set, but module '{Q}' has no lora_magnitude_vector"),
+    "magnitude-shape": (
+        {"use_dora": True},
+        {**pair(Q), f"{PREFIX}{Q}.lora_magnitude_vector": torch.ones(6)},
+        r"has shape \[6\], .* needs \[8\]",
+    ),
+    "no-tokens": ({"trainable_token_indices": [3]}, pair(Q), "trained tokens for 0 modules are in the file"),
+    "tokens-unsaid": ({}, {**pair(Q), TOKENS: torch.ones(1, 6)}, "adapter_config.json does not say which"),
+    "tokens-shape": (
+        {"trainable_token_indices": [3, 4]},
+        {**pair(Q), TOKENS: torch.ones(1, 6)},
+        r"has shape \[1, 6\], 2 tokens of .* need \[2, 6\]",
+    ),
+    "tokens-beyond": (
+        {"trainable_token_indices": [10]},
+        {**pair(Q), TOKENS: torch.ones(1, 6)},
+        "token 10 was trained, .* has 10 rows",
+    ),
+    "tokens-elsewhere": (
+        {"trainable_token_indices": {"lm_head": [1]}},
+        {**pair(Q), TOKENS: torch.ones(1, 6)},
+        "trained tokens for 'model.embed_tokens', which trainable_token_indices leaves out",
+    ),
+    "tokens-missing": (
+        {"trainable_token_indices": {"lm_head": [1], "embed_tokens": [1]}},
+        {**pair(Q), TOKENS: torch.ones(1, 6)},
+        "trainable_token_indices names 'lm_head', not in the file",
+    ),
+    "tokens-twice": ({"trainable_token_indices": [3, 3]}, pair(Q), r"trainable_token_indices is \[3, 3\]; expected"),
     "parameters": ({"target_parameters": ["x"]}, pair(Q), "target_parameters is set"),
     "replication": ({"layer_replication": [[0, 1]]}, pair(Q), "layer replication"),
     "alora": ({"alora_invocation_tokens": [1]}, pair(Q), "aLoRA"),
@@ -321,9 +353,9 @@ REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "magnitude": (
         {},
         {**pair(Q), f"{PREFIX}{Q}.lora_magnitude_vector.weight": torch.ones(8)},
-        "lora_magnitude_vector.* is not part of plain LoRA",
+        "lora_magnitude_vector.* is DoRA's, but use_dora is not set",
     ),
-    "nonsense": ({}, {**pair(Q), "optimizer": torch.ones(8)}, "'optimizer' has no meaning in a LoRA adapter"),
+    "nonsense": ({}, {**pair(Q), "optimizer": torch.ones(8)}, "'optimizer' has no meaning in a LORA adapter"),
     "integers": ({}, {**pair(Q), A: torch.ones(2, 6).to(torch.int8)}, "is stored as I8; supported are F32, F16, BF16"),
     "nothing": ({}, {}, "the adapter's file has no tensors"),
     "not-a-target": ({}, {**pair(Q), **pair(V)}, f"weights for '{V}', which target_modules .* leaves out"),
@@ -341,7 +373,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "saved-shape": (
         {"modules_to_save": ["lm_head"]},
         {**pair(Q), f"{PREFIX}lm_head.weight": torch.ones(12, 6)},
-        r"has shape \[12, 6\], the base's 'lm_head.weight' has \[10, 6\]",
+        "'lm_head.weight' is resized to 12 rows, 'model.embed_tokens.weight' is not in the file",
     ),
     "saved-nowhere": (
         {"modules_to_save": ["score"]},

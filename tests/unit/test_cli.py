@@ -18,10 +18,9 @@ import pytest
 import quantkit.build
 from quantkit import __version__
 from quantkit.cli import COMMANDS, main
-from quantkit.cli.merge import parse_size
-from quantkit.cli.options import pairs
+from quantkit.cli.options import pairs, size_value
 from quantkit.errors import QuantkitError, VerificationError
-from quantkit.gguf_header import read_header
+from quantkit.gguf.header import read_header
 from quantkit.units import size
 
 Maker = Callable[..., Path]
@@ -159,7 +158,7 @@ def test_an_error_is_two_lines_and_exit_code_1(run: Callable[..., Run], tmp_path
     assert (done.code, done.out) == (1, "")
     assert done.err == (
         f"error: {tmp_path / 'none'}: no such folder\n"
-        "hint: give the folder that holds config.json and the .safetensors files\n"
+        "hint: give the folder that holds config.json and the .safetensors files, or a hub's id of it: org/name\n"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -233,7 +232,7 @@ def test_a_reader_that_goes_away(f16: Path) -> None:
 )
 def test_sizes(text: str, nbytes: int) -> None:
     context, option = click.Context(click.Command("x")), click.Option(["--max-shard-size"])
-    assert parse_size(context, option, text) == nbytes
+    assert size_value(context, option, text) == nbytes
 
 
 @pytest.mark.parametrize(
@@ -242,7 +241,7 @@ def test_sizes(text: str, nbytes: int) -> None:
 def test_sizes_that_are_none(text: str) -> None:
     context, option = click.Context(click.Command("x")), click.Option(["--max-shard-size"])
     with pytest.raises(click.BadParameter, match="is not a size such as 2GB"):
-        parse_size(context, option, text)
+        size_value(context, option, text)
 
 
 def test_pairs_and_sizes_for_people() -> None:
@@ -360,6 +359,7 @@ def test_build_json(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) 
         "schema": 1,
         "folder": str(out),
         "outputs": [{"file": "it-q4_0.gguf", "quant": "q4_0", "size": (out / "it-q4_0.gguf").stat().st_size}],
+        "adapter_outputs": [],
         "notes": [],
         "verified": False,
         "checks": [],
@@ -387,7 +387,7 @@ def test_a_recipe_and_flags_that_win_over_it(run: Callable[..., Run], checkpoint
     other = checkpoint("qwen2", layers=1)
     assert run("build", other, *args[1:]).json["architecture"] == "qwen2"
     recipe.write_text("nmae = 'x'", encoding="utf-8")
-    assert run(*args).err.startswith(f"error: {recipe}: unknown key 'nmae'\nhint: known are: adapters, ")
+    assert run(*args).err.startswith(f"error: {recipe}: unknown key 'nmae'\nhint: known are: adapter_gguf, adapters, ")
     recipe.write_text("name = 'x'", encoding="utf-8")
     done = run(*args)
     assert done.code == 2

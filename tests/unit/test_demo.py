@@ -10,7 +10,7 @@ import pytest
 from quantkit.demo import ADAPTER, BASE, EXAMPLES
 from quantkit.demo.run import DemoResult, Pair, run_demo
 from quantkit.errors import VerificationError
-from quantkit.gguf_header import read_header
+from quantkit.gguf.header import read_header
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from quantkit.errors import GGUFError
 from quantkit.ggml_types import GGMLType
-from quantkit.gguf_header import (
+from quantkit.gguf.header import (
     KV,
     KVType,
     TensorInfo,

@@ -11,7 +11,7 @@ import pytest
 
 from quantkit.errors import QuantizationError
 from quantkit.ggml_types import GGMLType
-from quantkit.gguf_header import KV, KVType, TensorInfo, align, array, encode_header, string, u32
+from quantkit.gguf.header import KV, KVType, TensorInfo, align, array, encode_header, string, u32
 from quantkit.imatrix import read_imatrix
 
 HEAD = [

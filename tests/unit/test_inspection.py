@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from quantkit.convert import convert, quantize
 from quantkit.errors import AdapterError, CheckpointError, GGUFError, QuantkitError
-from quantkit.gguf_header import KVType, array, encode_header
+from quantkit.gguf.header import KVType, array, encode_header
 from quantkit.inspection import inspect
 
 Maker = Callable[..., Path]

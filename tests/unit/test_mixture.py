@@ -14,9 +14,11 @@ import pytest
 from quantkit.arch import ARCHITECTURES
 from quantkit.errors import QuantizationError
 from quantkit.ggml_types import FTYPES, GGMLType, ftype_name
-from quantkit.gguf_header import KV, TensorInfo, align, string
+from quantkit.gguf.header import KV, TensorInfo, align, string
+from quantkit.gguf.outputs import choose_mixtures, quantized_outputs
 from quantkit.mixture import Mixture, ask_llama_cpp, last_line, parse_log
-from quantkit.plan import Output, PlannedTensor, choose_mixtures, quantized_outputs
+from quantkit.plan import Output, PlannedTensor
+from quantkit.type_choices import NO_CHOICES, TypeChoices, parse_choices
 
 CONFIG: dict[str, Any] = {
     "hidden_size": 256,
@@ -102,9 +104,11 @@ def test_the_last_line() -> None:
     assert last_line("\n \n") == "no reason given"
 
 
-def ask(config: dict[str, Any], *labels: str, importance: Collection[str] = (), pure: bool = False) -> list[Mixture]:
+def ask(
+    config: dict[str, Any], *labels: str, importance: Collection[str] = (), choices: TypeChoices = NO_CHOICES
+) -> list[Mixture]:
     metadata, _, placed = llama(config)
-    return ask_llama_cpp(metadata, placed, [FTYPES[label] for label in labels], importance, pure)
+    return ask_llama_cpp(metadata, placed, [FTYPES[label] for label in labels], importance, choices)
 
 
 def output(label: str, importance: Mapping[str, np.ndarray] | None = None) -> Output:
@@ -130,9 +134,67 @@ def test_mixtures_with_reasons() -> None:
 
 
 def test_pure_gives_one_type() -> None:
-    (answer,) = ask({}, "q4_k_m", pure=True)
+    (answer,) = ask({}, "q4_k_m", choices=TypeChoices(pure=True))
     assert {kind for kind in answer.types.values() if kind is not GGMLType.F32} == {GGMLType.Q4_K}
     assert answer.reasons == {}
+
+
+def test_choices_with_reasons() -> None:
+    """The first pattern that matches wins; what has an option of its own follows that."""
+    choices = TypeChoices(
+        output=GGMLType.Q8_0,
+        embedding=GGMLType.Q5_1,
+        tensors=((r"blk\.0\.attn_v", GGMLType.BF16), ("attn_v|token_embd", GGMLType.Q4_K), ("ffn_up", GGMLType.F16)),
+    )
+    (answer,) = ask({}, "q4_k_m", choices=choices)
+    expected = {
+        "output.weight": (GGMLType.Q8_0, "asked for with --output-tensor-type"),
+        "token_embd.weight": (GGMLType.Q5_1, "asked for with --token-embedding-type"),
+        "blk.0.attn_v.weight": (GGMLType.BF16, r"asked for with --tensor-type blk\.0\.attn_v"),
+        "blk.3.attn_v.weight": (GGMLType.Q4_K, "asked for with --tensor-type attn_v|token_embd"),
+        "blk.3.ffn_up.weight": (GGMLType.F16, "asked for with --tensor-type ffn_up"),
+        "blk.3.ffn_down.weight": (GGMLType.Q6_K, MIXTURE),
+    }
+    assert {name: (answer.types[name], answer.reasons[name]) for name in expected} == expected
+    assert "blk.0.attn_q.weight" not in answer.reasons
+
+
+def test_choices_that_cannot_be_kept_fall_back() -> None:
+    narrow = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 2}
+    (answer,) = ask(narrow, "q8_0", choices=TypeChoices(tensors=(("attn_q", GGMLType.Q4_K),)))
+    assert answer.types["blk.0.attn_q.weight"] is GGMLType.Q5_0
+    assert answer.reasons["blk.0.attn_q.weight"] == FALLBACK
+
+
+def test_leaving_the_output_layer() -> None:
+    (answer,) = ask({}, "q4_k_m", choices=TypeChoices(leave_output=True))
+    assert answer.types["output.weight"] is GGMLType.F16
+    assert answer.reasons["output.weight"] == "left as it is: --leave-output-tensor"
+    with pytest.raises(QuantizationError, match="matches no tensor"):
+        ask({}, "q4_k_m", choices=TypeChoices(leave_output=True, tensors=(("^output", GGMLType.Q8_0),)))
+
+
+def test_a_model_that_is_refused_is_not_blamed_on_the_choices() -> None:
+    metadata, _, placed = llama()
+    fewer = [entry for entry in metadata if "context_length" not in entry.key]
+    choices = TypeChoices(tensors=(("attn_q", GGMLType.Q8_0),))
+    with pytest.raises(QuantizationError, match=r"cannot quantize this model: .*key not found"):
+        ask_llama_cpp(fewer, placed, [FTYPES["q4_0"]], (), choices)
+
+
+def test_choices_as_they_are_typed() -> None:
+    assert parse_choices() == TypeChoices() == NO_CHOICES
+    assert parse_choices(
+        pure=True,
+        leave_output_tensor=True,
+        output_tensor_type="Q8_0",
+        token_embedding_type="q4_k",
+        tensor_types=("(?=a)b=iq4_nl",),
+    ) == TypeChoices(True, True, GGMLType.Q8_0, GGMLType.Q4_K, (("(?=a)b", GGMLType.IQ4_NL),))
+    for wrong in ("q4_k_m", "i32", "q8_1", ""):
+        with pytest.raises(QuantizationError, match="is not a type that tensors can be written in") as caught:
+            parse_choices(output_tensor_type=wrong)
+        assert "q4_K" in caught.value.hint
 
 
 def test_rows_that_are_no_multiple_fall_back_with_a_reason() -> None:

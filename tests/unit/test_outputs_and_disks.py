@@ -22,8 +22,9 @@ from quantkit.build import build
 from quantkit.convert import convert, merge, quantize
 from quantkit.errors import OutputError, OverflowsF16Error, QuantkitError
 from quantkit.ggml_types import GGMLType
-from quantkit.gguf_header import TensorInfo, align, encode_header, read_header, u32
-from quantkit.plan import PlannedTensor, base_output
+from quantkit.gguf.header import TensorInfo, align, encode_header, read_header, u32
+from quantkit.gguf.outputs import base_outputs
+from quantkit.plan import PlannedTensor
 from quantkit.recipe import Recipe
 from quantkit.stream import stream
 from quantkit.workspace import workspace
@@ -59,7 +60,7 @@ def test_an_interrupt_while_the_workers_start(tmp_path: Path, monkeypatch: pytes
     chosen = [PlannedTensor(f"t{i}", "", (640, 64), GGMLType.F16) for i in range(20)]
     source = Rows({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
     with pytest.raises(KeyboardInterrupt):
-        stream(chosen, [base_output("x", "f16", [], chosen)], source, tmp_path, threads=3)
+        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, threads=3)
     assert not any(thread.is_alive() for thread in started)
 
 

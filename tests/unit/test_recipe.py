@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from quantkit.errors import QuantizationError, QuantkitError
+from quantkit.ggml_types import GGMLType
+from quantkit.hub.adapter_source import AdapterSource
 from quantkit.recipe import Recipe, read_recipe
+from quantkit.type_choices import TypeChoices
 
 
 def test_defaults() -> None:
@@ -87,6 +90,8 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         parameters=(("temperature", "0.2"), ("stop", "x")),
         system="be brief",
         threads=4,
+        tensor_types=("attn_v=q8_0",),
+        via_llama_cpp=tmp_path / "llama.cpp",
     )
     plain = recipe.to_json()
     assert plain == {
@@ -101,8 +106,19 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         "parameters": [["temperature", "0.2"], ["stop", "x"]],
         "imatrix": "im.gguf",
         "device": "auto",
+        "pure": False,
+        "leave_output_tensor": False,
+        "output_tensor_type": None,
+        "token_embedding_type": None,
+        "tensor_types": ["attn_v=q8_0"],
+        "split_max_size": None,
+        "adapter_gguf": False,
+        "via_llama_cpp": "llama.cpp",
     }
     assert str(tmp_path) not in json.dumps(plain)
+    half = Recipe(tmp_path / "base", (AdapterSource(tmp_path / "one", 0.5),))
+    assert half.to_json()["adapters"] == [{"path": "one", "weight": 0.5}]
+    assert half.adapters[0].label == "one × 0.5"
 
 
 def toml(folder: Path, text: str) -> dict[str, Any]:
@@ -110,12 +126,41 @@ def toml(folder: Path, text: str) -> dict[str, Any]:
     return read_recipe(folder / "quantkit.toml")
 
 
+def test_types_and_sizes_in_a_recipe_file(tmp_path: Path) -> None:
+    settings = toml(
+        tmp_path,
+        """
+        model = "base"
+        pure = true
+        leave_output_tensor = true
+        output_tensor_type = "q8_0"
+        token_embedding_type = "q6_k"
+        tensor_types = ["attn_v=q8_0", "ffn=Q4_K"]
+        split_max_size = "2G"
+        via_llama_cpp = "../llama.cpp"
+        """,
+    )
+    recipe = Recipe(**settings)
+    assert (recipe.split_max_size, recipe.via_llama_cpp) == (2_000_000_000, tmp_path / ".." / "llama.cpp")
+    assert recipe.choices == TypeChoices(
+        pure=True,
+        leave_output=True,
+        output=GGMLType.Q8_0,
+        embedding=GGMLType.Q6_K,
+        tensors=(("attn_v", GGMLType.Q8_0), ("ffn", GGMLType.Q4_K)),
+    )
+    assert toml(tmp_path, 'model = "base"\nsplit_max_size = 1000') == {
+        "model": tmp_path / "base",
+        "split_max_size": 1000,
+    }
+
+
 def test_a_whole_recipe_file(tmp_path: Path) -> None:
     settings = toml(
         tmp_path,
         """
         model = "base"
-        adapters = ["one", "/elsewhere/two"]
+        adapters = ["one", "/elsewhere/two", { path = "three", weight = 0.5 }]
         quants = ["Q4_0", "q8_0"]
         out = "../out"
         name = "n"
@@ -134,7 +179,11 @@ def test_a_whole_recipe_file(tmp_path: Path) -> None:
     )
     assert Recipe(**settings) == Recipe(
         tmp_path / "base",
-        (tmp_path / "one", Path("/elsewhere/two")),
+        (
+            AdapterSource(tmp_path / "one"),
+            AdapterSource(Path("/elsewhere/two")),
+            AdapterSource(tmp_path / "three", 0.5),
+        ),
         ("q4_0", "q8_0"),
         tmp_path / "../out",
         "n",
@@ -144,8 +193,8 @@ def test_a_whole_recipe_file(tmp_path: Path) -> None:
         "你好",
         (("temperature", "0.2"), ("num_ctx", "4096")),
         tmp_path / "im.dat",
-        "cpu",
-        3,
+        device="cpu",
+        threads=3,
     )
 
 
@@ -157,7 +206,13 @@ def test_a_whole_recipe_file(tmp_path: Path) -> None:
         ("modle = 'a'", "unknown key 'modle'"),
         ("model = 3", "model is 3; expected text"),
         ("adapters = 'one'", "adapters is 'one'; expected a list"),
-        ("adapters = [1]", "adapters is 1; expected text"),
+        ("adapters = [1]", "adapters is 1; expected a path, or a path and a weight"),
+        ("adapters = [{ path = 'one' }]", "adapters is {'path': 'one'}; expected a path, or a path and a weight"),
+        (
+            "adapters = [{ path = 'one', weight = '1' }]",
+            "adapters is {'path': 'one', 'weight': '1'}; expected a number as weight",
+        ),
+        ("adapters = [{ path = 1, weight = 1 }]", "adapters is 1; expected text"),
         ("quants = 'q4_0'", "quants is 'q4_0'; expected a list"),
         ("keep_f16 = 'yes'", "keep_f16 is 'yes'; expected true or false"),
         ("threads = 0", "threads is 0; expected a positive whole number"),

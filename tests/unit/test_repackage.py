@@ -16,7 +16,7 @@ from tiny_gguf import Tiny, write_tiny_gguf
 from quantkit.build import build
 from quantkit.convert import convert, quantize
 from quantkit.errors import ChatFormatError, GGUFError, OutputError, QuantkitError
-from quantkit.gguf_header import TensorInfo, encode_header, read_header, string
+from quantkit.gguf.header import TensorInfo, encode_header, read_header, string
 from quantkit.recipe import Recipe
 from quantkit.repackage import package
 

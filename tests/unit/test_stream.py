@@ -23,8 +23,9 @@ from quantkit import ggml
 from quantkit.checkpoint import Checkpoint
 from quantkit.errors import CheckpointError, OutputError, OverflowsF16Error, QuantkitError
 from quantkit.ggml_types import GGMLType
+from quantkit.gguf.outputs import base_outputs
 from quantkit.merge import Merger
-from quantkit.plan import Output, Placed, PlannedTensor, base_output, count_elements
+from quantkit.plan import Output, Placed, PlannedTensor, count_elements
 from quantkit.stream import pieces, stream
 from quantkit.tensor_file import open_tensor_file
 
@@ -128,7 +129,7 @@ def expected_bytes(tensor: PlannedTensor, kind: GGMLType, values: torch.Tensor) 
 def test_files_are_the_same_for_any_number_of_threads(tmp_path: Path, small_ranges: None, threads: int) -> None:
     values, chosen, seen = random_rows(), tensors(), []
     outputs = [
-        base_output("base.gguf", "f16", [], chosen),
+        *base_outputs("base.gguf", "f16", [], chosen),
         quantized("q8", GGMLType.Q8_0, chosen),
         quantized("q4", GGMLType.Q4_0, chosen),
         quantized("some", GGMLType.Q4_0, chosen[1:2]),
@@ -201,7 +202,7 @@ def test_an_error_in_the_source_stops_all(tmp_path: Path, small_ranges: None, th
 
     chosen, source = tensors(), Rows(random_rows(), fail)
     with pytest.raises(CheckpointError, match="shard 3 is gone"):
-        stream(chosen, [base_output("x", "f16", [], chosen)], source, tmp_path, threads=threads)
+        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, threads=threads)
     assert stream_threads() == []
     assert "odd" not in {name for name, _, _ in source.taken} or threads > 1
     assert "long" not in {name for name, _, _ in source.taken}
@@ -213,7 +214,7 @@ def test_errors_that_are_not_ours_are_raised_as_they_are(tmp_path: Path) -> None
 
     chosen = tensors()
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        stream(chosen, [base_output("x", "f16", [], chosen)], Rows(random_rows(), fail), tmp_path, threads=2)
+        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(random_rows(), fail), tmp_path, threads=2)
 
 
 def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
@@ -221,7 +222,13 @@ def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("precious", encoding="utf-8")
     source = Rows(random_rows())
     with pytest.raises(OutputError, match="b: cannot be written"):
-        stream(chosen, [base_output(name, "f16", [], chosen) for name in "ab"], source, tmp_path, threads=2)
+        stream(
+            chosen,
+            [*base_outputs("a", "f16", [], chosen), *base_outputs("b", "f16", [], chosen)],
+            source,
+            tmp_path,
+            threads=2,
+        )
     assert source.taken == []
     assert (tmp_path / "b").read_text(encoding="utf-8") == "precious"
 
@@ -231,7 +238,7 @@ def test_a_value_too_large_for_f16(tmp_path: Path, value: float) -> None:
     values, chosen = random_rows(), tensors()
     values["tall"][699, 31] = value
     with pytest.raises(OverflowsF16Error, match=r"tensor 'model\.tall' has a value of .*, too large for f16") as caught:
-        stream(chosen, [base_output("x", "f16", [], chosen)], Rows(values), tmp_path, threads=2)
+        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values), tmp_path, threads=2)
     assert "--outtype bf16" in caught.value.hint
 
 
@@ -240,7 +247,7 @@ def test_merged_values_that_are_not_finite(tmp_path: Path, value: float) -> None
     values, chosen = random_rows(), tensors()
     values["tall"][699, 31] = value
     with pytest.raises(OverflowsF16Error, match=r"tensor 'model\.tall': the merged values are NaN") as caught:
-        stream(chosen, [base_output("x", "f16", [], chosen)], Rows(values), tmp_path, threads=2)
+        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values), tmp_path, threads=2)
     assert "adapter" in caught.value.hint
 
 
@@ -249,7 +256,7 @@ def test_the_largest_values_that_fit(tmp_path: Path) -> None:
     for kind, value in largest.items():
         tensor = planned("t", (1, 32), kind)
         values = torch.full((1, 32), value) * torch.tensor([1.0, -1.0]).repeat(16)
-        output = base_output(kind.name, kind.name.lower(), [], [tensor])
+        (output,) = base_outputs(kind.name, kind.name.lower(), [], [tensor])
         stream([tensor], [output], Rows({"t": values}), tmp_path, threads=1)
         raw = (tmp_path / kind.name).read_bytes()[output.tensors["t"].offset :]
         dtype = {GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16, GGMLType.F32: torch.float32}[kind]
@@ -259,7 +266,7 @@ def test_the_largest_values_that_fit(tmp_path: Path) -> None:
     too_large = torch.full((1, 32), 3.39617753e38)
     bf16 = planned("t", (1, 32), GGMLType.BF16)
     with pytest.raises(OverflowsF16Error, match="too large for bf16") as caught:
-        stream([bf16], [base_output("y", "bf16", [], [bf16])], Rows({"t": too_large}), tmp_path, threads=1)
+        stream([bf16], base_outputs("y", "bf16", [], [bf16]), Rows({"t": too_large}), tmp_path, threads=1)
     assert "f32" in caught.value.hint
 
 
@@ -268,7 +275,7 @@ def test_values_that_came_with_the_input_are_blamed_on_it(tmp_path: Path, value:
     values, chosen = random_rows(), tensors()
     values["odd"][4, 95] = value
     with pytest.raises(CheckpointError, match=r"model\.safetensors: tensor 'model\.odd' has NaN"):
-        stream(chosen, [base_output("x", "f16", [], chosen)], Rows(values, sound=False), tmp_path, threads=2)
+        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values, sound=False), tmp_path, threads=2)
 
 
 def test_nan_in_a_checkpoint_names_file_and_tensor(tmp_path: Path) -> None:
@@ -280,7 +287,7 @@ def test_nan_in_a_checkpoint_names_file_and_tensor(tmp_path: Path) -> None:
     source = Merger(Checkpoint(tmp_path, {}, file.specs, {path: file}), (), torch.device("cpu"))
     tensor = planned("w", (300, 32))
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors: tensor 'model\.w' has NaN"):
-        stream([tensor], [base_output("x", "f16", [], [tensor])], source, tmp_path, threads=2)
+        stream([tensor], base_outputs("x", "f16", [], [tensor]), source, tmp_path, threads=2)
     file.close()
 
 
@@ -298,6 +305,6 @@ def test_an_interrupt_ends_every_worker(tmp_path: Path, small_ranges: None) -> N
     chosen = [planned(f"t{i}", (640, 64)) for i in range(20)]
     source = Rows({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
     with pytest.raises(KeyboardInterrupt):
-        stream(chosen, [base_output("x", "f16", [], chosen)], source, tmp_path, threads=3)
+        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, threads=3)
     assert stream_threads() == []
     assert 0 < len(source.taken) < 100

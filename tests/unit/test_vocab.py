@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
 from quantkit.checkpoint import Checkpoint
 from quantkit.errors import VocabularyError
 from quantkit.vocab import Vocabulary, read_vocabulary
-from quantkit.vocab.bpe import _check_added_ids, bpe_metadata
-from quantkit.vocab.pretokenizer import PRE_TOKENIZERS, recognise
+from quantkit.vocab.bpe import bpe_content, check_added_ids
 from quantkit.vocab.special import special_metadata
 
 Maker = Callable[..., Path]
 Json = dict[str, Any]
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
-SPLITS = {known.name: known.splits[0] for known in PRE_TOKENIZERS}
 # As the published tokenizer.json of Llama 3 and Qwen2 have them.
 LLAMA_3_REGEX = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
@@ -73,8 +68,8 @@ def with_model(**changes: Any) -> Json:
 
 
 def bpe(source: Json, config: Json | None = None, rows: int = 9) -> tuple[Json, list[str]]:
-    entries, notes = bpe_metadata(source, config or {}, rows, "tokenizer.json")
-    return {entry.key.removeprefix("tokenizer.ggml."): entry.value for entry in entries}, notes
+    content = bpe_content(source, config or {}, rows, "tokenizer.json")
+    return {entry.key.removeprefix("tokenizer.ggml."): entry.value for entry in content.entries}, list(content.notes)
 
 
 def read(folder: Path, source: Json, rows: int = 9, *, config: Json | None = None, **files: Json) -> Vocabulary:
@@ -89,75 +84,7 @@ def plain(vocabulary: Vocabulary) -> Json:
     return {entry.key.removeprefix("tokenizer.ggml."): entry.value for entry in vocabulary.metadata}
 
 
-def test_the_regexes_are_the_published_ones() -> None:
-    assert SPLITS == {"llama-bpe": LLAMA_3_REGEX, "qwen2": QWEN_2_REGEX}
-
-
-@pytest.mark.parametrize("name", ["llama-bpe", "qwen2"])
-def test_real_tokenizers_are_recognised(vocabulary: Maker, name: str) -> None:
-    source = json.loads((vocabulary(name) / "tokenizer.json").read_text(encoding="utf-8"))
-    assert recognise(source, "x").name == name
-
-
-LLAMA = {"normalizer": None, "pre_tokenizer": sequence(split(LLAMA_3_REGEX), byte_level())}
 QWEN = {"normalizer": {"type": "NFC"}, "pre_tokenizer": sequence(split(QWEN_2_REGEX), byte_level(trim_offsets=False))}
-NEAR_MISSES: dict[str, Json] = {
-    "prefix-space": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX), byte_level(add_prefix_space=True))},
-    "prefix-space-by-default": {
-        **LLAMA,
-        "pre_tokenizer": sequence(split(LLAMA_3_REGEX), {"type": "ByteLevel", "use_regex": False}),
-    },
-    "own-regex": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX), byte_level(use_regex=True))},
-    "normalizer-added": {**LLAMA, "normalizer": {"type": "NFC"}},
-    "normalizer-removed": {**QWEN, "normalizer": None},
-    "other-normalizer": {**QWEN, "normalizer": {"type": "NFKC"}},
-    "normalizers": {
-        **QWEN,
-        "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]},
-    },
-    "two-splits": {**LLAMA, "pre_tokenizer": sequence(split(r"\p{N}"), split(LLAMA_3_REGEX), byte_level())},
-    "no-split": {**LLAMA, "pre_tokenizer": sequence(byte_level())},
-    "byte-level-alone": {**LLAMA, "pre_tokenizer": byte_level()},
-    "byte-level-first": {**LLAMA, "pre_tokenizer": sequence(byte_level(), split(LLAMA_3_REGEX))},
-    "no-byte-level": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX))},
-    "removed": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX, behavior="Removed"), byte_level())},
-    "inverted": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX, invert=True), byte_level())},
-    "literal": {**LLAMA, "pre_tokenizer": sequence(split("", pattern={"String": LLAMA_3_REGEX}), byte_level())},
-    "digits": {**LLAMA, "pre_tokenizer": sequence({"type": "Digits"}, split(LLAMA_3_REGEX), byte_level())},
-    "metaspace": {**LLAMA, "pre_tokenizer": {"type": "Metaspace"}},
-    "none": {**LLAMA, "pre_tokenizer": None},
-    "four-digits": {**LLAMA, "pre_tokenizer": sequence(split(LLAMA_3_REGEX.replace("{1,3}", "{1,4}")), byte_level())},
-    "qwen-digits-in-llama": {**LLAMA, "pre_tokenizer": sequence(split(QWEN_2_REGEX), byte_level())},
-}
-
-
-def test_the_plain_ones_are_recognised() -> None:
-    assert (recognise(LLAMA, "x").name, recognise(QWEN, "x").name) == ("llama-bpe", "qwen2")
-
-
-@pytest.mark.parametrize("name", NEAR_MISSES)
-def test_near_misses_are_refused(name: str) -> None:
-    with pytest.raises(VocabularyError, match="x: unknown pre-tokenizer: ") as caught:
-        recognise(NEAR_MISSES[name], "x")
-    assert "known are llama-bpe, qwen2" in caught.value.hint
-
-
-@settings(deadline=None)
-@given(data=st.data())
-def test_one_changed_character_is_refused(data: st.DataObject) -> None:
-    base = data.draw(st.sampled_from([LLAMA, QWEN]))
-    regex = base["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
-    at = data.draw(st.integers(0, len(regex) - 1))
-    changed = (
-        regex[:at] + data.draw(st.sampled_from(["", "x", "+", " "]) | st.characters(codec="utf-8")) + regex[at + 1 :]
-    )
-    source = copy.deepcopy(base)
-    source["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = changed
-    if changed == regex:
-        assert recognise(source, "x")
-    else:
-        with pytest.raises(VocabularyError):
-            recognise(source, "x")
 
 
 def test_metadata_of_a_small_vocabulary() -> None:
@@ -328,6 +255,66 @@ def test_what_is_added_around_texts(post: Json | None, config: Json, expected: J
     }
 
 
+@pytest.mark.parametrize(
+    ("post", "message"),
+    [
+        ({"type": "RobertaProcessing"}, "the post-processor 'RobertaProcessing' is not supported"),
+        (processing(BOS, EOT, FIRST), "adds 2 tokens around texts"),
+    ],
+)
+def test_post_processors_that_llama_cpp_does_not_have(post: Json, message: str) -> None:
+    with pytest.raises(VocabularyError, match=message):
+        special(NAMED, post_processor=post)
+
+
+def test_what_is_added_names_the_tokens_that_the_config_does_not() -> None:
+    found = special({"pad_token": "a"}, post_processor=processing(BOS, FIRST, EOT))
+    assert found == {"bos_token_id": 6, "eos_token_id": 7, "add_bos_token": True, "add_eos_token": True}
+    # Without tokenizer_config.json there is nothing to complete.
+    assert special({}, post_processor=processing(BOS, FIRST)) == {"add_bos_token": True}
+
+
+def test_cls_and_sep_stand_in_for_bos_and_eos() -> None:
+    config = {"cls_token": "<|begin_of_text|>", "sep_token": "<|eot_id|>"}
+    assert special(config) == {"bos_token_id": 6, "eos_token_id": 7, "seperator_token_id": 7}
+
+
+def test_ids_of_the_text_model() -> None:
+    assert special({}, {"text_config": {"bos_token_id": 6}, "eos_token_id": 7}) == {
+        "bos_token_id": 6,
+        "eos_token_id": 7,
+    }
+
+
+def test_added_tokens_with_flags_that_llama_cpp_does_not_have() -> None:
+    source = tokenizer()
+    source["added_tokens"][1] |= {"rstrip": True, "lstrip": True}
+    source["added_tokens"][2] |= {"rstrip": True, "single_word": True}
+    assert bpe(source)[1] == [
+        "added tokens that take the blanks before them in (lstrip: '<|eot_id|>'): llama.cpp does not",
+        "added tokens that take the blanks behind them in (rstrip: '<|eot_id|>' and 1 more): llama.cpp does not",
+        "added tokens that count between words only (single_word: '<tool>'): llama.cpp does not",
+    ]
+
+
+FAMILIES: list[tuple[str, int, Json, Json]] = [
+    ("LlamaForCausalLM", 9, {"add_prefix_space": True}, {"add_space_prefix": True}),
+    ("GraniteForCausalLM", 9, {"add_prefix_space": False}, {"add_space_prefix": False}),
+    ("Qwen2ForCausalLM", 9, {"add_prefix_space": False}, {}),
+    ("MistralForCausalLM", 49152, {"add_bos_token": True}, {"add_bos_token": False}),
+    ("LlamaForCausalLM", 32016, {}, {"eot_token_id": 32010}),
+    ("LlamaForCausalLM", 32016, {"eot_token": "<tool>"}, {"eot_token_id": 8}),
+]
+
+
+@pytest.mark.parametrize(("family", "rows", "config", "expected"), FAMILIES)
+def test_what_families_add(tmp_path: Path, family: str, rows: int, config: Json, expected: Json) -> None:
+    model = {"architectures": [family], "vocab_size": rows}
+    found = plain(read(tmp_path / "m", tokenizer(), rows, config=model, tokenizer_config={"x": 1, **config}))
+    usual = plain(read(tmp_path / "m", tokenizer(), rows, tokenizer_config={"x": 1}))
+    assert {key: value for key, value in found.items() if usual.get(key) != value} == expected
+
+
 def test_the_post_processor_against_the_config() -> None:
     with pytest.raises(VocabularyError, match=r"adds '<\|eot_id\|>' around texts, .* names '<\|begin_of_text\|>'"):
         special(NAMED, post_processor=processing(EOT, FIRST))
@@ -366,7 +353,6 @@ def test_a_folder(tmp_path: Path) -> None:
     entries = plain(found)
     assert (entries["bos_token_id"], entries["eos_token_id"], entries["eot_token_id"]) == (6, 7, 8)
     assert entries["add_space_prefix"] is False
-    assert found.metadata[0].key == "tokenizer.ggml.add_space_prefix"
     assert [entry.key for entry in found.template_metadata("{{ y }}")] == ["tokenizer.chat_template"]
     assert found.template_metadata(None) == []
 
@@ -399,9 +385,26 @@ def test_folders_without_a_tokenizer(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, {}, {}, {})
     with pytest.raises(VocabularyError, match=r"tokenizer\.json: file is missing"):
         read_vocabulary(checkpoint, 9)
-    (tmp_path / "tokenizer.model").write_bytes(b"\n")
-    with pytest.raises(VocabularyError, match=r"SentencePiece vocabularies .* are not supported"):
-        read_vocabulary(checkpoint, 9)
+    every = ("sentencepiece", "llama-hf", "bpe", "tiktoken")
+    with pytest.raises(
+        VocabularyError, match=r"no tokenizer: tokenizer\.model and tokenizer\.json and \*\.tiktoken are"
+    ):
+        read_vocabulary(checkpoint, 9, tokenizers=every)
+    (tmp_path / "tekken.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(VocabularyError, match=r"tekken\.json: Mistral's own tokenizer format") as caught:
+        read_vocabulary(checkpoint, 9, tokenizers=every)
+    assert "tokenizer.json" in caught.value.hint
+
+
+def test_the_tokenizer_and_the_templates_of_other_folders(tmp_path: Path) -> None:
+    read(tmp_path / "base", tokenizer(), tokenizer_config={**NAMED, "chat_template": "base"})
+    other = tokenizer(added_tokens=[*tokenizer()["added_tokens"], added(9, "<more>")])
+    read(tmp_path / "adapter", other, 10, tokenizer_config={**NAMED, "chat_template": "adapter"})
+    base, adapter = Checkpoint(tmp_path / "base", {}, {}, {}), tmp_path / "adapter"
+    found = read_vocabulary(base, 10, folder=adapter)
+    assert (plain(found)["tokens"][9], found.chat_template) == ("<more>", "adapter")
+    found = read_vocabulary(base, 10, folder=adapter, templates=tmp_path / "base")
+    assert (plain(found)["tokens"][9], found.chat_template) == ("<more>", "base")
 
 
 @pytest.mark.parametrize(
@@ -421,14 +424,16 @@ def test_broken_files_are_refused_by_name(tmp_path: Path, change: Json) -> None:
         read(tmp_path / "m", tokenizer(**change))
 
 
+def test_a_chat_template_in_chat_template_json(tmp_path: Path) -> None:
+    found = read(tmp_path / "m", tokenizer(), tokenizer_config=NAMED, chat_template={"chat_template": "j"})
+    assert found.chat_template == "j"
+    (tmp_path / "m" / "chat_template.jinja").write_text("file", encoding="utf-8")
+    assert read(tmp_path / "m", tokenizer()).chat_template == "file"
+
+
 def test_a_chat_template_of_a_wrong_kind(tmp_path: Path) -> None:
     with pytest.raises(VocabularyError, match="chat_template is a int"):
         read(tmp_path / "m", tokenizer(), tokenizer_config={"chat_template": 7})
-
-
-def test_a_sequence_of_nothing() -> None:
-    with pytest.raises(VocabularyError, match="unknown pre-tokenizer"):
-        recognise({**LLAMA, "pre_tokenizer": sequence()}, "x")
 
 
 def test_an_id_that_is_no_number() -> None:
@@ -482,6 +487,6 @@ def test_added_ids_are_those_of_the_tokenizers_library(vocabulary: dict[str, int
     ]
     library = Tokenizer.from_str(json.dumps(real))
     ids = [library.token_to_id(text) for text in texts]
-    _check_added_ids(vocabulary, [added(number, text) for number, text in zip(ids, texts, strict=True)], "x")
+    check_added_ids(vocabulary, [added(number, text) for number, text in zip(ids, texts, strict=True)], "x")
     with pytest.raises(VocabularyError, match=f"transformers gives it {ids[0]}"):
-        _check_added_ids(vocabulary, [added(ids[0] + 1, texts[0])], "x")
+        check_added_ids(vocabulary, [added(ids[0] + 1, texts[0])], "x")

@@ -50,10 +50,10 @@ def test_a_published_folder(tmp_path: Path) -> None:
 
 
 def test_a_published_file(tmp_path: Path) -> None:
-    with workspace(tmp_path / "x.gguf", overwrite=False) as work:
+    with workspace(tmp_path / "x.gguf", overwrite=False, file=True) as work:
         (work.path / "x.gguf").write_text("new", encoding="utf-8")
         (work.path / "other").write_text("scratch", encoding="utf-8")
-        assert work.publish_file() == tmp_path / "x.gguf"
+        assert work.publish_files(["x.gguf"]) == tmp_path / "x.gguf"
     assert (tmp_path / "x.gguf").read_text(encoding="utf-8") == "new"
     assert names(tmp_path) == ["x.gguf"]
 

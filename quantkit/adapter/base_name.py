@@ -1,0 +1,35 @@
+"""The full-precision model that a quantized one was made from, by its name.
+
+Unsloth, and Qwen among others, publish quantized copies of a model under its name with an ending. An adapter that was
+trained on such a copy is merged into the model without the ending.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+_ENDINGS = re.compile(
+    r"(-unsloth)?-bnb-[48]bit|-[48]-?bit|-gptq(-int[348]|-[348]-?bit)?|-awq(-int4|-4bit)?|-int[48]", re.IGNORECASE
+)
+# What can stand in a command line as it is read.
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def full_precision_name(name: str) -> str | None:
+    """``unsloth/llama-3-8b-bnb-4bit`` -> ``unsloth/llama-3-8b``; None for a name without such an ending."""
+    for match in _ENDINGS.finditer(name):
+        if match.end() == len(name) and match.start():
+            return name[: match.start()]
+    return None
+
+
+def build_hint(adapter: object, config: Mapping[str, Any]) -> str:
+    """The command that builds from an adapter, with the base that its adapter_config.json names."""
+    named = config.get("base_model_name_or_path")
+    base = "BASE_MODEL"
+    if isinstance(named, str) and _NAME.fullmatch(named):
+        base = full_precision_name(named) or named
+    return f"quantkit build {base} --adapter {shlex.quote(str(adapter))}"

@@ -1,0 +1,68 @@
+"""What an adapter does to one tensor of its base: the closed list of changes that merging knows.
+
+A change names keys of the adapter's file and holds no values, so it can be made from headers alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """``W += scale * rows @ cols``, with ``rows`` of shape [out, r] and ``cols`` of shape [r, in].
+
+    Attributes:
+        rows: key of the left factor (``lora_B``; ``lora_embedding_A`` for embeddings).
+        cols: key of the right factor (``lora_A``; ``lora_embedding_B`` for embeddings).
+        transposed: the stored factors are the transposes of these, as PEFT stores them for embeddings.
+        scale: the scaling.
+        magnitude: key of DoRA's magnitudes (Liu et al. 2024, arXiv:2402.09353); empty for plain LoRA. After the sum,
+            each row is given its magnitude as its norm: shape [out]. For embeddings, whose factors are stored
+            transposed, it is each column: shape [in].
+    """
+
+    rows: str
+    cols: str
+    transposed: bool
+    scale: float
+    magnitude: str = ""
+
+
+@dataclass(frozen=True)
+class Replace:
+    """``W = key``: trained in full (``modules_to_save``, trained biases)."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Add:
+    """``b += scale * key``: the bias of ``lora_B`` (``lora_bias``)."""
+
+    key: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """``W[indices] = key``: the rows of single tokens, trained in full; ``key`` is of shape [len(indices), hidden]."""
+
+    key: str
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Module:
+    """The weight or the bias that PEFT's own layer merges to: see :mod:`quantkit.adapter.peft_layer`.
+
+    Attributes:
+        module: path of the module in the model that was trained.
+        leaf: ``weight`` or ``bias``.
+    """
+
+    module: str
+    leaf: str
+
+
+Change = LowRank | Replace | Add | Tokens | Module

@@ -1,0 +1,265 @@
+"""adapter_config.json: what it refuses, and which modules it means.
+
+The rules are PEFT's own (``check_target_module_exists`` and ``get_pattern_key`` of PEFT 0.21), so that the modules
+named here are the ones PEFT put LoRA on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quantkit.errors import AdapterError
+
+# Methods that are computed here, by rows.
+_BY_ROWS = ("LORA", "TRAINABLE_TOKENS")
+# Methods that PEFT 0.21 can merge a module at a time: its own layer does.
+_BY_MODULE = (
+    *("ADALORA", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA", "HRA"),
+    *("IA3", "LN_TUNING", "LOHA", "LOKR", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD"),
+    *("SHIRA", "SUPERTUNING", "VBLORA", "VERA", "WAVEFT"),
+)
+SUPPORTED = frozenset(_BY_ROWS + _BY_MODULE)
+_PROMPT = "it learns a prompt beside the model, which has no merged form"
+_WHOLE = "its factors come from all modules of the model at once"
+# Methods of PEFT that cannot be merged so, with the reason.
+NOT_MERGEABLE: dict[str, str] = {
+    **dict.fromkeys(("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"), _PROMPT),
+    **dict.fromkeys(("ADAPTION_PROMPT", "CARTRIDGE"), _PROMPT),
+    **dict.fromkeys(("FROD", "TINYLORA", "UNILORA"), _WHOLE),
+    **dict.fromkeys(("XLORA", "POLY"), "it mixes adapters anew for each input, and has no merged form"),
+    **dict.fromkeys(("LILY", "SHADOW"), "PEFT itself cannot merge it"),
+    "ADAMSS": "it divides the base's weights by clustering, which is not sure to come out the same again",
+    "BONE": "PEFT gave it up for MISS",
+}
+
+# Settings of LoRA that change what the adapter means, with the way on for each.
+_UNSUPPORTED: dict[str, str] = {
+    "use_qalora": "QALoRA",
+    "alora_invocation_tokens": "aLoRA, which is active after some tokens only and has no merged form",
+    "target_parameters": "LoRA on parameters (target_parameters)",
+    "layer_replication": "layer replication",
+    "megatron_config": "Megatron LoRA",
+    "use_bdlora": "BD-LoRA",
+    "arrow_config": "Arrow routing",
+    "kasa_config": "KaSA",
+    "velora_config": "VeLoRA",
+    "monteclora_config": "MonteCLoRA",
+}
+# Initialisations after which the trained factors belong to a changed base, not to the one on disk.
+_RESIDUAL_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
+
+_MERGE_HINT = "merge it with PEFT's merge_and_unload and build from the merged folder"
+_SAVE_HINT = "the file is incomplete: save or download the adapter again"
+
+
+def method(config: Mapping[str, Any]) -> str:
+    """The method's name, in capitals as PEFT writes it; empty without one."""
+    return str(config.get("peft_type") or "").upper()
+
+
+def check_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse what is unsupported, and every setting of a wrong kind, so that nobody behind has to ask again.
+
+    Raises:
+        AdapterError: naming the setting.
+    """
+    where = path / "adapter_config.json"
+    _refuse_unsupported(where, config)
+    kinds = {**_KINDS, **_LORA_KINDS} if method(config) == "LORA" else _KINDS
+    for key, (expected, is_sound) in kinds.items():
+        value = config.get(key)
+        try:
+            sound = is_sound(value)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise AdapterError(f"{where}: {key} has a broken pattern: {repr(value)[:120]} ({error})") from None
+        if not sound:
+            raise AdapterError(f"{where}: {key} is {repr(value)[:120]}; expected {expected}")
+
+
+def _refuse_unsupported(where: Path, config: Mapping[str, Any]) -> None:
+    kind = method(config)
+    if kind not in SUPPORTED:
+        reason = NOT_MERGEABLE.get(kind)
+        raise AdapterError(
+            f"{where}: peft_type is {kind or 'missing'}: "
+            + (reason or f"unknown; supported are {', '.join(sorted(SUPPORTED))}"),
+            hint="give another adapter, or leave this one out" if reason == _PROMPT else _MERGE_HINT,
+        )
+    if kind != "LORA":
+        return
+    for key, name in _UNSUPPORTED.items():
+        if config.get(key):
+            raise AdapterError(f"{where}: {key} is set: {name} is not supported", hint=_MERGE_HINT)
+    init = str(config.get("init_lora_weights", True)).lower()
+    if init.startswith(_RESIDUAL_INITS):
+        raise AdapterError(
+            f"{where}: init_lora_weights is {init!r}: the factors belong to a residual base, not to this one",
+            hint="save it as plain LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)",
+        )
+
+
+def token_indices(
+    path: Path, config: Mapping[str, Any], found: Collection[str], tied: bool
+) -> dict[str, tuple[int, ...]]:
+    """The tokens that were trained, by module.
+
+    Args:
+        path: the adapter's folder, for errors.
+        config: ``adapter_config.json``, checked.
+        found: modules that the file has trained tokens for.
+        tied: the base has one tensor for embedding and head. PEFT then saves the tokens once where both are asked for,
+            and of both where the vocabulary was resized.
+
+    Raises:
+        AdapterError: config and file name different modules.
+    """
+    lora = config.get("trainable_token_indices")
+    given = config.get("token_indices") if method(config) == "TRAINABLE_TOKENS" else lora
+    if not given:
+        if found:
+            raise AdapterError(f"{path}: has trained tokens for {min(found)!r}, adapter_config.json does not say which")
+        return {}
+    if not isinstance(given, Mapping):
+        if not found or (lora and len(found) > 1 and not tied):
+            raise AdapterError(f"{path}: trained tokens for {len(found)} modules are in the file", hint=_SAVE_HINT)
+        return {module: tuple(given) for module in found}
+    named = {module: tuple(given[name]) for name in given for module in found if _named_by([name], module)}
+    for module in found:
+        if module not in named and tied and len(set(named.values())) == 1:
+            named[module] = next(iter(named.values()))
+        if module not in named:
+            raise AdapterError(f"{path}: has trained tokens for {module!r}, which trainable_token_indices leaves out")
+    for name, indices in given.items():
+        shared = tied and tuple(indices) in named.values()
+        if not shared and not any(_named_by([name], module) for module in found):
+            raise AdapterError(f"{path}: trainable_token_indices names {name!r}, not in the file", hint=_SAVE_HINT)
+    return named
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+
+
+def _rank(value: Any) -> bool:
+    return _whole(value) and value > 0
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 2.0**128  # NaN is not
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _pattern(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.compile(value))
+
+
+def _inner_pattern(value: Any) -> bool:
+    """A pattern that stays one behind others, where flags such as (?i) are out of place."""
+    return isinstance(value, str) and bool(re.compile(rf"\.({value})"))
+
+
+def _patterns_to(is_sound: Callable[[Any], bool], value: Any) -> bool:
+    return isinstance(value, dict) and all(_inner_pattern(key) and is_sound(item) for key, item in value.items())
+
+
+def _layer_patterns(value: Any) -> bool:
+    return _inner_pattern(value) or (_names(value) and all(map(_inner_pattern, value)))
+
+
+def _tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_whole, value)) and len(set(value)) == len(value) > 0
+
+
+def _tokens_by_module(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_tokens, value.values()))
+
+
+def _switch(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+# What each setting that is used here must be: in words, and as a test, which lets re.error out for a broken pattern.
+_LORA_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "r": ("a positive whole number", _rank),
+    "lora_alpha": ("a number", _number),
+    "use_rslora": ("true or false", _switch),
+    "use_dora": ("true or false", _switch),
+    "rank_pattern": ("patterns and positive whole numbers", lambda value: not value or _patterns_to(_rank, value)),
+    "alpha_pattern": ("patterns and numbers", lambda value: not value or _patterns_to(_number, value)),
+    "trainable_token_indices": (
+        "a list of different token ids, or one for each module",
+        lambda value: value is None or _tokens(value) or _tokens_by_module(value),
+    ),
+}
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "ensure_weight_tying": ("true or false", _switch),
+    "token_indices": ("a list of different token ids", lambda value: value is None or _tokens(value)),
+    "target_modules": (
+        "a list of names, or a pattern",
+        lambda value: value is None or _names(value) or _pattern(value),
+    ),
+    "exclude_modules": (
+        "a list of names, or a pattern",
+        lambda value: value is None or _names(value) or _pattern(value),
+    ),
+    "modules_to_save": ("a list of names", lambda value: value is None or _names(value)),
+    "layers_to_transform": (
+        "a layer's number, or a list of them",
+        lambda value: value is None or _whole(value) or (isinstance(value, list) and all(map(_whole, value))),
+    ),
+    "layers_pattern": ("a pattern, or a list of them", lambda value: value is None or _layer_patterns(value)),
+}
+
+
+def pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """PEFT's lookup in ``rank_pattern`` and ``alpha_pattern``: the first key that matches the end of the name."""
+    for key, value in (pattern or {}).items():
+        if re.match(rf"(.*\.)?({key})$", module):
+            return value
+    return default
+
+
+def is_target(config: Mapping[str, Any], module: str) -> bool:
+    """Whether PEFT would put LoRA on *module* (``check_target_module_exists`` of PEFT)."""
+    excluded = config.get("exclude_modules")
+    if isinstance(excluded, str) and re.fullmatch(excluded, module):
+        return False
+    if isinstance(excluded, list) and _named_by(excluded, module):
+        return False
+    saved = config.get("modules_to_save") or ()
+    if any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module) for name in saved):
+        return False
+    targets = config.get("target_modules")
+    if targets is None:
+        return True
+    if isinstance(targets, str):
+        return targets.lower() == "all-linear" or bool(re.fullmatch(targets, module))
+    if module in targets:
+        return True
+    if not _named_by(targets, module):
+        return False
+    layers = config.get("layers_to_transform")
+    if layers is None or layers == []:
+        return True
+    index = _layer_index(config.get("layers_pattern"), module)
+    return index is not None and index in ([layers] if isinstance(layers, int) else layers)
+
+
+def _named_by(names: Sequence[str], module: str) -> bool:
+    return any(module == name or module.endswith(f".{name}") for name in names)
+
+
+def _layer_index(patterns: str | Sequence[str] | None, module: str) -> int | None:
+    if not patterns:
+        match = re.match(r".*?\.[^.]*\.(\d+)\.", module)
+        return int(match[1]) if match else None
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if match := re.match(rf"(?:^|.*?\.){pattern}\.(\d+)\.", module):
+            return int(match[1])
+    return None

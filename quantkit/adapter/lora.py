@@ -1,0 +1,185 @@
+"""LoRA and DoRA: an adapter's factors -> what they change.
+
+The semantics are those of PEFT 0.21: scaling ``alpha / r``, or ``alpha / sqrt(r)`` for rsLoRA (Kalajdzievski 2023,
+arXiv:2312.03732); ``rank_pattern`` and ``alpha_pattern`` match the end of a module's name; ``fan_in_fan_out`` has no
+effect on Linear layers. DoRA's magnitudes (Liu et al. 2024, arXiv:2402.09353) come with every factor or with none.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quantkit.adapter.changes import Add, Change, LowRank
+from quantkit.adapter.config import is_target, pattern_value
+from quantkit.errors import AdapterError
+from quantkit.tensor_file import TensorSpec
+
+BASE_HINT = "give the base model that the adapter was trained on (base_model_name_or_path in adapter_config.json)"
+
+# module path and role of a key, the adapter's name in the middle optional (training checkpoints keep it)
+_LORA = re.compile(
+    r"(?P<module>.+)\.(?P<role>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
+    r"(?:\.(?!weight$|bias$)[^.]+)?(?P<leaf>\.weight|\.bias)?"
+)
+_MAGNITUDE = "lora_magnitude_vector"
+_ROLES = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_B.bias", _MAGNITUDE)
+
+
+def read_lora(
+    path: Path,
+    config: Mapping[str, Any],
+    bare: Mapping[str, str],
+    specs: Mapping[str, TensorSpec],
+    base: Mapping[str, TensorSpec],
+) -> tuple[dict[str, list[Change]], set[str]]:
+    """The changes that an adapter's factors make.
+
+    Args:
+        path: the adapter's folder, for errors.
+        config: ``adapter_config.json``, checked.
+        bare: by key of the file, the key without PEFT's prefix.
+        specs: the file's tensors.
+        base: the base's tensors.
+
+    Returns:
+        By base tensor its changes; and the keys of the file that are factors.
+
+    Raises:
+        AdapterError: naming the tensor that is missing, unknown or does not fit.
+    """
+    factors: dict[str, dict[str, str]] = {}  # module -> role -> key
+    for key, plain in bare.items():
+        match = _LORA.fullmatch(plain)
+        if match is None:
+            if "lora_" in plain:
+                raise AdapterError(f"{path}: tensor {key!r} is not part of LoRA")
+            continue
+        role = match["role"] + (".bias" if match["leaf"] == ".bias" else "")
+        if role not in _ROLES:
+            raise AdapterError(f"{path}: tensor {key!r} has no meaning in a LoRA adapter")
+        if factors.setdefault(match["module"], {}).setdefault(role, key) != key:
+            raise AdapterError(
+                f"{path}: module {match['module']!r} has two {role}: more than one adapter in the file",
+                hint="save the adapter that you mean alone: save_pretrained(..., selected_adapters=[NAME])",
+            )
+    changes: dict[str, list[Change]] = {}
+    for module, roles in factors.items():
+        for target, change in _module_changes(path, config, module, roles, specs, base):
+            changes.setdefault(target, []).append(change)
+    _check_targets(path, config, factors, base)
+    return changes, {key for roles in factors.values() for key in roles.values()}
+
+
+def no_such_tensor(path: Path, key: str, target: str) -> AdapterError:
+    """The error for a key that belongs to nothing in the base."""
+    return AdapterError(f"{path}: {key!r} belongs to {target!r}, which the base model does not have", hint=BASE_HINT)
+
+
+def _module_changes(
+    path: Path,
+    config: Mapping[str, Any],
+    module: str,
+    roles: Mapping[str, str],
+    specs: Mapping[str, TensorSpec],
+    base: Mapping[str, TensorSpec],
+) -> Iterator[tuple[str, Change]]:
+    """The changes one module's factors make: its weight, and with ``lora_bias`` its bias."""
+    embedding = "lora_embedding_A" in roles or "lora_embedding_B" in roles
+    first, second = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
+    for role in (first, second):
+        if role not in roles:
+            raise AdapterError(f"{path}: module {module!r} has no {role}", hint="save the adapter again")
+    target = f"{module}.weight"
+    if target not in base:
+        raise no_such_tensor(path, roles[first], target)
+    a, b = specs[roles[first]], specs[roles[second]]
+    rank: int = pattern_value(config.get("rank_pattern"), module, config["r"])
+    # PEFT keeps an embedding's factors the other way round: A is [r, vocabulary], B is [hidden, r].
+    rows, cols = (a.shape[::-1], b.shape[::-1]) if embedding else (b.shape, a.shape)
+    if len(a.shape) != 2 or len(b.shape) != 2 or 0 in (*a.shape, *b.shape):
+        raise AdapterError(
+            f"{path}: module {module!r} has factors of shape {list(a.shape)} and {list(b.shape)}",
+            hint="sharded training (ZeRO-3, FSDP) must gather the weights before save_pretrained",
+        )
+    if rows[1] != rank or cols[0] != rank:
+        raise AdapterError(
+            f"{path}: module {module!r} has rank {cols[0]} and {rows[1]}, adapter_config.json says {rank}"
+        )
+    shape = base[target].shape
+    if (rows[0], cols[1]) != shape:
+        raise AdapterError(f"{path}: {module!r}: {_misfit(target, (rows[0], cols[1]), shape)}", hint=BASE_HINT)
+    alpha = float(pattern_value(config.get("alpha_pattern"), module, config["lora_alpha"]))
+    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    magnitude = _magnitude(path, config, module, roles, specs, cols[1] if embedding else rows[0])
+    if embedding:
+        yield target, LowRank(roles[first], roles[second], True, scale, magnitude)
+    else:
+        yield target, LowRank(roles[second], roles[first], False, scale, magnitude)
+    if key := roles.get("lora_B.bias"):
+        bias = f"{module}.bias"
+        if bias not in base:
+            raise no_such_tensor(path, key, bias)
+        if specs[key].shape != base[bias].shape:
+            raise AdapterError(
+                f"{path}: {key!r} has shape {list(specs[key].shape)}, {bias!r} has {list(base[bias].shape)}"
+            )
+        yield bias, Add(key, scale)
+
+
+def _magnitude(
+    path: Path,
+    config: Mapping[str, Any],
+    module: str,
+    roles: Mapping[str, str],
+    specs: Mapping[str, TensorSpec],
+    size: int,
+) -> str:
+    """The key of a module's DoRA magnitudes, *size* of them; empty for plain LoRA."""
+    key = roles.get(_MAGNITUDE, "")
+    if bool(key) != bool(config.get("use_dora")):
+        raise AdapterError(
+            f"{path}: {key!r} is DoRA's, but use_dora is not set in adapter_config.json"
+            if key
+            else f"{path}: use_dora is set, but module {module!r} has no {_MAGNITUDE}",
+            hint="the config and the weights are from different trainings: use the folder as it was saved",
+        )
+    if key and specs[key].shape != (size,):
+        raise AdapterError(f"{path}: {key!r} has shape {list(specs[key].shape)}, {module!r} needs [{size}]")
+    return key
+
+
+def _misfit(target: str, trained: tuple[int, int], shape: Sequence[int]) -> str:
+    """How the adapter's shape differs: in the words users know where the input of the layer is the hidden state."""
+    from_hidden = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head", "embed_tokens")
+    if target.split(".")[-2] in from_hidden and trained[1] != shape[1]:
+        return f"adapter was trained on hidden size {trained[1]}, this base has {shape[1]}"
+    return f"adapter was trained on {list(trained)}, this base has {list(shape)}"
+
+
+# What PEFT's "all-linear" leaves out: the embedding is no Linear layer, the head is passed over.
+_NOT_LINEAR = ("embed_tokens", "lm_head")
+
+
+def _check_targets(
+    path: Path, config: Mapping[str, Any], factors: Mapping[str, Any], base: Mapping[str, TensorSpec]
+) -> None:
+    """The modules that the config names and those that the file has factors for must be the same."""
+    for module in factors:
+        if not is_target(config, module):
+            raise AdapterError(
+                f"{path}: has weights for {module!r}, which target_modules in adapter_config.json leaves out",
+                hint="the config and the weights are from different trainings: use the folder as it was saved",
+            )
+    all_linear = str(config.get("target_modules")).lower() == "all-linear"
+    for name, spec in base.items():
+        module = name.removesuffix(".weight")
+        linear = len(spec.shape) == 2 and not (all_linear and module.endswith(_NOT_LINEAR))
+        if linear and module not in factors and is_target(config, module):
+            raise AdapterError(
+                f"{path}: target_modules names {module!r}, but its weights are not in the file",
+                hint="the file is incomplete: save or download the adapter again",
+            )

@@ -1,0 +1,274 @@
+"""An adapter by itself, as the LoRA file llama.cpp puts on a base model: ``llama-cli -m BASE.gguf --lora FILE``.
+
+For people who serve one base with many adapters. The layout is that of llama.cpp's ``convert_lora_to_gguf.py``: two
+tensors for each matrix, ``NAME.lora_a`` [r, in] and ``NAME.lora_b`` [out, r], the rows of B in GGUF's order; of the
+embedding ``lora_a`` is [vocabulary, r]. llama.cpp computes ``W + alpha / r * B @ A`` with one ``alpha`` for the whole
+file, so an adapter whose matrices have alphas of their own (``alpha_pattern``, rsLoRA over different ranks) has the
+ratio multiplied into B. What the format has no place for is refused by name: the converter loses some of it silently
+(the scaling of rsLoRA, the patterns), and llama.cpp itself passes over norms.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from quantkit.adapter import Adapter
+from quantkit.adapter.changes import Add, Change, LowRank, Module, Replace, Tokens
+from quantkit.adapter.config import method
+from quantkit.arch.base import Rule
+from quantkit.errors import AdapterError
+from quantkit.ggml_types import BASE_TYPES
+from quantkit.gguf.header import f32, string, u32
+from quantkit.gguf.outputs import GGML_QUANT_VERSION, plain_output
+from quantkit.hub.source import source_label, source_name
+from quantkit.model import Model
+from quantkit.plan import EMBEDDING, Output, PlannedTensor, count_elements
+
+_OUTPUT = "output.weight"
+_NOT_IN_NAMES = re.compile(r"[^\w.+@-]+")
+_HINT = "leave out --adapter-gguf: the merged model has everything that was trained"
+# Factors kept at hand while their pieces stream.
+_KEPT = 4
+# Rows compared at a time when a stored copy is held against the base.
+_COMPARED = 4096
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The factors of one GGUF matrix.
+
+    Attributes:
+        rule: the matrix.
+        changes: the LoRA of each of the rule's parts.
+        rank: theirs.
+        ratios: what B of each part is multiplied with.
+    """
+
+    rule: Rule
+    changes: tuple[LowRank, ...]
+    rank: int
+    ratios: tuple[float, ...]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of ``lora_a`` and ``lora_b``, those of stacked matrices stacked."""
+        *rows, columns = self.rule.shape
+        if self.rule.target == EMBEDDING:
+            return {"lora_a": (*rows, self.rank), "lora_b": (columns, self.rank)}
+        return {"lora_a": (*rows[:-1], self.rank, columns), "lora_b": (*rows, self.rank)}
+
+
+class FactorSource:
+    """Rows of the factors, in GGUF's layout. Safe from any thread."""
+
+    def __init__(self, adapter: Adapter, pairs: Sequence[Pair]) -> None:
+        self.adapter, self.pairs = adapter, {pair.rule.target: pair for pair in pairs}
+        self._factor = lru_cache(maxsize=_KEPT)(self._load)
+
+    def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
+        """Rows ``start:stop`` of a factor: float32, on the CPU."""
+        return self._factor(tensor.name)[start:stop]
+
+    def blame(self, tensor: PlannedTensor, start: int, stop: int) -> None:
+        """Values that are not finite are refused where they are read."""
+
+    def _load(self, name: str) -> torch.Tensor:
+        target, _, factor = name.rpartition(".")
+        pair = self.pairs[target]
+        return torch.cat([self._part(pair, index, factor) for index in range(len(pair.changes))])
+
+    def _part(self, pair: Pair, index: int, factor: str) -> torch.Tensor:
+        rule, part, ratio = pair.rule, pair.rule.parts[index], pair.ratios[index]
+        left, right = self.adapter.factors(pair.changes[index])  # [out, r], [r, in]
+        if rule.target == EMBEDDING:  # llama.cpp looks rows of A up: [vocabulary, r], and B is [hidden, r]
+            return left if factor == "lora_a" else right.T * ratio
+        if factor == "lora_a":
+            return right
+        rows = count_elements(rule.shape[:-1]) // len(rule.parts)
+        arranged = left[part.start : part.start + rows]
+        return (arranged if rule.arrange is None else rule.arrange(arranged)) * ratio
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """A planned LoRA file.
+
+    Attributes:
+        adapter: whose it is.
+        output: the file.
+        tensors: in the order in which they stream.
+        source: where their rows come from.
+        alpha: the file's scaling.
+        notes: decisions the user should see.
+    """
+
+    adapter: Adapter
+    output: Output
+    tensors: tuple[PlannedTensor, ...]
+    source: FactorSource
+    alpha: float
+    notes: tuple[str, ...]
+
+    @property
+    def label(self) -> str:
+        """The adapter's name for people."""
+        return source_label(self.adapter.path)
+
+
+def plan_adapter_files(model: Model, name: str, outtype: str = "f32") -> tuple[AdapterFile, ...]:
+    """A LoRA file for each adapter of *model*: ``NAME-lora-ADAPTER.gguf``.
+
+    Args:
+        model: the base with its adapters.
+        name: of the package.
+        outtype: ``f32``, ``f16`` or ``bf16``.
+
+    Raises:
+        AdapterError: naming what the format cannot carry.
+    """
+    stems = [f"{name}-lora-{_NOT_IN_NAMES.sub('-', source_name(adapter.path))}" for adapter in model.adapters]
+    files = [f"{stem}.gguf" if stems.count(stem) == 1 else f"{stem}-{i}.gguf" for i, stem in enumerate(stems, 1)]
+    return tuple(
+        plan_adapter_file(model, adapter, file, outtype) for adapter, file in zip(model.adapters, files, strict=True)
+    )
+
+
+def plan_adapter_file(model: Model, adapter: Adapter, file: str, outtype: str = "f32") -> AdapterFile:
+    """The LoRA file of one adapter.
+
+    Args:
+        model: the base, opened with *adapter*.
+        adapter: one of its adapters.
+        file: name of the file.
+        outtype: ``f32``, ``f16`` or ``bf16``.
+
+    Raises:
+        AdapterError: naming what the format cannot carry.
+    """
+    lora = {
+        name: change
+        for name, changes in adapter.changes.items()
+        if (change := _low_rank(model, adapter, name, changes)) is not None
+    }
+    if not lora:
+        raise AdapterError(f"{adapter.path}: has no LoRA, which is all that a LoRA GGUF can carry", hint=_HINT)
+    alphas = {name: _float32(adapter.weight * change.scale * _rank(adapter, change)) for name, change in lora.items()}
+    if 0.0 in alphas.values():
+        raise AdapterError(
+            f"{adapter.path}: a LoRA GGUF cannot have lora_alpha 0, which llama.cpp takes for no scaling", hint=_HINT
+        )
+    alpha = Counter(alphas.values()).most_common(1)[0][0]
+    pairs = [
+        Pair(rule, changes, _rank(adapter, changes[0]), tuple(alphas[part.source] / alpha for part in rule.parts))
+        for rule in model.architecture.rules(model.checkpoint.config)
+        if (changes := _changes_of(rule, adapter, lora))
+    ]
+    _check_tied(model, adapter, pairs)
+    base = BASE_TYPES[outtype]
+    tensors = tuple(
+        PlannedTensor(f"{pair.rule.target}.{factor}", pair.rule.parts, shape, base)
+        for pair in pairs
+        for factor, shape in pair.shapes.items()
+    )
+    metadata = [
+        string("general.architecture", model.architecture.name),
+        string("general.type", "adapter"),
+        string("adapter.type", "lora"),
+        string("general.name", source_name(adapter.path)),
+        f32("adapter.lora.alpha", alpha),
+        u32("general.quantization_version", GGML_QUANT_VERSION),
+    ]
+    odd = [name for name, value in alphas.items() if value != alpha]
+    notes = [
+        f"{file}: has one alpha, {alpha:g}; {len(odd)} of {len(alphas)} matrices were trained with another, such as "
+        f"{odd[0]!r}: its ratio to the file's is multiplied into their B"
+    ] if odd else []  # fmt: skip
+    output = plain_output(file, outtype, metadata, tensors)
+    return AdapterFile(adapter, output, tensors, FactorSource(adapter, pairs), alpha, tuple(notes))
+
+
+def _low_rank(model: Model, adapter: Adapter, name: str, changes: Sequence[Change]) -> LowRank | None:
+    """The LoRA on a tensor; None where the adapter only holds a copy of the base's."""
+    found: LowRank | None = None
+    for change in changes:
+        match change:
+            case LowRank(magnitude="") if found is None:
+                found = change
+                continue
+            case Replace(key) if _is_copy(model, adapter, name, key):
+                continue  # PEFT saves the embedding beside LoRA on it
+            case Replace():
+                what = "is trained in full (modules_to_save, a bias, a resized vocabulary)"
+            case LowRank():
+                what = "is trained with DoRA"
+            case Add():
+                what = "has a bias of LoRA (lora_bias)"
+            case Tokens():
+                what = "has single tokens that were trained"
+            case Module():
+                what = f"is trained with {method(adapter.config)}"
+        raise AdapterError(f"{adapter.path}: {name!r} {what}, which a LoRA GGUF cannot carry", hint=_HINT)
+    return found
+
+
+def _is_copy(model: Model, adapter: Adapter, name: str, key: str) -> bool:
+    shape = adapter.file.specs[key].shape
+    stored = model.checkpoint.tensors[name]
+    if model.checkpoint.files[stored.file].specs[stored.name].shape != shape:
+        return False
+    return all(
+        torch.equal(adapter.read(key, start, stop), model.checkpoint.read(name, start, stop).float())
+        for start in range(0, shape[0], _COMPARED)
+        for stop in (min(start + _COMPARED, shape[0]),)
+    )
+
+
+def _rank(adapter: Adapter, change: LowRank) -> int:
+    return adapter.file.specs[change.cols].shape[1 if change.transposed else 0]
+
+
+def _float32(value: float) -> float:
+    """*value* as the file can hold it."""
+    rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
+    return rounded
+
+
+def _changes_of(rule: Rule, adapter: Adapter, lora: dict[str, LowRank]) -> tuple[LowRank, ...]:
+    """The LoRA of a rule's parts; empty where it has none.
+
+    Raises:
+        AdapterError: LoRA on some of the matrices that GGUF stacks, or of different ranks.
+    """
+    found = tuple(lora[part.source] for part in rule.parts if part.source in lora)
+    ranks = {_rank(adapter, change) for change in found}
+    if len(ranks) > 1 or len(found) not in (0, len(rule.parts)):
+        raise AdapterError(
+            f"{adapter.path}: {rule.target} stacks {len(rule.parts)} matrices, of which {len(found)} have LoRA, of "
+            f"rank {', '.join(map(str, sorted(ranks)))}: a LoRA GGUF needs one rank for all of them",
+            hint=_HINT,
+        )
+    return found
+
+
+def _check_tied(model: Model, adapter: Adapter, pairs: Sequence[Pair]) -> None:
+    """A base with one tensor for embedding and output layer takes no LoRA on either: llama.cpp would misread it."""
+    tensors = model.checkpoint.tensors
+    heads = [
+        rule.parts[0].source for rule in model.architecture.rules(model.checkpoint.config) if rule.target == _OUTPUT
+    ]
+    if any(head in tensors and tensors[head].name == head for head in heads):
+        return
+    for pair in pairs:
+        if pair.rule.target in (EMBEDDING, _OUTPUT):
+            raise AdapterError(
+                f"{adapter.path}: LoRA on {pair.rule.parts[0].source!r}: the base ties its embedding and output layer, "
+                "and llama.cpp has no way to put a LoRA GGUF on one of them",
+                hint=_HINT,
+            )

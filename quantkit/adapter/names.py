@@ -1,0 +1,144 @@
+"""Whose tensor a key of an adapter's file is: the names trainers write, brought to those of the base.
+
+PEFT writes ``base_model.model.`` and the module's path in the model that was trained. That model may have been wrapped
+(torch.compile, FSDP, DDP, PEFT in PEFT), or be another class around the same decoder: with a vision tower beside it,
+or without a head. What such keys can begin with is a closed table, and each entry is tried against the base's tensors:
+one way of reading the file must explain it, or it is refused. Guessing is how adapters come to do nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantkit.errors import AdapterError
+
+_PEFT = "base_model.model."
+# Parts of a path that only say by what a module was wrapped: torch.compile, FSDP, activation checkpointing.
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+_PARALLEL = "module."  # DDP and DeepSpeed, in front of everything
+# What a path begins with in the adapter and in the base.
+_PREFIXES = (
+    ("", ""),
+    ("model.language_model.", "model."),  # trained as the text half of a vision model
+    ("language_model.", ""),  # the same before transformers 4.52
+    ("", "model."),  # trained without a head (AutoModel)
+    ("", "transformer."),
+    ("model.", "model.language_model."),  # the base is the vision model
+    ("", "language_model."),
+)
+# Libraries that write adapters in a layout of their own, by the keys they use.
+_TORCHTUNE = re.compile(r"(layers\.\d+\.(attn|mlp)|output|tok_embeddings)\..*\b(lora_a|lora_b|magnitude)\b.*")
+_MLX = re.compile(r".*\.(lora_a|lora_b)")
+_TORCHTUNE_HINT = "give the folder of the epoch with adapter_model.safetensors, which torchtune writes for PEFT"
+_MLX_HINT = "fuse it with mlx_lm.fuse --dequantize, and build from that folder"
+# And by the names of their files.
+_OTHER_FILES = (
+    ("adapter_[0-9]*.pt", "torchtune", _TORCHTUNE_HINT),
+    ("adapter_model.pt", "torchtune", _TORCHTUNE_HINT),
+    ("adapters.safetensors", "MLX", _MLX_HINT),
+    ("lit_model.pth.lora*", "LitGPT", "merge it with litgpt merge_lora, convert it back, and build from that folder"),
+)
+
+
+@dataclass(frozen=True)
+class Names:
+    """How one file names the base's tensors.
+
+    Attributes:
+        bare: by key of the file, the same key without what only says by what the model was wrapped.
+        own: what a path begins with in the model that was trained.
+        base: what stands there in the base.
+    """
+
+    bare: Mapping[str, str]
+    own: str = ""
+    base: str = ""
+
+    def in_training(self, name: str) -> str | None:
+        """The name of the base's tensor *name* in the model that was trained; None where it had no such tensor."""
+        if name.startswith(self.base):
+            return self.own + name.removeprefix(self.base)
+        return None if name.startswith(self.own) else name
+
+    def in_base(self, name: str) -> str:
+        """The base's name of a tensor of the model that was trained."""
+        return self.base + name.removeprefix(self.own) if name.startswith(self.own) else name
+
+
+def read_names(path: Path, keys: Iterable[str], base: Iterable[str]) -> Names:
+    """Find the one way to read an adapter's keys.
+
+    Keys that belong to no module of the base under any reading are left as they are: what they are is for the method
+    to say.
+
+    Args:
+        path: the adapter's folder, for errors.
+        keys: of its file.
+        base: names of the base's tensors.
+
+    Raises:
+        AdapterError: two readings explain the file, or it is in another library's layout.
+    """
+    bare = {key: _bare(key) for key in keys}
+    _refuse_other_layouts(path, bare)
+    modules = {name.rpartition(".")[0] for name in base}
+    readings = [Names(bare, own, there) for own, there in _PREFIXES]
+    explained = [sum(_has_owner(names.in_base(name), modules) for name in bare.values()) for names in readings]
+    best = [names for names, count in zip(readings, explained, strict=True) if count == max(explained)]
+    for other in best[1:] if max(explained) else ():
+        for key, name in bare.items():
+            if best[0].in_base(name) != other.in_base(name):
+                raise AdapterError(
+                    f"{path}: {key!r} may belong to {best[0].in_base(name)!r} or to {other.in_base(name)!r}: "
+                    "the base has both",
+                    hint="save the adapter from the model that is given as the base",
+                )
+    return best[0]
+
+
+def refuse_other_files(path: Path) -> None:
+    """Say whose adapter it is where a folder has the weights in another library's file.
+
+    Raises:
+        AdapterError: it has.
+    """
+    for pattern, library, hint in _OTHER_FILES:
+        for file in sorted(path.glob(pattern)):
+            raise AdapterError(f"{file}: is an adapter in {library}'s own layout, not in PEFT's", hint=hint)
+
+
+def _bare(key: str) -> str:
+    """*key* without the wrappers' names."""
+    name = key
+    for wrapper in _WRAPPERS:
+        name = re.sub(rf"(^|\.){re.escape(wrapper)}", r"\1", name)
+    name = name.removeprefix(_PARALLEL)
+    while name.startswith(_PEFT):
+        name = name.removeprefix(_PEFT).removeprefix(_PARALLEL)
+    return name
+
+
+def _has_owner(name: str, modules: set[str]) -> bool:
+    """Whether a module of the base is on the way to *name*."""
+    while name:
+        name = name.rpartition(".")[0]
+        if name in modules:
+            return True
+    return False
+
+
+def _refuse_other_layouts(path: Path, bare: Mapping[str, str]) -> None:
+    for key, name in bare.items():
+        if _TORCHTUNE.fullmatch(name):
+            raise AdapterError(
+                f"{path}: {key!r} is in torchtune's own layout, which orders the rows of q and k by its model",
+                hint=_TORCHTUNE_HINT,
+            )
+        if _MLX.fullmatch(name):
+            raise AdapterError(
+                f"{path}: {key!r} is in MLX's layout, not in PEFT's",
+                hint=_MLX_HINT,
+            )

@@ -1,0 +1,64 @@
+"""What Gemma 2 and 3 have in common: four norms a layer whose weights are less one, windows, defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+
+from quantkit.arch.base import Config, Rule, head_dim, layers, positive, require
+from quantkit.arch.decoder import Sizes, gated_mlp, vector
+
+_GELU = "gelu_pytorch_tanh"
+DEFAULTS = {
+    "head_dim": 256,
+    "num_key_value_heads": 4,
+    "hidden_activation": _GELU,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": True,
+    "sliding_window": 4096,
+    "query_pre_attn_scalar": 256,
+}
+
+
+def require_gemma(config: Config, period: int, large: int) -> None:
+    """Refuse what llama.cpp's graphs for Gemma do otherwise.
+
+    Args:
+        config: config.json.
+        period: the last of so many layers attends to the whole context.
+        large: the number of layers of the 27B model, which alone scales attention by the hidden size.
+    """
+    require(config, "hidden_activation", _GELU)
+    require(config, "attention_bias", False)
+    require(config, "use_bidirectional_attention", False)
+    kinds = ["full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(layers(config))]
+    require(config, "layer_types", kinds)
+    require(config, "sliding_window_pattern", period)
+    scalar = head_dim(config)
+    if layers(config) == large:
+        scalar = positive(config, "hidden_size") // positive(config, "num_attention_heads")
+    require(config, "query_pre_attn_scalar", scalar)
+
+
+def four_norms(size: Sizes, attention: Iterable[Rule]) -> list[Rule]:
+    """A layer with norms before and after attention, and before and after the MLP."""
+    return [
+        vector("input_layernorm", "attn_norm", size.hidden),
+        *attention,
+        vector("post_attention_layernorm", "post_attention_norm", size.hidden),
+        vector("pre_feedforward_layernorm", "ffn_norm", size.hidden),
+        *gated_mlp(size.hidden, size.inner),
+        vector("post_feedforward_layernorm", "post_ffw_norm", size.hidden),
+    ]
+
+
+def add_ones(rules: Iterable[Rule]) -> list[Rule]:
+    """Gemma's norms multiply by one plus their weight; GGUF has the sum."""
+    return [replace(rule, arrange=_plus_one) if rule.target.endswith("norm.weight") else rule for rule in rules]
+
+
+def _plus_one(weights: torch.Tensor) -> torch.Tensor:
+    return weights + 1

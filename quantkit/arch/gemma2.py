@@ -1,0 +1,42 @@
+"""Gemma 2: caps on the logits, a window in every other layer, one tensor for embedding and head."""
+
+from __future__ import annotations
+
+from quantkit.arch.base import Architecture, Config, Rule, number, positive, require
+from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, sizes
+from quantkit.arch.gemma import DEFAULTS, add_ones, four_norms, require_gemma
+from quantkit.arch.rope import DEFAULT_ROPE_THETA, check_scaling, rope, rope_base
+from quantkit.gguf.header import KV, f32, u32
+
+_PERIOD, _LAYERS_OF_27B = 2, 46
+
+
+def metadata(config: Config) -> list[KV]:
+    require_gemma(config, _PERIOD, _LAYERS_OF_27B)
+    require(config, "tie_word_embeddings", True)
+    settings = rope(config)
+    check_scaling(settings, ())
+    require(settings, "partial_rotary_factor", 1)
+    require({"rope_theta": rope_base(settings)}, "rope_theta", DEFAULT_ROPE_THETA)  # the file has no place for it
+    return [
+        *decoder_metadata("gemma2", config),
+        f32("gemma2.attn_logit_softcapping", number(config, "attn_logit_softcapping", above=0)),
+        f32("gemma2.final_logit_softcapping", number(config, "final_logit_softcapping", above=0)),
+        u32("gemma2.attention.sliding_window", positive(config, "sliding_window")),
+    ]
+
+
+def rules(config: Config) -> list[Rule]:
+    size = sizes(config)
+    tensors = decoder_rules(config, four_norms(size, attention(size)))
+    return add_ones(rule for rule in tensors if rule.target != "output.weight")
+
+
+ARCHITECTURE = Architecture(
+    "gemma2",
+    ("Gemma2ForCausalLM",),
+    metadata,
+    rules,
+    tokenizers=("sentencepiece",),
+    defaults={**DEFAULTS, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+)

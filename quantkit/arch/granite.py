@@ -1,0 +1,33 @@
+"""Granite 3 (dense): Llama with four multipliers."""
+
+from __future__ import annotations
+
+from quantkit.arch import llama
+from quantkit.arch.base import Architecture, Config, number
+from quantkit.arch.decoder import require_plain_heads
+from quantkit.gguf.header import KV, f32
+
+_MULTIPLIERS = {
+    "attention_multiplier": "attention.scale",
+    "embedding_multiplier": "embedding_scale",
+    "residual_multiplier": "residual_scale",
+    "logits_scaling": "logit_scale",
+}
+
+
+def metadata(config: Config) -> list[KV]:
+    require_plain_heads(config)
+    return [
+        *llama.llama_metadata("granite", {**config, "head_dim": None}, ("linear", "yarn")),
+        *(f32(f"granite.{target}", number(config, key, above=0)) for key, target in _MULTIPLIERS.items()),
+    ]
+
+
+ARCHITECTURE = Architecture(
+    "granite",
+    ("GraniteForCausalLM",),
+    metadata,
+    llama.rules,
+    tokenizers=llama.TOKENIZERS,
+    defaults=dict.fromkeys(_MULTIPLIERS, 1.0),
+)

@@ -1,0 +1,25 @@
+"""Mistral 7B, Nemo, Small and their kin: Llama's graph in llama.cpp."""
+
+from __future__ import annotations
+
+from quantkit.arch import llama
+from quantkit.arch.base import Architecture, Config, Rule, window_note
+from quantkit.arch.rope import rope_tensors
+
+DEFAULTS = {"num_key_value_heads": 8, "sliding_window": 4096}
+
+
+def rules(config: Config) -> list[Rule]:
+    return llama.rules({**config, "attention_bias": False, "mlp_bias": False})
+
+
+ARCHITECTURE = Architecture(
+    "llama",
+    ("MistralForCausalLM",),
+    llama.metadata,
+    rules,
+    rope_tensors,
+    tokenizers=llama.TOKENIZERS,
+    defaults=DEFAULTS,
+    notes=window_note,
+)

@@ -1,0 +1,25 @@
+"""Mistral Small 3.1 and 3.2, the language model of a checkpoint that also sees: Mistral under a name of its own."""
+
+from __future__ import annotations
+
+from quantkit.arch import llama, mistral
+from quantkit.arch.base import Architecture, Config, head_dim, require, window_note
+from quantkit.arch.rope import rope_tensors
+from quantkit.gguf.header import KV
+
+
+def metadata(config: Config) -> list[KV]:
+    require(config, "model_type", "mistral")  # Ministral 3 and Mistral 4 are other graphs
+    return llama.llama_metadata("mistral3", {**config, "head_dim": head_dim(config)}, ("llama3", "linear", "yarn"))
+
+
+ARCHITECTURE = Architecture(
+    "mistral3",
+    ("Mistral3ForConditionalGeneration",),
+    metadata,
+    mistral.rules,
+    rope_tensors,
+    tokenizers=llama.TOKENIZERS,
+    defaults=mistral.DEFAULTS,
+    notes=window_note,
+)

@@ -1,0 +1,80 @@
+"""Phi-3, Phi-3.5 and Phi-4: q, k and v in one matrix, gate and up in another, LongRoPE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quantkit.arch.base import Architecture, Config, Generated, Rule, head_dim, number, require, window_note
+from quantkit.arch.decoder import decoder_metadata, decoder_rules, linear, pre_normed, require_plain_heads, sizes
+from quantkit.arch.rope import check_scaling, longrope_factors, longrope_metadata, rope, rope_base
+from quantkit.errors import ArchitectureError
+from quantkit.gguf.header import KV, f32, u32
+
+_SCALING = "phi3.rope.scaling"
+
+
+def metadata(config: Config) -> list[KV]:
+    require(config, "hidden_act", "silu")
+    require_plain_heads(config)
+    settings = _rope(config)
+    long = longrope_metadata(_SCALING, config, settings)
+    return [
+        *decoder_metadata("phi3", {**config, "head_dim": None}),
+        *(long if _stretched(settings) else long[1:]),
+        u32("phi3.rope.dimension_count", _rotated(config)),
+        f32("phi3.rope.freq_base", rope_base(settings)),
+        # Also where there is no window: llama.cpp then takes none from the context's length.
+        u32("phi3.attention.sliding_window", config.get("sliding_window") or 0),
+    ]
+
+
+def rules(config: Config) -> list[Rule]:
+    size = sizes(config)
+    attention = [
+        *linear("self_attn.qkv_proj", "attn_qkv", size.queries + 2 * size.keys, size.hidden),
+        *linear("self_attn.o_proj", "attn_output", size.hidden, size.queries),
+    ]
+    mlp = [
+        *linear("mlp.gate_up_proj", "ffn_up", 2 * size.inner, size.hidden),
+        *linear("mlp.down_proj", "ffn_down", size.hidden, size.inner),
+    ]
+    return decoder_rules(config, pre_normed(size, attention, mlp))
+
+
+def generated(config: Config) -> list[Generated]:
+    settings = _rope(config)
+    return longrope_factors(settings, _rotated(config)) if _stretched(settings) else []
+
+
+def _rope(config: Config) -> dict[str, Any]:
+    """The settings; the first Phi-3 called LongRoPE "su", and "yarn"."""
+    settings = rope(config)
+    if settings.get("rope_type") in ("su", "yarn"):
+        settings["rope_type"] = "longrope"
+    check_scaling(settings, ("longrope",))
+    return settings
+
+
+def _stretched(settings: dict[str, Any]) -> bool:
+    return settings.get("rope_type") == "longrope"
+
+
+def _rotated(config: Config) -> int:
+    """Dimensions of a head that are rotated, an even number."""
+    size = head_dim(config)
+    rotated = int(number({"partial_rotary_factor": 1.0, **rope(config)}, "partial_rotary_factor", above=0) * size)
+    if rotated > size or rotated % 2:
+        raise ArchitectureError(f"config.json: partial_rotary_factor rotates {rotated} of {size} dimensions of a head")
+    return rotated
+
+
+ARCHITECTURE = Architecture(
+    "phi3",
+    ("Phi3ForCausalLM",),
+    metadata,
+    rules,
+    generated,
+    tokenizers=("sentencepiece", "bpe"),
+    defaults={"original_max_position_embeddings": 4096},
+    notes=window_note,
+)

@@ -1,0 +1,24 @@
+"""Qwen3 (dense): norms of q and k, no biases."""
+
+from __future__ import annotations
+
+from quantkit.arch.base import Architecture, Config, Rule, require
+from quantkit.arch.decoder import attention, decoder_rules, gated_mlp, head_norms, pre_normed, sizes
+from quantkit.arch.qwen2 import TOKENIZERS, qwen_metadata
+from quantkit.gguf.header import KV
+
+
+def metadata(config: Config) -> list[KV]:
+    require(config, "attention_bias", False)
+    return qwen_metadata("qwen3", config)
+
+
+def rules(config: Config) -> list[Rule]:
+    size = sizes(config)
+    heads = [*attention(size), *head_norms(size.head)]
+    return decoder_rules(config, pre_normed(size, heads, gated_mlp(size.hidden, size.inner)))
+
+
+ARCHITECTURE = Architecture(
+    "qwen3", ("Qwen3ForCausalLM",), metadata, rules, tokenizers=TOKENIZERS, defaults={"head_dim": 128}
+)

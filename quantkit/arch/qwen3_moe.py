@@ -1,0 +1,28 @@
+"""Qwen3-MoE (Qwen3-30B-A3B, 235B-A22B)."""
+
+from __future__ import annotations
+
+from quantkit.arch.base import Architecture, Config, Rule, positive, require
+from quantkit.arch.decoder import attention, decoder_rules, head_norms, pre_normed, sizes
+from quantkit.arch.experts import GATED, expert_metadata, expert_rules, refuse_partly_sparse
+from quantkit.arch.qwen2 import TOKENIZERS, qwen_metadata
+from quantkit.gguf.header import KV, u32
+
+
+def metadata(config: Config) -> list[KV]:
+    refuse_partly_sparse(config, renormalized=True)
+    require(config, "attention_bias", False)
+    return [
+        *qwen_metadata("qwen3moe", config),
+        *expert_metadata("qwen3moe", config, "num_experts"),
+        u32("qwen3moe.expert_feed_forward_length", positive(config, "moe_intermediate_size")),
+    ]
+
+
+def rules(config: Config) -> list[Rule]:
+    size, count, inner = sizes(config), positive(config, "num_experts"), positive(config, "moe_intermediate_size")
+    heads = [*attention(size), *head_norms(size.head)]
+    return decoder_rules(config, pre_normed(size, heads, expert_rules("mlp", count, GATED, size.hidden, inner)))
+
+
+ARCHITECTURE = Architecture("qwen3moe", ("Qwen3MoeForCausalLM",), metadata, rules, tokenizers=TOKENIZERS)

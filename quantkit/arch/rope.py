@@ -1,0 +1,218 @@
+"""Rotary embeddings: what a config says of them, and how GGUF says it.
+
+Scaling is where a wrong conversion stays silent: the model runs, and is a little worse with every thousand tokens. So
+each kind of scaling is written only for the families whose graph in llama.cpp computes it, and every setting that
+graph has no room for is refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from quantkit.arch.base import Config, Generated, head_dim, number, positive, require
+from quantkit.errors import ArchitectureError
+from quantkit.gguf.header import KV, f32, string, u32
+
+# What transformers takes where a config has no rope_theta (Llama 2's first configs).
+DEFAULT_ROPE_THETA = 10000.0
+_WHERE = "config.json: rope_scaling"
+# llama.cpp's own, which it reads from the file for none of these families.
+_YARN_BETAS = {"beta_fast": 32, "beta_slow": 1}
+_YARN_KEYS = {
+    "extrapolation_factor": "yarn_ext_factor",
+    "attention_factor": "yarn_attn_factor",
+    "beta_fast": "yarn_beta_fast",
+    "beta_slow": "yarn_beta_slow",
+}
+
+
+def rope(config: Config, layers: str | None = None) -> dict[str, Any]:
+    """The rotary settings under one set of names.
+
+    transformers 5 writes ``rope_parameters``, older versions ``rope_theta`` and ``rope_scaling`` (with ``type`` for
+    ``rope_type`` before 4.43).
+
+    Args:
+        config: config.json.
+        layers: the kind of layers asked about, where a family has several (``full_attention``): then the settings may
+            be one object for each kind.
+
+    Raises:
+        ArchitectureError: the settings are no object, one for each kind of layer, or contradict each other.
+    """
+    name = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
+    given = config.get(name) or {}
+    if layers is not None and isinstance(given, Mapping) and isinstance(given.get(layers), Mapping):
+        given = given[layers]
+    if not isinstance(given, Mapping) or any(isinstance(value, Mapping) for value in given.values()):
+        raise ArchitectureError(
+            f"config.json: {name} is {str(given)[:120]}; expected one object with the settings of all layers"
+        )
+    outside = {
+        key: config[key]
+        for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+        if config.get(key) is not None
+    }
+    trained = "original_max_position_embeddings"
+    if trained in outside and given.get(trained) not in (None, outside[trained]):
+        raise ArchitectureError(
+            f"config.json: {trained} is {given[trained]} in {name} and {outside[trained]} beside it"
+        )
+    settings = {**outside, **given}
+    if "rope_type" not in settings and settings.get("type") is not None:
+        settings["rope_type"] = settings["type"]
+    return settings
+
+
+def rope_base(settings: Mapping[str, Any]) -> float:
+    """The base of the frequencies."""
+    return number({"rope_theta": DEFAULT_ROPE_THETA} | dict(settings), "rope_theta", above=0)
+
+
+def rope_metadata(arch: str, config: Config, scalings: Collection[str]) -> list[KV]:
+    """Rotary base and scaling.
+
+    Args:
+        arch: the GGUF architecture.
+        config: config.json.
+        scalings: the kinds of scaling that llama.cpp's graph for this family computes.
+
+    Raises:
+        ArchitectureError: a scaling that would be lost on the way.
+    """
+    settings = rope(config)
+    require(settings, "partial_rotary_factor", 1)
+    entries = _scaling(arch, config, settings, check_scaling(settings, scalings))
+    return [*entries, f32(f"{arch}.rope.freq_base", rope_base(settings))]
+
+
+def check_scaling(settings: Mapping[str, Any], scalings: Collection[str]) -> str:
+    """The kind of scaling, ``default`` for none.
+
+    Raises:
+        ArchitectureError: it is not among *scalings*.
+    """
+    kind = settings.get("rope_type") or "default"
+    if kind != "default" and kind not in scalings:
+        raise ArchitectureError(
+            f"config.json: rope scaling {kind!r} is not supported: llama.cpp does not scale this model so",
+            hint=f"supported for this model: {', '.join(scalings) or 'no scaling'}",
+        )
+    return str(kind)
+
+
+def _scaling(arch: str, config: Config, settings: Mapping[str, Any], kind: str) -> list[KV]:
+    """Entries of a kind of scaling; Llama 3's becomes a tensor."""
+    prefix = f"{arch}.rope.scaling"
+    if kind == "linear":
+        return [string(f"{prefix}.type", kind), f32(f"{prefix}.factor", number(settings, "factor", _WHERE, above=0))]
+    if kind == "yarn":
+        return [string(f"{prefix}.type", kind), *_yarn(prefix, settings)]
+    if kind == "longrope":
+        return [string(f"{prefix}.type", kind), *longrope_metadata(prefix, config, settings)]
+    return []
+
+
+def _yarn(prefix: str, settings: Mapping[str, Any]) -> list[KV]:
+    """YaRN (Peng et al. 2023, arXiv:2309.00071) as transformers sets it up in ``_compute_yarn_parameters``."""
+    factor = number(settings, "factor", _WHERE, above=0)
+    default = _yarn_attention(factor)
+    for key in ("attention_factor", "attn_factor"):
+        _same(settings, key, default)
+    for key, value in _YARN_BETAS.items():
+        require(settings, key, value, where=_WHERE)
+    require(settings, "truncate", True, where=_WHERE)
+    if settings.get("mscale") and settings.get("mscale_all_dim"):
+        ratio = [_yarn_attention(factor, number(settings, key, _WHERE)) for key in ("mscale", "mscale_all_dim")]
+        _same({"mscale / mscale_all_dim": ratio[0] / ratio[1]}, "mscale / mscale_all_dim", default)
+    return [
+        f32(f"{prefix}.factor", factor),
+        u32(f"{prefix}.original_context_length", positive(settings, "original_max_position_embeddings")),
+        *(
+            f32(f"{prefix}.{target}", number(settings, key, _WHERE))
+            for key, target in _YARN_KEYS.items()
+            if settings.get(key) is not None
+        ),
+    ]
+
+
+def _yarn_attention(factor: float, scale: float = 1.0) -> float:
+    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def _same(settings: Mapping[str, Any], key: str, computed: float) -> None:
+    """Refuse a setting that is not what llama.cpp computes in its place."""
+    if settings.get(key) is not None and not math.isclose(number(settings, key, _WHERE), computed, rel_tol=1e-4):
+        raise ArchitectureError(
+            f"{_WHERE}: {key} {settings[key]} is not supported: llama.cpp computes {computed:.6g} from the other "
+            "settings"
+        )
+
+
+def longrope_metadata(prefix: str, config: Config, settings: Mapping[str, Any]) -> list[KV]:
+    """LongRoPE (Ding et al. 2024, arXiv:2402.13753): how attention is scaled, and from which context on.
+
+    The factors themselves are tensors, see :func:`longrope_factors`.
+    """
+    trained = positive(settings, "original_max_position_embeddings")
+    stretch = positive(config, "max_position_embeddings") / trained
+    _same(settings, "factor", stretch)
+    attention = math.sqrt(1 + math.log(stretch) / math.log(trained)) if stretch > 1 else 1.0
+    _same(settings, "attention_factor", attention)
+    return [f32(f"{prefix}.attn_factor", attention), u32(f"{prefix}.original_context_length", trained)]
+
+
+def longrope_factors(settings: Mapping[str, Any], size: int) -> list[Generated]:
+    """The divisors of the frequencies, for contexts beyond the trained one and within it.
+
+    Args:
+        settings: of :func:`rope`.
+        size: dimensions of a head that are rotated; the tensors have half as many.
+    """
+    found = []
+    for key, target in (("long_factor", "rope_factors_long"), ("short_factor", "rope_factors_short")):
+        factors = settings.get(key)
+        if not isinstance(factors, list) or len(factors) != size // 2:
+            count = f"{len(factors)} numbers" if isinstance(factors, list) else repr(factors)
+            raise ArchitectureError(f"{_WHERE}: {key} is {count}; expected a list of {size // 2} numbers")
+        values = [number({key: factor}, key, _WHERE, above=0) for factor in factors]
+        found.append(Generated(f"{target}.weight", torch.tensor(values, dtype=torch.float32)))
+    return found
+
+
+def rope_tensors(config: Config) -> list[Generated]:
+    """What Llama 3.1's scaling and LongRoPE become."""
+    settings = rope(config)
+    if settings.get("rope_type") == "longrope":
+        return longrope_factors(settings, head_dim(config))
+    return [_llama3_factors(settings, head_dim(config))] if settings.get("rope_type") == "llama3" else []
+
+
+def _llama3_factors(settings: Mapping[str, Any], size: int) -> Generated:
+    """``rope_freqs.weight`` for Llama 3.1's rope scaling: by how much each frequency is slowed, shape [size / 2].
+
+    The formula is ``_compute_llama3_parameters`` of transformers, as a divisor of the plain frequencies.
+    """
+    base = rope_base(settings)
+    factor, low, high, context = (
+        number(settings, key, _WHERE, above=0)
+        for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    )
+    if not low < high:
+        raise ArchitectureError(f"{_WHERE}: low_freq_factor {low:g} is not below high_freq_factor {high:g}")
+    frequencies = 1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
+    factors: list[torch.Tensor | float] = []
+    for frequency in frequencies:
+        wavelength = 2 * math.pi / frequency  # a float32 tensor: the rounding of llama.cpp's converter
+        if wavelength < context / high:
+            factors.append(1.0)
+        elif wavelength > context / low:
+            factors.append(factor)
+        else:
+            smooth = (context / wavelength - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return Generated("rope_freqs.weight", torch.tensor(factors, dtype=torch.float32))

@@ -1,0 +1,28 @@
+"""SmolLM3: Llama whose every fourth layer rotates nothing."""
+
+from __future__ import annotations
+
+from quantkit.arch import llama
+from quantkit.arch.base import Architecture, Config, layers, require
+from quantkit.gguf.header import KV
+
+_STEP = 4  # of llama.cpp's graph: layers 3, 7, 11, ... have no rotary embedding
+
+
+def metadata(config: Config) -> list[KV]:
+    require(config, "attention_bias", False)
+    require(config, "mlp_bias", False)
+    require(config, "use_sliding_window", False)
+    require(config, "no_rope_layer_interval", _STEP)
+    require(config, "no_rope_layers", [int((i + 1) % _STEP != 0) for i in range(layers(config))])
+    return llama.llama_metadata("smollm3", config, ("linear", "yarn"))
+
+
+ARCHITECTURE = Architecture(
+    "smollm3",
+    ("SmolLM3ForCausalLM",),
+    metadata,
+    llama.rules,
+    tokenizers=llama.TOKENIZERS,
+    defaults={"num_key_value_heads": 4, "rope_theta": 2000000.0, "tie_word_embeddings": True},
+)

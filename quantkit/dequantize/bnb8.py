@@ -1,0 +1,59 @@
+"""bitsandbytes' 8-bit weights (LLM.int8()): a scale a row, ``.SCB``, beside int8 values.
+
+The values times the scale's 127th part; what LLM.int8() does with outliers concerns activations, not weights.
+Dettmers et al. 2022, arXiv:2208.07339; bitsandbytes/_ops.py, ``int8_vectorwise_dequant``.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from quantkit.dequantize.stored import Quantized, Stored, quantized
+
+SCALE = ".SCB"
+# bitsandbytes multiplies by this and does not divide by 127: the bits differ.
+_STEP = 7.874015718698502e-3
+
+
+def dequantize_rows(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Dequantize rows.
+
+    Args:
+        codes: int8, shape [n, in].
+        scale: float32, shape [n]: the largest magnitude of each row.
+
+    Returns:
+        float32, shape [n, in].
+    """
+    return codes.float().mul_(scale[:, None]).mul_(_STEP)
+
+
+def weight_8bit(stored: Stored, scale: str) -> Quantized:
+    """The weight whose scales are tensor *scale*.
+
+    Raises:
+        CheckpointError: naming what is absent or does not fit.
+    """
+    module = scale.removesuffix(SCALE)
+    name, layout = f"{module}.weight", f"{module}.weight_format"
+    spec = stored.tensors.get(name)
+    if spec is None:
+        raise stored.error(scale, f"is there, but {name!r} is absent")
+    if spec.dtype != "I8" or len(spec.shape) != 2:
+        raise stored.error(name, f"has shape {list(spec.shape)} {spec.dtype}; with {scale!r} it must be a matrix of I8")
+    stored.companion(name, scale, ["F32"], shapes=[spec.shape[:1]])
+    parts = [scale]
+    if layout in stored.tensors:
+        stored.companion(name, layout, ["U8"], shapes=[()])
+        if stored.read(layout).item() != 0:
+            raise stored.error(
+                name,
+                "is stored in the order of an old GPU's tiles (weight_format)",
+                hint="load and save the model once with today's bitsandbytes, which writes plain rows",
+            )
+        parts.append(layout)
+
+    def rows(start: int, stop: int) -> torch.Tensor:
+        return dequantize_rows(stored.read(name, start, stop), stored.read(scale, start, stop))
+
+    return quantized(stored, name, spec.shape, "bitsandbytes int8", parts, rows)

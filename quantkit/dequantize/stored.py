@@ -1,0 +1,119 @@
+"""What every format of quantized weights needs: the tensors as they are stored, and the file they are seen as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quantkit.errors import CheckpointError
+from quantkit.tensor_file import TensorFile, TensorSpec, flat_shape
+
+CONFIG_HINT = "use config.json as it was saved with the weights"
+_SAVED = "download the folder again, or give the bf16 or f16 checkpoint that it was made from"
+
+# Rows start:stop of a weight, as float32 of shape [stop - start, columns].
+ReadRows = Callable[[int, int], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A checkpoint as it is stored, before it is known what its tensors stand for.
+
+    Attributes:
+        path: the folder.
+        config: config.json.
+        settings: its ``quantization_config``; empty when there is none.
+        tensors: by name, where each tensor is.
+        files: that hold them.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    tensors: Mapping[str, TensorSpec]
+    files: Mapping[Path, TensorFile]
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows of a tensor in its stored type. Safe from any thread."""
+        return self.files[self.tensors[name].file].read(name, start, stop)
+
+    def companion(
+        self, weight: str, name: str, dtypes: Collection[str], *, shapes: Collection[tuple[int, ...]]
+    ) -> TensorSpec:
+        """A tensor without which *weight* cannot be understood.
+
+        Raises:
+            CheckpointError: it is absent, of another type, or of none of the shapes.
+        """
+        spec = self.tensors.get(name)
+        if spec is None:
+            raise self.error(weight, f"is quantized, but {name!r} is absent")
+        if spec.dtype not in dtypes or spec.shape not in shapes:
+            raise self.error(
+                weight,
+                f"does not fit {name!r}: {list(spec.shape)} {spec.dtype}, expected "
+                f"{' or '.join(str(list(shape)) for shape in dict.fromkeys(shapes))} {' or '.join(dtypes)}",
+            )
+        return spec
+
+    def error(self, name: str, what: str, hint: str = _SAVED) -> CheckpointError:
+        """An error about tensor *name*, which must exist."""
+        return CheckpointError(f"{self.tensors[name].file}: tensor {name!r} {what}", hint=hint)
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """One quantized weight.
+
+    Attributes:
+        spec: of the weight it stands for: logical shape, F32, and the bytes that it takes as it is stored.
+        format: what to call the way it is stored.
+        parts: names of the stored tensors that it is made of, its own among them.
+        read: its rows.
+    """
+
+    spec: TensorSpec
+    format: str
+    parts: frozenset[str]
+    read: ReadRows
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def rows(self) -> int:
+        return flat_shape(self.spec.shape)[0]
+
+
+def quantized(
+    stored: Stored, name: str, shape: tuple[int, ...], label: str, parts: Collection[str], read: ReadRows
+) -> Quantized:
+    """A :class:`Quantized` of logical *shape*, stored as tensor *name* and the others of *parts*."""
+    parts = frozenset(parts) | {name}
+    nbytes = sum(stored.tensors[part].nbytes for part in parts)
+    return Quantized(replace(stored.tensors[name], dtype="F32", shape=shape, nbytes=nbytes), label, parts, read)
+
+
+class DequantizedFile:
+    """A file some of whose tensors are quantized weights: those read as float32 rows."""
+
+    def __init__(self, file: TensorFile, weights: Mapping[str, Quantized]) -> None:
+        self._file = file
+        self._weights = {name: weights[name] for name in file.specs if name in weights}
+        self.specs: Mapping[str, TensorSpec] = {
+            name: self._weights[name].spec if name in self._weights else spec for name, spec in file.specs.items()
+        }
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        weight = self._weights.get(name)
+        if weight is None:
+            return self._file.read(name, start, stop)
+        return weight.read(start, weight.rows if stop is None else stop)
+
+    def close(self) -> None:
+        self._file.close()

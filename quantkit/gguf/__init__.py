@@ -1,0 +1,1 @@
+"""GGUF files: metadata, headers, outputs planned and models read."""

@@ -1,0 +1,237 @@
+"""The bytes before the weights of a GGUF file: metadata and the list of tensors, written and read.
+
+GGUF version 3, little endian, as specified in llama.cpp's ``docs`` of ggml.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from quantkit.errors import GGUFError
+from quantkit.ggml_types import FTYPES, GGMLType
+from quantkit.gguf.kv import FORMATS, KV, KVType, array, boolean, encode_text, f32, i32, string, u16, u32
+
+__all__ = [
+    "ALIGNMENT",
+    "KV",
+    "MAGIC",
+    "MAX_LAYERS",
+    "VERSION",
+    "Header",
+    "KVType",
+    "TensorInfo",
+    "align",
+    "array",
+    "boolean",
+    "encode_header",
+    "f32",
+    "file_type_name",
+    "i32",
+    "read_header",
+    "string",
+    "u16",
+    "u32",
+]
+
+MAGIC = b"GGUF"
+VERSION = 3
+ALIGNMENT = 32
+# llama.cpp's LLAMA_MAX_LAYERS: it ends its process at a file with more.
+MAX_LAYERS = 512
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One entry of the tensor list.
+
+    Attributes:
+        name: at most 63 bytes, llama.cpp's limit.
+        shape: as in PyTorch, outermost first (GGUF stores the reverse).
+        type: the ggml type.
+        offset: of the first byte, from the start of the data section; a multiple of the alignment.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: GGMLType
+    offset: int
+
+
+def align(size: int, alignment: int = ALIGNMENT) -> int:
+    """*size* rounded up to a multiple of *alignment*."""
+    return -(-size // alignment) * alignment
+
+
+def encode_header(metadata: Iterable[KV], tensors: Sequence[TensorInfo]) -> bytes:
+    """The header with its padding: its length is the offset of the data section."""
+    entries = list(metadata)
+    parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(entries))]
+    parts += [entry.encoded for entry in entries]
+    for tensor in tensors:
+        dims = tensor.shape[::-1]
+        parts.append(encode_text(tensor.name))
+        parts.append(struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, tensor.type, tensor.offset))
+    header = b"".join(parts)
+    return header.ljust(align(len(header)), b"\0")
+
+
+@dataclass(frozen=True)
+class Header:
+    """A parsed header.
+
+    Attributes:
+        metadata: entries by key, in the file's order.
+        tensors: by name, in the file's order.
+        data_offset: where the data section starts in the file.
+        alignment: of the tensors in the data section.
+    """
+
+    metadata: Mapping[str, KV]
+    tensors: Mapping[str, TensorInfo]
+    data_offset: int
+    alignment: int
+
+    def value(self, key: str, default: Any = None) -> Any:
+        entry = self.metadata.get(key)
+        return default if entry is None else entry.value
+
+
+def file_type_name(header: Header) -> str | None:
+    """The quantization type that ``general.file_type`` stands for, None where it says nothing sound."""
+    number = header.value("general.file_type")
+    return next((name for name, ftype in FTYPES.items() if ftype == number), None)
+
+
+_GIVE_A_FILE = "give the path of a .gguf file"
+
+
+def read_header(path: Path) -> Header:
+    """Parse the header of a GGUF file and check it against the file's size.
+
+    Raises:
+        GGUFError: not a GGUF file, truncated, or with numbers that cannot be right.
+    """
+    try:
+        with path.open("rb") as file:
+            return _Parser(path, file).parse()
+    except FileNotFoundError:
+        raise GGUFError(f"{path}: no such file", hint=_GIVE_A_FILE) from None
+    except OSError as error:
+        raise GGUFError(f"{path}: cannot be read ({error.strerror or error})", hint=_GIVE_A_FILE) from None
+
+
+class _Parser:
+    """Reads forward; every length is checked against the file's size before it is believed."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path, self.file = path, file
+        self.size = path.stat().st_size
+
+    def refuse(self, why: str) -> GGUFError:
+        return GGUFError(f"{self.path}: {why}", hint="download or build the file again")
+
+    def take(self, count: int) -> bytes:
+        if count > self.size:
+            raise self.refuse("truncated or not a sound GGUF header")
+        data = self.file.read(count)
+        if len(data) != count:
+            raise self.refuse("truncated in the header")
+        return data
+
+    def unpack(self, fmt: str) -> tuple[Any, ...]:
+        return struct.unpack("<" + fmt, self.take(struct.calcsize("<" + fmt)))
+
+    def text(self) -> str:
+        (length,) = self.unpack("Q")
+        try:
+            return self.take(length).decode()
+        except UnicodeDecodeError:
+            raise self.refuse("a string in the header is not UTF-8") from None
+
+    def parse(self) -> Header:
+        if self.size < 24 or self.take(4) != MAGIC:
+            raise self.refuse("not a GGUF file")
+        version, n_tensors, n_entries = self.unpack("IQQ")
+        if version not in (2, 3):
+            raise self.refuse(f"GGUF version {version}; supported are 2 and 3")
+        if max(n_tensors, n_entries) > self.size:
+            raise self.refuse("truncated or not a sound GGUF header")
+        metadata: dict[str, KV] = {}
+        for _ in range(n_entries):
+            entry = self.entry()
+            if entry.key in metadata:
+                raise self.refuse(f"key {entry.key!r} appears twice")
+            self.check_entry(entry)
+            metadata[entry.key] = entry
+        alignment = metadata["general.alignment"].value if "general.alignment" in metadata else ALIGNMENT
+        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+            raise self.refuse(f"alignment {alignment!r} is not a power of two")
+        tensors: dict[str, TensorInfo] = {}
+        for _ in range(n_tensors):
+            info = self.tensor()
+            if info.name in tensors:
+                raise self.refuse(f"tensor {info.name!r} appears twice")
+            tensors[info.name] = info
+        data_offset = align(self.file.tell(), alignment)
+        header = Header(metadata, tensors, data_offset, alignment)
+        self.check_extents(header)
+        return header
+
+    def entry(self) -> KV:
+        key = self.text()
+        kind = self.kind()
+        if kind is KVType.STRING:
+            return KV(key, self.text(), kind)
+        if kind is not KVType.ARRAY:
+            return KV(key, self.unpack(FORMATS[kind])[0], kind)
+        item = self.kind()
+        (count,) = self.unpack("Q")
+        if item is KVType.ARRAY:
+            raise self.refuse(f"key {key!r} is an array of arrays")
+        if count > self.size:
+            raise self.refuse(f"key {key!r} has {count} elements in a file of {self.size} bytes")
+        if item is KVType.STRING:
+            return KV(key, [self.text() for _ in range(count)], kind, item)
+        return KV(key, list(self.unpack(f"{count}{FORMATS[item]}")), kind, item)
+
+    def check_entry(self, entry: KV) -> None:
+        """Refuse what llama.cpp would end its process at."""
+        if not entry.key or "\0" in entry.key:
+            raise self.refuse(f"key {entry.key!r} is empty, or is so to llama.cpp")
+        layers = entry.value if entry.key.endswith(".block_count") else 1
+        if isinstance(layers, (int, float)) and not 1 <= layers <= MAX_LAYERS:
+            raise self.refuse(f"{entry.key} is {layers}; llama.cpp runs 1 to {MAX_LAYERS} layers")
+
+    def kind(self) -> KVType:
+        (number,) = self.unpack("I")
+        try:
+            return KVType(number)
+        except ValueError:
+            raise self.refuse(f"metadata type {number} is unknown") from None
+
+    def tensor(self) -> TensorInfo:
+        name = self.text()
+        (n_dims,) = self.unpack("I")
+        if not 1 <= n_dims <= 4:
+            raise self.refuse(f"tensor {name!r} has {n_dims} dimensions")
+        dims = self.unpack(f"{n_dims}Q")
+        number, offset = self.unpack("IQ")
+        try:
+            kind = GGMLType(number)
+        except ValueError:
+            raise self.refuse(f"tensor {name!r} has the unknown type {number}") from None
+        if 0 in dims or dims[0] % kind.block:
+            raise self.refuse(f"tensor {name!r} has shape {list(reversed(dims))}: no whole rows of {kind.label}")
+        return TensorInfo(name, tuple(reversed(dims)), kind, offset)
+
+    def check_extents(self, header: Header) -> None:
+        for info in header.tensors.values():
+            if info.offset % header.alignment:
+                raise self.refuse(f"tensor {info.name!r} starts at {info.offset}, not aligned to {header.alignment}")
+            end = header.data_offset + info.offset + info.type.nbytes(info.shape)
+            if end > self.size:
+                raise self.refuse(f"truncated: tensor {info.name!r} ends at byte {end}, the file at {self.size}")

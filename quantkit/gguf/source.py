@@ -1,0 +1,96 @@
+"""A GGUF model as a source of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from quantkit import ggml
+from quantkit.errors import GGUFError, QuantizationError, QuantkitError
+from quantkit.fileio import read_into
+from quantkit.ggml_types import GGMLType
+from quantkit.gguf.model import GGUFModel
+from quantkit.plan import Output, PlannedTensor
+from quantkit.tensor_file import flat_shape
+
+_DTYPES = {GGMLType.F32: torch.float32, GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}
+
+
+def gguf_tensors(model: GGUFModel) -> tuple[PlannedTensor, ...]:
+    """The tensors of a GGUF model, each based on its own type."""
+    return tuple(PlannedTensor(info.name, info.name, info.shape, info.type) for info in model.header.tensors.values())
+
+
+def check_requantizing(model: GGUFModel, outputs: Sequence[Output], *, allowed: bool) -> None:
+    """Refuse to encode again what is encoded already, unless that is allowed; and what cannot be decoded.
+
+    Raises:
+        QuantizationError: naming the tensor.
+    """
+    for output in outputs:
+        for name, place in output.tensors.items():
+            stored = model.header.tensors[name].type
+            if place.type is stored or stored in _DTYPES:
+                continue
+            path = model.files[model.locate(name)[0]]
+            if not ggml.can_dequantize(stored):
+                raise QuantizationError(
+                    f"{path}: tensor {name!r} is {stored.label}, which cannot be turned into {place.type.label}",
+                    hint="start from the f16, bf16 or f32 GGUF file",
+                )
+            if not allowed:
+                raise QuantizationError(
+                    f"{path}: tensor {name!r} is {stored.label} already: quantizing twice loses quality",
+                    hint="start from the f16, bf16 or f32 GGUF file, or pass --allow-requantize",
+                )
+
+
+@dataclass(frozen=True)
+class GGUFSource:
+    """Rows of a GGUF model; ``fds`` are its files, open for reading."""
+
+    model: GGUFModel
+    fds: tuple[int, ...]
+
+    def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
+        """Rows ``start:stop`` as float32; of a quantized tensor their bytes, uint8."""
+        info = self.model.header.tensors[tensor.name]
+        number, begin = self.model.locate(tensor.name)
+        row = info.type.nbytes(info.shape) // tensor.rows
+        buffer = bytearray(row * (stop - start))
+        path = self.model.files[number]
+        try:
+            got = read_into(self.fds[number], memoryview(buffer), begin + start * row)
+        except OSError as error:
+            raise GGUFError(f"{path}: cannot be read ({error.strerror or error})") from None
+        if got != len(buffer):
+            raise GGUFError(f"{path}: file became shorter while it was read")
+        if info.type not in _DTYPES:
+            return torch.frombuffer(buffer, dtype=torch.uint8).reshape(stop - start, row)
+        values = torch.frombuffer(buffer, dtype=_DTYPES[info.type])
+        return values.reshape(stop - start, *flat_shape(info.shape)[1:]).float()
+
+    def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
+        """Values that are not finite can only come from the file."""
+        path = self.model.files[self.model.locate(tensor.name)[0]]
+        return GGUFError(f"{path}: tensor {tensor.name!r} has NaN or infinite values")
+
+
+@contextmanager
+def open_source(model: GGUFModel) -> Iterator[GGUFSource]:
+    """Open the files of a model.
+
+    Raises:
+        GGUFError: one cannot be opened.
+    """
+    with ExitStack() as stack:
+        fds = []
+        for path in model.files:
+            try:
+                fds.append(stack.enter_context(path.open("rb", buffering=0)).fileno())
+            except OSError as error:
+                raise GGUFError(f"{path}: cannot be read ({error.strerror or error})") from None
+        yield GGUFSource(model, tuple(fds))

@@ -1,0 +1,32 @@
+"""The names and keys of a split GGUF model: ``NAME-00001-of-00003.gguf`` and its sisters.
+
+As in llama.cpp's ``llama_split_path``; the parts are found by their names alone.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+# in every part: its number from 0, how many there are, and the tensors of all of them
+SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS = "split.no", "split.count", "split.tensors.count"
+SPLIT_KEYS = (SPLIT_NO, SPLIT_COUNT, SPLIT_TENSORS)
+
+_NAME = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf", re.DOTALL)
+
+
+def part_name(stem: str, number: int, count: int) -> str:
+    """The name of part *number* (from 0) of *count*."""
+    return f"{stem}-{number + 1:05d}-of-{count:05d}.gguf"
+
+
+def part_path(path: Path, number: int) -> Path | None:
+    """Where part *number* (from 0) of the model is that *path* is a part of; None where *path* is no such name."""
+    match = _NAME.fullmatch(path.name)
+    return path.with_name(part_name(match["stem"], number, int(match["count"]))) if match else None
+
+
+def named_count(path: Path) -> int:
+    """The number of parts that the name speaks of; 1 for a name that speaks of none."""
+    match = _NAME.fullmatch(path.name)
+    return int(match["count"]) if match else 1

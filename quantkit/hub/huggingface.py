@@ -1,0 +1,270 @@
+"""Hugging Face repositories, through huggingface_hub.
+
+Its HTTP path checks the size of a file and nothing else, so what is new is checked here against the sha256 (or the git
+hash, for small files) that the hub lists. Small files come before weights: where a download is cut, no folder looks
+whole with half a tokenizer. The branch's name is entered into the cache last, so offline work finds whole snapshots.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import hashlib
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of its HTTP library
+from huggingface_hub.utils import logging as client_log
+from huggingface_hub.utils.tqdm import tqdm as client_tqdm
+
+from quantkit.errors import HubError
+from quantkit.hub.files import Kind, patterns, small_files, weight_files
+from quantkit.hub.source import HubId
+from quantkit.progress import Reporter
+from quantkit.units import size
+
+Advance = Callable[[int], None]
+_LOGIN = "hf auth login"
+_ELSEWHERE = "download it where there is a network (hf download {repo} --local-dir {name}) and give that folder"
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository: its size in bytes, and its sha256 (64 digits) or the git hash of its blob (40)."""
+
+    name: str
+    nbytes: int
+    digest: str
+
+
+def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
+    """The snapshot's folder in the cache, with all the files that are needed.
+
+    Raises:
+        HubError: it cannot be had, by reason.
+    """
+    with _quiet(), _explained(source):
+        try:
+            commit, files = _listing(source)
+        except (TransportError, OfflineModeIsEnabled) as error:
+            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+                raise
+            return _from_cache(source, kind, error, reporter)
+        small = small_files(source, files, kind)
+        weights = weight_files(source, files, kind, lambda name: _get(source, commit, files[name], lambda n: None))
+        names = [*small, *weights]
+        _get_missing(source, commit, [files[name] for name in names], reporter)
+        # All is there: this enters the branch's name into the cache, and says where the snapshot is.
+        folder = Path(
+            snapshot_download(
+                source.repo,
+                revision=source.revision or None,
+                allow_patterns=[glob.escape(name) for name in names],
+                tqdm_class=_Silent,
+            )
+        )
+    if folder.name != commit:
+        raise HubError(f"{source}: changed while it was downloaded", hint="run the command again")
+    return folder
+
+
+def _listing(source: HubId) -> tuple[str, dict[str, RemoteFile]]:
+    """The commit that the revision is now, and its files by name."""
+    info = HfApi().model_info(
+        source.repo,
+        revision=source.revision or None,
+        files_metadata=True,
+        timeout=constants.DEFAULT_REQUEST_TIMEOUT,
+    )
+    if info.sha is None:
+        raise HubError(f"{source}: the hub names no commit", hint="check HF_ENDPOINT")
+    files = {
+        file.rfilename: RemoteFile(
+            file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs is not None else file.blob_id or ""
+        )
+        for file in info.siblings or ()
+    }
+    return info.sha, files
+
+
+def _get_missing(source: HubId, commit: str, files: Sequence[RemoteFile], reporter: Reporter) -> None:
+    missing = [file for file in files if _will_download(source, commit, file.name)]
+    if not missing:
+        return
+    total = sum(file.nbytes for file in missing)
+    _check_space(source, total)
+    reporter.note(f"downloading {source}: {len(missing)} files, {size(total)}")
+    with reporter.phase(f"downloading {source.name}", total, "bytes") as advance:
+        for file in missing:
+            _get(source, commit, file, advance)
+
+
+def _will_download(source: HubId, commit: str, name: str) -> bool:
+    return hf_hub_download(source.repo, name, revision=commit, dry_run=True).will_download
+
+
+def _get(source: HubId, commit: str, file: RemoteFile, advance: Advance) -> Path:
+    """A file in the cache, checked."""
+    progress = _FileProgress(file.nbytes, advance)
+    path = Path(hf_hub_download(source.repo, file.name, revision=commit, tqdm_class=progress.bar_class()))
+    if not _is_intact(path, file):
+        path.resolve().unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise HubError(
+            f"{source}: {file.name} arrived damaged (its hash is not the one the hub lists)",
+            hint="run the command again: the file is downloaded anew",
+        )
+    progress.reach(file.nbytes)
+    return path
+
+
+def _is_intact(path: Path, file: RemoteFile) -> bool:
+    with path.open("rb") as content:
+        if len(file.digest) == 64:
+            return hashlib.file_digest(content, "sha256").hexdigest() == file.digest
+        blob = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+        while block := content.read(1 << 20):
+            blob.update(block)
+        return blob.hexdigest() == file.digest
+
+
+def _check_space(source: HubId, nbytes: int) -> None:
+    cache = Path(constants.HF_HUB_CACHE)
+    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < nbytes:
+        raise HubError(
+            f"{source}: the download needs {size(nbytes)}, the disk of {cache} has {size(free)} free", hint=_disk_hint()
+        )
+
+
+def _disk_hint() -> str:
+    return "free some space (hf cache ls shows what is there), or set HF_HOME to a folder on another disk"
+
+
+def _from_cache(source: HubId, kind: Kind, why: Exception, reporter: Reporter) -> Path:
+    """The last snapshot in the cache, where the hub cannot be asked."""
+    offline = isinstance(why, OfflineModeIsEnabled)
+    reason = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} cannot be reached ({_first_line(why)})"
+    try:
+        folder = Path(
+            snapshot_download(
+                source.repo, revision=source.revision or None, local_files_only=True, allow_patterns=patterns(kind)
+            )
+        )
+    except LocalEntryNotFoundError:
+        way_out = "unset HF_HUB_OFFLINE" if offline else "check the network, or set HF_ENDPOINT to a mirror"
+        raise HubError(
+            f"{source}: no such folder, and not (whole) in the hub's cache; {reason}",
+            hint=f"{way_out}; or {_ELSEWHERE.format(repo=source.repo, name=source.name)}",
+        ) from None
+    reporter.note(f"{source}: {reason}; commit {folder.name[:12]} is in the cache")
+    return folder
+
+
+@contextmanager
+def _explained(source: HubId) -> Iterator[None]:
+    """Any failure of the client as a HubError. ValueError: a file too large for the client's plain HTTP."""
+    try:
+        yield
+    except (TransportError, OSError, ValueError) as error:
+        raise _explain(source, error) from None
+
+
+def _explain(source: HubId, error: Exception) -> HubError:
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
+        error = error.__cause__  # the client would rather have found the file in the cache
+    page = f"{constants.ENDPOINT}/{source.repo}"
+    repo = source.repo
+    if isinstance(error, GatedRepoError):
+        return HubError(
+            f"{source}: the model is gated, and this account has no access",
+            hint=f"accept its terms at {page}, then {_LOGIN}",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return HubError(
+            f"{source}: {repo} has no revision {source.revision!r}",
+            hint=f"see the branches and tags at {page}/tree/main, or give {repo} alone",
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return HubError(
+            f"{source}: no such folder, and no such model on the hub (or it is private)",
+            hint=f"correct the path or the id; for a private model: {_LOGIN}",
+        )
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        hints = {
+            401: _LOGIN,
+            403: f"{_LOGIN} with a token that may read {repo}",
+            429: f"wait some minutes, or {_LOGIN}",
+        }
+        return HubError(f"{source}: the hub answers {status}", hint=hints.get(status, "try again later"))
+    if isinstance(error, TransportError | LocalEntryNotFoundError | ConnectionError | TimeoutError):
+        return HubError(
+            f"{source}: the connection to {constants.ENDPOINT} failed ({_first_line(error.__cause__ or error)})",
+            hint="run the command again: files that have arrived are kept",
+        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return HubError(f"{source}: the disk of {constants.HF_HUB_CACHE} is full", hint=_disk_hint())
+    return HubError(f"{source}: cannot be downloaded ({_first_line(error)})", hint="run the command again")
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The client's own warnings off: what matters of them comes as an error."""
+    before = client_log.get_verbosity()
+    client_log.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        client_log.set_verbosity(before)
+
+
+class _Silent(client_tqdm):
+    """A bar that is not drawn."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+
+class _FileProgress:
+    """Bytes of one file. A client may show it by several bars (arrived, written): the farthest one counts."""
+
+    def __init__(self, nbytes: int, advance: Advance) -> None:
+        self._nbytes, self._advance, self._reached = nbytes, advance, 0
+
+    def reach(self, amount: int) -> None:
+        """At least *amount* bytes are there."""
+        new = min(amount, self._nbytes) - self._reached
+        if new > 0:
+            self._reached += new
+            self._advance(new)
+
+    def bar_class(self) -> type[_Silent]:
+        """A class for the client to make bars of, which tell this object."""
+        reach = self.reach
+
+        class Bar(_Silent):
+            def update(self, n: float | None = 1) -> None:
+                self.n += int(n or 0)
+                reach(self.n)
+
+        return Bar

@@ -1,0 +1,116 @@
+"""Where a model comes from, as a value: a folder, or an id of a hub. Nothing here touches the network."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantkit.errors import HubError
+
+_MODELSCOPE = "modelscope:"
+_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
+_ID = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[A-Za-z0-9_](?:[A-Za-z0-9._/+-]*[A-Za-z0-9_+-])?))?")
+_LONGEST = 96  # characters of an id, as the hub limits them
+# Snapshots in the caches of huggingface_hub (models--ORG--NAME) and of modelscope (models/ORG--NAME).
+_CACHED = re.compile(rf"models(?P<joint>--|/)(?P<org>{_PART})--(?P<name>{_PART})/snapshots/(?P<revision>[^/]+)")
+
+
+@dataclass(frozen=True)
+class HubId:
+    """A model or an adapter on a hub.
+
+    Attributes:
+        repo: ``org/name``.
+        revision: branch, tag or commit; empty for the hub's default branch.
+        hub: ``huggingface`` or ``modelscope``.
+    """
+
+    repo: str
+    revision: str = ""
+    hub: str = "huggingface"
+
+    @property
+    def name(self) -> str:
+        """The id without its organisation."""
+        return self.repo.rpartition("/")[2]
+
+    def __str__(self) -> str:
+        """As it is typed."""
+        prefix = _MODELSCOPE if self.hub == "modelscope" else ""
+        return f"{prefix}{self.repo}" + (f"@{self.revision}" if self.revision else "")
+
+
+Source = Path | HubId
+
+
+def parse_source(text: str, base: Path = Path()) -> Source:
+    """What *text* means: a path that exists, else an id, else a path that does not exist (whoever opens it says so).
+
+    Args:
+        text: as typed.
+        base: folder that a relative path begins at.
+
+    Raises:
+        HubError: ``modelscope:`` followed by something that is no id.
+    """
+    path = base / text
+    if os.path.exists(path):
+        return path
+    if text.startswith(_MODELSCOPE):
+        found = _hub_id(text.removeprefix(_MODELSCOPE), "modelscope")
+        if found is None:
+            raise HubError(
+                f"{text!r} is not an id", hint="write it as modelscope:org/name or modelscope:org/name@master"
+            )
+        return found
+    return _hub_id(text, "huggingface") or path
+
+
+def _hub_id(text: str, hub: str) -> HubId | None:
+    match = _ID.fullmatch(text)
+    if match is None:
+        return None
+    repo, revision = match["repo"], match["revision"] or ""
+    # "--" separates the parts of an id in the cache's folder names, so the hub forbids it inside them.
+    if len(repo) > _LONGEST or "--" in repo or ".." in text or "//" in revision or repo.endswith(".git"):
+        return None
+    return HubId(repo, revision, hub)
+
+
+def hub_origin(source: Source) -> HubId | None:
+    """The id of a source: its own, or that of a snapshot in a hub client's cache; None for any other folder."""
+    if isinstance(source, HubId):
+        return source
+    parts = source.resolve().parts
+    match = _CACHED.fullmatch("/".join(parts[-3:])) or _CACHED.fullmatch("/".join(parts[-4:]))
+    if match is None:
+        return None
+    hub = "huggingface" if match["joint"] == "--" else "modelscope"
+    return HubId(f"{match['org']}/{match['name']}", match["revision"], hub)
+
+
+def source_name(source: Source) -> str:
+    """A short name: of the id, also where a path is its snapshot in the cache; else the folder's."""
+    origin = hub_origin(source)
+    return origin.name if origin is not None else Path(str(source)).resolve().name
+
+
+def source_label(source: Source) -> str:
+    """The name for people: ``org/name``, or the folder's."""
+    origin = hub_origin(source)
+    return origin.repo if origin is not None else source_name(source)
+
+
+def source_record(source: Source, folder: Path) -> dict[str, str]:
+    """For a manifest: id and resolved revision, or the folder's name.
+
+    Args:
+        source: as asked.
+        folder: where it is now.
+    """
+    origin = hub_origin(folder) or hub_origin(source)
+    if origin is None:
+        return {"folder": source_name(source)}
+    return {"hub": origin.hub, "id": origin.repo, "revision": origin.revision}

@@ -1,0 +1,170 @@
+"""``--via-llama-cpp``: llama.cpp's own converter for architectures that are not supported here.
+
+The user gives a checkout of llama.cpp; its ``convert_hf_to_gguf.py`` runs in a process of its own, with whatever that
+checkout does: for a few models it loads Python code from the model folder, which quantkit itself never does. Adapters
+are merged first, tensor by tensor, into a temporary Hugging Face folder of float32 weights, so that the converter's
+rounding is the only one. What comes out is a GGUF file like any other, and the job goes on from there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from quantkit.convert import check_space, merger, run_stream, stream_files
+from quantkit.errors import ArchitectureError, CheckpointError
+from quantkit.gguf.model import GGUFModel, read_model
+from quantkit.gguf.outputs import base_outputs
+from quantkit.gguf.source import gguf_tensors, open_source
+from quantkit.hf_folder import hf_tensors, safetensors_outputs, write_beside
+from quantkit.hub import Source, fetch, folders_here
+from quantkit.hub.adapter_source import AdapterLike, AdapterSource
+from quantkit.json_file import read_json
+from quantkit.model import open_merged
+from quantkit.progress import Reporter
+from quantkit.workspace import Workspace, workspace
+
+_SCRIPT = "convert_hf_to_gguf.py"
+_SHARD_NBYTES = 5_000_000_000
+_LAST_LINES = 3
+
+
+def convert_via(
+    checkout: Path,
+    model: Source,
+    out: Path,
+    *,
+    adapters: Sequence[AdapterLike] = (),
+    outtype: str = "f16",
+    split_max_size: int | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    overwrite: bool = False,
+    fsync: bool = False,
+    reporter: Reporter | None = None,
+) -> Path:
+    """As :func:`quantkit.convert.convert`, with the converter of a llama.cpp checkout.
+
+    Args:
+        checkout: the folder that has ``convert_hf_to_gguf.py``.
+
+    Raises:
+        QuantkitError: by name, whatever is wrong.
+    """
+    reporter = reporter or Reporter()
+    check_checkout(checkout)
+    inputs = [*folders_here([model, *adapters]), checkout]
+    with workspace(out, overwrite=overwrite, inputs=inputs, file=True, fsync=fsync) as work:
+        folder, changes = fetch(model, adapters, reporter)
+        made = run_converter(checkout, folder, changes, out.stem, outtype, work, device, threads, reporter)
+        if split_max_size is None:
+            os.replace(made.path, work.path / work.final.name)
+            return work.publish_files([work.final.name])
+        tensors, metadata = gguf_tensors(made), list(made.header.metadata.values())
+        outputs = base_outputs(work.final.name, outtype, metadata, tensors, split_max_size)
+        with open_source(made) as source:
+            return stream_files(tensors, outputs, source, work, threads, reporter)
+
+
+def check_checkout(checkout: Path) -> Path:
+    """The converter of a checkout.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    script = checkout / _SCRIPT
+    if not script.is_file():
+        raise CheckpointError(
+            f"{checkout}: no {_SCRIPT} in it, so this is not a checkout of llama.cpp",
+            hint="git clone https://github.com/ggml-org/llama.cpp, and give that folder to --via-llama-cpp",
+        )
+    return script
+
+
+def run_converter(
+    checkout: Path,
+    model: Path,
+    adapters: Sequence[AdapterSource],
+    name: str,
+    outtype: str,
+    work: Workspace,
+    device: str,
+    threads: int | None,
+    reporter: Reporter,
+) -> GGUFModel:
+    """Merge, and run the converter into the workspace's scratch folder.
+
+    Args:
+        checkout: with the converter.
+        model: the checkpoint's folder.
+        adapters: in the order in which they are merged.
+        name: of the model; the converter takes it from the folder's name.
+        outtype: ``f16``, ``bf16`` or ``f32``.
+        work: whose scratch folder takes the file, and before that the merged weights.
+        device, threads, reporter: as in :func:`quantkit.convert.convert`.
+
+    Raises:
+        ArchitectureError: the converter failed, with its last words.
+        QuantkitError: whatever is wrong before that.
+    """
+    script = check_checkout(checkout)
+    read_json(model / "config.json")  # what is no checkpoint at all is said in our words
+    scratch = work.scratch()
+    folder = model
+    if adapters:
+        folder = scratch / name
+        folder.mkdir()
+        _merge(model, adapters, folder, work, device, threads, reporter)
+    made = scratch / "converted.gguf"
+    nbytes = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+    check_space(work, nbytes if outtype == "f32" else nbytes // 2)
+    with reporter.phase("converting with llama.cpp", 1, "files") as progress:
+        _run(script, folder, made, outtype, scratch / "log.txt", model)
+        progress(1)
+    if folder is not model:
+        for file in folder.iterdir():
+            file.unlink()  # the disk may need the room
+    return read_model(made)
+
+
+def _merge(
+    model: Path,
+    adapters: Sequence[AdapterSource],
+    folder: Path,
+    work: Workspace,
+    device: str,
+    threads: int | None,
+    reporter: Reporter,
+) -> None:
+    with open_merged(model, adapters) as opened:
+        for note in opened.notes:
+            reporter.note(note)
+        tensors = hf_tensors(opened, "f32")
+        outputs = safetensors_outputs(tensors, _SHARD_NBYTES)
+        run_stream(tensors, outputs, merger(opened, device), work, threads, reporter, folder=folder)
+        write_beside(opened, outputs, folder, "f32")
+
+
+def _run(script: Path, folder: Path, made: Path, outtype: str, log: Path, model: Path) -> None:
+    command = [sys.executable, os.path.abspath(script), os.path.abspath(folder)]
+    command += ["--outfile", str(made), "--outtype", outtype]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
+    with log.open("wb") as file:
+        # Interrupted, run() ends the process before it passes the interrupt on.
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=made.parent, env=environment, check=False
+        )
+    if done.returncode == 0 and made.is_file():
+        return
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    code = done.returncode
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    said = " | ".join(lines[-_LAST_LINES:]) or "it said nothing"
+    raise ArchitectureError(
+        f"{model}: {script} ended with {how}: {said}",
+        hint=f"update the checkout, or look at it by itself: python {script} {model} --outfile out.gguf",
+    )

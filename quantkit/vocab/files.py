@@ -1,0 +1,156 @@
+"""The files a tokenizer is read from, and what a reader makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from quantkit.gguf.header import KV, KVType, array, string
+from quantkit.json_file import read_json
+
+# llama.cpp's token types
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """A folder with a tokenizer, and the model it goes with.
+
+    Attributes:
+        folder: where the tokenizer's files are.
+        config: config.json of the model.
+        generation: its generation_config.json.
+        rows: of the model's embedding.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    rows: int
+
+    def path(self, name: str) -> Path:
+        """A file of the folder, there or not."""
+        return self.folder / name
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder, empty when there is none."""
+        path = self.path(name)
+        return read_json(path) if path.is_file() else {}
+
+    @cached_property
+    def tokenizer(self) -> dict[str, Any]:
+        """tokenizer.json."""
+        return self.json("tokenizer.json")
+
+    @cached_property
+    def tokenizer_config(self) -> dict[str, Any]:
+        """tokenizer_config.json."""
+        return self.json("tokenizer_config.json")
+
+    @property
+    def architecture(self) -> str:
+        """The model's class as config.json names it."""
+        return str((self.config.get("architectures") or [""])[0])
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a reader finds in the tokenizer's files.
+
+    Attributes:
+        entries: model, pre-tokenizer, tokens, types, and merges or scores.
+        texts: of all tokens, by id.
+        notes: for the plan.
+        fallback: ids by kind of special token, for a model whose files name none.
+    """
+
+    entries: tuple[KV, ...]
+    texts: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    fallback: Mapping[str, int] = field(default_factory=dict)
+
+
+def spm_entries(texts: list[str], scores: list[float], types: list[int]) -> tuple[KV, ...]:
+    """The entries of a vocabulary that llama.cpp merges by score."""
+    return (
+        string("tokenizer.ggml.model", "llama"),
+        string("tokenizer.ggml.pre", "default"),
+        array("tokenizer.ggml.tokens", texts, KVType.STRING),
+        array("tokenizer.ggml.scores", scores, KVType.FLOAT32),
+        array("tokenizer.ggml.token_type", types, KVType.INT32),
+    )
+
+
+def padding(number: int) -> str:
+    """The text of a row of the embedding that no token has."""
+    return f"[PAD{number}]"
+
+
+def padding_notes(rows: int, unused: int) -> list[str]:
+    """A note where the embedding has more rows than the tokenizer has tokens."""
+    if not unused:
+        return []
+    return [f"the embedding has {rows} rows, the tokenizer {rows - unused} tokens: padded with unused tokens"]
+
+
+def looks_special(text: str) -> bool:
+    """Tokens that ought to be control tokens but are often not marked so; the list of llama.cpp's converter."""
+    return (
+        text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
+        or (text.startswith("<|") and text.endswith("|>"))
+        or (text.startswith("<｜") and text.endswith("｜>"))
+        or (text.startswith("<unused") and text.endswith(">"))
+    )
+
+
+def flag_notes(added: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What llama.cpp does not do with added tokens, given by text: it takes them wherever their text stands."""
+    meanings = {
+        "lstrip": "take the blanks before them in",
+        "rstrip": "take the blanks behind them in",
+        "single_word": "count between words only",
+    }
+    notes = []
+    for flag, meaning in meanings.items():
+        texts = [text for text, token in added.items() if token.get(flag)]
+        if texts:
+            more = f" and {len(texts) - 1} more" if len(texts) > 1 else ""
+            notes.append(f"added tokens that {meaning} ({flag}: {texts[0]!r}{more}): llama.cpp does not")
+    return notes
+
+
+def blank_before_text_only(tokenizer: Mapping[str, Any]) -> bool:
+    """Whether a tokenizer.json puts a blank before the text, but not before what follows a special token.
+
+    llama.cpp puts it in both places.
+    """
+    step = tokenizer.get("pre_tokenizer") or {}
+    return step.get("type") == "Metaspace" and step.get("prepend_scheme") == "first"
+
+
+def tokens_behind_blanks(tokenizer: Mapping[str, Any]) -> list[str]:
+    """Added tokens that the tokenizers library finds behind a blank only, and takes the blank in.
+
+    It normalizes such tokens as it does texts, where the normalizer puts a blank before them.
+    """
+    normalizer = tokenizer.get("normalizer") or {}
+    if not any(step.get("type") == "Prepend" for step in normalizer.get("normalizers", [normalizer])):
+        return []
+    return [token["content"] for token in tokenizer.get("added_tokens") or () if token.get("normalized")]
+
+
+def blank_notes(tokenizer: Mapping[str, Any]) -> list[str]:
+    """Notes where llama.cpp treats blanks beside special and added tokens in another way."""
+    notes = []
+    if blank_before_text_only(tokenizer):
+        notes.append("text behind a special token begins with a blank in llama.cpp; transformers puts none there")
+    if texts := tokens_behind_blanks(tokenizer):
+        more = f" and {len(texts) - 1} more" if len(texts) > 1 else ""
+        notes.append(
+            f"added tokens that transformers finds behind a blank only (normalized: {texts[0]!r}{more}): llama.cpp "
+            "finds them anywhere, and leaves the blank"
+        )
+    return notes

@@ -1,0 +1,169 @@
+"""tokenizer.json of a SentencePiece vocabulary (BPE with byte fallback) -> the GGUF vocabulary.
+
+llama.cpp merges such a vocabulary by score, tokenizer.json by the order of its merges. llama.cpp's converter writes one
+score for all tokens, with which llama.cpp merges from left to right; here a token's score is the place of its merge,
+which gives the same ids where the merges are those of a SentencePiece model. That they are is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quantkit.errors import VocabularyError
+from quantkit.gguf.header import boolean
+from quantkit.vocab.bpe import check_added_ids
+from quantkit.vocab.files import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNUSED,
+    USER_DEFINED,
+    Content,
+    TokenizerFiles,
+    blank_notes,
+    flag_notes,
+    padding,
+    padding_notes,
+    spm_entries,
+)
+from quantkit.vocab.special import special_texts
+
+_BYTE_TEXT = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_ADDED_SCORE = -1000.0
+_MODEL = "copy the model's tokenizer.model into the folder, or use a tokenizer.json as it was converted from one"
+
+
+def read_llama_hf(files: TokenizerFiles) -> Content | None:
+    """The vocabulary in a tokenizer.json with byte fallback; None when there is no such file.
+
+    Raises:
+        VocabularyError: anything llama.cpp would not reproduce.
+    """
+    model = files.tokenizer.get("model") or {}
+    decoder = files.tokenizer.get("decoder") or {}
+    if model.get("type") != "BPE" or not model.get("byte_fallback") or decoder.get("type") != "Sequence":
+        return None
+    where = str(files.path("tokenizer.json"))
+    vocabulary, added = model["vocab"], files.tokenizer.get("added_tokens") or ()
+    prefix = _space_prefix(files.tokenizer, where)
+    _check_ids(vocabulary, added, files.rows, where)
+    scores_by_text = merge_scores(vocabulary, _merge_pairs(model["merges"], where), where)
+    texts = [padding(number) for number in range(files.rows)]
+    scores, types = [_ADDED_SCORE] * files.rows, [UNUSED] * files.rows
+    special = special_texts(files.tokenizer_config)
+    for text, number in vocabulary.items():
+        texts[number], scores[number] = text, scores_by_text.get(text, _ADDED_SCORE)
+        types[number] = BYTE if _BYTE_TEXT.fullmatch(text) else CONTROL if text in special else NORMAL
+    for token in added:
+        if token["id"] >= len(vocabulary):
+            texts[token["id"]] = token["content"]
+            types[token["id"]] = CONTROL if token["content"] in special else USER_DEFINED
+    notes = [
+        "tokenizer.json has no scores: they are the order of its merges",
+        *blank_notes(files.tokenizer),
+        *flag_notes({token["content"]: token for token in added}),
+        *padding_notes(files.rows, types.count(UNUSED)),
+    ]
+    told = isinstance(files.tokenizer_config.get("add_prefix_space"), bool)
+    entries = [*spm_entries(texts, scores, types)]
+    if not prefix and not told:
+        entries.append(boolean("tokenizer.ggml.add_space_prefix", False))
+    return Content(tuple(entries), tuple(texts), tuple(notes))
+
+
+def merge_scores(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], where: str) -> dict[str, float]:
+    """Scores with which llama.cpp merges in the order of *merges*: 0 for the first token made, then -1, ...
+
+    Raises:
+        VocabularyError: scores cannot say it: the merges of one token are apart, or two tokens that make a third are
+            not merged.
+    """
+    last = {left + right: place for place, (left, right) in enumerate(merges)}
+    scores: dict[str, float] = {}
+    together: list[str] = []
+    until = -1
+    for place, (left, right) in enumerate(merges):
+        text = left + right
+        if place > until:
+            _check_group(together, where)
+            together = []
+        if text not in scores:
+            together.append(text)
+            # What is merged between two merges of a token has its score.
+            scores[text] = scores[together[0]] if len(together) > 1 else -float(len(scores))
+        until = max(until, last[text])
+    _check_group(together, where)
+    known, made = set(merges), {text for text in vocabulary if len(text) == 1} | scores.keys()
+    for text in scores:
+        for at in range(1, len(text)):
+            pair = text[:at], text[at:]
+            if pair not in known and pair[0] in made and pair[1] in made:
+                raise VocabularyError(
+                    f"{where}: {pair[0]!r} and {pair[1]!r} make {text!r}, but are not merged; llama.cpp would",
+                    hint=_MODEL,
+                )
+    return scores
+
+
+def _check_group(texts: Sequence[str], where: str) -> None:
+    """Tokens of one score are runs of one character, as Llama's of blanks."""
+    if len(texts) > 1 and len(set("".join(texts))) > 1:
+        raise VocabularyError(
+            f"{where}: the merges of {texts[0]!r} stand among those of {texts[1]!r}; llama.cpp needs them together",
+            hint=_MODEL,
+        )
+
+
+def _merge_pairs(merges: Any, where: str) -> list[tuple[str, str]]:
+    try:
+        pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
+        return [(str(left), str(right)) for left, right in pairs]
+    except (TypeError, ValueError):
+        raise VocabularyError(f"{where}: merges are in an unknown form") from None
+
+
+def _check_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]], rows: int, where: str) -> None:
+    if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise VocabularyError(f"{where}: the ids of the vocabulary are not 0 to {len(vocabulary) - 1}")
+    check_added_ids(vocabulary, added, where)
+    highest = max([len(vocabulary) - 1, *(token["id"] for token in added)])
+    if highest >= rows:
+        raise VocabularyError(
+            f"{where}: token id {highest} has no row in the embedding, which has {rows}",
+            hint="the tokenizer belongs to a model with a larger vocabulary: use the one saved with these weights",
+        )
+    if any(f"<0x{byte:02X}>" not in vocabulary for byte in range(256)):
+        raise VocabularyError(f"{where}: has no bytes as tokens, which llama.cpp needs for unknown characters")
+
+
+_BLANK = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+_PREPEND = {"type": "Prepend", "prepend": "▁"}
+_WORDS = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
+# Normalizer and pre-tokenizer, and whether they put a blank before the text.
+_KNOWN: tuple[tuple[Any, Any, bool], ...] = (
+    ({"type": "Sequence", "normalizers": [_PREPEND, _BLANK]}, None, True),
+    (_BLANK, None, False),
+    (_BLANK, _WORDS, False),
+)
+
+
+def _space_prefix(tokenizer: Mapping[str, Any], where: str) -> bool:
+    """Whether a blank is put before the text.
+
+    Raises:
+        VocabularyError: blanks are treated in a way llama.cpp does not have.
+    """
+    normalizer, steps = tokenizer.get("normalizer"), tokenizer.get("pre_tokenizer")
+    for known_normalizer, known_steps, prefix in _KNOWN:
+        if (normalizer, steps) == (known_normalizer, known_steps):
+            return prefix
+    if normalizer is None and isinstance(steps, Mapping) and steps.get("type") == "Metaspace":
+        plain = steps.get("replacement") == "▁" and steps.get("split") is False
+        scheme = steps.get("prepend_scheme", "always")
+        if plain and scheme in ("always", "first", "never"):
+            return bool(scheme != "never")
+    found = json.dumps({"normalizer": normalizer, "pre_tokenizer": steps})
+    raise VocabularyError(f"{where}: blanks are treated in an unknown way: {found[:400]}", hint=_MODEL)

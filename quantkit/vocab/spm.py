@@ -1,0 +1,132 @@
+"""``tokenizer.model`` (SentencePiece) -> the GGUF vocabulary, as llama.cpp's converter writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.errors import VocabularyError
+from quantkit.gguf.header import KV, boolean
+from quantkit.vocab.files import (
+    CONTROL,
+    UNUSED,
+    USER_DEFINED,
+    Content,
+    TokenizerFiles,
+    blank_notes,
+    flag_notes,
+    looks_special,
+    padding,
+    padding_notes,
+    spm_entries,
+)
+from quantkit.vocab.model_proto import SentencePieceModel, read_model
+
+_PADDING_SCORE, _ADDED_SCORE = -10000.0, -1000.0
+_LAST_BYTE = "<0xFF>"
+
+
+@dataclass(frozen=True)
+class _Added:
+    """A token added to the pieces: its id, its text, and its type."""
+
+    number: int
+    text: str
+    kind: int
+
+
+def read_sentencepiece(files: TokenizerFiles) -> Content | None:
+    """The vocabulary in tokenizer.model; None when there is no such file.
+
+    Raises:
+        VocabularyError: the file is broken, or treats text as llama.cpp does not.
+    """
+    path = files.path("tokenizer.model")
+    if not path.is_file():
+        return None
+    model = read_model(path)
+    _check(model, path)
+    texts = [padding(number) for number in range(files.rows)]
+    scores, types = [_PADDING_SCORE] * files.rows, [UNUSED] * files.rows
+    for number, (text, score, kind) in enumerate(model.pieces[: files.rows]):
+        texts[number], scores[number], types[number] = text, score, kind
+    outside = [text for text, _, _ in model.pieces[files.rows :]]
+    for token in _added(files):
+        if token.number >= files.rows:
+            outside.append(token.text)
+            continue
+        texts[token.number], scores[token.number], types[token.number] = token.text, _ADDED_SCORE, token.kind
+    unused = sum(text == padding(number) for number, text in enumerate(texts))
+    decoder = files.tokenizer_config.get("added_tokens_decoder") or {}
+    notes = [
+        *blank_notes(files.tokenizer),
+        *flag_notes({token["content"]: token for token in decoder.values()}),
+        *padding_notes(files.rows, unused),
+        *_outside_notes(files.rows, outside),
+    ]
+    return Content((*spm_entries(texts, scores, types), *_prefix(files, model)), tuple(texts), tuple(notes))
+
+
+def _check(model: SentencePieceModel, path: Path) -> None:
+    """llama.cpp merges pieces by score, keeps every blank, and writes what has no piece as bytes."""
+    wrong = {
+        "is a unigram model; llama.cpp merges pieces as in BPE": not model.merges,
+        "normalizes text before it is split, which llama.cpp does not": model.rewrites,
+        "removes blanks, which llama.cpp keeps": model.removes_blanks,
+        "puts blanks behind words, llama.cpp before them": model.suffix_blanks,
+        "has no bytes as pieces, which llama.cpp needs for unknown characters": all(
+            text != _LAST_BYTE for text, _, _ in model.pieces
+        ),
+    }
+    for reason, found in wrong.items():
+        if found:
+            raise VocabularyError(
+                f"{path}: {reason}", hint="no GGUF file can hold this tokenizer: run the model with transformers"
+            )
+
+
+def _added(files: TokenizerFiles) -> Iterator[_Added]:
+    """The added tokens in the order in which they are put over the pieces; the last one that names an id counts."""
+    for text, number in files.json("added_tokens.json").items():
+        yield _Added(_id(number, files.path("added_tokens.json")), text, USER_DEFINED)
+    own = files.architecture == "Phi3ForCausalLM"
+    decoder = files.tokenizer_config.get("added_tokens_decoder") or {}
+    for key, token in decoder.items():
+        number = _id(int(key) if key.isdecimal() else key, files.path("tokenizer_config.json"))
+        yield _marked(number, token) if own else _guessed(number, token)
+    # llama.cpp's converter has a way of its own for Phi-3, which looks here too.
+    for token in (files.tokenizer.get("added_tokens") or ()) if own else ():
+        yield _marked(_id(token["id"], files.path("tokenizer.json")), token)
+
+
+def _id(number: Any, path: Path) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
+        raise VocabularyError(f"{path}: an added token has the id {number!r}; expected a whole number")
+    return number
+
+
+def _marked(number: int, token: Mapping[str, Any]) -> _Added:
+    return _Added(number, str(token["content"]), CONTROL if token.get("special") else USER_DEFINED)
+
+
+def _guessed(number: int, token: Mapping[str, Any]) -> _Added:
+    text = str(token["content"])
+    if token.get("special") or looks_special(text):
+        return _Added(number, text, CONTROL)
+    return _Added(number, text.replace("▁", " "), USER_DEFINED)
+
+
+def _outside_notes(rows: int, outside: list[str]) -> list[str]:
+    if not outside:
+        return []
+    more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+    return [f"the embedding has {rows} rows, none for the token {outside[0]!r}{more}: left out"]
+
+
+def _prefix(files: TokenizerFiles, model: SentencePieceModel) -> list[KV]:
+    """Where the model puts no blank before the text, and tokenizer_config.json does not speak of it."""
+    if model.dummy_prefix or isinstance(files.tokenizer_config.get("add_prefix_space"), bool):
+        return []
+    return [boolean("tokenizer.ggml.add_space_prefix", False)]

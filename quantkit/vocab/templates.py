@@ -1,0 +1,80 @@
+"""Chat templates: where a model's folder has them, and which one counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quantkit.errors import VocabularyError
+from quantkit.vocab.files import TokenizerFiles
+
+
+@dataclass(frozen=True)
+class Templates:
+    """The Jinja templates of a model.
+
+    Attributes:
+        default: the model's own, None when it has none.
+        named: further ones (``tool_use``, ``rag``) by name.
+        notes: for the plan.
+    """
+
+    default: str | None
+    named: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
+
+
+def read_templates(files: TokenizerFiles) -> Templates:
+    """The default chat template and the named ones.
+
+    tokenizer_config.json comes before chat_template.jinja, and that before chat_template.json, as in llama.cpp's
+    converter.
+
+    Raises:
+        VocabularyError: a template is no text.
+    """
+    value: Any = files.tokenizer_config.get("chat_template")
+    beside = _read_text(files, "chat_template.jinja")
+    notes = []
+    if isinstance(value, str) and beside not in (None, value):
+        notes.append(
+            "chat_template.jinja differs from chat_template in tokenizer_config.json: the latter is used, as by "
+            "llama.cpp's converter; transformers uses the former"
+        )
+    source = "tokenizer_config.json"
+    if value is None and beside is not None:
+        extra = sorted(files.path("additional_chat_templates").glob("*.jinja"))
+        value = [{"name": "default", "template": beside}]
+        value += [
+            {"name": file.stem, "template": _read_text(files, f"{file.parent.name}/{file.name}")} for file in extra
+        ]
+    elif value is None:
+        source = "chat_template.json"
+        value = files.json(source).get("chat_template")
+    if value is None or isinstance(value, str):
+        return Templates(value, (), tuple(notes))
+    if not isinstance(value, list) or not all(map(_is_named_template, value)):
+        kind = "list of something else" if isinstance(value, list) else type(value).__name__
+        raise VocabularyError(
+            f"{files.path(source)}: chat_template is a {kind}; expected a text, or names and templates"
+        )
+    # llama.cpp's converter keeps letters and digits of a name, so that it is safe in a metadata key.
+    named = {re.sub("[^A-Za-z0-9]", "_", entry["name"]): entry["template"] for entry in value}
+    default = named.pop("default", None)
+    return Templates(default, tuple(named.items()), tuple(notes))
+
+
+def _is_named_template(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and all(isinstance(entry.get(key), str) for key in ("name", "template"))
+
+
+def _read_text(files: TokenizerFiles, name: str) -> str | None:
+    path = files.path(name)
+    if not path.is_file():
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise VocabularyError(f"{path}: cannot be read ({error})", hint="save the chat template as UTF-8") from None

@@ -1,0 +1,159 @@
+"""``qwen.tiktoken``: the vocabulary of Qwen's first generation -> the GGUF vocabulary.
+
+Such a file is a list of byte strings and their ranks. The special tokens and the split regex stand in the model's
+Python code, which is not run: they are Qwen's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from pathlib import Path
+
+from quantkit.errors import VocabularyError
+from quantkit.gguf.header import KVType, array, string
+from quantkit.vocab.files import CONTROL, NORMAL, UNUSED, Content, TokenizerFiles, padding, padding_notes
+from quantkit.vocab.special import end_tokens
+
+END_OF_TEXT = "<|endoftext|>"
+SPECIAL = (END_OF_TEXT, "<|im_start|>", "<|im_end|>", *(f"<|extra_{number}|>" for number in range(205)))
+"""Qwen's special tokens, in the order of their ids; they follow the ranks."""
+PRE_TOKENIZER = "qwen2"
+"""Qwen2 kept the regex."""
+
+_ANOTHER = "download the file again; it is a list of base64 texts, each with its rank"
+
+
+def read_tiktoken(files: TokenizerFiles) -> Content | None:
+    """The vocabulary in the folder's ``*.tiktoken``; None when there is no such file.
+
+    Raises:
+        VocabularyError: the file is broken, or not Qwen's.
+    """
+    found = sorted(files.folder.glob("*.tiktoken"))
+    if not found:
+        return None
+    if len(found) > 1:
+        raise VocabularyError(
+            f"{files.folder}: has {len(found)} *.tiktoken files: {', '.join(path.name for path in found)}",
+            hint="keep the one that belongs to the model",
+        )
+    if files.architecture != "QWenLMHeadModel":
+        raise VocabularyError(
+            f"{found[0]}: special tokens and regex of a {files.architecture} with a tiktoken file are not known",
+            hint="save the tokenizer with transformers, so that there is a tokenizer.json",
+        )
+    ranks = read_ranks(found[0])
+    tokens = [*(byte_text(token) for token in ranks), *SPECIAL]
+    unused = files.rows - len(tokens)
+    if unused < 0:
+        raise VocabularyError(
+            f"{found[0]}: token id {len(tokens) - 1} has no row in the embedding, which has {files.rows}",
+            hint="the tokenizer belongs to a model with a larger vocabulary: use the one saved with these weights",
+        )
+    _check_ends(files, len(ranks), str(found[0]))
+    types = [NORMAL] * len(ranks) + [CONTROL] * len(SPECIAL) + [UNUSED] * unused
+    tokens += [padding(number) for number in range(len(tokens), files.rows)]
+    merges = [" ".join(map(byte_text, parts)) for parts in merged_parts(ranks, str(found[0]))]
+    entries = (
+        string("tokenizer.ggml.model", "gpt2"),
+        string("tokenizer.ggml.pre", PRE_TOKENIZER),
+        array("tokenizer.ggml.tokens", tokens, KVType.STRING),
+        array("tokenizer.ggml.token_type", types, KVType.INT32),
+        array("tokenizer.ggml.merges", merges, KVType.STRING),
+    )
+    end = len(ranks)
+    notes = padding_notes(files.rows, unused)
+    return Content(entries, tuple(tokens), tuple(notes), {"bos": end, "eos": end, "unk": end})
+
+
+def _check_ends(files: TokenizerFiles, first: int, where: str) -> None:
+    """A file cut at the end of a line reads well, but then the special tokens have other ids than the model's."""
+    for end in end_tokens(files.generation):
+        if not first <= end < first + len(SPECIAL):
+            raise VocabularyError(
+                f"{where}: has {first} ranks, so that special tokens begin at id {first}, but generation_config.json "
+                f"ends at token {end}",
+                hint=_ANOTHER,
+            )
+
+
+def read_ranks(path: Path) -> dict[bytes, int]:
+    """The tokens of a tiktoken file in the order of their ranks, which are 0, 1, 2, ...
+
+    Raises:
+        VocabularyError: a line that is something else, a rank or token that is there twice or missing.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise VocabularyError(f"{path}: cannot be read ({error})", hint=_ANOTHER) from None
+    ranks: dict[bytes, int] = {}
+    seen: set[int] = set()
+    for number, line in enumerate(lines, 1):
+        try:
+            text, place = line.split()
+            token, rank = base64.b64decode(text, validate=True), int(place)
+        except (ValueError, binascii.Error):
+            raise VocabularyError(f"{path}: line {number} is not a base64 text and a rank", hint=_ANOTHER) from None
+        if token in ranks or rank in seen:
+            raise VocabularyError(f"{path}: line {number}: its token or its rank {rank} is there twice", hint=_ANOTHER)
+        ranks[token] = rank
+        seen.add(rank)
+    if missing := set(range(len(ranks))) - seen:
+        raise VocabularyError(f"{path}: rank {min(missing)} is missing", hint=_ANOTHER)
+    ranks = dict(sorted(ranks.items(), key=lambda item: item[1]))
+    absent = next((byte for byte in range(256) if bytes([byte]) not in ranks), None)
+    if absent is not None:
+        raise VocabularyError(f"{path}: the byte 0x{absent:02X} is no token; expected all 256", hint=_ANOTHER)
+    return ranks
+
+
+def merged_parts(ranks: Mapping[bytes, int], where: str) -> list[tuple[bytes, bytes]]:
+    """The merges that byte-level BPE needs: of each token, in the order of ranks, the two it is merged from.
+
+    A token's two parts are what is left of its bytes when all merges of lower rank are done.
+
+    Raises:
+        VocabularyError: a token cannot be merged from two of lower rank.
+    """
+    merges = []
+    for token, rank in ranks.items():
+        if len(token) > 1:
+            parts = _merge_below(ranks, token, rank)
+            if len(parts) != 2:
+                raise VocabularyError(
+                    f"{where}: {token!r} of rank {rank} is not merged from two tokens of lower rank", hint=_ANOTHER
+                )
+            merges.append((parts[0], parts[1]))
+    return merges
+
+
+def _merge_below(ranks: Mapping[bytes, int], token: bytes, rank: int) -> list[bytes]:
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        best, at = rank, -1
+        for i in range(len(parts) - 1):
+            found = ranks.get(parts[i] + parts[i + 1])
+            if found is not None and found < best:
+                best, at = found, i
+        if at < 0:
+            break
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts
+
+
+def _byte_characters() -> list[str]:
+    """How byte-level BPE writes a byte: printable ones of Latin-1 as they are, the others from U+0100 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (chr(0x100 + number) for number in range(256))
+    return [chr(byte) if byte in printable else next(others) for byte in range(256)]
+
+
+_CHARACTERS = _byte_characters()
+
+
+def byte_text(token: bytes) -> str:
+    """A token's bytes as byte-level BPE writes them."""
+    return "".join(_CHARACTERS[byte] for byte in token)

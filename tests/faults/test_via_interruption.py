@@ -1,0 +1,56 @@
+"""Ctrl-C while llama.cpp's converter runs: it ends too, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.checkpoints.case import Case
+from tests.checkpoints.defect import CONVERT
+from tests.faults.cli import command_line, environment
+
+DEADLINE = 60
+SCRIPT = """\
+import os, pathlib, sys, time
+pathlib.Path(sys.argv[sys.argv.index("--outfile") + 1]).write_bytes(b"GGUF")
+pathlib.Path(__file__).with_name("pid").write_text(str(os.getpid()))
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+def test_interrupt(number: int, new_case: Callable[..., Case]) -> None:
+    case = new_case()
+    (case.root / "convert_hf_to_gguf.py").write_text(SCRIPT, encoding="utf-8")
+    process = subprocess.Popen(
+        command_line(case.arguments((*CONVERT, "--via-llama-cpp", "{root}", "--adapter", "{adapter}"))),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs tests in the background has its children ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+    converter = wait_for(case.root / "pid", process)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1] == "interrupted"
+    assert os.listdir(case.outputs) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(converter, 0)
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> int:
+    deadline = time.monotonic() + DEADLINE
+    while not (path.is_file() and path.read_text(encoding="utf-8")):
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"the converter did not start: {process.communicate()}")
+        time.sleep(0.02)
+    return int(path.read_text(encoding="utf-8"))

@@ -1,0 +1,142 @@
+"""``--via-llama-cpp``: a model of a family not supported here, through the converter of a llama.cpp checkout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from quantkit.build import build
+from quantkit.convert import convert
+from quantkit.errors import ArchitectureError, CheckpointError
+from quantkit.gguf.model import read_model
+from quantkit.recipe import Recipe
+from quantkit.via_llama_cpp import convert_via
+from tests.support.gguf_compare import FREE_TEXT, differences, tensor_differences
+from tests.support.reference import reference_convert, reference_folder, reference_quantize
+
+Maker = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def starcoder(vocabulary: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Starcoder 2 with Llama 3's whole vocabulary: the converter knows no cut one."""
+    from transformers import AutoModelForCausalLM, Starcoder2Config
+
+    folder = tmp_path_factory.mktemp("starcoder")
+    files = vocabulary("llama-bpe", small=False)
+    tokens = json.loads((files / "tokenizer.json").read_text(encoding="utf-8"))
+    size = 1 + max(*tokens["model"]["vocab"].values(), *(token["id"] for token in tokens["added_tokens"]))
+    torch.manual_seed(0)
+    config = Starcoder2Config(
+        vocab_size=size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        sliding_window=None,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder / "model")
+    for file in files.iterdir():
+        shutil.copy(file, folder / "model" / file.name)
+    return folder / "model"
+
+
+@pytest.fixture(scope="module")
+def lora(starcoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("lora") / "adapter"
+    model = AutoModelForCausalLM.from_pretrained(starcoder, dtype=torch.float32)
+    settings = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "c_fc"], r=4)
+    tuned = get_peft_model(model, settings)
+    for name, weight in tuned.named_parameters():
+        if ".lora_" in name:
+            weight.data = torch.randn(weight.shape) * 0.05
+    tuned.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reference(starcoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return reference_convert(starcoder, tmp_path_factory.mktemp("reference") / "f16.gguf", "f16")
+
+
+def test_without_the_option_the_refusal_names_it(starcoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArchitectureError, match="'Starcoder2ForCausalLM' is not supported") as caught:
+        convert(starcoder, tmp_path / "out.gguf")
+    assert "--via-llama-cpp PATH" in caught.value.hint
+    assert "LlamaForCausalLM" in caught.value.hint
+
+
+def test_convert(starcoder: Path, reference: Path, tmp_path: Path) -> None:
+    whole = convert_via(reference_folder(), starcoder, tmp_path / "whole.gguf")
+    assert differences(whole, reference, ignored=()) == []
+    parts = convert_via(reference_folder(), starcoder, tmp_path / "parts.gguf", split_max_size=1_000_000)
+    model = read_model(parts)
+    assert len(model.files) > 1
+    assert model.header.tensors.keys() == read_model(whole).header.tensors.keys()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts" + p.name[5:] for p in model.files] + [
+        "whole.gguf"
+    ]
+
+
+def test_convert_with_an_adapter(starcoder: Path, lora: Path, tmp_path: Path) -> None:
+    """Merged in float32 and rounded once: PEFT's merge in float32, given to the converter."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    ours = convert_via(reference_folder(), starcoder, tmp_path / "ours.gguf", adapters=[lora])
+    model = AutoModelForCausalLM.from_pretrained(starcoder, dtype=torch.float32)
+    PeftModel.from_pretrained(model, lora).merge_and_unload().save_pretrained(tmp_path / "merged")
+    for file in starcoder.iterdir():
+        if file.name.startswith(("token", "special", "chat")):
+            shutil.copy(file, tmp_path / "merged" / file.name)
+    theirs = reference_convert(tmp_path / "merged", tmp_path / "theirs.gguf", "f16")
+    assert tensor_differences(ours, theirs) == []
+
+
+def test_build(starcoder: Path, lora: Path, tmp_path: Path) -> None:
+    """The package is made from the file in the same way, and holds what the quantizer makes of it."""
+    recipe = Recipe(
+        model=starcoder,
+        adapters=(lora,),
+        quants=("q8_0", "q4_k_m"),
+        out=tmp_path / "out",
+        name="it",
+        keep_f16=True,
+        via_llama_cpp=reference_folder(),
+    )
+    result = build(recipe)
+    assert result.report is not None
+    assert result.report.passed
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    plain = convert_via(reference_folder(), starcoder, tmp_path / "plain.gguf", adapters=[lora])
+    base = tmp_path / "out" / "it-f16.gguf"
+    assert differences(base, plain, ignored=FREE_TEXT) == []
+    assert read_model(base).value("general.name") == "it"
+    for quant in recipe.quants:
+        expected = reference_quantize(base, tmp_path / f"{quant}.gguf", quant)
+        assert differences(tmp_path / "out" / f"it-{quant}.gguf", expected, ignored=()) == []
+    assert "<|start_header_id|>" in (tmp_path / "out" / "Modelfile").read_text(encoding="utf-8")
+
+
+def test_a_converter_that_fails(starcoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "checkout" / "convert_hf_to_gguf.py").write_text(
+        "import sys\nprint('one')\nsys.exit('no such model')\n"
+    )
+    with pytest.raises(ArchitectureError, match=r"ended with exit code 1: one \| no such model"):
+        convert_via(tmp_path / "checkout", starcoder, tmp_path / "out.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkout"]
+    with pytest.raises(CheckpointError, match=r"no convert_hf_to_gguf\.py in it"):
+        convert_via(tmp_path, starcoder, tmp_path / "out.gguf")

@@ -1,0 +1,51 @@
+"""A stand-in for ``tokenization_qwen.QWenTokenizer``, the class that Qwen's first models bring as code.
+
+It has what llama.cpp's converter asks of it, and is used in the converter's process only.
+"""
+
+from __future__ import annotations
+
+import base64
+from itertools import pairwise
+from pathlib import Path
+
+from tokenizers import Regex, pre_tokenizers
+
+_REGEX = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class QwenTokenizer:
+    """The tokenizer in a folder with ``qwen.tiktoken``.
+
+    Attributes:
+        mergeable_ranks: ranks by token.
+        special_tokens: ids by text.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        lines = (Path(folder) / "qwen.tiktoken").read_bytes().splitlines()
+        pairs = (line.split() for line in lines)
+        self.mergeable_ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
+        texts = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))]
+        self.special_tokens = {text: len(self.mergeable_ranks) + i for i, text in enumerate(texts)}
+
+    def get_vocab(self) -> dict[bytes | str, int]:
+        return {**self.mergeable_ranks, **self.special_tokens}
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text without special tokens: words that are tokens, and of the others their merges by rank."""
+        split = pre_tokenizers.Split(Regex(_REGEX), behavior="isolated")
+        ids = []
+        for word, _ in split.pre_tokenize_str(text):
+            parts = [bytes([byte]) for byte in word.encode()]
+            while len(parts) > 1:
+                ranks = [self.mergeable_ranks.get(a + b) for a, b in pairwise(parts)]
+                best = min((rank for rank in ranks if rank is not None), default=None)
+                if best is None:
+                    break
+                at = ranks.index(best)
+                parts[at : at + 2] = [parts[at] + parts[at + 1]]
+            ids += [self.mergeable_ranks[part] for part in parts]
+        return ids

@@ -1,0 +1,198 @@
+"""Mixtures of experts, and the first Qwen: what they add to metadata and tensors, and what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from quantkit.arch import ARCHITECTURES
+from quantkit.arch.base import Part, Rule
+from quantkit.errors import ArchitectureError
+from quantkit.ggml_types import GGMLType
+from quantkit.model import base_type
+
+PLAIN: Mapping[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "vocab_size": 100,
+    "max_position_embeddings": 8192,
+}
+SPARSE: Mapping[str, Any] = {**PLAIN, "num_key_value_heads": 2, "rms_norm_eps": 1e-5, "num_experts_per_tok": 2}
+CONFIGS: Mapping[str, Mapping[str, Any]] = {
+    "MixtralForCausalLM": {**SPARSE, "num_local_experts": 3},
+    "Qwen2MoeForCausalLM": {
+        **SPARSE,
+        "num_experts": 3,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 48,
+    },
+    "Qwen3MoeForCausalLM": {
+        **SPARSE,
+        "num_experts": 3,
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+        "head_dim": 16,
+    },
+    "QWenLMHeadModel": {**PLAIN, "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000, "kv_channels": 8},
+}
+
+
+def metadata(name: str, **changes: Any) -> dict[str, Any]:
+    """By key without the architecture's name, the values."""
+    architecture = ARCHITECTURES[name]
+    entries = architecture.metadata(architecture.settings({**CONFIGS[name], **changes}))
+    return {entry.key.removeprefix(f"{architecture.name}."): entry.value for entry in entries}
+
+
+def rules(name: str, **changes: Any) -> dict[str, Rule]:
+    """The rules of the second layer and of what is in no layer, by target."""
+    architecture = ARCHITECTURES[name]
+    found = architecture.rules(architecture.settings({**CONFIGS[name], **changes}))
+    assert len({rule.target for rule in found}) == len(found)
+    return {rule.target.removeprefix("blk.1."): rule for rule in found if not rule.target.startswith("blk.0.")}
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "names", "inner"),
+    [
+        ("MixtralForCausalLM", "block_sparse_moe", {"gate": "w1", "up": "w3", "down": "w2"}, 96),
+        ("Qwen2MoeForCausalLM", "mlp", {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}, 32),
+        ("Qwen3MoeForCausalLM", "mlp", {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}, 32),
+    ],
+)
+def test_experts_are_stacked(name: str, module: str, names: dict[str, str], inner: int) -> None:
+    found = rules(name)
+    for kind, source in names.items():
+        rule = found[f"ffn_{kind}_exps.weight"]
+        shape = (64, inner) if kind == "down" else (inner, 64)
+        assert rule.parts == tuple(Part(f"model.layers.1.{module}.experts.{i}.{source}.weight") for i in range(3))
+        assert (rule.shape, rule.shape_of_sources) == ((3, *shape), shape)
+    router = found["ffn_gate_inp.weight"]
+    assert (router.source, router.shape) == (f"model.layers.1.{module}.gate.weight", (3, 64))
+    assert "ffn_gate.weight" not in found
+    assert {key: metadata(name)[key] for key in ("expert_count", "expert_used_count")} == {
+        "expert_count": 3,
+        "expert_used_count": 2,
+    }
+
+
+def test_the_expert_all_tokens_share() -> None:
+    found = rules("Qwen2MoeForCausalLM")
+    assert {target: rule.shape for target, rule in found.items() if "shexp" in target} == {
+        "ffn_gate_inp_shexp.weight": (1, 64),
+        "ffn_gate_shexp.weight": (48, 64),
+        "ffn_up_shexp.weight": (48, 64),
+        "ffn_down_shexp.weight": (64, 48),
+    }
+    assert "attn_q.bias" in found
+    assert "attn_q.bias" not in rules("Qwen2MoeForCausalLM", qkv_bias=False)
+    assert metadata("Qwen2MoeForCausalLM")["expert_shared_feed_forward_length"] == 48
+    assert metadata("Qwen2MoeForCausalLM")["expert_feed_forward_length"] == 32
+
+
+def test_mixtral_is_a_llama() -> None:
+    found, rule = metadata("MixtralForCausalLM"), rules("MixtralForCausalLM")["attn_q.weight"]
+    assert ARCHITECTURES["MixtralForCausalLM"].name == "llama"
+    assert (rule.arrange is not None, rule.unit) == (True, 8)
+    assert (found["rope.dimension_count"], found["vocab_size"], found["feed_forward_length"]) == (8, 100, 96)
+    assert "attention.key_length" not in found
+    assert metadata("MixtralForCausalLM", head_dim=16)["attention.key_length"] == 16
+    # transformers' default for it, not Llama's
+    assert found["rope.freq_base"] == 1e6
+
+
+def test_qwen3_moe_normalizes_heads() -> None:
+    found = rules("Qwen3MoeForCausalLM")
+    assert (found["attn_q_norm.weight"].shape, found["attn_k_norm.weight"].shape) == ((16,), (16,))
+    assert (found["attn_q.weight"].shape, found["attn_output.weight"].shape) == ((128, 64), (64, 128))
+
+
+@pytest.mark.parametrize("name", ["ffn_gate_inp", "ffn_gate_inp_shexp"])
+def test_routers_stay_float32(name: str) -> None:
+    assert base_type(f"blk.0.{name}.weight", (3, 64), GGMLType.F16) is GGMLType.F32
+    assert base_type("blk.0.ffn_gate_exps.weight", (3, 32, 64), GGMLType.F16) is GGMLType.F16
+
+
+def test_qwen() -> None:
+    assert metadata("QWenLMHeadModel") == {
+        "block_count": 2,
+        "context_length": 8192,
+        "embedding_length": 64,
+        "feed_forward_length": 96,
+        "attention.head_count": 8,
+        "rope.freq_base": 10000.0,
+        "attention.layer_norm_epsilon": 1e-6,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+    }
+    assert {target: (rule.source, rule.shape) for target, rule in rules("QWenLMHeadModel").items()} == {
+        "token_embd.weight": ("transformer.wte.weight", (100, 64)),
+        "attn_norm.weight": ("transformer.h.1.ln_1.weight", (64,)),
+        "attn_qkv.weight": ("transformer.h.1.attn.c_attn.weight", (192, 64)),
+        "attn_qkv.bias": ("transformer.h.1.attn.c_attn.bias", (192,)),
+        "attn_output.weight": ("transformer.h.1.attn.c_proj.weight", (64, 64)),
+        "ffn_norm.weight": ("transformer.h.1.ln_2.weight", (64,)),
+        "ffn_gate.weight": ("transformer.h.1.mlp.w2.weight", (48, 64)),
+        "ffn_up.weight": ("transformer.h.1.mlp.w1.weight", (48, 64)),
+        "ffn_down.weight": ("transformer.h.1.mlp.c_proj.weight", (64, 48)),
+        "output_norm.weight": ("transformer.ln_f.weight", (64,)),
+        "output.weight": ("lm_head.weight", (100, 64)),
+    }
+    assert ARCHITECTURES["QWenLMHeadModel"].tokenizers == ("tiktoken",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"seq_length": 2048, "use_dynamic_ntk": True}, ["2048"]),
+        ({"seq_length": 2048, "use_logn_attn": True}, ["2048"]),
+        ({"seq_length": 2048}, []),
+        ({"seq_length": 8192, "use_dynamic_ntk": True}, []),
+        ({"use_dynamic_ntk": True}, []),
+    ],
+)
+def test_qwen_says_where_its_context_is_stretched(settings: dict[str, Any], told: list[str]) -> None:
+    notes = ARCHITECTURES["QWenLMHeadModel"].notes({**CONFIGS["QWenLMHeadModel"], **settings})
+    assert [number for note in notes for number in told if number in note] == told
+    assert len(notes) == len(told)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("MixtralForCausalLM", {"num_local_experts": None}, "num_local_experts is None"),
+        ("MixtralForCausalLM", {"num_local_experts": 1025}, "num_local_experts is 1025"),
+        ("MixtralForCausalLM", {"num_experts_per_tok": 4}, "num_experts_per_tok is 4, of 3 experts"),
+        ("MixtralForCausalLM", {"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
+        ("Qwen2MoeForCausalLM", {"norm_topk_prob": True}, "norm_topk_prob True is not supported"),
+        ("Qwen2MoeForCausalLM", {"decoder_sparse_step": 2}, "decoder_sparse_step 2 is not supported"),
+        ("Qwen2MoeForCausalLM", {"mlp_only_layers": [0]}, r"mlp_only_layers \[0\] is not supported"),
+        ("Qwen2MoeForCausalLM", {"tie_word_embeddings": True}, "tie_word_embeddings True is not supported"),
+        ("Qwen2MoeForCausalLM", {"shared_expert_intermediate_size": None}, "shared_expert_intermediate_size is None"),
+        ("Qwen2MoeForCausalLM", {"use_sliding_window": True}, "use_sliding_window True is not supported"),
+        ("Qwen2MoeForCausalLM", {"head_dim": 16}, "head_dim 16 is not supported"),
+        ("Qwen3MoeForCausalLM", {"norm_topk_prob": None}, "norm_topk_prob"),
+        ("Qwen3MoeForCausalLM", {"norm_topk_prob": False}, "norm_topk_prob False is not supported"),
+        ("Qwen3MoeForCausalLM", {"decoder_sparse_step": 2}, "decoder_sparse_step 2 is not supported"),
+        ("Qwen3MoeForCausalLM", {"attention_bias": True}, "attention_bias True is not supported"),
+        ("Qwen3MoeForCausalLM", {"moe_intermediate_size": None}, "moe_intermediate_size is None"),
+        ("QWenLMHeadModel", {"no_bias": False}, "no_bias False is not supported"),
+        ("QWenLMHeadModel", {"rotary_pct": 0.5}, "rotary_pct 0.5 is not supported"),
+        ("QWenLMHeadModel", {"scale_attn_weights": False}, "scale_attn_weights False is not supported"),
+        ("QWenLMHeadModel", {"tie_word_embeddings": True}, "tie_word_embeddings True is not supported"),
+        ("QWenLMHeadModel", {"layer_norm_epsilon": None}, "layer_norm_epsilon is None"),
+        ("QWenLMHeadModel", {"rotary_emb_base": 0}, "rotary_emb_base is 0"),
+        ("QWenLMHeadModel", {"intermediate_size": 97}, "intermediate_size 97 is odd"),
+        ("QWenLMHeadModel", {"kv_channels": 16}, "kv_channels"),
+        ("QWenLMHeadModel", {"num_attention_heads": 7, "kv_channels": None}, "7 heads"),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, dict) else "",
+)
+def test_settings_that_would_be_lost(name: str, change: dict[str, Any], message: str) -> None:
+    architecture = ARCHITECTURES[name]
+    config = architecture.settings({**CONFIGS[name], **change})
+    with pytest.raises(ArchitectureError, match=message):
+        (architecture.metadata(config), architecture.rules(config))

@@ -1,0 +1,54 @@
+"""One folder with several formats of the same model: the safetensors files are the model."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from quantkit.checkpoint import open_checkpoint
+
+Maker = Callable[..., Path]
+
+
+@pytest.mark.parametrize("storage", [{}, {"shards": 3}], ids=["one-file", "shards"])
+def test_other_formats_are_passed_over(checkpoint: Maker, tmp_path: Path, storage: dict[str, int]) -> None:
+    sound = checkpoint("llama3-untied", layers=1, **storage)
+    folder = tmp_path / "model"
+    shutil.copytree(sound, folder)
+    # None of them is looked into: each would be refused.
+    for name in (
+        "pytorch_model.bin",
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model.bin.index.json",
+        "consolidated.safetensors",
+        "consolidated-00001-of-00002.safetensors",
+        "consolidated.safetensors.index.json",
+        "consolidated.00.pth",
+        "params.json",
+        "tekken.json",
+        "original/consolidated.00.pth",
+        "original/params.json",
+        "model-f16.gguf",
+        "tf_model.h5",
+        "model.onnx",
+    ):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"another format")
+    with open_checkpoint(sound) as expected, open_checkpoint(folder) as found:
+        assert found.tensors.keys() == expected.tensors.keys()
+        assert {spec.file.suffix for spec in found.tensors.values()} == {".safetensors"}
+        for name in expected.tensors:
+            assert torch.equal(found.read(name), expected.read(name))
+
+
+def test_bin_where_there_is_nothing_else(checkpoint: Maker, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint("llama3-untied", layers=1, binary=True), folder)
+    (folder / "consolidated.safetensors").write_bytes(b"another format")
+    with open_checkpoint(folder) as found:
+        assert {spec.file.name for spec in found.tensors.values()} == {"pytorch_model.bin"}

@@ -1,0 +1,126 @@
+"""Which tokenizer counts: the base's, the one beside an adapter, or the base's with the adapter's chat template."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quantkit.errors import VocabularyError
+from quantkit.tokenizer_choice import choose_tokenizer, write_tokenizer
+
+Maker = Callable[..., Path]
+
+OWN = "{% for message in messages %}{{ message['content'] }}<|eot_id|>{% endfor %}"
+
+
+@pytest.fixture
+def folders(vocabulary: Maker, tmp_path: Path) -> tuple[Path, Path]:
+    """A base, and an adapter with the same tokenizer."""
+    for name in ("base", "adapter"):
+        shutil.copytree(vocabulary("llama-bpe"), tmp_path / name)
+    return tmp_path / "base", tmp_path / "adapter"
+
+
+def set_template(folder: Path, template: str | None) -> None:
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["chat_template"] = template
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+
+def test_the_same_tokenizer_changes_nothing(folders: tuple[Path, Path]) -> None:
+    base, adapter = folders
+    choice = choose_tokenizer(base, [adapter], None)
+    assert (choice.folder, choice.templates, choice.notes) == (base, base, ())
+    assert choose_tokenizer(base, [], None) == choice
+
+
+def test_the_same_tokens_and_another_template(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base, adapter = folders
+    set_template(adapter, None)
+    (adapter / "chat_template.jinja").write_text(OWN, encoding="utf-8")
+    choice = choose_tokenizer(base, [adapter], None)
+    assert (choice.folder, choice.templates) == (base, adapter)
+    assert "chat template is that of adapter" in choice.notes[0]
+    out = tmp_path / "out"
+    out.mkdir()
+    write_tokenizer(choice, out)
+    assert (out / "chat_template.jinja").read_text(encoding="utf-8") == OWN
+    assert "chat_template" not in json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert (out / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+
+
+def test_an_adapter_without_a_template_keeps_the_bases(folders: tuple[Path, Path]) -> None:
+    base, adapter = folders
+    set_template(adapter, None)
+    choice = choose_tokenizer(base, [adapter], None)
+    assert (choice.folder, choice.templates, choice.notes) == (base, base, ())
+
+
+def test_a_base_without_a_template_gets_the_adapters(folders: tuple[Path, Path]) -> None:
+    base, adapter = folders
+    set_template(base, None)
+    assert choose_tokenizer(base, [adapter], None).templates == adapter
+
+
+def test_other_tokens_at_the_same_size(folders: tuple[Path, Path], vocabulary: Maker, tmp_path: Path) -> None:
+    base, _ = folders
+    shutil.copytree(vocabulary("llama-bpe", extra=("<think>",)), tmp_path / "grown")
+    choice = choose_tokenizer(base, [tmp_path / "grown"], None)
+    assert (choice.folder, choice.templates) == (tmp_path / "grown", tmp_path / "grown")
+    assert "'<think>' (2007)" in choice.notes[0]
+
+
+def test_a_token_without_a_row_is_left_out(folders: tuple[Path, Path], vocabulary: Maker, tmp_path: Path) -> None:
+    """A padding token that a trainer added to the tokenizer and not to the model."""
+    base, _ = folders
+    shutil.copytree(vocabulary("llama-bpe", extra=("<pad>",)), tmp_path / "padded")
+    choice = choose_tokenizer(base, [tmp_path / "padded"], None, own=2007)
+    assert (choice.folder, choice.templates) == (base, base)
+    assert "'<pad>' (2007)" in choice.notes[0]
+    assert choose_tokenizer(base, [tmp_path / "padded"], None, own=2008).folder == tmp_path / "padded"
+
+
+def test_the_last_adapter_counts(folders: tuple[Path, Path], vocabulary: Maker, tmp_path: Path) -> None:
+    base, adapter = folders
+    set_template(adapter, OWN)
+    shutil.copytree(vocabulary("llama-bpe"), tmp_path / "second")
+    (tmp_path / "bare").mkdir()
+    assert choose_tokenizer(base, [tmp_path / "second", adapter], None).templates == adapter
+    assert choose_tokenizer(base, [adapter, tmp_path / "second"], None).templates == base
+    assert choose_tokenizer(base, [adapter, tmp_path / "bare"], None).templates == adapter
+
+
+@pytest.mark.parametrize(("rows", "sound"), [(2007, True), (2008, True), (2016, True), (2048, True), (2010, False)])
+def test_resized_without_a_tokenizer(folders: tuple[Path, Path], tmp_path: Path, rows: int, sound: bool) -> None:
+    base, _ = folders
+    (tmp_path / "bare").mkdir()
+    if sound:
+        assert "padding" in choose_tokenizer(base, [tmp_path / "bare"], rows).notes[0]
+        return
+    with pytest.raises(VocabularyError, match=r"2010 rows.*2007 tokens") as caught:
+        choose_tokenizer(base, [tmp_path / "bare"], rows)
+    assert "tokenizer.json" in caught.value.hint
+
+
+def test_a_resized_vocabulary_takes_everything_from_the_adapter(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base, adapter = folders
+    set_template(adapter, None)
+    (base / "tokenizer.model").write_bytes(b"of the base")
+    choice = choose_tokenizer(base, [adapter], 2010)
+    assert (choice.folder, choice.templates) == (adapter, adapter)
+    out = tmp_path / "out"
+    out.mkdir()
+    write_tokenizer(choice, out)
+    assert sorted(file.name for file in out.iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+
+
+def test_a_broken_tokenizer_is_named(folders: tuple[Path, Path]) -> None:
+    base, adapter = folders
+    (adapter / "tokenizer.json").write_text('{"model": []}', encoding="utf-8")
+    with pytest.raises(VocabularyError, match=r"adapter/tokenizer\.json: broken"):
+        choose_tokenizer(base, [adapter], None)
