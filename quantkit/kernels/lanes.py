@@ -6,7 +6,7 @@ specification.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,8 +37,12 @@ class _Format:
 
 @cache
 def available() -> bool:
-    """Whether numba is installed."""
-    return importlib.util.find_spec("numba") is not None
+    """Whether numba is installed, in a version that goes with the others here."""
+    try:
+        importlib.import_module("numba")
+    except ImportError:
+        return False
+    return True
 
 
 @cache

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +140,33 @@ def test_threads_share_nothing(kind: GGMLType, numba: None) -> None:
     assert found == {number: {by_ggml(kind, rows).tobytes()} for number, rows in enumerate(inputs)}
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_numba_compiles_is_kept_where_that_is_possible(
+    writable: bool, numba: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quantkit.kernels.lane_common import compiled
+
+    def double(values: np.ndarray) -> None:
+        values[0] *= 2
+
+    folder = tmp_path / "cache"
+    if not writable:
+        folder.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    values = np.ones(1, dtype=np.float32)
+    compiled(double)(values)
+    assert values[0] == 2
+    assert len(list(folder.glob("quantkit/numba/**/*.nbc"))) == writable
+
+
+def test_a_numba_that_does_not_import_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    lanes.available.cache_clear()
+    assert not lanes.available()
+    lanes.available.cache_clear()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_what_arithmetic_decides(dtype: torch.dtype) -> None:
     ok = torch.tensor([0.0, -0.0, 1.0, -65504.0, 1e-7], dtype=torch.float32).half().to(dtype)
@@ -170,7 +199,7 @@ def test_the_program_has_a_kernel_for_each_format() -> None:
     assert cuda.SUPPORTED == specification.SUPPORTED
 
 
-def test_a_kept_binary_is_whole_or_not_there(tmp_path: pytest.TempPathFactory) -> None:
+def test_a_kept_binary_is_whole_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "kernels" / "a.cubin"
     assert cuda.read_kept(path) is None
     cuda.keep(path, b"binary")
