@@ -1,6 +1,6 @@
 """Encoders from float32 rows to ggml's blocks, bit-identical to libggml's reference.
 
-Which code runs is a matter of speed alone: the simple formats are tensor operations, the K-quants are compiled by numba
+Which code runs is a matter of speed alone: Q4_0 and Q8_0 are tensor operations, the K-quants are compiled by numba
 where it is installed, everything else is libggml's. The tests hold all of them, and the kernels for graphics cards in
 ``cuda.py``, to the same bytes; ``specification.py`` says in the plainest way what these are.
 """

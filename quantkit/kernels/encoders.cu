@@ -11,7 +11,8 @@
 // Rounds to nearest even, as ggml does, and wraps as ggml does where |v| >= 2**22.
 __device__ inline int nearest(float v) { return (bits_of(v + 12582912.0f) & 0x007fffff) - 0x00400000; }
 
-// The same as a float, for |v| < 2**22: the conversion to int and back would cost more than the rest of the loop.
+// The same as a float, for |v| < 2**22, as all levels of a search are: the conversion to int and back would cost more
+// than the rest of the loop.
 __device__ inline float nearest_float(float v) { return (v + 12582912.0f) - 12582912.0f; }
 
 __device__ inline int clamp(int v, int low, int high) { return v < low ? low : v > high ? high : v; }
