@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 
+from quantkit.kernels.arithmetic import first_largest
 from quantkit.kernels.scratch import Scratch
 
 BLOCK, BLOCK_NBYTES = 32, 18
@@ -41,23 +42,3 @@ def encode(rows: torch.Tensor) -> torch.Tensor | None:
     words = levels.view(torch.int64)
     out[:, 2:] = torch.bitwise_or(words[:, :2], words[:, 2:] << 4).view(torch.uint8)
     return out
-
-
-def first_largest(blocks: torch.Tensor) -> torch.Tensor:
-    """The first value of the largest magnitude in each block, with its sign; +0 for a block of zeros.
-
-    Args:
-        blocks: float32, shape [n, block].
-
-    Returns:
-        float32, shape [n].
-    """
-    high, low = torch.amax(blocks, dim=1), torch.amin(blocks, dim=1)
-    largest = torch.where(high > -low, high, low)
-    tied = torch.nonzero(high == -low)[:, 0]  # also all zeros, of either sign
-    if tied.numel():
-        some = blocks[tied]
-        first = (some.abs() == high[tied, None]).to(torch.uint8).argmax(dim=1)
-        values = some.gather(1, first[:, None])[:, 0]
-        largest[tied] = torch.where(values == 0, torch.zeros_like(values), values)
-    return largest

@@ -1,0 +1,444 @@
+// ggml's block encoders, one thread a sub-block.
+//
+// Every sum runs in the order of ggml-quants.c and every product is rounded before it is added, so that the bytes are
+// those of ggml_quantize_chunk on x86-64. Compile without contraction (--fmad=false) and with IEEE division and square
+// root. cuda.cu puts these into kernels; a C++ compiler takes them as well, and so the tests compare them with ggml on
+// any machine.
+//
+// The threads of a super-block work in three steps with a barrier between them, each a function of its own: search (a
+// scale for each sub-block), levels (from the scales of all, as they are stored), and pack.
+
+// Rounds to nearest even, as ggml does, and wraps as ggml does where |v| >= 2**22.
+__device__ inline int nearest(float v) { return (bits_of(v + 12582912.0f) & 0x007fffff) - 0x00400000; }
+
+// The same as a float, for |v| < 2**22, as all levels of a search are: the conversion to int and back would cost more
+// than the rest of the loop.
+__device__ inline float nearest_float(float v) { return (v + 12582912.0f) - 12582912.0f; }
+
+__device__ inline int clamp(int v, int low, int high) { return v < low ? low : v > high ? high : v; }
+__device__ inline float clamp_float(float v, float low, float high) { return fast_min(fast_max(v, low), high); }
+
+// At an even offset in each format.
+__device__ inline void put_half(u8 *out, u16 half) { *(u16 *)out = half; }
+
+// A value that rounds to nothing: below it a block is all zeros to ggml (GROUP_MAX_EPS).
+#define NOTHING 1e-15f
+
+#define SUPER 256
+
+// What the threads of a super-block tell each other.
+struct Work {
+    float scale[16], low[16];
+    u8 level[SUPER];
+};
+
+// The first value of the largest magnitude, with its sign.
+template <int N>
+__device__ inline float first_largest(const float *x) {
+    float value = 0, size = 0;
+    UNROLL
+    for (int i = 0; i < N; ++i)
+        if (magnitude(x[i]) > size) {
+            size = magnitude(x[i]);
+            value = x[i];
+        }
+    return value;
+}
+
+// The affine search (make_qkx2_quants): scale and minimum of N weights for levels 0..TOP, and their levels.
+template <int N, int TOP, int STEPS, bool ABSOLUTE>
+__device__ inline void affine_search(const float *x, const float *weight, float first, float *scale_out, float *low_out,
+                                     u8 *level) {
+    float low = x[0], high = x[0], sum_w = weight[0], sum_x = weight[0] * x[0];
+    UNROLL
+    for (int i = 1; i < N; ++i) {
+        low = smaller(low, x[i]);
+        high = larger(high, x[i]);
+        sum_w += weight[i];
+        sum_x += weight[i] * x[i];
+    }
+    if (low > 0) low = 0;
+    if (high == low) {
+        for (int i = 0; i < N; ++i) level[i] = 0;
+        *low_out = -low;
+        *scale_out = 0;
+        return;
+    }
+    float inverse = TOP / (high - low), scale = 1 / inverse, best = 0;
+    UNROLL
+    for (int i = 0; i < N; ++i) {
+        const float l = clamp_float(nearest_float(inverse * (x[i] - low)), 0, TOP);
+        const float diff = scale * l + low - x[i];
+        best += weight[i] * (ABSOLUTE ? magnitude(diff) : diff * diff);
+    }
+    float best_inverse = inverse, best_low = low;  // of the step that won: its levels follow from them
+    for (int step = 0; step <= STEPS; ++step) {
+        inverse = (first + 0.1f * step + TOP) / (high - low);
+        float sum_l = 0, sum_l2 = 0, sum_xl = 0;
+        float l[N];
+        UNROLL
+        for (int i = 0; i < N; ++i) {
+            l[i] = clamp_float(nearest_float(inverse * (x[i] - low)), 0, TOP);
+            const float wl = weight[i] * l[i];
+            sum_l += wl;
+            sum_l2 += wl * l[i];
+            sum_xl += wl * x[i];
+        }
+        const float det = sum_w * sum_l2 - sum_l * sum_l;
+        if (det > 0) {
+            float this_scale = (sum_w * sum_xl - sum_x * sum_l) / det;
+            float this_low = (sum_l2 * sum_x - sum_l * sum_xl) / det;
+            if (this_low > 0) {
+                this_low = 0;
+                this_scale = sum_xl / sum_l2;
+            }
+            float error = 0;
+            UNROLL
+            for (int i = 0; i < N; ++i) {
+                const float diff = this_scale * l[i] + this_low - x[i];
+                error += weight[i] * (ABSOLUTE ? magnitude(diff) : diff * diff);
+            }
+            if (error < best) {
+                best = error;
+                best_inverse = inverse;
+                best_low = low;
+                scale = this_scale;
+                low = this_low;  // the following steps search from here
+            }
+        }
+    }
+    UNROLL
+    for (int i = 0; i < N; ++i) level[i] = (u8)clamp_float(nearest_float(best_inverse * (x[i] - best_low)), 0, TOP);
+    *scale_out = scale;
+    *low_out = -low;
+}
+
+// 4 and 5 bits: eight sub-blocks of 32, scales and minima of six bits.
+template <int BITS>
+struct Affine32 {
+    static const int LANES = 8, BYTES = BITS == 4 ? 144 : 176, TOP = (1 << BITS) - 1;
+
+    __device__ static inline void search(const float *x, int lane, Work &work) {
+        float sum = 0, weight[32];
+        UNROLL
+        for (int i = 0; i < 32; ++i) sum += x[i] * x[i];
+        const float average = root(sum / 32);
+        UNROLL
+        for (int i = 0; i < 32; ++i) weight[i] = average + magnitude(x[i]);
+        affine_search<32, TOP, BITS == 4 ? 20 : 15, false>(x, weight, BITS == 4 ? -1.0f : -0.5f, &work.scale[lane],
+                                                          &work.low[lane], work.level + 32 * lane);
+    }
+
+    __device__ static inline void levels(const float *x, int lane, Work &work, u8 *out) {
+        float high_scale = 0, high_low = 0;
+        for (int j = 0; j < 8; ++j) {
+            high_scale = larger(high_scale, work.scale[j]);
+            high_low = larger(high_low, work.low[j]);
+        }
+        const float to_scale = high_scale > 0 ? 63.0f / high_scale : 0.0f;
+        const float to_low = high_low > 0 ? 63.0f / high_low : 0.0f;
+        const u16 d = to_half(high_scale / 63.0f), dmin = to_half(high_low / 63.0f);
+        const int s = six(to_scale * work.scale[lane]), m = six(to_low * work.low[lane]);
+        const float scale = from_half(d) * s;
+        if (scale != 0) {
+            const float low = from_half(dmin) * m;
+            UNROLL
+            for (int i = 0; i < 32; ++i) work.level[32 * lane + i] = clamp(nearest((x[i] + low) / scale), 0, TOP);
+        }
+        if (lane == 0) {
+            put_half(out, d);
+            put_half(out + 2, dmin);
+        }
+        if (lane < 4) {
+            const int high_s = six(to_scale * work.scale[lane + 4]), high_m = six(to_low * work.low[lane + 4]);
+            out[4 + lane] = s | (high_s >> 4) << 6;
+            out[8 + lane] = m | (high_m >> 4) << 6;
+            out[12 + lane] = (high_s & 15) | (high_m & 15) << 4;
+        }
+    }
+
+    __device__ static inline int six(float v) {
+        const u8 l = nearest(v);  // wraps before it is limited, as in C
+        return l < 63 ? l : 63;
+    }
+
+    __device__ static inline void pack(int lane, const Work &work, u8 *out) {
+        const u8 *level = work.level;
+        if (BITS == 5)
+            for (int i = 4 * lane; i < 4 * lane + 4; ++i) {
+                u8 bits = 0;
+                for (int j = 0; j < 8; ++j) bits |= (level[32 * j + i] >> 4) << j;
+                out[16 + i] = bits;
+            }
+        u8 *low = out + (BITS == 4 ? 16 : 48);
+        for (int i = 16 * lane; i < 16 * lane + 16; ++i) {
+            const u8 *pair = level + 64 * (i / 32) + i % 32;
+            low[i] = (pair[0] & 15) | (pair[32] & 15) << 4;
+        }
+    }
+};
+
+// 2 bits: sixteen sub-blocks of 16, scales and minima of four bits.
+struct Affine16 {
+    static const int LANES = 16, BYTES = 84;
+
+    __device__ static inline void search(const float *x, int lane, Work &work) {
+        float weight[16];
+        UNROLL
+        for (int i = 0; i < 16; ++i) weight[i] = magnitude(x[i]);
+        affine_search<16, 3, 15, true>(x, weight, -0.5f, &work.scale[lane], &work.low[lane], work.level + 16 * lane);
+    }
+
+    __device__ static inline void levels(const float *x, int lane, Work &work, u8 *out) {
+        float high_scale = 0, high_low = 0;
+        for (int j = 0; j < 16; ++j) {
+            high_scale = larger(high_scale, work.scale[j]);
+            high_low = larger(high_low, work.low[j]);
+        }
+        u8 both = 0;
+        u16 d = 0, dmin = 0;
+        if (high_scale > 0) {
+            both = nearest(15.0f / high_scale * work.scale[lane]);
+            d = to_half(high_scale / 15.0f);
+        }
+        if (high_low > 0) {
+            both |= nearest(15.0f / high_low * work.low[lane]) << 4;
+            dmin = to_half(high_low / 15.0f);
+        }
+        const float scale = from_half(d) * (both & 15);
+        if (scale != 0) {
+            const float low = from_half(dmin) * (both >> 4);
+            UNROLL
+            for (int i = 0; i < 16; ++i) work.level[16 * lane + i] = clamp(nearest((x[i] + low) / scale), 0, 3);
+        }
+        out[lane] = both;
+        if (lane == 0) {
+            put_half(out + 80, d);
+            put_half(out + 82, dmin);
+        }
+    }
+
+    __device__ static inline void pack(int lane, const Work &work, u8 *out) { pack_pairs(lane, work, out + 16); }
+
+    // Four levels of two bits a byte, those 32 apart together.
+    __device__ static inline void pack_pairs(int lane, const Work &work, u8 *out) {
+        for (int i = 4 * lane; i < 4 * lane + 4; ++i) {
+            const u8 *level = work.level + 128 * (i / 32) + i % 32;
+            out[i] = (level[0] & 3) | (level[32] & 3) << 2 | (level[64] & 3) << 4 | (level[96] & 3) << 6;
+        }
+    }
+};
+
+// 6 bits: sixteen sub-blocks of 16, signed scales of eight bits (make_qx_quants).
+struct Symmetric6 {
+    static const int LANES = 16, BYTES = 210;
+
+    __device__ static inline void search(const float *x, int lane, Work &work) {
+        const float largest = first_largest<16>(x);
+        work.scale[lane] = 0;
+        float best_inverse = 0;
+        if (magnitude(largest) >= NOTHING) {
+            float w[16], wx[16];
+            UNROLL
+            for (int i = 0; i < 16; ++i) w[i] = x[i] * x[i], wx[i] = w[i] * x[i];
+            float scale = 0, best = 0;
+            for (int trial = 0; trial < 19; ++trial) {
+                const int step = trial == 0 ? 0 : trial <= 9 ? trial - 10 : trial - 9;
+                const float inverse = (trial == 0 ? -32 : -(32 + 0.1f * step)) / largest;
+                float sum_lx = 0, sum_l2 = 0;
+                UNROLL
+                for (int i = 0; i < 16; ++i) {
+                    const float l = clamp_float(nearest_float(inverse * x[i]), -32, 31);
+                    sum_lx += wx[i] * l;
+                    sum_l2 += w[i] * l * l;
+                }
+                if (trial == 0 || (sum_l2 > 0 && sum_lx * sum_lx > best * sum_l2)) {
+                    scale = trial || sum_l2 != 0 ? sum_lx / sum_l2 : 0.0f;
+                    best = scale * sum_lx;
+                    best_inverse = inverse;
+                }
+            }
+            work.scale[lane] = scale;
+        }
+        UNROLL
+        for (int i = 0; i < 16; ++i)
+            work.level[16 * lane + i] =
+                best_inverse == 0 ? 0 : 32 + (int)clamp_float(nearest_float(best_inverse * x[i]), -32, 31);
+    }
+
+    __device__ static inline void levels(const float *x, int lane, Work &work, u8 *out) {
+        const float largest = first_largest<16>(work.scale);
+        if (magnitude(largest) < NOTHING) {
+            for (int i = 0; i < 16; ++i) work.level[16 * lane + i] = 0;
+            out[192 + lane] = 0;
+            if (lane == 0) put_half(out + 208, 0);
+            return;
+        }
+        const float inverse = -128.0f / largest;
+        const u16 d = to_half(1 / inverse);
+        const int l = nearest(inverse * work.scale[lane]);
+        const signed char s = l < 127 ? l : 127;
+        const float scale = from_half(d) * s;
+        if (scale != 0) {
+            UNROLL
+            for (int i = 0; i < 16; ++i) work.level[16 * lane + i] = 32 + clamp(nearest(x[i] / scale), -32, 31);
+        }
+        out[192 + lane] = s;
+        if (lane == 0) put_half(out + 208, d);
+    }
+
+    __device__ static inline void pack(int lane, const Work &work, u8 *out) {
+        for (int i = 4 * lane; i < 4 * lane + 4; ++i) {
+            const int half = i / 32, at = i % 32;
+            const u8 *level = work.level + 128 * half + at;
+            out[64 * half + at] = (level[0] & 15) | (level[64] & 15) << 4;
+            out[64 * half + at + 32] = (level[32] & 15) | (level[96] & 15) << 4;
+            out[128 + i] = level[0] >> 4 | (level[32] >> 4) << 2 | (level[64] >> 4) << 4 | (level[96] >> 4) << 6;
+        }
+    }
+};
+
+// 3 bits: sixteen sub-blocks of 16, signed scales of six bits (make_q3_quants).
+struct Symmetric3 {
+    static const int LANES = 16, BYTES = 110;
+
+    __device__ static inline void search(const float *x, int lane, Work &work) {
+        const float largest = first_largest<16>(x);
+        u8 *level = work.level + 16 * lane;
+        if (magnitude(largest) < NOTHING) {
+            for (int i = 0; i < 16; ++i) level[i] = 0;
+            work.scale[lane] = 0;
+            return;
+        }
+        const float inverse = -4 / largest;
+        float l[16], sum_lx = 0, sum_l2 = 0;
+        UNROLL
+        for (int i = 0; i < 16; ++i) {
+            l[i] = clamp_float(nearest_float(inverse * x[i]), -4, 3);
+            const float w = x[i] * x[i];
+            sum_lx += w * x[i] * l[i];
+            sum_l2 += w * l[i] * l[i];
+        }
+        for (int trial = 0; trial < 5; ++trial) {
+            bool changed = false;
+            UNROLL
+            for (int i = 0; i < 16; ++i) {
+                const float w = x[i] * x[i];
+                float lx = sum_lx - w * x[i] * l[i];
+                if (lx > 0) {
+                    float l2 = sum_l2 - w * l[i] * l[i];
+                    const float moved = clamp(nearest(x[i] * l2 / lx), -4, 3);
+                    if (moved != l[i]) {
+                        lx += w * x[i] * moved;
+                        l2 += w * moved * moved;
+                        if (l2 > 0 && lx * lx * sum_l2 > sum_lx * sum_lx * l2) {
+                            l[i] = moved, sum_lx = lx, sum_l2 = l2;
+                            changed = true;
+                        }
+                    }
+                }
+            }
+            if (!changed) break;
+        }
+        UNROLL
+        for (int i = 0; i < 16; ++i) level[i] = (int)l[i] + 4;
+        work.scale[lane] = sum_l2 > 0 ? sum_lx / sum_l2 : 0.0f;
+    }
+
+    __device__ static inline int six(float v) {
+        const signed char l = nearest(v);  // wraps before it is limited, as in C
+        return clamp(l, -32, 31) + 32;
+    }
+
+    __device__ static inline void levels(const float *x, int lane, Work &work, u8 *out) {
+        const float largest = first_largest<16>(work.scale);
+        const float inverse = -32.0f / largest;
+        const u16 d = largest != 0 ? to_half(1 / inverse) : 0;
+        const int s = largest != 0 ? six(inverse * work.scale[lane]) : 0;
+        const float scale = from_half(d) * (s - 32);
+        if (scale != 0) {
+            UNROLL
+            for (int i = 0; i < 16; ++i) work.level[16 * lane + i] = clamp(nearest(x[i] / scale), -4, 3) + 4;
+        }
+        if (lane < 8) out[96 + lane] = (s & 15) | (largest != 0 ? (six(inverse * work.scale[lane + 8]) & 15) << 4 : 0);
+        if (lane < 4) {
+            u8 bits = 0;
+            if (largest != 0)
+                for (int j = 0; j < 4; ++j) bits |= (six(inverse * work.scale[4 * j + lane]) >> 4) << (2 * j);
+            out[104 + lane] = bits;
+        }
+        if (lane == 0) put_half(out + 108, d);
+    }
+
+    __device__ static inline void pack(int lane, const Work &work, u8 *out) {
+        for (int i = 2 * lane; i < 2 * lane + 2; ++i) {
+            u8 bits = 0;
+            for (int j = 0; j < 8; ++j) bits |= (work.level[32 * j + i] >> 2 & 1) << j;
+            out[i] = bits;
+        }
+        Affine16::pack_pairs(lane, work, out + 32);
+    }
+};
+
+// The formats with one block of 32 and no search. A thread has a whole block.
+__device__ inline float inverse_of(float d) { return d != 0 ? 1.0f / d : 0.0f; }
+
+__device__ inline u8 limit(int level, int top) { return level < top ? level : top; }
+
+// Levels of a block: the fifth bits of all as a word, then the low four of 0..15 and 16..31 side by side.
+template <int BITS>
+__device__ inline void pack_levels(const u8 *level, u8 *out) {
+    if (BITS == 5) {
+        unsigned int fifth = 0;
+        UNROLL
+        for (int i = 0; i < 32; ++i) fifth |= (unsigned int)(level[i] >> 4) << i;
+        for (int i = 0; i < 4; ++i) *out++ = fifth >> (8 * i) & 255;
+    }
+    UNROLL
+    for (int i = 0; i < 16; ++i) out[i] = (level[i] & 15) | (level[i + 16] & 15) << 4;
+}
+
+struct Block8 {
+    static const int BYTES = 34;
+    __device__ static inline void pack(const float *x, u8 *out) {
+        float size = 0;
+        UNROLL
+        for (int i = 0; i < 32; ++i) size = larger(size, magnitude(x[i]));
+        const float d = size / 127, inverse = inverse_of(d);
+        put_half(out, to_half(d));
+        UNROLL
+        for (int i = 0; i < 32; ++i) out[2 + i] = (signed char)away_from_zero(x[i] * inverse);
+    }
+};
+
+template <int BITS>
+struct BlockSymmetric {
+    static const int BYTES = BITS == 4 ? 18 : 22;
+    __device__ static inline void pack(const float *x, u8 *out) {
+        const int half = 1 << (BITS - 1);
+        const float d = first_largest<32>(x) / -half, inverse = inverse_of(d);
+        put_half(out, to_half(d));
+        u8 level[32];
+        UNROLL
+        for (int i = 0; i < 32; ++i) level[i] = limit((int)(x[i] * inverse + (half + 0.5f)), 2 * half - 1);
+        pack_levels<BITS>(level, out + 2);
+    }
+};
+
+template <int BITS>
+struct BlockAffine {
+    static const int BYTES = BITS == 4 ? 20 : 24;
+    __device__ static inline void pack(const float *x, u8 *out) {
+        float low = x[0], high = x[0];
+        UNROLL
+        for (int i = 1; i < 32; ++i) low = smaller(low, x[i]), high = larger(high, x[i]);
+        const int top = (1 << BITS) - 1;
+        const float d = (high - low) / top, inverse = inverse_of(d);
+        put_half(out, to_half(d));
+        put_half(out + 2, to_half(low));
+        u8 level[32];
+        UNROLL
+        for (int i = 0; i < 32; ++i) level[i] = limit((int)((x[i] - low) * inverse + 0.5f), top);
+        pack_levels<BITS>(level, out + 4);
+    }
+};

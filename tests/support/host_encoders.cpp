@@ -1,0 +1,71 @@
+// encoders.cu for a processor: its arithmetic in portable C++, and loops in place of thread blocks.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#define __device__
+#define UNROLL
+typedef unsigned char u8;
+typedef unsigned short u16;
+
+static inline int bits_of(float v) {
+    int32_t bits;
+    std::memcpy(&bits, &v, sizeof bits);
+    return bits;
+}
+static inline float smaller(float a, float b) { return b < a ? b : a; }
+static inline float larger(float a, float b) { return b > a ? b : a; }
+static inline float fast_min(float a, float b) { return std::fmin(a, b); }
+static inline float fast_max(float a, float b) { return std::fmax(a, b); }
+static inline float magnitude(float v) { return std::fabs(v); }
+static inline float root(float v) { return std::sqrt(v); }
+static inline float away_from_zero(float v) { return std::round(v); }
+
+// Round to nearest, ties to even: nearbyint in the mode that every program starts in.
+static inline u16 to_half(float v) {
+    const u16 sign = std::signbit(v) ? 0x8000 : 0;
+    const float size = std::fabs(v);
+    if (size >= 65520.0f) return sign | 0x7c00;
+    if (size < 6.103515625e-05f) return sign | (u16)std::nearbyint(std::ldexp(size, 24));
+    const int exponent = std::ilogb(size);
+    return sign | (u16)(((exponent + 15) << 10) + ((int)std::nearbyint(std::ldexp(size, 10 - exponent)) - 1024));
+}
+static inline float from_half(u16 half) {
+    const int exponent = half >> 10 & 31, mantissa = half & 1023;
+    const float size = exponent == 31 ? INFINITY
+                       : exponent     ? std::ldexp((float)(1024 + mantissa), exponent - 25)
+                                      : std::ldexp((float)mantissa, -24);
+    return half & 0x8000 ? -size : size;
+}
+
+#include "encoders.cu"
+
+template <class Format>
+static void super_blocks(const float *x, u8 *out, long long count) {
+    const int block = SUPER / Format::LANES;
+    for (long long b = 0; b < count; ++b, x += SUPER, out += Format::BYTES) {
+        Work work;
+        for (int lane = 0; lane < Format::LANES; ++lane) Format::search(x + lane * block, lane, work);
+        for (int lane = 0; lane < Format::LANES; ++lane) Format::levels(x + lane * block, lane, work, out);
+        for (int lane = 0; lane < Format::LANES; ++lane) Format::pack(lane, work, out);
+    }
+}
+
+template <class Format>
+static void blocks(const float *x, u8 *out, long long count) {
+    for (long long b = 0; b < count; ++b) Format::pack(x + 32 * b, out + Format::BYTES * b);
+}
+
+#define ENCODER(NAME, LOOP, FORMAT) \
+    extern "C" void NAME(const float *x, u8 *out, long long count) { LOOP<FORMAT>(x, out, count); }
+
+ENCODER(Q4_0, blocks, BlockSymmetric<4>)
+ENCODER(Q4_1, blocks, BlockAffine<4>)
+ENCODER(Q5_0, blocks, BlockSymmetric<5>)
+ENCODER(Q5_1, blocks, BlockAffine<5>)
+ENCODER(Q8_0, blocks, Block8)
+ENCODER(Q2_K, super_blocks, Affine16)
+ENCODER(Q3_K, super_blocks, Symmetric3)
+ENCODER(Q4_K, super_blocks, Affine32<4>)
+ENCODER(Q5_K, super_blocks, Affine32<5>)
+ENCODER(Q6_K, super_blocks, Symmetric6)

@@ -1,0 +1,46 @@
+"""The CUDA kernels' arithmetic on this machine's processor, built by its C++ compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+import quantkit
+from quantkit.ggml_types import GGMLType
+
+_SOURCE = Path(__file__).with_name("host_encoders.cpp")
+# Without contraction, as the kernels are compiled.
+_OPTIONS = ("-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared")
+
+
+def compiler() -> list[str] | None:
+    """The C++ compiler's command: ``$CXX``, or ``c++``; None if there is none."""
+    command = shlex.split(os.environ.get("CXX", "c++"))
+    return command if shutil.which(command[0]) else None
+
+
+class HostEncoders:
+    """``encoders.cu`` as a shared library, built in *folder*."""
+
+    def __init__(self, folder: Path) -> None:
+        command, library = compiler(), folder / "host_encoders.so"
+        assert command is not None
+        include = f"-I{Path(quantkit.__file__).parent / 'kernels'}"
+        subprocess.run([*command, *_OPTIONS, include, str(_SOURCE), "-o", str(library)], check=True)
+        self._library = ctypes.CDLL(str(library))
+
+    def encode(self, kind: GGMLType, rows: np.ndarray) -> np.ndarray:
+        """uint8, shape [blocks, bytes of a block], of contiguous float32 rows."""
+        assert rows.dtype == np.float32
+        assert rows.flags.c_contiguous
+        out = np.zeros((rows.size // kind.block, kind.block_nbytes), dtype=np.uint8)
+        self._library[kind.name](
+            ctypes.c_void_p(rows.ctypes.data), ctypes.c_void_p(out.ctypes.data), ctypes.c_longlong(out.shape[0])
+        )
+        return out

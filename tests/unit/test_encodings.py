@@ -1,0 +1,213 @@
+"""Every way to encode gives ggml's bytes: the specification, the compiled lanes, and the kernels' own source."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+from quantkit import ggml, kernels
+from quantkit.ggml_types import GGMLType
+from quantkit.kernels import cuda, lanes, specification
+from quantkit.kernels.arithmetic import decided, nearest_int, root
+from tests.support.host_encoders import HostEncoders, compiler
+from tests.support.weights import blocks, distributions
+
+Encode = Callable[[GGMLType, np.ndarray], np.ndarray]
+
+# Not a multiple of the lanes' groups.
+DISTRIBUTIONS = distributions(37)
+every_kind = pytest.mark.parametrize("kind", sorted(specification.SUPPORTED), ids=lambda kind: kind.name)
+k_quants = pytest.mark.parametrize("kind", sorted(lanes.SUPPORTED), ids=lambda kind: kind.name)
+any_blocks = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+
+
+def by_ggml(kind: GGMLType, rows: np.ndarray) -> np.ndarray:
+    return ggml.quantize_rows(kind, rows).reshape(-1, kind.block_nbytes)
+
+
+def by_specification(kind: GGMLType, rows: np.ndarray) -> np.ndarray:
+    return specification.encode(kind, torch.from_numpy(rows)).numpy()
+
+
+def by_lanes(kind: GGMLType, rows: np.ndarray) -> np.ndarray:
+    encoded = lanes.encode(kind, torch.from_numpy(rows))
+    assert encoded is not None
+    return encoded.numpy()
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> HostEncoders:
+    if compiler() is None:
+        pytest.skip("there is no C++ compiler")
+    return HostEncoders(tmp_path_factory.mktemp("host"))
+
+
+@pytest.fixture(scope="module")
+def numba() -> None:
+    pytest.importorskip("numba", reason="the extra 'fast' is not installed")
+
+
+def assert_ggml(encode: Encode, kind: GGMLType, rows: np.ndarray) -> None:
+    differing = (encode(kind, rows) != by_ggml(kind, rows)).any(axis=1)
+    assert not differing.any(), f"{differing.sum()} of {differing.size} blocks differ, first {differing.argmax()}"
+
+
+def assert_ggml_for_all(encode: Encode, kind: GGMLType) -> None:
+    for name, values in DISTRIBUTIONS.items():
+        for rows in (values, values.astype(np.float16).astype(np.float32)):
+            differing = (encode(kind, rows) != by_ggml(kind, rows)).any(axis=1)
+            assert not differing.any(), f"{name}: {differing.sum()} of {differing.size} blocks differ"
+
+
+@every_kind
+def test_the_specification_is_ggml(kind: GGMLType) -> None:
+    assert_ggml_for_all(by_specification, kind)
+
+
+@every_kind
+def test_the_kernels_source_is_ggml(kind: GGMLType, host: HostEncoders) -> None:
+    assert_ggml_for_all(host.encode, kind)
+
+
+@k_quants
+def test_lanes_are_ggml(kind: GGMLType, numba: None) -> None:
+    assert_ggml_for_all(by_lanes, kind)
+
+
+@every_kind
+@any_blocks
+@given(rows=blocks())
+def test_every_way_is_ggml_for_any_values(kind: GGMLType, host: HostEncoders, rows: np.ndarray) -> None:
+    assert_ggml(by_specification, kind, rows)
+    assert_ggml(host.encode, kind, rows)
+    if kind in lanes.SUPPORTED and lanes.available():
+        assert_ggml(by_lanes, kind, rows)
+    assert bytes(kernels.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
+
+
+@k_quants
+def test_counts_that_do_not_fill_the_lanes(kind: GGMLType, numba: None) -> None:
+    values = DISTRIBUTIONS["heavy tails"]
+    for count in (1, 2, 7, 8, 9, 15, 16, 17, 32, 33):
+        assert_ggml(by_lanes, kind, values[:count])
+    assert_ggml(by_lanes, kind, np.ascontiguousarray(values.reshape(-1)[: 36 * 256].reshape(3, -1)))
+    assert by_lanes(kind, values[:0]).shape == (0, kind.block_nbytes)
+
+
+@k_quants
+def test_values_that_arithmetic_does_not_decide_go_to_ggml(kind: GGMLType, numba: None) -> None:
+    for value in (1e-26, 1e-40, 65536.0, 1e30):
+        rows = DISTRIBUTIONS["weights"][:2].copy()
+        rows[1, 200] = -value
+        assert not decided(torch.from_numpy(rows))
+        assert lanes.encode(kind, torch.from_numpy(rows)) is None
+        assert bytes(kernels.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
+
+
+@k_quants
+def test_without_numba_ggml_encodes(kind: GGMLType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(lanes, "available", lambda: False)
+    monkeypatch.setattr(lanes, "encode", never)
+    rows = DISTRIBUTIONS["weights"][:2]
+    assert bytes(kernels.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
+
+
+@k_quants
+def test_threads_share_nothing(kind: GGMLType, numba: None) -> None:
+    start = threading.Barrier(3)
+    inputs = [np.ascontiguousarray(DISTRIBUTIONS[name]) for name in ("weights", "positive", "log-uniform")]
+    found: dict[int, set[bytes]] = {}
+
+    def work(number: int) -> None:
+        start.wait()
+        found[number] = {by_lanes(kind, inputs[number]).tobytes() for _ in range(10)}
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: {by_ggml(kind, rows).tobytes()} for number, rows in enumerate(inputs)}
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_numba_compiles_is_kept_where_that_is_possible(
+    writable: bool, numba: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quantkit.kernels.lane_common import compiled
+
+    def double(values: np.ndarray) -> None:
+        values[0] *= 2
+
+    folder = tmp_path / "cache"
+    if not writable:
+        folder.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    values = np.ones(1, dtype=np.float32)
+    compiled(double)(values)
+    assert values[0] == 2
+    assert len(list(folder.glob("quantkit/numba/**/*.nbc"))) == writable
+
+
+def test_a_numba_that_does_not_import_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    lanes.available.cache_clear()
+    assert not lanes.available()
+    lanes.available.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_what_arithmetic_decides(dtype: torch.dtype) -> None:
+    ok = torch.tensor([0.0, -0.0, 1.0, -65504.0, 1e-7], dtype=torch.float32).half().to(dtype)
+    assert decided(ok) if dtype is not torch.bfloat16 else decided(ok[:3])
+    assert decided(torch.empty(0, 256, dtype=dtype))
+    if dtype is not torch.float16:
+        for value in (1e-26, 66000.0, -1e38):
+            assert not decided(torch.tensor([1.0, value], dtype=dtype))
+
+
+def test_roots_are_rounded_once() -> None:
+    values = torch.from_numpy(np.random.default_rng(3).random(100_000, dtype=np.float32))
+    assert np.array_equal(root(values).numpy(), np.sqrt(values.numpy()))
+
+
+def test_nearest_int_wraps_as_its_bits_do() -> None:
+    values = torch.tensor([0.5, 1.5, -2.5, 4194303.0, 4194304.0, 12582912.0, float("inf"), -float("inf")])
+    # 0x4b400000 is the shift's own pattern; beyond 2**22 the exponent changes and the mantissa means something else.
+    expected = [0, 2, -2, 4194303, -4194304, 0, -4194304, -4194304]
+    assert nearest_int(values).tolist() == expected
+
+
+def test_the_program_has_a_kernel_for_each_format() -> None:
+    source, headers = cuda.program([GGMLType.Q6_K, GGMLType.Q4_0], torch.bfloat16)
+    assert source.splitlines()[-2:] == [
+        "KERNEL(Q4_0, encode_blocks, BlockSymmetric<4>, BF16)",
+        "KERNEL(Q6_K, encode_super_blocks, Symmetric6, BF16)",
+    ]
+    assert set(headers) == {"encoders.cu"}
+    assert cuda.SUPPORTED == specification.SUPPORTED
+
+
+def test_a_kept_binary_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "kernels" / "a.cubin"
+    assert cuda.read_kept(path) is None
+    cuda.keep(path, b"binary")
+    assert cuda.read_kept(path) == b"binary"
+    assert [child.name for child in path.parent.iterdir()] == ["a.cubin"]
+    path.write_bytes(path.read_bytes()[:-1])
+    assert cuda.read_kept(path) is None
+    blocked = tmp_path / "file"
+    blocked.touch()
+    cuda.keep(blocked / "b.cubin", b"binary")  # no folder can be made there
+    assert cuda.read_kept(blocked / "b.cubin") is None
