@@ -6,11 +6,12 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from quantkit.convert import run_stream
+from quantkit.device import processor_workers
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.hub import fetch, folders_here, source_record
 from quantkit.package import check_parameters, write_package
@@ -19,6 +20,7 @@ from quantkit.plan import Plan
 from quantkit.prepare import Prepared, prepare, prepare_converted
 from quantkit.progress import Reporter
 from quantkit.recipe import Recipe
+from quantkit.timeline import Timeline
 from quantkit.verify.encoders import tokenizer_file
 from quantkit.verify.report import Report
 from quantkit.via_llama_cpp import check_checkout, run_converter
@@ -50,6 +52,7 @@ def build(
     verify: bool = True,
     overwrite: bool = False,
     fsync: bool = False,
+    profile: Path | None = None,
     reporter: Reporter | None = None,
 ) -> BuildResult:
     """Build a package from a recipe.
@@ -59,6 +62,7 @@ def build(
         verify: load every GGUF file and check it.
         overwrite: replace the folder if it exists.
         fsync: flush the folder to disk before and after the rename.
+        profile: file for a timeline of the stream, in Chrome's trace format.
         reporter: told of progress and notes.
 
     Raises:
@@ -77,13 +81,20 @@ def build(
         workspace(recipe.folder, overwrite=overwrite, inputs=inputs, fsync=fsync) as work,
         _prepared(recipe, work, reporter) as prepared,
     ):
-        plan = prepared.plan
+        plan, workers = prepared.plan, prepared.workers
+        timeline = Timeline()
+        if profile is not None:
+            workers = replace(workers, timeline=timeline)
         for note in plan.notes:
             reporter.note(note)
         clock.lap("plan")
-        digests = run_stream(plan.tensors, plan.outputs, prepared.source, work, recipe.threads, reporter)
+        digests = run_stream(plan.tensors, plan.outputs, prepared.source, work, workers, reporter)
         for file in prepared.adapter_files:
-            digests |= run_stream(file.tensors, [file.output], file.source, work, recipe.threads, reporter)
+            digests |= run_stream(
+                file.tensors, [file.output], file.source, work, processor_workers(recipe.threads), reporter
+            )
+        if profile is not None:
+            timeline.write(profile)
         clock.lap("stream")
         texts = write_package(prepared.spec, work.path)
         write_json(work.path / "manifest.json", _manifest(prepared, digests, texts))

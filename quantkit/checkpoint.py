@@ -24,7 +24,7 @@ from quantkit.dequantize import logical_checkpoint, quantization_settings
 from quantkit.dequantize.stored import Stored
 from quantkit.errors import CheckpointError
 from quantkit.json_file import read_json
-from quantkit.tensor_file import DTYPES, TensorFile, TensorSpec, open_tensor_file
+from quantkit.tensor_file import DTYPES, Memory, TensorFile, TensorSpec, new_memory, open_tensor_file
 
 _DIGITS = "[0-9]" * 5
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.(safetensors|bin)")
@@ -50,13 +50,13 @@ class Checkpoint:
     files: Mapping[Path, TensorFile]
     formats: Mapping[str, str] = field(default_factory=dict)
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> torch.Tensor:
         """Rows ``start:stop`` (see :class:`TensorFile`), of type ``tensors[name].dtype``, on the CPU.
 
         Safe from any thread.
         """
         spec = self.tensors[name]
-        return self.files[spec.file].read(spec.name, start, stop)
+        return self.files[spec.file].read(spec.name, start, stop, memory)
 
     def with_alias(self, alias: str, name: str) -> Checkpoint:
         """The same checkpoint with tensor *name* also known as *alias* (a tied head that must part)."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantkit.adapter.lora_file import plan_adapter_file
-from quantkit.device import choose_device
+from quantkit.device import Workers, choose_workers, processor_workers
 from quantkit.errors import OutputError
 from quantkit.ggml_types import BASE_TYPES, ftype_name
 from quantkit.gguf.model import read_model
@@ -20,7 +20,6 @@ from quantkit.imatrix import read_imatrix
 from quantkit.merge import Merger
 from quantkit.model import MergedCheckpoint, open_merged, open_model
 from quantkit.plan import Output, PlannedTensor, count_elements
-from quantkit.processors import usable_processors
 from quantkit.progress import Reporter
 from quantkit.quantize_notes import quantization_notes
 from quantkit.stream import RowSource, stream
@@ -75,7 +74,7 @@ def convert(
         tensors = opened.tensors(BASE_TYPES[outtype])
         metadata = opened.metadata(out.stem, vocabulary, vocabulary.chat_template)
         outputs = base_outputs(work.final.name, outtype, metadata, tensors, split_max_size)
-        return stream_files(tensors, outputs, merger(opened, device), work, threads, reporter)
+        return stream_files(tensors, outputs, merger(opened), work, choose_workers(device, threads), reporter)
 
 
 def convert_adapter(
@@ -110,7 +109,9 @@ def convert_adapter(
         planned = plan_adapter_file(opened, opened.adapters[0], work.final.name, outtype)
         for note in (*opened.notes, *planned.notes):
             reporter.note(note)
-        return stream_files(planned.tensors, [planned.output], planned.source, work, threads, reporter)
+        return stream_files(
+            planned.tensors, [planned.output], planned.source, work, processor_workers(threads), reporter
+        )
 
 
 def quantize(
@@ -160,7 +161,7 @@ def quantize(
         reporter = reporter or Reporter()
         for note in quantization_notes(outputs, tensors, choices):
             reporter.note(note)
-        return stream_files(tensors, outputs, source, work, threads, reporter)
+        return stream_files(tensors, outputs, source, work, processor_workers(threads), reporter)
 
 
 def merge(
@@ -199,14 +200,14 @@ def merge(
             reporter.note(note)
         tensors = hf_tensors(opened, dtype)
         outputs = safetensors_outputs(tensors, max_shard_size)
-        run_stream(tensors, outputs, merger(opened, device), work, threads, reporter, wider="--dtype")
+        run_stream(tensors, outputs, merger(opened), work, choose_workers(device, threads), reporter, wider="--dtype")
         write_beside(opened, outputs, work.path, dtype)
         return work.publish()
 
 
-def merger(model: MergedCheckpoint, device: str) -> Merger:
+def merger(model: MergedCheckpoint) -> Merger:
     """The source of a model's merged rows."""
-    return Merger(model.checkpoint, model.adapters, choose_device(device))
+    return Merger(model.checkpoint, model.adapters)
 
 
 def stream_files(
@@ -214,13 +215,13 @@ def stream_files(
     outputs: Sequence[Output],
     source: RowSource,
     work: Workspace,
-    threads: int | None,
+    workers: Workers,
     reporter: Reporter,
 ) -> Path:
     """Stream the parts of one model, and publish them."""
     files = [output.file for output in outputs]
     work.reserve(files)
-    run_stream(tensors, outputs, source, work, threads, reporter)
+    run_stream(tensors, outputs, source, work, workers, reporter)
     return work.publish_files(files)
 
 
@@ -229,7 +230,7 @@ def run_stream(
     outputs: Sequence[Output],
     source: RowSource,
     work: Workspace,
-    threads: int | None,
+    workers: Workers,
     reporter: Reporter,
     *,
     wider: str = "--outtype",
@@ -238,9 +239,8 @@ def run_stream(
     """Stream into a workspace: disk space checked before, progress told.
 
     Args:
-        tensors, outputs, source, wider: as in :func:`quantkit.stream.stream`.
+        tensors, outputs, source, workers, wider: as in :func:`quantkit.stream.stream`.
         work: whose disk is looked at, and whose output errors speak of.
-        threads: workers; default one a core.
         reporter: told of the progress.
         folder: to write into; default the workspace's own.
 
@@ -254,7 +254,7 @@ def run_stream(
             outputs,
             source,
             folder or work.path,
-            threads=threads or usable_processors(),
+            workers=workers,
             shown=work.place,
             wider=wider,
             progress=progress,

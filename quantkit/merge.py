@@ -1,4 +1,4 @@
-"""Base tensor + its adapters -> merged float32 rows, on the device given.
+"""Base tensor + its adapters -> merged float32 rows, on the device of the worker that asks.
 
 Everything is a range of rows, so that a 128k-row embedding costs no more memory than a small tensor. The sum is
 float32 whatever the checkpoint is stored in, and is rounded once, later, to the type of the output.
@@ -17,6 +17,7 @@ from quantkit.adapter.changes import Add, LowRank, Module, Replace, Tokens
 from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint import Checkpoint
 from quantkit.errors import CheckpointError
+from quantkit.place import CPU, Place
 from quantkit.plan import PlannedTensor
 
 # Factors kept at hand: consecutive chunks belong to one tensor, and a few tensors are in work at a time.
@@ -43,100 +44,118 @@ class Merger:
     Adapters are applied in the order given, each to what those before it made. Safe from any thread.
     """
 
-    def __init__(self, checkpoint: Checkpoint, adapters: Sequence[Adapter], device: torch.device) -> None:
-        self.checkpoint, self.adapters, self.device = checkpoint, tuple(adapters), device
-        self._factor = lru_cache(maxsize=_FACTORS_KEPT)(self._load_factor)
+    def __init__(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> None:
+        self.checkpoint, self.adapters = checkpoint, tuple(adapters)
+        self._factors = lru_cache(maxsize=_FACTORS_KEPT)(Adapter.factors)
         self._modules = MergedModules(self._merge_module)
         self._norms: dict[tuple[int, str], torch.Tensor] = {}
         self._norms_lock = threading.RLock()
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
-        """Rows ``start:stop`` of one segment: float32, merged, in GGUF's layout, on the device."""
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, place: Place = CPU) -> torch.Tensor:
+        """Rows ``start:stop`` of one segment: float32, merged, in GGUF's layout, on the device of *place*."""
         if tensor.values is not None:
-            return tensor.values[start:stop].to(self.device)
+            return place.put(tensor.values[start:stop])
         name, first, last = _source_rows(tensor, start, stop)
         if tensor.arrange is None:
-            return self._after(name, len(self.adapters), first, last)
+            return self._after(name, len(self.adapters), first, last, place)
         if self._is_untouched_f16(name):
-            return tensor.arrange(self.checkpoint.read(name, first, last).to(self.device)).float()
-        return tensor.arrange(self._after(name, len(self.adapters), first, last))
+            return tensor.arrange(self._read(name, first, last, place)).float()
+        return tensor.arrange(self._after(name, len(self.adapters), first, last, place))
+
+    def _read(self, name: str, start: int, stop: int, place: Place) -> torch.Tensor:
+        """Rows of the checkpoint in their stored type, on the device."""
+        with place.span("read"):
+            rows = self.checkpoint.read(name, start, stop, place.memory)
+        return place.put(rows)
 
     def _is_untouched_f16(self, name: str) -> bool:
         """Whether a tensor is arranged in float16, as llama.cpp's converter does: a layout that adds rounds there."""
         untouched = not any(name in adapter.changes for adapter in self.adapters)
         return untouched and self.checkpoint.tensors[name].dtype == "F16"
 
-    def _after(self, name: str, count: int, start: int, stop: int) -> torch.Tensor:
+    def _after(self, name: str, count: int, start: int, stop: int, place: Place) -> torch.Tensor:
         """Rows of a tensor of the checkpoint as the first *count* adapters leave them."""
         overwriting = [index for index in range(count) if self.adapters[index].overwrites(name)]
         if overwriting:  # what comes before the last of them is lost
             first, rows = overwriting[-1], torch.empty(0)
         else:
-            first, rows = 0, self.checkpoint.read(name, start, stop).to(self.device).float()
-        for index in range(first, count):
-            rows = self._step(index, name, rows, start, stop)
+            first, rows = 0, self._read(name, start, stop, place).float()
+        with place.span("merge", computes=True):
+            for index in range(first, count):
+                rows = self._step(index, name, rows, start, stop, place)
         return rows
 
-    def _step(self, index: int, name: str, rows: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+    def _step(self, index: int, name: str, rows: torch.Tensor, start: int, stop: int, place: Place) -> torch.Tensor:
         """What one adapter makes of rows, to the share of its weight: ``rows + weight * (changed - rows)``."""
         adapter = self.adapters[index]
         changes = adapter.changes.get(name, ())
         if adapter.weight == 1 or not changes:
-            return self._apply(index, name, len(changes), rows, start, stop, 1.0)
+            return self._apply(index, name, len(changes), rows, start, stop, 1.0, place)
         if adapter.is_linear(name):
-            return self._apply(index, name, len(changes), rows, start, stop, adapter.weight)
-        changed = self._apply(index, name, len(changes), rows.clone(), start, stop, 1.0)
+            return self._apply(index, name, len(changes), rows, start, stop, adapter.weight, place)
+        changed = self._apply(index, name, len(changes), rows.clone(), start, stop, 1.0, place)
         return rows.add_(changed.sub_(rows), alpha=adapter.weight)
 
     def _apply(
-        self, index: int, name: str, count: int, rows: torch.Tensor, start: int, stop: int, weight: float
+        self,
+        index: int,
+        name: str,
+        count: int,
+        rows: torch.Tensor,
+        start: int,
+        stop: int,
+        weight: float,
+        place: Place,
     ) -> torch.Tensor:
         """The first *count* changes of one adapter, sums times *weight*."""
         adapter = self.adapters[index]
         for position, change in enumerate(adapter.changes.get(name, ())[:count]):
             match change:
                 case Replace(key):
-                    rows = adapter.read(key, start, stop).to(self.device)
+                    rows = place.put(adapter.read(key, start, stop))
                 case Add(key, scale):
-                    rows.add_(adapter.read(key, start, stop).to(self.device), alpha=scale * weight)
+                    rows.add_(place.put(adapter.read(key, start, stop)), alpha=scale * weight)
                 case LowRank():
-                    left, right = self._factor(adapter, change)
-                    add_low_rank(rows, left[start:stop], right, change.scale * weight)
+                    left, right = self._factors(adapter, change)
+                    add_low_rank(rows, place.put(left[start:stop]), place.put(right), change.scale * weight)
                     if change.magnitude and change.transposed:
-                        rows.mul_(adapter.read(change.magnitude).to(self.device) / self._norm(index, name, position))
+                        norm = self._norm(index, name, position, place)
+                        rows.mul_(place.put(adapter.read(change.magnitude)) / place.put(norm))
                     elif change.magnitude:
-                        magnitudes = adapter.read(change.magnitude, start, stop).to(self.device)
+                        magnitudes = place.put(adapter.read(change.magnitude, start, stop))
                         rows.mul_((magnitudes / torch.linalg.vector_norm(rows, dim=1)).unsqueeze(1))
                 case Tokens(key, indices):
                     inside = [i for i, token in enumerate(indices) if start <= token < stop]
                     if inside:
-                        rows[[indices[i] - start for i in inside]] = adapter.read(key)[inside].to(self.device)
+                        rows[[indices[i] - start for i in inside]] = place.put(adapter.read(key)[inside])
                 case Module(module, leaf):
                     merged = self._modules.weight if leaf == "weight" else self._modules.bias
-                    rows = merged((index, name.removesuffix(f".{leaf}"), module), start, stop)
+                    rows = place.put(merged((index, name.removesuffix(f".{leaf}"), module), start, stop, place))
         return rows
 
-    def _before(self, index: int, name: str, position: int, start: int, stop: int) -> torch.Tensor:
+    def _before(self, index: int, name: str, position: int, start: int, stop: int, place: Place) -> torch.Tensor:
         """Rows as one change of an adapter finds them."""
-        return self._apply(index, name, position, self._after(name, index, start, stop), start, stop, 1.0)
+        rows = self._after(name, index, start, stop, place)
+        return self._apply(index, name, position, rows, start, stop, 1.0, place)
 
-    def _norm(self, index: int, name: str, position: int) -> torch.Tensor:
-        """The norm of each column after an embedding's DoRA sum, over all rows, a range at a time."""
+    def _norm(self, index: int, name: str, position: int, place: Place) -> torch.Tensor:
+        """The norm of each column after an embedding's DoRA sum, over all rows, a range at a time; on the host."""
         with self._norms_lock:
             if (index, name) not in self._norms:
                 change = self.adapters[index].changes[name][position]
                 assert isinstance(change, LowRank)
-                left, right = self._factor(self.adapters[index], change)
-                squares = torch.zeros(right.shape[1], dtype=torch.float64, device=self.device)
+                left, right = self._factors(self.adapters[index], change)
+                squares = torch.zeros(right.shape[1], dtype=torch.float64, device=place.device)
                 for start in range(0, left.shape[0], _NORM_ROWS):
                     stop = min(left.shape[0], start + _NORM_ROWS)
-                    rows = self._before(index, name, position, start, stop)
-                    squares += add_low_rank(rows, left[start:stop], right, change.scale).double().square().sum(dim=0)
-                self._norms[index, name] = squares.sqrt().float()
+                    rows = self._before(index, name, position, start, stop, place)
+                    add_low_rank(rows, place.put(left[start:stop]), place.put(right), change.scale)
+                    squares += rows.double().square().sum(dim=0)
+                self._norms[index, name] = squares.sqrt().float().cpu()
             return self._norms[index, name]
 
-    def _merge_module(self, key: Key) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """One module, whole, through PEFT's layer."""
+    def _merge_module(self, key: Key, place: Place) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """One module, whole, through PEFT's layer; kept on the host, where every worker can use it."""
         index, base, module = key
         layers = self.adapters[index].layers
         assert layers is not None
@@ -145,13 +164,10 @@ class Merger:
             name = f"{base}.{leaf}"
             changes = self.adapters[index].changes[name]
             position = next(i for i, change in enumerate(changes) if isinstance(change, Module))
-            return self._before(index, name, position, 0, self.checkpoint.tensors[name].shape[0])
+            return self._before(index, name, position, 0, self.checkpoint.tensors[name].shape[0], place)
 
-        return layers.merge(module, whole("weight"), whole("bias") if module in layers.biased else None)
-
-    def _load_factor(self, adapter: Adapter, change: LowRank) -> tuple[torch.Tensor, torch.Tensor]:
-        left, right = adapter.factors(change)
-        return left.to(self.device), right.to(self.device)
+        weight, bias = layers.merge(module, whole("weight"), whole("bias") if module in layers.biased else None)
+        return weight.cpu(), None if bias is None else bias.cpu()
 
     def blame(self, tensor: PlannedTensor, start: int, stop: int) -> CheckpointError | None:
         """The error for a base tensor that is not finite in these rows; None when the base is sound."""

@@ -100,8 +100,8 @@ def write_error(path: Path, error: OSError) -> OutputError:
 class OrderedDigest:
     """sha256 of pieces that may arrive out of order.
 
-    Whoever brings the piece that is next in order hashes it and all that waited for it. Pieces are dealt out in
-    order and cost the same, so about one a thread waits.
+    Whoever brings the piece that is next in order hashes it and all that waited for it. Mostly one worker brings a
+    tensor's pieces one after the other; what waits is copied, so the caller may use its memory again.
     """
 
     def __init__(self) -> None:
@@ -114,18 +114,17 @@ class OrderedDigest:
     def update(self, index: int, data: Bytes) -> None:
         """Add piece number *index* (from 0)."""
         with self._lock:
-            self._waiting[index] = data
-            if self._busy:
+            if self._busy or index != self._next:
+                self._waiting[index] = bytes(data)
                 return
             self._busy = True
-        while True:
-            with self._lock:
-                piece = self._waiting.pop(self._next, None)
-                if piece is None:
-                    self._busy = False
-                    return
-                self._next += 1
+        piece: Bytes | None = data
+        while piece is not None:
             self._hash.update(piece)  # outside the lock: hashing releases the GIL
+            with self._lock:
+                self._next += 1
+                piece = self._waiting.pop(self._next, None)
+                self._busy = piece is not None
 
     def hexdigest(self) -> str:
         """The sum; every piece must have arrived."""

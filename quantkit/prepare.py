@@ -12,6 +12,7 @@ from typing import Any
 from quantkit.adapter.lora_file import AdapterFile, plan_adapter_files
 from quantkit.chat_format import ChatFormat, choose_format
 from quantkit.convert import merger
+from quantkit.device import Workers, choose_workers
 from quantkit.errors import ChatFormatError, QuantkitError
 from quantkit.ggml_types import BASE_TYPES
 from quantkit.gguf.header import KV, string, u32
@@ -41,6 +42,7 @@ from quantkit.stream import RowSource
 from quantkit.tokenizer_choice import choose_tokenizer
 from quantkit.vocab import Vocabulary
 from quantkit.vocab.special import ENDS_BY_NAME
+from quantkit.warm_up import warming_up
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Prepared:
         inputs: the weight files that are read, for the manifest.
         adapter_files: the adapters by themselves, where asked for.
         tokenizer: folder of the tokenizer that counts.
+        workers: where it will be computed.
     """
 
     recipe: Recipe
@@ -68,6 +71,7 @@ class Prepared:
     inputs: Mapping[str, Any]
     adapter_files: tuple[AdapterFile, ...]
     tokenizer: Path
+    workers: Workers
 
 
 @dataclass(frozen=True)
@@ -113,27 +117,31 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Prepar
         raise QuantkitError(
             "there is no plan before llama.cpp's converter has run", hint="build without --dry-run, or --via-llama-cpp"
         )
+    workers = choose_workers(recipe.device, recipe.threads)
     folder, adapters = fetch(recipe.model, recipe.adapters, reporter or Reporter())
     with open_model(folder, adapters) as model:
-        yield _prepare(
-            recipe,
-            _Subject(
-                architecture=model.architecture.name,
-                tensors=model.tensors(BASE_TYPES[recipe.outtype]),
-                metadata=model.bare_metadata(recipe.name),
-                vocabulary=model.vocabulary,
-                notes=model.notes,
-                source=merger(model, recipe.device),
-                folder=folder,
-                adapters=tuple(adapter.folder for adapter in adapters),
-                inputs={
-                    "model": input_files(model.checkpoint.tensors.values()),
-                    "adapters": [input_files(adapter.file.specs.values()) for adapter in model.adapters],
-                },
-                tokenizer=model.tokenizer.folder,
-                adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
-            ),
-        )
+        with warming_up(workers, recipe.quants, recipe.outtype):
+            prepared = _prepare(
+                recipe,
+                _Subject(
+                    architecture=model.architecture.name,
+                    tensors=model.tensors(BASE_TYPES[recipe.outtype]),
+                    metadata=model.bare_metadata(recipe.name),
+                    vocabulary=model.vocabulary,
+                    notes=model.notes,
+                    source=merger(model),
+                    folder=folder,
+                    adapters=tuple(adapter.folder for adapter in adapters),
+                    inputs={
+                        "model": input_files(model.checkpoint.tensors.values()),
+                        "adapters": [input_files(adapter.file.specs.values()) for adapter in model.adapters],
+                    },
+                    tokenizer=model.tokenizer.folder,
+                    adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
+                ),
+                workers,
+            )
+        yield prepared
 
 
 @contextmanager
@@ -169,10 +177,11 @@ def prepare_converted(
                 inputs={"model": weight_files(folder), "adapters": [weight_files(adapter) for adapter in folders]},
                 tokenizer=choose_tokenizer(folder, folders, None).folder,
             ),
+            choose_workers(recipe.device, recipe.threads),
         )
 
 
-def _prepare(recipe: Recipe, subject: _Subject) -> Prepared:
+def _prepare(recipe: Recipe, subject: _Subject, workers: Workers) -> Prepared:
     importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
     with ThreadPoolExecutor(1) as pool:
         # llama.cpp is asked in another process, while this one reads the vocabulary.
@@ -213,6 +222,7 @@ def _prepare(recipe: Recipe, subject: _Subject) -> Prepared:
         subject.inputs,
         subject.adapter_files,
         subject.tokenizer,
+        workers,
     )
 
 

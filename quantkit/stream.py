@@ -1,19 +1,17 @@
 """The engine: every tensor once, from the source to all outputs.
 
 A pool of workers, and no queues: each worker takes the next range of rows and carries it the whole way (read, merge,
-arrange, round, encode for each output, write at its offset, hash). While one waits for the disk the others compute, so
-reading, merging, encoding and writing overlap by themselves, and memory is one range a worker. The ranges are fixed by
-the tensor's shape alone: the same inputs give the same bytes for any number of workers.
+arrange, round, encode for each output, write at its offset, hash). While one waits for the disk or a device the others
+go on, so reading, copying, computing and writing overlap by themselves, and memory is one range a worker. Workers on
+CUDA devices do the same steps as those on the processor; :mod:`quantkit.place` is the difference.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -22,17 +20,15 @@ import numpy.typing as npt
 import torch
 
 from quantkit import ggml
+from quantkit.device import Workers
 from quantkit.errors import OverflowsF16Error, QuantizationError, QuantkitError
 from quantkit.ggml_types import GGMLType
 from quantkit.kernels import encode
+from quantkit.kernels.validity import all_finite
 from quantkit.output_file import Bytes, OrderedDigest, OutputFile
-from quantkit.plan import Output, PlannedTensor
-
-# Weights in a range: large enough that a range's overhead is nothing, small enough that its buffers stay in the
-# processor's cache between the steps. Measured with scripts/bench.
-CHUNK_WEIGHTS = 1 << 20
-# A float32 product keeps its bits from about 64 rows up, so ranges are whole multiples of it.
-_ROW_MULTIPLE = 64
+from quantkit.place import Place, as_bytes, open_place
+from quantkit.plan import Output, Placed, PlannedTensor
+from quantkit.ranges import CHUNK_WEIGHTS, Deal, Piece
 
 _TORCH = {GGMLType.F32: torch.float32, GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}
 # The smallest magnitude that rounds to infinity in each base type.
@@ -44,33 +40,12 @@ Progress = Callable[[int], None]
 class RowSource(Protocol):
     """Where rows come from."""
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
-        """Rows ``start:stop`` as float32, in the output's layout; where the tensor's base is a quantized type, its
-        bytes, uint8. Called from many threads."""
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, place: Place) -> torch.Tensor:
+        """Rows ``start:stop`` as float32, in the output's layout, on the device of *place*; where the tensor's base is
+        a quantized type, its bytes, uint8, on the host. Called from many threads, each with a place of its own."""
 
     def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         """The error for input values that are not finite in these rows; None when the input is sound."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A range of rows of one tensor, within one segment of it; ``index`` counts the tensor's ranges."""
-
-    tensor: PlannedTensor
-    index: int
-    start: int
-    stop: int
-
-
-def pieces(tensor: PlannedTensor) -> Iterator[Piece]:
-    """Cut a tensor into ranges of about ``CHUNK_WEIGHTS``, by its shape alone."""
-    unit = math.lcm(tensor.unit, _ROW_MULTIPLE)
-    step = max(1, CHUNK_WEIGHTS // (tensor.columns * unit)) * unit
-    index = itertools.count()
-    for first in range(0, tensor.rows, tensor.segment):
-        end = first + tensor.segment
-        for start in range(first, end, step):
-            yield Piece(tensor, next(index), start, min(end, start + step))
 
 
 def stream(
@@ -79,7 +54,7 @@ def stream(
     source: RowSource,
     folder: Path,
     *,
-    threads: int,
+    workers: Workers,
     shown: Path | None = None,
     wider: str = "--outtype",
     progress: Progress = lambda nbytes: None,
@@ -91,7 +66,7 @@ def stream(
         outputs: the files; they must not exist.
         source: where rows come from.
         folder: where the files are made.
-        threads: workers.
+        workers: how many, and where they compute.
         shown: the folder to speak of in errors, where *folder* is a temporary one.
         wider: the option that asks for a wider type, for the hint when a value does not fit.
         progress: called with the number of weights done, from many threads.
@@ -109,8 +84,8 @@ def stream(
         for output in outputs:
             named = (shown or folder) / output.file
             files[output.file] = OutputFile(folder / output.file, output.header, output.nbytes, shown=named)
-        job = _Job(tensors, outputs, source, files, progress, wider)
-        job.run(threads)
+        job = _Job(tensors, outputs, source, files, workers, progress, wider)
+        job.run()
     finally:
         for file in files.values():
             file.close()
@@ -129,22 +104,22 @@ class _Job:
         outputs: Sequence[Output],
         source: RowSource,
         files: Mapping[str, OutputFile],
+        workers: Workers,
         progress: Progress,
         wider: str,
     ) -> None:
         self.outputs, self.source, self.files, self.progress = outputs, source, files, progress
-        self.wider = wider
+        self.workers, self.wider = workers, wider
         self.digests = {(output.file, name): OrderedDigest() for output in outputs for name in output.tensors}
-        self._pieces = (piece for tensor in tensors for piece in pieces(tensor))
-        self._lock = threading.Lock()
+        self._deal = Deal(tensors, workers.chunk)
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
 
-    def run(self, threads: int) -> None:
+    def run(self) -> None:
         """Run the workers; when this returns or raises, none of them works any more."""
-        ended = [threading.Event() for _ in range(threads)]
+        ended = [threading.Event() for _ in range(self.workers.threads)]
         # Not daemons: one that the interpreter's end cuts off inside a tensor operation takes the process down.
-        workers = [threading.Thread(target=self._work, args=(event,)) for event in ended]
+        workers = [threading.Thread(target=self._work, args=each) for each in enumerate(ended)]
         try:
             for worker in workers:
                 worker.start()
@@ -164,47 +139,54 @@ class _Job:
         if self._errors:
             raise self._errors[0]
 
-    def _work(self, ended: threading.Event) -> None:
+    def _work(self, number: int, ended: threading.Event) -> None:
         try:
-            while not self._stop.is_set():
-                with self._lock:
-                    piece = next(self._pieces, None)
-                if piece is None:
-                    return
-                self._carry(piece)
-                self.progress((piece.stop - piece.start) * piece.tensor.columns)
+            devices = self.workers.devices
+            place = open_place(devices[number % len(devices)], f"worker {number:02}", self.workers.timeline)
+            with place.active():
+                while not self._stop.is_set():
+                    piece = self._deal.next(number)
+                    if piece is None:
+                        return
+                    self._carry(piece, place)
+                    self.progress((piece.stop - piece.start) * piece.tensor.columns)
         except BaseException as error:  # reported by run(), in the main thread
             self._errors.append(error)
             self._stop.set()
         finally:
             ended.set()
 
-    def _carry(self, piece: Piece) -> None:
+    def _carry(self, piece: Piece, place: Place) -> None:
         """One range the whole way."""
         tensor = piece.tensor
-        rows = self.source.rows(tensor, piece.start, piece.stop)
-        self._check(piece, rows)
-        rounded = rows.to(_TORCH.get(tensor.base, rows.dtype))
-        floats: torch.Tensor | None = None
+        rows = self.source.rows(tensor, piece.start, piece.stop, place)
+        with place.span("round", computes=True):
+            self._check(piece, rows)
+            rounded = rows.to(_TORCH.get(tensor.base, rows.dtype)).contiguous()
+        del rows
+        on_host = _OnHost(piece, rounded, place)
         for output in self.outputs:
-            place = output.tensors.get(tensor.name)
-            if place is None:
+            at = output.tensors.get(tensor.name)
+            if at is None:
                 continue
-            if place.type is tensor.base:
-                data: Bytes = as_bytes(rounded)
+            importance = output.importance.get(tensor.name)
+            if at.type is tensor.base:
+                data: Bytes = place.fetch(rounded)
+            elif importance is None and (encoded := place.encode(at.type, rounded)) is not None:
+                _refuse_invalid(at.type, tensor, rounded, valid=all_finite(at.type, encoded))
+                data = place.fetch(encoded)
             else:
-                if floats is None:
-                    floats = _floats(tensor, rounded)
-                data = _encode(place.type, floats, piece, output.importance.get(tensor.name))
-                if not ggml.is_valid(place.type, data):
-                    raise QuantizationError(
-                        f"tensor {tensor.name!r} has values up to {float(floats.abs().max()):g}, too large for "
-                        f"{place.type.label}",
-                        hint="choose bf16, which holds every float32 magnitude",
-                    )
-            row_nbytes = place.nbytes // tensor.rows
-            self.files[output.file].write(place.offset + piece.start * row_nbytes, data)
-            self.digests[output.file, tensor.name].update(piece.index, data)
+                data = on_host.encode(at.type, importance)
+            self._put(piece, output, at, data, place)
+
+    def _put(self, piece: Piece, output: Output, at: Placed, data: Bytes, place: Place) -> None:
+        """To its place in the file, and into the tensor's hash."""
+        name = piece.tensor.name
+        row_nbytes = at.nbytes // piece.tensor.rows
+        with place.span("write"):
+            self.files[output.file].write(at.offset + piece.start * row_nbytes, data)
+        with place.span("hash"):
+            self.digests[output.file, name].update(piece.index, data)
 
     def _check(self, piece: Piece, rows: torch.Tensor) -> None:
         """Refuse rows that are not finite or would not be after rounding."""
@@ -231,21 +213,50 @@ class _Job:
         )
 
 
-def _floats(tensor: PlannedTensor, stored: torch.Tensor) -> torch.Tensor:
-    """Rows in the tensor's base type as float32, on the CPU."""
-    if tensor.base in _TORCH:
-        return stored.float().cpu()
-    return torch.from_numpy(ggml.dequantize_rows(tensor.base, as_bytes(stored), tensor.columns))
+class _OnHost:
+    """One range's values on the host, for the encoders there."""
+
+    def __init__(self, piece: Piece, rounded: torch.Tensor, place: Place) -> None:
+        self.piece, self.rounded, self.place = piece, rounded, place
+        self._floats: torch.Tensor | None = None
+
+    def encode(self, kind: GGMLType, importance: npt.NDArray[np.float32] | None) -> Bytes:
+        """Encode the range, stacked experts with an importance each.
+
+        Raises:
+            QuantizationError: a value is too large for the type.
+        """
+        tensor, floats = self.piece.tensor, self._values()
+        columns = floats.shape[1]
+        if importance is not None and importance.size != columns:
+            importance = importance.reshape(-1, columns)[self.piece.start // tensor.shape[-2]]
+        step = max(1, CHUNK_WEIGHTS // columns)
+        with self.place.span("encode on the host"):
+            parts = [encode(kind, some, importance) for some in torch.split(floats, step)]
+        data = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
+        _refuse_invalid(kind, tensor, floats, valid=ggml.is_valid(kind, data))
+        return data
+
+    def _values(self) -> torch.Tensor:
+        """float32, in memory of their own."""
+        if self._floats is None:
+            base = self.piece.tensor.base
+            data = self.place.fetch(self.rounded)
+            if base in _TORCH:
+                stored = torch.frombuffer(data, dtype=_TORCH[base]).reshape(self.rounded.shape)
+                own = self.rounded.device.type == "cpu" or base is not GGMLType.F32
+                self._floats = stored.float() if own else stored.clone()
+            else:
+                columns = self.piece.tensor.columns
+                self._floats = torch.from_numpy(ggml.dequantize_rows(base, data, columns))
+        return self._floats
 
 
-def _encode(kind: GGMLType, floats: torch.Tensor, piece: Piece, importance: npt.NDArray[np.float32] | None) -> Bytes:
-    """Encode rows; stacked experts have an importance each."""
-    columns = floats.shape[1]
-    if importance is not None and importance.size != columns:
-        importance = importance.reshape(-1, columns)[piece.start // piece.tensor.shape[-2]]
-    return encode(kind, floats, importance)
-
-
-def as_bytes(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a tensor, on the CPU."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8).cpu().numpy().data
+def _refuse_invalid(kind: GGMLType, tensor: PlannedTensor, values: torch.Tensor, *, valid: bool) -> None:
+    """Refuse what was encoded to scales that are no numbers."""
+    if not valid:
+        raise QuantizationError(
+            f"tensor {tensor.name!r} has values up to {float(values.float().abs().max()):g}, too large for "
+            f"{kind.label}",
+            hint="choose bf16, which holds every float32 magnitude",
+        )

@@ -45,6 +45,13 @@ _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 _DISK = "check the file's permissions and its disk, or download the file again"
 
 Refusal = Callable[..., QuantkitError]
+# Memory of at least so many bytes, uint8.
+Memory = Callable[[int], torch.Tensor]
+
+
+def new_memory(nbytes: int) -> torch.Tensor:
+    """Memory of its own."""
+    return torch.empty(nbytes, dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,11 @@ class TensorFile(Protocol):
     @property
     def specs(self) -> Mapping[str, TensorSpec]: ...
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> torch.Tensor:
         """Rows ``start:stop`` of tensor *name*, in its stored type, on the CPU.
 
         Of three dimensions and more, the rows are those of the matrices one after the other: [rows, last dimension].
+        Values that are read as they are stored are read into *memory*.
         """
 
     def close(self) -> None: ...
@@ -172,20 +180,21 @@ class SafetensorsFile:
             )
         return TensorSpec(name, dtype, shape, self.path, base + begin, nbytes)
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> torch.Tensor:
         spec = self.specs[name]
         dtype = _READABLE[spec.dtype]
         shape = flat_shape(spec.shape)
         stop = (shape[0] if shape else 1) if stop is None else stop
         row = spec.nbytes // max(1, shape[0]) if shape else spec.nbytes
-        tensor = torch.empty((stop - start) * row // dtype.itemsize, dtype=dtype)
-        view = tensor.view(torch.uint8).numpy().data
+        raw = memory((stop - start) * row)
+        view = raw.numpy().data
         try:
             got = read_into(self._fd, view, spec.offset + start * row)
         except OSError as error:
             raise self._refuse(f"{self.path}: cannot be read ({error.strerror or error})", hint=_DISK) from None
         if got != len(view):
             raise self._refuse(f"{self.path}: file became shorter while it was read")
+        tensor = raw.view(dtype)
         return tensor.reshape(stop - start, *shape[1:]) if shape else tensor.reshape(())
 
     def close(self) -> None:
@@ -227,7 +236,7 @@ class PickleFile:
             for name, tensor in self._tensors.items()
         }
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> torch.Tensor:
         tensor = self._tensors[name]
         tensor = tensor.reshape(flat_shape(tuple(tensor.shape)))
         return tensor[start:stop].clone() if tensor.dim() else tensor.clone()

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantkit.convert import check_space, merger, run_stream, stream_files
+from quantkit.device import choose_workers, processor_workers
 from quantkit.errors import ArchitectureError, CheckpointError
 from quantkit.gguf.model import GGUFModel, read_model
 from quantkit.gguf.outputs import base_outputs
@@ -67,7 +68,7 @@ def convert_via(
         tensors, metadata = gguf_tensors(made), list(made.header.metadata.values())
         outputs = base_outputs(work.final.name, outtype, metadata, tensors, split_max_size)
         with open_source(made) as source:
-            return stream_files(tensors, outputs, source, work, threads, reporter)
+            return stream_files(tensors, outputs, source, work, processor_workers(threads), reporter)
 
 
 def check_checkout(checkout: Path) -> Path:
@@ -145,7 +146,7 @@ def _merge(
             reporter.note(note)
         tensors = hf_tensors(opened, "f32")
         outputs = safetensors_outputs(tensors, _SHARD_NBYTES)
-        run_stream(tensors, outputs, merger(opened, device), work, threads, reporter, folder=folder)
+        run_stream(tensors, outputs, merger(opened), work, choose_workers(device, threads), reporter, folder=folder)
         write_beside(opened, outputs, folder, "f32")
 
 

@@ -29,6 +29,7 @@ from quantkit.gguf.header import f32, string, u32
 from quantkit.gguf.outputs import GGML_QUANT_VERSION, plain_output
 from quantkit.hub.source import source_label, source_name
 from quantkit.model import Model
+from quantkit.place import CPU, Place
 from quantkit.plan import EMBEDDING, Output, PlannedTensor, count_elements
 
 _OUTPUT = "output.weight"
@@ -72,9 +73,9 @@ class FactorSource:
         self.adapter, self.pairs = adapter, {pair.rule.target: pair for pair in pairs}
         self._factor = lru_cache(maxsize=_KEPT)(self._load)
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
-        """Rows ``start:stop`` of a factor: float32, on the CPU."""
-        return self._factor(tensor.name)[start:stop]
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, place: Place = CPU) -> torch.Tensor:
+        """Rows ``start:stop`` of a factor, float32."""
+        return place.put(self._factor(tensor.name)[start:stop])
 
     def blame(self, tensor: PlannedTensor, start: int, stop: int) -> None:
         """Values that are not finite are refused where they are read."""

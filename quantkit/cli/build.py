@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantkit import cuda_start
 from quantkit.cli.options import (
     ARCHITECTURES_LINE,
     FOLDER,
@@ -26,6 +27,7 @@ from quantkit.units import count, size
 
 if TYPE_CHECKING:
     from quantkit.build import BuildResult
+    from quantkit.footprint import Footprint
     from quantkit.plan import Output, Plan
 
 
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
 @click.option("--adapter-gguf", is_flag=True, help="Also write each adapter by itself, for llama.cpp's --lora.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--no-verify", is_flag=True, help="Skip every check that loads a model.")
+@click.option("--profile", type=FOLDER, metavar="FILE", help="Write a timeline (Chrome trace JSON) of the stream.")
 @click.option("--recipe", "recipe_file", type=FOLDER, help="TOML file with these settings; flags win over it.")
 @write_options
 @json_option
@@ -62,6 +65,7 @@ def command(
     /,
     dry_run: bool,
     no_verify: bool,
+    profile: Path | None,
     recipe_file: Path | None,
     overwrite: bool,
     fsync: bool,
@@ -69,7 +73,10 @@ def command(
     **flags: Any,
 ) -> None:
     """Merge, convert, quantize, package and check MODEL in one pass over its weights."""
+    if recipe_file is None:  # it may name another device
+        cuda_start.begin(flags["device"])
     from quantkit.build import build, prepare
+    from quantkit.footprint import footprint
     from quantkit.recipe import Recipe, read_recipe
 
     settings = read_recipe(recipe_file) if recipe_file else {}
@@ -80,13 +87,20 @@ def command(
     recipe = Recipe(**settings)
     if dry_run:
         with prepare(recipe, reporter(as_json)) as prepared:
-            _print_plan(prepared.plan, as_json)
+            _print_plan(prepared.plan, footprint(prepared), as_json)
         return
-    result = build(recipe, verify=not no_verify, overwrite=overwrite, fsync=fsync, reporter=reporter(as_json))
+    result = build(
+        recipe,
+        verify=not no_verify,
+        overwrite=overwrite,
+        fsync=fsync,
+        profile=profile,
+        reporter=reporter(as_json),
+    )
     _print_result(recipe.folder, result, as_json)
 
 
-def _print_plan(plan: Plan, as_json: bool) -> None:
+def _print_plan(plan: Plan, needs: Footprint, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -107,6 +121,7 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
                     for output in plan.outputs
                 ],
                 "adapter_outputs": [_entry(output) for output in plan.adapter_outputs],
+                "memory": {"workers": needs.workers, "host": needs.host, "device": needs.device},
                 "notes": list(plan.notes),
             }
         )
@@ -124,6 +139,8 @@ def _print_plan(plan: Plan, as_json: bool) -> None:
                 click.echo(f"  {place.type.label:8} {name}: {place.reason}")
     for output in plan.adapter_outputs:
         click.echo(f"adapter       {output.file}  {size(output.nbytes)}")
+    device = f", {size(needs.device)} on each CUDA device" if needs.device else ""
+    click.echo(f"memory        about {size(needs.host)}{device}, {needs.workers} workers")
     for note in plan.notes:
         click.echo(f"note: {note}")
 

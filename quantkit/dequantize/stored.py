@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from quantkit.errors import CheckpointError
-from quantkit.tensor_file import TensorFile, TensorSpec, flat_shape
+from quantkit.tensor_file import Memory, TensorFile, TensorSpec, flat_shape, new_memory
 
 CONFIG_HINT = "use config.json as it was saved with the weights"
 _SAVED = "download the folder again, or give the bf16 or f16 checkpoint that it was made from"
@@ -109,10 +109,10 @@ class DequantizedFile:
             name: self._weights[name].spec if name in self._weights else spec for name, spec in file.specs.items()
         }
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> torch.Tensor:
         weight = self._weights.get(name)
         if weight is None:
-            return self._file.read(name, start, stop)
+            return self._file.read(name, start, stop, memory)
         return weight.read(start, weight.rows if stop is None else stop)
 
     def close(self) -> None:

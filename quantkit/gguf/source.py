@@ -13,6 +13,7 @@ from quantkit.errors import GGUFError, QuantizationError, QuantkitError
 from quantkit.fileio import read_into
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf.model import GGUFModel
+from quantkit.place import CPU, Place
 from quantkit.plan import Output, PlannedTensor
 from quantkit.tensor_file import flat_shape
 
@@ -55,23 +56,23 @@ class GGUFSource:
     model: GGUFModel
     fds: tuple[int, ...]
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
-        """Rows ``start:stop`` as float32; of a quantized tensor their bytes, uint8."""
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, place: Place = CPU) -> torch.Tensor:
+        """Rows ``start:stop`` as float32, on the device; of a quantized tensor their bytes, uint8, on the host."""
         info = self.model.header.tensors[tensor.name]
         number, begin = self.model.locate(tensor.name)
         row = info.type.nbytes(info.shape) // tensor.rows
-        buffer = bytearray(row * (stop - start))
+        buffer = place.memory(row * (stop - start))
         path = self.model.files[number]
         try:
-            got = read_into(self.fds[number], memoryview(buffer), begin + start * row)
+            got = read_into(self.fds[number], buffer.numpy().data, begin + start * row)
         except OSError as error:
             raise GGUFError(f"{path}: cannot be read ({error.strerror or error})") from None
-        if got != len(buffer):
+        if got != buffer.numel():
             raise GGUFError(f"{path}: file became shorter while it was read")
         if info.type not in _DTYPES:
-            return torch.frombuffer(buffer, dtype=torch.uint8).reshape(stop - start, row)
-        values = torch.frombuffer(buffer, dtype=_DTYPES[info.type])
-        return values.reshape(stop - start, *flat_shape(info.shape)[1:]).float()
+            return buffer.reshape(stop - start, row)
+        values = buffer.view(_DTYPES[info.type]).reshape(stop - start, *flat_shape(info.shape)[1:])
+        return place.put(values).float()
 
     def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         """Values that are not finite can only come from the file."""

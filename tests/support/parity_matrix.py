@@ -21,6 +21,7 @@ from tokenizers import Tokenizer
 from quantkit.arch import find_architecture
 from quantkit.checkpoint import read_json
 from quantkit.convert import convert, merger
+from quantkit.device import Workers
 from quantkit.ggml_types import BASE_TYPES, FTYPES
 from quantkit.gguf.model import read_model
 from quantkit.gguf.outputs import base_outputs, choose_mixtures, quantized_outputs
@@ -199,7 +200,7 @@ class ParityMatrix:
         with open_model(model) as opened:
             tensors = opened.tensors(BASE_TYPES["f16"])
             outputs = base_outputs(base.name, "f16", opened.bare_metadata(kind), tensors)
-            stream(tensors, outputs, merger(opened, "cpu"), folder, threads=2)
+            stream(tensors, outputs, merger(opened), folder, workers=Workers(2))
         found = read_model(base)
         tensors, metadata = gguf_tensors(found), list(found.header.metadata.values())
         importance = _random_importance(tensors)
@@ -212,7 +213,7 @@ class ParityMatrix:
         quantized = folder / "quantized"
         quantized.mkdir()
         with open_source(found) as source:
-            stream(tensors, outputs, source, quantized, threads=2)
+            stream(tensors, outputs, source, quantized, workers=Workers(2))
         return Quantized(base, quantized, frozenset(weighted), importance)
 
 

@@ -257,7 +257,7 @@ def test_merged_values(tmp_path: Path) -> None:
     second = write(tmp_path / "2", {**pair(Q, 1), **pair("lm_head", 1)}, r=1, target_modules=["q_proj", "lm_head"])
     adapters = [open_adapter(folder, file.specs) for folder in (first, second)]
     checkpoint = Checkpoint(tmp_path, {}, file.specs, {tmp_path / "model.safetensors": file})
-    merger = Merger(checkpoint, adapters, torch.device("cpu"))
+    merger = Merger(checkpoint, adapters)
 
     def merged(name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         shape = SHAPES[name]
@@ -278,7 +278,7 @@ def test_merged_values(tmp_path: Path) -> None:
         assert torch.equal(merged(name), values), name
         assert torch.equal(merged(name, 1, 3), values[1:3]), name
         assert torch.equal(merged(name), values), f"{name}: merging changed what is read"
-    reverse = Merger(checkpoint, adapters[::-1], torch.device("cpu"))
+    reverse = Merger(checkpoint, adapters[::-1])
     # A saved module replaces what came before it.
     assert torch.equal(reverse.rows(PlannedTensor(HEAD, HEAD, (10, 6), GGMLType.F32), 0, 10), torch.full((10, 6), 7.0))
     for opened in (*adapters, file):
@@ -452,7 +452,7 @@ def test_tied_weights_part_when_the_adapter_trains_one_side(checkpoint: Maker, t
         assert bool(model.notes) is untied
         planned = {tensor.name: tensor for tensor in model.tensors(GGMLType.F16)}
         assert ("output.weight" in planned) is untied
-        merger = Merger(model.checkpoint, model.adapters, torch.device("cpu"))
+        merger = Merger(model.checkpoint, model.adapters)
         original = model.checkpoint.read(EMBEDDING, 0, 4).float()
         for target, source in (("token_embd.weight", EMBEDDING), ("output.weight", HEAD)):
             if target in planned:

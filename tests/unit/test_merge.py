@@ -17,6 +17,7 @@ from quantkit.arch.base import Part
 from quantkit.checkpoint import Checkpoint
 from quantkit.ggml_types import GGMLType
 from quantkit.merge import Merger
+from quantkit.place import Place
 from quantkit.plan import PlannedTensor
 from quantkit.tensor_file import open_tensor_file
 
@@ -49,7 +50,7 @@ def opener(tmp_path: Path) -> Opener:
             Adapter(tmp_path, {}, {name: tuple(ops) for name, ops in changes.items()}, file, weight)
             for changes, weight in zip(adapters, factors, strict=True)
         ]
-        return Merger(checkpoint, opened, torch.device("cpu"))
+        return Merger(checkpoint, opened)
 
     return make
 
@@ -130,7 +131,7 @@ class Modules:
         self.asked: list[Key] = []
         self.modules = MergedModules(self.compute)
 
-    def compute(self, key: Key) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def compute(self, key: Key, place: Place) -> tuple[torch.Tensor, torch.Tensor | None]:
         self.asked.append(key)
         return W + key[0], BIAS + key[0] if key[2] == "biased" else None
 

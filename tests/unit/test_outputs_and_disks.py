@@ -20,6 +20,7 @@ from test_stream import Rows
 
 from quantkit.build import build
 from quantkit.convert import convert, merge, quantize
+from quantkit.device import Workers
 from quantkit.errors import OutputError, OverflowsF16Error, QuantkitError
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header, u32
@@ -60,7 +61,7 @@ def test_an_interrupt_while_the_workers_start(tmp_path: Path, monkeypatch: pytes
     chosen = [PlannedTensor(f"t{i}", "", (640, 64), GGMLType.F16) for i in range(20)]
     source = Rows({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
     with pytest.raises(KeyboardInterrupt):
-        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, threads=3)
+        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(3))
     assert not any(thread.is_alive() for thread in started)
 
 

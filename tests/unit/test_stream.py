@@ -18,15 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-import quantkit.stream
+import quantkit.ranges
 from quantkit import ggml
 from quantkit.checkpoint import Checkpoint
+from quantkit.device import Workers
 from quantkit.errors import CheckpointError, OutputError, OverflowsF16Error, QuantkitError
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf.outputs import base_outputs
 from quantkit.merge import Merger
+from quantkit.place import CPU, Place
 from quantkit.plan import Output, Placed, PlannedTensor, count_elements
-from quantkit.stream import pieces, stream
+from quantkit.ranges import pieces
+from quantkit.stream import stream
 from quantkit.tensor_file import open_tensor_file
 
 SIZES = {"wide": (96, 64), "tall": (700, 32), "norm": (64,), "odd": (5, 96), "long": (333,)}
@@ -45,7 +48,7 @@ class Rows:
     sound: bool = True
     taken: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int) -> torch.Tensor:
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, place: Place = CPU) -> torch.Tensor:
         self.taken.append((tensor.name, start, stop))
         self.before(tensor.name, start, stop)
         return self.values[tensor.name].reshape(tensor.rows, *tensor.shape[1:][-1:])[start:stop].clone()
@@ -76,7 +79,7 @@ def quantized(file: str, kind: GGMLType, chosen: Sequence[PlannedTensor]) -> Out
 
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantkit.stream, "CHUNK_WEIGHTS", 2048)
+    monkeypatch.setattr(quantkit.ranges, "CHUNK_WEIGHTS", 2048)
 
 
 @settings(deadline=None)
@@ -94,7 +97,7 @@ def test_pieces_cover_each_row_once_in_whole_units(
     stack = [matrices] if columns and matrices > 1 else []
     tensor = planned("t", (*stack, rows, *columns), unit=unit)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantkit.stream, "CHUNK_WEIGHTS", chunk)
+        patch.setattr(quantkit.ranges, "CHUNK_WEIGHTS", chunk)
         found = list(pieces(tensor))
     assert [piece.index for piece in found] == list(range(len(found)))
     assert [piece.start for piece in found] == [0, *(piece.stop for piece in found[:-1])]
@@ -136,7 +139,7 @@ def test_files_are_the_same_for_any_number_of_threads(tmp_path: Path, small_rang
     ]
     source = Rows(values)
     before = torch.get_num_threads()
-    digests = stream(chosen, outputs, source, tmp_path, threads=threads, progress=seen.append)
+    digests = stream(chosen, outputs, source, tmp_path, workers=Workers(threads), progress=seen.append)
     assert torch.get_num_threads() == before
     # Read once, however many outputs there are.
     assert sorted(source.taken) == sorted((p.tensor.name, p.start, p.stop) for t in chosen for p in pieces(t))
@@ -164,7 +167,7 @@ def test_importance_goes_to_the_tensor_it_is_of(tmp_path: Path) -> None:
     }
     weights = {"b": (random.random(256) ** 4 + 1e-3).astype(np.float32)}
     places = {name: Placed(GGMLType.Q4_K, i * 18720, 18720) for i, name in enumerate("ab")}
-    stream(chosen, [Output("x", "q4_k_s", b"", 37440, places, weights)], Rows(values), tmp_path, threads=2)
+    stream(chosen, [Output("x", "q4_k_s", b"", 37440, places, weights)], Rows(values), tmp_path, workers=Workers(2))
     expected = b"".join(
         ggml.quantize_rows(GGMLType.Q4_K, values[name].half().float().numpy(), weights.get(name)).tobytes()
         for name in "ab"
@@ -182,7 +185,7 @@ def test_stacked_experts_have_an_importance_each(tmp_path: Path) -> None:
     output = Output(
         "x", "q4_k_s", b"", size, {"experts": Placed(GGMLType.Q4_K, 0, size)}, {"experts": weights.reshape(-1)}
     )
-    stream([tensor], [output], Rows({"experts": values}), tmp_path, threads=2)
+    stream([tensor], [output], Rows({"experts": values}), tmp_path, workers=Workers(2))
     expected = b"".join(
         ggml.quantize_rows(GGMLType.Q4_K, values[i].half().float().numpy(), weights[i]).tobytes() for i in range(70)
     )
@@ -202,7 +205,7 @@ def test_an_error_in_the_source_stops_all(tmp_path: Path, small_ranges: None, th
 
     chosen, source = tensors(), Rows(random_rows(), fail)
     with pytest.raises(CheckpointError, match="shard 3 is gone"):
-        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, threads=threads)
+        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(threads))
     assert stream_threads() == []
     assert "odd" not in {name for name, _, _ in source.taken} or threads > 1
     assert "long" not in {name for name, _, _ in source.taken}
@@ -214,7 +217,7 @@ def test_errors_that_are_not_ours_are_raised_as_they_are(tmp_path: Path) -> None
 
     chosen = tensors()
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(random_rows(), fail), tmp_path, threads=2)
+        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(random_rows(), fail), tmp_path, workers=Workers(2))
 
 
 def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
@@ -227,7 +230,7 @@ def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
             [*base_outputs("a", "f16", [], chosen), *base_outputs("b", "f16", [], chosen)],
             source,
             tmp_path,
-            threads=2,
+            workers=Workers(2),
         )
     assert source.taken == []
     assert (tmp_path / "b").read_text(encoding="utf-8") == "precious"
@@ -238,7 +241,7 @@ def test_a_value_too_large_for_f16(tmp_path: Path, value: float) -> None:
     values, chosen = random_rows(), tensors()
     values["tall"][699, 31] = value
     with pytest.raises(OverflowsF16Error, match=r"tensor 'model\.tall' has a value of .*, too large for f16") as caught:
-        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values), tmp_path, threads=2)
+        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values), tmp_path, workers=Workers(2))
     assert "--outtype bf16" in caught.value.hint
 
 
@@ -247,7 +250,7 @@ def test_merged_values_that_are_not_finite(tmp_path: Path, value: float) -> None
     values, chosen = random_rows(), tensors()
     values["tall"][699, 31] = value
     with pytest.raises(OverflowsF16Error, match=r"tensor 'model\.tall': the merged values are NaN") as caught:
-        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values), tmp_path, threads=2)
+        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values), tmp_path, workers=Workers(2))
     assert "adapter" in caught.value.hint
 
 
@@ -257,7 +260,7 @@ def test_the_largest_values_that_fit(tmp_path: Path) -> None:
         tensor = planned("t", (1, 32), kind)
         values = torch.full((1, 32), value) * torch.tensor([1.0, -1.0]).repeat(16)
         (output,) = base_outputs(kind.name, kind.name.lower(), [], [tensor])
-        stream([tensor], [output], Rows({"t": values}), tmp_path, threads=1)
+        stream([tensor], [output], Rows({"t": values}), tmp_path, workers=Workers(1))
         raw = (tmp_path / kind.name).read_bytes()[output.tensors["t"].offset :]
         dtype = {GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16, GGMLType.F32: torch.float32}[kind]
         stored = torch.frombuffer(bytearray(raw), dtype=dtype)[:32]
@@ -266,7 +269,7 @@ def test_the_largest_values_that_fit(tmp_path: Path) -> None:
     too_large = torch.full((1, 32), 3.39617753e38)
     bf16 = planned("t", (1, 32), GGMLType.BF16)
     with pytest.raises(OverflowsF16Error, match="too large for bf16") as caught:
-        stream([bf16], base_outputs("y", "bf16", [], [bf16]), Rows({"t": too_large}), tmp_path, threads=1)
+        stream([bf16], base_outputs("y", "bf16", [], [bf16]), Rows({"t": too_large}), tmp_path, workers=Workers(1))
     assert "f32" in caught.value.hint
 
 
@@ -275,7 +278,7 @@ def test_values_that_came_with_the_input_are_blamed_on_it(tmp_path: Path, value:
     values, chosen = random_rows(), tensors()
     values["odd"][4, 95] = value
     with pytest.raises(CheckpointError, match=r"model\.safetensors: tensor 'model\.odd' has NaN"):
-        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values, sound=False), tmp_path, threads=2)
+        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values, sound=False), tmp_path, workers=Workers(2))
 
 
 def test_nan_in_a_checkpoint_names_file_and_tensor(tmp_path: Path) -> None:
@@ -284,10 +287,10 @@ def test_nan_in_a_checkpoint_names_file_and_tensor(tmp_path: Path) -> None:
     path = tmp_path / "model-00002-of-00002.safetensors"
     save_file({"model.w": values}, path)
     file = open_tensor_file(path)
-    source = Merger(Checkpoint(tmp_path, {}, file.specs, {path: file}), (), torch.device("cpu"))
+    source = Merger(Checkpoint(tmp_path, {}, file.specs, {path: file}), ())
     tensor = planned("w", (300, 32))
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors: tensor 'model\.w' has NaN"):
-        stream([tensor], base_outputs("x", "f16", [], [tensor]), source, tmp_path, threads=2)
+        stream([tensor], base_outputs("x", "f16", [], [tensor]), source, tmp_path, workers=Workers(2))
     file.close()
 
 
@@ -305,6 +308,6 @@ def test_an_interrupt_ends_every_worker(tmp_path: Path, small_ranges: None) -> N
     chosen = [planned(f"t{i}", (640, 64)) for i in range(20)]
     source = Rows({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
     with pytest.raises(KeyboardInterrupt):
-        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, threads=3)
+        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(3))
     assert stream_threads() == []
     assert 0 < len(source.taken) < 100

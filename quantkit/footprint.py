@@ -1,0 +1,68 @@
+"""How much memory a build will need at its peak, from the plan: it depends on the ranges, not on the model's size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantkit.device import Workers
+from quantkit.ggml_types import BASE_TYPES
+from quantkit.kernels import cuda
+from quantkit.plan import Output, PlannedTensor
+from quantkit.prepare import Prepared
+from quantkit.ranges import CHUNK_WEIGHTS, pieces
+
+# Measured with scripts/bench: the interpreter with torch and a vocabulary of 128k tokens, and with CUDA; a device's
+# context with kernels; a worker's share of cuBLAS.
+_HOST_NBYTES = 450_000_000
+_HOST_NBYTES_WITH_CUDA = 1_500_000_000
+_DEVICE_NBYTES = 600_000_000
+_DEVICE_NBYTES_A_WORKER = 33_000_000
+# Bytes that a weight of a range takes at most while it is read (its stored type), summed up (float32, twice while it is
+# arranged), rounded, and encoded.
+_NBYTES_A_WEIGHT = 4 + 4 + 4
+_ENCODED_NBYTES_A_WEIGHT = 2
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Peak memory.
+
+    Attributes:
+        workers: how many.
+        host: bytes of the process.
+        device: bytes on each CUDA device; 0 without.
+    """
+
+    workers: int
+    host: int
+    device: int
+
+
+def footprint(prepared: Prepared) -> Footprint:
+    """What a prepared build will need."""
+    plan, workers = prepared.plan, prepared.workers
+    widest = max(_largest_range(tensor, workers) for tensor in plan.tensors)
+    base = 4 if BASE_TYPES[prepared.recipe.outtype].label == "f32" else 2
+    if not workers.cuda:
+        each = widest * (_NBYTES_A_WEIGHT + base + 4 + _ENCODED_NBYTES_A_WEIGHT)
+        return Footprint(workers.threads, _HOST_NBYTES + workers.threads * each, 0)
+    on_host = any(_on_host(output, tensor) for output in plan.outputs for tensor in plan.tensors)
+    pinned = widest * 4  # as read, at most
+    encoding = widest * (4 + _ENCODED_NBYTES_A_WEIGHT) + CHUNK_WEIGHTS * 8 if on_host else 0
+    most = -(-workers.threads // len(workers.devices))
+    device = most * (widest * (_NBYTES_A_WEIGHT + base + _ENCODED_NBYTES_A_WEIGHT) + _DEVICE_NBYTES_A_WORKER)
+    host = _HOST_NBYTES_WITH_CUDA + workers.threads * (pinned + encoding)
+    return Footprint(workers.threads, host, _DEVICE_NBYTES + device)
+
+
+def _largest_range(tensor: PlannedTensor, workers: Workers) -> int:
+    first = next(pieces(tensor, workers.chunk))
+    return (first.stop - first.start) * tensor.columns
+
+
+def _on_host(output: Output, tensor: PlannedTensor) -> bool:
+    """Whether a tensor is encoded on the host although the workers have devices."""
+    place = output.tensors.get(tensor.name)
+    if place is None or place.type is tensor.base:
+        return False
+    return place.type not in cuda.SUPPORTED or tensor.name in output.importance

@@ -1,0 +1,54 @@
+"""What a CUDA device needs before the first range, made ready while headers and vocabulary are read."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from quantkit.device import Workers
+from quantkit.errors import QuantkitError
+from quantkit.ggml_types import BASE_TYPES, GGMLType
+from quantkit.kernels import cuda, loaded
+
+# The types llama.cpp mixes into those of their name.
+_MIXED_IN = frozenset({GGMLType.Q6_K})
+
+
+@contextmanager
+def warming_up(workers: Workers, quants: Collection[str], outtype: str) -> Iterator[None]:
+    """Warm the devices up in a thread of its own; when this is left it has ended.
+
+    Args:
+        workers: where will be computed.
+        quants: the types that will be made, by llama-quantize's names.
+        outtype: the type weights are rounded to before.
+    """
+    if not workers.cuda:
+        yield
+        return
+    named = {quant.upper().removesuffix("_S").removesuffix("_M").removesuffix("_L") for quant in quants}
+    kinds = [kind for kind in cuda.SUPPORTED if kind.name in named] + [kind for kind in _MIXED_IN if named]
+    dtype = {GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}.get(BASE_TYPES[outtype], torch.float32)
+    thread = threading.Thread(target=_warm_up, args=(workers.devices, dict.fromkeys(kinds), dtype))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _warm_up(devices: Collection[torch.device], kinds: Collection[GGMLType], dtype: torch.dtype) -> None:
+    # What fails here fails again where it is needed, and is reported there.
+    with contextlib.suppress(QuantkitError, RuntimeError):
+        for device in devices:
+            with torch.cuda.device(device):
+                rows = torch.zeros(64, 256, device=device)
+                rows.addmm_(rows[:, :16], rows[:16]).aminmax()
+                blocks = rows.to(dtype)
+                for kind in kinds:
+                    loaded.encoder(device, kind, dtype).encode(kind, blocks)
+                torch.cuda.synchronize()
