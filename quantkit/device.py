@@ -14,7 +14,7 @@ from quantkit.timeline import NO_TIMELINE, NoTimeline
 
 PROCESSOR = torch.device("cpu")
 # More would wait for the files' locks, and each has its buffers.
-_WORKERS_A_DEVICE = 12
+_WORKERS_A_DEVICE = 16
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from quantkit.device import Workers
 from quantkit.ggml_types import BASE_TYPES
 from quantkit.kernels import cuda
-from quantkit.plan import Output, PlannedTensor
+from quantkit.merge import Merger
+from quantkit.plan import Output, PlannedTensor, count_elements
 from quantkit.prepare import Prepared
 from quantkit.ranges import CHUNK_WEIGHTS, pieces
 
 # Measured with scripts/bench: the interpreter with torch and a vocabulary of 128k tokens, and with CUDA; a device's
 # context with kernels; a worker's share of cuBLAS.
 _HOST_NBYTES = 450_000_000
-_HOST_NBYTES_WITH_CUDA = 1_500_000_000
+_HOST_NBYTES_WITH_CUDA = 1_100_000_000
 _DEVICE_NBYTES = 600_000_000
 _DEVICE_NBYTES_A_WORKER = 33_000_000
 # Bytes that a weight of a range takes at most while it is read (its stored type), summed up (float32, twice while it is
@@ -47,12 +48,20 @@ def footprint(prepared: Prepared) -> Footprint:
         each = widest * (_NBYTES_A_WEIGHT + base + 4 + _ENCODED_NBYTES_A_WEIGHT)
         return Footprint(workers.threads, _HOST_NBYTES + workers.threads * each, 0)
     on_host = any(_on_host(output, tensor) for output in plan.outputs for tensor in plan.tensors)
-    pinned = widest * 4  # as read, at most
+    pinned = widest * max(base, _stored_nbytes(prepared))
     encoding = widest * (4 + _ENCODED_NBYTES_A_WEIGHT) + CHUNK_WEIGHTS * 8 if on_host else 0
     most = -(-workers.threads // len(workers.devices))
     device = most * (widest * (_NBYTES_A_WEIGHT + base + _ENCODED_NBYTES_A_WEIGHT) + _DEVICE_NBYTES_A_WORKER)
     host = _HOST_NBYTES_WITH_CUDA + workers.threads * (pinned + encoding)
     return Footprint(workers.threads, host, _DEVICE_NBYTES + device)
+
+
+def _stored_nbytes(prepared: Prepared) -> int:
+    """Bytes of a weight as it is read, at most."""
+    if not isinstance(prepared.source, Merger):
+        return 4
+    specs = prepared.source.checkpoint.tensors.values()
+    return max(-(-spec.nbytes // count_elements(spec.shape)) for spec in specs if spec.nbytes)
 
 
 def _largest_range(tensor: PlannedTensor, workers: Workers) -> int:

@@ -98,35 +98,35 @@ def write_error(path: Path, error: OSError) -> OutputError:
 
 
 class OrderedDigest:
-    """sha256 of pieces that may arrive out of order.
+    """sha256 of pieces that come from several threads.
 
-    Whoever brings the piece that is next in order hashes it and all that waited for it. Mostly one worker brings a
-    tensor's pieces one after the other; what waits is copied, so the caller may use its memory again.
+    Who is early waits for its turn, so nothing is kept or copied. Pieces are dealt out in order, and whoever has the
+    first of those outstanding never waits: all come to an end.
     """
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
         self._next = 0
-        self._waiting: dict[int, Bytes] = {}
-        self._busy = False
-        self._lock = threading.Lock()
+        self._abandoned = False
+        self._turn = threading.Condition()
 
     def update(self, index: int, data: Bytes) -> None:
-        """Add piece number *index* (from 0)."""
-        with self._lock:
-            if self._busy or index != self._next:
-                self._waiting[index] = bytes(data)
+        """Add piece number *index* (from 0), after those before it."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._abandoned or index == self._next)
+            if self._abandoned:
                 return
-            self._busy = True
-        piece: Bytes | None = data
-        while piece is not None:
-            self._hash.update(piece)  # outside the lock: hashing releases the GIL
-            with self._lock:
-                self._next += 1
-                piece = self._waiting.pop(self._next, None)
-                self._busy = piece is not None
+        self._hash.update(data)  # outside the lock: hashing releases the GIL
+        with self._turn:
+            self._next += 1
+            self._turn.notify_all()
+
+    def abandon(self) -> None:
+        """Let everyone go who waits: a piece will not come."""
+        with self._turn:
+            self._abandoned = True
+            self._turn.notify_all()
 
     def hexdigest(self) -> str:
         """The sum; every piece must have arrived."""
-        assert not self._waiting, f"pieces missing before {sorted(self._waiting)[0]}"
         return self._hash.hexdigest()

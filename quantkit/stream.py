@@ -130,7 +130,7 @@ class _Job:
                     pass
                 worker.join()
         except BaseException:
-            self._stop.set()  # a worker that has only just begun does nothing then
+            self._halt()  # a worker that has only just begun does nothing then
             for worker, event in zip(workers, ended, strict=True):
                 while worker.ident is not None and not event.is_set():
                     with contextlib.suppress(KeyboardInterrupt):
@@ -138,6 +138,11 @@ class _Job:
             raise
         if self._errors:
             raise self._errors[0]
+
+    def _halt(self) -> None:
+        self._stop.set()
+        for digest in self.digests.values():
+            digest.abandon()
 
     def _work(self, number: int, ended: threading.Event) -> None:
         try:
@@ -152,7 +157,7 @@ class _Job:
                     self.progress((piece.stop - piece.start) * piece.tensor.columns)
         except BaseException as error:  # reported by run(), in the main thread
             self._errors.append(error)
-            self._stop.set()
+            self._halt()
         finally:
             ended.set()
 

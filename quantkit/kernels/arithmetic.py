@@ -32,6 +32,11 @@ def divide(value: float, by: torch.Tensor) -> torch.Tensor:
     return torch.full_like(by, value) / by
 
 
+def quotient(values: torch.Tensor, by: float) -> torch.Tensor:
+    """``values / by`` with one rounding; on a CUDA device a tensor over a number is a product with its reciprocal."""
+    return values / torch.full_like(values, by)
+
+
 def root(values: torch.Tensor) -> torch.Tensor:
     """Square roots with one rounding.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from quantkit.kernels.arithmetic import first_largest, half_bytes
+from quantkit.kernels.arithmetic import first_largest, half_bytes, quotient
 
 BLOCK = 32
 
@@ -16,7 +16,7 @@ BLOCK = 32
 def encode_q8_0(rows: torch.Tensor) -> torch.Tensor:
     """Q8_0: uint8, shape [blocks, 34], of float32 rows with a multiple of 32 weights."""
     x = rows.reshape(-1, BLOCK)
-    d = x.abs().amax(1) / 127
+    d = quotient(x.abs().amax(1), 127)
     scaled = x * _inverse(d)[:, None]
     whole = scaled.trunc()
     # roundf: halves away from zero. Torch rounds them to even.
@@ -36,7 +36,7 @@ def encode_affine(rows: torch.Tensor, bits: int) -> torch.Tensor:
     """Q4_1 and Q5_1: uint8, shape [blocks, 20] or [blocks, 24], of float32 rows with a multiple of 32 weights."""
     x, top = rows.reshape(-1, BLOCK), (1 << bits) - 1
     low = first_smallest(x)
-    d = (x.amax(1) - low + 0.0) / top  # no -0 from zeros of either sign
+    d = quotient(x.amax(1) - low + 0.0, top)  # no -0 from zeros of either sign
     levels = ((x - low[:, None]) * _inverse(d)[:, None] + 0.5).to(torch.int8).clamp(max=top)
     return torch.cat([half_bytes(d), half_bytes(low), _pack(levels, bits)], dim=1)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from quantkit.ggml_types import GGMLType
-from quantkit.kernels.arithmetic import divide, first_largest, half_bytes, nearest_int
+from quantkit.kernels.arithmetic import divide, first_largest, half_bytes, nearest_int, quotient
 from quantkit.kernels.symmetric import NOTHING
 
 SUPER = 256
@@ -113,7 +113,7 @@ def _steps(values: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Values of a super-block as a float32 unit and whole multiples of it, 0..top."""
     largest = values.amax(1).clamp(min=0) + 0.0  # not -0
     inverse = torch.where(largest > 0, divide(top, largest), torch.zeros_like(largest))
-    return largest / top, nearest_int(inverse[:, None] * values)
+    return quotient(largest, top), nearest_int(inverse[:, None] * values)
 
 
 def _times(unit: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:

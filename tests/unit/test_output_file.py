@@ -6,23 +6,13 @@ import errno
 import hashlib
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from quantkit.errors import OutputError
 from quantkit.output_file import OrderedDigest, OutputFile, write_error
-
-
-@settings(deadline=None)
-@given(pieces=st.lists(st.binary(max_size=40), max_size=12), data=st.data())
-def test_digest_of_pieces_in_any_order(pieces: list[bytes], data: st.DataObject) -> None:
-    digest = OrderedDigest()
-    for index in data.draw(st.permutations(range(len(pieces)))):
-        digest.update(index, memoryview(pieces[index]))
-    assert digest.hexdigest() == hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
 def test_digest_of_pieces_from_many_threads() -> None:
@@ -42,11 +32,29 @@ def test_digest_of_pieces_from_many_threads() -> None:
     assert digest.hexdigest() == hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
-def test_digest_misses_no_piece_in_silence() -> None:
-    digest = OrderedDigest()
-    digest.update(1, b"b")
-    with pytest.raises(AssertionError, match="pieces missing before 1"):
-        digest.hexdigest()
+def test_who_is_early_waits_and_is_let_go() -> None:
+    digest, passed = OrderedDigest(), []
+
+    def bring(index: int, data: bytes) -> threading.Thread:
+        def update() -> None:
+            digest.update(index, data)
+            passed.append(index)
+
+        thread = threading.Thread(target=update)
+        thread.start()
+        return thread
+
+    late, early = bring(2, b"c"), bring(1, b"b")
+    time.sleep(0.02)
+    assert passed == []
+    digest.update(0, b"a")
+    early.join()
+    late.join()
+    assert digest.hexdigest() == hashlib.sha256(b"abc").hexdigest()
+    never = bring(4, b"e")
+    digest.abandon()
+    never.join()
+    assert sorted(passed) == [1, 2, 4]
 
 
 def test_bytes_at_their_offsets_and_zeros_between(tmp_path: Path) -> None:
