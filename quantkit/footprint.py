@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from quantkit.device import Workers
 from quantkit.ggml_types import BASE_TYPES
 from quantkit.kernels import cuda
@@ -12,9 +14,10 @@ from quantkit.plan import Output, PlannedTensor, count_elements
 from quantkit.prepare import Prepared
 from quantkit.ranges import CHUNK_WEIGHTS, pieces
 
-# Measured with scripts/bench: the interpreter with torch and a vocabulary of 128k tokens, and with CUDA; a device's
-# context with kernels; a worker's share of cuBLAS.
+# Measured with scripts/bench: the interpreter with torch and a vocabulary of 128k tokens; the same with a CUDA build of
+# torch, unused and used; a device's context with kernels; a worker's share of cuBLAS.
 _HOST_NBYTES = 450_000_000
+_HOST_NBYTES_OF_CUDA_TORCH = 800_000_000
 _HOST_NBYTES_WITH_CUDA = 1_100_000_000
 _DEVICE_NBYTES = 600_000_000
 _DEVICE_NBYTES_A_WORKER = 33_000_000
@@ -22,6 +25,8 @@ _DEVICE_NBYTES_A_WORKER = 33_000_000
 # arranged), rounded, and encoded.
 _NBYTES_A_WEIGHT = 4 + 4 + 4
 _ENCODED_NBYTES_A_WEIGHT = 2
+# What encoders on the processor need besides.
+_SCRATCH_NBYTES_A_WEIGHT = 12
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,9 @@ def footprint(prepared: Prepared) -> Footprint:
     widest = max(_largest_range(tensor, workers) for tensor in plan.tensors)
     base = 4 if BASE_TYPES[prepared.recipe.outtype].label == "f32" else 2
     if not workers.cuda:
-        each = widest * (_NBYTES_A_WEIGHT + base + 4 + _ENCODED_NBYTES_A_WEIGHT)
-        return Footprint(workers.threads, _HOST_NBYTES + workers.threads * each, 0)
+        each = widest * (_NBYTES_A_WEIGHT + base + 4 + _ENCODED_NBYTES_A_WEIGHT + _SCRATCH_NBYTES_A_WEIGHT)
+        host = _HOST_NBYTES_OF_CUDA_TORCH if torch.version.cuda else _HOST_NBYTES
+        return Footprint(workers.threads, host + workers.threads * each, 0)
     on_host = any(_on_host(output, tensor) for output in plan.outputs for tensor in plan.tensors)
     pinned = widest * max(base, _stored_nbytes(prepared))
     encoding = widest * (4 + _ENCODED_NBYTES_A_WEIGHT) + CHUNK_WEIGHTS * 8 if on_host else 0
