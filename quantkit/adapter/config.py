@@ -20,12 +20,13 @@ _BY_ROWS = ("LORA", "TRAINABLE_TOKENS")
 # Methods that PEFT 0.21 can merge a module at a time: its own layer does.
 _BY_MODULE = (
     *("ADALORA", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA", "HRA"),
-    *("IA3", "LN_TUNING", "LOHA", "LOKR", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD"),
+    *("IA3", "LN_TUNING", "LOHA", "LOKR", "MISS", "OFT", "PEANUT", "PVERA", "RANDLORA", "ROAD"),
     *("SHIRA", "SUPERTUNING", "VBLORA", "VERA", "WAVEFT"),
 )
 SUPPORTED = frozenset(_BY_ROWS + _BY_MODULE)
 _PROMPT = "it learns a prompt beside the model, which has no merged form"
 _WHOLE = "its factors come from all modules of the model at once"
+_DECOMPOSED = "it takes the base's weights apart again (SVD), whose last bits are not sure to come out the same"
 # Methods of PEFT that cannot be merged so, with the reason.
 NOT_MERGEABLE: dict[str, str] = {
     **dict.fromkeys(("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"), _PROMPT),
@@ -34,6 +35,7 @@ NOT_MERGEABLE: dict[str, str] = {
     **dict.fromkeys(("XLORA", "POLY"), "it mixes adapters anew for each input, and has no merged form"),
     **dict.fromkeys(("LILY", "SHADOW"), "PEFT itself cannot merge it"),
     "ADAMSS": "it divides the base's weights by clustering, which is not sure to come out the same again",
+    **dict.fromkeys(("OSF", "PSOFT"), _DECOMPOSED),
     "BONE": "PEFT gave it up for MISS",
 }
 
