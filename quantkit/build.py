@@ -81,15 +81,15 @@ def build(
         workspace(recipe.folder, overwrite=overwrite, inputs=inputs, fsync=fsync) as work,
         _prepared(recipe, work, reporter) as prepared,
     ):
-        plan, workers = prepared.plan, prepared.workers
+        plan, subject, workers = prepared.plan, prepared.subject, prepared.workers
         timeline = Timeline()
         if profile is not None:
             workers = replace(workers, timeline=timeline)
         for note in plan.notes:
             reporter.note(note)
         clock.lap("plan")
-        digests = run_stream(plan.tensors, plan.outputs, prepared.source, work, workers, reporter)
-        for file in prepared.adapter_files:
+        digests = run_stream(plan.tensors, plan.outputs, subject.source, work, workers, reporter)
+        for file in subject.adapter_files:
             digests |= run_stream(
                 file.tensors, [file.output], file.source, work, processor_workers(recipe.threads), reporter
             )
@@ -127,7 +127,7 @@ def _prepared(recipe: Recipe, work: Workspace, reporter: Reporter) -> Iterator[P
     check_checkout(recipe.via_llama_cpp)
     check_parameters(recipe.parameters)
     folder, adapters = fetch(recipe.model, recipe.adapters, reporter)
-    model = run_converter(
+    converted = run_converter(
         recipe.via_llama_cpp,
         folder,
         adapters,
@@ -138,27 +138,27 @@ def _prepared(recipe: Recipe, work: Workspace, reporter: Reporter) -> Iterator[P
         recipe.threads,
         reporter,
     )
-    with prepare_converted(recipe, model, folder, adapters) as prepared:
+    with prepare_converted(recipe, converted, folder, adapters) as prepared:
         yield prepared
 
 
 def _manifest(prepared: Prepared, digests: dict[str, dict[str, str]], texts: tuple[Path, ...]) -> dict[str, Any]:
-    recipe, plan, spec = prepared.recipe, prepared.plan, prepared.spec
+    recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
     return {
         "schema": SCHEMA,
         "name": spec.name,
-        "versions": versions(),
+        "versions": versions(subject.libraries),
         "recipe": recipe.to_json(),
         "sources": {
-            "model": source_record(recipe.model, prepared.folder),
+            "model": source_record(recipe.model, subject.folder),
             "adapters": [
                 source_record(asked.source, folder)
-                for asked, folder in zip(recipe.adapters, prepared.adapters, strict=True)
+                for asked, folder in zip(recipe.adapters, subject.adapters, strict=True)
             ],
         },
-        "inputs": dict(prepared.inputs),
+        "inputs": dict(subject.inputs),
         "models": [output_entry(parts, digests) for parts in plan.models],
-        "adapter_files": [adapter_entry(file, digests[file.output.file]) for file in prepared.adapter_files],
+        "adapter_files": [adapter_entry(file, digests[file.output.file]) for file in subject.adapter_files],
         "files": text_files(texts),
         "chat": chat_entry(spec.chat, spec.system, spec.parameters),
         "notes": list(plan.notes),
@@ -171,7 +171,7 @@ def _verify(prepared: Prepared, work: Workspace, reporter: Reporter) -> Report:
     recipe = prepared.recipe
     return verify_outputs(
         [work.path / parts[0].file for parts in prepared.plan.models],
-        tokenizer=tokenizer_file(prepared.tokenizer),
+        tokenizer=tokenizer_file(prepared.subject.tokenizer),
         system=recipe.system,
         threads=recipe.threads,
         reporter=reporter,
@@ -179,7 +179,7 @@ def _verify(prepared: Prepared, work: Workspace, reporter: Reporter) -> Report:
 
 
 def _report(plan: Plan, report: Report | None, seconds: dict[str, float]) -> dict[str, Any]:
-    verdict: dict[str, Any] = {"schema": SCHEMA, "verified": False, "passed": None, "checks": []}
+    verdict: dict[str, Any] = {"schema": SCHEMA, "verified": False, "passed": None, "checks": [], "runs": {}}
     if report is not None:
         verdict = {**report.to_json(), "verified": True}
     return {

@@ -2,27 +2,41 @@
 
 A chat template is a program, and Ollama, shell scripts and people need a description. :func:`derive` finds it by
 rendering probing conversations whose contents are sentinel texts, cutting the result at the sentinels, and then
-proving the description: ``ChatFormat.render`` must give the template's own text on a set of conversations, with and
-without a system message. A template that turns cannot describe is refused with the reason. Reading the template's
-source for known strings was rejected: templates with the same strings behave differently.
+proving the description: ``ChatFormat.render`` must give the template's own prompt on a set of conversations, with and
+without a system message. Reading the template's source for known strings was rejected: templates with the same
+strings behave differently.
+
+Where turns have no words for what a template does (thoughts that vanish from earlier answers, words in contents that
+switch something, today's date), the answer is an :class:`OwnTemplate` with the reason. Such a model is packaged
+without a TEMPLATE, and Ollama renders the Jinja of the GGUF file as llama.cpp does. An approximate TEMPLATE was
+rejected: it would win over the right one.
+
+Templates that have words for tools or thinking, but whose plain conversations are turns, get a TEMPLATE all the same.
+A new Ollama sees that the TEMPLATE has no such words and takes the Jinja, tools included; an old one knows TEMPLATE
+only, and gives the same prompts but for tools. ``PARSER passthrough`` would force the TEMPLATE on the new one and take
+the tools away, and an old one refuses the line; so it is written in one case only: where the package's system prompt
+had to go into the TEMPLATE, because no SYSTEM line can carry it.
 
 A named format is nothing special: it is derived from its own ``templates/<name>/chat_template.jinja``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from quantkit.chat_probe import probe
+from quantkit.chat_probe import IndescribableError, ends_of_own, probe
 from quantkit.chat_template import render_jinja
-from quantkit.chat_turns import ChatFormat, Turn
+from quantkit.chat_turns import ChatFormat, OwnTemplate, SystemPlace, Turn
 from quantkit.errors import ChatFormatError
 
 __all__ = [
     "FORMAT_NAMES",
     "ChatFormat",
+    "OwnTemplate",
+    "SystemPlace",
     "Turn",
     "choose_format",
     "derive",
@@ -34,11 +48,20 @@ __all__ = [
 _TEMPLATES = Path(__file__).parent / "templates"
 
 # name -> (bos_token, eos_token) of the models the format comes from
-_NAMED_TOKENS = {"llama-3": ("<|begin_of_text|>", "<|eot_id|>"), "chatml": ("", "<|im_end|>")}
+_NAMED_TOKENS = {
+    "llama-3": ("<|begin_of_text|>", "<|eot_id|>"),
+    "llama-3.1": ("<|begin_of_text|>", "<|eot_id|>"),
+    "chatml": ("", "<|im_end|>"),
+    "llama-2": ("<s>", "</s>"),
+    "mistral": ("<s>", "</s>"),
+    "gemma": ("<bos>", "<eos>"),
+    "phi-3": ("<s>", "<|endoftext|>"),
+    "alpaca": ("<s>", "</s>"),
+}
 
 FORMAT_NAMES: tuple[str, ...] = tuple(_NAMED_TOKENS)
 
-_NAME_IT = "name the format: " + " or ".join(f"--template {name}" for name in FORMAT_NAMES)
+_NAME_IT = f"name the format it was trained on: --template NAME, one of {', '.join(FORMAT_NAMES)}"
 
 
 def named_template(name: str) -> str:
@@ -65,8 +88,13 @@ def named_format(name: str) -> ChatFormat:
 
 
 def choose_format(
-    template: str | None, *, option: str = "auto", bos_token: str, eos_token: str
-) -> tuple[ChatFormat, str]:
+    template: str | None,
+    *,
+    option: str = "auto",
+    bos_token: str,
+    eos_token: str,
+    tokens: Container[str] | None = None,
+) -> tuple[ChatFormat | OwnTemplate, str]:
     """The format to package a model with, and the Jinja text that belongs into its GGUF.
 
     Args:
@@ -74,9 +102,10 @@ def choose_format(
         option: "auto" for the model's own, the name of a format, or the path of a file with a Jinja chat template.
         bos_token: text of the model's beginning-of-sequence token, "" if it has none.
         eos_token: text of its end-of-sequence token, "" if it has none.
+        tokens: its vocabulary, None if it is not known.
 
     Raises:
-        ChatFormatError: there is no template to take, or turns cannot describe it.
+        ChatFormatError: there is no template to take, or it cannot write a plain conversation.
     """
     if option == "auto":
         if not template:
@@ -91,26 +120,40 @@ def choose_format(
             ) from error
     else:
         chosen = named_template(option)
-    return derive(chosen, bos_token=bos_token, eos_token=eos_token), chosen
+    return derive(chosen, bos_token=bos_token, eos_token=eos_token, tokens=tokens), chosen
 
 
-def derive(template: str, *, bos_token: str, eos_token: str) -> ChatFormat:
+def derive(
+    template: str, *, bos_token: str, eos_token: str, tokens: Container[str] | None = None
+) -> ChatFormat | OwnTemplate:
     """Describe a chat template by turns, and prove the description on probing conversations.
 
     Args:
         template: the Jinja text of the model's chat template.
         bos_token: text of the model's beginning-of-sequence token, "" if it has none.
         eos_token: text of its end-of-sequence token, "" if it has none.
+        tokens: the model's vocabulary, None if it is not known: what ends an answer of an undescribed template is
+            then taken to be a token.
+
+    Returns:
+        The turns, or why there are none.
 
     Raises:
-        ChatFormatError: the template is broken, or turns cannot describe what it does.
+        ChatFormatError: the template is broken, cannot write a plain conversation, or nothing ends an answer.
     """
     try:
-        found = probe(template, bos_token=bos_token, eos_token=eos_token)
+        try:
+            found = probe(template, bos_token=bos_token, eos_token=eos_token)
+        except IndescribableError as why:
+            return ends_of_own(template, str(why), bos_token=bos_token, eos_token=eos_token, tokens=tokens)
     except ChatFormatError as error:
         raise ChatFormatError(str(error), hint=_NAME_IT) from error
     for name in FORMAT_NAMES:
         known = named_format(name)
-        if (found.system, found.user, found.assistant) == (known.system, known.user, known.assistant):
+        if _turns(found) == _turns(known):
             return replace(found, name=name)
     return found
+
+
+def _turns(chat: ChatFormat) -> tuple[object, ...]:
+    return chat.system, chat.system_place, chat.user, chat.assistant, chat.generation

@@ -12,7 +12,6 @@ there is said (``trims``, ``uneven``) and is no reason to give up.
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,10 @@ _CUT_END, _CUT_START = re.compile(r"(<[^<>]*|\[[^\[\]]*)\Z"), re.compile(r"\A[^<
 
 # (what differs, (system, question, answer, second question)); the first differing one gives the reason
 _PROOFS = (
-    ("its prompts have", ("You are a helpful assistant. 你是一个乐于助人的助手。", "你好", "你好！有什么可以帮你？", "再见")),
+    (
+        "its prompts have",
+        ("You are a helpful assistant. 你是一个乐于助人的助手。", "你好", "你好！有什么可以帮你？", "再见"),
+    ),
     (
         "its prompts have",
         ("Say \"so\".\n\n'Quoted' {{ braces }} {% tags %}", "line one\n\nline three", "`$(x)` \\n", "🦙 ok"),
@@ -39,6 +41,7 @@ _PROOFS = (
     ("tools and thinking in contents have", ("<tools>", "2+2?", "<think>two and two</think>\n\nIt is 4.", "<think>")),
     ("words like /no_think have", ("Be brief. /no_think", "Why? /no_think", "So. /think", "And /think")),
 )
+_WITH_SYSTEM: tuple[Message, ...] = ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER})
 _PADDED = ("  padded  ", "\n before and after \t", " answer \n", " more ")
 
 
@@ -58,6 +61,9 @@ def probe(template: str, *, bos_token: str, eos_token: str) -> ChatFormat:
     for what, texts in _PROOFS:
         if not _proves(found, writer, texts):
             raise IndescribableError(f"{what} rules of their own")
+    # llama.cpp, and Ollama through it, switches thinking on where nobody says otherwise.
+    if not _proves(found, replace(writer, thinking=True), _PROOFS[0][1]):
+        raise IndescribableError("its prompts are others where thinking is switched on")
     return replace(found, uneven=not _proves(found, writer, _PADDED))
 
 
@@ -69,7 +75,8 @@ def ends_of_own(
     Args:
         template: the Jinja text.
         why: turns cannot describe it.
-        bos_token, eos_token: of the model.
+        bos_token: text of the model's beginning-of-sequence token, "" if it has none.
+        eos_token: text of its end-of-sequence token, "" if it has none.
         tokens: the model's vocabulary, None if it is not known.
 
     Raises:
@@ -79,7 +86,7 @@ def ends_of_own(
     stop = _stop(writer.after_answer(), eos_token)
     if tokens is not None and stop not in tokens:
         stop = eos_token
-    return OwnTemplate(why, _ends(stop), writer.system_pieces() is not None)
+    return OwnTemplate(why, _ends(stop), writer.takes_system())
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ class _Writer:
     bos_token: str
     eos_token: str
     dates: bool = False
+    thinking: bool | None = None
 
     def find(self) -> ChatFormat:
         opening, tail = self._first_prompt()
@@ -138,10 +146,9 @@ class _Writer:
         return opening, tail
 
     def _system(self, bos: str, user_prefix: str, tail: str) -> tuple[Turn | None, SystemPlace]:
-        pieces = self.system_pieces()
-        if pieces is None:
+        if not self.takes_system():
             return None, SystemPlace.TURN
-        opening, between, after = pieces
+        opening, between, after = self.cut(_WITH_SYSTEM)
         if not opening.startswith(bos) or after != tail:
             raise IndescribableError("a system message changes what is written around it")
         opening = opening[len(bos) :]
@@ -149,26 +156,22 @@ class _Writer:
             return Turn(opening, between[: len(between) - len(user_prefix)]), SystemPlace.TURN
         if not opening.startswith(user_prefix):
             raise IndescribableError("a system message changes how the first question begins")
-        longer = self.cut([{"role": "system", "content": _SYSTEM}, *_talk(_USER, _ANSWER, _USER_AGAIN)], ordered=False)
+        longer = self.cut([_WITH_SYSTEM[0], *_talk(_USER, _ANSWER, _USER_AGAIN)], ordered=False)
         place = SystemPlace.FIRST if longer[:2] == (bos + opening, between) else SystemPlace.LAST
         return Turn(opening, between), place
 
-    def system_pieces(self) -> tuple[str, ...] | None:
-        """The texts around a system message and a question; None where the template refuses or drops the first."""
-        messages = [{"role": "system", "content": _SYSTEM}, *_talk(_USER)]
+    def takes_system(self) -> bool:
+        """Whether a system message can open a conversation; some templates refuse it, some drop it."""
         try:
-            if _SYSTEM not in self.write(messages):
-                return None
+            return _SYSTEM in self.write(_WITH_SYSTEM)
         except ChatFormatError:
-            return None  # such a template says so itself, for instance Gemma 2's
-        return self.cut(messages)
+            return False
 
     def after_answer(self) -> str:
         """What ends an answer, whatever comes after it; "" where that cannot be told."""
         text = self.write(_talk(_USER, _ANSWER, _USER_AGAIN))
-        if text.count(_ANSWER) != 1:
-            return ""
-        return self._common(self.closing(_talk(_USER, _ANSWER)), text.split(_ANSWER)[1].split(_USER_AGAIN)[0])
+        back = re.search(f"{_ANSWER}(.*?){_USER_AGAIN}", text, re.DOTALL)
+        return self._common(self.closing(_talk(_USER, _ANSWER)), back[1]) if back else ""
 
     def closing(self, messages: Sequence[Message]) -> str:
         """What follows the last content when no answer is asked for; "" where that cannot be told."""
@@ -176,8 +179,7 @@ class _Writer:
         return self.write(messages, asked=False).rpartition(content)[2]
 
     def _trims(self, *, takes_system: bool) -> Iterator[str]:
-        system: list[Message] = [{"role": "system", "content": _SYSTEM}] if takes_system else []
-        messages = [*system, *_talk(_USER, _ANSWER, _USER_AGAIN)]
+        messages = [*_WITH_SYSTEM[: 1 if takes_system else 0], *_talk(_USER, _ANSWER, _USER_AGAIN)]
         plain = self.write(messages)
         for role in dict.fromkeys(message["role"] for message in messages):
             padded = [{**m, "content": f" \n{m['content']}\n "} if m["role"] == role else m for m in messages]
@@ -203,11 +205,12 @@ class _Writer:
             eos_token=self.eos_token,
             add_generation_prompt=asked,
             dates=self.dates,
+            thinking=self.thinking,
         )
 
     def _common(self, closing: str, *others: str) -> str:
         """The text that closes a turn: the start that all have in common, without a mark that was cut in two."""
-        common = os.path.commonprefix([closing, *others])
+        common = _common_start(closing, *others)
         return common if common == closing else _CUT_END.sub("", common)
 
 
@@ -215,8 +218,13 @@ def _talk(*contents: str) -> list[Message]:
     return [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
 
 
+def _common_start(*texts: str) -> str:
+    shortest = min(texts, key=len)
+    return next((shortest[:i] for i, c in enumerate(shortest) if any(text[i] != c for text in texts)), shortest)
+
+
 def _common_end(one: str, other: str) -> str:
-    common = os.path.commonprefix([one[::-1], other[::-1]])[::-1]
+    common = _common_start(one[::-1], other[::-1])[::-1]
     return common if common in (one, other) else _CUT_START.sub("", common)
 
 
@@ -253,7 +261,10 @@ def _default_system(before: str, user_prefix: str, system: Turn | None, place: S
 
 
 def _proves(found: ChatFormat, writer: _Writer, texts: Sequence[str]) -> bool:
-    return all(found.render(messages) == writer.write(messages) for messages in _conversations(found, texts))
+    try:
+        return all(found.render(messages) == writer.write(messages) for messages in _conversations(found, texts))
+    except ChatFormatError:  # it refuses one of them
+        return False
 
 
 def _conversations(found: ChatFormat, texts: Sequence[str]) -> Iterable[list[Message]]:

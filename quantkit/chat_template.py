@@ -33,6 +33,7 @@ def render_jinja(
     eos_token: str,
     add_generation_prompt: bool = True,
     dates: bool = True,
+    thinking: bool | None = None,
 ) -> str:
     """Render a conversation as transformers' ``apply_chat_template`` does.
 
@@ -44,6 +45,7 @@ def render_jinja(
         add_generation_prompt: whether an answer is asked for.
         dates: whether the template can ask for today's date; without it, templates that want one fall back to a fixed
             date of their own, so the result does not change from day to day.
+        thinking: ``enable_thinking``, which some templates ask for; None leaves it undefined, as transformers does.
 
     Raises:
         ChatFormatError: the template does not parse, fails, refuses the conversation or reaches outside the sandbox.
@@ -60,6 +62,8 @@ def render_jinja(
     }
     if dates:
         variables["strftime_now"] = _strftime_now
+    if thinking is not None:
+        variables["enable_thinking"] = thinking
     try:
         return _compile(template).render(variables)
     except TemplateError as error:

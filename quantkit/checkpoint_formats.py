@@ -9,11 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantkit.errors import CheckpointError
+from quantkit.shell import command
 
 _GET_HF = "get the same model in Hugging Face's format (config.json and model*.safetensors)"
 # patterns of names, what they are, the way on; the first that is found is told
 _FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (("*.gguf",), "GGUF files", "go on from the GGUF file: quantkit quantize {file} --quant q4_0 -o OUT.gguf"),
+    (("*.gguf",), "GGUF files", "go on from the GGUF file: {quantize}"),
     (
         ("consolidated*.safetensors", "tekken.json"),
         "Mistral's own format",
@@ -34,7 +35,7 @@ def refuse_file(path: Path) -> CheckpointError:
     if path.suffix == ".gguf":
         return CheckpointError(
             f"{path}: is a GGUF file, not the folder of a checkpoint",
-            hint=f"quantkit quantize {path} --quant q4_0 -o OUT.gguf, or quantkit package {path} -o DIR",
+            hint=f"{_quantize(path)}, or {command('quantkit', 'package', path, '-o', 'DIR')}",
         )
     return CheckpointError(f"{path}: is a file, not the folder of a checkpoint", hint=f"give the folder {path.parent}")
 
@@ -52,6 +53,11 @@ def refuse_format(path: Path, missing: str, hint: str) -> CheckpointError:
             if found := sorted(path.glob(pattern)):
                 name = found[0].relative_to(path)
                 return CheckpointError(
-                    f"{path}: {missing}; there is only {what} ({name})", hint=way_on.format(file=found[0])
+                    f"{path}: {missing}; the folder has only {what} ({name})",
+                    hint=way_on.format(quantize=_quantize(found[0])),
                 )
     return CheckpointError(f"{path}: {missing}", hint=hint)
+
+
+def _quantize(gguf: Path) -> str:
+    return command("quantkit", "quantize", gguf, "--quant", "q4_0", "-o", "OUT.gguf")

@@ -10,7 +10,7 @@ from quantkit.adapter.lora_file import plan_adapter_file
 from quantkit.device import Workers, choose_workers, processor_workers
 from quantkit.errors import OutputError
 from quantkit.ggml_types import BASE_TYPES, ftype_name
-from quantkit.gguf.model import read_model
+from quantkit.gguf.model import read_whole_model
 from quantkit.gguf.outputs import base_outputs, choose_mixtures, quantized_outputs
 from quantkit.gguf.source import check_requantizing, gguf_tensors, open_source
 from quantkit.hf_folder import hf_notes, hf_tensors, safetensors_outputs, write_beside
@@ -146,7 +146,7 @@ def quantize(
         QuantkitError: by name, whatever is wrong.
     """
     label = ftype_name(quant)
-    model = read_model(gguf)
+    model = read_whole_model(gguf)
     tensors = gguf_tensors(model)
     importance = read_imatrix(imatrix) if imatrix else {}
     inputs = (*model.files, imatrix) if imatrix else model.files

@@ -64,9 +64,9 @@ def footprint(prepared: Prepared) -> Footprint:
 
 def _stored_nbytes(prepared: Prepared) -> int:
     """Bytes of a weight as it is read, at most."""
-    if not isinstance(prepared.source, Merger):
+    if not isinstance(prepared.subject.source, Merger):
         return 4
-    specs = prepared.source.checkpoint.tensors.values()
+    specs = prepared.subject.source.checkpoint.tensors.values()
     return max(-(-spec.nbytes // count_elements(spec.shape)) for spec in specs if spec.nbytes)
 
 

@@ -13,6 +13,7 @@ from quantkit.ggml_types import BASE_TYPES, GGMLType
 from quantkit.model import MergedCheckpoint
 from quantkit.plan import Output, Placed, PlannedTensor
 from quantkit.tensor_file import TensorSpec
+from quantkit.tied import untied_config
 from quantkit.tokenizer_choice import is_tokenizer_file, write_tokenizer
 
 _DTYPES = {GGMLType.F32: "F32", GGMLType.F16: "F16", GGMLType.BF16: "BF16"}
@@ -115,7 +116,7 @@ def write_beside(model: MergedCheckpoint, outputs: Sequence[Output], folder: Pat
         config.pop("torch_dtype", None)
         config["dtype"] = _CONFIG_DTYPES[dtype]
     if model.untied:
-        config["tie_word_embeddings"] = False
+        config = untied_config(config)
     _write_json(folder / "config.json", config)
     if len(outputs) > 1:
         total = sum(place.nbytes for output in outputs for place in output.tensors.values())

@@ -186,6 +186,5 @@ class Merger:
 
 def _source_rows(tensor: PlannedTensor, start: int, stop: int) -> tuple[str, int, int]:
     """Where rows of one segment of a planned tensor are in the checkpoint: tensor, first row, row behind the last."""
-    index, row = divmod(start, tensor.rows // len(tensor.parts))
-    part = tensor.parts[index]
-    return part.source, part.start + row, part.start + row + stop - start
+    index, first = divmod(start, tensor.rows // len(tensor.sources))
+    return tensor.sources[index], first, first + stop - start

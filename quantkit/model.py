@@ -14,19 +14,20 @@ from pathlib import Path
 
 from quantkit.adapter import Adapter, open_adapter
 from quantkit.adapter.base_name import full_precision_name
-from quantkit.adapter.resized import has_row_for_each_token, vocabulary_rows
+from quantkit.adapter.resized import vocabulary_rows
 from quantkit.arch import find_architecture, is_supported
 from quantkit.arch.base import Architecture, Rule
 from quantkit.checkpoint import Checkpoint, open_checkpoint
 from quantkit.errors import AdapterError, ArchitectureError, CheckpointError
 from quantkit.ggml_types import GGMLType
+from quantkit.gguf.header import EMBEDDING as GGUF_EMBEDDING
 from quantkit.gguf.header import KV
 from quantkit.hub.adapter_source import AdapterLike, adapter_sources
 from quantkit.hub.source import source_name
-from quantkit.plan import EMBEDDING as GGUF_EMBEDDING
 from quantkit.plan import PlannedTensor, general_metadata
+from quantkit.resize import resize, resized_rows
 from quantkit.sampling import sampling_metadata
-from quantkit.tied import EMBEDDING, HEAD, settle_tied
+from quantkit.tied import HEAD, check_unknown_tie, find_tie, settle_tied
 from quantkit.tokenizer_choice import TokenizerChoice, choose_tokenizer
 from quantkit.vocab import Vocabulary, read_vocabulary
 
@@ -52,6 +53,11 @@ class MergedCheckpoint:
     notes: tuple[str, ...]
     tokenizer: TokenizerChoice
 
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """What else than torch decides the merged values: PEFT, where its own layers merge."""
+        return ("peft",) if any(adapter.layers is not None for adapter in self.adapters) else ()
+
 
 @dataclass(frozen=True)
 class Model(MergedCheckpoint):
@@ -75,7 +81,7 @@ class Model(MergedCheckpoint):
                 rule.target, rule.source, rule.shape, base_type(rule.target, rule.shape, base), rule.arrange, rule.unit
             )
             for rule in self.architecture.rules(self.checkpoint.config)
-            if rule.parts[0].source in self.checkpoint.tensors
+            if rule.sources[0] in self.checkpoint.tensors
         ]
         planned += [
             PlannedTensor(made.target, "", tuple(made.values.shape), GGMLType.F32, values=made.values)
@@ -89,8 +95,10 @@ class Model(MergedCheckpoint):
             self.checkpoint,
             self.rows,
             tokenizers=self.architecture.tokenizers,
+            rules=self.architecture.vocabulary,
             folder=self.tokenizer.folder,
             templates=self.tokenizer.templates,
+            special=self.tokenizer.special,
         )
 
     def metadata(self, name: str, vocabulary: Vocabulary, chat_template: str | None) -> list[KV]:
@@ -127,7 +135,7 @@ def open_model(path: Path, adapters: Sequence[AdapterLike] = ()) -> Iterator[Mod
     with open_checkpoint(path) as opened:
         architecture, checkpoint, rules = _understand(opened)
         _check(checkpoint, rules)
-        with _merged(checkpoint, adapters) as merged:
+        with _merged(checkpoint, adapters, language_only="text_config" in opened.config) as merged:
             _check_head(merged, rules)
             notes = [*_left_out(opened, checkpoint), *architecture.notes(checkpoint.config), *merged.notes]
             yield Model(**{**vars(merged), "notes": tuple(notes)}, architecture=architecture)
@@ -149,69 +157,41 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike]) -> Iterator[MergedC
 
 
 @contextmanager
-def _merged(checkpoint: Checkpoint, adapters: Sequence[AdapterLike]) -> Iterator[MergedCheckpoint]:
-    path, stored = checkpoint.path, HEAD in checkpoint.tensors
-    # Many configs leave out what their class has as default: then a head that is not stored is a tied one.
-    tied = bool(checkpoint.config.get("tie_word_embeddings", not stored)) and EMBEDDING in checkpoint.tensors
-    base = checkpoint.with_alias(HEAD, EMBEDDING) if tied and not stored else checkpoint
+def _merged(
+    checkpoint: Checkpoint, adapters: Sequence[AdapterLike], *, language_only: bool = False
+) -> Iterator[MergedCheckpoint]:
+    path, tie = checkpoint.path, find_tie(checkpoint)
+    base = checkpoint.with_alias(tie.head, tie.embedding) if tie and not tie.stored else checkpoint
     with ExitStack() as stack:
         opened = []
         for source in adapter_sources(adapters):
-            opened.append(open_adapter(source.folder, base.tensors, source.weight))
+            opened.append(
+                open_adapter(source.folder, base.tensors, source.weight, model=base.config, language_only=language_only)
+            )
             stack.callback(opened[-1].close)
+        check_unknown_tie(checkpoint, opened)
         notes = [*checkpoint.notes, *(note for adapter in opened for note in _adapter_notes(adapter, path))]
-        rows = _resized_rows(opened, base)
+        rows = resized_rows(opened, base)
         if rows is not None:
-            checkpoint, base = _resize(checkpoint, rows), _resize(base, rows)
+            checkpoint, base = resize(checkpoint, rows), resize(base, rows)
         untied = False
-        if tied:
-            settled, untied = settle_tied(opened, path, stored=stored, resized=rows is not None)
+        if tie:
+            settled, untied = settle_tied(opened, path, tie, resized=rows is not None)
             opened = list(settled)
         if untied:
             notes.append(
                 "the base ties its embedding and output layer, the adapter trains them apart: the output layer is "
                 "written as a tensor of its own"
             )
-        tokenizer = choose_tokenizer(path, [adapter.path for adapter in opened], rows, vocabulary_rows(base.tensors))
+        tokenizer = choose_tokenizer(
+            path,
+            [adapter.path for adapter in opened],
+            rows,
+            vocabulary_rows(base.tensors),
+            [adapter.path for adapter in opened if adapter.vocabulary == rows],
+        )
         notes += tokenizer.notes
         yield MergedCheckpoint(base if untied else checkpoint, tuple(opened), untied, tuple(notes), tokenizer)
-
-
-def _resized_rows(adapters: Sequence[Adapter], base: Checkpoint) -> int | None:
-    """Rows of the vocabulary where adapters have resized it, None where they have not.
-
-    Raises:
-        AdapterError: adapters of different sizes, or a part of one is to be merged.
-    """
-    own = vocabulary_rows(base.tensors)
-    sized = [adapter for adapter in adapters if adapter.vocabulary is not None]
-    for adapter in sized:
-        if adapter.vocabulary == own:
-            continue
-        for other in sized:
-            if other.vocabulary != adapter.vocabulary:
-                raise AdapterError(
-                    f"{adapter.path}: was trained with {adapter.vocabulary} rows of vocabulary, {other.path} with "
-                    f"{other.vocabulary}: the two cannot be merged into one model",
-                    hint="train them on one vocabulary, or build from one of them",
-                )
-        if adapter.weight != 1:
-            raise AdapterError(
-                f"{adapter.path}: it resizes the vocabulary from {own} to {adapter.vocabulary} rows, so it cannot be "
-                f"merged with weight {adapter.weight:g}",
-                hint=f"merge it whole: --adapter {adapter.path}",
-            )
-        return adapter.vocabulary
-    return None
-
-
-def _resize(checkpoint: Checkpoint, rows: int) -> Checkpoint:
-    """The checkpoint as if its vocabulary had *rows* rows; those of its own are never read then."""
-    tensors = {
-        name: replace(spec, shape=(rows, *spec.shape[1:])) if has_row_for_each_token(name) else spec
-        for name, spec in checkpoint.tensors.items()
-    }
-    return replace(checkpoint, config={**checkpoint.config, "vocab_size": rows}, tensors=tensors)
 
 
 def _understand(opened: Checkpoint) -> tuple[Architecture, Checkpoint, list[Rule]]:
@@ -259,7 +239,7 @@ def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:
 
 def _check_head(merged: MergedCheckpoint, rules: Sequence[Rule]) -> None:
     """Embedding and head may only part where the family's graph in llama.cpp has a head."""
-    if merged.untied and not any(part.source == HEAD for rule in rules for part in rule.parts):
+    if merged.untied and not any(HEAD in rule.sources for rule in rules):
         raise AdapterError(
             f"{merged.checkpoint.path}: the adapter changes the embedding or the head alone, and llama.cpp has one "
             "tensor for both in this model",
@@ -270,9 +250,9 @@ def _check_head(merged: MergedCheckpoint, rules: Sequence[Rule]) -> None:
 def _check(checkpoint: Checkpoint, rules: Sequence[Rule]) -> None:
     """Every tensor the config demands is there in its shape, and no other is."""
     for rule in rules:
-        for source in dict.fromkeys(part.source for part in rule.parts):
+        for source in dict.fromkeys(rule.sources):
             _check_source(checkpoint, rule, source)
-    unknown = sorted(checkpoint.tensors.keys() - {part.source for rule in rules for part in rule.parts})
+    unknown = sorted(checkpoint.tensors.keys() - {source for rule in rules for source in rule.sources})
     if unknown:
         raise CheckpointError(
             f"{checkpoint.tensors[unknown[0]].file}: tensor {unknown[0]!r} has no place in a "
@@ -284,7 +264,7 @@ def _check(checkpoint: Checkpoint, rules: Sequence[Rule]) -> None:
 
 def _check_source(checkpoint: Checkpoint, rule: Rule, source: str) -> None:
     spec = checkpoint.tensors.get(source)
-    if spec is None and not (rule.optional and rule.parts[0].source not in checkpoint.tensors):
+    if spec is None and not (rule.optional and rule.sources[0] not in checkpoint.tensors):
         raise CheckpointError(
             f"{checkpoint.path}: tensor {source!r} is absent", hint="download the model's weight files again"
         )

@@ -12,12 +12,9 @@ from itertools import groupby
 
 import torch
 
-from quantkit.arch.base import Part
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf.header import KV, string
 from quantkit.mixture import Importance
-
-EMBEDDING = "token_embd.weight"
 
 
 @dataclass(frozen=True)
@@ -26,7 +23,7 @@ class PlannedTensor:
 
     Attributes:
         name: in the output.
-        source: in the checkpoint, or the parts it is stacked of; empty for a generated tensor.
+        source: in the checkpoint, or the names of those it is stacked of; empty for a generated tensor.
         shape: of the output, outermost first.
         base: the type it is rounded to once; quantized types are encoded from the rounded values. Of a tensor that
             comes encoded already it is that type.
@@ -36,7 +33,7 @@ class PlannedTensor:
     """
 
     name: str
-    source: str | tuple[Part, ...]
+    source: str | tuple[str, ...]
     shape: tuple[int, ...]
     base: GGMLType
     arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
@@ -44,9 +41,9 @@ class PlannedTensor:
     values: torch.Tensor | None = field(default=None, compare=False)
 
     @property
-    def parts(self) -> tuple[Part, ...]:
-        """Where its rows come from, in order; each part is as long as the others."""
-        return (Part(self.source),) if isinstance(self.source, str) else self.source
+    def sources(self) -> tuple[str, ...]:
+        """Where its rows come from, in order; each source has as many as the others."""
+        return (self.source,) if isinstance(self.source, str) else self.source
 
     @property
     def rows(self) -> int:
@@ -60,9 +57,9 @@ class PlannedTensor:
 
     @property
     def segment(self) -> int:
-        """Rows that belong together: those of one part, and of one matrix where matrices are stacked."""
-        part = self.rows // len(self.parts)
-        return min(part, self.shape[-2]) if len(self.shape) > 2 else part
+        """Rows that belong together: those of one source, and of one matrix where matrices are stacked."""
+        rows = self.rows // len(self.sources)
+        return min(rows, self.shape[-2]) if len(self.shape) > 2 else rows
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.adapter.lora_file import AdapterFile, plan_adapter_files
-from quantkit.chat_format import ChatFormat, choose_format
+from quantkit.chat_format import ChatFormat, OwnTemplate
 from quantkit.convert import merger
 from quantkit.device import Workers, choose_workers
-from quantkit.errors import ChatFormatError, QuantkitError
+from quantkit.errors import QuantkitError
 from quantkit.ggml_types import BASE_TYPES
-from quantkit.gguf.header import KV, string, u32
-from quantkit.gguf.model import GGUFModel
+from quantkit.gguf.header import KV, string
 from quantkit.gguf.outputs import base_outputs, choose_mixtures, quantized_outputs
 from quantkit.gguf.source import gguf_tensors, open_source
 from quantkit.gguf.vocabulary import gguf_vocabulary
@@ -32,50 +31,22 @@ from quantkit.package import (
     check_parameters,
     no_modelfile_notes,
     render_package,
+    template_notes,
 )
 from quantkit.package.manifest import input_files, weight_files
 from quantkit.plan import Output, Plan, PlannedTensor, by_model, file_name
 from quantkit.progress import Reporter
 from quantkit.quantize_notes import quantization_notes
 from quantkit.recipe import Recipe
+from quantkit.stops import chat_format, stop_metadata
 from quantkit.stream import RowSource
-from quantkit.tokenizer_choice import choose_tokenizer
+from quantkit.via_llama_cpp import Converted
 from quantkit.vocab import Vocabulary
-from quantkit.vocab.special import ENDS_BY_NAME
 from quantkit.warm_up import warming_up
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A build ready to stream.
-
-    Attributes:
-        recipe: the request.
-        plan: what will be written.
-        spec: what the text files say.
-        source: where the rows come from.
-        folder: of the model.
-        adapters: their folders.
-        inputs: the weight files that are read, for the manifest.
-        adapter_files: the adapters by themselves, where asked for.
-        tokenizer: folder of the tokenizer that counts.
-        workers: where it will be computed.
-    """
-
-    recipe: Recipe
-    plan: Plan
-    spec: PackageSpec
-    source: RowSource
-    folder: Path
-    adapters: tuple[Path, ...]
-    inputs: Mapping[str, Any]
-    adapter_files: tuple[AdapterFile, ...]
-    tokenizer: Path
-    workers: Workers
-
-
-@dataclass(frozen=True)
-class _Subject:
+class Subject:
     """What a build is made from, whichever way it is read.
 
     Attributes:
@@ -89,6 +60,7 @@ class _Subject:
         adapters: their folders.
         inputs: the weight files that are read, for the manifest.
         tokenizer: folder of the tokenizer that counts.
+        libraries: see :attr:`quantkit.model.MergedCheckpoint.libraries`.
         adapter_files: the adapters by themselves, where asked for.
     """
 
@@ -102,7 +74,27 @@ class _Subject:
     adapters: tuple[Path, ...]
     inputs: Mapping[str, Any]
     tokenizer: Path
+    libraries: tuple[str, ...]
     adapter_files: tuple[AdapterFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A build ready to stream.
+
+    Attributes:
+        recipe: the request.
+        subject: what it is made from.
+        plan: what will be written.
+        spec: what the text files say.
+        workers: where it will be computed.
+    """
+
+    recipe: Recipe
+    subject: Subject
+    plan: Plan
+    spec: PackageSpec
+    workers: Workers
 
 
 @contextmanager
@@ -115,7 +107,8 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Prepar
     check_parameters(recipe.parameters)
     if recipe.via_llama_cpp is not None:
         raise QuantkitError(
-            "there is no plan before llama.cpp's converter has run", hint="build without --dry-run, or --via-llama-cpp"
+            "there is no plan before llama.cpp's converter has run",
+            hint="build without --dry-run, or without --via-llama-cpp",
         )
     workers = choose_workers(recipe.device, recipe.threads)
     folder, adapters = fetch(recipe.model, recipe.adapters, reporter or Reporter())
@@ -123,7 +116,7 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Prepar
         with warming_up(workers, recipe.quants, recipe.outtype):
             prepared = _prepare(
                 recipe,
-                _Subject(
+                Subject(
                     architecture=model.architecture.name,
                     tensors=model.tensors(BASE_TYPES[recipe.outtype]),
                     metadata=model.bare_metadata(recipe.name),
@@ -137,6 +130,7 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Prepar
                         "adapters": [input_files(adapter.file.specs.values()) for adapter in model.adapters],
                     },
                     tokenizer=model.tokenizer.folder,
+                    libraries=model.libraries,
                     adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
                 ),
                 workers,
@@ -146,42 +140,43 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Prepar
 
 @contextmanager
 def prepare_converted(
-    recipe: Recipe, model: GGUFModel, folder: Path, adapters: Sequence[AdapterSource]
+    recipe: Recipe, converted: Converted, folder: Path, adapters: Sequence[AdapterSource]
 ) -> Iterator[Prepared]:
     """Plan a build that goes on from the GGUF file that llama.cpp's converter made of a merged model.
 
     Args:
         recipe: the request.
-        model: the file.
+        converted: the file.
         folder: of the base it was made of.
         adapters: that were merged into it.
 
     Raises:
         QuantkitError: as :func:`prepare`.
     """
-    folders = tuple(adapter.folder for adapter in adapters)
+    model, folders = converted.model, tuple(adapter.folder for adapter in adapters)
     bare = [entry for entry in model.header.metadata.values() if not entry.key.startswith("tokenizer.")]
     named = [string(e.key, recipe.name) if e.key == "general.name" else e for e in bare]
     with open_source(model) as source:
         yield _prepare(
             recipe,
-            _Subject(
+            Subject(
                 architecture=str(model.value("general.architecture")),
                 tensors=gguf_tensors(model),
                 metadata=named,
                 vocabulary=lambda: gguf_vocabulary(model.header),
-                notes=("converted by llama.cpp's converter",),
+                notes=("converted by llama.cpp's converter", *converted.notes),
                 source=source,
                 folder=folder,
                 adapters=folders,
                 inputs={"model": weight_files(folder), "adapters": [weight_files(adapter) for adapter in folders]},
-                tokenizer=choose_tokenizer(folder, folders, None).folder,
+                tokenizer=converted.tokenizer,
+                libraries=converted.libraries,
             ),
             choose_workers(recipe.device, recipe.threads),
         )
 
 
-def _prepare(recipe: Recipe, subject: _Subject, workers: Workers) -> Prepared:
+def _prepare(recipe: Recipe, subject: Subject, workers: Workers) -> Prepared:
     importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
     with ThreadPoolExecutor(1) as pool:
         # llama.cpp is asked in another process, while this one reads the vocabulary.
@@ -189,7 +184,7 @@ def _prepare(recipe: Recipe, subject: _Subject, workers: Workers) -> Prepared:
             choose_mixtures, _quantized(recipe), subject.metadata, subject.tensors, importance, recipe.choices
         )
         vocabulary = subject.vocabulary()
-        chat, jinja = _chat_format(recipe, vocabulary)
+        chat, jinja = chat_format(recipe, vocabulary)
         stop, notes = stop_metadata(chat, vocabulary)
         metadata = (*subject.metadata, *vocabulary.metadata, *vocabulary.template_metadata(jinja), *stop)
         outputs = _outputs(recipe, metadata, subject.tensors, asked.result(), importance)
@@ -203,6 +198,7 @@ def _prepare(recipe: Recipe, subject: _Subject, workers: Workers) -> Prepared:
         *subject.notes,
         *vocabulary.notes,
         *notes,
+        *template_notes(chat),
         *quantization_notes(quantized, subject.tensors, recipe.choices),
         *(note for file in subject.adapter_files for note in file.notes),
     ]
@@ -212,64 +208,7 @@ def _prepare(recipe: Recipe, subject: _Subject, workers: Workers) -> Prepared:
     plan = Plan(subject.architecture, metadata, subject.tensors, outputs, tuple(notes), adapter_outputs)
     spec = _spec(recipe, plan, models, chat, subject)
     render_package(spec)  # what cannot be packaged is refused before the work
-    return Prepared(
-        recipe,
-        plan,
-        spec,
-        subject.source,
-        subject.folder,
-        subject.adapters,
-        subject.inputs,
-        subject.adapter_files,
-        subject.tokenizer,
-        workers,
-    )
-
-
-def stop_metadata(chat: ChatFormat, vocabulary: Vocabulary) -> tuple[list[KV], list[str]]:
-    """What the GGUF file needs so that llama.cpp ends a turn where the chat format does.
-
-    Returns:
-        Entries to add, and notes.
-
-    Raises:
-        ChatFormatError: the format's end of turn is not a token of this model.
-    """
-    metadata = {entry.key: entry.value for entry in vocabulary.metadata}
-    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    ends = {
-        metadata[f"tokenizer.ggml.{kind}_token_id"]
-        for kind in ("eos", "eot", "eom")
-        if f"tokenizer.ggml.{kind}_token_id" in metadata
-    }
-    entries: list[KV] = []
-    notes: list[str] = []
-    for stop in chat.stops:
-        if stop not in tokens:
-            raise ChatFormatError(
-                f"chat format {chat.name}: its end of turn {stop!r} is not a token of this model: it would never stop",
-                hint="pass --template with the format the model was trained on",
-            )
-        number = tokens.index(stop)
-        if number in ends or stop in ENDS_BY_NAME:
-            continue
-        if "tokenizer.ggml.eot_token_id" in metadata or entries:
-            raise ChatFormatError(f"chat format {chat.name}: no room for a further end-of-turn token {stop!r}")
-        entries.append(u32("tokenizer.ggml.eot_token_id", number))
-        notes.append(f"{stop} ends a turn but is not the model's EOS: written as eot_token_id")
-    return entries, notes
-
-
-def _chat_format(recipe: Recipe, vocabulary: Vocabulary) -> tuple[ChatFormat, str]:
-    try:
-        return choose_format(
-            vocabulary.chat_template,
-            option=recipe.template,
-            bos_token=vocabulary.bos_token,
-            eos_token=vocabulary.eos_token,
-        )
-    except ChatFormatError as error:
-        raise ChatFormatError(f"{recipe.model}: {error}", hint=error.hint) from None
+    return Prepared(recipe, subject, plan, spec, workers)
 
 
 def _quantized(recipe: Recipe) -> tuple[str, ...]:
@@ -298,7 +237,7 @@ def _outputs(
 
 
 def _spec(
-    recipe: Recipe, plan: Plan, models: tuple[PackagedModel, ...], chat: ChatFormat, subject: _Subject
+    recipe: Recipe, plan: Plan, models: tuple[PackagedModel, ...], chat: ChatFormat | OwnTemplate, subject: Subject
 ) -> PackageSpec:
     license_file = next((f for f in sorted(subject.folder.glob("LICENSE*")) if f.is_file()), None)
     context = f"{plan.architecture}.context_length"

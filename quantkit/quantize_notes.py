@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from quantkit.ggml_types import BASE_TYPES
+from quantkit.gguf.header import OUTPUT
 from quantkit.mixture import FALLBACK
 from quantkit.plan import Output, PlannedTensor, by_model
-from quantkit.type_choices import EMBEDDINGS, OUTPUT, TypeChoices
+from quantkit.type_choices import EMBEDDINGS, TypeChoices
 
 
 def quantization_notes(

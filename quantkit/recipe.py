@@ -178,7 +178,9 @@ def _value(path: Path, key: str, value: Any) -> Any:
         case "model":
             return parse_source(text(value), path.parent)
         case "out" | "imatrix" | "via_llama_cpp":
-            return path.parent / text(value)
+            if not text(value):
+                raise wrong("a path")
+            return path.parent / value
         case "adapters":
             if not isinstance(value, list):
                 raise wrong("a list")

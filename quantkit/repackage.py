@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.build import write_json
-from quantkit.chat_format import FORMAT_NAMES, ChatFormat, choose_format
+from quantkit.chat_format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
 from quantkit.gguf.header import Header, file_type_name
-from quantkit.gguf.model import GGUFModel, read_model
+from quantkit.gguf.model import GGUFModel, read_whole_model
 from quantkit.gguf.vocabulary import gguf_vocabulary, token_text
 from quantkit.output_file import write_error
 from quantkit.package import (
@@ -23,6 +23,7 @@ from quantkit.package import (
     check_parameters,
     no_modelfile_notes,
     render_package,
+    template_notes,
     write_package,
 )
 from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
@@ -61,7 +62,7 @@ def package(
         QuantkitError: by name, whatever is wrong.
     """
     check_parameters(parameters)
-    found = {path: read_model(path) for path in ggufs}
+    found = {path: read_whole_model(path) for path in ggufs}
     headers = {path: model.header for path, model in found.items()}
     _check_one_model(found, headers)
     first = headers[ggufs[0]]
@@ -80,7 +81,7 @@ def package(
         parameter_count=sum(count_elements(info.shape) for info in first.tensors.values()),
     )
     render_package(spec)
-    reporter, notes = reporter or Reporter(), no_modelfile_notes(spec.models)
+    reporter, notes = reporter or Reporter(), [*no_modelfile_notes(spec.models), *template_notes(chat)]
     for note in notes:
         reporter.note(note)
     with workspace(out, overwrite=overwrite, inputs=[file for model in found.values() for file in model.files]) as work:
@@ -139,22 +140,24 @@ def _integer(path: Path, header: Header, key: str) -> int:
     return value
 
 
-def _chat(path: Path, header: Header, template: str) -> ChatFormat:
+def _chat(path: Path, header: Header, template: str) -> ChatFormat | OwnTemplate:
     """The chat format, proven against the file's own vocabulary."""
     vocabulary = gguf_vocabulary(header)
     own = vocabulary.chat_template
     if not own and template == "auto":
         raise ChatFormatError(
             f"{path}: the file has no chat template",
-            hint="build it again with one: quantkit build MODEL --template " + " or ".join(FORMAT_NAMES),
+            hint=f"build it again with quantkit build MODEL --template NAME, one of: {', '.join(FORMAT_NAMES)}",
         )
-    chat, jinja = choose_format(own, option=template, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token)
+    tokens: list[str] = header.value("tokenizer.ggml.tokens", [])
+    chat, jinja = choose_format(
+        own, option=template, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token, tokens=tokens
+    )
     if jinja != own:
         raise ChatFormatError(
             f"{path}: carries another chat template than {template}, which llama.cpp would use",
             hint="build the file again with quantkit build --template, which puts the template into it",
         )
-    tokens: list[str] = header.value("tokenizer.ggml.tokens", [])
     ends = {*(token_text(header, kind) for kind in ("eos", "eot", "eom")), *ENDS_BY_NAME}
     for stop in chat.stops:
         if stop not in tokens or stop not in ends:

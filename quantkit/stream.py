@@ -206,7 +206,7 @@ class _Job:
             return
         if error := self.source.blame(piece.tensor, piece.start, piece.stop):
             raise error
-        name, largest = piece.tensor.parts[0].source, max(abs(low), abs(high))
+        name, largest = piece.tensor.sources[0], max(abs(low), abs(high))
         if not math.isfinite(largest):
             raise OverflowsF16Error(
                 f"tensor {name!r}: the merged values are NaN or infinite in f32",

@@ -8,28 +8,108 @@ so the pair is parted. What was only saved, because the vocabulary was resized, 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from quantkit.adapter import Adapter
-from quantkit.adapter.changes import Change, Replace, Tokens
+from quantkit.adapter.changes import Change, LowRank, Replace, Tokens
+from quantkit.checkpoint import Checkpoint
 from quantkit.errors import AdapterError
 from quantkit.hub.source import source_name
 from quantkit.tensor_file import same_values
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# The names that transformers' classes give the two, and the layouts of models that also see.
+_PAIRS = (
+    (EMBEDDING, HEAD),
+    ("model.language_model.embed_tokens.weight", HEAD),
+    ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight"),
+    ("transformer.wte.weight", HEAD),
+    ("transformer.word_embeddings.weight", HEAD),
+    ("model.decoder.embed_tokens.weight", HEAD),
+    ("gpt_neox.embed_in.weight", "embed_out.weight"),
+    ("gpt_neox.embed_in.weight", HEAD),
+)
+
+
+@dataclass(frozen=True)
+class Tie:
+    """Embedding and head that are one.
+
+    Attributes:
+        embedding: name of the embedding's tensor.
+        head: name that the head has where it is stored.
+        stored: the checkpoint has a copy of the head.
+    """
+
+    embedding: str
+    head: str
+    stored: bool
+
+
+def find_tie(checkpoint: Checkpoint) -> Tie | None:
+    """The tied pair of a checkpoint; None where it is not tied, or where nobody here knows the names of the two."""
+    pairs = [(embedding, head) for embedding, head in _PAIRS if embedding in checkpoint.tensors]
+    if not pairs:
+        return None
+    embedding, head = next((pair for pair in pairs if pair[1] in checkpoint.tensors), pairs[0])
+    stored = head in checkpoint.tensors
+    return Tie(embedding, head, stored) if _is_tied(checkpoint.config, not stored) else None
+
+
+def check_unknown_tie(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> None:
+    """Refuse to change the one tensor with a row for each token, which may be two, under names nobody here knows.
+
+    Raises:
+        AdapterError: an adapter changes it.
+    """
+    if any(embedding in checkpoint.tensors for embedding, _ in _PAIRS) or not _is_tied(checkpoint.config, True):
+        return
+    sizes = {part.get("vocab_size") for part in _parts(checkpoint.config)}
+    rows = [name for name, spec in checkpoint.tensors.items() if len(spec.shape) == 2 and spec.shape[0] in sizes]
+    for adapter in adapters:
+        if len(rows) == 1 and rows[0] in adapter.changes:
+            raise AdapterError(
+                f"{adapter.path}: changes {rows[0]!r}, which the base may tie to its output layer; how the two part in "
+                "this architecture is not known",
+                hint="merge it with PEFT's merge_and_unload and build from the merged folder",
+            )
+
+
+def untied_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """*config* of a model whose embedding and head are two tensors."""
+    apart = {**config, "tie_word_embeddings": False}
+    if isinstance(text := config.get("text_config"), Mapping):
+        apart["text_config"] = {**text, "tie_word_embeddings": False}
+    return apart
+
+
+def _is_tied(config: Mapping[str, Any], default: bool) -> bool:
+    """Many configs leave out what their class has as default: then a head that is not stored is a tied one."""
+    said = [bool(part["tie_word_embeddings"]) for part in _parts(config) if "tie_word_embeddings" in part]
+    return any(said) if said else default
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The config, and that of its text model where it has one."""
+    yield config
+    if isinstance(text := config.get("text_config"), Mapping):
+        yield text
 
 
 def settle_tied(
-    adapters: Sequence[Adapter], path: Path, *, stored: bool, resized: bool
+    adapters: Sequence[Adapter], path: Path, tie: Tie, *, resized: bool
 ) -> tuple[tuple[Adapter, ...], bool]:
     """Decide whether embedding and head of a tied model must become two tensors.
 
     Args:
         adapters: all of them.
         path: of the checkpoint.
-        stored: the checkpoint has a copy of the head.
+        tie: the two.
         resized: the adapters change the size of the vocabulary.
 
     Returns:
@@ -38,16 +118,17 @@ def settle_tied(
     Raises:
         AdapterError: tied and untied training meet, and no order of merging would give what was trained.
     """
-    touching = [adapter for adapter in adapters if {EMBEDDING, HEAD} & adapter.changes.keys()]
-    mirrored = [adapter for adapter in touching if not stored and _is_mirrored(adapter)]
-    copied = [adapter for adapter in touching if not stored and _is_copied(adapter)]
-    together = [adapter for adapter in touching if adapter.trains_together(EMBEDDING, HEAD)]
+    embedding, head, stored = tie.embedding, tie.head, tie.stored
+    touching = [adapter for adapter in adapters if {embedding, head} & adapter.changes.keys()]
+    mirrored = [adapter for adapter in touching if not stored and _is_mirrored(adapter, tie)]
+    copied = [adapter for adapter in touching if not stored and _is_copied(adapter, tie)]
+    together = [adapter for adapter in touching if adapter.trains_together(embedding, head)]
     parting = [adapter for adapter in touching if adapter not in (*mirrored, *copied, *together)]
     for adapter in together:
-        own_head = HEAD in adapter.changes and adapter not in mirrored
+        own_head = head in adapter.changes and adapter not in mirrored
         if own_head or stored or parting:
             why = (
-                f"the file has weights for {HEAD!r} of its own"
+                f"the file has weights for {head!r} of its own"
                 if own_head
                 else f"{source_name(path)} stores the head as a tensor of its own"
                 if stored
@@ -58,13 +139,13 @@ def settle_tied(
                 hint=f"merge it with PEFT's merge_and_unload on {path}",
             )
     if not parting:
-        return tuple(_without_head(adapter) if adapter in mirrored else adapter for adapter in adapters), False
+        return tuple(_without(adapter, head) if adapter in mirrored else adapter for adapter in adapters), False
     settled = []
     for adapter in adapters:
         if adapter in copied:
-            adapter = _with(adapter, HEAD, adapter.changes[EMBEDDING])
+            adapter = _with(adapter, head, adapter.changes[embedding])
         elif adapter in parting and resized:
-            adapter = _with_both(adapter)
+            adapter = _with_both(adapter, tie)
         settled.append(adapter)
     return tuple(settled), True
 
@@ -76,19 +157,14 @@ def _tying(adapter: Adapter) -> str:
     return "its tokens were trained in an embedding that the head shares"
 
 
-def _is_mirrored(adapter: Adapter) -> bool:
+def _is_mirrored(adapter: Adapter, tie: Tie) -> bool:
     """Whether the file has one and the same for embedding and head, because they were one tensor."""
-    ours, theirs = adapter.changes.get(EMBEDDING, ()), adapter.changes.get(HEAD, ())
-    apart = not adapter.config.get("ensure_weight_tying") and _is_trained_in_full(adapter, EMBEDDING, HEAD)
+    ours, theirs = adapter.changes.get(tie.embedding, ()), adapter.changes.get(tie.head, ())
+    apart = not adapter.config.get("ensure_weight_tying") and _is_trained_in_full(adapter, tie.embedding, tie.head)
     return (
         not apart
         and len(ours) == len(theirs) > 0
-        and all(_alike(one, other) for one, other in zip(ours, theirs, strict=True))
-        and all(
-            same_values(adapter.file, one.key, other.key)
-            for one, other in zip(ours, theirs, strict=True)
-            if isinstance(one, Replace | Tokens) and isinstance(other, Replace | Tokens)
-        )
+        and all(_is_same(adapter, one, other) for one, other in zip(ours, theirs, strict=True))
     )
 
 
@@ -99,32 +175,39 @@ def _is_trained_in_full(adapter: Adapter, *tensors: str) -> bool:
     return any(re.fullmatch(rf"(.*\.)?{re.escape(name)}", module) for name in saved for module in modules)
 
 
-def _alike(one: Change, other: Change) -> bool:
-    if isinstance(one, Tokens) and isinstance(other, Tokens):
-        return one.indices == other.indices
-    return isinstance(one, Replace) and isinstance(other, Replace)
+def _is_same(adapter: Adapter, one: Change, other: Change) -> bool:
+    """Whether two changes make the same of the same tensor."""
+    match one, other:
+        case (Tokens(key, indices), Tokens(second, others)):
+            return indices == others and same_values(adapter.file, key, second)
+        case (Replace(key), Replace(second)):
+            return same_values(adapter.file, key, second)
+        case (LowRank(magnitude=""), LowRank(magnitude="")):  # the factors of an embedding are stored transposed
+            factors = zip(adapter.factors(one), adapter.factors(other), strict=True)
+            return one.scale == other.scale and all(torch.equal(*pair) for pair in factors)
+    return False
 
 
-def _is_copied(adapter: Adapter) -> bool:
+def _is_copied(adapter: Adapter, tie: Tie) -> bool:
     """Whether the file has the one tensor that both are, saved and not trained."""
-    changes = adapter.changes.get(EMBEDDING, ())
+    changes = adapter.changes.get(tie.embedding, ())
     return (
-        HEAD not in adapter.changes
+        tie.head not in adapter.changes
         and bool(changes)
         and all(isinstance(change, Replace) for change in changes)
-        and not _is_trained_in_full(adapter, EMBEDDING)
+        and not _is_trained_in_full(adapter, tie.embedding)
     )
 
 
-def _without_head(adapter: Adapter) -> Adapter:
-    return replace(adapter, changes={name: ops for name, ops in adapter.changes.items() if name != HEAD})
+def _without(adapter: Adapter, name: str) -> Adapter:
+    return replace(adapter, changes={own: ops for own, ops in adapter.changes.items() if own != name})
 
 
 def _with(adapter: Adapter, name: str, changes: tuple[Change, ...]) -> Adapter:
     return replace(adapter, changes={**adapter.changes, name: changes})
 
 
-def _with_both(adapter: Adapter) -> Adapter:
+def _with_both(adapter: Adapter, tie: Tie) -> Adapter:
     """The adapter with rows for the side it did not train: those the other side had before training.
 
     PEFT saves them beside the factors (``base_layer``).
@@ -132,7 +215,7 @@ def _with_both(adapter: Adapter) -> Adapter:
     Raises:
         AdapterError: they are not in the file.
     """
-    for side, other in ((EMBEDDING, HEAD), (HEAD, EMBEDDING)):
+    for side, other in ((tie.embedding, tie.head), (tie.head, tie.embedding)):
         if side in adapter.changes or other not in adapter.changes:
             continue
         first = adapter.changes[other][0]

@@ -12,10 +12,10 @@ from typing import Any
 
 from quantkit.errors import QuantizationError
 from quantkit.ggml_types import ENCODABLE, GGMLType
+from quantkit.gguf.header import EMBEDDING
 
 # llama.cpp treats them alike (tensor_name_match_token_embd).
-EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
-OUTPUT = "output.weight"
+EMBEDDINGS = (EMBEDDING, "per_layer_token_embd.weight")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.convert import check_space, merger, run_stream, stream_files
@@ -25,13 +26,31 @@ from quantkit.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.hub import Source, fetch, folders_here
 from quantkit.hub.adapter_source import AdapterLike, AdapterSource
 from quantkit.json_file import read_json
-from quantkit.model import open_merged
+from quantkit.model import MergedCheckpoint, open_merged
 from quantkit.progress import Reporter
+from quantkit.shell import command
 from quantkit.workspace import Workspace, workspace
 
 _SCRIPT = "convert_hf_to_gguf.py"
 _SHARD_NBYTES = 5_000_000_000
 _LAST_LINES = 3
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What the converter made of a model and its adapters.
+
+    Attributes:
+        model: the GGUF file.
+        tokenizer: folder of the tokenizer that counts.
+        notes: of the merge.
+        libraries: see :attr:`quantkit.model.MergedCheckpoint.libraries`.
+    """
+
+    model: GGUFModel
+    tokenizer: Path
+    notes: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
 
 
 def convert_via(
@@ -61,7 +80,10 @@ def convert_via(
     inputs = [*folders_here([model, *adapters]), checkout]
     with workspace(out, overwrite=overwrite, inputs=inputs, file=True, fsync=fsync) as work:
         folder, changes = fetch(model, adapters, reporter)
-        made = run_converter(checkout, folder, changes, out.stem, outtype, work, device, threads, reporter)
+        converted = run_converter(checkout, folder, changes, out.stem, outtype, work, device, threads, reporter)
+        for note in converted.notes:
+            reporter.note(note)
+        made = converted.model
         if split_max_size is None:
             os.replace(made.path, work.path / work.final.name)
             return work.publish_files([work.final.name])
@@ -96,7 +118,7 @@ def run_converter(
     device: str,
     threads: int | None,
     reporter: Reporter,
-) -> GGUFModel:
+) -> Converted:
     """Merge, and run the converter into the workspace's scratch folder.
 
     Args:
@@ -115,49 +137,52 @@ def run_converter(
     script = check_checkout(checkout)
     read_json(model / "config.json")  # what is no checkpoint at all is said in our words
     scratch = work.scratch()
-    folder = model
+    folder, tokenizer = model, model
+    notes: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
     if adapters:
         folder = scratch / name
         folder.mkdir()
-        _merge(model, adapters, folder, work, device, threads, reporter)
+        with open_merged(model, adapters) as opened:
+            _merge(opened, folder, work, device, threads, reporter)
+            tokenizer, notes, libraries = opened.tokenizer.folder, opened.notes, opened.libraries
     made = scratch / "converted.gguf"
     nbytes = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
     check_space(work, nbytes if outtype == "f32" else nbytes // 2)
     with reporter.phase("converting with llama.cpp", 1, "files") as progress:
-        _run(script, folder, made, outtype, scratch / "log.txt", model)
+        _run(script, folder, made, outtype, scratch / "log.txt", model, adapters)
         progress(1)
     if folder is not model:
         for file in folder.iterdir():
             file.unlink()  # the disk may need the room
-    return read_model(made)
+    return Converted(read_model(made), tokenizer, notes, libraries)
 
 
 def _merge(
+    opened: MergedCheckpoint, folder: Path, work: Workspace, device: str, threads: int | None, reporter: Reporter
+) -> None:
+    tensors = hf_tensors(opened, "f32")
+    outputs = safetensors_outputs(tensors, _SHARD_NBYTES)
+    run_stream(tensors, outputs, merger(opened), work, choose_workers(device, threads), reporter, folder=folder)
+    write_beside(opened, outputs, folder, "f32")
+
+
+def _run(
+    script: Path,
+    folder: Path,
+    made: Path,
+    outtype: str,
+    log: Path,
     model: Path,
     adapters: Sequence[AdapterSource],
-    folder: Path,
-    work: Workspace,
-    device: str,
-    threads: int | None,
-    reporter: Reporter,
 ) -> None:
-    with open_merged(model, adapters) as opened:
-        for note in opened.notes:
-            reporter.note(note)
-        tensors = hf_tensors(opened, "f32")
-        outputs = safetensors_outputs(tensors, _SHARD_NBYTES)
-        run_stream(tensors, outputs, merger(opened), work, choose_workers(device, threads), reporter, folder=folder)
-        write_beside(opened, outputs, folder, "f32")
-
-
-def _run(script: Path, folder: Path, made: Path, outtype: str, log: Path, model: Path) -> None:
-    command = [sys.executable, os.path.abspath(script), os.path.abspath(folder)]
-    command += ["--outfile", str(made), "--outtype", outtype]
+    words = [sys.executable, os.path.abspath(script), os.path.abspath(folder)]
+    words += ["--outfile", str(made), "--outtype", outtype]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
     with log.open("wb") as file:
         # Interrupted, run() ends the process before it passes the interrupt on.
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=made.parent, env=environment, check=False
+            words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=made.parent, env=environment, check=False
         )
     if done.returncode == 0 and made.is_file():
         return
@@ -167,5 +192,22 @@ def _run(script: Path, folder: Path, made: Path, outtype: str, log: Path, model:
     said = " | ".join(lines[-_LAST_LINES:]) or "it said nothing"
     raise ArchitectureError(
         f"{model}: {script} ended with {how}: {said}",
-        hint=f"update the checkout, or look at it by itself: python {script} {model} --outfile out.gguf",
+        hint=f"update the checkout, or look at it by itself: {_by_hand(script, model, adapters)}",
     )
+
+
+def _by_hand(script: Path, model: Path, adapters: Sequence[AdapterSource]) -> str:
+    """The same in single steps."""
+    if not adapters:
+        return command("python", script, model, "--outfile", "OUT.gguf")
+    options = [
+        word
+        for adapter in adapters
+        for word in (
+            ("--adapter", adapter.folder)
+            if adapter.weight == 1
+            else ("--adapter-scaled", adapter.folder, f"{adapter.weight:g}")
+        )
+    ]
+    merge = command("quantkit", "merge", model, *options, "-o", "MERGED", "--dtype", "f32")
+    return f"{merge}, then {command('python', script, 'MERGED', '--outfile', 'OUT.gguf')}"

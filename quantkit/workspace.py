@@ -16,6 +16,7 @@ from pathlib import Path
 
 from quantkit.errors import OutputError
 from quantkit.output_file import write_error
+from quantkit.shell import command
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def workspace(
         final: the output.
         overwrite: replace it if it exists.
         inputs: what the work reads, which the output must not replace.
-        file: the output is a file, and a folder of its name is never replaced.
+        file: the output is a file. A file never replaces a folder of its name, nor a folder a file.
         fsync: flush all of it to the disk before it gets its name, and the name after.
 
     Raises:
@@ -146,8 +147,12 @@ def _check_output(final: Path, inputs: Sequence[Path], *, overwrite: bool, file:
         if final.resolve() in (source.resolve(), *source.resolve().parents):
             raise OutputError(f"{final}: holds the input {source} and cannot be replaced", hint="choose another -o")
     check_free(final, overwrite=overwrite)
+    if not file and os.path.isfile(final):
+        raise OutputError(
+            f"{final}: is a file, and the output is a folder", hint="choose another -o, or delete the file"
+        )
     if file and os.path.isdir(final):
-        raise OutputError(f"{final}: is a folder", hint=f"give a file name: -o {final / 'model.gguf'}")
+        raise OutputError(f"{final}: is a folder", hint=f"give a file name: {command('-o', final / 'model.gguf')}")
 
 
 def check_free(final: Path, *, overwrite: bool) -> None:

@@ -12,22 +12,28 @@ through PEFT's own layers.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
+from quantkit.adapter.complete import check_complete
 from quantkit.adapter.config import check_config, method, token_indices
+from quantkit.adapter.conv1d import as_linear, conv1d_weights, refuse_other_methods, turn
 from quantkit.adapter.lora import BASE_HINT, no_such_tensor, read_lora
-from quantkit.adapter.names import Names, read_names, refuse_other_files
+from quantkit.adapter.names import Names, read_names, refuse_other_files, refuse_vision
 from quantkit.adapter.peft_layer import PeftLayers
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.json_file import read_json
 from quantkit.tensor_file import DTYPES, TensorFile, TensorSpec, open_tensor_file, same_values
+
+# Factors of whole layers of experts kept at hand: consecutive tensors share one, and a few are in work at a time.
+_SHARED_KEPT = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +64,10 @@ class Adapter:
         Raises:
             AdapterError: a value is NaN or infinite.
         """
-        tensor = self.file.read(key, start, stop).float()
+        return self._sound(key, self.file.read(key, start, stop))
+
+    def _sound(self, key: str, stored: torch.Tensor) -> torch.Tensor:
+        tensor = stored.float()
         if not torch.isfinite(tensor).all():
             raise AdapterError(
                 f"{self.path}: tensor {key!r} has NaN or infinite values",
@@ -68,8 +77,22 @@ class Adapter:
 
     def factors(self, change: LowRank) -> tuple[torch.Tensor, torch.Tensor]:
         """Both factors of a change, [out, r] and [r, in], as float32 on the CPU."""
+        if (part := change.part) is not None:
+            rank = self.rank(change)
+            left = self._shared(change.rows)[part.start : part.stop, part.expert :: part.experts].contiguous()
+            return self._sound(change.rows, left), self.read(change.cols, part.expert * rank, (part.expert + 1) * rank)
         left, right = self.read(change.rows), self.read(change.cols)
         return (left.T.contiguous(), right.T.contiguous()) if change.transposed else (left, right)
+
+    def rank(self, change: LowRank) -> int:
+        """The rank of a change."""
+        stored = self.file.specs[change.cols].shape[1 if change.transposed else 0]
+        return stored // change.part.experts if change.part else stored
+
+    @cached_property
+    def _shared(self) -> Callable[[str], torch.Tensor]:
+        """Factors that many tensors share, as they are stored: a few of them are kept at hand."""
+        return lru_cache(maxsize=_SHARED_KEPT)(self.file.read)
 
     def overwrites(self, name: str) -> bool:
         """Whether nothing of what a tensor was before is left in it."""
@@ -96,13 +119,22 @@ class Adapter:
         self.file.close()
 
 
-def open_adapter(path: Path, base: Mapping[str, TensorSpec], weight: float = 1.0) -> Adapter:
+def open_adapter(
+    path: Path,
+    base: Mapping[str, TensorSpec],
+    weight: float = 1.0,
+    *,
+    model: Mapping[str, Any] | None = None,
+    language_only: bool = False,
+) -> Adapter:
     """Open a PEFT folder against the tensors of its base.
 
     Args:
         path: folder with ``adapter_config.json`` and ``adapter_model.safetensors`` (or ``.bin``).
         base: the base's tensors by Hugging Face name; a tied head is listed under its own name too.
         weight: how much of it is merged.
+        model: the base's ``config.json``; without it every matrix is taken for a Linear layer's.
+        language_only: of a model that also sees, the base is the language model alone.
 
     Raises:
         AdapterError: naming what is unsupported, missing or does not fit.
@@ -128,9 +160,12 @@ def open_adapter(path: Path, base: Mapping[str, TensorSpec], weight: float = 1.0
     file = open_tensor_file(weights, AdapterError)
     try:
         names = read_names(path, file.specs, base)
+        if language_only:
+            refuse_vision(path, names)
         own = {own: spec for name, spec in base.items() if (own := names.in_training(name)) is not None}
         trained = resized_specs(path, _saved(names, file.specs), own)
-        changes, layers = _changes(path, config, names, file, trained)
+        conv1d = conv1d_weights(config, model, trained) if model is not None else frozenset[str]()
+        changes, layers = _changes(path, config, names, file, trained, conv1d)
     except BaseException:
         file.close()
         raise
@@ -148,7 +183,12 @@ _TOKENS = re.compile(r"(?P<module>.+?)(?:\.token_adapter)?\.trainable_tokens_del
 
 
 def _changes(
-    path: Path, config: Mapping[str, Any], names: Names, file: TensorFile, base: Mapping[str, TensorSpec]
+    path: Path,
+    config: Mapping[str, Any],
+    names: Names,
+    file: TensorFile,
+    base: Mapping[str, TensorSpec],
+    conv1d: frozenset[str],
 ) -> tuple[dict[str, list[Change]], PeftLayers | None]:
     """By name of the tensor in the model that was trained, as the config's patterns see it, what happens to it."""
     specs, layers = file.specs, None
@@ -158,8 +198,9 @@ def _changes(
     used: set[str] = set()
     kind = method(config)
     if kind == "LORA":
-        own, used = read_lora(path, config, names.bare, specs, base)
+        own, used = read_lora(path, config, names.bare, specs, as_linear(base, conv1d))
     elif kind != "TRAINABLE_TOKENS":
+        refuse_other_methods(path, config, names.bare, conv1d)
         layers = PeftLayers.open(path, config, names.bare, file, base)
         own, used = layers.changes(), layers.keys
     changes: dict[str, list[Change]] = {}
@@ -174,8 +215,8 @@ def _changes(
         changes.setdefault(target, []).append(change)
     for target, ops in own.items():
         changes.setdefault(target, []).extend(ops)
-    _check_saved(path, config, changes)
-    return changes, layers
+    check_complete(path, config, changes, base)
+    return turn(path, changes, conv1d), layers
 
 
 def _saved(names: Names, specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
@@ -253,14 +294,3 @@ def _tokens(
                 hint="give the base with the vocabulary that the adapter was trained on",
             )
         yield target, Tokens(key, indices)
-
-
-def _check_saved(path: Path, config: Mapping[str, Any], changes: Mapping[str, list[Change]]) -> None:
-    """Every module that the config says was trained in full is in the file."""
-    replaced = [name for name, ops in changes.items() if isinstance(ops[0], Replace)]
-    for saved in config.get("modules_to_save") or ():
-        if not any(re.fullmatch(rf"(.*\.)?{re.escape(saved)}(\..*)?\.(weight|bias)", name) for name in replaced):
-            raise AdapterError(
-                f"{path}: modules_to_save names {saved!r}, but its weights are not in the file",
-                hint="the file is incomplete: save or download the adapter again",
-            )

@@ -7,9 +7,10 @@ trained on such a copy is merged into the model without the ending.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any
+
+from quantkit.shell import command
 
 _ENDINGS = re.compile(
     r"(-unsloth)?-bnb-[48]bit|-[48]-?bit|-gptq(-int[348]|-[348]-?bit)?|-awq(-int4|-4bit)?|-int[48]", re.IGNORECASE
@@ -26,10 +27,11 @@ def full_precision_name(name: str) -> str | None:
     return None
 
 
-def build_hint(adapter: object, config: Mapping[str, Any]) -> str:
-    """The command that builds from an adapter, with the base that its adapter_config.json names."""
+def build_hint(adapter: object, config: Mapping[str, Any], verb: str = "build") -> str:
+    """The command that makes something of an adapter, with the base that its adapter_config.json names."""
     named = config.get("base_model_name_or_path")
     base = "BASE_MODEL"
     if isinstance(named, str) and _NAME.fullmatch(named):
         base = full_precision_name(named) or named
-    return f"quantkit build {base} --adapter {shlex.quote(str(adapter))}"
+    out = () if verb == "build" else ("-o", "OUT")
+    return command("quantkit", verb, base, "--adapter", adapter, *out)

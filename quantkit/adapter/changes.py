@@ -9,6 +9,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Slice:
+    """One matrix's share of factors that PEFT stores for all experts of a layer together.
+
+    It keeps ``lora_A`` as [experts * r, in], expert by expert, and ``lora_B`` as [out, r * experts], in which the
+    columns of one expert are *experts* apart (``ParamWrapper.get_delta_weight`` of PEFT 0.21).
+
+    Attributes:
+        expert: whose it is.
+        experts: how many there are.
+        start: first row of the left factor: an expert's gate and up matrix are stacked.
+        stop: row behind the last.
+    """
+
+    expert: int
+    experts: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class LowRank:
     """``W += scale * rows @ cols``, with ``rows`` of shape [out, r] and ``cols`` of shape [r, in].
 
@@ -20,6 +40,7 @@ class LowRank:
         magnitude: key of DoRA's magnitudes (Liu et al. 2024, arXiv:2402.09353); empty for plain LoRA. After the sum,
             each row is given its magnitude as its norm: shape [out]. For embeddings, whose factors are stored
             transposed, it is each column: shape [in].
+        part: what of the stored factors belongs to this tensor; None for all of them.
     """
 
     rows: str
@@ -27,6 +48,7 @@ class LowRank:
     transposed: bool
     scale: float
     magnitude: str = ""
+    part: Slice | None = None
 
 
 @dataclass(frozen=True)

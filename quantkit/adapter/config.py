@@ -6,11 +6,13 @@ named here are the ones PEFT put LoRA on.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from quantkit.adapter.known_settings import refuse_unknown
 from quantkit.errors import AdapterError
 
 # Methods that are computed here, by rows.
@@ -18,12 +20,13 @@ _BY_ROWS = ("LORA", "TRAINABLE_TOKENS")
 # Methods that PEFT 0.21 can merge a module at a time: its own layer does.
 _BY_MODULE = (
     *("ADALORA", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA", "HRA"),
-    *("IA3", "LN_TUNING", "LOHA", "LOKR", "MISS", "OFT", "OSF", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD"),
+    *("IA3", "LN_TUNING", "LOHA", "LOKR", "MISS", "OFT", "PEANUT", "PVERA", "RANDLORA", "ROAD"),
     *("SHIRA", "SUPERTUNING", "VBLORA", "VERA", "WAVEFT"),
 )
 SUPPORTED = frozenset(_BY_ROWS + _BY_MODULE)
 _PROMPT = "it learns a prompt beside the model, which has no merged form"
 _WHOLE = "its factors come from all modules of the model at once"
+_DECOMPOSED = "it takes the base's weights apart again (SVD), whose last bits are not sure to come out the same"
 # Methods of PEFT that cannot be merged so, with the reason.
 NOT_MERGEABLE: dict[str, str] = {
     **dict.fromkeys(("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"), _PROMPT),
@@ -32,14 +35,14 @@ NOT_MERGEABLE: dict[str, str] = {
     **dict.fromkeys(("XLORA", "POLY"), "it mixes adapters anew for each input, and has no merged form"),
     **dict.fromkeys(("LILY", "SHADOW"), "PEFT itself cannot merge it"),
     "ADAMSS": "it divides the base's weights by clustering, which is not sure to come out the same again",
+    **dict.fromkeys(("OSF", "PSOFT"), _DECOMPOSED),
     "BONE": "PEFT gave it up for MISS",
 }
 
 # Settings of LoRA that change what the adapter means, with the way on for each.
-_UNSUPPORTED: dict[str, str] = {
+UNSUPPORTED: dict[str, str] = {
     "use_qalora": "QALoRA",
     "alora_invocation_tokens": "aLoRA, which is active after some tokens only and has no merged form",
-    "target_parameters": "LoRA on parameters (target_parameters)",
     "layer_replication": "layer replication",
     "megatron_config": "Megatron LoRA",
     "use_bdlora": "BD-LoRA",
@@ -89,8 +92,9 @@ def _refuse_unsupported(where: Path, config: Mapping[str, Any]) -> None:
             hint="give another adapter, or leave this one out" if reason == _PROMPT else _MERGE_HINT,
         )
     if kind != "LORA":
+        refuse_unknown(where, config, kind)
         return
-    for key, name in _UNSUPPORTED.items():
+    for key, name in UNSUPPORTED.items():
         if config.get(key):
             raise AdapterError(f"{where}: {key} is set: {name} is not supported", hint=_MERGE_HINT)
     init = str(config.get("init_lora_weights", True)).lower()
@@ -99,6 +103,7 @@ def _refuse_unsupported(where: Path, config: Mapping[str, Any]) -> None:
             f"{where}: init_lora_weights is {init!r}: the factors belong to a residual base, not to this one",
             hint="save it as plain LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)",
         )
+    refuse_unknown(where, config, kind)
 
 
 def token_indices(
@@ -126,7 +131,7 @@ def token_indices(
         if not found or (lora and len(found) > 1 and not tied):
             raise AdapterError(f"{path}: trained tokens for {len(found)} modules are in the file", hint=_SAVE_HINT)
         return {module: tuple(given) for module in found}
-    named = {module: tuple(given[name]) for name in given for module in found if _named_by([name], module)}
+    named = {module: tuple(given[name]) for name in given for module in found if named_by([name], module)}
     for module in found:
         if module not in named and tied and len(set(named.values())) == 1:
             named[module] = next(iter(named.values()))
@@ -134,7 +139,7 @@ def token_indices(
             raise AdapterError(f"{path}: has trained tokens for {module!r}, which trainable_token_indices leaves out")
     for name, indices in given.items():
         shared = tied and tuple(indices) in named.values()
-        if not shared and not any(_named_by([name], module) for module in found):
+        if not shared and not any(named_by([name], module) for module in found):
             raise AdapterError(f"{path}: trainable_token_indices names {name!r}, not in the file", hint=_SAVE_HINT)
     return named
 
@@ -192,6 +197,8 @@ _LORA_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "use_dora": ("true or false", _switch),
     "rank_pattern": ("patterns and positive whole numbers", lambda value: not value or _patterns_to(_rank, value)),
     "alpha_pattern": ("patterns and numbers", lambda value: not value or _patterns_to(_number, value)),
+    "bias": ("none, all or lora_only", lambda value: value in (None, "none", "all", "lora_only")),
+    "target_parameters": ("a list of names", lambda value: value is None or _names(value)),
     "trainable_token_indices": (
         "a list of different token ids, or one for each module",
         lambda value: value is None or _tokens(value) or _tokens_by_module(value),
@@ -225,24 +232,31 @@ def pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) 
     return default
 
 
+def rank_and_scale(config: Mapping[str, Any], name: str) -> tuple[int, float]:
+    """The rank of a module's or parameter's factors, and what their product is multiplied with."""
+    rank: int = pattern_value(config.get("rank_pattern"), name, config["r"])
+    alpha = float(pattern_value(config.get("alpha_pattern"), name, config["lora_alpha"]))
+    return rank, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+
+
 def is_target(config: Mapping[str, Any], module: str) -> bool:
     """Whether PEFT would put LoRA on *module* (``check_target_module_exists`` of PEFT)."""
     excluded = config.get("exclude_modules")
     if isinstance(excluded, str) and re.fullmatch(excluded, module):
         return False
-    if isinstance(excluded, list) and _named_by(excluded, module):
+    if isinstance(excluded, list) and named_by(excluded, module):
         return False
     saved = config.get("modules_to_save") or ()
     if any(re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module) for name in saved):
         return False
     targets = config.get("target_modules")
     if targets is None:
-        return True
+        return not config.get("target_parameters")
     if isinstance(targets, str):
         return targets.lower() == "all-linear" or bool(re.fullmatch(targets, module))
     if module in targets:
         return True
-    if not _named_by(targets, module):
+    if not named_by(targets, module):
         return False
     layers = config.get("layers_to_transform")
     if layers is None or layers == []:
@@ -251,7 +265,8 @@ def is_target(config: Mapping[str, Any], module: str) -> bool:
     return index is not None and index in ([layers] if isinstance(layers, int) else layers)
 
 
-def _named_by(names: Sequence[str], module: str) -> bool:
+def named_by(names: Sequence[str], module: str) -> bool:
+    """Whether one of *names* is the end of a module's or a parameter's path."""
     return any(module == name or module.endswith(f".{name}") for name in names)
 
 

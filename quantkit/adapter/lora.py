@@ -7,14 +7,15 @@ effect on Linear layers. DoRA's magnitudes (Liu et al. 2024, arXiv:2402.09353) c
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from quantkit.adapter.changes import Add, Change, LowRank
-from quantkit.adapter.config import is_target, pattern_value
+from quantkit.adapter.changes import Add, Change, LowRank, Slice
+from quantkit.adapter.config import is_target, rank_and_scale
+from quantkit.adapter.parameters import Parameter, layout_is_known, trained_parameters
+from quantkit.adapter.resized import has_row_for_each_token
 from quantkit.errors import AdapterError
 from quantkit.tensor_file import TensorSpec
 
@@ -67,10 +68,15 @@ def read_lora(
                 hint="save the adapter that you mean alone: save_pretrained(..., selected_adapters=[NAME])",
             )
     changes: dict[str, list[Change]] = {}
-    for module, roles in factors.items():
+    parameters = trained_parameters(path, config, base)
+    modules = {module: roles for module, roles in factors.items() if module not in parameters}
+    for module, roles in modules.items():
         for target, change in _module_changes(path, config, module, roles, specs, base):
             changes.setdefault(target, []).append(change)
-    _check_targets(path, config, factors, base)
+    for module, parameter in parameters.items():
+        for target, change in _parameter_changes(path, config, parameter, factors.get(module, {}), specs, base):
+            changes.setdefault(target, []).append(change)
+    _check_targets(path, config, modules, base)
     return changes, {key for roles in factors.values() for key in roles.values()}
 
 
@@ -97,7 +103,7 @@ def _module_changes(
     if target not in base:
         raise no_such_tensor(path, roles[first], target)
     a, b = specs[roles[first]], specs[roles[second]]
-    rank: int = pattern_value(config.get("rank_pattern"), module, config["r"])
+    rank, scale = rank_and_scale(config, module)
     # PEFT keeps an embedding's factors the other way round: A is [r, vocabulary], B is [hidden, r].
     rows, cols = (a.shape[::-1], b.shape[::-1]) if embedding else (b.shape, a.shape)
     if len(a.shape) != 2 or len(b.shape) != 2 or 0 in (*a.shape, *b.shape):
@@ -112,8 +118,6 @@ def _module_changes(
     shape = base[target].shape
     if (rows[0], cols[1]) != shape:
         raise AdapterError(f"{path}: {module!r}: {_misfit(target, (rows[0], cols[1]), shape)}", hint=BASE_HINT)
-    alpha = float(pattern_value(config.get("alpha_pattern"), module, config["lora_alpha"]))
-    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
     magnitude = _magnitude(path, config, module, roles, specs, cols[1] if embedding else rows[0])
     if embedding:
         yield target, LowRank(roles[first], roles[second], True, scale, magnitude)
@@ -128,6 +132,61 @@ def _module_changes(
                 f"{path}: {key!r} has shape {list(specs[key].shape)}, {bias!r} has {list(base[bias].shape)}"
             )
         yield bias, Add(key, scale)
+
+
+def _parameter_changes(
+    path: Path,
+    config: Mapping[str, Any],
+    parameter: Parameter,
+    roles: Mapping[str, str],
+    specs: Mapping[str, TensorSpec],
+    base: Mapping[str, TensorSpec],
+) -> Iterator[tuple[str, Change]]:
+    """The changes of one parameter's factors: a share of them for each tensor that is stacked in it."""
+    for role in ("lora_A", "lora_B"):
+        if role not in roles:
+            raise AdapterError(
+                f"{path}: target_parameters names {parameter.name!r}, but its {role} is not in the file",
+                hint="the file is incomplete: save or download the adapter again",
+            )
+    if more := sorted(roles.keys() - {"lora_A", "lora_B"}):
+        raise AdapterError(f"{path}: tensor {roles[more[0]]!r} has no meaning for the parameter {parameter.name!r}")
+    rank, scale = rank_and_scale(config, parameter.name)
+    shapes = _stacked_shapes(path, parameter, roles["lora_A"], base)
+    out, width, count = sum(shape[0] for shape in shapes), shapes[0][1], len(parameter.experts)
+    a, b = specs[roles["lora_A"]].shape, specs[roles["lora_B"]].shape
+    if a != (rank * count, width) or b != (out, rank * count):
+        raise AdapterError(
+            f"{path}: {parameter.name!r} has factors of shape {list(a)} and {list(b)}; {count} experts of this base at "
+            f"rank {rank} need {[rank * count, width]} and {[out, rank * count]}",
+            hint=BASE_HINT,
+        )
+    if out == width and not layout_is_known(config):
+        raise AdapterError(
+            f"{path}: {parameter.name!r} is square, and peft_version in adapter_config.json does not say which way "
+            "round its factors are",
+            hint="load it with the PEFT that saved it, and merge it there with merge_and_unload",
+        )
+    for expert, stacked in enumerate(parameter.experts):
+        start = 0
+        for target, shape in zip(stacked, shapes, strict=True):
+            part = Slice(expert, count, start, start + shape[0])
+            yield target, LowRank(roles["lora_B"], roles["lora_A"], False, scale, part=part)
+            start += shape[0]
+
+
+def _stacked_shapes(
+    path: Path, parameter: Parameter, key: str, base: Mapping[str, TensorSpec]
+) -> list[tuple[int, ...]]:
+    """The shapes of the matrices that one expert has in *parameter*, every expert the same."""
+    for target in (name for stacked in parameter.experts for name in stacked):
+        if target not in base:
+            raise no_such_tensor(path, key, target)
+    by_expert = [[base[name].shape for name in stacked] for stacked in parameter.experts]
+    widths = {shape[1:] for shape in by_expert[0]}
+    if any(shapes != by_expert[0] for shapes in by_expert) or len(widths) != 1 or len(widths.pop()) != 1:
+        raise AdapterError(f"{path}: {parameter.name!r} belongs to experts that are not alike in the base")
+    return by_expert[0]
 
 
 def _magnitude(
@@ -161,7 +220,9 @@ def _misfit(target: str, trained: tuple[int, int], shape: Sequence[int]) -> str:
 
 
 # What PEFT's "all-linear" leaves out: the embedding is no Linear layer, the head is passed over.
-_NOT_LINEAR = ("embed_tokens", "lm_head")
+_NOT_LINEAR = ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "lm_head", "embed_out")
+# transformers 5 keeps the experts of a layer in one tensor: there is no module for one, however the base names them.
+_EXPERT = re.compile(r".+\.experts\.\d+\..+")
 
 
 def _check_targets(
@@ -169,15 +230,18 @@ def _check_targets(
 ) -> None:
     """The modules that the config names and those that the file has factors for must be the same."""
     for module in factors:
-        if not is_target(config, module):
+        tied = config.get("ensure_weight_tying") and has_row_for_each_token(f"{module}.weight")
+        if not is_target(config, module) and not tied:
             raise AdapterError(
                 f"{path}: has weights for {module!r}, which target_modules in adapter_config.json leaves out",
                 hint="the config and the weights are from different trainings: use the folder as it was saved",
             )
+    with_experts = any(map(_EXPERT.fullmatch, factors))
     all_linear = str(config.get("target_modules")).lower() == "all-linear"
     for name, spec in base.items():
         module = name.removesuffix(".weight")
         linear = len(spec.shape) == 2 and not (all_linear and module.endswith(_NOT_LINEAR))
+        linear = linear and (with_experts or not _EXPERT.fullmatch(module))
         if linear and module not in factors and is_target(config, module):
             raise AdapterError(
                 f"{path}: target_modules names {module!r}, but its weights are not in the file",

@@ -25,14 +25,13 @@ from quantkit.adapter.config import method
 from quantkit.arch.base import Rule
 from quantkit.errors import AdapterError
 from quantkit.ggml_types import BASE_TYPES
-from quantkit.gguf.header import f32, string, u32
+from quantkit.gguf.header import EMBEDDING, OUTPUT, f32, string, u32
 from quantkit.gguf.outputs import GGML_QUANT_VERSION, plain_output
 from quantkit.hub.source import source_label, source_name
 from quantkit.model import Model
 from quantkit.place import CPU, Place
-from quantkit.plan import EMBEDDING, Output, PlannedTensor, count_elements
+from quantkit.plan import Output, PlannedTensor
 
-_OUTPUT = "output.weight"
 _NOT_IN_NAMES = re.compile(r"[^\w.+@-]+")
 _HINT = "leave out --adapter-gguf: the merged model has everything that was trained"
 # Factors kept at hand while their pieces stream.
@@ -86,15 +85,13 @@ class FactorSource:
         return torch.cat([self._part(pair, index, factor) for index in range(len(pair.changes))])
 
     def _part(self, pair: Pair, index: int, factor: str) -> torch.Tensor:
-        rule, part, ratio = pair.rule, pair.rule.parts[index], pair.ratios[index]
+        rule, ratio = pair.rule, pair.ratios[index]
         left, right = self.adapter.factors(pair.changes[index])  # [out, r], [r, in]
         if rule.target == EMBEDDING:  # llama.cpp looks rows of A up: [vocabulary, r], and B is [hidden, r]
             return left if factor == "lora_a" else right.T * ratio
         if factor == "lora_a":
             return right
-        rows = count_elements(rule.shape[:-1]) // len(rule.parts)
-        arranged = left[part.start : part.start + rows]
-        return (arranged if rule.arrange is None else rule.arrange(arranged)) * ratio
+        return (left if rule.arrange is None else rule.arrange(left)) * ratio
 
 
 @dataclass(frozen=True)
@@ -160,21 +157,21 @@ def plan_adapter_file(model: Model, adapter: Adapter, file: str, outtype: str = 
     }
     if not lora:
         raise AdapterError(f"{adapter.path}: has no LoRA, which is all that a LoRA GGUF can carry", hint=_HINT)
-    alphas = {name: _float32(adapter.weight * change.scale * _rank(adapter, change)) for name, change in lora.items()}
+    alphas = {name: _float32(adapter.weight * change.scale * adapter.rank(change)) for name, change in lora.items()}
     if 0.0 in alphas.values():
         raise AdapterError(
             f"{adapter.path}: a LoRA GGUF cannot have lora_alpha 0, which llama.cpp takes for no scaling", hint=_HINT
         )
     alpha = Counter(alphas.values()).most_common(1)[0][0]
     pairs = [
-        Pair(rule, changes, _rank(adapter, changes[0]), tuple(alphas[part.source] / alpha for part in rule.parts))
+        Pair(rule, changes, adapter.rank(changes[0]), tuple(alphas[source] / alpha for source in rule.sources))
         for rule in model.architecture.rules(model.checkpoint.config)
         if (changes := _changes_of(rule, adapter, lora))
     ]
     _check_tied(model, adapter, pairs)
     base = BASE_TYPES[outtype]
     tensors = tuple(
-        PlannedTensor(f"{pair.rule.target}.{factor}", pair.rule.parts, shape, base)
+        PlannedTensor(f"{pair.rule.target}.{factor}", pair.rule.sources, shape, base)
         for pair in pairs
         for factor, shape in pair.shapes.items()
     )
@@ -231,10 +228,6 @@ def _is_copy(model: Model, adapter: Adapter, name: str, key: str) -> bool:
     )
 
 
-def _rank(adapter: Adapter, change: LowRank) -> int:
-    return adapter.file.specs[change.cols].shape[1 if change.transposed else 0]
-
-
 def _float32(value: float) -> float:
     """*value* as the file can hold it."""
     rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
@@ -242,16 +235,16 @@ def _float32(value: float) -> float:
 
 
 def _changes_of(rule: Rule, adapter: Adapter, lora: dict[str, LowRank]) -> tuple[LowRank, ...]:
-    """The LoRA of a rule's parts; empty where it has none.
+    """The LoRA of a rule's sources; empty where it has none.
 
     Raises:
         AdapterError: LoRA on some of the matrices that GGUF stacks, or of different ranks.
     """
-    found = tuple(lora[part.source] for part in rule.parts if part.source in lora)
-    ranks = {_rank(adapter, change) for change in found}
-    if len(ranks) > 1 or len(found) not in (0, len(rule.parts)):
+    found = tuple(lora[source] for source in rule.sources if source in lora)
+    ranks = {adapter.rank(change) for change in found}
+    if len(ranks) > 1 or len(found) not in (0, len(rule.sources)):
         raise AdapterError(
-            f"{adapter.path}: {rule.target} stacks {len(rule.parts)} matrices, of which {len(found)} have LoRA, of "
+            f"{adapter.path}: {rule.target} stacks {len(rule.sources)} matrices, of which {len(found)} have LoRA, of "
             f"rank {', '.join(map(str, sorted(ranks)))}: a LoRA GGUF needs one rank for all of them",
             hint=_HINT,
         )
@@ -261,15 +254,13 @@ def _changes_of(rule: Rule, adapter: Adapter, lora: dict[str, LowRank]) -> tuple
 def _check_tied(model: Model, adapter: Adapter, pairs: Sequence[Pair]) -> None:
     """A base with one tensor for embedding and output layer takes no LoRA on either: llama.cpp would misread it."""
     tensors = model.checkpoint.tensors
-    heads = [
-        rule.parts[0].source for rule in model.architecture.rules(model.checkpoint.config) if rule.target == _OUTPUT
-    ]
+    heads = [rule.sources[0] for rule in model.architecture.rules(model.checkpoint.config) if rule.target == OUTPUT]
     if any(head in tensors and tensors[head].name == head for head in heads):
         return
     for pair in pairs:
-        if pair.rule.target in (EMBEDDING, _OUTPUT):
+        if pair.rule.target in (EMBEDDING, OUTPUT):
             raise AdapterError(
-                f"{adapter.path}: LoRA on {pair.rule.parts[0].source!r}: the base ties its embedding and output layer, "
+                f"{adapter.path}: LoRA on {pair.rule.sources[0]!r}: the base ties its embedding and output layer, "
                 "and llama.cpp has no way to put a LoRA GGUF on one of them",
                 hint=_HINT,
             )

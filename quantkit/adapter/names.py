@@ -19,16 +19,28 @@ _PEFT = "base_model.model."
 # Parts of a path that only say by what a module was wrapped: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _PARALLEL = "module."  # DDP and DeepSpeed, in front of everything
-# What a path begins with in the adapter and in the base.
-_PREFIXES = (
-    ("", ""),
-    ("model.language_model.", "model."),  # trained as the text half of a vision model
-    ("language_model.", ""),  # the same before transformers 4.52
-    ("", "model."),  # trained without a head (AutoModel)
-    ("", "transformer."),
-    ("model.", "model.language_model."),  # the base is the vision model
-    ("", "language_model."),
+# The parts of a vision model since transformers 4.52, and before.
+_SINCE_4_52 = (
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+    ("model.vision_tower.", "vision_tower."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
 )
+# What paths begin with in the adapter and in the base.
+_READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("", ""),),
+    (("model.language_model.", "model."),),  # trained as the text half of a vision model
+    (("language_model.", ""),),  # the same before transformers 4.52
+    (("", "model."),),  # trained without a head (AutoModel)
+    (("", "transformer."),),
+    (("model.", "model.language_model."),),  # the base is the vision model
+    (("", "language_model."),),
+    (("lm_head.", "embed_out."),),  # GPT-NeoX in transformers 5
+    _SINCE_4_52,  # both are the vision model, and the base is older
+    tuple((before, since) for since, before in _SINCE_4_52),  # or the adapter is
+)
+# What a model that also sees has beside its language model.
+_VISION = re.compile(r"(model\.)?(vision_tower|vision_model|visual|multi_modal_projector)\.")
 # Libraries that write adapters in a layout of their own, by the keys they use.
 _TORCHTUNE = re.compile(r"(layers\.\d+\.(attn|mlp)|output|tok_embeddings)\..*\b(lora_a|lora_b|magnitude)\b.*")
 _MLX = re.compile(r".*\.(lora_a|lora_b)")
@@ -49,23 +61,25 @@ class Names:
 
     Attributes:
         bare: by key of the file, the same key without what only says by what the model was wrapped.
-        own: what a path begins with in the model that was trained.
-        base: what stands there in the base.
+        prefixes: what paths begin with in the model that was trained, and what stands there in the base.
     """
 
     bare: Mapping[str, str]
-    own: str = ""
-    base: str = ""
+    prefixes: tuple[tuple[str, str], ...] = (("", ""),)
 
     def in_training(self, name: str) -> str | None:
         """The name of the base's tensor *name* in the model that was trained; None where it had no such tensor."""
-        if name.startswith(self.base):
-            return self.own + name.removeprefix(self.base)
-        return None if name.startswith(self.own) else name
+        for own, base in self.prefixes:
+            if name.startswith(base):
+                return own + name.removeprefix(base)
+        return None if any(name.startswith(own) for own, _ in self.prefixes) else name
 
     def in_base(self, name: str) -> str:
         """The base's name of a tensor of the model that was trained."""
-        return self.base + name.removeprefix(self.own) if name.startswith(self.own) else name
+        for own, base in self.prefixes:
+            if name.startswith(own):
+                return base + name.removeprefix(own)
+        return name
 
 
 def read_names(path: Path, keys: Iterable[str], base: Iterable[str]) -> Names:
@@ -85,18 +99,33 @@ def read_names(path: Path, keys: Iterable[str], base: Iterable[str]) -> Names:
     bare = {key: _bare(key) for key in keys}
     _refuse_other_layouts(path, bare)
     modules = {name.rpartition(".")[0] for name in base}
-    readings = [Names(bare, own, there) for own, there in _PREFIXES]
+    readings = [Names(bare, prefixes) for prefixes in _READINGS]
     explained = [sum(_has_owner(names.in_base(name), modules) for name in bare.values()) for names in readings]
     best = [names for names, count in zip(readings, explained, strict=True) if count == max(explained)]
     for other in best[1:] if max(explained) else ():
         for key, name in bare.items():
-            if best[0].in_base(name) != other.in_base(name):
+            one, two = best[0].in_base(name), other.in_base(name)
+            if one != two and (_has_owner(one, modules) or _has_owner(two, modules)):
                 raise AdapterError(
-                    f"{path}: {key!r} may belong to {best[0].in_base(name)!r} or to {other.in_base(name)!r}: "
-                    "the base has both",
+                    f"{path}: {key!r} may belong to {one!r} or to {two!r}: the base has both",
                     hint="save the adapter from the model that is given as the base",
                 )
     return best[0]
+
+
+def refuse_vision(path: Path, names: Names) -> None:
+    """Say that the vision part is not written, where an adapter changes it.
+
+    Raises:
+        AdapterError: it does.
+    """
+    for key, name in names.bare.items():
+        if _VISION.match(name):
+            raise AdapterError(
+                f"{path}: {key!r} changes the vision part, and only the language model is written",
+                hint="train the language model alone; or merge it into the whole model with quantkit merge, and build "
+                "from the merged folder",
+            )
 
 
 def refuse_other_files(path: Path) -> None:

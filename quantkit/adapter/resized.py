@@ -14,7 +14,7 @@ from quantkit.errors import AdapterError
 from quantkit.tensor_file import TensorSpec
 
 # Modules with a row for each token.
-_MODULES = ("embed_tokens", "wte", "lm_head")
+_MODULES = ("embed_tokens", "wte", "word_embeddings", "embed_in", "lm_head", "embed_out")
 _SAVE_HINT = "save it with both: save_pretrained(..., save_embedding_layers=True)"
 
 

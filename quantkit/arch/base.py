@@ -11,6 +11,7 @@ import torch
 
 from quantkit.errors import ArchitectureError
 from quantkit.gguf.header import KV, MAX_LAYERS
+from quantkit.vocab.families import NO_RULES, VocabularyRules
 
 # The exponent of float32 ends here.
 _FLOAT32 = 2.0**128
@@ -20,23 +21,12 @@ Arrange = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Part:
-    """Rows of a tensor of the checkpoint, from row ``start`` on.
-
-    The rows of a tensor with more than two dimensions are its leading dimensions flattened.
-    """
-
-    source: str
-    start: int = 0
-
-
-@dataclass(frozen=True)
 class Rule:
     """One tensor of the GGUF file and the tensors of the checkpoint it is made of.
 
     Attributes:
-        source: name in the checkpoint, or the parts whose rows follow each other in the target, all of one length
-            (the matrices of experts, which GGUF stacks).
+        source: name in the checkpoint, or the names of the tensors whose rows follow each other in the target, all of
+            one shape (the matrices of experts, which GGUF stacks).
         target: name in the GGUF file.
         shape: of the target, as the config demands it.
         arrange: pure function on consecutive rows that puts them into GGUF's form; None keeps them.
@@ -45,7 +35,7 @@ class Rule:
         source_shape: the shape of each source, where it is neither the target's nor, of several, one row of it.
     """
 
-    source: str | tuple[Part, ...]
+    source: str | tuple[str, ...]
     target: str
     shape: tuple[int, ...]
     arrange: Arrange | None = None
@@ -54,9 +44,9 @@ class Rule:
     source_shape: tuple[int, ...] | None = None
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def sources(self) -> tuple[str, ...]:
         """What the target is made of, in order."""
-        return (Part(self.source),) if isinstance(self.source, str) else self.source
+        return (self.source,) if isinstance(self.source, str) else self.source
 
     @property
     def shape_of_sources(self) -> tuple[int, ...]:
@@ -87,6 +77,7 @@ class Architecture:
         tokenizers: the kinds of tokenizer such a checkpoint may have, in the order in which they are looked for:
             ``sentencepiece`` (tokenizer.model), ``llama-hf`` (tokenizer.json with byte fallback), ``bpe``,
             ``tiktoken``.
+        vocabulary: what the family adds to what the tokenizer's files say.
         defaults: settings that a config.json may leave out, with the values of transformers' config class.
         notes: config to what the user should know of the converted model.
     """
@@ -97,6 +88,7 @@ class Architecture:
     rules: Callable[[Config], list[Rule]]
     generated: Callable[[Config], list[Generated]] = lambda config: []
     tokenizers: tuple[str, ...] = ("bpe",)
+    vocabulary: VocabularyRules = NO_RULES
     defaults: Config = field(default_factory=dict)
     notes: Callable[[Config], list[str]] = lambda config: []
 
@@ -104,12 +96,19 @@ class Architecture:
         """The config as transformers reads it: the language model's part, and defaults where it is silent.
 
         The other functions take this.
+
+        Raises:
+            ArchitectureError: every token sees those behind it, as in models that embed texts.
         """
         text = config.get("text_config")
-        if not isinstance(text, Mapping):
-            return {**self.defaults, **config}
-        outside = {key: value for key, value in config.items() if key == "architectures" or key.endswith("_token_id")}
-        return {**self.defaults, **config, **text, **outside}
+        found = {**self.defaults, **config}
+        if isinstance(text, Mapping):
+            outside = {key: config[key] for key in config if key == "architectures" or key.endswith("_token_id")}
+            found |= {**text, **outside}
+        hint = "llama.cpp runs this family as one that writes texts; use a model that was trained for that"
+        require(found, "is_causal", True, hint=hint)
+        require(found, "use_bidirectional_attention", False, hint=hint)
+        return found
 
 
 def require(config: Config, key: str, *values: Any, where: str = "config.json", hint: str = "") -> None:

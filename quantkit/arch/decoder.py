@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from quantkit.arch.base import Arrange, Config, Part, Rule, head_dim, kv_heads, layers, number, positive
+from quantkit.arch.base import Arrange, Config, Rule, head_dim, kv_heads, layers, number, positive
 from quantkit.errors import ArchitectureError
-from quantkit.gguf.header import KV, f32, u32
+from quantkit.gguf.header import EMBEDDING, KV, OUTPUT, f32, u32
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ def decoder_rules(config: Config, layer: Sequence[Rule]) -> list[Rule]:
     tied = bool(config.get("tie_word_embeddings", False))
     shape = (size.vocabulary, size.hidden)
     return [
-        Rule("model.embed_tokens.weight", "token_embd.weight", shape),
+        Rule("model.embed_tokens.weight", EMBEDDING, shape),
         *(_in_layer(rule, i) for i in range(layers(config)) for rule in layer),
         vector("model.norm", "output_norm", size.hidden),
-        Rule("lm_head.weight", "output.weight", shape, optional=tied),
+        Rule("lm_head.weight", OUTPUT, shape, optional=tied),
     ]
 
 
@@ -106,7 +106,7 @@ def _in_layer(rule: Rule, number: int) -> Rule:
     before, target = f"model.layers.{number}.", f"blk.{number}.{rule.target}"
     if isinstance(rule.source, str):
         return replace(rule, source=before + rule.source, target=target)
-    return replace(rule, source=tuple(Part(before + part.source, part.start) for part in rule.source), target=target)
+    return replace(rule, source=tuple(before + source for source in rule.source), target=target)
 
 
 def vector(source: str, target: str, size: int) -> Rule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from quantkit.arch.base import Config, Part, Rule, positive, require
+from quantkit.arch.base import Config, Rule, positive, require
 from quantkit.errors import ArchitectureError
 from quantkit.gguf.header import KV, u32
 
@@ -57,7 +57,7 @@ def expert_rules(module: str, count: int, names: Mapping[str, str], hidden: int,
         Rule(f"{module}.gate.weight", "ffn_gate_inp.weight", (count, hidden)),
         *(
             Rule(
-                tuple(Part(f"{module}.experts.{expert}.{names[kind]}.weight") for expert in range(count)),
+                tuple(f"{module}.experts.{expert}.{names[kind]}.weight" for expert in range(count)),
                 f"ffn_{kind}_exps.weight",
                 (count, *shape),
             )

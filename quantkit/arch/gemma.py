@@ -11,6 +11,7 @@ from quantkit.arch.base import Config, Rule, head_dim, layers, positive, require
 from quantkit.arch.decoder import Sizes, gated_mlp, vector
 
 _GELU = "gelu_pytorch_tanh"
+TOKENIZERS = ("sentencepiece", "llama-hf", "bpe")
 DEFAULTS = {
     "head_dim": 256,
     "num_key_value_heads": 4,
@@ -33,7 +34,6 @@ def require_gemma(config: Config, period: int, large: int) -> None:
     """
     require(config, "hidden_activation", _GELU)
     require(config, "attention_bias", False)
-    require(config, "use_bidirectional_attention", False)
     kinds = ["full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(layers(config))]
     require(config, "layer_types", kinds)
     require(config, "sliding_window_pattern", period)

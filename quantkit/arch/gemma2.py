@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from quantkit.arch.base import Architecture, Config, Rule, number, positive, require
 from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, sizes
-from quantkit.arch.gemma import DEFAULTS, add_ones, four_norms, require_gemma
+from quantkit.arch.gemma import DEFAULTS, TOKENIZERS, add_ones, four_norms, require_gemma
 from quantkit.arch.rope import DEFAULT_ROPE_THETA, check_scaling, rope, rope_base
-from quantkit.gguf.header import KV, f32, u32
+from quantkit.gguf.header import KV, OUTPUT, f32, u32
 
 _PERIOD, _LAYERS_OF_27B = 2, 46
 
@@ -29,7 +29,7 @@ def metadata(config: Config) -> list[KV]:
 def rules(config: Config) -> list[Rule]:
     size = sizes(config)
     tensors = decoder_rules(config, four_norms(size, attention(size)))
-    return add_ones(rule for rule in tensors if rule.target != "output.weight")
+    return add_ones(rule for rule in tensors if rule.target != OUTPUT)
 
 
 ARCHITECTURE = Architecture(
@@ -37,6 +37,6 @@ ARCHITECTURE = Architecture(
     ("Gemma2ForCausalLM",),
     metadata,
     rules,
-    tokenizers=("sentencepiece",),
+    tokenizers=TOKENIZERS,
     defaults={**DEFAULTS, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
 )

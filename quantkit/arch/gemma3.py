@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantkit.arch.base import Architecture, Config, Rule, number, positive, require
 from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, head_norms, sizes
-from quantkit.arch.gemma import DEFAULTS, add_ones, four_norms, require_gemma
+from quantkit.arch.gemma import DEFAULTS, TOKENIZERS, add_ones, four_norms, require_gemma
 from quantkit.arch.rope import check_scaling, rope, rope_base, rope_metadata
 from quantkit.gguf.header import KV, f32, u32
 
@@ -42,7 +42,7 @@ ARCHITECTURE = Architecture(
     ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
     metadata,
     rules,
-    tokenizers=("sentencepiece", "bpe"),
+    tokenizers=TOKENIZERS,
     defaults={
         **DEFAULTS,
         "vocab_size": 262208,

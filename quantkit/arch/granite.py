@@ -29,5 +29,6 @@ ARCHITECTURE = Architecture(
     metadata,
     llama.rules,
     tokenizers=llama.TOKENIZERS,
+    vocabulary=llama.VOCABULARY,
     defaults=dict.fromkeys(_MULTIPLIERS, 1.0),
 )

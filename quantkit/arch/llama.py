@@ -8,9 +8,12 @@ from quantkit.arch.base import Architecture, Config, Rule, head_dim, positive, r
 from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, gated_mlp, pre_normed, sizes
 from quantkit.arch.rope import rope_metadata, rope_tensors
 from quantkit.gguf.header import KV, u32
+from quantkit.vocab import VocabularyRules
 
 SCALINGS = ("llama3", "linear", "yarn", "longrope")
 TOKENIZERS = ("sentencepiece", "llama-hf", "bpe")
+# By their sizes: small Granite and SmolLM models, and Code Llama, which ends what it fills in with a token of its own.
+VOCABULARY = VocabularyRules(told_prefix=True, without_bos=49152, special={32016: {"eot": 32010}})
 
 
 def metadata(config: Config) -> list[KV]:
@@ -37,5 +40,5 @@ def rules(config: Config) -> list[Rule]:
 
 
 ARCHITECTURE = Architecture(
-    "llama", ("LlamaForCausalLM", "LLaMAForCausalLM"), metadata, rules, rope_tensors, tokenizers=TOKENIZERS
+    "llama", ("LlamaForCausalLM", "LLaMAForCausalLM"), metadata, rules, rope_tensors, TOKENIZERS, VOCABULARY
 )

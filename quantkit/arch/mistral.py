@@ -20,6 +20,7 @@ ARCHITECTURE = Architecture(
     rules,
     rope_tensors,
     tokenizers=llama.TOKENIZERS,
+    vocabulary=llama.VOCABULARY,
     defaults=DEFAULTS,
     notes=window_note,
 )

@@ -20,6 +20,7 @@ ARCHITECTURE = Architecture(
     mistral.rules,
     rope_tensors,
     tokenizers=llama.TOKENIZERS,
+    vocabulary=llama.VOCABULARY,
     defaults=mistral.DEFAULTS,
     notes=window_note,
 )

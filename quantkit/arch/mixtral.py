@@ -32,6 +32,7 @@ ARCHITECTURE = Architecture(
     rules,
     rope_tensors,
     tokenizers=llama.TOKENIZERS,
+    vocabulary=llama.VOCABULARY,
     defaults={"num_key_value_heads": 8, "rope_theta": 1000000.0},
     notes=window_note,
 )

@@ -9,6 +9,7 @@ from quantkit.arch.decoder import decoder_metadata, decoder_rules, linear, pre_n
 from quantkit.arch.rope import check_scaling, longrope_factors, longrope_metadata, rope, rope_base
 from quantkit.errors import ArchitectureError
 from quantkit.gguf.header import KV, f32, u32
+from quantkit.vocab import VocabularyRules
 
 _SCALING = "phi3.rope.scaling"
 
@@ -74,7 +75,8 @@ ARCHITECTURE = Architecture(
     metadata,
     rules,
     generated,
-    tokenizers=("sentencepiece", "bpe"),
+    tokenizers=("sentencepiece", "llama-hf", "bpe"),
+    vocabulary=VocabularyRules(as_marked=True),
     defaults={"original_max_position_embeddings": 4096},
     notes=window_note,
 )

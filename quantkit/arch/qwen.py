@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantkit.arch.base import Architecture, Config, Rule, layers, number, positive, require
 from quantkit.arch.decoder import linear, vector
 from quantkit.errors import ArchitectureError
-from quantkit.gguf.header import KV, f32, u32
+from quantkit.gguf.header import EMBEDDING, KV, OUTPUT, f32, u32
 
 
 def metadata(config: Config) -> list[KV]:
@@ -36,7 +36,7 @@ def rules(config: Config) -> list[Rule]:
     size = config.get("kv_channels") or hidden // heads
     if size * heads != hidden:
         raise ArchitectureError(f"config.json: {heads} heads of {size} (kv_channels) do not make hidden_size {hidden}")
-    found = [Rule("transformer.wte.weight", "token_embd.weight", (vocabulary, hidden))]
+    found = [Rule("transformer.wte.weight", EMBEDDING, (vocabulary, hidden))]
     for i in range(layers(config)):
         layer, block = f"transformer.h.{i}", f"blk.{i}"
         found += [
@@ -51,7 +51,7 @@ def rules(config: Config) -> list[Rule]:
     return [
         *found,
         vector("transformer.ln_f", "output_norm", hidden),
-        Rule("lm_head.weight", "output.weight", (vocabulary, hidden)),
+        Rule("lm_head.weight", OUTPUT, (vocabulary, hidden)),
     ]
 
 

@@ -22,6 +22,7 @@ DEFAULT_ROPE_THETA = 10000.0
 _WHERE = "config.json: rope_scaling"
 # llama.cpp's own, which it reads from the file for none of these families.
 _YARN_BETAS = {"beta_fast": 32, "beta_slow": 1}
+_FACTORS = ("factor", "attention_factor", "attn_factor", "short_factor", "long_factor", "low_freq_factor")
 _YARN_KEYS = {
     "extrapolation_factor": "yarn_ext_factor",
     "attention_factor": "yarn_attn_factor",
@@ -94,9 +95,14 @@ def check_scaling(settings: Mapping[str, Any], scalings: Collection[str]) -> str
     """The kind of scaling, ``default`` for none.
 
     Raises:
-        ArchitectureError: it is not among *scalings*.
+        ArchitectureError: it is not among *scalings*, or there are factors of a kind that is not named.
     """
     kind = settings.get("rope_type") or "default"
+    if not settings.get("rope_type") and (factors := [key for key in _FACTORS if settings.get(key) is not None]):
+        raise ArchitectureError(
+            f"{_WHERE}: has {factors[0]} and no rope_type, which says how it scales",
+            hint=f"write the model's rope_type beside it; supported for this model: {', '.join(scalings) or 'none'}",
+        )
     if kind != "default" and kind not in scalings:
         raise ArchitectureError(
             f"config.json: rope scaling {kind!r} is not supported: llama.cpp does not scale this model so",

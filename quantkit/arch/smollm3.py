@@ -24,5 +24,6 @@ ARCHITECTURE = Architecture(
     metadata,
     llama.rules,
     tokenizers=llama.TOKENIZERS,
+    vocabulary=llama.VOCABULARY,
     defaults={"num_key_value_heads": 4, "rope_theta": 2000000.0, "tie_word_embeddings": True},
 )

@@ -18,11 +18,13 @@ from quantkit.cli.options import (
     package_options,
     print_json,
     reporter,
+    require_model,
     split_option,
     type_options,
     via_option,
     write_options,
 )
+from quantkit.shell import command as shown
 from quantkit.units import count, size
 
 if TYPE_CHECKING:
@@ -82,8 +84,9 @@ def command(
     settings = read_recipe(recipe_file) if recipe_file else {}
     given = {key for key in flags if ctx.get_parameter_source(key) is not click.core.ParameterSource.DEFAULT}
     settings |= {key: value for key, value in flags.items() if key in given}
-    if "model" not in settings:
-        raise click.UsageError("Missing argument 'MODEL' (or --recipe with a model).", ctx=ctx)
+    settings["model"] = require_model(
+        settings.get("model"), settings.get("adapters", ()), otherwise=" (or --recipe with a model)"
+    )
     recipe = Recipe(**settings)
     if dry_run:
         with prepare(recipe, reporter(as_json)) as prepared:
@@ -174,6 +177,8 @@ def _print_result(folder: Path, result: BuildResult, as_json: bool) -> None:
         click.echo("not verified (--no-verify)")
     else:
         click.echo(f"verified: {len(result.report.checks)} checks passed")
+        for file, figures in result.report.runs.items():
+            click.echo(f"  {file}: {figures}")
     stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
     click.echo(f"took {sum(result.seconds.values()):.1f} s ({stages})")
-    click.echo(f"next: quantkit chat {folder}")
+    click.echo(f"next: {shown('quantkit', 'chat', folder)}")

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import click
 
+from quantkit.cli.options import FOLDER
+
 
 @click.command(name="chat")
-@click.argument("path", metavar="GGUF|DIR", type=click.Path(path_type=Path))
+@click.argument("path", metavar="GGUF|DIR", type=FOLDER)
 @click.option("--system", metavar="TEXT", help="System prompt; without it, the one the folder was built with.")
 @click.option(
     "--n-gpu-layers",

@@ -17,6 +17,7 @@ from quantkit.cli.options import (
     json_option,
     print_file,
     reporter,
+    require_model,
     split_option,
     via_option,
     write_options,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command("convert", epilog=ARCHITECTURES_LINE)
-@click.argument("model", type=folder_or_id)
+@click.argument("model", type=folder_or_id, required=False, metavar="MODEL")
 @adapter_options()
 @click.option("-o", "--output", "out", type=FOLDER, required=True, help="GGUF file to write.")
 @click.option("--outtype", type=click.Choice(["f16", "bf16", "f32"]), help="Default f16; f32 with --adapter-gguf.")
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 @write_options
 @json_option
 def command(
-    model: Source,
+    model: Source | None,
     adapters: tuple[AdapterSource, ...],
     out: Path,
     outtype: str | None,
@@ -56,6 +57,7 @@ def command(
     from quantkit.convert import convert, convert_adapter
     from quantkit.via_llama_cpp import convert_via
 
+    model = require_model(model, adapters)
     listener = reporter(as_json)
     if adapter_gguf:
         if len(adapters) != 1 or via_llama_cpp is not None or split_max_size is not None:

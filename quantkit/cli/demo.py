@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from quantkit.cli.options import FOLDER, json_option, print_json, reporter
+from quantkit.shell import command as shown
 
 
 @click.command("demo")
@@ -28,5 +29,5 @@ def command(folder: Path, overwrite: bool, as_json: bool) -> None:
         click.echo(
             f"\n{result.matching} of {len(result.pairs)} answers are exactly what the adapter was trained to say."
         )
-        click.echo(f"Built in {result.build_seconds:.1f} s. Go on: quantkit chat {folder}")
+        click.echo(f"Built in {result.build_seconds:.1f} s. Go on: {shown('quantkit', 'chat', folder)}")
     result.check()

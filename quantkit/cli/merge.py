@@ -15,6 +15,7 @@ from quantkit.cli.options import (
     json_option,
     print_json,
     reporter,
+    require_model,
     size_value,
     write_options,
 )
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("merge")
-@click.argument("model", type=folder_or_id)
+@click.argument("model", type=folder_or_id, required=False, metavar="MODEL")
 @adapter_options(required=True)
 @click.option("-o", "--output", "out", type=FOLDER, required=True, help="Folder to write.")
 @click.option("--max-shard-size", default="2GB", show_default=True, callback=size_value)
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 @write_options
 @json_option
 def command(
-    model: Source,
+    model: Source | None,
     adapters: tuple[AdapterSource, ...],
     out: Path,
     max_shard_size: int,
@@ -49,6 +50,7 @@ def command(
     """Merge adapters into MODEL and write a Hugging Face folder, for transformers, vLLM and training on."""
     from quantkit.convert import merge
 
+    model = require_model(model, adapters)
     listener = reporter(as_json)
     path = merge(
         model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,14 +14,24 @@ from quantkit.arch import FAMILIES
 from quantkit.units import parse_size, size
 
 if TYPE_CHECKING:
-    from quantkit.hub.adapter_source import AdapterSource
+    from quantkit.hub.adapter_source import AdapterLike, AdapterSource
     from quantkit.hub.source import Source
     from quantkit.progress import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class _Path(click.Path):
+    """A path; the empty one, which a shell's unset variable leaves, would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 # click's own existence check would exit with 2 and no hint; ours are QuantkitErrors
-FOLDER = click.Path(path_type=Path)
+FOLDER = _Path(path_type=Path)
 # The last words of --help.
 ARCHITECTURES_LINE = f"Supported architectures: {', '.join(FAMILIES)}."
 
@@ -42,7 +52,9 @@ def _adapter(value: str | tuple[str, str]) -> AdapterSource:
     try:
         factor = float(weight)
     except ValueError:
-        raise click.BadParameter(f"weight {weight[:40]!r} of {text} is not a number") from None
+        raise click.BadParameter(
+            f"weight {weight[:40]!r} of {text} is not a number", param_hint="'--adapter-scaled'"
+        ) from None
     return AdapterSource(parse_source(text), factor)
 
 
@@ -70,6 +82,30 @@ def adapter_options(*, required: bool = False) -> Callable[[F], F]:
         )(function)  # fmt: skip
 
     return add
+
+
+def require_model(model: Source | None, adapters: Sequence[AdapterLike], otherwise: str = "") -> Source:
+    """MODEL, which is left out by those who take an adapter for one.
+
+    Raises:
+        AdapterError: it is left out, with the command for the base that a local adapter names.
+        click.UsageError: it is left out.
+    """
+    if model is not None:
+        return model
+    from quantkit.adapter.base_name import build_hint
+    from quantkit.errors import AdapterError
+    from quantkit.hub.adapter_source import adapter_sources
+    from quantkit.json_file import read_json
+
+    ctx = click.get_current_context()
+    for adapter in adapter_sources(adapters):
+        if isinstance(adapter.source, Path) and (config := adapter.source / "adapter_config.json").is_file():
+            raise AdapterError(
+                f"{adapter.source}: MODEL is missing, the full-precision base that this adapter is merged into",
+                hint=build_hint(adapter.source, read_json(config), str(ctx.info_name)),
+            )
+    raise click.UsageError(f"Missing argument 'MODEL'{otherwise}.", ctx=ctx)
 
 
 def compute_options(function: F) -> F:
@@ -173,7 +209,7 @@ def package_options(function: F) -> F:
     function = click.option("--system", help="Default system prompt.")(function)
     return click.option(
         "--template", default="auto", show_default=True,
-        help="Chat format: auto (the model's own), a name (llama-3, chatml) or a Jinja file.",
+        help="Chat format: auto (the model's own), a name (llama-3, chatml, ...) or a Jinja file.",
     )(function)  # fmt: skip
 
 

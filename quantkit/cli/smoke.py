@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from quantkit.cli.options import FOLDER
+
 if TYPE_CHECKING:
     from quantkit.verify.smoke import SmokeResult
 
 
 @click.command(name="smoke")
-@click.argument("path", metavar="GGUF|DIR", type=click.Path(path_type=Path))
+@click.argument("path", metavar="GGUF|DIR", type=FOLDER)
 @click.option(
     "--n-gpu-layers",
     type=click.IntRange(min=-1),
@@ -28,7 +30,7 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
     The exit code is 3 if a check failed.
     """
     from quantkit.errors import VerificationError
-    from quantkit.gguf.model import read_model
+    from quantkit.gguf.model import read_whole_model
     from quantkit.run.package import open_all
     from quantkit.verify.report import SCHEMA
     from quantkit.verify.smoke import smoke_test
@@ -36,7 +38,7 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
     results = []
     packages = open_all(path)
     for package in packages:
-        read_model(package.gguf)  # a broken file is an error, not a model that fails a check
+        read_whole_model(package.gguf)  # a broken file is an error, not a model that fails a check
     for package in packages:
         result = smoke_test(package.gguf, n_gpu_layers=n_gpu_layers, prompts=prompts, system=package.system)
         results.append(result)

@@ -17,9 +17,11 @@ from quantkit.gguf.kv import FORMATS, KV, KVType, array, boolean, encode_text, f
 
 __all__ = [
     "ALIGNMENT",
+    "EMBEDDING",
     "KV",
     "MAGIC",
     "MAX_LAYERS",
+    "OUTPUT",
     "VERSION",
     "Header",
     "KVType",
@@ -38,6 +40,8 @@ __all__ = [
 ]
 
 MAGIC = b"GGUF"
+# What llama.cpp calls the embedding, and the output layer of a model that has one of its own.
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 VERSION = 3
 ALIGNMENT = 32
 # llama.cpp's LLAMA_MAX_LAYERS: it ends its process at a file with more.

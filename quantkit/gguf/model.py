@@ -13,6 +13,7 @@ from typing import Any
 from quantkit.errors import GGUFError
 from quantkit.gguf.header import Header, read_header
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_KEYS, SPLIT_NO, SPLIT_TENSORS, named_count, part_path
+from quantkit.shell import command
 
 _AGAIN = "download or build all parts again"
 
@@ -79,6 +80,22 @@ def read_model(path: Path) -> GGUFModel:
                 hint=f"the parts are of different models: {_AGAIN}",
             )
     return GGUFModel(files, headers, replace(_without_split(first), tensors=tensors))
+
+
+def read_whole_model(path: Path) -> GGUFModel:
+    """As :func:`read_model`, of a model that runs by itself.
+
+    Raises:
+        GGUFError: as :func:`read_model`; or the file is an adapter.
+    """
+    model = read_model(path)
+    if model.value("general.type") == "adapter":
+        raise GGUFError(
+            f"{path}: this is an adapter's LoRA file, not a model",
+            hint=f"put it on its base: {command('llama-cli', '-m', 'BASE.gguf', '--lora', path)}; or merge the "
+            "adapter's folder into its model: quantkit build MODEL --adapter DIR",
+        )
+    return model
 
 
 def _files(path: Path, first: Header, count: int) -> tuple[Path, ...]:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from quantkit.errors import HubError
 from quantkit.hub.source import HubId
+from quantkit.shell import command
 
 Kind = Literal["model", "adapter", "any"]
 
@@ -87,7 +88,8 @@ def _check_kind(source: HubId, names: Collection[str], kind: Kind) -> None:
     if kind == "model" and not model:
         if adapter:
             raise HubError(
-                f"{source}: this is an adapter, not a model", hint=f"quantkit build BASE_MODEL --adapter {source}"
+                f"{source}: this is an adapter, not a model",
+                hint=command("quantkit", "build", "BASE_MODEL", "--adapter", source),
             )
         gguf = any(name.endswith(".gguf") for name in names)
         raise HubError(
@@ -97,7 +99,7 @@ def _check_kind(source: HubId, names: Collection[str], kind: Kind) -> None:
     if kind == "adapter" and not adapter:
         raise HubError(
             f"{source}: has no adapter_config.json" + (": this is a model" if model else ""),
-            hint=f"quantkit build {source}" if model else "give the id of an adapter saved by PEFT",
+            hint=command("quantkit", "build", source) if model else "give the id of an adapter saved by PEFT",
         )
     if not model and not adapter:
         raise HubError(

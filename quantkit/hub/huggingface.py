@@ -35,11 +35,11 @@ from quantkit.errors import HubError
 from quantkit.hub.files import Kind, patterns, small_files, weight_files
 from quantkit.hub.source import HubId
 from quantkit.progress import Reporter
+from quantkit.shell import command
 from quantkit.units import size
 
 Advance = Callable[[int], None]
 _LOGIN = "hf auth login"
-_ELSEWHERE = "download it where there is a network (hf download {repo} --local-dir {name}) and give that folder"
 
 
 @dataclass(frozen=True)
@@ -170,10 +170,15 @@ def _from_cache(source: HubId, kind: Kind, why: Exception, reporter: Reporter) -
         way_out = "unset HF_HUB_OFFLINE" if offline else "check the network, or set HF_ENDPOINT to a mirror"
         raise HubError(
             f"{source}: no such folder, and not (whole) in the hub's cache; {reason}",
-            hint=f"{way_out}; or {_ELSEWHERE.format(repo=source.repo, name=source.name)}",
+            hint=f"{way_out}; or download it where there is a network ({_by_hand(source)}) and give that folder",
         ) from None
     reporter.note(f"{source}: {reason}; commit {folder.name[:12]} is in the cache")
     return folder
+
+
+def _by_hand(source: HubId) -> str:
+    revision = ("--revision", source.revision) if source.revision else ()
+    return command("hf", "download", source.repo, *revision, "--local-dir", source.name)
 
 
 @contextmanager

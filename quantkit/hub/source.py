@@ -53,8 +53,10 @@ def parse_source(text: str, base: Path = Path()) -> Source:
         base: folder that a relative path begins at.
 
     Raises:
-        HubError: ``modelscope:`` followed by something that is no id.
+        HubError: empty, or ``modelscope:`` followed by something that is no id.
     """
+    if not text:
+        raise HubError("the path or id of a model or an adapter is empty", hint="give a folder, or an id: org/name")
     path = base / text
     if os.path.exists(path):
         return path

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantkit.chat_format import ChatFormat
+from quantkit.chat_format import ChatFormat, OwnTemplate
 from quantkit.plan import Output
 from quantkit.tensor_file import TensorSpec
 
@@ -77,7 +77,9 @@ def text_files(files: Sequence[Path]) -> list[dict[str, Any]]:
     ]
 
 
-def chat_entry(chat: ChatFormat, system: str | None, parameters: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def chat_entry(
+    chat: ChatFormat | OwnTemplate, system: str | None, parameters: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
     """How to talk to the model, for ``quantkit chat``."""
     settings: dict[str, Any] = {}
     for key, value in parameters:
@@ -88,12 +90,16 @@ def chat_entry(chat: ChatFormat, system: str | None, parameters: Sequence[tuple[
     return {"template": chat.name, "system": system, "parameters": settings, "stops": list(chat.stops)}
 
 
-def versions() -> dict[str, str]:
-    """quantkit's version and those of the libraries that decide the bytes."""
+def versions(libraries: Sequence[str] = ()) -> dict[str, str]:
+    """quantkit's version and those of the libraries that decide the bytes.
+
+    Args:
+        libraries: those that decide only some models' bytes.
+    """
     from quantkit import __version__
 
     found = {"quantkit": __version__}
-    for library in _LIBRARIES:
+    for library in (*_LIBRARIES, *libraries):
         try:
             found[library] = version(library)
         except PackageNotFoundError:

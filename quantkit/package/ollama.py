@@ -1,25 +1,31 @@
 """The Modelfile of a package, and the Go template in it.
 
 The TEMPLATE writes every fixed text as a Go string literal, so neither Go's white-space trimming nor the quoting of
-the Modelfile can touch it. It never writes the beginning-of-sequence token, which Ollama adds by itself, and always
-comes with its own stops, because Ollama otherwise keeps those of the built-in template that it believes to recognise.
+the Modelfile can touch it. It never opens with the beginning-of-sequence token, which Ollama adds by itself. A model
+whose template turns cannot describe has no TEMPLATE; :mod:`quantkit.chat_format` says why, and when PARSER is needed.
+Stops are always written, because Ollama otherwise keeps those of the built-in template that it believes to recognise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quantkit.chat_format import ChatFormat
+from quantkit.chat_format import ChatFormat, OwnTemplate, SystemPlace
 from quantkit.errors import ChatFormatError
 from quantkit.package.modelfile import Command, can_quote, parse_modelfile, print_modelfile
 from quantkit.package.spec import PackagedModel, PackageSpec
-from quantkit.package.text import fill
+from quantkit.package.text import fill, go_quote
+
+RENDERS_JINJA = "0.33.0"
+"""A version of Ollama known to render the chat template of a GGUF file itself; older ones were not tried."""
 
 
 def go_template(chat: ChatFormat, *, default_system: str | None = None) -> str:
     """The chat format as a template of Ollama.
 
-    Both of Ollama's forms are in it: the list of messages, and the system, prompt and response of old versions.
+    Both of Ollama's forms are in it: the list of messages, and the system, prompt and response of old versions. Where
+    an answer that was given begins otherwise than one that is asked for, or the system message belongs into the last
+    question, the old form has no way to say it and writes what is right for a first question.
     Contents are not trimmed, since Go templates cannot, whatever ``chat.trims`` says.
 
     Args:
@@ -28,7 +34,28 @@ def go_template(chat: ChatFormat, *, default_system: str | None = None) -> str:
     """
     text = default_system if default_system is not None else chat.default_system
     opening = chat.system.around(text) if chat.system is not None and text is not None else None
-    return fill("template.gotmpl", {"chat": chat, "opening": opening}).removesuffix("\n")
+    place = SystemPlace.TURN if chat.system is None else chat.system_place
+    values = {"chat": chat, "opening": opening, "place": place.name, "question": _question(chat, place, opening)}
+    return fill("template.gotmpl", {**values, "literal": _literal}).removesuffix("\n")
+
+
+def _question(chat: ChatFormat, place: SystemPlace, opening: str | None) -> str:
+    """Go for what opens a question of the list: its prefix, or in its place the system message that stands in it."""
+    prefix = _literal(chat.user.prefix)
+    if chat.system is None or place is SystemPlace.TURN:
+        return prefix
+    if place is SystemPlace.FIRST:  # the system message before it has opened it already
+        after_system, alone, system = "eq $i 1", "eq $i 0", ""
+    else:
+        after_system = alone = "eq (len (slice $.Messages $i)) 1"
+        system = _literal(chat.system.prefix) + "{{ $.System }}" + _literal(chat.system.suffix)
+    default = "" if opening is None else f" if {alone} }}}}{_literal(opening)}{{{{ else"
+    return f"{{{{ if and ({after_system}) $.System }}}}{system}{{{{ else{default} }}}}{prefix}{{{{ end }}}}"
+
+
+def _literal(text: str) -> str:
+    """Go that writes a text as it is."""
+    return f"{{{{ {go_quote(text)} }}}}" if text else ""
 
 
 def modelfile_name(index: int, model: PackagedModel) -> str:
@@ -45,6 +72,23 @@ def no_modelfile_notes(models: Sequence[PackagedModel]) -> list[str]:
     ]
 
 
+def template_notes(chat: ChatFormat | OwnTemplate) -> list[str]:
+    """Where what Ollama makes of a conversation may differ from the model's own chat template, or from itself."""
+    if isinstance(chat, OwnTemplate):
+        return [
+            f"turns cannot describe the chat template: {chat.why}; so the Modelfile has no TEMPLATE, and Ollama "
+            f"(from {RENDERS_JINJA}) renders the one in the GGUF file, as llama.cpp does"
+        ]
+    said = {
+        "the chat template strips white space around messages; the TEMPLATE for Ollama cannot": chat.trims
+        or chat.uneven,
+        "the chat template writes today's date; the TEMPLATE for Ollama has its fixed one": chat.dated,
+        "the chat template has words for tools or thinking: Ollama takes it from the GGUF file where it can, and where "
+        "it cannot the TEMPLATE, which has none": chat.mentions_tools,
+    }
+    return [note for note, holds in said.items() if holds]
+
+
 def modelfile(spec: PackageSpec, index: int) -> str:
     """The Modelfile of one model of a package.
 
@@ -55,7 +99,7 @@ def modelfile(spec: PackageSpec, index: int) -> str:
     commands = modelfile_commands(spec, model)
     printed = {
         keyword: print_modelfile(command for command in commands if command.keyword == keyword).removesuffix("\n")
-        for keyword in ("FROM", "TEMPLATE", "PARSER", "SYSTEM", "PARAMETER", "LICENSE")
+        for keyword in ("FROM", "REQUIRES", "TEMPLATE", "PARSER", "SYSTEM", "PARAMETER", "LICENSE")
     }
     text = fill(
         "Modelfile",
@@ -76,14 +120,15 @@ def modelfile(spec: PackageSpec, index: int) -> str:
 def modelfile_commands(spec: PackageSpec, model: PackagedModel) -> tuple[Command, ...]:
     """The commands of a model's Modelfile, in order."""
     system = spec.system_text
-    system_fits = system is None or can_quote(system)
-    commands = [
-        Command("FROM", f"./{model.file}"),
-        Command("TEMPLATE", go_template(spec.chat, default_system=None if system_fits else system)),
-    ]
-    if spec.chat.mentions_tools:
-        commands.append(Command("PARSER", "passthrough"))
-    if system is not None and system_fits:
+    inside = system is not None and spec.turns is not None and not can_quote(system)
+    commands = [Command("FROM", f"./{model.file}")]
+    if spec.turns is None:
+        commands.append(Command("REQUIRES", RENDERS_JINJA))
+    else:
+        commands.append(Command("TEMPLATE", go_template(spec.turns, default_system=system if inside else None)))
+        if inside and spec.turns.mentions_tools:
+            commands.append(Command("PARSER", "passthrough"))
+    if system is not None and not inside:
         commands.append(Command("SYSTEM", system))
     commands.extend(Command("PARAMETER", stop, "stop") for stop in spec.stops)
     commands.append(Command("PARAMETER", str(spec.num_ctx), "num_ctx"))

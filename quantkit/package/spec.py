@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from quantkit.chat_format import ChatFormat
+from quantkit.chat_format import ChatFormat, OwnTemplate
 from quantkit.errors import ChatFormatError, OutputError
 from quantkit.package.parameters import check_parameters
 
@@ -51,7 +51,7 @@ class PackageSpec:
     Attributes:
         name: the package's name.
         models: its GGUF files; the first one is the default.
-        chat: how the model wants to be prompted.
+        chat: how the model wants to be prompted, or that only its own template can say it.
         system: the system prompt; None or "" leaves it to the chat format's own.
         parameters: Ollama parameters in the order given, as (name, value text).
         context_length: tokens of context the model was trained for.
@@ -65,7 +65,7 @@ class PackageSpec:
 
     name: str
     models: tuple[PackagedModel, ...]
-    chat: ChatFormat
+    chat: ChatFormat | OwnTemplate
     system: str | None
     parameters: tuple[tuple[str, str], ...]
     context_length: int
@@ -75,6 +75,11 @@ class PackageSpec:
     architecture: str
     parameter_count: int
     adapter_files: tuple[PackagedAdapter, ...] = ()
+
+    @property
+    def turns(self) -> ChatFormat | None:
+        """The chat format where turns describe it."""
+        return self.chat if isinstance(self.chat, ChatFormat) else None
 
     @property
     def num_ctx(self) -> int:
@@ -95,7 +100,8 @@ class PackageSpec:
     @property
     def system_text(self) -> str | None:
         """The system prompt as the model's template would write it, None if there is none."""
-        text = self.system.strip() if self.system and self.chat.trims else self.system
+        strips = self.turns is not None and "system" in self.turns.trims
+        text = self.system.strip() if self.system and strips else self.system
         return text or None
 
     @property
@@ -122,7 +128,7 @@ def check_spec(spec: PackageSpec) -> None:
     check_parameters(spec.parameters)
     if spec.num_ctx < 1:
         raise ChatFormatError(f"num_ctx is {spec.num_ctx}", hint="ask for at least 1 token: --param num_ctx=4096")
-    if spec.system_text is not None and spec.chat.system is None:
+    if spec.system_text is not None and not spec.chat.takes_system:
         raise ChatFormatError(
             f"the model's chat template ({spec.chat.name}) takes no system message", hint="build without --system"
         )

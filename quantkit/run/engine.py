@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.errors import GGUFError, QuantkitError
-from quantkit.gguf.model import read_model
+from quantkit.gguf.model import read_whole_model
 from quantkit.llama_log import captured_log
 from quantkit.processors import usable_processors
 from quantkit.run.interrupts import interrupts_deferred
 from quantkit.run.load_log import count_offloaded, failure_reason
+from quantkit.shell import command
 
 # Tokens a call of llama_decode takes. Small on the CPU, where a long call would leave Ctrl-C unanswered for seconds.
 _CHUNK_CPU, _CHUNK_GPU = 64, 512
@@ -54,10 +55,10 @@ class Engine:
             threads: CPU threads, None for the processors this process may use.
 
         Raises:
-            GGUFError: no such file, not a sound GGUF file, or llama.cpp refuses it, with llama.cpp's reason.
+            GGUFError: no such file, not a sound GGUF file of a model, or llama.cpp refuses it, with llama.cpp's reason.
             QuantkitError: no memory for the context, or a number that makes no sense.
         """
-        read_model(path)  # llama.cpp ends its process at some of the files that this refuses
+        read_whole_model(path)  # llama.cpp ends its process at some of the files that this refuses
         for name, value in (("n_ctx", n_ctx), ("max_ctx", max_ctx), ("threads", threads)):
             if value is not None and value < 1:
                 raise QuantkitError(f"{name} is {value}, and must be at least 1")
@@ -93,7 +94,7 @@ class Engine:
         if model is None:
             raise GGUFError(
                 f"{path}: llama.cpp cannot load it: {failure_reason(log.text)}",
-                hint=f"look into it: quantkit inspect {path}; build or download it again",
+                hint=f"look into it: {command('quantkit', 'inspect', path)}; build or download it again",
             )
         return model, log.text
 

@@ -48,20 +48,18 @@ def verify_outputs(
         tokenizer: the file to compare token ids with, None where there is none.
         system: the package's system prompt.
         threads: CPU threads, None for the processors this process may use.
-        reporter: told a line for each file.
+        reporter: told of the progress.
     """
     reporter = reporter or Reporter()
     checks: list[Check] = []
-    summaries = []
+    runs = {}
     with reporter.phase("checking", len(ggufs), "files") as progress:
         for index, gguf in enumerate(ggufs):
             answer = ask_process(Request(gguf, tokenizer if index == 0 else None, system, threads))
             checks += [replace(Check(**check), name=f"{gguf.name}: {check['name']}") for check in answer["checks"]]
-            summaries.append(f"{gguf.name}: {answer['summary']}")
+            runs[gguf.name] = answer["summary"]
             progress(1)
-    for summary in summaries:
-        reporter.note(summary)
-    return Report(tuple(checks))
+    return Report(tuple(checks), runs)
 
 
 def ask_process(request: Request) -> dict[str, Any]:

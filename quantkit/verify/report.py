@@ -5,7 +5,8 @@ A check carries the evidence it was decided on, so that a reader of ``report.jso
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 SCHEMA = 1
@@ -32,9 +33,15 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of one run, in the order in which they were made."""
+    """What one run found.
+
+    Attributes:
+        checks: in the order in which they were made.
+        runs: by file, how it ran, in one line: times, speeds, how its answer ended.
+    """
 
     checks: tuple[Check, ...]
+    runs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -43,4 +50,9 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values, with ``schema``."""
-        return {"schema": SCHEMA, "passed": self.passed, "checks": [asdict(check) for check in self.checks]}
+        return {
+            "schema": SCHEMA,
+            "passed": self.passed,
+            "checks": [asdict(check) for check in self.checks],
+            "runs": dict(self.runs),
+        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from quantkit.errors import GGUFError, VocabularyError
 from quantkit.gguf.header import KV, KVType, array, string
 from quantkit.vocab.around import token_text
 from quantkit.vocab.bpe import read_bpe
-from quantkit.vocab.families import family_rules
+from quantkit.vocab.families import NO_RULES, VocabularyRules
 from quantkit.vocab.files import Content, TokenizerFiles
 from quantkit.vocab.llama_hf import read_llama_hf
 from quantkit.vocab.special import special_metadata
@@ -21,7 +21,7 @@ from quantkit.vocab.tiktoken import read_tiktoken
 if TYPE_CHECKING:
     from quantkit.checkpoint import Checkpoint  # which imports torch, and this is read beside llama.cpp too
 
-__all__ = ["Vocabulary", "read_vocabulary"]
+__all__ = ["Vocabulary", "VocabularyRules", "read_vocabulary"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,10 @@ def read_vocabulary(
     rows: int,
     *,
     tokenizers: Sequence[str] = ("bpe",),
+    rules: VocabularyRules = NO_RULES,
     folder: Path | None = None,
     templates: Path | None = None,
+    special: Mapping[str, str] | None = None,
 ) -> Vocabulary:
     """Read the tokenizer of a checkpoint folder.
 
@@ -89,14 +91,16 @@ def read_vocabulary(
         rows: rows of the embedding.
         tokenizers: the kinds of tokenizer to look for, in this order: ``sentencepiece``, ``llama-hf``, ``bpe``,
             ``tiktoken``.
+        rules: what the model's family adds.
         folder: where the tokenizer's files are, when that is not the checkpoint's own folder (an adapter's).
         templates: where the chat templates are, when they are not beside the tokenizer.
+        special: settings that replace those of tokenizer_config.json.
 
     Raises:
         VocabularyError: no tokenizer, or one that llama.cpp would not reproduce.
     """
     generation = checkpoint.json("generation_config.json")
-    files = TokenizerFiles(folder or checkpoint.path, checkpoint.config, generation, rows)
+    files = TokenizerFiles(folder or checkpoint.path, checkpoint.config, generation, rows, rules, special or {})
     if files.path("tekken.json").is_file() and not files.path("tokenizer.json").is_file():
         raise VocabularyError(
             f"{files.path('tekken.json')}: Mistral's own tokenizer format is not supported",
@@ -108,7 +112,7 @@ def read_vocabulary(
             content = read(files)
             if content is not None:
                 found = read_templates(files if templates is None else replace(files, folder=templates))
-                return _vocabulary(files, content, found, sentencepiece=kind == "sentencepiece")
+                return _vocabulary(files, content, found)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise VocabularyError(f"{files.path(file)}: broken ({type(error).__name__}: {error})") from None
         except GGUFError as error:
@@ -122,8 +126,9 @@ def read_vocabulary(
     )
 
 
-def _vocabulary(files: TokenizerFiles, content: Content, templates: Templates, *, sentencepiece: bool) -> Vocabulary:
-    rules = family_rules(files, sentencepiece=sentencepiece)
+def _vocabulary(files: TokenizerFiles, content: Content, templates: Templates) -> Vocabulary:
+    size: int | None = files.config.get("vocab_size")
+    own = files.rules.entries(files.tokenizer_config, size)
     special = special_metadata(
         files.tokenizer,
         files.tokenizer_config,
@@ -131,9 +136,9 @@ def _vocabulary(files: TokenizerFiles, content: Content, templates: Templates, *
         files.generation,
         content.texts,
         fallback=content.fallback,
-        further=rules.further,
+        further=files.rules.special_ids(size),
     )
-    by_key = {entry.key: entry for entry in (*content.entries, *special, *rules.entries)}
+    by_key = {entry.key: entry for entry in (*content.entries, *special, *own)}
 
     def text(kind: str) -> str:
         entry = by_key.get(f"tokenizer.ggml.{kind}_token_id")

@@ -112,7 +112,7 @@ def _tokens(
         if tokens[number] is not None:
             raise VocabularyError(f"{where}: id {number} is both {tokens[number]!r} and {text!r}")
         tokens[number], types[number] = text, NORMAL
-    special = _special_texts(tokenizer_config)
+    special = _marked_special(tokenizer_config)
     check_added_ids(vocabulary, tokenizer.get("added_tokens") or (), where)
     for number, token in added.items():
         if tokens[number] not in (None, token["content"]):
@@ -151,7 +151,7 @@ def _added(token: Mapping[str, Any], special: set[str]) -> tuple[str, int]:
     return text.replace("▁", " "), USER_DEFINED
 
 
-def _special_texts(tokenizer_config: Mapping[str, Any]) -> set[str]:
+def _marked_special(tokenizer_config: Mapping[str, Any]) -> set[str]:
     """Tokens that tokenizer_config.json makes special whatever tokenizer.json says."""
     decoder = tokenizer_config.get("added_tokens_decoder") or {}
     return {str(token["content"]) for token in decoder.values() if token.get("special")}

@@ -1,62 +1,45 @@
-"""What llama.cpp's converter writes for the vocabulary of a model family beyond what the tokenizer's files say."""
+"""What a model family adds to what its tokenizer's files say, as llama.cpp's converter does."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from quantkit.gguf.header import KV, boolean
-from quantkit.vocab.files import TokenizerFiles
-
-_LLAMA = frozenset(
-    [
-        "LlamaForCausalLM",
-        "LLaMAForCausalLM",
-        "MistralForCausalLM",
-        "Mistral3ForConditionalGeneration",
-        "MixtralForCausalLM",
-        "SmolLM3ForCausalLM",
-        "GraniteForCausalLM",
-    ]
-)
-_GEMMA = frozenset(["GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"])
-# Code Llama, told by its size, ends what it fills in with a token of its own; Gemma's turns end with this one.
-_CODE_LLAMA_ROWS, _CODE_LLAMA = 32016, {"eot": 32010}
-_GEMMA_1 = {"eot": 107}
-# Small Granite and SmolLM models, which are not trained with BOS.
-_WITHOUT_BOS_ROWS = 49152
 
 
 @dataclass(frozen=True)
-class FamilyRules:
-    """What a family adds.
+class VocabularyRules:
+    """A family's additions; those for models of a certain size are told by ``vocab_size``.
 
     Attributes:
-        entries: metadata that takes the place of what the tokenizer's files say.
-        further: ids of special tokens by kind, where the files name none.
+        told_prefix: ``add_prefix_space`` of tokenizer_config.json is written, whatever the tokenizer does.
+        without_bos: ``vocab_size`` of models that are not trained with BOS, whatever the files say.
+        special: by ``vocab_size``, ids of special tokens by kind, where the files name none.
+        as_marked: beside tokenizer.model an added token is a control token where it is marked so, and never because
+            its text looks so.
     """
 
-    entries: tuple[KV, ...] = ()
-    further: Mapping[str, int] = field(default_factory=dict)
+    told_prefix: bool = False
+    without_bos: int | None = None
+    special: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    as_marked: bool = False
 
+    def special_ids(self, vocab_size: int | None) -> Mapping[str, int]:
+        """Ids of special tokens by kind, where the files name none."""
+        return self.special.get(vocab_size, {}) if vocab_size is not None else {}
 
-def family_rules(files: TokenizerFiles, *, sentencepiece: bool) -> FamilyRules:
-    """The rules for a model.
-
-    Args:
-        files: the tokenizer's files.
-        sentencepiece: the vocabulary was read from tokenizer.model.
-    """
-    name, rows = files.architecture, files.config.get("vocab_size")
-    if name in _LLAMA:
+    def entries(self, tokenizer_config: Mapping[str, Any], vocab_size: int | None) -> list[KV]:
+        """Metadata that takes the place of what the tokenizer's files say."""
         entries = []
-        prefix = files.tokenizer_config.get("add_prefix_space")
-        if isinstance(prefix, bool):
+        prefix = tokenizer_config.get("add_prefix_space")
+        if self.told_prefix and isinstance(prefix, bool):
             entries.append(boolean("tokenizer.ggml.add_space_prefix", prefix))
-        if rows == _WITHOUT_BOS_ROWS:
+        if vocab_size is not None and vocab_size == self.without_bos:
             entries.append(boolean("tokenizer.ggml.add_bos_token", False))
-        return FamilyRules(tuple(entries), _CODE_LLAMA if rows == _CODE_LLAMA_ROWS else {})
-    if name in _GEMMA and sentencepiece:
-        entries = [boolean("tokenizer.ggml.add_space_prefix", False)]
-        return FamilyRules(tuple(entries), _GEMMA_1 if name == "GemmaForCausalLM" else {})
-    return FamilyRules()
+        return entries
+
+
+NO_RULES = VocabularyRules()
+"""Of a family that adds nothing."""

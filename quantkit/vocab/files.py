@@ -10,6 +10,7 @@ from typing import Any
 
 from quantkit.gguf.header import KV, KVType, array, string
 from quantkit.json_file import read_json
+from quantkit.vocab.families import NO_RULES, VocabularyRules
 
 # llama.cpp's token types
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -24,12 +25,16 @@ class TokenizerFiles:
         config: config.json of the model.
         generation: its generation_config.json.
         rows: of the model's embedding.
+        rules: of its family.
+        special: settings that replace those of tokenizer_config.json.
     """
 
     folder: Path
     config: Mapping[str, Any]
     generation: Mapping[str, Any]
     rows: int
+    rules: VocabularyRules = NO_RULES
+    special: Mapping[str, str] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
         """A file of the folder, there or not."""
@@ -48,12 +53,7 @@ class TokenizerFiles:
     @cached_property
     def tokenizer_config(self) -> dict[str, Any]:
         """tokenizer_config.json."""
-        return self.json("tokenizer_config.json")
-
-    @property
-    def architecture(self) -> str:
-        """The model's class as config.json names it."""
-        return str((self.config.get("architectures") or [""])[0])
+        return {**self.json("tokenizer_config.json"), **self.special}
 
 
 @dataclass(frozen=True)

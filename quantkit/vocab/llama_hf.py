@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from quantkit.errors import VocabularyError
@@ -50,31 +50,38 @@ def read_llama_hf(files: TokenizerFiles) -> Content | None:
     vocabulary, added = model["vocab"], files.tokenizer.get("added_tokens") or ()
     prefix = _space_prefix(files.tokenizer, where)
     _check_ids(vocabulary, added, files.rows, where)
-    scores_by_text = merge_scores(vocabulary, _merge_pairs(model["merges"], where), where)
     texts = [padding(number) for number in range(files.rows)]
     scores, types = [_ADDED_SCORE] * files.rows, [UNUSED] * files.rows
     special = special_texts(files.tokenizer_config)
     for text, number in vocabulary.items():
-        texts[number], scores[number] = text, scores_by_text.get(text, _ADDED_SCORE)
+        texts[number] = text
         types[number] = BYTE if _BYTE_TEXT.fullmatch(text) else CONTROL if text in special else NORMAL
     for token in added:
-        if token["id"] >= len(vocabulary):
-            texts[token["id"]] = token["content"]
-            types[token["id"]] = CONTROL if token["content"] in special else USER_DEFINED
+        text, number = token["content"], token["id"]
+        if token.get("special") or text in special:
+            types[number] = CONTROL
+        elif number >= len(vocabulary) or "▁" not in text:
+            types[number] = USER_DEFINED
+        # else Gemma's runs of blanks, which are merged from a text's blanks as other pieces are
+        texts[number] = text
+    # What is looked up before anything is merged is never merged, whatever the list says.
+    apart = {text for text, kind in zip(texts, types, strict=True) if kind in (CONTROL, USER_DEFINED)}
+    merges = [(a, b) for a, b in _merge_pairs(model["merges"], where) if apart.isdisjoint((a, b, a + b))]
+    for text, score in merge_scores(vocabulary.keys() - apart, merges, where).items():
+        scores[vocabulary[text]] = score
     notes = [
         "tokenizer.json has no scores: they are the order of its merges",
         *blank_notes(files.tokenizer),
         *flag_notes({token["content"]: token for token in added}),
         *padding_notes(files.rows, types.count(UNUSED)),
     ]
-    told = isinstance(files.tokenizer_config.get("add_prefix_space"), bool)
     entries = [*spm_entries(texts, scores, types)]
-    if not prefix and not told:
+    if not prefix:
         entries.append(boolean("tokenizer.ggml.add_space_prefix", False))
     return Content(tuple(entries), tuple(texts), tuple(notes))
 
 
-def merge_scores(vocabulary: Mapping[str, int], merges: Sequence[tuple[str, str]], where: str) -> dict[str, float]:
+def merge_scores(vocabulary: Set[str], merges: Sequence[tuple[str, str]], where: str) -> dict[str, float]:
     """Scores with which llama.cpp merges in the order of *merges*: 0 for the first token made, then -1, ...
 
     Raises:
@@ -135,7 +142,9 @@ def _check_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]]
             f"{where}: token id {highest} has no row in the embedding, which has {rows}",
             hint="the tokenizer belongs to a model with a larger vocabulary: use the one saved with these weights",
         )
-    if any(f"<0x{byte:02X}>" not in vocabulary for byte in range(256)):
+    # Gemma's tab, which is a byte in tokenizer.model, may stand here as itself; llama.cpp finds it so, too.
+    tokens = (f"<0x{byte:02X}>" in vocabulary or (byte < 128 and chr(byte) in vocabulary) for byte in range(256))
+    if not all(tokens):
         raise VocabularyError(f"{where}: has no bytes as tokens, which llama.cpp needs for unknown characters")
 
 

@@ -1,8 +1,8 @@
 """Special tokens: their ids, whether BOS and EOS are added, and every token that ends a turn.
 
 The rules for ids and ``add_bos`` are those of ``SpecialVocab`` in llama.cpp's gguf-py, so that the metadata is equal.
-One thing is added: an end token that generation_config.json names, and that llama.cpp would not take for one by its
-name, becomes ``eot_token_id``, because a model that cannot stop is broken.
+One thing is added: an end token that generation_config.json (or config.json) names, and that llama.cpp would not take
+for one by its name, becomes ``eot_token_id``, because a model that cannot stop is broken.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ENDS_BY_NAME = frozenset(
     ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "<EOT>"]
 )
 # Where further end tokens find room in the metadata.
-_SPARE_ENDS = ("eot", "eom")
+SPARE_ENDS = ("eot", "eom")
 _KEYS = {
     "unk": "tokenizer.ggml.unknown_token_id",
     "sep": "tokenizer.ggml.seperator_token_id",
@@ -65,7 +65,7 @@ def special_metadata(
         file = "config.json" if _in_config(config, kind) == token else "tokenizer.json"
         _check_range(file, kind, token, texts)
     ids |= _further(tokenizer, tokenizer_config, further or {}, texts)
-    ids |= _ends(generation_config, ids, texts)
+    ids |= _ends(config, generation_config, ids, texts)
     add = dict(around.added)
     for kind in _ADDED:
         value = tokenizer_config.get(f"add_{kind}_token")
@@ -75,17 +75,25 @@ def special_metadata(
     return entries + [boolean(f"tokenizer.ggml.add_{kind}_token", value) for kind, value in add.items()]
 
 
-def _ends(generation_config: Mapping[str, Any], ids: Mapping[str, int], texts: Sequence[str]) -> dict[str, int]:
-    """Places for the end tokens that llama.cpp would not know otherwise."""
-    ends = end_tokens(generation_config)
+def _ends(
+    config: Mapping[str, Any], generation_config: Mapping[str, Any], ids: Mapping[str, int], texts: Sequence[str]
+) -> dict[str, int]:
+    """Places for the end tokens that llama.cpp would not know otherwise.
+
+    They are those of generation_config.json and, where it names none, of config.json: transformers makes the one that
+    is missing from the other.
+    """
+    file, ends = "generation_config.json", end_tokens(generation_config)
+    if not ends:
+        file, ends = "config.json", end_tokens(config)
     for token in ends:
-        _check_range("generation_config.json", "eos", token, texts)
-    known = {ids.get(kind) for kind in ("eos", *_SPARE_ENDS)}
+        _check_range(file, "eos", token, texts)
+    known = {ids.get(kind) for kind in ("eos", *SPARE_ENDS)}
     unknown = [end for end in ends if end not in known and texts[end] not in ENDS_BY_NAME]
-    spare = [kind for kind in _SPARE_ENDS if kind not in ids]
+    spare = [kind for kind in SPARE_ENDS if kind not in ids]
     if len(unknown) > len(spare):
         raise VocabularyError(
-            f"generation_config.json: {len(ends)} end tokens; a GGUF file has no room for {texts[unknown[-1]]!r}",
+            f"{file}: {len(ends)} end tokens; a GGUF file has no room for {texts[unknown[-1]]!r}",
             hint="leave the tokens that really end an answer in eos_token_id",
         )
     return dict(zip(spare, unknown, strict=False))
@@ -96,9 +104,9 @@ def _check_range(file: str, kind: str, token: int, texts: Sequence[str]) -> None
         raise VocabularyError(f"{file}: {kind}_token_id {token} is outside the vocabulary of {len(texts)} tokens")
 
 
-def end_tokens(generation_config: Mapping[str, Any]) -> list[int]:
-    """The ids in ``eos_token_id`` of a generation config: one, several or none."""
-    value = generation_config.get("eos_token_id")
+def end_tokens(config: Mapping[str, Any]) -> list[int]:
+    """The ids in ``eos_token_id`` of one of the two configs: one, several or none."""
+    value = config.get("eos_token_id")
     values = value if isinstance(value, list) else [value]
     return [token for token in dict.fromkeys(values) if isinstance(token, int) and token >= 0]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.gguf.header import KV, boolean
+from quantkit.gguf.header import boolean
 from quantkit.vocab.files import (
     CONTROL,
     UNUSED,
@@ -66,7 +66,9 @@ def read_sentencepiece(files: TokenizerFiles) -> Content | None:
         *padding_notes(files.rows, unused),
         *_outside_notes(files.rows, outside),
     ]
-    return Content((*spm_entries(texts, scores, types), *_prefix(files, model)), tuple(texts), tuple(notes))
+    # llama.cpp puts a blank before the text where the key is absent.
+    prefix = [] if model.dummy_prefix else [boolean("tokenizer.ggml.add_space_prefix", False)]
+    return Content((*spm_entries(texts, scores, types), *prefix), tuple(texts), tuple(notes))
 
 
 def _check(model: SentencePieceModel, path: Path) -> None:
@@ -91,13 +93,13 @@ def _added(files: TokenizerFiles) -> Iterator[_Added]:
     """The added tokens in the order in which they are put over the pieces; the last one that names an id counts."""
     for text, number in files.json("added_tokens.json").items():
         yield _Added(_id(number, files.path("added_tokens.json")), text, USER_DEFINED)
-    own = files.architecture == "Phi3ForCausalLM"
+    marked = files.rules.as_marked
     decoder = files.tokenizer_config.get("added_tokens_decoder") or {}
     for key, token in decoder.items():
         number = _id(int(key) if key.isdecimal() else key, files.path("tokenizer_config.json"))
-        yield _marked(number, token) if own else _guessed(number, token)
-    # llama.cpp's converter has a way of its own for Phi-3, which looks here too.
-    for token in (files.tokenizer.get("added_tokens") or ()) if own else ():
+        yield _marked(number, token) if marked else _guessed(number, token)
+    # The converter, which goes by the marks for Phi-3 alone, then looks here too.
+    for token in (files.tokenizer.get("added_tokens") or ()) if marked else ():
         yield _marked(_id(token["id"], files.path("tokenizer.json")), token)
 
 
@@ -123,10 +125,3 @@ def _outside_notes(rows: int, outside: list[str]) -> list[str]:
         return []
     more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
     return [f"the embedding has {rows} rows, none for the token {outside[0]!r}{more}: left out"]
-
-
-def _prefix(files: TokenizerFiles, model: SentencePieceModel) -> list[KV]:
-    """Where the model puts no blank before the text, and tokenizer_config.json does not speak of it."""
-    if model.dummy_prefix or isinstance(files.tokenizer_config.get("add_prefix_space"), bool):
-        return []
-    return [boolean("tokenizer.ggml.add_space_prefix", False)]

@@ -29,7 +29,7 @@ def read_tiktoken(files: TokenizerFiles) -> Content | None:
     """The vocabulary in the folder's ``*.tiktoken``; None when there is no such file.
 
     Raises:
-        VocabularyError: the file is broken, or not Qwen's.
+        VocabularyError: the file is broken, or has not the ids of Qwen's special tokens.
     """
     found = sorted(files.folder.glob("*.tiktoken"))
     if not found:
@@ -38,11 +38,6 @@ def read_tiktoken(files: TokenizerFiles) -> Content | None:
         raise VocabularyError(
             f"{files.folder}: has {len(found)} *.tiktoken files: {', '.join(path.name for path in found)}",
             hint="keep the one that belongs to the model",
-        )
-    if files.architecture != "QWenLMHeadModel":
-        raise VocabularyError(
-            f"{found[0]}: special tokens and regex of a {files.architecture} with a tiktoken file are not known",
-            hint="save the tokenizer with transformers, so that there is a tokenizer.json",
         )
     ranks = read_ranks(found[0])
     tokens = [*(byte_text(token) for token in ranks), *SPECIAL]

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tests.checkpoints.case import Case, adapter_keys, cut, edit_header, edit_tensors
-from tests.checkpoints.defect import BUILD, BUILD_ADAPTER, MERGE, TIED, defect
+from tests.checkpoints.defect import BUILD, BUILD_ADAPTER, MERGE, QWEN2, TIED, defect, request
 
 A, B = adapter_keys(0, "q_proj")
 Q = "model.layers.0.self_attn.q_proj"
@@ -381,3 +381,33 @@ def tied_weights_trained_together_with_a_head_of_their_own(case: Case) -> None:
     case.adapter_config(ensure_weight_tying=True, modules_to_save=["lm_head"])
     key = "base_model.model.lm_head.weight"
     edit_tensors(case.adapter_weights, lambda tensors: tensors.update({key: torch.ones(2007, 64)}))
+
+
+@defect(CONFIG, "use_something_new", "unknown here", hint=MERGE_HINT, command=BUILD_ADAPTER)
+def a_setting_of_a_newer_peft(case: Case) -> None:
+    case.adapter_config(use_something_new=True)
+
+
+@defect(CONFIG, "bias is 'some'", "lora_only", command=BUILD_ADAPTER)
+def a_bias_of_no_known_kind(case: Case) -> None:
+    case.adapter_config(bias="some")
+
+
+@defect("{adapter}", "bias is 'all'", "self_attn.k_proj.bias", hint="incomplete", command=BUILD_ADAPTER, base=QWEN2)
+def trained_biases_missing(case: Case) -> None:
+    case.adapter_config(bias="all")
+
+
+@defect("{adapter}", "bias is 'lora_only'", "q_proj.bias", hint="incomplete", command=MERGE, base=QWEN2)
+def biases_of_the_targets_missing(case: Case) -> None:
+    case.adapter_config(bias="lora_only")
+
+
+for _verb in ("build", "convert", "merge"):
+    request(
+        f"an-adapter-without-the-model-for-{_verb}",
+        "{adapter}",
+        "MODEL is missing",
+        hint=f"quantkit {_verb} a/base --adapter",
+        command=(_verb, "-o", "{out}", "--adapter", "{adapter}"),
+    )

@@ -49,6 +49,16 @@ def unknown_rope_scaling(case: Case) -> None:
     case.config(rope_scaling={"type": "dynamic", "factor": 2.0})
 
 
+@defect("config.json", "rope_scaling", "factor", "rope_type", hint="llama3, linear, yarn")
+def rope_scaling_of_a_kind_that_is_not_named(case: Case) -> None:
+    case.config(rope_scaling={"factor": 8.0})
+
+
+@defect("config.json", "is_causal", hint="writes texts")
+def model_that_embeds_texts(case: Case) -> None:
+    case.config(is_causal=False)
+
+
 @defect("config.json", "rope_scaling")
 def rope_scaling_of_another_type(case: Case) -> None:
     case.config(rope_scaling="linear")

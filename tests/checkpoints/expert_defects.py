@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tests.checkpoints.case import Case, edit_tensors
-from tests.checkpoints.defect import CONVERT, MIXTRAL, QWEN, defect
+from tests.checkpoints.defect import BUILD_ADAPTER, CONVERT, MERGE, MIXTRAL, QWEN, defect
 
 LAYER = "model.layers.1.block_sparse_moe"
 EXPERT = f"{LAYER}.experts.2.w3.weight"
@@ -71,3 +71,48 @@ def a_first_qwen_without_its_biases(case: Case) -> None:
 @defect("kv_channels", base=QWEN)
 def heads_of_another_size_than_the_model(case: Case) -> None:
     case.config(kv_channels=48)
+
+
+FUSED = "base_model.model.model.layers.{}.mlp.experts"
+
+
+def train_experts(case: Case, *, experts: int = 4, rank: int = 4) -> None:
+    """Give the adapter what PEFT writes for ``target_parameters``: the factors of all experts of a layer in one."""
+    hidden, inner = 64, 128
+
+    def add(tensors: dict[str, torch.Tensor]) -> None:
+        for layer in range(2):
+            for module, out, width in ((".base_layer", 2 * inner, hidden), ("", hidden, inner)):
+                key = FUSED.format(layer) + module
+                tensors[f"{key}.lora_A.weight"] = torch.ones(rank * experts, width)
+                tensors[f"{key}.lora_B.weight"] = torch.ones(out, rank * experts)
+
+    edit_tensors(case.adapter_weights, add)
+    case.adapter_config(target_parameters=["gate_up_proj", "down_proj"])
+
+
+@defect("layers.1.mlp.experts.gate_up_proj", "not in the file", hint="again", command=MERGE, base=MIXTRAL)
+def lora_on_experts_without_one_parameter(case: Case) -> None:
+    train_experts(case)
+
+    def remove(tensors: dict[str, torch.Tensor]) -> None:
+        for side in "AB":
+            del tensors[f"{FUSED.format(1)}.base_layer.lora_{side}.weight"]
+
+    edit_tensors(case.adapter_weights, remove)
+
+
+@defect("experts.down_proj", "[32, 128]", "4 experts", hint="base_model", command=BUILD_ADAPTER, base=MIXTRAL)
+def lora_on_more_experts_than_there_are(case: Case) -> None:
+    train_experts(case, experts=8)
+
+
+@defect("experts.lora_B.weight", "NaN", hint="diverged", command=BUILD_ADAPTER, base=MIXTRAL)
+def lora_on_experts_that_is_not_finite(case: Case) -> None:
+    train_experts(case)
+    edit_tensors(case.adapter_weights, lambda tensors: tensors[f"{FUSED.format(0)}.lora_B.weight"][3].fill_(torch.nan))
+
+
+@defect("target_parameters", "q_proj.weight", hint="merge_and_unload", command=MERGE, base=MIXTRAL)
+def lora_on_a_dense_parameter(case: Case) -> None:
+    case.adapter_config(target_parameters=["q_proj.weight"])

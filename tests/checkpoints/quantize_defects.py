@@ -7,10 +7,10 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from quantkit.convert import quantize
+from quantkit.convert import convert_adapter, quantize
 from quantkit.gguf.model import read_model
 from tests.checkpoints.case import Case, cut
-from tests.checkpoints.defect import BUILD, CONVERT, QUANTIZE, defect, request
+from tests.checkpoints.defect import BUILD, CONVERT, PACKAGE, QUANTIZE, defect, request
 
 # Types of single tensors
 
@@ -191,7 +191,27 @@ def write_part(path: Path, number: int, count: int, tensors: int, name: str) -> 
     writer.close()
 
 
+# Adapters by themselves
+
+for _name, _command in {"quantize": QUANTIZE, "package": PACKAGE, "smoke": ("smoke", "{gguf}")}.items():
+
+    @defect(
+        "{gguf}",
+        "an adapter's LoRA file, not a model",
+        hint="--lora",
+        command=_command,
+        id=f"{_name}-of-an-adapter-by-itself",
+    )
+    def adapter_by_itself(case: Case) -> None:
+        convert_adapter(case.model, case.gguf, adapter=case.adapter, overwrite=True)
+
+
 # Outputs that would be in the way
+
+
+@defect("is a file", "a folder", hint="-o", command=(*BUILD[:3], "{gguf}", *BUILD[4:], "--overwrite"))
+def a_file_in_place_of_the_folder(case: Case) -> None:
+    pass
 
 
 SPLIT = ("convert", "{model}", "-o", "{root}/parts.gguf", "--split-max-size", "100KB", "--device", "cpu")
@@ -224,7 +244,7 @@ request(
 request(
     "dry-run-of-a-conversion-elsewhere",
     "llama.cpp's converter",
-    hint="--dry-run",
+    hint="build without --dry-run, or without --via-llama-cpp",
     command=(*BUILD, "--dry-run", "--via-llama-cpp", "{root}"),
 )
 

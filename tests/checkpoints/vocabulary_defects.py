@@ -351,7 +351,7 @@ def llama_3_on_a_qwen2_vocabulary(case: Case) -> None:
     pass
 
 
-@defect("no chat format", "alpaca", hint="llama-3, chatml", command=(*BUILD, "--template", "alpaca"))
+@defect("no chat format", "alpacca", hint="phi-3, alpaca", command=(*BUILD, "--template", "alpacca"))
 def unknown_template_name(case: Case) -> None:
     pass
 

@@ -155,6 +155,12 @@ def _value(expression: str, data: Mapping[str, Any], dot: Any, names: Mapping[st
         if words[0] in ("eq", "ne", "and"):
             name, left, right = words.pop(0), operand(), operand()
             return {"eq": left == right, "ne": left != right, "and": left and right}[name]
+        if words[0] == "len":
+            words.pop(0)
+            return len(operand())
+        if words[0] == "slice":
+            words.pop(0)
+            return operand()[operand() :]
         return operand()
 
     value = call()

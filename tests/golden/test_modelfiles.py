@@ -72,10 +72,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_committed_modelfiles_are_fresh() -> None:
     done = run("--check")
     assert (done.returncode, done.stderr) == (0, "")
-    assert {path.name for path in (ROOT / "modelfiles").glob("*.Modelfile")} == {
-        "Llama-3-Instruct.Modelfile",
-        "Llama-3-Chinese-Instruct.Modelfile",
-        "Qwen2-Instruct.Modelfile",
+    assert {path.name.removesuffix(".Modelfile") for path in (ROOT / "modelfiles").glob("*.Modelfile")} == {
+        *("Llama-3-Instruct", "Llama-3-Chinese-Instruct", "Llama-3.1-Instruct", "Llama-2-Chat", "Mistral-Instruct"),
+        *("Gemma-3-Instruct", "Phi-3-Instruct", "Qwen2-Instruct", "Qwen3"),
     }
 
 

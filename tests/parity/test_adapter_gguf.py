@@ -54,7 +54,9 @@ def test_the_file_is_the_converters(
     assert differences(ours, expected) == []
 
 
-@pytest.mark.parametrize("name", ["rslora-patterns", "embeddings", "tied-base", "patterns"])
+@pytest.mark.parametrize(
+    "name", ["rslora-patterns", "embeddings", "tied-base", "patterns", "experts-all-linear", "experts-seven"]
+)
 def test_base_and_file_compute_what_the_merged_model_does(
     checkpoint: Maker, adapter: Maker, tmp_path: Path, name: str
 ) -> None:

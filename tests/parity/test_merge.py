@@ -158,7 +158,11 @@ def test_shards_and_files_beside_them(checkpoint: Maker, adapter: Maker, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "name", ["seven-projections", "modules-to-save", "tied-embedding-adapted", "tied-base", "bias-all"]
+    "name",
+    [
+        *("seven-projections", "modules-to-save", "tied-embedding-adapted", "tied-base", "bias-all"),
+        "experts-by-parameters",
+    ],
 )
 def test_converting_with_an_adapter_equals_converting_the_merged_folder(
     checkpoint: Maker, adapter: Maker, reference_gguf: Maker, tmp_path: Path, name: str

@@ -1,6 +1,7 @@
 """LoRA on routers, on single experts and on the first Qwen: models that PEFT cannot load, or not in this form.
 
 The adapters are written by the documented layout, the merge is done here, and llama.cpp's converter goes on from it.
+What PEFT saves of experts that transformers fuses is in the adapter matrix; here it is held against the single ones.
 """
 
 from __future__ import annotations
@@ -98,6 +99,49 @@ def test_the_merge_is_converted_as_llama_cpp_converts_it(
     ours = convert(base, tmp_path / "ours.gguf", adapters=[tmp_path / "adapter"], outtype="f32")
     assert tensor_differences(ours, reference_gguf(expected, "f32", pre=pinned)) == []
     assert tensor_differences(ours, reference_gguf(base, "f32", pre=pinned)) != []
+
+
+def split_experts(folder: Path, fused: Path, count: int) -> Path:
+    """Write an adapter on Mixtral's fused experts as one on each expert's matrices: the delta is the product's part."""
+    tensors = load_file(fused / "adapter_model.safetensors")
+    single = {key: tensor for key, tensor in tensors.items() if ".mlp.experts." not in key}
+    for key, a in tensors.items():
+        if ".mlp.experts." not in key or "lora_A" not in key:
+            continue
+        b = tensors[key.replace("lora_A", "lora_B")]
+        # The shapes that PEFT gives them before it multiplies: [experts, r, in] and [out, r, experts].
+        cols, rows = a.reshape(count, -1, a.shape[1]), b.reshape(len(b), -1, count)
+        names = ("w1", "w3") if ".base_layer." in key else ("w2",)
+        module = key.partition(".mlp.")[0] + ".block_sparse_moe.experts"
+        for expert in range(count):
+            for name, part in zip(names, rows[:, :, expert].chunk(len(names)), strict=True):
+                single[f"{module}.{expert}.{name}.lora_A.weight"] = cols[expert].clone()
+                single[f"{module}.{expert}.{name}.lora_B.weight"] = part.contiguous()
+    config = json.loads((fused / "adapter_config.json").read_text(encoding="utf-8"))
+    config["target_modules"] += ["w1", "w2", "w3"]
+    for pattern in ("rank_pattern", "alpha_pattern"):
+        (value,) = config[pattern].values()
+        config[pattern] = {"w[13]": value}
+    del config["target_parameters"]
+    folder.mkdir()
+    save_file(single, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_fused_experts_are_the_single_ones(checkpoint: Maker, adapter: Maker, tmp_path: Path) -> None:
+    """What PEFT saves of all experts at once is what it saved of each, before transformers fused them."""
+    base, fused = checkpoint("mixtral", dtype="f32"), adapter("experts-by-projections")
+    single = split_experts(tmp_path / "single", fused, 4)
+    merged = [
+        load_file(merge(base, tmp_path / name, adapters=[folder]) / "model.safetensors")
+        for name, folder in (("fused", fused), ("each", single))
+    ]
+    before = load_file(base / "model.safetensors")
+    assert merged[0].keys() == merged[1].keys() == before.keys()
+    assert {name for name in before if not torch.equal(merged[0][name], merged[1][name])} == set()
+    changed = {name for name in before if not torch.equal(merged[0][name], before[name])}
+    assert {name for name in before if ".experts." in name} < changed
 
 
 def test_a_merged_first_qwen_keeps_its_tokenizer_and_code(checkpoint: Maker, tmp_path: Path) -> None:

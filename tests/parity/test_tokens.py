@@ -20,6 +20,8 @@ from tests.support.llama_model import llama_vocabulary
 from tests.support.pre_tokenizers import STRUCTURES
 from tests.support.qwen_tokenizer import QwenTokenizer
 from tests.support.reference import ReferenceConverter
+from tests.support.sentencepiece_vocabularies import JSON_ALONE
+from tests.support.sentencepiece_vocabularies import NAMES as SENTENCEPIECE
 from tests.support.texts import TEXTS
 from tests.support.vocabularies import test_vectors
 from tests.support.vocabulary_gguf import add_config, read_folder, write_gguf
@@ -28,7 +30,7 @@ Maker = Callable[..., Path]
 
 REAL = (
     *("llama-bpe", "qwen2", "qwen35", "gpt-2", "refact", "falcon", "deepseek-llm", "deepseek-coder"),
-    *("llama-spm", "phi-3"),
+    *("llama-spm", "phi-3", "llama-hf", "phi-3-hf"),
 )
 # Special tokens of these take blanks beside them in, which llama.cpp does not do for them.
 STRIPPING = ("phi-4",)
@@ -70,7 +72,7 @@ def written(vocabulary: Maker, tmp_path_factory: pytest.TempPathFactory) -> Call
 
 @pytest.mark.parametrize("name", REAL)
 def test_all_of_llama_cpps_vectors(written: Callable[..., tuple[Path, Path]], name: str) -> None:
-    vectors = test_vectors(name)
+    vectors = test_vectors(JSON_ALONE.get(name, name))
     with llama_vocabulary(written(name, small=False)[1]) as vocabulary:
         assert [vocabulary.encode(text) for text, _ in vectors] == [ids for _, ids in vectors]
     assert len(vectors) == (51 if name == "qwen35" else 47)
@@ -82,7 +84,7 @@ def test_texts_with_real_vocabularies(written: Callable[..., tuple[Path, Path]],
     assert_same_ids(gguf, folder / "tokenizer.json", probes(name))
 
 
-@pytest.mark.parametrize("name", [*STRUCTURES, "llama-spm", "llama-hf", "phi-3", "gemma-spm"])
+@pytest.mark.parametrize("name", [*STRUCTURES, *SENTENCEPIECE])
 def test_texts_with_cut_and_trained_vocabularies(written: Callable[..., tuple[Path, Path]], name: str) -> None:
     folder, gguf = written(name)
     assert_same_ids(gguf, folder / "tokenizer.json", probes(name))
@@ -127,6 +129,31 @@ def test_one_score_for_all_tokens_splits_otherwise(
         assert theirs.encode(text) != tokenizer.encode(text, add_special_tokens=False).ids
 
 
+@pytest.mark.parametrize("by_id", [False, True])
+def test_runs_of_blanks_as_gemma_has_them(vocabulary: Maker, tmp_path: Path, by_id: bool) -> None:
+    """With the merges in the order of scores and of ids, both of which transformers has written."""
+    folder = Path(shutil.copytree(vocabulary("gemma-hf"), tmp_path / "model"))
+    if by_id:
+        tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        ids = tokenizer["model"]["vocab"]
+        tokenizer["model"]["merges"].sort(key=lambda pair: ids["".join(pair)])
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    gguf = write_gguf(read_folder(add_config(folder, "gemma-hf")), tmp_path / "vocabulary.gguf")
+    runs = [blank * size for blank in (" ", "\n", "\t", " \n", "\t ") for size in range(1, 20)]
+    texts = [f"{before}{run}{after}" for run in runs for before in ("", "a", "1") for after in ("", "the", "<table>")]
+    assert_same_ids(gguf, folder / "tokenizer.json", texts)
+
+
+def test_a_tab_that_stands_as_itself(vocabulary: Maker, tmp_path: Path) -> None:
+    """Gemma's tokenizer.json may have it in the place of its byte."""
+    folder = Path(shutil.copytree(vocabulary("llama-hf"), tmp_path / "model"))
+    text = (folder / "tokenizer.json").read_text(encoding="utf-8")
+    assert text.count('"<0x09>"') == 1
+    (folder / "tokenizer.json").write_text(text.replace('"<0x09>"', '"\\t"'), encoding="utf-8")
+    gguf = write_gguf(read_folder(add_config(folder, "llama-hf")), tmp_path / "vocabulary.gguf")
+    assert_same_ids(gguf, folder / "tokenizer.json", [*probes("llama-hf"), "\t", "a\t\tb", "\t the"])
+
+
 def test_decomposed_text_is_normalized_by_hugging_face_alone(written: Callable[..., tuple[Path, Path]]) -> None:
     """Qwen2's tokenizer composes characters first (NFC), llama.cpp never does: the one known drift, and its cure."""
     folder, gguf = written("qwen2")
@@ -143,6 +170,7 @@ EXTENDED = {
     "smollm": (("Ġth", "er"), ("Ġther", "es")),
     "llama-spm": (("▁th", "eres"), ("er", "es")),
     "gemma-spm": (),
+    **dict.fromkeys(JSON_ALONE, ()),
 }
 
 
@@ -191,8 +219,10 @@ def test_every_end_token_of_other_vocabularies(
 ) -> None:
     folder = Path(shutil.copytree(vocabulary(name), tmp_path / "model"))
     ids = QwenTokenizer(folder).special_tokens if name == "qwen-tiktoken" else token_ids(folder)
-    generation = {"eos_token_id": [ids[text] for text in ends]}
-    gguf = write_gguf(read_folder(add_config(folder, name, generation=generation)), tmp_path / "vocabulary.gguf")
-    with llama_vocabulary(gguf) as loaded:
-        assert [loaded.ends_answer(number) for number in generation["eos_token_id"]] == [True] * len(ends)
-        assert not loaded.ends_answer(300)
+    named = {"eos_token_id": [ids[text] for text in ends]}
+    # In config.json alone, and in generation_config.json.
+    for number, place in enumerate((named, {"generation": named})):
+        gguf = write_gguf(read_folder(add_config(folder, name, **place)), tmp_path / f"{number}.gguf")
+        with llama_vocabulary(gguf) as loaded:
+            assert [loaded.ends_answer(token) for token in named["eos_token_id"]] == [True] * len(ends)
+            assert not loaded.ends_answer(300)

@@ -14,6 +14,7 @@ from quantkit.build import build
 from quantkit.convert import convert
 from quantkit.errors import ArchitectureError, CheckpointError
 from quantkit.gguf.model import read_model
+from quantkit.hub.adapter_source import AdapterSource
 from quantkit.recipe import Recipe
 from quantkit.via_llama_cpp import convert_via
 from tests.support.gguf_compare import FREE_TEXT, differences, tensor_differences
@@ -105,8 +106,21 @@ def test_convert_with_an_adapter(starcoder: Path, lora: Path, tmp_path: Path) ->
     assert tensor_differences(ours, theirs) == []
 
 
-def test_build(starcoder: Path, lora: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def lora_with_a_tokenizer(starcoder: Path, lora: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trainer added a token and did not resize: it has no row, and the base's tokenizer counts."""
+    folder = tmp_path_factory.mktemp("with-a-tokenizer") / "adapter"
+    shutil.copytree(lora, folder)
+    tokenizer = json.loads((starcoder / "tokenizer.json").read_text(encoding="utf-8"))
+    number = 1 + max(token["id"] for token in tokenizer["added_tokens"])
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][-1], "id": number, "content": "<pad>"})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    return folder
+
+
+def test_build(starcoder: Path, lora_with_a_tokenizer: Path, tmp_path: Path) -> None:
     """The package is made from the file in the same way, and holds what the quantizer makes of it."""
+    lora = lora_with_a_tokenizer
     recipe = Recipe(
         model=starcoder,
         adapters=(lora,),
@@ -120,6 +134,10 @@ def test_build(starcoder: Path, lora: Path, tmp_path: Path) -> None:
     assert result.report is not None
     assert result.report.passed
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    # What the merge decided counts for the checks, and is told.
+    for file in ("manifest.json", "report.json"):
+        notes = json.loads((tmp_path / "out" / file).read_text(encoding="utf-8"))["notes"]
+        assert [note for note in notes if "'<pad>'" in note and "the base's tokenizer is used" in note]
     plain = convert_via(reference_folder(), starcoder, tmp_path / "plain.gguf", adapters=[lora])
     base = tmp_path / "out" / "it-f16.gguf"
     assert differences(base, plain, ignored=FREE_TEXT) == []
@@ -130,13 +148,19 @@ def test_build(starcoder: Path, lora: Path, tmp_path: Path) -> None:
     assert "<|start_header_id|>" in (tmp_path / "out" / "Modelfile").read_text(encoding="utf-8")
 
 
-def test_a_converter_that_fails(starcoder: Path, tmp_path: Path) -> None:
-    (tmp_path / "checkout").mkdir()
-    (tmp_path / "checkout" / "convert_hf_to_gguf.py").write_text(
-        "import sys\nprint('one')\nsys.exit('no such model')\n"
-    )
-    with pytest.raises(ArchitectureError, match=r"ended with exit code 1: one \| no such model"):
-        convert_via(tmp_path / "checkout", starcoder, tmp_path / "out.gguf")
-    assert [path.name for path in tmp_path.iterdir()] == ["checkout"]
+def test_a_converter_that_fails(starcoder: Path, lora: Path, tmp_path: Path) -> None:
+    checkout = tmp_path / "a checkout"
+    checkout.mkdir()
+    script = checkout / "convert_hf_to_gguf.py"
+    script.write_text("import sys\nprint('one')\nsys.exit('no such model')\n")
+    with pytest.raises(ArchitectureError, match=r"ended with exit code 1: one \| no such model") as caught:
+        convert_via(checkout, starcoder, tmp_path / "out.gguf")
+    assert f"python '{script}' {starcoder} --outfile" in caught.value.hint
+    # The merged folder is gone by then: the hint makes it anew.
+    with pytest.raises(ArchitectureError) as caught:
+        convert_via(checkout, starcoder, tmp_path / "out.gguf", adapters=[AdapterSource(lora, 0.5)])
+    assert f"quantkit merge {starcoder} --adapter-scaled {lora} 0.5 -o MERGED --dtype f32" in caught.value.hint
+    assert f"python '{script}' MERGED --outfile" in caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["a checkout"]
     with pytest.raises(CheckpointError, match=r"no convert_hf_to_gguf\.py in it"):
         convert_via(tmp_path, starcoder, tmp_path / "out.gguf")

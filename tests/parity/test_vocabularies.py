@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from quantkit.vocab import Vocabulary
+from quantkit.vocab.files import CONTROL, NORMAL, USER_DEFINED
 from tests.support.gguf_read import read_gguf
 from tests.support.pre_tokenizers import STRUCTURES
 from tests.support.reference import ReferenceConverter
@@ -109,6 +110,27 @@ def test_a_tokenizer_json_with_byte_fallback(vocabulary: Maker, converter: Refer
     assert found == expected
 
 
+@pytest.mark.parametrize(("name", "whole"), [("gemma-hf", "gemma-spm"), ("phi-3-hf", "phi-3")])
+def test_tokenizer_json_alone_where_the_converter_has_no_way(
+    vocabulary: Maker, tmp_path: Path, name: str, whole: str
+) -> None:
+    """As with tokenizer.model, but for the scores, and some of Gemma's added tokens; see docs/differences.md."""
+    parts = {"alone": name, "whole": whole}
+    alone, with_model = (
+        ours(read_folder(add_config(copied(vocabulary(name, extra=("<tool>",)), tmp_path / key), name)))
+        for key, name in parts.items()
+    )
+    assert alone.pop("tokenizer.ggml.scores") != with_model.pop("tokenizer.ggml.scores")
+    columns = [found.pop(f"tokenizer.ggml.{key}") for found in (alone, with_model) for key in ("tokens", "token_type")]
+    rows = list(zip(*columns, strict=True))
+    assert all(text == other.replace(" ", "▁") for text, _, other, _ in rows)
+    changed = {text: (kind, other) for text, kind, _, other in rows if kind != other}
+    blanks = {"▁" * size: (NORMAL, USER_DEFINED) for size in range(2, 9)}
+    unused = ("<mask>", "<2mass>", "[@BOS@]", *(f"<unused{i}>" for i in range(8)))
+    assert changed == ({**blanks, **dict.fromkeys(unused, (USER_DEFINED, CONTROL))} if name == "gemma-hf" else {})
+    assert alone == with_model
+
+
 def test_code_llama(vocabulary: Maker, converter: ReferenceConverter, tmp_path: Path) -> None:
     """Its 32016 tokens have one to end what it fills in."""
     names = ("▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>")
@@ -149,4 +171,4 @@ def test_chat_templates_in_every_place(vocabulary: Maker, converter: ReferenceCo
 
 
 def test_all_vocabularies_of_sentencepiece_are_here() -> None:
-    assert set(SENTENCEPIECE) == {"llama-spm", "llama-hf", "phi-3", "gemma-spm"}
+    assert set(SENTENCEPIECE) == {"llama-spm", "phi-3", "gemma-spm", "llama-hf", "phi-3-hf", "gemma-hf"}

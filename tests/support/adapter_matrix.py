@@ -99,7 +99,7 @@ def _adapter_row(name: str, variant: Variant, base: Path, adapter: Path, work: P
     if variant.parts_tied:
         assert difference(logits(merged), expected) > _MATTERS, f"{name}: PEFT's merge is the trained model after all"
     else:
-        tensors, found = merged.state_dict(), saved_tensors(ours)
+        tensors, found = checkpoint_tensors(merged), saved_tensors(ours)
         # a tied head is in transformers' state dict though no file holds it
         assert tensors.keys() - found.keys() <= {"lm_head.weight"}, f"{name}: tensors are missing"
         error = max(difference(tensor, tensors[key]) for key, tensor in found.items())
@@ -180,6 +180,13 @@ def saved_tensors(folder: Path) -> dict[str, torch.Tensor]:
                 assert name not in tensors
                 tensors[name] = opened.get_tensor(name)
     return tensors
+
+
+def checkpoint_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """A model's tensors by their names in checkpoints: as ``save_pretrained`` writes experts, one by one."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    return dict(revert_weight_conversion(model, model.state_dict()))
 
 
 def difference(ours: torch.Tensor, expected: torch.Tensor) -> float:

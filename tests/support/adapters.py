@@ -132,6 +132,37 @@ VARIANTS: dict[str, Variant] = {
     ),
 }
 
+# LoRA on the experts, which transformers keeps as one parameter a layer. PEFT looks for its own patterns among modules
+# only, and warns, but applies them.
+_PATTERNS = "The following (rank|alpha)_pattern keys did not match any targeted module"
+FUSED_EXPERTS: dict[str, Variant] = {
+    "experts-by-projections": Variant(
+        {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3"], "r": 4, "lora_alpha": 8},
+        kind="mixtral",
+        warning=_PATTERNS,
+    ),
+    "experts-all-linear": Variant(
+        {"target_modules": "all-linear", "r": 4, "lora_alpha": 8}, kind="qwen3-moe", warning=_PATTERNS
+    ),
+    "experts-seven": Variant(
+        {"target_modules": list(SEVEN), "r": 3, "lora_alpha": 5, "use_rslora": True},
+        kind="qwen3-moe",
+        warning=_PATTERNS,
+    ),
+    "experts-by-parameters": Variant(
+        {
+            "target_modules": ["q_proj", "shared_expert.up_proj"],
+            "target_parameters": ["0.mlp.experts.gate_up_proj", "mlp.experts.down_proj", "1.mlp.gate.weight"],
+            "r": 4,
+            "lora_alpha": 8,
+            "rank_pattern": {"layers.1.mlp.experts.down_proj": 6},
+            "alpha_pattern": {"down_proj": 3, "gate.weight": 20},
+        },
+        kind="qwen2-moe",
+        warning=_PATTERNS,
+    ),
+}
+VARIANTS |= FUSED_EXPERTS
 
 _CUDA = "Failed to load the CUDA extension|Setting boft_n_butterfly_factor"
 _PROJECTION = "Specified to not (load|save) "
@@ -215,9 +246,7 @@ OTHER_METHODS: dict[str, Variant] = {
     "miss": _method("MISS", {"r": 4}),
     "oft": _method("OFT", {"oft_block_size": 8, "r": 0}),
     "oft-cayley": _method("OFT", {"oft_block_size": 8, "r": 0, "use_cayley_neumann": True}),
-    "osf": _method("OSF", {"effective_rank": 4, "target_modules": ["v_proj"]}),
     "peanut": _method("PEANUT", {}),
-    "psoft": _method("PSOFT", {"r": 8, "target_modules": ["v_proj"]}),
     "pvera": _method("PVERA", {"r": 8}),
     "randlora": _method("RANDLORA", {"r": 16, "randlora_alpha": 64}),
     "road": _method("ROAD", {}, kind="qwen2"),

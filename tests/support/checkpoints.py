@@ -188,7 +188,17 @@ KINDS: dict[str, Kind] = {
         "llama-bpe",
         {k: v for k, v in _LLAMA.items() if k not in ("rope_theta", "mlp_bias")} | {"max_position_embeddings": 4096},
     ),
+    # The name that the first checkpoints of Llama had.
+    "llama-first": Kind("llama-spm", {**_LLAMA, "architectures": ["LLaMAForCausalLM"]}),
     "llama-linear-rope": Kind("llama-bpe", {**_LLAMA, "rope_scaling": {"type": "linear", "factor": 2.0}}),
+    "llama-yarn": Kind(
+        "llama-bpe",
+        {
+            **_LLAMA,
+            "max_position_embeddings": 32768,
+            "rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 8192, "rope_type": "yarn"},
+        },
+    ),
     "llama-biases": Kind("llama-bpe", {**_LLAMA, "attention_bias": True, "mlp_bias": True}),
     "qwen2": Kind("qwen2", _QWEN2),
     "qwen2-tied": Kind("qwen2", _QWEN2, tied=True),

@@ -87,6 +87,15 @@ _GEMMA3 = {
     "sliding_window": 8,
     "sliding_window_pattern": 6,
 }
+_SIGLIP = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 32,
+    "image_size": 28,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "patch_size": 14,
+}
 # As transformers 5 writes it, with settings for each kind of layer.
 _GEMMA3_LAYERS = {
     **{key: value for key, value in _GEMMA3.items() if not key.startswith(("rope", "sliding_window_pattern"))},
@@ -187,6 +196,13 @@ DENSE: dict[str, Mapping[str, Any]] = {
     "gemma2": {"vocabulary": "gemma-spm", "config": _GEMMA2, "tied": True, "norm": 0.0},
     "gemma3": {"vocabulary": "gemma-spm", "config": _GEMMA3, "tied": True, "norm": 0.0},
     "gemma3-layers": {"vocabulary": "gemma-spm", "config": _GEMMA3_LAYERS, "tied": True, "norm": 0.0},
+    "gemma3-sees": {
+        "vocabulary": "gemma-spm",
+        "config": {**_GEMMA3, "architectures": ["Gemma3ForConditionalGeneration"]},
+        "tied": True,
+        "norm": 0.0,
+        "around": {"model_type": "gemma3", "mm_tokens_per_image": 4, "vision_config": _SIGLIP},
+    },
     "phi3": {"vocabulary": "phi-3", "config": _PHI3},
     "phi3-long": {"vocabulary": "phi-3", "config": _PHI3_LONG},
     "phi4": {"vocabulary": "phi-4", "config": _PHI4},

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from quantkit.json_file import read_json
 from tests.support.chat_templates import MISTRAL, template_file
 from tests.support.gguf_read import read_gguf
 from tests.support.reference import reference_folder
@@ -23,8 +24,10 @@ from tests.support.sentencepiece_model import (
 )
 from tests.support.tokenizer_parts import added_token, begin_of_text, decoder_entries, write_json
 
-NAMES = ("llama-spm", "llama-hf", "phi-3", "gemma-spm")
-"""Llama-2's files, its tokenizer.json alone, Phi-3's, and Gemma's with a trained vocabulary."""
+JSON_ALONE = {"llama-hf": "llama-spm", "phi-3-hf": "phi-3", "gemma-hf": "gemma-spm"}
+"""Vocabularies without their tokenizer.model, as transformers 5 saves them."""
+NAMES = ("llama-spm", "phi-3", "gemma-spm", *JSON_ALONE)
+"""Llama-2's files, Phi-3's, Gemma's with a trained vocabulary, and the tokenizer.json of each alone."""
 
 SMALL_MERGED, SMALL_CHARACTERS = 1500, 500
 _FRAME: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None}
@@ -35,6 +38,9 @@ def write_sentencepiece(
     folder: Path, name: str, *, small: bool, extra: Sequence[str], ordinary: Sequence[tuple[str, str]]
 ) -> None:
     """Write the files of vocabulary *name*; see :func:`tests.support.vocabularies.write_vocabulary`."""
+    if name in JSON_ALONE:
+        write_sentencepiece(folder, JSON_ALONE[name], small=small, extra=extra, ordinary=ordinary)
+        return _leave_json_alone(folder)
     if name == "gemma-spm":
         if ordinary:
             raise ValueError("Gemma's model is trained; it takes no further pieces")
@@ -50,14 +56,22 @@ def write_sentencepiece(
         place = number if number < len(_FIRST_OF_LLAMA) else len(pieces) + number - len(_FIRST_OF_LLAMA)
         strip = "r" if name == "phi-3" and number >= len(_FIRST_OF_LLAMA) + 1 else ""
         added.append({**added_token(text, special, strip=strip, normalized=False), "id": place})
-    if name != "llama-hf":
-        (folder / "tokenizer.model").write_bytes(model_file(pieces))
+    (folder / "tokenizer.model").write_bytes(model_file(pieces))
     write_json(folder / "tokenizer.json", _llama_json(pieces, added))
     config = _phi_config() if name == "phi-3" else _llama_config()
     write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": decoder_entries(added), **config})
     if extra:
         write_json(folder / "added_tokens.json", {token["content"]: token["id"] for token in added[-len(extra) :]})
     return None
+
+
+def _leave_json_alone(folder: Path) -> None:
+    (folder / "tokenizer.model").unlink()
+    (folder / "added_tokens.json").unlink(missing_ok=True)
+    config = read_json(folder / "tokenizer_config.json")
+    listed = config.pop("additional_special_tokens", None)
+    del config["added_tokens_decoder"]
+    write_json(folder / "tokenizer_config.json", config | ({"extra_special_tokens": listed} if listed else {}))
 
 
 @cache

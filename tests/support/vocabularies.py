@@ -135,7 +135,7 @@ def token_ids(folder: Path) -> dict[str, int]:
         ranks = len((folder / "qwen.tiktoken").read_bytes().splitlines())
         return {text: ranks + number for number, text in enumerate(QWEN_SPECIAL)}
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    ids = {token["content"]: int(number) for number, token in config["added_tokens_decoder"].items()}
+    ids = {token["content"]: int(number) for number, token in config.get("added_tokens_decoder", {}).items()}
     if (folder / "tokenizer.json").is_file():
         tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         ids |= tokenizer["model"]["vocab"] | {token["content"]: token["id"] for token in tokenizer["added_tokens"]}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from quantkit.arch import find_architecture
 from quantkit.checkpoint import Checkpoint
 from quantkit.gguf.header import encode_header, f32, string, u32
 from quantkit.vocab import Vocabulary, read_vocabulary
@@ -18,21 +19,23 @@ ARCHITECTURES = {
     "qwen35": "Qwen2ForCausalLM",
     "qwen-tiktoken": "QWenLMHeadModel",
     "gemma-spm": "Gemma2ForCausalLM",
+    "gemma-hf": "Gemma2ForCausalLM",
     "phi-3": "Phi3ForCausalLM",
+    "phi-3-hf": "Phi3ForCausalLM",
     "phi-4": "Phi3ForCausalLM",
     "granite": "GraniteForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
     "tekken": "MistralForCausalLM",
 }
 _TYPES = {
-    "LlamaForCausalLM": ("llama", ("sentencepiece", "llama-hf", "bpe")),
-    "MistralForCausalLM": ("mistral", ("sentencepiece", "llama-hf", "bpe")),
-    "GraniteForCausalLM": ("granite", ("sentencepiece", "llama-hf", "bpe")),
-    "Qwen2ForCausalLM": ("qwen2", ("sentencepiece", "bpe")),
-    "QWenLMHeadModel": ("qwen", ("tiktoken",)),
-    "Gemma2ForCausalLM": ("gemma2", ("sentencepiece",)),
-    "Phi3ForCausalLM": ("phi3", ("sentencepiece", "bpe")),
-    "Olmo2ForCausalLM": ("olmo2", ("bpe",)),
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "GraniteForCausalLM": "granite",
+    "Qwen2ForCausalLM": "qwen2",
+    "QWenLMHeadModel": "qwen",
+    "Gemma2ForCausalLM": "gemma2",
+    "Phi3ForCausalLM": "phi3",
+    "Olmo2ForCausalLM": "olmo2",
 }
 _SETTINGS: dict[str, Any] = {
     "attention_multiplier": 1.0,
@@ -80,7 +83,7 @@ def add_config(
     """
     family = ARCHITECTURES.get(name, "LlamaForCausalLM")
     size = vocabulary_rows(folder) if rows is None else rows
-    settings = {"architectures": [family], "model_type": _TYPES[family][0], "vocab_size": size, **_SETTINGS, **config}
+    settings = {"architectures": [family], "model_type": _TYPES[family], "vocab_size": size, **_SETTINGS, **config}
     (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     if generation is not None:
         (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
@@ -89,8 +92,9 @@ def add_config(
 
 def read_folder(checkpoint: Checkpoint) -> Vocabulary:
     """The vocabulary of a folder that :func:`add_config` made a model's."""
-    kinds = _TYPES[checkpoint.config["architectures"][0]][1]
-    return read_vocabulary(checkpoint, checkpoint.config["vocab_size"], tokenizers=kinds)
+    family = find_architecture(checkpoint.config, str(checkpoint.path))
+    rows = checkpoint.config["vocab_size"]
+    return read_vocabulary(checkpoint, rows, tokenizers=family.tokenizers, rules=family.vocabulary)
 
 
 def write_gguf(vocabulary: Vocabulary, path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import shutil
@@ -14,21 +15,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig
+from peft import LoraConfig, TrainableTokensConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file, save_file
 
 from quantkit.adapter import open_adapter
 from quantkit.adapter.changes import Add, LowRank, Replace
-from quantkit.adapter.config import is_target
+from quantkit.adapter.config import UNSUPPORTED, is_target
+from quantkit.adapter.known_settings import KNOWN
 from quantkit.checkpoint import Checkpoint
 from quantkit.convert import merge
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.ggml_types import GGMLType
 from quantkit.merge import Merger
-from quantkit.model import EMBEDDING, HEAD, open_model
+from quantkit.model import open_model
 from quantkit.plan import PlannedTensor
 from quantkit.tensor_file import TensorSpec, open_tensor_file
+from quantkit.tied import EMBEDDING, HEAD
 
 Maker = Callable[..., Path]
 Tensors = Mapping[str, torch.Tensor]
@@ -45,7 +48,13 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "model.norm.weight": (6,),
     HEAD: (10, 6),
 }
-BASE = {name: TensorSpec(name, "F32", shape, Path("model"), 0, 4 * math.prod(shape)) for name, shape in SHAPES.items()}
+
+
+def spec(*shape: int, name: str = "x") -> TensorSpec:
+    return TensorSpec(name, "F32", shape, Path("model"), 0, 4 * math.prod(shape))
+
+
+BASE = {name: spec(*shape, name=name) for name, shape in SHAPES.items()}
 CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 
 
@@ -321,7 +330,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         "trainable_token_indices names 'lm_head', not in the file",
     ),
     "tokens-twice": ({"trainable_token_indices": [3, 3]}, pair(Q), r"trainable_token_indices is \[3, 3\]; expected"),
-    "parameters": ({"target_parameters": ["x"]}, pair(Q), "target_parameters is set"),
+    "parameters": ({"target_parameters": ["x"]}, pair(Q), "target_parameters names 'x'"),
     "replication": ({"layer_replication": [[0, 1]]}, pair(Q), "layer replication"),
     "alora": ({"alora_invocation_tokens": [1]}, pair(Q), "aLoRA"),
     "pissa": ({"init_lora_weights": "pissa_niter_4"}, pair(Q), "init_lora_weights is 'pissa_niter_4'"),
@@ -524,6 +533,44 @@ def test_an_adapter_by_pattern_that_lacks_layers(checkpoint: Maker, tmp_path: Pa
         open_model(base, [folder]),
     ):
         pass
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "down_proj"], "all-linear"])
+def test_experts_that_have_no_modules(tmp_path: Path, targets: object) -> None:
+    """transformers 5 keeps the experts of a layer in one tensor, on which target_modules puts nothing."""
+    experts = {f"{MLP}.experts.{number}.down_proj.weight": spec(6, 12) for number in (0, 1)}
+    base = {f"{Q}.weight": spec(8, 6), **experts}
+    opened = open_adapter(write(tmp_path / "a", pair(Q), target_modules=targets), base)
+    opened.close()
+    assert set(opened.changes) == {f"{Q}.weight"}
+    one = f"{PREFIX}{MLP}.experts.0.down_proj"
+    some = {f"{one}.lora_A.weight": torch.ones(2, 12), f"{one}.lora_B.weight": torch.ones(6, 2)}
+    with pytest.raises(AdapterError, match=r"experts\.1\.down_proj', but its weights are not in the file"):
+        open_adapter(write(tmp_path / "b", {**pair(Q), **some}, target_modules=targets), base)
+
+
+def test_the_vision_part_is_not_written(tmp_path: Path) -> None:
+    tower = "model.vision_tower.encoder.layers.0.self_attn.q_proj"
+    seen = {f"{PREFIX}{tower}.lora_A.weight": torch.ones(2, 6), f"{PREFIX}{tower}.lora_B.weight": torch.ones(8, 2)}
+    folder = write(tmp_path / "a", {**pair(Q), **seen})
+    with pytest.raises(AdapterError, match="changes the vision part, and only the language model is written") as caught:
+        open_adapter(folder, BASE, language_only=True)
+    assert "quantkit merge" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["LORA", "TRAINABLE_TOKENS"])
+def test_every_setting_of_peft_is_known_or_refused_by_name(kind: str) -> None:
+    """What the PEFT installed here has is decided upon, so that a newer one shows up in this test."""
+    fields = dataclasses.fields(LoraConfig if kind == "LORA" else TrainableTokensConfig)
+    unknown = {field.name for field in fields} - KNOWN[kind] - UNSUPPORTED.keys()
+    assert unknown == set()
+
+
+def test_a_setting_that_nobody_here_knows(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=r"use_foo is True: this setting is unknown here") as caught:
+        changes(tmp_path / "a", pair(Q), use_foo=True, peft_version="0.30.0")
+    assert "PEFT 0.30.0" in caught.value.hint
+    assert changes(tmp_path / "b", pair(Q), use_foo=False, foo_config=None, bar={})
 
 
 def test_the_base_of_a_quantized_training_is_noted(checkpoint: Maker, tmp_path: Path) -> None:

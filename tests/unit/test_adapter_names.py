@@ -13,6 +13,8 @@ LLAMA = ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", 
 QWEN = ("transformer.wte.weight", "transformer.h.0.attn.c_attn.weight", "transformer.h.0.mlp.w1.weight")
 VISION = ("model.language_model.layers.0.self_attn.q_proj.weight", "model.visual.merger.weight", "lm_head.weight")
 Q = "layers.0.self_attn.q_proj"
+OLD_VISION = (f"language_model.model.{Q}.weight", "language_model.lm_head.weight", "vision_tower.merger.weight")
+NEOX = ("gpt_neox.embed_in.weight", "gpt_neox.layers.0.attention.dense.weight", "embed_out.weight")
 PATH = Path("adapter")
 
 
@@ -30,6 +32,20 @@ PATH = Path("adapter")
         (LLAMA, f"base_model.model.language_model.model.{Q}.lora_A.weight", f"model.{Q}.lora_A.weight"),
         (LLAMA, "base_model.model.language_model.lm_head.weight", "lm_head.weight"),
         (VISION, f"base_model.model.model.{Q}.lora_A.weight", f"model.language_model.{Q}.lora_A.weight"),
+        (OLD_VISION, f"base_model.model.model.{Q}.lora_A.weight", f"language_model.model.{Q}.lora_A.weight"),
+        (
+            OLD_VISION,
+            f"base_model.model.model.language_model.{Q}.lora_A.weight",
+            f"language_model.model.{Q}.lora_A.weight",
+        ),
+        (OLD_VISION, "base_model.model.lm_head.weight", "language_model.lm_head.weight"),
+        (OLD_VISION, "base_model.model.model.vision_tower.merger.lora_A.weight", "vision_tower.merger.lora_A.weight"),
+        (
+            VISION,
+            f"base_model.model.language_model.model.{Q}.lora_A.weight",
+            f"model.language_model.{Q}.lora_A.weight",
+        ),
+        (NEOX, "base_model.model.lm_head.lora_A.weight", "embed_out.lora_A.weight"),
         # As Qwen-7B's finetune.py saves them.
         (
             QWEN,

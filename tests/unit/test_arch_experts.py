@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from quantkit.arch import ARCHITECTURES
-from quantkit.arch.base import Part, Rule
+from quantkit.arch.base import Rule
 from quantkit.errors import ArchitectureError
 from quantkit.ggml_types import GGMLType
 from quantkit.model import base_type
@@ -69,7 +69,7 @@ def test_experts_are_stacked(name: str, module: str, names: dict[str, str], inne
     for kind, source in names.items():
         rule = found[f"ffn_{kind}_exps.weight"]
         shape = (64, inner) if kind == "down" else (inner, 64)
-        assert rule.parts == tuple(Part(f"model.layers.1.{module}.experts.{i}.{source}.weight") for i in range(3))
+        assert rule.sources == tuple(f"model.layers.1.{module}.experts.{i}.{source}.weight" for i in range(3))
         assert (rule.shape, rule.shape_of_sources) == ((3, *shape), shape)
     router = found["ffn_gate_inp.weight"]
     assert (router.source, router.shape) == (f"model.layers.1.{module}.gate.weight", (3, 64))

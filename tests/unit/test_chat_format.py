@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,8 @@ import pytest
 from quantkit.chat_format import (
     FORMAT_NAMES,
     ChatFormat,
+    OwnTemplate,
+    SystemPlace,
     Turn,
     choose_format,
     derive,
@@ -73,12 +76,42 @@ PREAMBLE = (
     "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
 )
 
+LAST_SYSTEM = FOLDED_SYSTEM.replace("loop.index0 == 1", "loop.last")
+DEFAULT_IN_QUESTION = (
+    "{% set system = 'Be nice.' %}{% if messages[0].role == 'system' %}{% set system = messages[0].content %}"
+    "{% set messages = messages[1:] %}{% endif %}{% for m in messages %}{% if m.role == 'user' %}"
+    "{{ bos_token + '[INST] ' + ('<<SYS>>' + system + '<</SYS>>' if loop.first else '') + m.content + ' [/INST]' }}"
+    "{% else %}{{ m.content + eos_token }}{% endif %}{% endfor %}"
+)
+SWITCHES = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content.replace('/no_think', '') + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+THINKS_IF_ASKED = THINKS_FIRST.replace("<think>\n' }}", "' }}{{ '<think>\n' if enable_thinking else '' }}")
+REFUSES_THOUGHTS = (
+    "{% for m in messages if '<think>' in m.content %}{{ raise_exception('no thoughts') }}{% endfor %}"
+) + named_template("chatml")
+BACKWARDS = (
+    "{% for m in messages | reverse %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+)
+COUNTS = (
+    "{% for m in messages %}{{ '[' + m.role + ('!]' if loop.index > 3 else ']') + m.content + '<|im_end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '[assistant]' }}{% endif %}"
+)
+
 TALK = (
     {"role": "user", "content": "你好"},
     {"role": "assistant", "content": "hello\nthere"},
     {"role": "user", "content": "a {{ b }} \"c\" 'd'"},
 )
 SYSTEM = {"role": "system", "content": "You are a helpful assistant. 你是一个乐于助人的助手。"}
+
+
+def described(template: str, *, bos_token: str = BOS, eos_token: str = EOS) -> ChatFormat:
+    found = derive(template, bos_token=bos_token, eos_token=eos_token)
+    assert isinstance(found, ChatFormat)
+    return found
 
 
 def test_llama_3() -> None:
@@ -88,9 +121,9 @@ def test_llama_3() -> None:
         system=Turn("<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"),
         user=Turn("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
         assistant=Turn("<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"),
+        generation="<|start_header_id|>assistant<|end_header_id|>\n\n",
         stops=("<|eot_id|>",),
-        trims=True,
-        default_system=None,
+        trims=("system", "user", "assistant"),
     )
 
 
@@ -101,9 +134,8 @@ def test_chatml() -> None:
         system=Turn("<|im_start|>system\n", "<|im_end|>\n"),
         user=Turn("<|im_start|>user\n", "<|im_end|>\n"),
         assistant=Turn("<|im_start|>assistant\n", "<|im_end|>\n"),
+        generation="<|im_start|>assistant\n",
         stops=("<|im_end|>",),
-        trims=False,
-        default_system=None,
     )
 
 
@@ -118,8 +150,8 @@ def test_llama_3_prompt_as_people_know_it() -> None:
 @pytest.mark.parametrize("name", FORMAT_NAMES)
 def test_a_named_template_derives_to_its_own_format(name: str) -> None:
     known = named_format(name)
-    bos = known.bos
-    assert derive(named_template(name), bos_token=bos, eos_token=known.stops[0]) == known
+    eos = "</s>" if name in ("alpaca", "llama-2", "mistral") else "<eos>"
+    assert derive(named_template(name), bos_token=known.bos, eos_token=eos) == known
 
 
 @pytest.mark.parametrize(
@@ -127,7 +159,7 @@ def test_a_named_template_derives_to_its_own_format(name: str) -> None:
 )
 @pytest.mark.parametrize("asked", [True, False])
 def test_render_is_what_the_template_writes(template: str, asked: bool) -> None:
-    chat = derive(template, bos_token=BOS, eos_token=EOS)
+    chat = described(template)
     for messages in (TALK[:1], TALK, (SYSTEM, *TALK), (SYSTEM, *TALK, {"role": "assistant", "content": ""})):
         expected = render_jinja(
             template, messages, bos_token=BOS, eos_token=EOS, add_generation_prompt=asked, dates=False
@@ -136,14 +168,14 @@ def test_render_is_what_the_template_writes(template: str, asked: bool) -> None:
 
 
 def test_a_default_system_prompt_is_found() -> None:
-    chat = derive(DEFAULT_SYSTEM, bos_token="", eos_token="<|im_end|>")
+    chat = described(DEFAULT_SYSTEM, bos_token="", eos_token="<|im_end|>")
     assert (chat.name, chat.default_system, chat.mentions_tools) == ("chatml", "You are Qwen.", True)
     assert chat.render(TALK[:1]).startswith("<|im_start|>system\nYou are Qwen.<|im_end|>\n<|im_start|>user\n你好")
     assert "Qwen" not in chat.render([SYSTEM, *TALK])
 
 
 def test_a_date_becomes_the_fixed_one_of_the_template_and_is_told() -> None:
-    chat = derive(DATED_SYSTEM, bos_token=BOS, eos_token=EOS)
+    chat = described(DATED_SYSTEM)
     assert chat.dated
     assert chat.name == "generic"
     assert chat.default_system == ""
@@ -153,36 +185,111 @@ def test_a_date_becomes_the_fixed_one_of_the_template_and_is_told() -> None:
 
 
 def test_a_template_that_refuses_system_messages() -> None:
-    chat = derive(NO_SYSTEM, bos_token="<bos>", eos_token="<eos>")
-    assert (chat.bos, chat.system, chat.stops, chat.trims) == ("<bos>", None, ("<end_of_turn>",), True)
+    chat = described(NO_SYSTEM, bos_token="<bos>", eos_token="<eos>")
+    assert (chat.bos, chat.system, chat.stops, chat.trims) == ("<bos>", None, ("<end_of_turn>",), ("user", "assistant"))
+    assert not chat.takes_system
     with pytest.raises(ChatFormatError, match="message 1: the generic format takes no system message"):
         chat.render([SYSTEM, *TALK])
 
 
 def test_a_template_without_end_of_turn_stops_at_the_eos_token() -> None:
     template = ENDS_WITH_EOS.replace("{% else %}{{ eos_token }}", "")
-    assert derive(template, bos_token="", eos_token="</s>").stops == ("</s>",)
-    with pytest.raises(ChatFormatError, match="nothing ends an answer"):
-        derive(template, bos_token="", eos_token="")
+    assert described(template, bos_token="", eos_token="</s>").stops == ("</s>",)
+    for ends_nothing in (template, PREAMBLE):
+        with pytest.raises(ChatFormatError, match="nothing ends an answer"):
+            derive(ends_nothing, bos_token="", eos_token="")
+
+
+def test_what_is_written_when_no_answer_is_asked_for_does_not_count() -> None:
+    chat = described(ENDS_WITH_EOS)
+    assert (chat.user, chat.assistant) == (Turn("user: ", "\n"), Turn("assistant: ", "\n"))
+    assert chat.generation == "assistant: "
+
+
+def test_an_answer_may_be_asked_for_otherwise_than_it_is_written() -> None:
+    chat = described(THINKS_FIRST)
+    assert (chat.assistant.prefix, chat.generation) == ("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n")
+    assert described(
+        THINKS_IF_ASKED.replace("if enable_thinking", "if enable_thinking is not defined or enable_thinking")
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "place"),
+    [
+        (FOLDED_SYSTEM, SystemPlace.FIRST),
+        (LAST_SYSTEM, SystemPlace.LAST),
+        (named_template("chatml"), SystemPlace.TURN),
+        (DEFAULT_IN_QUESTION, SystemPlace.FIRST),
+    ],
+)
+def test_a_system_message_may_stand_in_a_question(template: str, place: SystemPlace) -> None:
+    chat = described(template)
+    assert chat.system_place is place
+    for messages in ((SYSTEM, *TALK), (SYSTEM, *TALK[:1]), TALK, (SYSTEM, *TALK, TALK[1], TALK[0])):
+        expected = render_jinja(template, messages, bos_token=BOS, eos_token=EOS)
+        assert chat.render(messages) == expected
+
+
+def test_a_default_system_prompt_may_stand_in_the_first_question() -> None:
+    chat = described(DEFAULT_IN_QUESTION)
+    assert chat.default_system == "Be nice."
+    assert chat.render(TALK[:1]) == f"{BOS}[INST] <<SYS>>Be nice.<</SYS>>你好 [/INST]"
+
+
+def test_rounds_that_are_sequences_of_their_own() -> None:
+    """The second BOS closes the round before; the first one is the prompt's, which Ollama writes."""
+    llama_2 = named_format("llama-2")
+    assert (llama_2.bos, llama_2.user.prefix, llama_2.assistant) == ("<s>", "[INST] ", Turn(" ", " </s><s>"))
+    assert llama_2.stops == ("</s>",)
+    assert llama_2.render([SYSTEM, *TALK]) == (
+        f"<s>[INST] <<SYS>>\n{SYSTEM['content']}\n<</SYS>>\n\n你好 [/INST] hello\nthere </s>"
+        "<s>[INST] a {{ b }} \"c\" 'd' [/INST]"
+    )
+
+
+def test_white_space_that_is_stripped_in_places_is_told() -> None:
+    half = described(named_template("chatml").replace("message['content']", "message['content'].lstrip()"))
+    assert (half.trims, half.uneven) == ((), True)
+    stripped = "(message['content'] | trim if message['role'] == 'assistant' else message['content'])"
+    answers = described(named_template("chatml").replace("message['content']", stripped))
+    assert (answers.trims, answers.uneven) == (("assistant",), False)
 
 
 @pytest.mark.parametrize(
     ("template", "why"),
     [
-        (FOLDED_SYSTEM, "does not begin as one that is asked for|folded into the first question"),
-        (FORGETS_THOUGHTS, r"prompt for the conversation \(user, assistant, user.* has its own rules"),
-        (THINKS_FIRST, "does not begin as one that is asked for"),
-        (ENDS_WITH_EOS, "when no answer is asked for"),
-        (DROPS_MESSAGES, "left out, repeated or out of order"),
+        (FORGETS_THOUGHTS, "tools and thinking in contents have rules of their own"),
+        (SWITCHES, "words like /no_think have rules of their own"),
+        (DROPS_MESSAGES, "a message is left out or repeated"),
         (PREAMBLE, r"opens a conversation with 'A chat.\\n', which is no system turn"),
-        (NO_SYSTEM.replace("| trim", "| upper"), "left out, repeated or out of order"),
-        (named_template("chatml").replace("message['content']", "message['content'].lstrip()"), "has its own rules"),
+        (BACKWARDS, "messages are written out of order"),
+        (COUNTS, "its prompts have rules of their own"),
+        (REFUSES_THOUGHTS, "tools and thinking in contents have rules of their own"),
+        (THINKS_IF_ASKED, "others where thinking is switched on"),
+        (DATED_SYSTEM.replace("{%- if strftime_now is defined %}", "{%- if true %}"), "writes today's date"),
     ],
 )
-def test_what_turns_cannot_describe_is_refused_with_the_reason(template: str, why: str) -> None:
-    with pytest.raises(ChatFormatError, match=why) as refused:
+def test_what_turns_cannot_describe_is_left_to_the_template_with_the_reason(template: str, why: str) -> None:
+    found = derive(template, bos_token=BOS, eos_token=EOS)
+    assert isinstance(found, OwnTemplate)
+    assert re.search(why, found.why)
+    assert found.name == "jinja"
+    assert found.stops in (("<|im_end|>",), (EOS,))
+
+
+@pytest.mark.parametrize(
+    "template", [NO_SYSTEM.replace("| trim", "| upper"), "<|eot_id|>", "{{ messages[1].content }}"]
+)
+def test_a_template_that_cannot_write_a_question_is_refused(template: str) -> None:
+    with pytest.raises(ChatFormatError, match=r"does not write a question once|has no element 1") as refused:
         derive(template, bos_token=BOS, eos_token=EOS)
-    assert refused.value.hint == "name the format: --template llama-3 or --template chatml"
+    assert refused.value.hint.startswith("name the format it was trained on: --template NAME, one of llama-3, ")
+
+
+def test_an_end_of_turn_that_is_no_token_gives_way_to_eos_where_turns_are_not_known() -> None:
+    for tokens, stop in ((["<|im_end|>"], "<|im_end|>"), ([], EOS), (None, "<|im_end|>")):
+        assert derive(FORGETS_THOUGHTS, bos_token=BOS, eos_token=EOS, tokens=tokens).stops == (stop,)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +323,8 @@ def test_what_transformers_offers_a_template_is_there() -> None:
         "{{ strftime_now('%Y') | length }}{{ tools is none }}"
     )
     assert render_jinja(template, TALK, bos_token="", eos_token="") == '{"role": "user", "content": "你好"}ua4True'
+    asks = "{{ enable_thinking }}"
+    assert [render_jinja(asks, TALK, bos_token="", eos_token="", thinking=on) for on in (None, True)] == ["", "True"]
     with pytest.raises(ChatFormatError, match="refuses this conversation: not for you"):
         render_jinja("{{ raise_exception('not for you') }}", TALK, bos_token="", eos_token="")
 
@@ -262,14 +371,15 @@ def test_choose_format(tmp_path: Path) -> None:
     assert choose_format(own, bos_token="", eos_token="") == (named_format("chatml"), own)
     chat, text = choose_format(own, option="llama-3", bos_token="<s>", eos_token="</s>")
     assert (chat, text) == (replace(named_format("llama-3"), bos="<s>"), named_template("llama-3"))
-    assert choose_format(None, option=str(file), bos_token="", eos_token="")[0].default_system == "You are Qwen."
+    from_file, _ = choose_format(None, option=str(file), bos_token="", eos_token="")
+    assert from_file == described(DEFAULT_SYSTEM, bos_token="", eos_token="")
     for missing in (None, ""):
         with pytest.raises(ChatFormatError, match="no chat template of its own") as refused:
             choose_format(missing, bos_token="", eos_token="")
-        assert refused.value.hint == "name the format: --template llama-3 or --template chatml"
+        assert "--template NAME, one of llama-3, " in refused.value.hint
     with pytest.raises(ChatFormatError, match="no chat format named 'alpacca'") as refused:
         choose_format(own, option="alpacca", bos_token="", eos_token="")
-    assert refused.value.hint == "use one of: llama-3, chatml"
+    assert refused.value.hint == "use one of: llama-3, llama-3.1, chatml, llama-2, mistral, gemma, phi-3, alpaca"
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ChatFormatError, match="cannot be read"):
         choose_format(own, option=str(file), bos_token="", eos_token="")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from quantkit.checkpoint import open_checkpoint
+from quantkit.errors import CheckpointError
 
 Maker = Callable[..., Path]
 
@@ -52,3 +54,17 @@ def test_bin_where_there_is_nothing_else(checkpoint: Maker, tmp_path: Path) -> N
     (folder / "consolidated.safetensors").write_bytes(b"another format")
     with open_checkpoint(folder) as found:
         assert {spec.file.name for spec in found.tensors.values()} == {"pytorch_model.bin"}
+
+
+def test_a_command_to_paste(tmp_path: Path) -> None:
+    """Also where the path has blanks and letters that a shell would part or miss."""
+    path = tmp_path / "模型 it's" / "a model.gguf"
+    path.parent.mkdir()
+    path.write_bytes(b"GGUF")
+    expected = ["quantkit", "quantize", str(path), "--quant", "q4_0", "-o", "OUT.gguf"]
+    with pytest.raises(CheckpointError, match="the folder has only GGUF files") as caught, open_checkpoint(path.parent):
+        pass
+    assert shlex.split(caught.value.hint.partition(": ")[2]) == expected
+    with pytest.raises(CheckpointError, match="is a GGUF file") as caught, open_checkpoint(path):
+        pass
+    assert shlex.split(caught.value.hint.partition(", or ")[0]) == expected

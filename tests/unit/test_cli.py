@@ -141,6 +141,9 @@ def test_the_module_is_the_command() -> None:
         ("merge", "x", "-o", "y"),
         ("merge", "x", "--adapter", "a", "-o", "y", "--max-shard-size", "much"),
         ("quantize", "x", "-o", "y"),
+        ("convert", "x", "-o", ""),
+        ("build", "x", "--imatrix", ""),
+        ("chat", ""),
         ("package", "-o", "y"),
         ("inspect",),
     ],
@@ -151,6 +154,12 @@ def test_wrong_usage(run: Callable[..., Run], args: tuple[str, ...]) -> None:
     assert done.code == 2
     assert done.out == ""
     assert "Usage: quantkit" in done.err
+
+
+def test_a_weight_that_is_no_number_is_told_of_its_option(run: Callable[..., Run]) -> None:
+    done = run("merge", "x", "--adapter", "a", "--adapter-scaled", "b", "abc", "-o", "y")
+    assert done.code == 2
+    assert "Invalid value for '--adapter-scaled': weight 'abc' of b is not a number" in done.err
 
 
 def test_an_error_is_two_lines_and_exit_code_1(run: Callable[..., Run], tmp_path: Path) -> None:
@@ -360,7 +369,7 @@ def test_build_json(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) 
         "folder": str(out),
         "outputs": [{"file": "it-q4_0.gguf", "quant": "q4_0", "size": (out / "it-q4_0.gguf").stat().st_size}],
         "adapter_outputs": [],
-        "notes": [],
+        "notes": ["the chat template strips white space around messages; the TEMPLATE for Ollama cannot"],
         "verified": False,
         "checks": [],
     }

@@ -54,7 +54,18 @@ def test_ids(text: str, expected: HubId) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("name", "./org/name", "../name", "/org/name", "org/name/more", "org\\name", "org/na me", "org/", "/name", ""),
+        *(
+            "name",
+            "./org/name",
+            "../name",
+            "/org/name",
+            "org/name/more",
+            "org\\name",
+            "org/na me",
+            "org/",
+            "/name",
+            ".",
+        ),
         *("org/..", "../..", "org/na..me", "org/-name", "org/name.", "org/na--me", "org/name.git", "~/model", "org/名"),
         *("org/name@", "org/name@a..b", "org/name@/x", "org/name@x/", "org/name@a//b", "org/name@a b", "a@b/c"),
         *("org/name\n", "org/" + "n" * 93, "hub:org/name", "org/na\0me"),
@@ -62,6 +73,11 @@ def test_ids(text: str, expected: HubId) -> None:
 )
 def test_what_is_no_id_is_a_path(text: str, tmp_path: Path) -> None:
     assert parse_source(text, tmp_path) == tmp_path / text
+
+
+def test_nothing_is_neither(tmp_path: Path) -> None:
+    with pytest.raises(HubError, match="is empty"):
+        parse_source("", tmp_path)
 
 
 @pytest.mark.parametrize("text", ["modelscope:", "modelscope:name", "modelscope:../name", "modelscope:org/name@"])
@@ -320,6 +336,12 @@ def test_refusals(hub: Hub) -> None:
         "org/tiny",
         error=("no such folder", "HF_HUB_OFFLINE is set"),
         hint="hf download org/tiny --local-dir tiny",
+        HF_HUB_OFFLINE="1",
+    )
+    hub.refusal(
+        "org/tiny@v1",
+        error=("no such folder",),
+        hint="hf download org/tiny --revision v1 --local-dir tiny",
         HF_HUB_OFFLINE="1",
     )
     hub.refusal("org/tiny", error=("cannot be reached",), hint="HF_ENDPOINT", HF_ENDPOINT="http://127.0.0.1:9")

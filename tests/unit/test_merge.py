@@ -13,7 +13,6 @@ from quantkit import merge
 from quantkit.adapter import Adapter
 from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
 from quantkit.adapter.merged_modules import Key, MergedModules
-from quantkit.arch.base import Part
 from quantkit.checkpoint import Checkpoint
 from quantkit.ggml_types import GGMLType
 from quantkit.merge import Merger
@@ -58,7 +57,7 @@ def opener(tmp_path: Path) -> Opener:
 def merged(merger: Merger, name: str = "w") -> torch.Tensor:
     """A tensor in ranges of two rows."""
     shape = merger.checkpoint.tensors[name].shape
-    tensor = PlannedTensor(name, (Part(name),), shape, GGMLType.F32)
+    tensor = PlannedTensor(name, name, shape, GGMLType.F32)
     ranges = [(start, min(start + 2, shape[0])) for start in range(0, shape[0], 2)]
     rows = torch.cat([merger.rows(tensor, *each) for each in ranges])
     assert torch.equal(merger.rows(tensor, 0, shape[0]), rows)

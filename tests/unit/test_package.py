@@ -14,9 +14,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantkit.chat_format import named_format
+from quantkit.chat_format import OwnTemplate, named_format
 from quantkit.errors import ChatFormatError, OutputError, QuantkitError
-from quantkit.package import PARAMETERS, PackagedModel, PackageSpec, check_parameters, render_package, write_package
+from quantkit.package import (
+    PARAMETERS,
+    PackagedModel,
+    PackageSpec,
+    check_parameters,
+    render_package,
+    template_notes,
+    write_package,
+)
 from quantkit.package.chat_script import llama_cli_options
 from quantkit.package.modelfile import Command, can_quote, parse_modelfile, print_modelfile, quote
 from quantkit.package.text import go_quote, markdown_block, markdown_code, powershell_quote, sh_quote
@@ -144,19 +152,63 @@ def test_nothing_is_invented() -> None:
 
 
 def test_a_template_never_writes_the_bos_token() -> None:
-    spec = replace(SPEC, chat=named_format("llama-3"))
-    template = next(command.value for command in commands(spec) if command.keyword == "TEMPLATE")
-    assert spec.chat.bos == "<|begin_of_text|>"
-    assert spec.chat.bos not in template
+    chat = named_format("llama-3")
+    template = next(command.value for command in commands(replace(SPEC, chat=chat)) if command.keyword == "TEMPLATE")
+    assert chat.bos == "<|begin_of_text|>"
+    assert chat.bos not in template
 
 
-def test_tools_in_the_models_own_template_do_not_win_over_ours() -> None:
-    assert Command("PARSER", "passthrough") not in commands(SPEC)
-    assert Command("PARSER", "passthrough") in commands(replace(SPEC, chat=replace(SPEC.chat, mentions_tools=True)))
+def test_tools_in_the_models_own_template_win_unless_that_loses_the_system_prompt() -> None:
+    tools = replace(SPEC, chat=replace(named_format("chatml"), mentions_tools=True))
+    forced = Command("PARSER", "passthrough")
+    assert forced not in commands(tools)
+    assert "a newer Ollama takes that one" in render_package(tools)["Modelfile"]
+    assert "a newer Ollama takes" not in render_package(SPEC)["Modelfile"]
+    assert forced not in commands(replace(tools, system="Be brief."))
+    assert forced in commands(replace(tools, system=HOSTILE["right to left"]))
+    assert forced not in commands(replace(SPEC, system=HOSTILE["right to left"]))
+
+
+def test_without_turns_there_is_no_template_but_there_are_stops() -> None:
+    own = OwnTemplate("thoughts\nhave rules", ("<|im_end|>", "</s>"), takes_system=True)
+    spec = replace(SPEC, chat=own, system=" Be brief. ", license=None)
+    assert commands(spec) == (
+        Command("FROM", "./tiny-q4_0.gguf"),
+        Command("REQUIRES", "0.33.0"),
+        Command("SYSTEM", " Be brief. "),
+        Command("PARAMETER", "<|im_end|>", "stop"),
+        Command("PARAMETER", "</s>", "stop"),
+        Command("PARAMETER", "8192", "num_ctx"),
+    )
+    files = render_package(spec)
+    assert "# thoughts have rules.\n" in files["Modelfile"]
+    assert "--jinja" in files["chat.sh"]
+    assert "| chat format | jinja |" in files["README.md"]
+    with pytest.raises(ChatFormatError, match="SYSTEM: no quoting of a Modelfile can carry"):
+        render_package(replace(spec, system=HOSTILE["right to left"]))
+    with pytest.raises(ChatFormatError, match="takes no system message"):
+        render_package(replace(spec, chat=replace(own, takes_system=False)))
+
+
+def test_notes_say_where_ollama_may_differ() -> None:
+    plain = named_format("chatml")
+    assert template_notes(plain) == []
+    for changes, word in (
+        ({"trims": ("user",)}, "white space"),
+        ({"uneven": True}, "white space"),
+        ({"dated": True}, "date"),
+        ({"mentions_tools": True}, "tools or thinking"),
+    ):
+        (note,) = template_notes(replace(plain, **changes))  # type: ignore[arg-type]
+        assert word in note
+    (note,) = template_notes(OwnTemplate("it counts", ("</s>",), takes_system=False))
+    assert "it counts" in note
+    assert "no TEMPLATE" in note
 
 
 def test_the_date_is_told_in_modelfile_and_card() -> None:
-    plain, dated = render_package(SPEC), render_package(replace(SPEC, chat=replace(SPEC.chat, dated=True)))
+    chat = replace(named_format("chatml"), dated=True)
+    plain, dated = render_package(SPEC), render_package(replace(SPEC, chat=chat))
     assert "date" not in plain["Modelfile"] + plain["README.md"].split("## Files")[1]
     assert "writes today's date" in dated["Modelfile"]
     assert "writes today's date" in dated["README.md"]
@@ -226,7 +278,7 @@ def test_a_hostile_base_stays_a_comment() -> None:
         ({"system": "a\ud800b"}, "the system prompt is not valid Unicode"),
         ({"parameters": (("stop", "a\0"),)}, "has a NUL"),
         ({"parameters": (("num_ctx", "0"),)}, "num_ctx is 0"),
-        ({"chat": replace(SPEC.chat, system=None), "system": "hi"}, "takes no system message"),
+        ({"chat": replace(named_format("chatml"), system=None), "system": "hi"}, "takes no system message"),
         ({"license": 'a"""\n"""\n"b'}, "LICENSE: no quoting of a Modelfile can carry this text"),
     ],
 )

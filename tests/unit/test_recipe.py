@@ -205,6 +205,7 @@ def test_a_whole_recipe_file(tmp_path: Path) -> None:
         ("model = 'a'\nmodel = 'b'", "not valid TOML"),
         ("modle = 'a'", "unknown key 'modle'"),
         ("model = 3", "model is 3; expected text"),
+        ("out = ''", "out is ''; expected a path"),
         ("adapters = 'one'", "adapters is 'one'; expected a list"),
         ("adapters = [1]", "adapters is 1; expected a path, or a path and a weight"),
         ("adapters = [{ path = 'one' }]", "adapters is {'path': 'one'}; expected a path, or a path and a weight"),

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from quantkit.arch import find_architecture
 from quantkit.checkpoint import Checkpoint
 from quantkit.errors import VocabularyError
 from quantkit.vocab import Vocabulary, read_vocabulary
+from quantkit.vocab.families import NO_RULES
 from quantkit.vocab.llama_hf import merge_scores
 from quantkit.vocab.model_proto import read_model
 from tests.support.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, Piece, gemma_model, model_file
@@ -37,7 +39,8 @@ def read(folder: Path, rows: int, config: Json | None = None, **files: Json) -> 
     for name, value in files.items():
         (folder / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
     checkpoint = Checkpoint(folder, config or {}, {}, {})
-    return read_vocabulary(checkpoint, rows, tokenizers=("sentencepiece", "llama-hf", "bpe"))
+    rules = find_architecture(config, "config.json").vocabulary if config else NO_RULES
+    return read_vocabulary(checkpoint, rows, tokenizers=("sentencepiece", "llama-hf", "bpe"), rules=rules)
 
 
 def values(vocabulary: Vocabulary) -> Json:
@@ -99,17 +102,27 @@ def test_tokens_without_a_row(folder: Path) -> None:
     assert found.notes == (f"the embedding has {rows} rows, none for the token 'b' and 1 more: left out",)
 
 
-@pytest.mark.parametrize(("config", "expected"), [({}, False), ({"add_prefix_space": True}, None)])
-def test_a_model_without_a_blank_before_the_text(tmp_path: Path, config: Json, expected: bool | None) -> None:
+@pytest.mark.parametrize(
+    ("family", "told", "expected"),
+    [
+        ("LlamaForCausalLM", None, False),
+        ("LlamaForCausalLM", True, True),  # as the converter does
+        ("Qwen2ForCausalLM", True, False),
+        ("Gemma2ForCausalLM", True, False),
+    ],
+)
+def test_a_model_without_a_blank_before_the_text(
+    tmp_path: Path, family: str, told: bool | None, expected: bool
+) -> None:
     (tmp_path / "tokenizer.model").write_bytes(model_file(PIECES, dummy_prefix=False))
-    assert values(read(tmp_path, len(PIECES), tokenizer_config=config)).get("add_space_prefix") is expected
+    found = read(tmp_path, len(PIECES), {"architectures": [family]}, tokenizer_config={"add_prefix_space": told})
+    assert values(found)["add_space_prefix"] is expected
 
 
-def test_gemma_puts_no_blank_before_the_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["Gemma2ForCausalLM", "Gemma3ForCausalLM"])
+def test_gemma_puts_no_blank_before_the_text(tmp_path: Path, family: str) -> None:
     (tmp_path / "tokenizer.model").write_bytes(gemma_model())
-    for name in ("Gemma2ForCausalLM", "Gemma3ForCausalLM"):
-        assert values(read(tmp_path, 1200, {"architectures": [name]}))["add_space_prefix"] is False
-    assert values(read(tmp_path, 1200, {"architectures": ["GemmaForCausalLM"]}))["eot_token_id"] == 107
+    assert values(read(tmp_path, 1200, {"architectures": [family]}))["add_space_prefix"] is False
 
 
 def test_settings_of_a_model(tmp_path: Path) -> None:
@@ -131,19 +144,19 @@ def test_a_model_cut_anywhere(tmp_path: Path, size: int) -> None:
 
 
 def test_scores_follow_the_merges() -> None:
-    vocabulary = {text: number for number, text in enumerate(["a", "b", "c", "ab", "abc", "bc"])}
+    vocabulary = {"a", "b", "c", "ab", "abc", "bc"}
     merges = [("a", "b"), ("ab", "c"), ("a", "bc"), ("b", "c")]
     assert merge_scores(vocabulary, merges, "x") == {"ab": -0.0, "abc": -1.0, "bc": -2.0}
 
 
 def test_runs_of_one_character_may_stand_among_each_other() -> None:
     merges = [("aa", "aa"), ("aa", "a"), ("a", "aaa"), ("aaa", "a"), ("a", "aa"), ("a", "a")]
-    vocabulary = {"a" * size: size for size in range(1, 5)}
+    vocabulary = {"a" * size for size in range(1, 5)}
     assert merge_scores(vocabulary, merges, "x") == {"aaaa": -0.0, "aaa": -0.0, "aa": -2.0}
 
 
 def test_merges_that_scores_cannot_say() -> None:
-    vocabulary = {text: number for number, text in enumerate(["a", "b", "c", "ab", "abc", "bc"])}
+    vocabulary = {"a", "b", "c", "ab", "abc", "bc"}
     with pytest.raises(VocabularyError, match="x: the merges of 'ab' stand among those of 'bc'"):
         merge_scores(vocabulary, [("a", "b"), ("b", "c"), ("a", "b")], "x")
     with pytest.raises(VocabularyError, match="x: 'a' and 'bc' make 'abc', but are not merged"):
@@ -186,6 +199,27 @@ def test_a_tokenizer_json_with_byte_fallback(tmp_path: Path) -> None:
     assert entries["scores"][FIRST:] == [0.0, *[-1000.0] * 5]
     assert (entries["model"], entries["bos_token_id"]) == ("llama", 1)
     assert "add_space_prefix" not in entries
+
+
+def test_added_tokens_that_are_pieces_with_byte_fallback(tmp_path: Path) -> None:
+    """As Gemma's: control tokens as they are marked; a run of blanks is merged, as transformers does."""
+    source = fallback()
+    vocabulary = {**source["model"]["vocab"], "\n\n": len(PIECES), "▁▁": len(PIECES) + 1, "<turn>": len(PIECES) + 2}
+    merges = ["▁ ▁", "▁ a"]
+    tokens = [("\n\n", False), ("▁▁", False), ("<turn>", True)]
+    added = [{"id": vocabulary[text], "content": text, "special": special} for text, special in tokens]
+    changed = {**source, "added_tokens": added, "model": {**source["model"], "vocab": vocabulary, "merges": merges}}
+    entries = values(read(tmp_path, len(vocabulary), tokenizer=changed))
+    assert entries["tokens"][-3:] == ["\n\n", "▁▁", "<turn>"]
+    assert entries["token_type"][-3:] == [USER_DEFINED, NORMAL, CONTROL]
+    assert entries["scores"][-3:] == [-1000.0, 0.0, -1000.0]
+
+
+def test_a_byte_that_stands_as_itself(tmp_path: Path) -> None:
+    source = fallback()
+    vocabulary = {"\t" if text == "<0x09>" else text: number for text, number in source["model"]["vocab"].items()}
+    found = values(read(tmp_path, 300, tokenizer={**source, "model": {**source["model"], "vocab": vocabulary}}))
+    assert (found["tokens"][3 + 9], found["token_type"][3 + 9]) == ("\t", NORMAL)
 
 
 @pytest.mark.parametrize(

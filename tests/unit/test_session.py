@@ -39,6 +39,20 @@ def load(tmp_path: Path, tiny: Tiny, **options) -> ChatModel:
     return ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf", tiny), threads=1, **options)
 
 
+def test_an_adapter_by_itself(tmp_path: Path) -> None:
+    path = tmp_path / "a lora.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_tensor("blk.0.attn_q.weight.lora_a", np.ones((2, 32), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(GGUFError, match=r"a lora\.gguf: this is an adapter's LoRA file") as caught:
+        ChatModel.load(path)
+    assert f"--lora '{path}'" in caught.value.hint
+
+
 def test_facts_of_a_file(model: ChatModel) -> None:
     assert (model.n_layers, model.n_ctx) == (1, 512)
     assert model.chat_template == LLAMA_3

@@ -79,6 +79,14 @@ def test_a_doubled_bos(tmp_path: Path) -> None:
     assert check(result, "BOS").figure == "2"
 
 
+@pytest.mark.parametrize("add_bos", [True, False])
+def test_a_bos_after_every_message_is_the_templates_own(tmp_path: Path, add_bos: bool) -> None:
+    template = LLAMA_3.replace("{% endfor %}", "{{ bos_token }}{% endfor %}")
+    assert template != LLAMA_3
+    bos = check(smoke(tmp_path, Tiny(template=template, add_bos=add_bos)), "BOS")
+    assert (bos.passed, bos.figure) == (True, "1")
+
+
 def test_a_bos_that_the_file_does_not_ask_for(tmp_path: Path) -> None:
     assert smoke(tmp_path, Tiny(add_bos=False)).passed
     without = Tiny(add_bos=False, template=LLAMA_3.removeprefix("{{ bos_token }}"))
@@ -138,6 +146,7 @@ def test_a_report() -> None:
         "schema": 1,
         "passed": False,
         "checks": [{"name": "b", "passed": False, "figure": "2", "threshold": "1", "evidence": "seen"}],
+        "runs": {},
     }
 
 

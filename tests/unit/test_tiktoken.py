@@ -75,10 +75,3 @@ def test_ids_of_the_config_come_first(tmp_path: Path) -> None:
     found = read_vocabulary(checkpoint, 464, tokenizers=("tiktoken",))
     ids = {entry.key: entry.value for entry in found.metadata if entry.key.endswith("_id")}
     assert ids == {"tokenizer.ggml.eos_token_id": 258, "tokenizer.ggml.unknown_token_id": 256}
-
-
-def test_of_another_model(tmp_path: Path) -> None:
-    write(tmp_path / "x.tiktoken", BYTES)
-    checkpoint = Checkpoint(tmp_path, {"architectures": ["XForCausalLM"]}, {}, {})
-    with pytest.raises(VocabularyError, match="special tokens and regex of a XForCausalLM with a tiktoken file"):
-        read_vocabulary(checkpoint, 464, tokenizers=("tiktoken",))

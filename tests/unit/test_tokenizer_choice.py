@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from quantkit.checkpoint import open_checkpoint
 from quantkit.errors import VocabularyError
 from quantkit.tokenizer_choice import choose_tokenizer, write_tokenizer
+from quantkit.vocab import read_vocabulary
 
 Maker = Callable[..., Path]
 
@@ -85,14 +87,102 @@ def test_a_token_without_a_row_is_left_out(folders: tuple[Path, Path], vocabular
     assert choose_tokenizer(base, [tmp_path / "padded"], None, own=2008).folder == tmp_path / "padded"
 
 
-def test_the_last_adapter_counts(folders: tuple[Path, Path], vocabulary: Maker, tmp_path: Path) -> None:
+def test_the_last_that_differs_from_the_base_counts(
+    folders: tuple[Path, Path], vocabulary: Maker, tmp_path: Path
+) -> None:
     base, adapter = folders
     set_template(adapter, OWN)
     shutil.copytree(vocabulary("llama-bpe"), tmp_path / "second")
     (tmp_path / "bare").mkdir()
     assert choose_tokenizer(base, [tmp_path / "second", adapter], None).templates == adapter
-    assert choose_tokenizer(base, [adapter, tmp_path / "second"], None).templates == base
+    assert choose_tokenizer(base, [adapter, tmp_path / "second"], None).templates == adapter
     assert choose_tokenizer(base, [adapter, tmp_path / "bare"], None).templates == adapter
+    shutil.copytree(vocabulary("llama-bpe", extra=("<think>",)), tmp_path / "grown")
+    choice = choose_tokenizer(base, [tmp_path / "grown", tmp_path / "second"], None)
+    assert (choice.folder, choice.templates) == (tmp_path / "grown", tmp_path / "grown")
+
+
+def test_two_templates_are_said_and_the_last_counts(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base, adapter = folders
+    set_template(adapter, OWN)
+    shutil.copytree(adapter, tmp_path / "second")
+    set_template(tmp_path / "second", OWN + "!")
+    choice = choose_tokenizer(base, [adapter, tmp_path / "second"], None)
+    assert (choice.folder, choice.templates) == (base, tmp_path / "second")
+    assert choice.notes[0] == "adapter, second have different chat templates: that of the last is used"
+
+
+def test_two_tokenizers_of_their_own_are_refused(folders: tuple[Path, Path], vocabulary: Maker, tmp_path: Path) -> None:
+    base, _ = folders
+    both = [tmp_path / "one", tmp_path / "other"]
+    for folder, token in zip(both, ("<one>", "<other>"), strict=True):
+        shutil.copytree(vocabulary("llama-bpe", extra=(token,)), folder)
+    for rows, resizing in ((None, None), (2008, [both[0]])):
+        with pytest.raises(VocabularyError, match=r"one and .*other: were trained with tokenizers") as caught:
+            choose_tokenizer(base, both, rows, resizing=resizing)
+        assert "build from one of them" in caught.value.hint
+
+
+def test_the_tokenizer_of_the_adapter_that_resizes(
+    folders: tuple[Path, Path], vocabulary: Maker, tmp_path: Path
+) -> None:
+    """Another adapter behind it changes nothing of the vocabulary, and has the base's tokenizer beside it."""
+    base, plain = folders
+    shutil.copytree(vocabulary("llama-bpe", extra=("<think>",)), tmp_path / "grown")
+    choice = choose_tokenizer(base, [tmp_path / "grown", plain], 2008, resizing=[tmp_path / "grown"])
+    assert (choice.folder, choice.templates) == (tmp_path / "grown", tmp_path / "grown")
+    assert "padding" in choose_tokenizer(base, [tmp_path / "grown", plain], 2048, resizing=[]).notes[0]
+
+
+def set_special(folder: Path, **tokens: str) -> None:
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, **tokens}), encoding="utf-8")
+
+
+def test_the_end_token_goes_with_the_chat_template(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    base, adapter = folders
+    set_template(adapter, OWN)
+    set_special(base, eos_token="<|end_of_text|>")
+    set_special(adapter, eos_token="<|eot_id|>", pad_token="<|begin_of_text|>")
+    (base / "special_tokens_map.json").write_text('{"eos_token": "<|end_of_text|>"}', encoding="utf-8")
+    choice = choose_tokenizer(base, [adapter], None)
+    assert choice.special == {"eos_token": "<|eot_id|>"}
+    assert choice.notes[1:] == (
+        "the end token is '<|eot_id|>', as beside the chat template of adapter",
+        "adapter names other special tokens than the base (pad_token '<|begin_of_text|>'): the base's stay",
+    )
+    out = tmp_path / "out"
+    out.mkdir()
+    write_tokenizer(choice, out)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        assert json.loads((out / name).read_text(encoding="utf-8"))["eos_token"] == "<|eot_id|>"
+
+
+def test_other_names_without_a_template_are_noted(folders: tuple[Path, Path]) -> None:
+    base, adapter = folders
+    set_special(base, eos_token="<|end_of_text|>")
+    set_special(adapter, eos_token="<|eot_id|>")
+    choice = choose_tokenizer(base, [adapter], None)
+    assert (choice.folder, choice.special) == (base, {})
+    assert "(eos_token '<|eot_id|>'): the base's stay" in choice.notes[0]
+
+
+def test_the_end_token_is_in_the_gguf_file(checkpoint: Maker, folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Beside an adapter that was trained in a format of its own."""
+    base = shutil.copytree(checkpoint("llama3-untied", layers=1), tmp_path / "model")
+    set_special(base, eos_token="<|end_of_text|>")
+    beside = tmp_path / "tuned"
+    shutil.copytree(folders[1], beside)
+    set_template(beside, OWN)
+    set_special(beside, eos_token="<|eot_id|>")
+    vocabularies = {}
+    for folders_beside in ((), (beside,)):
+        choice = choose_tokenizer(base, folders_beside, None)
+        with open_checkpoint(base) as opened:
+            vocabulary = read_vocabulary(opened, 2007, templates=choice.templates, special=choice.special)
+        vocabularies[folders_beside] = vocabulary.eos_token
+    assert vocabularies[()] != vocabularies[beside,] == "<|eot_id|>"
 
 
 @pytest.mark.parametrize(("rows", "sound"), [(2007, True), (2008, True), (2016, True), (2048, True), (2010, False)])

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models
 
+from quantkit.arch import find_architecture
 from quantkit.checkpoint import Checkpoint
 from quantkit.errors import VocabularyError
 from quantkit.vocab import Vocabulary, read_vocabulary
 from quantkit.vocab.bpe import bpe_content, check_added_ids
+from quantkit.vocab.families import NO_RULES
 from quantkit.vocab.special import special_metadata
 
 Maker = Callable[..., Path]
@@ -77,7 +79,8 @@ def read(folder: Path, source: Json, rows: int = 9, *, config: Json | None = Non
     folder.mkdir(exist_ok=True)
     for name, value in {"tokenizer": source, **files}.items():
         (folder / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
-    return read_vocabulary(Checkpoint(folder, config or {}, {}, {}), rows)
+    rules = find_architecture(config, "config.json").vocabulary if config else NO_RULES
+    return read_vocabulary(Checkpoint(folder, config or {}, {}, {}), rows, rules=rules)
 
 
 def plain(vocabulary: Vocabulary) -> Json:
@@ -209,11 +212,12 @@ def test_special_ids_come_from_the_texts_first() -> None:
         "eos_token_id": 7,
         "padding_token_id": 2,  # "a" is no added token
         "seperator_token_id": 3,  # GGUF's own spelling
+        "eot_token_id": 1,  # where transformers stops, as there is no generation_config.json
     }
 
 
 def test_ids_that_are_no_ids() -> None:
-    assert special({}, {"bos_token_id": None, "eos_token_id": [6, 7], "pad_token_id": True}) == {}
+    assert special({}, {"bos_token_id": None, "eos_token_id": "6", "pad_token_id": True}) == {}
 
 
 def test_an_id_outside_the_vocabulary() -> None:
@@ -338,9 +342,23 @@ def test_further_end_tokens(ends: object, expected: Json) -> None:
     assert found == {"eos_token_id": 6, **expected}
 
 
-def test_more_end_tokens_than_a_file_can_carry() -> None:
-    with pytest.raises(VocabularyError, match="4 end tokens; a GGUF file has no room for 'c'"):
-        special({}, {}, {"eos_token_id": [7, 0, 1, 2]})
+@pytest.mark.parametrize("generation", [{}, {"temperature": 0.5}, {"eos_token_id": None}], ids=repr)
+def test_end_tokens_of_config_json_alone(generation: Json) -> None:
+    """Which transformers makes a generation config from where there is none."""
+    found = special({"eos_token": "<|begin_of_text|>"}, {"eos_token_id": [6, 8]}, generation)
+    assert found == {"eos_token_id": 6, "eot_token_id": 8}
+
+
+def test_end_tokens_of_the_generation_config_come_before_those_of_config_json() -> None:
+    found = special({"eos_token": "<|begin_of_text|>"}, {"eos_token_id": [6, 8]}, {"eos_token_id": [5]})
+    assert found == {"eos_token_id": 6, "eot_token_id": 5}
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
+def test_more_end_tokens_than_a_file_can_carry(file: str) -> None:
+    ends = {"eos_token_id": [7, 0, 1, 2]}
+    with pytest.raises(VocabularyError, match=f"^{file}: 4 end tokens; a GGUF file has no room for 'c'"):
+        special({}, *(({}, ends) if file.startswith("gen") else (ends, {})))
 
 
 def test_a_folder(tmp_path: Path) -> None:

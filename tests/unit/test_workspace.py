@@ -103,12 +103,20 @@ def test_an_existing_output_is_refused(tmp_path: Path, kind: str) -> None:
     assert names(tmp_path) == ["out"]
 
 
-@pytest.mark.parametrize("old", ["file", "folder", "link"])
+def test_a_folder_never_replaces_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.write_text("old", encoding="utf-8")
+    with pytest.raises(OutputError, match="out: is a file") as caught, workspace(out, overwrite=True):
+        pass
+    assert "-o" in caught.value.hint
+    assert out.read_text(encoding="utf-8") == "old"
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("old", ["folder", "link"])
 def test_an_existing_output_is_replaced(tmp_path: Path, old: str) -> None:
     out, target = tmp_path / "out", fill(tmp_path / "target")
-    if old == "file":
-        out.write_text("old", encoding="utf-8")
-    elif old == "folder":
+    if old == "folder":
         fill(out)
         (out / "more").write_text("old", encoding="utf-8")
     else:

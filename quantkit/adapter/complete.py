@@ -1,0 +1,47 @@
+"""Whether an adapter's file has everything that its config says was trained in full.
+
+PEFT loads what it finds, and leaves the rest as it was in the base.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from quantkit.adapter.changes import Change, LowRank, Replace
+from quantkit.adapter.config import method
+from quantkit.errors import AdapterError
+
+_HINT = "the file is incomplete: save or download the adapter again"
+
+
+def check_complete(
+    path: Path, config: Mapping[str, Any], changes: Mapping[str, Sequence[Change]], base: Iterable[str]
+) -> None:
+    """Check the modules of ``modules_to_save``, and the biases of ``bias``.
+
+    Args:
+        path: the adapter's folder.
+        config: ``adapter_config.json``, checked.
+        changes: by name of the tensor in training.
+        base: names of the base's tensors in training.
+
+    Raises:
+        AdapterError: naming what is not in the file.
+    """
+    replaced = {name for name, ops in changes.items() if isinstance(ops[0], Replace)}
+    for saved in config.get("modules_to_save") or ():
+        if not any(re.fullmatch(rf"(.*\.)?{re.escape(saved)}(\..*)?\.(weight|bias)", name) for name in replaced):
+            raise AdapterError(
+                f"{path}: modules_to_save names {saved!r}, but its weights are not in the file", hint=_HINT
+            )
+    which = config.get("bias") if method(config) == "LORA" else "none"
+    for name in base:
+        weight = f"{name.removesuffix('bias')}weight"
+        trained = which == "all" or (
+            which == "lora_only" and any(isinstance(change, LowRank) for change in changes.get(weight, ()))
+        )
+        if name.endswith(".bias") and trained and name not in replaced:
+            raise AdapterError(f"{path}: bias is {which!r}, but {name!r} is not in the file", hint=_HINT)

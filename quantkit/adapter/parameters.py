@@ -1,0 +1,108 @@
+"""LoRA on parameters (``target_parameters``): on the experts that transformers 5 keeps as one parameter a layer.
+
+Checkpoints have a matrix for each expert. transformers 5 loads them stacked, the gate's rows over the up's, and PEFT
+from 0.19 on puts LoRA on the stack: when it is asked for by name, and when ``target_modules`` names an expert's
+projections. The router is a parameter of its own module then. What such parameters consist of is a closed table here;
+LoRA on any other parameter is refused by name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.adapter.config import named_by
+from quantkit.errors import AdapterError
+from quantkit.tensor_file import TensorSpec
+
+_MERGE_HINT = "merge it with PEFT's merge_and_unload and build from the merged folder"
+# By the mixture's name in checkpoints, what an expert's gate, up and down matrix are called. transformers 5 calls all
+# of them as the first.
+_MIXTURES = {"mlp": ("gate_proj", "up_proj", "down_proj"), "block_sparse_moe": ("w1", "w3", "w2")}
+_EXPERT = re.compile(rf"(?P<layer>.+)\.(?P<mixture>{'|'.join(_MIXTURES)})\.experts\.(?P<expert>\d+)\.[^.]+\.weight")
+# What PEFT itself does not combine with LoRA on parameters.
+_NEVER_WITH = ("use_dora", "lora_bias", "fan_in_fan_out")
+# Before this version PEFT stored the factors of the transposed experts.
+_LAYOUT_SINCE = (0, 19)
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the model that was trained.
+
+    Attributes:
+        name: in that model.
+        experts: by expert, the checkpoint's tensors that are stacked in it, one over the other.
+    """
+
+    name: str
+    experts: tuple[tuple[str, ...], ...]
+
+
+def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str, TensorSpec]) -> dict[str, Parameter]:
+    """The parameters that ``target_parameters`` names, by the module under which the adapter's file has their factors.
+
+    PEFT wraps a module anew for each of its parameters, so the factors of the first are in ``base_layer``.
+
+    Args:
+        path: the adapter's folder, for errors.
+        config: ``adapter_config.json``, checked.
+        base: the base's tensors.
+
+    Raises:
+        AdapterError: naming a parameter that is no expert's or router's, or a setting that PEFT has not for them.
+    """
+    targets, where = config.get("target_parameters") or (), path / "adapter_config.json"
+    if not targets:
+        return {}
+    for key in _NEVER_WITH:
+        if config.get(key):
+            raise AdapterError(
+                f"{where}: {key} is set beside target_parameters, which PEFT does not have", hint=_MERGE_HINT
+            )
+    known = {parameter.name: parameter for parameter in _parameters(base)}
+    parts = {name for parameter in known.values() for stacked in parameter.experts for name in stacked}
+    others = [name for name in base if name not in parts]
+    for target in targets:
+        other = next((name for name in others if named_by([target], name)), None)
+        if other is not None or not any(named_by([target], name) for name in known):
+            raise AdapterError(
+                f"{where}: target_parameters names {other or target!r}: LoRA on parameters other than a mixture's "
+                "experts.gate_up_proj, experts.down_proj and gate.weight is not supported",
+                hint=_MERGE_HINT,
+            )
+    by_module: dict[str, list[Parameter]] = {}
+    for name, parameter in known.items():
+        if named_by(targets, name):
+            by_module.setdefault(name.rpartition(".")[0], []).append(parameter)
+    return {
+        module + ".base_layer" * depth: parameter
+        for module, wrapped in by_module.items()
+        for depth, parameter in enumerate(reversed(wrapped))
+    }
+
+
+def layout_is_known(config: Mapping[str, Any]) -> bool:
+    """Whether the adapter says that a PEFT saved it which stores factors as they are read here."""
+    match = re.match(r"(\d+)\.(\d+)", str(config.get("peft_version")))
+    return match is not None and (int(match[1]), int(match[2])) >= _LAYOUT_SINCE
+
+
+def _parameters(base: Mapping[str, TensorSpec]) -> Iterator[Parameter]:
+    """What transformers makes of the mixtures of *base*, a module's parameters in the order in which it has them."""
+    experts: dict[tuple[str, str], set[str]] = {}
+    for name in base:
+        if match := _EXPERT.fullmatch(name):
+            experts.setdefault((match["layer"], match["mixture"]), set()).add(match["expert"])
+    for (layer, mixture), found in experts.items():
+        gate, up, down = _MIXTURES[mixture]
+        stored, loaded = f"{layer}.{mixture}", f"{layer}.{next(iter(_MIXTURES))}"
+        modules = [f"{stored}.experts.{expert}" for expert in range(len(found))]
+        yield Parameter(
+            f"{loaded}.experts.gate_up_proj", tuple((f"{m}.{gate}.weight", f"{m}.{up}.weight") for m in modules)
+        )
+        yield Parameter(f"{loaded}.experts.down_proj", tuple((f"{m}.{down}.weight",) for m in modules))
+        yield Parameter(f"{loaded}.gate.weight", ((f"{stored}.gate.weight",),))

@@ -1,0 +1,54 @@
+"""A vocabulary that adapters have resized: of which size the model is then, and the checkpoint as if it had it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from quantkit.adapter import Adapter
+from quantkit.adapter.resized import has_row_for_each_token, vocabulary_rows
+from quantkit.checkpoint import Checkpoint
+from quantkit.errors import AdapterError
+from quantkit.shell import command
+
+
+def resized_rows(adapters: Sequence[Adapter], base: Checkpoint) -> int | None:
+    """Rows of the vocabulary where adapters have resized it, None where they have not.
+
+    Raises:
+        AdapterError: adapters of different sizes, or a part of one is to be merged.
+    """
+    own = vocabulary_rows(base.tensors)
+    sized = [adapter for adapter in adapters if adapter.vocabulary is not None]
+    for adapter in sized:
+        if adapter.vocabulary == own:
+            continue
+        for other in sized:
+            if other.vocabulary != adapter.vocabulary:
+                raise AdapterError(
+                    f"{adapter.path}: was trained with {adapter.vocabulary} rows of vocabulary, {other.path} with "
+                    f"{other.vocabulary}: the two cannot be merged into one model",
+                    hint="train them on one vocabulary, or build from one of them",
+                )
+        if adapter.weight != 1:
+            raise AdapterError(
+                f"{adapter.path}: it resizes the vocabulary from {own} to {adapter.vocabulary} rows, so it cannot be "
+                f"merged with weight {adapter.weight:g}",
+                hint=f"merge it whole: {command('--adapter', adapter.path)}",
+            )
+        return adapter.vocabulary
+    return None
+
+
+def resize(checkpoint: Checkpoint, rows: int) -> Checkpoint:
+    """The checkpoint as if its vocabulary had *rows* rows; those of its own are never read then."""
+    tensors = {
+        name: replace(spec, shape=(rows, *spec.shape[1:])) if has_row_for_each_token(name) else spec
+        for name, spec in checkpoint.tensors.items()
+    }
+    config, text = {**checkpoint.config}, checkpoint.config.get("text_config")
+    if isinstance(text, Mapping):
+        config["text_config"] = {**text, "vocab_size": rows}
+    if not isinstance(text, Mapping) or "vocab_size" in config:
+        config["vocab_size"] = rows
+    return replace(checkpoint, config=config, tensors=tensors)

@@ -1,0 +1,67 @@
+"""The end of a turn: the chat format of a build, and what its GGUF files need so that llama.cpp stops there."""
+
+from __future__ import annotations
+
+from quantkit.chat_format import ChatFormat, OwnTemplate, choose_format
+from quantkit.errors import ChatFormatError
+from quantkit.gguf.header import KV, u32
+from quantkit.recipe import Recipe
+from quantkit.vocab import Vocabulary
+from quantkit.vocab.special import ENDS_BY_NAME, SPARE_ENDS
+
+
+def chat_format(recipe: Recipe, vocabulary: Vocabulary) -> tuple[ChatFormat | OwnTemplate, str]:
+    """The chat format asked for, proven against the vocabulary, and the Jinja template that the files carry.
+
+    Raises:
+        ChatFormatError: as :func:`quantkit.chat_format.choose_format`, with the model's name.
+    """
+    try:
+        return choose_format(
+            vocabulary.chat_template,
+            option=recipe.template,
+            bos_token=vocabulary.bos_token,
+            eos_token=vocabulary.eos_token,
+            tokens=next(e.value for e in vocabulary.metadata if e.key == "tokenizer.ggml.tokens"),
+        )
+    except ChatFormatError as error:
+        raise ChatFormatError(f"{recipe.model}: {error}", hint=error.hint) from None
+
+
+def stop_metadata(chat: ChatFormat | OwnTemplate, vocabulary: Vocabulary) -> tuple[list[KV], list[str]]:
+    """What the GGUF file needs so that llama.cpp ends a turn where the chat format does.
+
+    Returns:
+        Entries to add, and notes.
+
+    Raises:
+        ChatFormatError: the format's end of turn is not a token of this model, or a GGUF file has no room for it.
+    """
+    metadata = {entry.key: entry.value for entry in vocabulary.metadata}
+    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+    ends = {
+        metadata[f"tokenizer.ggml.{kind}_token_id"]
+        for kind in ("eos", *SPARE_ENDS)
+        if f"tokenizer.ggml.{kind}_token_id" in metadata
+    }
+    spare = [kind for kind in SPARE_ENDS if f"tokenizer.ggml.{kind}_token_id" not in metadata]
+    entries: list[KV] = []
+    notes: list[str] = []
+    for stop in chat.stops:
+        if stop not in tokens:
+            raise ChatFormatError(
+                f"chat format {chat.name}: its end of turn {stop!r} is not a token of this model: it would never stop",
+                hint="pass --template with the format the model was trained on",
+            )
+        number = tokens.index(stop)
+        if number in ends or stop in ENDS_BY_NAME:
+            continue
+        if not spare:
+            raise ChatFormatError(
+                f"chat format {chat.name}: a GGUF file has no room for a further end-of-turn token {stop!r}",
+                hint="leave the tokens that really end an answer in generation_config.json's eos_token_id",
+            )
+        kind = spare.pop(0)
+        entries.append(u32(f"tokenizer.ggml.{kind}_token_id", number))
+        notes.append(f"{stop} ends a turn but is not the model's EOS: written as {kind}_token_id")
+    return entries, notes

@@ -1,0 +1,144 @@
+"""A build of each family with its family's own chat template ends with a package that prompts and stops as it does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from quantkit.build import BuildResult, build
+from quantkit.chat_format import FORMAT_NAMES, OwnTemplate
+from quantkit.errors import ChatFormatError
+from quantkit.gguf.header import KVType, array, read_header, u32
+from quantkit.gguf.vocabulary import token_text
+from quantkit.package.modelfile import parse_modelfile
+from quantkit.recipe import Recipe
+from quantkit.stops import stop_metadata
+from quantkit.vocab import Vocabulary
+from quantkit.vocab.special import ENDS_BY_NAME
+from tests.support import family_templates as families
+from tests.support.chat_templates import template_file
+
+Maker = Callable[..., Path]
+
+SYSTEM = "Be brief. 请简短。"
+
+
+@dataclass(frozen=True)
+class Family:
+    """A tiny checkpoint, its chat template, and what becomes of it.
+
+    Attributes:
+        kind: of checkpoint.
+        template: Jinja text, the name of one of llama.cpp's template files or of a format; None for the checkpoint's.
+        chat: name of the format.
+        stop: what ends an answer.
+        system: whether a conversation can have a system message.
+        turns: whether there is a TEMPLATE.
+        extra: tokens that the tests' vocabulary has not.
+    """
+
+    kind: str
+    template: str | None
+    chat: str
+    stop: str
+    system: bool = True
+    turns: bool = True
+    extra: tuple[str, ...] = ()
+
+
+FAMILIES = {
+    "Llama-2": Family("mixtral", families.LLAMA_2, "llama-2", "</s>"),
+    "Mistral v0.1": Family("mistral", None, "generic", "</s>", system=False),
+    "Mistral v0.3": Family("mistral", families.MISTRAL_V3, "mistral", "</s>"),
+    "Mistral Nemo": Family("mistral-nemo", None, "generic", "</s>"),
+    "Mixtral": Family("mixtral", families.MIXTRAL, "generic", "</s>"),
+    "Qwen1": Family("qwen", "chatml", "chatml", "<|im_end|>"),
+    "Qwen3": Family("qwen3", "Qwen-Qwen3-0.6B", "jinja", "<|im_end|>", turns=False),
+    "Qwen3-MoE": Family("qwen3-moe", "Qwen3-Coder", "chatml", "<|im_end|>"),
+    "Gemma 2": Family("gemma2", None, "generic", "<end_of_turn>", system=False),
+    "Gemma 3": Family("gemma3", families.GEMMA_3, "gemma", "<end_of_turn>"),
+    "Phi-3": Family("phi3", families.PHI_3, "phi-3", "<|end|>"),
+    "Phi-3.5": Family("phi3-long", None, "phi-3", "<|end|>"),
+    "Phi-4": Family("phi4", families.PHI_4, "generic", "<|im_end|>"),
+    "Phi-4-mini": Family("phi3", families.PHI_4_MINI, "generic", "<|end|>"),
+    "Granite 3.0": Family("granite", families.GRANITE_3, "generic", "<|end_of_text|>"),
+    "Granite 3.3": Family("granite", None, "jinja", "<|end_of_text|>", turns=False),
+    "SmolLM3": Family(
+        "smollm3",
+        "HuggingFaceTB-SmolLM3-3B",
+        "jinja",
+        "<|im_end|>",
+        turns=False,
+        extra=("<|im_start|>", "<|im_end|>"),
+    ),
+    "OLMo 2": Family("olmo2", families.OLMO_2, "generic", "<|endoftext|>"),
+}
+
+
+def vocabulary(**ids: int) -> Vocabulary:
+    tokens = ["a", "b", "</s>", "<eot>", "<end>", "<|im_end|>"]
+    entries = [u32(f"tokenizer.ggml.{kind}_token_id", number) for kind, number in ids.items()]
+    return Vocabulary((array("tokenizer.ggml.tokens", tokens, KVType.STRING), *entries), None, (), "", "</s>", ())
+
+
+def test_stops_become_end_tokens_of_the_file() -> None:
+    def added(*stops: str, **ids: int) -> dict[str, int]:
+        entries, notes = stop_metadata(OwnTemplate("it counts", stops, takes_system=True), vocabulary(**ids))
+        assert len(notes) == len(entries)
+        return {entry.key.removeprefix("tokenizer.ggml."): entry.value for entry in entries}
+
+    assert added("</s>", eos=2) == {}
+    assert added("<|im_end|>", eos=2) == {}  # known to llama.cpp by its name
+    assert added("<eot>", eos=2) == {"eot_token_id": 3}
+    assert added("<eot>", eos=2, eot=4) == {"eom_token_id": 3}
+    assert added("<eot>", "<end>", eos=2) == {"eot_token_id": 3, "eom_token_id": 4}
+    with pytest.raises(ChatFormatError, match="no room for a further end-of-turn token '<eot>'"):
+        added("<eot>", eos=2, eot=4, eom=4)
+    with pytest.raises(ChatFormatError, match="'<other>' is not a token of this model"):
+        added("<other>", eos=2)
+
+
+def build_family(name: str, checkpoint: Maker, root: Path, *, verify: bool = False) -> BuildResult:
+    family = FAMILIES[name]
+    model = checkpoint(family.kind, layers=6 if family.kind == "gemma3" else 1, extra=family.extra)
+    option = family.template or "auto"
+    if option not in ("auto", *FORMAT_NAMES):
+        text = option if "{" in option else template_file(option)
+        (root / "chat_template.jinja").write_text(text, encoding="utf-8")
+        option = str(root / "chat_template.jinja")
+    system = SYSTEM if family.system else None
+    recipe = Recipe(model, (), ("f16",), root / "out" / "tiny", "tiny", template=option, system=system)
+    return build(recipe, verify=verify)
+
+
+# Their vocabularies are odd: Gemma has tokens of line ends, and Granite's BOS is what ends a turn.
+@pytest.mark.parametrize("name", ["Gemma 3", "Granite 3.0"])
+def test_a_verified_build(name: str, checkpoint: Maker, tmp_path: Path) -> None:
+    report = build_family(name, checkpoint, tmp_path, verify=True).report
+    assert report is not None
+    assert report.passed
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_build_of_the_family_ends_with_a_package(name: str, checkpoint: Maker, tmp_path: Path) -> None:
+    family = FAMILIES[name]
+    built = build_family(name, checkpoint, tmp_path)
+    system = SYSTEM if family.system else None
+
+    commands = parse_modelfile((built.folder / "Modelfile").read_text(encoding="utf-8"))
+    stops = [command.value for command in commands if command.key == "stop"]
+    assert stops == [family.stop]
+    assert [command.value for command in commands if command.keyword == "SYSTEM"] == ([system] if system else [])
+    assert any(command.keyword == "TEMPLATE" for command in commands) is family.turns
+    assert any("turns cannot describe the chat template" in note for note in built.plan.notes) is not family.turns
+
+    header = read_header(built.folder / "tiny-f16.gguf")
+    assert family.stop in {*(token_text(header, kind) for kind in ("eos", "eot", "eom")), *ENDS_BY_NAME}
+    assert header.value("tokenizer.chat_template")
+    chat = json.loads((built.folder / "manifest.json").read_text(encoding="utf-8"))["chat"]
+    assert (chat["template"], chat["stops"], chat["system"]) == (family.chat, stops, system)
+    assert "--jinja" in (built.folder / "chat.sh").read_text(encoding="utf-8")
