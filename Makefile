@@ -50,7 +50,7 @@ dev: .venv/installed-dev
 ifdef PIP_FIND_LINKS
 	$(PIP) $(TORCH)
 endif
-	$(PIP) -e .
+	$(PIP) -e '.[fast]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed

@@ -37,9 +37,9 @@ class Workers:
         return self.devices[0].type == "cuda"
 
     @property
-    def chunk(self) -> int:
-        """Weights in a range."""
-        return ranges.DEVICE_CHUNK_WEIGHTS if self.cuda else ranges.CHUNK_WEIGHTS
+    def chunk(self) -> int | None:
+        """Weights in a range; None for what suits processors."""
+        return ranges.DEVICE_CHUNK_WEIGHTS if self.cuda else None
 
 
 def processor_workers(threads: int | None) -> Workers:

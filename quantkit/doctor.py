@@ -66,7 +66,7 @@ def diagnose(folder: Path) -> Diagnosis:
         folder: where files would be written; its disk is the one looked at.
     """
     libraries = (find_library(name) for name in ("transformers", "peft", "safetensors", "gguf"))
-    findings = (find_python(), find_torch(), find_cuda(), find_llama_cpp(), *libraries)
+    findings = (find_python(), find_torch(), find_cuda(), find_llama_cpp(), *libraries, find_numba())
     return Diagnosis((*findings, find_ollama(), find_compiler(), find_processors(), find_memory(), find_disk(folder)))
 
 
@@ -125,6 +125,17 @@ def find_library(name: str) -> Finding:
     """A library's version, from its metadata: importing some of them takes seconds."""
     version = _version(name)
     return Finding(name, version is not None, version or "not installed", "" if version else _INSTALL)
+
+
+def find_numba() -> Finding:
+    """Numba, which compiles the encoders for the processor. Builds are the same without it, and slower."""
+    version, get = _version("numba"), "pip install 'quantkit[fast]'"
+    if version is None:
+        return Finding("numba", True, "not installed", f"not needed; to encode several times as fast on the CPU: {get}")
+    failure = _import_failure("numba")
+    if failure:
+        return Finding("numba", True, f"{version}, which does not load: {failure}", f"to encode faster: {get}")
+    return Finding("numba", True, version)
 
 
 def find_ollama() -> Finding:

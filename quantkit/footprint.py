@@ -14,10 +14,10 @@ from quantkit.plan import Output, PlannedTensor, count_elements
 from quantkit.prepare import Prepared
 from quantkit.ranges import CHUNK_WEIGHTS, pieces
 
-# Measured with scripts/bench: the interpreter with torch and a vocabulary of 128k tokens; the same with a CUDA build of
-# torch, unused and used; a device's context with kernels; a worker's share of cuBLAS.
-_HOST_NBYTES = 450_000_000
-_HOST_NBYTES_OF_CUDA_TORCH = 800_000_000
+# Measured with scripts/bench: the interpreter with torch, numba and a vocabulary of 128k tokens; the same with a CUDA
+# build of torch, unused and used; a device's context with kernels; a worker's share of cuBLAS.
+_HOST_NBYTES = 600_000_000
+_HOST_NBYTES_OF_CUDA_TORCH = 950_000_000
 _HOST_NBYTES_WITH_CUDA = 1_100_000_000
 _DEVICE_NBYTES = 600_000_000
 _DEVICE_NBYTES_A_WORKER = 33_000_000

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 
 from quantkit.plan import PlannedTensor, count_elements
 
-# Weights in a range on the processor: large enough that a range's overhead is nothing, small enough that its buffers
-# stay in the cache between the steps. Measured with scripts/bench.
-CHUNK_WEIGHTS = 1 << 20
+# Weights in a range on the processor, at most and, but for small tensors, at least: an eighth of the tensor between
+# them. Two cores like ranges whose buffers stay near the cache; many workers like larger ones, because each needs
+# Python's lock between two steps (8B on 16 cores: 13.5, 11.1 and 8.7 s for one, two and four million). Large models are
+# built on large machines. Measured with scripts/bench.
+CHUNK_WEIGHTS, LEAST_CHUNK_WEIGHTS = 1 << 22, 1 << 20
 # On a device: large enough that copies run at full rate and the steps' overhead in Python is nothing.
 DEVICE_CHUNK_WEIGHTS = 1 << 24
 # A float32 product keeps its bits from about 64 rows up, so ranges are whole multiples of it.
@@ -36,9 +38,15 @@ class Piece:
 
 
 def pieces(tensor: PlannedTensor, chunk: int | None = None) -> Iterator[Piece]:
-    """Cut a tensor into ranges of about *chunk* weights (default ``CHUNK_WEIGHTS``), by its shape alone."""
+    """Cut a tensor into ranges of about *chunk* weights, by its shape alone.
+
+    Args:
+        tensor: what to cut.
+        chunk: weights in a range; None for what suits processors.
+    """
+    chunk = chunk or min(CHUNK_WEIGHTS, max(LEAST_CHUNK_WEIGHTS, count_elements(tensor.shape) // 8))
     unit = math.lcm(tensor.unit, _ROW_MULTIPLE)
-    step = max(1, (chunk or CHUNK_WEIGHTS) // (tensor.columns * unit)) * unit
+    step = max(1, chunk // (tensor.columns * unit)) * unit
     index = itertools.count()
     for first in range(0, tensor.rows, tensor.segment):
         end = first + tensor.segment
@@ -49,7 +57,7 @@ def pieces(tensor: PlannedTensor, chunk: int | None = None) -> Iterator[Piece]:
 class Deal:
     """Deals the ranges of tensors out to workers. Safe from any thread."""
 
-    def __init__(self, tensors: Sequence[PlannedTensor], chunk: int) -> None:
+    def __init__(self, tensors: Sequence[PlannedTensor], chunk: int | None) -> None:
         self._chunk = chunk
         self._whole = deque(sorted(tensors, key=lambda tensor: count_elements(tensor.shape), reverse=True))
         self._begun: dict[int, deque[Piece]] = {}  # by worker

@@ -246,14 +246,15 @@ class _OnHost:
         """float32, in memory of their own."""
         if self._floats is None:
             base = self.piece.tensor.base
-            data = self.place.fetch(self.rounded)
-            if base in _TORCH:
-                stored = torch.frombuffer(data, dtype=_TORCH[base]).reshape(self.rounded.shape)
-                own = self.rounded.device.type == "cpu" or base is not GGMLType.F32
-                self._floats = stored.float() if own else stored.clone()
-            else:
-                columns = self.piece.tensor.columns
+            if base not in _TORCH:
+                data, columns = self.place.fetch(self.rounded), self.piece.tensor.columns
                 self._floats = torch.from_numpy(ggml.dequantize_rows(base, data, columns))
+            elif self.rounded.device.type == "cpu":
+                self._floats = self.rounded.float()
+            else:
+                stored = torch.frombuffer(self.place.fetch(self.rounded), dtype=_TORCH[base])
+                stored = stored.reshape(self.rounded.shape)
+                self._floats = stored.clone() if base is GGMLType.F32 else stored.float()
         return self._floats
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from quantkit.errors import GGUFError
@@ -119,8 +120,7 @@ def _value(entry: KV) -> bytes:
     assert entry.item is not None
     head = struct.pack("<IQ", entry.item, len(entry.value))
     if entry.item is KVType.STRING:
-        pack = struct.Struct("<Q").pack
-        return head + b"".join(
-            part for text in entry.value for raw in (text.encode(),) for part in (pack(len(raw)), raw)
-        )
+        raw = [text.encode() for text in entry.value]
+        lengths = map(struct.Struct("<Q").pack, map(len, raw))
+        return head + b"".join(chain.from_iterable(zip(lengths, raw, strict=True)))
     return head + struct.pack(f"<{len(entry.value)}{FORMATS[entry.item]}", *entry.value)

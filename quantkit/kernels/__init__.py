@@ -1,14 +1,11 @@
 """Encoders from float32 rows to ggml's blocks, bit-identical to libggml's reference.
 
-Which code runs is a matter of speed alone: Q4_0 and Q8_0 are tensor operations, the K-quants are compiled by numba
-where it is installed, everything else is libggml's. The tests hold all of them, and the kernels for graphics cards in
-``cuda.py``, to the same bytes; ``specification.py`` says in the plainest way what these are.
+Which code runs is a matter of speed alone: large ranges of K-quants, Q8_0 and Q4_0 are encoded by code that numba
+compiles, where it is installed, everything else by libggml. The tests hold all of it, and the kernels for graphics
+cards in ``cuda.py``, to the same bytes; ``specification.py`` says in the plainest way what these are.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +13,12 @@ import torch
 
 from quantkit import ggml
 from quantkit.ggml_types import GGMLType
-from quantkit.kernels import lanes, q4_0, q8_0
+from quantkit.kernels import lanes
 
 __all__ = ["encode"]
 
-# None: these values are for libggml.
-Encoder = Callable[[torch.Tensor], torch.Tensor | None]
-
-_ENCODERS: dict[GGMLType, Encoder] = {GGMLType.Q4_0: q4_0.encode, GGMLType.Q8_0: q8_0.encode}
+# Numba takes half a second to import. Only small models have nothing but smaller ranges.
+_WORTH_IT = 1 << 18
 
 
 def encode(kind: GGMLType, rows: torch.Tensor, importance: npt.NDArray[np.float32] | None = None) -> memoryview:
@@ -38,14 +33,9 @@ def encode(kind: GGMLType, rows: torch.Tensor, importance: npt.NDArray[np.float3
     Returns:
         The encoded bytes.
     """
-    encoder = _encoder(kind) if importance is None or kind is GGMLType.Q8_0 else None
-    encoded = encoder(rows) if encoder else None
-    if encoded is not None:
-        return encoded.reshape(-1).numpy().data
+    plain = importance is None or kind is GGMLType.Q8_0
+    if kind in lanes.SUPPORTED and plain and rows.numel() >= _WORTH_IT and lanes.available():
+        encoded = lanes.encode(kind, rows)
+        if encoded is not None:
+            return encoded.reshape(-1).numpy().data
     return ggml.quantize_rows(kind, rows.numpy(), importance).data
-
-
-def _encoder(kind: GGMLType) -> Encoder | None:
-    if kind in lanes.SUPPORTED and lanes.available():
-        return partial(lanes.encode, kind)
-    return _ENCODERS.get(kind)

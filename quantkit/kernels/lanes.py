@@ -1,7 +1,8 @@
-"""K-quants on a processor, several times as fast as libggml, where numba (the extra ``fast``) is installed.
+"""K-quants, Q8_0 and Q4_0 on a processor, several times as fast as libggml, where numba (the extra ``fast``) is
+installed.
 
-The searches are those of ``lane_affine.py`` and ``lane_symmetric.py``; what they find is stored and packed as in the
-specification.
+The searches of K-quants are those of ``lane_affine.py`` and ``lane_symmetric.py``; what they find is stored and packed
+as in the specification. The two formats without a search are in ``lane_blocks.py``.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from quantkit.kernels import affine, super_block, symmetric
 from quantkit.kernels.arithmetic import LARGEST, SMALLEST
 
 if TYPE_CHECKING:
+    from quantkit.kernels.lane_blocks import Encode
     from quantkit.kernels.lane_common import Fit, Floats, Search
 
-SUPPORTED = frozenset(super_block.FORMATS)
+K_QUANTS = frozenset(super_block.FORMATS)
+SUPPORTED = K_QUANTS | {GGMLType.Q8_0, GGMLType.Q4_0}
 
 
 @dataclass(frozen=True)
@@ -62,19 +65,35 @@ def _formats() -> dict[GGMLType, _Format]:
     }
 
 
+@cache
+def _blocks() -> dict[GGMLType, Encode]:
+    from quantkit.kernels import lane_blocks
+
+    return {GGMLType.Q8_0: lane_blocks.encode_q8_0, GGMLType.Q4_0: lane_blocks.encode_q4_0}
+
+
 def encode(kind: GGMLType, rows: torch.Tensor) -> torch.Tensor | None:
-    """Encode rows as a K-quant.
+    """Encode rows.
 
     Args:
         kind: one of :data:`SUPPORTED`.
-        rows: float32 on the CPU, contiguous, columns a multiple of 256.
+        rows: float32 on the CPU, contiguous, columns a multiple of the type's block.
 
     Returns:
-        uint8, shape [super-blocks, bytes of one]; None for values whose encoding arithmetic alone does not decide.
+        uint8, shape [blocks, bytes of one]; None for values whose encoding arithmetic alone does not decide.
     """
     flat = rows.numpy().reshape(-1)
     if not _decided(flat):
         return None
+    if kind in K_QUANTS:
+        return _encode_super_blocks(kind, rows, flat)
+    blocks = flat.reshape(-1, kind.block)
+    out = np.empty((blocks.shape[0], kind.block_nbytes), dtype=np.uint8)
+    _blocks()[kind](blocks, blocks.view(np.int32), out)
+    return torch.from_numpy(out)
+
+
+def _encode_super_blocks(kind: GGMLType, rows: torch.Tensor, flat: Floats) -> torch.Tensor:
     form, compiled = super_block.FORMATS[kind], _formats()[kind]
     stored = form.store(*_search(compiled.search, flat, form.block))
     levels = torch.empty(rows.numel() // super_block.SUPER, super_block.SUPER, dtype=torch.uint8)

@@ -17,8 +17,8 @@ from quantkit import doctor
 from quantkit.cli.doctor import command
 
 NAMES = (
-    "python", "torch", "cuda", "llama-cpp-python", "transformers", "peft", "safetensors", "gguf", "ollama", "compiler",
-    "processors", "memory", "disk",
+    "python", "torch", "cuda", "llama-cpp-python", "transformers", "peft", "safetensors", "gguf", "numba", "ollama",
+    "compiler", "processors", "memory", "disk",
 )  # fmt: skip
 
 
@@ -68,6 +68,7 @@ def test_a_machine_with_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     found = {finding.name: finding.value for finding in diagnosis.findings}
     assert (found["ollama"], found["compiler"]) == ("not on the PATH", "none")
     assert found["memory"] == "unknown on this system"
+    assert found["numba"] == "not installed"
 
 
 @pytest.mark.parametrize(

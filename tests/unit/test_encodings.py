@@ -24,7 +24,7 @@ Encode = Callable[[GGMLType, np.ndarray], np.ndarray]
 # Not a multiple of the lanes' groups.
 DISTRIBUTIONS = distributions(37)
 every_kind = pytest.mark.parametrize("kind", sorted(specification.SUPPORTED), ids=lambda kind: kind.name)
-k_quants = pytest.mark.parametrize("kind", sorted(lanes.SUPPORTED), ids=lambda kind: kind.name)
+in_lanes = pytest.mark.parametrize("kind", sorted(lanes.SUPPORTED), ids=lambda kind: kind.name)
 any_blocks = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -47,6 +47,12 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> HostEncoders:
     if compiler() is None:
         pytest.skip("there is no C++ compiler")
     return HostEncoders(tmp_path_factory.mktemp("host"))
+
+
+@pytest.fixture(autouse=True)
+def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of these tests are few, and encoded as large ranges are."""
+    monkeypatch.setattr(kernels, "_WORTH_IT", 0)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +82,7 @@ def test_the_kernels_source_is_ggml(kind: GGMLType, host: HostEncoders) -> None:
     assert_ggml_for_all(host.encode, kind)
 
 
-@k_quants
+@in_lanes
 def test_lanes_are_ggml(kind: GGMLType, numba: None) -> None:
     assert_ggml_for_all(by_lanes, kind)
 
@@ -92,7 +98,7 @@ def test_every_way_is_ggml_for_any_values(kind: GGMLType, host: HostEncoders, ro
     assert bytes(kernels.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
 
 
-@k_quants
+@in_lanes
 def test_counts_that_do_not_fill_the_lanes(kind: GGMLType, numba: None) -> None:
     values = DISTRIBUTIONS["heavy tails"]
     for count in (1, 2, 7, 8, 9, 15, 16, 17, 32, 33):
@@ -101,7 +107,7 @@ def test_counts_that_do_not_fill_the_lanes(kind: GGMLType, numba: None) -> None:
     assert by_lanes(kind, values[:0]).shape == (0, kind.block_nbytes)
 
 
-@k_quants
+@in_lanes
 def test_values_that_arithmetic_does_not_decide_go_to_ggml(kind: GGMLType, numba: None) -> None:
     for value in (1e-26, 1e-40, 65536.0, 1e30):
         rows = DISTRIBUTIONS["weights"][:2].copy()
@@ -111,7 +117,7 @@ def test_values_that_arithmetic_does_not_decide_go_to_ggml(kind: GGMLType, numba
         assert bytes(kernels.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
 
 
-@k_quants
+@in_lanes
 def test_without_numba_ggml_encodes(kind: GGMLType, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError
@@ -122,7 +128,7 @@ def test_without_numba_ggml_encodes(kind: GGMLType, monkeypatch: pytest.MonkeyPa
     assert bytes(kernels.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
 
 
-@k_quants
+@in_lanes
 def test_threads_share_nothing(kind: GGMLType, numba: None) -> None:
     start = threading.Barrier(3)
     inputs = [np.ascontiguousarray(DISTRIBUTIONS[name]) for name in ("weights", "positive", "log-uniform")]
@@ -138,6 +144,18 @@ def test_threads_share_nothing(kind: GGMLType, numba: None) -> None:
     for thread in threads:
         thread.join()
     assert found == {number: {by_ggml(kind, rows).tobytes()} for number, rows in enumerate(inputs)}
+
+
+@in_lanes
+def test_small_ranges_do_not_wait_for_numba(kind: GGMLType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # as it is outside of these tests
+    asked: list[int] = []
+    monkeypatch.setattr(lanes, "available", lambda: True)
+    monkeypatch.setattr(lanes, "encode", lambda kind, rows: asked.append(rows.numel()))
+    for count in (1 << 10, 1 << 18):
+        rows = torch.zeros(1, count)
+        assert bytes(kernels.encode(kind, rows)) == by_ggml(kind, rows.numpy()).tobytes()
+    assert asked == [1 << 18]
 
 
 @pytest.mark.parametrize("writable", [True, False])

@@ -112,10 +112,14 @@ def test_pieces_cover_each_row_once_in_whole_units(
         assert (piece.stop - piece.start) * count_elements(columns) <= max(chunk, least * count_elements(columns))
 
 
-def test_ranges_of_a_large_embedding() -> None:
-    found = list(pieces(planned("token_embd.weight", (128256, 2048))))
-    assert {piece.stop - piece.start for piece in found[:-1]} == {512}
-    assert found[-1].stop == 128256
+@pytest.mark.parametrize(
+    ("shape", "rows"), [((128256, 2048), 2048), ((14336, 4096), 1024), ((4096, 4096), 512), ((512, 2048), 512)]
+)
+def test_ranges_are_an_eighth_of_a_tensor_within_limits(shape: tuple[int, int], rows: int) -> None:
+    found = list(pieces(planned("w", shape)))
+    assert {piece.stop - piece.start for piece in found[:-1]} <= {rows}
+    assert found[0].stop == rows
+    assert found[-1].stop == shape[0]
 
 
 def expected_bytes(tensor: PlannedTensor, kind: GGMLType, values: torch.Tensor) -> bytes:
