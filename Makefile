@@ -11,7 +11,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 
-.PHONY: demo test check parity bench modelfiles install dev clean
+.PHONY: demo test check parity prompts bench modelfiles install dev clean
 
 demo: install
 	$(BIN)/quantkit demo .cache/quantkit-demo --overwrite
@@ -20,6 +20,7 @@ demo: install
 
 test: dev
 	$(BIN)/python scripts/reference >/dev/null
+	$(BIN)/python scripts/llama_tools >/dev/null
 	$(BIN)/python -m pytest
 
 check: dev
@@ -31,6 +32,10 @@ check: dev
 parity: dev
 	$(BIN)/python scripts/reference >/dev/null
 	$(BIN)/python scripts/parity
+
+prompts: dev
+	$(BIN)/python scripts/llama_tools >/dev/null
+	$(BIN)/python scripts/parity --prompts
 
 bench: dev
 	$(BIN)/python scripts/bench

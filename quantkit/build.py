@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from quantkit.convert import run_stream
 from quantkit.device import processor_workers
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.hub import fetch, folders_here, source_record
-from quantkit.package import check_parameters, write_package
+from quantkit.package import PackageSpec, check_messages, check_parameters, ollama_differences, write_package
 from quantkit.package.manifest import SCHEMA, adapter_entry, chat_entry, output_entry, text_files, versions
 from quantkit.plan import Plan
 from quantkit.prepare import Prepared, prepare, prepare_converted
@@ -22,6 +23,7 @@ from quantkit.progress import Reporter
 from quantkit.recipe import Recipe
 from quantkit.timeline import Timeline
 from quantkit.verify.encoders import tokenizer_file
+from quantkit.verify.origin import Origin
 from quantkit.verify.report import Report
 from quantkit.via_llama_cpp import check_checkout, run_converter
 from quantkit.workspace import Workspace, workspace
@@ -53,6 +55,7 @@ def build(
     overwrite: bool = False,
     fsync: bool = False,
     profile: Path | None = None,
+    planned: Callable[[PackageSpec], None] | None = None,
     reporter: Reporter | None = None,
 ) -> BuildResult:
     """Build a package from a recipe.
@@ -63,6 +66,7 @@ def build(
         overwrite: replace the folder if it exists.
         fsync: flush the folder to disk before and after the rename.
         profile: file for a timeline of the stream, in Chrome's trace format.
+        planned: given what will be packaged, before any weight is read; what it raises ends the build.
         reporter: told of progress and notes.
 
     Raises:
@@ -74,7 +78,7 @@ def build(
     files = [recipe.imatrix, Path(recipe.template)]
     inputs = [
         *folders_here([recipe.model, *recipe.adapters]),
-        *(path for path in files if path is not None and path.is_file()),
+        *(path for path in files if path is not None and os.path.isfile(path)),
         *([recipe.via_llama_cpp] if recipe.via_llama_cpp else []),
     ]
     with (
@@ -87,6 +91,8 @@ def build(
             workers = replace(workers, timeline=timeline)
         for note in plan.notes:
             reporter.note(note)
+        if planned is not None:
+            planned(prepared.spec)
         clock.lap("plan")
         digests = run_stream(plan.tensors, plan.outputs, subject.source, work, workers, reporter)
         for file in subject.adapter_files:
@@ -101,7 +107,7 @@ def build(
         clock.lap("package")
         report = _verify(prepared, work, reporter) if verify else None
         clock.lap("verify")
-        write_json(work.path / "report.json", _report(plan, report, clock.seconds))
+        write_json(work.path / "report.json", _report(prepared, report, clock.seconds))
         if report is not None and not report.passed:
             failed = work.publish(work.final.with_name(work.final.name + ".failed"))
             first = next(check for check in report.checks if not check.passed)
@@ -126,6 +132,7 @@ def _prepared(recipe: Recipe, work: Workspace, reporter: Reporter) -> Iterator[P
         )
     check_checkout(recipe.via_llama_cpp)
     check_parameters(recipe.parameters)
+    check_messages(recipe.messages)
     folder, adapters = fetch(recipe.model, recipe.adapters, reporter)
     converted = run_converter(
         recipe.via_llama_cpp,
@@ -160,7 +167,7 @@ def _manifest(prepared: Prepared, digests: dict[str, dict[str, str]], texts: tup
         "models": [output_entry(parts, digests) for parts in plan.models],
         "adapter_files": [adapter_entry(file, digests[file.output.file]) for file in subject.adapter_files],
         "files": text_files(texts),
-        "chat": chat_entry(spec.chat, spec.system, spec.parameters),
+        "chat": chat_entry(spec),
         "notes": list(plan.notes),
     }
 
@@ -168,23 +175,33 @@ def _manifest(prepared: Prepared, digests: dict[str, dict[str, str]], texts: tup
 def _verify(prepared: Prepared, work: Workspace, reporter: Reporter) -> Report:
     from quantkit.verify.package import verify_outputs
 
-    recipe = prepared.recipe
-    return verify_outputs(
-        [work.path / parts[0].file for parts in prepared.plan.models],
-        tokenizer=tokenizer_file(prepared.subject.tokenizer),
+    recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
+    tokenizer = tokenizer_file(subject.tokenizer)
+    template = next(entry.value for entry in plan.metadata if entry.key == "tokenizer.chat_template")
+    report = verify_outputs(
+        [work.path / parts[0].file for parts in plan.models],
+        origin=Origin(tokenizer, template, subject.special) if tokenizer else None,
         system=recipe.system,
+        stops=spec.chat.stops,
         threads=recipe.threads,
         reporter=reporter,
     )
+    if tokenizer:
+        return report
+    return replace(report, not_made=("token ids and prompt ids: no file of the tokenizer", *report.not_made))
 
 
-def _report(plan: Plan, report: Report | None, seconds: dict[str, float]) -> dict[str, Any]:
+def _report(prepared: Prepared, report: Report | None, seconds: dict[str, float]) -> dict[str, Any]:
+    plan = prepared.plan
     verdict: dict[str, Any] = {"schema": SCHEMA, "verified": False, "passed": None, "checks": [], "runs": {}}
     if report is not None:
-        verdict = {**report.to_json(), "verified": True}
+        verdict = {**report.to_json(), "verified": True, "prompts": list(report.prompts)}
     return {
         **verdict,
         "notes": list(plan.notes),
+        "ollama": [
+            {"versions": found.versions, "difference": found.text} for found in ollama_differences(prepared.spec)
+        ],
         "outputs": [{"file": output.file, "quant": output.label, "size": output.nbytes} for output in plan.outputs],
         "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
     }

@@ -22,20 +22,21 @@ A named format is nothing special: it is derived from its own ``templates/<name>
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from quantkit.chat_probe import IndescribableError, ends_of_own, probe
-from quantkit.chat_template import render_jinja
-from quantkit.chat_turns import ChatFormat, OwnTemplate, SystemPlace, Turn
+from quantkit.chat_template import ask, render_jinja
+from quantkit.chat_turns import ChatFormat, OwnTemplate, Shape, SystemPlace, Turn, read_format
 from quantkit.errors import ChatFormatError
 
 __all__ = [
     "FORMAT_NAMES",
     "ChatFormat",
     "OwnTemplate",
+    "Shape",
     "SystemPlace",
     "Turn",
     "choose_format",
@@ -71,7 +72,9 @@ def named_template(name: str) -> str:
         ChatFormatError: there is no format of that name.
     """
     if name not in _NAMED_TOKENS:
-        raise ChatFormatError(f"there is no chat format named {name!r}", hint=f"use one of: {', '.join(FORMAT_NAMES)}")
+        raise ChatFormatError(
+            f"there is no chat format named {name[:80]!r}", hint=f"use one of: {', '.join(FORMAT_NAMES)}"
+        )
     return (_TEMPLATES / name / "chat_template.jinja").read_text(encoding="utf-8").removesuffix("\n")
 
 
@@ -84,7 +87,9 @@ def named_format(name: str) -> ChatFormat:
     """
     template = named_template(name)
     bos_token, eos_token = _NAMED_TOKENS[name]
-    return replace(probe(template, bos_token=bos_token, eos_token=eos_token), name=name)
+    found = _describe(template, bos_token, eos_token)
+    assert isinstance(found, ChatFormat)
+    return replace(found, name=name)
 
 
 def choose_format(
@@ -111,7 +116,7 @@ def choose_format(
         if not template:
             raise ChatFormatError("the model has no chat template of its own", hint=_NAME_IT)
         chosen = template
-    elif option not in FORMAT_NAMES and Path(option).is_file():
+    elif option not in FORMAT_NAMES and os.path.isfile(option):  # Path.is_file raises at a name that is too long
         try:
             chosen = Path(option).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -142,10 +147,9 @@ def derive(
         ChatFormatError: the template is broken, cannot write a plain conversation, or nothing ends an answer.
     """
     try:
-        try:
-            found = probe(template, bos_token=bos_token, eos_token=eos_token)
-        except IndescribableError as why:
-            return ends_of_own(template, str(why), bos_token=bos_token, eos_token=eos_token, tokens=tokens)
+        found = _describe(template, bos_token, eos_token)
+        if isinstance(found, OwnTemplate):
+            return found if tokens is None else _ending_at_a_token(found, tokens, eos_token)
     except ChatFormatError as error:
         raise ChatFormatError(str(error), hint=_NAME_IT) from error
     for name in FORMAT_NAMES:
@@ -157,3 +161,18 @@ def derive(
 
 def _turns(chat: ChatFormat) -> tuple[object, ...]:
     return chat.system, chat.system_place, chat.user, chat.assistant, chat.generation
+
+
+def _describe(template: str, bos_token: str, eos_token: str) -> ChatFormat | OwnTemplate:
+    return read_format(ask("describe", template=template, bos_token=bos_token, eos_token=eos_token))
+
+
+def _ending_at_a_token(found: OwnTemplate, tokens: Container[str], eos_token: str) -> OwnTemplate:
+    if all(stop in tokens for stop in found.stops):
+        return found
+    if not eos_token:
+        raise ChatFormatError(
+            f"the chat template: {found.stops[0]!r} ends an answer and is no token, and the model has no "
+            "end-of-sequence token"
+        )
+    return replace(found, stops=(eos_token,))

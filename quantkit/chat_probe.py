@@ -8,22 +8,25 @@ cannot describe the template, and never a wrong package.
 
 White space around contents is proven apart: templates strip it in many ways, Ollama's cannot at all, and a difference
 there is said (``trims``, ``uneven``) and is no reason to give up.
+
+All of it runs inside :mod:`quantkit.template_worker`; outside, :mod:`quantkit.chat_format` asks for it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from quantkit.chat_template import Message, render_jinja
-from quantkit.chat_turns import ChatFormat, OwnTemplate, SystemPlace, Turn
+from quantkit.chat_template import Message
+from quantkit.chat_turns import ChatFormat, OwnTemplate, Shape, SystemPlace, Turn
 from quantkit.errors import ChatFormatError
+from quantkit.template_engine import render
 
 _USER, _ANSWER, _USER_AGAIN, _SYSTEM = "SentinelQuestion", "SentinelAnswer", "SentinelSecond", "SentinelSystem"
 
 _TOOLS = re.compile(r"tool|think", re.IGNORECASE)
-_DATES = "strftime_now"
+_DATES = re.compile("strftime_now|date_string")  # the second one is told by llama.cpp only
 _MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 # A mark that was cut in two, at the end and at the start of a text.
 _CUT_END, _CUT_START = re.compile(r"(<[^<>]*|\[[^\[\]]*)\Z"), re.compile(r"\A[^<>]*>|\A[^\[\]]*\]")
@@ -42,21 +45,42 @@ _PROOFS = (
     ("words like /no_think have", ("Be brief. /no_think", "Why? /no_think", "So. /think", "And /think")),
 )
 _WITH_SYSTEM: tuple[Message, ...] = ({"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER})
+_ROUND: tuple[Message, ...] = ({"role": "user", "content": _USER}, {"role": "assistant", "content": _ANSWER})
+_SHAPES: Mapping[Shape, Sequence[Message]] = {
+    Shape.EMPTY_SYSTEM: ({"role": "system", "content": ""}, _ROUND[0]),
+    Shape.LATE_SYSTEM: (*_ROUND, *_WITH_SYSTEM),
+    Shape.SECOND_SYSTEM: (_WITH_SYSTEM[0], *_ROUND, {"role": "system", "content": _USER_AGAIN}, _ROUND[0]),
+    Shape.EMPTY_ANSWER: (_ROUND[0], {"role": "assistant", "content": ""}, {"role": "user", "content": _USER_AGAIN}),
+    Shape.ANSWER_FIRST: _ROUND[::-1],
+    Shape.ANSWER_LAST: _ROUND,
+}
 _PADDED = ("  padded  ", "\n before and after \t", " answer \n", " more ")
+_PLACES = {"system": (0,), "user": (1, 3), "assistant": (2,)}  # in texts as above
 
 
 class IndescribableError(ChatFormatError):
     """Turns have no words for what a chat template does."""
 
 
-def probe(template: str, *, bos_token: str, eos_token: str) -> ChatFormat:
-    """The proven turns of a chat template, under the name "generic".
+def describe(template: str, *, bos_token: str, eos_token: str) -> ChatFormat | OwnTemplate:
+    """The proven turns of a chat template, under the name "generic", or what is known where turns cannot describe it.
+
+    Args:
+        template: the Jinja text.
+        bos_token: text of the model's beginning-of-sequence token, "" if it has none.
+        eos_token: text of its end-of-sequence token, "" if it has none.
 
     Raises:
-        IndescribableError: turns cannot describe what it does.
-        ChatFormatError: it cannot write a plain conversation.
+        ChatFormatError: it cannot write a plain conversation, or nothing ends an answer.
     """
-    writer = _Writer(template, bos_token, eos_token)
+    try:
+        return _probe(_Writer(template, bos_token, eos_token))
+    except IndescribableError as why:
+        writer = _Writer(template, bos_token, eos_token, dates=True)
+        return OwnTemplate(str(why), _ends(_stop(writer.after_answer(), eos_token)), writer.takes_system())
+
+
+def _probe(writer: _Writer) -> ChatFormat:
     found = writer.find()
     for what, texts in _PROOFS:
         if not _proves(found, writer, texts):
@@ -64,29 +88,8 @@ def probe(template: str, *, bos_token: str, eos_token: str) -> ChatFormat:
     # llama.cpp, and Ollama through it, switches thinking on where nobody says otherwise.
     if not _proves(found, replace(writer, thinking=True), _PROOFS[0][1]):
         raise IndescribableError("its prompts are others where thinking is switched on")
-    return replace(found, uneven=not _proves(found, writer, _PADDED))
-
-
-def ends_of_own(
-    template: str, why: str, *, bos_token: str, eos_token: str, tokens: Container[str] | None
-) -> OwnTemplate:
-    """What is known of a template that turns cannot describe.
-
-    Args:
-        template: the Jinja text.
-        why: turns cannot describe it.
-        bos_token: text of the model's beginning-of-sequence token, "" if it has none.
-        eos_token: text of its end-of-sequence token, "" if it has none.
-        tokens: the model's vocabulary, None if it is not known.
-
-    Raises:
-        ChatFormatError: nothing ends an answer.
-    """
-    writer = _Writer(template, bos_token, eos_token, dates=True)
-    stop = _stop(writer.after_answer(), eos_token)
-    if tokens is not None and stop not in tokens:
-        stop = eos_token
-    return OwnTemplate(why, _ends(stop), writer.takes_system())
+    unlike = tuple(shape for shape, messages in _SHAPES.items() if not _like(found, writer, messages))
+    return replace(found, uneven=_uneven(found, writer), unlike=unlike)
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class _Writer:
             default_system=_default_system(before, user_prefix, system, place),
             system_place=place,
             mentions_tools=_TOOLS.search(self.template) is not None,
-            dated=_DATES in self.template,
+            dated=_DATES.search(self.template) is not None,
         )
 
     def _first_prompt(self) -> tuple[str, str]:
@@ -136,7 +139,7 @@ class _Writer:
         try:
             text = self.write(_talk(_USER))
         except ChatFormatError as error:
-            if _DATES in self.template:
+            if _DATES.search(self.template):
                 replace(self, dates=True).write(_talk(_USER))  # or it fails for another reason
                 raise IndescribableError("it writes today's date and has none to fall back to") from error
             raise
@@ -198,7 +201,7 @@ class _Writer:
         return tuple(re.split("|".join(contents), text))
 
     def write(self, messages: Sequence[Message], *, asked: bool = True) -> str:
-        return render_jinja(
+        return render(
             self.template,
             messages,
             bos_token=self.bos_token,
@@ -265,6 +268,27 @@ def _proves(found: ChatFormat, writer: _Writer, texts: Sequence[str]) -> bool:
         return all(found.render(messages) == writer.write(messages) for messages in _conversations(found, texts))
     except ChatFormatError:  # it refuses one of them
         return False
+
+
+def _uneven(found: ChatFormat, writer: _Writer) -> tuple[str, ...]:
+    """The roles whose white space is not treated as ``trims`` says."""
+    if _proves(found, writer, _PADDED):
+        return ()
+    padded = {
+        role: [_PADDED[place] if place in places else text.strip() for place, text in enumerate(_PADDED)]
+        for role, places in _PLACES.items()
+    }
+    return tuple(role for role, texts in padded.items() if not _proves(found, writer, texts)) or tuple(_PLACES)
+
+
+def _like(found: ChatFormat, writer: _Writer, messages: Sequence[Message]) -> bool:
+    """Whether the template writes a conversation as its turns would, or refuses it."""
+    if not found.takes_system:
+        messages = [message for message in messages if message["role"] != "system"]
+    try:
+        return found.render(messages) == writer.write(messages)
+    except ChatFormatError:
+        return True
 
 
 def _conversations(found: ChatFormat, texts: Sequence[str]) -> Iterable[list[Message]]:

@@ -1,28 +1,19 @@
-"""Running a model's own Jinja chat template, which is untrusted text.
+"""A model's own Jinja chat template, which is untrusted text: asking what it writes.
 
-Every chat template goes through :func:`render_jinja` and nothing else, so there is one place that decides what a
-template may see: the conversation, the two token texts, and the few helpers that transformers gives it. The
-environment is jinja2's immutable sandbox with the white-space settings of ``apply_chat_template``, so the text is the
-one the model was trained on.
+Every chat template goes through :func:`ask` and nothing else, so there is one place that decides what it may see and
+what it may cost: a process of its own (:mod:`quantkit.template_process`), with limits on time and memory, that renders
+in a sandbox (:mod:`quantkit.template_engine`). Probing a template is dozens of renders, so that happens over there too,
+and is one question.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
 
 from quantkit.errors import ChatFormatError
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
 Message = Mapping[str, str]
-
-# What evaluating an expression of a foreign template can raise besides jinja2's own errors.
-_EVALUATION_ERRORS = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def render_jinja(
@@ -48,75 +39,32 @@ def render_jinja(
         thinking: ``enable_thinking``, which some templates ask for; None leaves it undefined, as transformers does.
 
     Raises:
-        ChatFormatError: the template does not parse, fails, refuses the conversation or reaches outside the sandbox.
+        ChatFormatError: the template does not parse, fails, refuses the conversation, reaches outside the sandbox, or
+            was stopped because it takes too long or too much memory.
     """
-    from jinja2 import TemplateError
-
-    variables: dict[str, Any] = {
-        "messages": [dict(message) for message in messages],
-        "bos_token": bos_token,
-        "eos_token": eos_token,
-        "add_generation_prompt": add_generation_prompt,
-        "tools": None,
-        "documents": None,
-    }
-    if dates:
-        variables["strftime_now"] = _strftime_now
-    if thinking is not None:
-        variables["enable_thinking"] = thinking
-    try:
-        return _compile(template).render(variables)
-    except TemplateError as error:
-        raise ChatFormatError(f"the chat template refuses this conversation: {error.message or error}") from error
-    except _EVALUATION_ERRORS as error:
-        raise ChatFormatError(f"the chat template fails: {type(error).__name__}: {error}") from error
-
-
-@lru_cache(maxsize=32)
-def _compile(template: str) -> Template:
-    from jinja2 import TemplateSyntaxError, nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class GenerationTag(Extension):
-        """``{% generation %}`` marks the trained part of a template; it prints what is inside it."""
-
-        tags = {"generation"}  # noqa: RUF012  (jinja2 declares it as an instance attribute)
-
-        def parse(self, parser: Parser) -> list[nodes.Node]:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
+    text = ask(
+        "render",
+        template=template,
+        messages=[dict(message) for message in messages],
+        bos_token=bos_token,
+        eos_token=eos_token,
+        add_generation_prompt=add_generation_prompt,
+        dates=dates,
+        thinking=thinking,
     )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    try:
-        return environment.from_string(template)
-    except TemplateSyntaxError as error:
-        raise ChatFormatError(f"the chat template is not valid Jinja: line {error.lineno}: {error.message}") from error
-    except RecursionError as error:
-        raise ChatFormatError("the chat template is nested too deeply") from error
+    assert isinstance(text, str)
+    return text
 
 
-def _raise_exception(message: str) -> NoReturn:
-    from jinja2 import TemplateError
+def ask(what: str, **arguments: Any) -> Any:
+    """The answer to one of :data:`quantkit.template_worker.QUESTIONS`, as JSON values.
 
-    raise TemplateError(message)
+    Raises:
+        ChatFormatError: as :func:`render_jinja`.
+    """
+    from quantkit.template_process import shared_process
 
-
-def _strftime_now(layout: str) -> str:
-    return datetime.now().strftime(layout)
-
-
-def _tojson(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    # Jinja's own filter escapes for HTML, which would change the prompt.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    reply = shared_process().ask({"do": what, **arguments})
+    if "refused" in reply:
+        raise ChatFormatError(reply["refused"])
+    return reply["value"]

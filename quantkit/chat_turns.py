@@ -6,9 +6,10 @@ cannot say it: what ends an answer, and why only the model's own template can wr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from quantkit.chat_template import Message
 from quantkit.errors import ChatFormatError
@@ -23,6 +24,17 @@ class SystemPlace(StrEnum):
     TURN = "a turn of its own"
     FIRST = "in the first question"
     LAST = "in the last question"
+
+
+class Shape(StrEnum):
+    """Conversations of which turns make something, and a chat template perhaps something else."""
+
+    EMPTY_SYSTEM = "an empty system message"
+    LATE_SYSTEM = "a system message that comes late"
+    SECOND_SYSTEM = "a second system message"
+    EMPTY_ANSWER = "an empty answer"
+    ANSWER_FIRST = "an answer as the first message"
+    ANSWER_LAST = "an answer as the last message"
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,8 @@ class ChatFormat:
         trims: roles whose contents lose the white space around them.
         default_system: the system text that the template inserts when there is none ("" is an empty system turn).
         system_place: where the system turn stands.
-        uneven: whether white space around contents has further rules, for which turns have no words.
+        uneven: roles with further rules for the white space around contents, for which turns have no words.
+        unlike: conversations that the template writes otherwise than :meth:`render`.
         mentions_tools: whether the template's source speaks of tools or thinking, for which turns have no words.
         dated: whether the template writes today's date; the turns then hold the fixed date of its fallback.
     """
@@ -67,7 +80,8 @@ class ChatFormat:
     trims: tuple[str, ...] = ()
     default_system: str | None = None
     system_place: SystemPlace = SystemPlace.TURN
-    uneven: bool = False
+    uneven: tuple[str, ...] = ()
+    unlike: tuple[Shape, ...] = ()
     mentions_tools: bool = False
     dated: bool = False
 
@@ -77,25 +91,27 @@ class ChatFormat:
         return self.system is not None
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-        """Render a conversation of user and assistant messages, optionally opened by one system message.
+        """Render a conversation of user, assistant and system messages.
+
+        Where system messages stand in a question, they are joined with a blank line; else each is a turn of its own.
 
         Raises:
-            ChatFormatError: an unknown role, a system message elsewhere than first, or one that the format does not
-            take.
+            ChatFormatError: an unknown role, or a system message that the format does not take.
         """
-        opened = bool(messages) and messages[0]["role"] == "system"
-        if opened and self.system is None:
-            raise ChatFormatError(f"message 1: the {self.name} format takes no system message")
-        talk = messages[1:] if opened else messages
-        opening = ""
-        if self.system is not None and (opened or self.default_system is not None):
-            opening = self.system.around(self._content(messages[0]) if opened else self.default_system or "")
-        carrier = {SystemPlace.TURN: None, SystemPlace.FIRST: 0, SystemPlace.LAST: len(talk) - 1}[self.system_place]
-        parts = [self.bos, opening if carrier is None else ""]
-        for index, message in enumerate(talk):
-            turn = self._turn(message["role"], index + 1 + opened)
-            prefix = opening if opening and index == carrier and turn is self.user else turn.prefix
-            parts.append(prefix + self._content(message) + turn.suffix)
+        turns = [(self._turn(message["role"], i), self._content(message)) for i, message in enumerate(messages, 1)]
+        systems = [content for turn, content in turns if turn is self.system]
+        if self.system_place is SystemPlace.TURN:
+            opening = None if turns and turns[0][0] is self.system else self.default_system
+            carrier = None
+        else:
+            turns = [(turn, content) for turn, content in turns if turn is not self.system]
+            opening = "\n\n".join(systems) if systems else self.default_system
+            carrier = 0 if self.system_place is SystemPlace.FIRST else len(turns) - 1
+        before = "" if opening is None or self.system is None else self.system.around(opening)
+        parts = [self.bos, before if carrier is None else ""]
+        for index, (turn, content) in enumerate(turns):
+            prefix = before if before and index == carrier and turn is self.user else turn.prefix
+            parts.append(prefix + content + turn.suffix)
         if add_generation_prompt:
             parts.append(self.generation)
         return "".join(parts)
@@ -109,7 +125,9 @@ class ChatFormat:
         if role == "assistant":
             return self.assistant
         if role == "system":
-            raise ChatFormatError(f"message {number}: a system message must be the first one")
+            if self.system is None:
+                raise ChatFormatError(f"message {number}: the {self.name} format takes no system message")
+            return self.system
         raise ChatFormatError(f"message {number}: the {self.name} format has no role {role!r}")
 
 
@@ -131,3 +149,14 @@ class OwnTemplate:
     def name(self) -> str:
         """What stands for the name of a format."""
         return "jinja"
+
+
+def read_format(values: Mapping[str, Any]) -> ChatFormat | OwnTemplate:
+    """The value whose fields came as JSON: ``asdict`` the other way round."""
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    if "why" in values:
+        return OwnTemplate(**{**values, **lists})
+    turns = {key: values[key] and Turn(**values[key]) for key in ("system", "user", "assistant")}
+    unlike = tuple(Shape(shape) for shape in values["unlike"])
+    place = SystemPlace(values["system_place"])
+    return ChatFormat(**{**values, **lists, **turns, "unlike": unlike, "system_place": place})

@@ -11,8 +11,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from quantkit.errors import QuantkitError
 
 
 class ChildError(Exception):
@@ -38,20 +40,50 @@ def ask_module(module: str, question: dict[str, Any]) -> Any:
 
     Raises:
         ChildError: it crashed or failed.
+        QuantkitError: what it was asked for is refused there.
     """
     done = _run(module, (), json.dumps(question).encode())
-    if done.returncode == 0:
-        return json.loads(done.stdout)
-    code = done.returncode
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-    raise ChildError(how, done.stderr.decode(errors="replace").strip()[-2000:])
+    if done.returncode != 0:
+        raise ChildError(ended_how(done.returncode), done.stderr.decode(errors="replace").strip()[-2000:])
+    found = json.loads(done.stdout)
+    if "refused" in found:
+        raise QuantkitError(found["refused"], hint=found["hint"])
+    return found["answer"]
+
+
+def answer_module(answer: Callable[[dict[str, Any]], Any]) -> None:
+    """All that a module does that :func:`ask_module` runs: *answer* the question, or say why that is refused."""
+    found: dict[str, Any]
+    try:
+        found = {"answer": answer(json.load(sys.stdin))}
+    except QuantkitError as error:
+        found = {"refused": str(error), "hint": error.hint}
+    json.dump(found, sys.stdout, ensure_ascii=True)
+
+
+def start_module(module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Start ``python -m module`` with pipes for its stdin, stdout and stderr."""
+    pipe = subprocess.PIPE
+    return subprocess.Popen(_command(module, arguments), stdin=pipe, stdout=pipe, stderr=pipe, env=_environment())
+
+
+def ended_how(code: int) -> str:
+    """``signal SIGABRT`` or ``exit code 1``, by a process's return code."""
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def _run(module: str, arguments: Sequence[str], stdin: bytes) -> subprocess.CompletedProcess[bytes]:
-    environment = {
+    command = _command(module, arguments)
+    return subprocess.run(command, input=stdin, capture_output=True, check=False, env=_environment())
+
+
+def _command(module: str, arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def _environment() -> dict[str, str]:
+    return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "GGML_NO_BACKTRACE": "1",  # on an assertion llama.cpp would start a debugger
     }
-    command = [sys.executable, "-P", "-m", module, *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, check=False, env=environment)

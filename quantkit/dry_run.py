@@ -7,14 +7,13 @@ second crashes on the other's C++ runtime.
 from __future__ import annotations
 
 import ctypes
-import json
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp
 
+from quantkit.child import answer_module
 from quantkit.llama_log import captured_log
 
 
@@ -54,5 +53,4 @@ def dry_run(path: str, run: dict[str, Any], importance: Sequence[str]) -> dict[s
 
 
 if __name__ == "__main__":
-    question = json.load(sys.stdin)
-    json.dump([dry_run(question["path"], run, question["importance"]) for run in question["runs"]], sys.stdout)
+    answer_module(lambda question: [dry_run(question["path"], run, question["importance"]) for run in question["runs"]])

@@ -8,10 +8,12 @@
     ├── ArchitectureError    a model family, or a setting of one, that is not supported
     ├── VocabularyError      a tokenizer that llama.cpp would not reproduce
     ├── ChatFormatError      a chat template that is missing, broken or cannot be expressed
+    ├── ContextFullError     a conversation that is longer than the context
     ├── QuantizationError    a type that cannot be had for these tensors
     ├── OverflowsF16Error    a weight too large for the type asked for
     ├── GGUFError            a GGUF file that is broken
     ├── HubError             a model that its hub does not give
+    ├── OllamaError          an Ollama that is not there, too old, or refuses a model
     ├── OutputError          a folder or disk that cannot be written
     └── VerificationError    built, but a check failed (exit code 3)
 
@@ -70,6 +72,12 @@ class ChatFormatError(QuantkitError):
     default_hint = "name a chat format with --template, or correct the text"
 
 
+class ContextFullError(QuantkitError):
+    """The conversation is longer than the context."""
+
+    default_hint = "begin a new conversation, or build with a larger context: --param num_ctx=N"
+
+
 class QuantizationError(QuantkitError):
     """The quantization type cannot be had for these tensors."""
 
@@ -92,6 +100,12 @@ class HubError(QuantkitError):
     """A model or an adapter cannot be had from its hub."""
 
     default_hint = "check the id, or download the model elsewhere and give its folder"
+
+
+class OllamaError(QuantkitError):
+    """Ollama is not there, too old, or does not take the model."""
+
+    default_hint = "look into the log of the Ollama server"
 
 
 class OutputError(QuantkitError):

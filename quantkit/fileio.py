@@ -1,9 +1,15 @@
-"""Reading and writing at an offset of an open file, from any thread, on every system Python runs on."""
+"""Reading and writing at an offset of an open file, from any thread, on every system Python runs on; and reading a file
+piece by piece."""
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+_BLOCK_BYTES = 1 << 22
 
 # Systems without positioned calls have one file position for all threads.
 _position = threading.Lock()
@@ -25,6 +31,19 @@ def write_at(fd: int, view: memoryview, offset: int) -> None:
     done = 0
     while done < len(view):
         done += _write_some(fd, view[done:], offset + done)
+
+
+def blocks(path: Path, start: int = 0, size: int = sys.maxsize) -> Iterator[bytes]:
+    """*size* bytes of a file from *start* on, in pieces; less only where the file ends before.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(start)
+        while size and (block := file.read(min(size, _BLOCK_BYTES))):
+            yield block
+            size -= len(block)
 
 
 def _read_some(fd: int, view: memoryview, offset: int) -> int:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
 from quantkit.errors import CheckpointError
+
+# Tokenizers of a quarter of a million tokens have 35 MB.
+_LARGEST = 512 << 20
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -16,6 +20,9 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: not readable, not UTF-8 JSON, or not an object.
     """
     try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
+            raise CheckpointError(f"{path}: must be a file of at most {_LARGEST >> 20} MiB")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: file is missing", hint="download the folder again") from None

@@ -30,6 +30,7 @@ from quantkit.sampling import sampling_metadata
 from quantkit.tied import HEAD, check_unknown_tie, find_tie, settle_tied
 from quantkit.tokenizer_choice import TokenizerChoice, choose_tokenizer
 from quantkit.vocab import Vocabulary, read_vocabulary
+from quantkit.vocab.known_by_name import known_name
 
 # What a checkpoint that also sees has beside its language model.
 _VISION = ("vision_tower.", "multi_modal_projector.")
@@ -117,9 +118,9 @@ class Model(MergedCheckpoint):
 
     def bare_metadata(self, name: str) -> list[KV]:
         """What :meth:`metadata` has besides the vocabulary and the chat template."""
-        generation = self.checkpoint.path / "generation_config.json"
+        generation, kind = self.checkpoint.path / "generation_config.json", self.architecture.name
         return [
-            *general_metadata(self.architecture.name, name),
+            *general_metadata(kind, known_name(name, kind, self.tokenizer.folder)),
             *sampling_metadata(self.checkpoint.json("generation_config.json"), str(generation)),
             *self.architecture.metadata(self.checkpoint.config),
         ]

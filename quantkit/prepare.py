@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,23 @@ from quantkit.package import (
     PackagedModel,
     PackageSpec,
     check_parameters,
-    no_modelfile_notes,
+    merge_parameters,
+    package_notes,
     render_package,
-    template_notes,
 )
+from quantkit.package.license import license_texts
 from quantkit.package.manifest import input_files, weight_files
 from quantkit.plan import Output, Plan, PlannedTensor, by_model, file_name
 from quantkit.progress import Reporter
 from quantkit.quantize_notes import quantization_notes
 from quantkit.recipe import Recipe
-from quantkit.stops import chat_format, stop_metadata
+from quantkit.sampling import sampling_parameters
+from quantkit.stops import chat_format, stop_metadata, stop_notes
 from quantkit.stream import RowSource
 from quantkit.via_llama_cpp import Converted
 from quantkit.vocab import Vocabulary
+from quantkit.vocab.known_by_name import known_name
+from quantkit.vocab.special import adds_bos
 from quantkit.warm_up import warming_up
 
 
@@ -60,6 +64,7 @@ class Subject:
         adapters: their folders.
         inputs: the weight files that are read, for the manifest.
         tokenizer: folder of the tokenizer that counts.
+        special: settings that replace those of its tokenizer_config.json.
         libraries: see :attr:`quantkit.model.MergedCheckpoint.libraries`.
         adapter_files: the adapters by themselves, where asked for.
     """
@@ -76,6 +81,7 @@ class Subject:
     tokenizer: Path
     libraries: tuple[str, ...]
     adapter_files: tuple[AdapterFile, ...] = ()
+    special: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,7 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Prepar
                     tokenizer=model.tokenizer.folder,
                     libraries=model.libraries,
                     adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
+                    special=model.tokenizer.special,
                 ),
                 workers,
             )
@@ -155,12 +162,14 @@ def prepare_converted(
     """
     model, folders = converted.model, tuple(adapter.folder for adapter in adapters)
     bare = [entry for entry in model.header.metadata.values() if not entry.key.startswith("tokenizer.")]
-    named = [string(e.key, recipe.name) if e.key == "general.name" else e for e in bare]
+    architecture = str(model.value("general.architecture"))
+    name = known_name(recipe.name, architecture, converted.tokenizer)
+    named = [string(e.key, name) if e.key == "general.name" else e for e in bare]
     with open_source(model) as source:
         yield _prepare(
             recipe,
             Subject(
-                architecture=str(model.value("general.architecture")),
+                architecture=architecture,
                 tensors=gguf_tensors(model),
                 metadata=named,
                 vocabulary=lambda: gguf_vocabulary(model.header),
@@ -198,15 +207,14 @@ def _prepare(recipe: Recipe, subject: Subject, workers: Workers) -> Prepared:
         *subject.notes,
         *vocabulary.notes,
         *notes,
-        *template_notes(chat),
         *quantization_notes(quantized, subject.tensors, recipe.choices),
         *(note for file in subject.adapter_files for note in file.notes),
     ]
     models = tuple(PackagedModel(parts[0].file, parts[0].label, len(parts)) for parts in by_model(outputs))
-    notes += no_modelfile_notes(models)
     adapter_outputs = tuple(file.output for file in subject.adapter_files)
     plan = Plan(subject.architecture, metadata, subject.tensors, outputs, tuple(notes), adapter_outputs)
     spec = _spec(recipe, plan, models, chat, subject)
+    plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *package_notes(spec)))
     render_package(spec)  # what cannot be packaged is refused before the work
     return Prepared(recipe, subject, plan, spec, workers)
 
@@ -239,19 +247,21 @@ def _outputs(
 def _spec(
     recipe: Recipe, plan: Plan, models: tuple[PackagedModel, ...], chat: ChatFormat | OwnTemplate, subject: Subject
 ) -> PackageSpec:
-    license_file = next((f for f in sorted(subject.folder.glob("LICENSE*")) if f.is_file()), None)
+    values = {entry.key: entry.value for entry in plan.metadata}
     context = f"{plan.architecture}.context_length"
     return PackageSpec(
         name=recipe.name,
         models=models,
         chat=chat,
         system=recipe.system,
-        parameters=recipe.parameters,
-        context_length=next(int(entry.value) for entry in plan.metadata if entry.key == context),
+        parameters=merge_parameters(sampling_parameters(plan.metadata), recipe.parameters),
+        context_length=int(values[context]),
         base=source_label(recipe.model),
         adapters=tuple(adapter.label for adapter in recipe.adapters),
-        license=license_file.read_text(encoding="utf-8", errors="replace") if license_file else None,
+        licenses=license_texts(subject.folder),
         architecture=plan.architecture,
         parameter_count=plan.parameters,
         adapter_files=tuple(PackagedAdapter(file.output.file, file.label) for file in subject.adapter_files),
+        messages=recipe.messages,
+        adds_bos=adds_bos(values),
     )

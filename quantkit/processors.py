@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+MOST_THREADS = 512
+"""llama.cpp ends its process at more (GGML_MAX_N_THREADS)."""
+
 
 def usable_processors() -> int:
     """The processors this process may use: fewer than the machine's in a container or under taskset."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from quantkit.terminal_text import one_line
 from quantkit.units import count
 
 
@@ -59,4 +60,4 @@ class TerminalReporter(Reporter):
         import click
 
         super().note(text)
-        click.echo(f"note: {text}", err=True)
+        click.echo(f"note: {one_line(text)}", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ class Recipe:
         split_max_size: bytes of weights in a GGUF file at most, None for one file a type.
         adapter_gguf: also write each adapter by itself, as a LoRA file for llama.cpp.
         via_llama_cpp: a checkout of llama.cpp whose converter is run instead of ours.
+        messages: an example conversation for the Modelfile, as (role, text).
     """
 
     model: Source
@@ -70,6 +72,7 @@ class Recipe:
     split_max_size: int | None = None
     adapter_gguf: bool = False
     via_llama_cpp: Path | None = None
+    messages: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "adapters", adapter_sources(self.adapters))
@@ -87,7 +90,8 @@ class Recipe:
         # surrogates stand for bytes of a folder's name that are not UTF-8
         if not _NAME.fullmatch(self.name) or len(self.name.encode(errors="replace")) > 200:
             raise QuantkitError(
-                f"name {self.name!r} cannot be part of a file name", hint="pass --name with letters, digits, - and _"
+                f"name {self.name[:80]!r} cannot be part of a file name",
+                hint="pass --name with letters, digits, - and _, of at most 200 bytes",
             )
 
     @cached_property
@@ -119,6 +123,7 @@ class Recipe:
         ]
         plain["imatrix"] = self.imatrix.name if self.imatrix else None
         plain["parameters"] = [list(pair) for pair in self.parameters]
+        plain["messages"] = [list(pair) for pair in self.messages]
         plain["quants"] = list(self.quants)
         plain["tensor_types"] = list(self.tensor_types)
         plain["via_llama_cpp"] = self.via_llama_cpp.name if self.via_llama_cpp else None
@@ -174,6 +179,12 @@ def _value(path: Path, key: str, value: Any) -> Any:
             raise wrong("a number as weight", item)
         return AdapterSource(parse_source(text(item["path"]), path.parent), float(weight))
 
+    def message(item: Any) -> tuple[str, str]:
+        if not isinstance(item, Mapping) or len(item) != 1:
+            raise wrong('tables with a role and its text, such as {user = "Hello"}', item)
+        ((role, said),) = item.items()
+        return role, text(said)
+
     match key:
         case "model":
             return parse_source(text(value), path.parent)
@@ -189,7 +200,7 @@ def _value(path: Path, key: str, value: Any) -> Any:
             return tuple(texts())
         case "template":
             file = path.parent / text(value)
-            return str(file) if file.is_file() else value
+            return str(file) if os.path.isfile(file) else value  # Path.is_file raises at a name that is too long
         case "parameters":
             if not isinstance(value, Mapping):
                 raise wrong("a table")
@@ -198,6 +209,10 @@ def _value(path: Path, key: str, value: Any) -> Any:
                 for name, given in value.items()
                 for one in (given if isinstance(given, list) else [given])
             )
+        case "messages":
+            if not isinstance(value, list):
+                raise wrong("a list")
+            return tuple(map(message, value))
         case "keep_f16" | "adapter_gguf" | "pure" | "leave_output_tensor":
             if not isinstance(value, bool):
                 raise wrong("true or false")

@@ -7,12 +7,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from quantkit.build import write_json
 from quantkit.chat_format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
+from quantkit.fileio import blocks
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
 from quantkit.gguf.vocabulary import gguf_vocabulary, token_text
@@ -21,18 +23,20 @@ from quantkit.package import (
     PackagedModel,
     PackageSpec,
     check_parameters,
-    no_modelfile_notes,
+    merge_parameters,
+    package_notes,
     render_package,
-    template_notes,
     write_package,
 )
+from quantkit.package.existing import ModelfileContent, modelfile_content, source_files
+from quantkit.package.go_template import go_template, opens_with
 from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
 from quantkit.plan import count_elements
 from quantkit.progress import Reporter
-from quantkit.vocab.special import ENDS_BY_NAME
+from quantkit.sampling import sampling_parameters
+from quantkit.stops import stop_notes
+from quantkit.vocab.special import ENDS_BY_NAME, adds_bos
 from quantkit.workspace import Workspace, workspace
-
-_COPY_BYTES = 1 << 24
 
 
 def package(
@@ -43,18 +47,23 @@ def package(
     template: str = "auto",
     system: str | None = None,
     parameters: tuple[tuple[str, str], ...] = (),
+    messages: tuple[tuple[str, str], ...] = (),
+    modelfile: Path | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Path:
     """Make a package of GGUF files, the first being the default. They are linked where the disk allows, else copied.
 
     Args:
-        ggufs: files of one model in several types; of a split one the first part.
+        ggufs: files of one model in several types; of a split one the first part. None for the one that *modelfile* is
+            made from.
         out: the folder to make.
         name: default the folder's name.
         template: ``auto`` for the file's own chat template, the name of a format, or a Jinja file.
         system: default system prompt.
         parameters: for the Modelfile and the chat scripts.
+        messages: an example conversation for the Modelfile, as (role, text).
+        modelfile: a Modelfile to start from; what is given here counts before what it says.
         overwrite: replace *out* if it exists.
         reporter: told of the copying.
 
@@ -62,26 +71,37 @@ def package(
         QuantkitError: by name, whatever is wrong.
     """
     check_parameters(parameters)
+    start = None
+    if modelfile is not None:
+        start = modelfile_content(modelfile)
+        ggufs = ggufs or source_files(modelfile, start.sources)
+        parameters = merge_parameters(start.parameters, parameters)
     found = {path: read_whole_model(path) for path in ggufs}
     headers = {path: model.header for path, model in found.items()}
     _check_one_model(found, headers)
     first = headers[ggufs[0]]
     chat = _chat(ggufs[0], first, template)
+    metadata = first.metadata
     spec = PackageSpec(
         name=name or Path(os.path.abspath(out)).name,
         models=tuple(PackagedModel(path.name, _quant(model.header), len(model.files)) for path, model in found.items()),
         chat=chat,
         system=system,
-        parameters=parameters,
+        parameters=merge_parameters(sampling_parameters(metadata.values()), parameters),
         context_length=_integer(ggufs[0], first, "context_length"),
         base=str(first.value("general.name", ggufs[0].stem)),
         adapters=(),
-        license=first.value("general.license"),
+        licenses=tuple(text for text in (first.value("general.license"),) if text),
         architecture=str(first.value("general.architecture")),
         parameter_count=sum(count_elements(info.shape) for info in first.tensors.values()),
+        messages=messages,
+        adds_bos=adds_bos({key: entry.value for key, entry in metadata.items()}),
     )
+    if start is not None:
+        spec = _started(spec, start, token_text(first, "bos"))
     render_package(spec)
-    reporter, notes = reporter or Reporter(), [*no_modelfile_notes(spec.models), *template_notes(chat)]
+    reporter = reporter or Reporter()
+    notes = [*stop_notes(spec.parameters, metadata.values()), *package_notes(spec)]
     for note in notes:
         reporter.note(note)
     with workspace(out, overwrite=overwrite, inputs=[file for model in found.values() for file in model.files]) as work:
@@ -97,11 +117,36 @@ def package(
             "versions": versions(),
             "models": models,
             "files": text_files(texts),
-            "chat": chat_entry(chat, system, parameters),
+            "chat": chat_entry(spec),
             "notes": notes,
         }
         write_json(work.path / "manifest.json", manifest)
         return work.publish()
+
+
+def _started(spec: PackageSpec, start: ModelfileContent, bos_token: str) -> PackageSpec:
+    """A package with what a Modelfile says where the user said nothing.
+
+    Raises:
+        ChatFormatError: its TEMPLATE would double the beginning-of-sequence token.
+    """
+    template = start.template
+    if template is not None and spec.turns is not None and template == go_template(spec.turns, adds_bos=spec.adds_bos):
+        template = None
+    if template is not None and spec.adds_bos and bos_token and opens_with(template, bos_token):
+        raise ChatFormatError(
+            f"the TEMPLATE begins with {bos_token!r}, which Ollama adds by itself: the token would be doubled",
+            hint=f"take {bos_token} out of the TEMPLATE",
+        )
+    return replace(
+        spec,
+        system=start.system if spec.system is None else spec.system,
+        licenses=start.licenses or spec.licenses,
+        messages=spec.messages or start.messages,
+        own_template=template,
+        forced=start.forced and template is not None,
+        requires=start.requires,
+    )
 
 
 def _quant(header: Header) -> str:
@@ -144,19 +189,25 @@ def _chat(path: Path, header: Header, template: str) -> ChatFormat | OwnTemplate
     """The chat format, proven against the file's own vocabulary."""
     vocabulary = gguf_vocabulary(header)
     own = vocabulary.chat_template
-    if not own and template == "auto":
-        raise ChatFormatError(
-            f"{path}: the file has no chat template",
-            hint=f"build it again with quantkit build MODEL --template NAME, one of: {', '.join(FORMAT_NAMES)}",
-        )
-    tokens: list[str] = header.value("tokenizer.ggml.tokens", [])
-    chat, jinja = choose_format(
-        own, option=template, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token, tokens=tokens
+    rebuild = (
+        "build the file again from its checkpoint with the format that the model was trained on: "
+        f"quantkit build MODEL --template NAME, one of {', '.join(FORMAT_NAMES)}"
     )
+    if not own and template == "auto":
+        raise ChatFormatError(f"{path}: the file has no chat template", hint=rebuild)
+    tokens: list[str] = header.value("tokenizer.ggml.tokens", [])
+    try:
+        chat, jinja = choose_format(
+            own, option=template, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token, tokens=tokens
+        )
+    except ChatFormatError as error:
+        if template != "auto":
+            raise
+        raise ChatFormatError(f"{path}: {error}", hint=rebuild) from error  # --template cannot change what is in it
     if jinja != own:
         raise ChatFormatError(
             f"{path}: carries another chat template than {template}, which llama.cpp would use",
-            hint="build the file again with quantkit build --template, which puts the template into it",
+            hint=rebuild,
         )
     ends = {*(token_text(header, kind) for kind in ("eos", "eot", "eom")), *ENDS_BY_NAME}
     for stop in chat.stops:
@@ -170,27 +221,33 @@ def _chat(path: Path, header: Header, template: str) -> ChatFormat | OwnTemplate
 
 def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> dict[str, Any]:
     """Link or copy the files of one model into the package, and sum its tensors on the way."""
-    tensors = {}
+    tensors, headers = {}, {}
     for path, header in zip(model.files, model.headers, strict=True):
         _link(path, work)
-        with path.open("rb") as file:
-            for info in header.tensors.values():
-                digest, left = hashlib.sha256(), info.type.nbytes(info.shape)
-                file.seek(header.data_offset + info.offset)
-                while left:
-                    block = file.read(min(left, _COPY_BYTES))
-                    digest.update(block)
-                    left -= len(block)
-                    advance(len(block))
-                tensors[info.name] = {"type": info.type.label, "sha256": digest.hexdigest()}
+        headers[path.name] = hashlib.sha256(b"".join(blocks(path, 0, header.data_offset))).hexdigest()
+        for info in header.tensors.values():
+            digest = _sum(path, header.data_offset + info.offset, info.type.nbytes(info.shape), advance)
+            tensors[info.name] = {"type": info.type.label, "sha256": digest}
     parts = {"parts": [file.name for file in model.files]} if len(model.files) > 1 else {}
     return {
         "file": model.path.name,
         **parts,
         "quant": _quant(model.header),
         "size": model.nbytes,
+        "headers": headers,
         "tensors": tensors,
     }
+
+
+def _sum(path: Path, start: int, size: int, advance: Callable[[int], None]) -> str:
+    digest, read = hashlib.sha256(), 0
+    for block in blocks(path, start, size):
+        digest.update(block)
+        read += len(block)
+        advance(len(block))
+    if read < size:
+        raise GGUFError(f"{path}: became shorter while it was read", hint="package it when nothing writes to it")
+    return digest.hexdigest()
 
 
 def _link(path: Path, work: Workspace) -> None:

@@ -1,26 +1,40 @@
-"""generation_config.json's sampling settings as GGUF metadata, which llama.cpp takes as its defaults."""
+"""generation_config.json's sampling settings: as GGUF metadata, which llama.cpp takes as its defaults, and from there
+as parameters of Ollama.
+
+Nothing is invented: what the file does not say is not written.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from quantkit.errors import CheckpointError, GGUFError
-from quantkit.gguf.header import KV, f32, i32
+from quantkit.gguf.header import KV, KVType, f32, i32
 
-# GGUF key and type of each setting, in the order of llama.cpp's converter
+# By GGUF key, in the order of llama.cpp's converter: the names in the file, the first of which counts, and the type.
 _SETTINGS = {
-    "top_k": ("top_k", i32),
-    "top_p": ("top_p", f32),
-    "min_p": ("min_p", f32),
-    "xtc_probability": ("xtc_probability", f32),
-    "xtc_threshold": ("xtc_threshold", f32),
-    "temperature": ("temp", f32),
-    "penalty_last_n": ("penalty_last_n", i32),
-    "penalty_repeat": ("penalty_repeat", f32),
-    "mirostat": ("mirostat", i32),
-    "mirostat_tau": ("mirostat_tau", f32),
-    "mirostat_eta": ("mirostat_eta", f32),
+    "top_k": (("top_k",), i32),
+    "top_p": (("top_p",), f32),
+    "min_p": (("min_p",), f32),
+    "xtc_probability": (("xtc_probability",), f32),
+    "xtc_threshold": (("xtc_threshold",), f32),
+    "temp": (("temperature",), f32),
+    "penalty_last_n": (("penalty_last_n",), i32),
+    "penalty_repeat": (("penalty_repeat", "repetition_penalty"), f32),
+    "mirostat": (("mirostat",), i32),
+    "mirostat_tau": (("mirostat_tau",), f32),
+    "mirostat_eta": (("mirostat_eta",), f32),
+}
+_PREFIX = "general.sampling."
+# GGUF key -> Ollama's parameter. It has none for XTC, and ignores Mirostat.
+_PARAMETERS = {
+    "temp": "temperature",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "penalty_repeat": "repeat_penalty",
+    "penalty_last_n": "repeat_last_n",
 }
 
 
@@ -34,12 +48,36 @@ def sampling_metadata(generation_config: Mapping[str, Any], where: str = "genera
     Raises:
         CheckpointError: a number that the GGUF file has no room for.
     """
+    if generation_config.get("do_sample") is False:  # transformers then takes the likeliest token
+        generation_config = {**generation_config, "temperature": 0.0}
     entries = []
-    for name, (key, make) in _SETTINGS.items():
-        value = generation_config.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
+    for key, (names, make) in _SETTINGS.items():
+        for name in names:
+            value = generation_config.get(name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                continue
             try:
-                entries.append(make(f"general.sampling.{key}", value))
+                entries.append(make(f"{_PREFIX}{key}", value))
             except GGUFError as error:
                 raise CheckpointError(f"{where}: {name} is {value}", hint=str(error)) from None
+            break
     return entries
+
+
+def sampling_parameters(metadata: Iterable[KV]) -> tuple[tuple[str, str], ...]:
+    """The sampling settings in a GGUF file's metadata as Ollama parameters, name and value text."""
+    found = {entry.key: entry for entry in metadata if entry.key.startswith(_PREFIX)}
+    return tuple(
+        (parameter, _text(entry))
+        for key, parameter in _PARAMETERS.items()
+        if (entry := found.get(f"{_PREFIX}{key}")) is not None
+    )
+
+
+def _text(entry: KV) -> str:
+    """A number as short as it can be written and still be the one in the file."""
+    if entry.type is KVType.FLOAT32:
+        import numpy as np
+
+        return str(np.float32(entry.value)).removesuffix(".0")
+    return str(entry.value)

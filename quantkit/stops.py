@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from quantkit.chat_format import ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError
 from quantkit.gguf.header import KV, u32
 from quantkit.recipe import Recipe
 from quantkit.vocab import Vocabulary
 from quantkit.vocab.special import ENDS_BY_NAME, SPARE_ENDS
+
+_CONTROL = 3  # llama.cpp's type of tokens that are never written as text
 
 
 def chat_format(recipe: Recipe, vocabulary: Vocabulary) -> tuple[ChatFormat | OwnTemplate, str]:
@@ -65,3 +69,26 @@ def stop_metadata(chat: ChatFormat | OwnTemplate, vocabulary: Vocabulary) -> tup
         entries.append(u32(f"tokenizer.ggml.{kind}_token_id", number))
         notes.append(f"{stop} ends a turn but is not the model's EOS: written as {kind}_token_id")
     return entries, notes
+
+
+def stop_notes(parameters: Sequence[tuple[str, str]], metadata: Iterable[KV]) -> list[str]:
+    """A note for each stop of the user's that can never be seen.
+
+    Stops are looked for in the text of an answer, and a control token has none there: it ends an answer where the GGUF
+    file says so, and nowhere else.
+
+    Args:
+        parameters: name and value text.
+        metadata: of the GGUF file.
+    """
+    asked = {value for name, value in parameters if name == "stop"} - ENDS_BY_NAME
+    if not asked:
+        return []
+    values = {entry.key: entry.value for entry in metadata}
+    tokens, types = values.get("tokenizer.ggml.tokens", ()), values.get("tokenizer.ggml.token_type", ())
+    ends = {values.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", *SPARE_ENDS)}
+    return [
+        f"stop {token!r} is a control token, which answers never show: a stop at it does nothing"
+        for number, (token, kind) in enumerate(zip(tokens, types, strict=False))
+        if token in asked and kind == _CONTROL and number not in ends
+    ]

@@ -18,6 +18,7 @@ import click
 
 from quantkit import __version__
 from quantkit.errors import QuantkitError, VerificationError
+from quantkit.terminal_text import one_line
 
 EXIT_ERROR = 1
 EXIT_UNVERIFIED = 3
@@ -31,8 +32,11 @@ COMMANDS: dict[str, str] = {
     "quantize": "Quantize a GGUF file to one type.",
     "package": "Write Modelfile, chat scripts, card and manifest for GGUF files.",
     "smoke": "Load a GGUF file, hold a short conversation, report.",
+    "verify": "Check a built package: files, prompts token by token, an answer.",
     "inspect": "Show what is in a checkpoint, an adapter or a GGUF file.",
     "chat": "Chat with a GGUF file or a built folder, offline.",
+    "serve": "Serve OpenAI's interface and a page to chat in the browser.",
+    "ollama": "Bring a built model into Ollama, and chat with it there once.",
     "demo": "Build the embedded model and talk to it.",
     "doctor": "Show what this machine has for the job.",
 }
@@ -72,8 +76,7 @@ def entry() -> NoReturn:
     except SystemExit as leaving:
         code = leaving.code
     with contextlib.suppress(OSError):  # what could not be printed has been reported
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush()
     os._exit(code if isinstance(code, int) else 0)
 
 
@@ -96,7 +99,7 @@ def _run(args: list[str] | None) -> int:
     try:
         # Without the standalone mode click returns the code of ctx.exit() and raises the rest to us.
         code = cli.main(args=args, prog_name="quantkit", standalone_mode=False)
-        sys.stdout.flush()
+        _flush()
     except QuantkitError as error:
         return _report(error)
     except (click.exceptions.Abort, KeyboardInterrupt):
@@ -118,14 +121,16 @@ def _run(args: list[str] | None) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # the shell can close them
+            stream.flush()
+
+
 def _report(error: QuantkitError) -> int:
-    click.echo(f"error: {_one_line(str(error))}", err=True)
-    click.echo(f"hint: {_one_line(error.hint)}", err=True)
+    click.echo(f"error: {one_line(str(error))}", err=True)
+    click.echo(f"hint: {one_line(error.hint)}", err=True)
     return EXIT_UNVERIFIED if isinstance(error, VerificationError) else EXIT_ERROR
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split("\n"))
 
 
 def _drop_stdout() -> None:

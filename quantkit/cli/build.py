@@ -16,6 +16,7 @@ from quantkit.cli.options import (
     folder_or_id,
     json_option,
     package_options,
+    print_created,
     print_json,
     reporter,
     require_model,
@@ -25,11 +26,13 @@ from quantkit.cli.options import (
     write_options,
 )
 from quantkit.shell import command as shown
+from quantkit.terminal_text import one_line
 from quantkit.units import count, size
 
 if TYPE_CHECKING:
     from quantkit.build import BuildResult
     from quantkit.footprint import Footprint
+    from quantkit.ollama_create import CreatedModel
     from quantkit.plan import Output, Plan
 
 
@@ -59,6 +62,12 @@ if TYPE_CHECKING:
 @click.option("--no-verify", is_flag=True, help="Skip every check that loads a model.")
 @click.option("--profile", type=FOLDER, metavar="FILE", help="Write a timeline (Chrome trace JSON) of the stream.")
 @click.option("--recipe", "recipe_file", type=FOLDER, help="TOML file with these settings; flags win over it.")
+@click.option(
+    "--ollama",
+    "ollama_name",
+    metavar="NAME",
+    help="Then create the model in Ollama, and chat once; --overwrite replaces the folder and a model of that name.",
+)
 @write_options
 @json_option
 @click.pass_context
@@ -69,6 +78,7 @@ def command(
     no_verify: bool,
     profile: Path | None,
     recipe_file: Path | None,
+    ollama_name: str | None,
     overwrite: bool,
     fsync: bool,
     as_json: bool,
@@ -92,15 +102,28 @@ def command(
         with prepare(recipe, reporter(as_json)) as prepared:
             _print_plan(prepared.plan, footprint(prepared), as_json)
         return
+    planned = None
+    if ollama_name is not None:  # what Ollama would refuse is said as soon as it is known: now, or with the plan
+        from quantkit.ollama_create import check_ollama, check_planned
+
+        check_ollama(ollama_name, overwrite=overwrite)
+        planned = check_planned
     result = build(
         recipe,
         verify=not no_verify,
         overwrite=overwrite,
         fsync=fsync,
         profile=profile,
+        planned=planned,
         reporter=reporter(as_json),
     )
-    _print_result(recipe.folder, result, as_json)
+    made = None
+    if ollama_name is not None:
+        from quantkit.ollama_create import create_model, find_modelfile
+
+        modelfile, _ = find_modelfile(result.folder)
+        made = create_model(modelfile, ollama_name, overwrite=overwrite, reporter=reporter(as_json))
+    _print_result(recipe.folder, result, made, as_json)
 
 
 def _print_plan(plan: Plan, needs: Footprint, as_json: bool) -> None:
@@ -139,13 +162,13 @@ def _print_plan(plan: Plan, needs: Footprint, as_json: bool) -> None:
             click.echo(f"  {kind:8} {len(names)} tensors")
         for name, place in output.tensors.items():
             if place.reason:
-                click.echo(f"  {place.type.label:8} {name}: {place.reason}")
+                click.echo(one_line(f"  {place.type.label:8} {name}: {place.reason}"))
     for output in plan.adapter_outputs:
         click.echo(f"adapter       {output.file}  {size(output.nbytes)}")
     device = f", {size(needs.device)} on each CUDA device" if needs.device else ""
     click.echo(f"memory        about {size(needs.host)}{device}, {needs.workers} workers")
     for note in plan.notes:
-        click.echo(f"note: {note}")
+        click.echo(f"note: {one_line(note)}")
 
 
 def _entry(output: Output) -> dict[str, Any]:
@@ -153,7 +176,7 @@ def _entry(output: Output) -> dict[str, Any]:
     return {"file": output.file, "type": output.label, "size": output.nbytes}
 
 
-def _print_result(folder: Path, result: BuildResult, as_json: bool) -> None:
+def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -167,7 +190,9 @@ def _print_result(folder: Path, result: BuildResult, as_json: bool) -> None:
                 "notes": list(result.plan.notes),
                 "verified": result.report is not None,
                 "checks": result.report.to_json()["checks"] if result.report else [],
+                "not_made": list(result.report.not_made) if result.report else [],
                 "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
+                **({"ollama": made.to_json()} if made is not None else {}),
             }
         )
         return
@@ -178,7 +203,12 @@ def _print_result(folder: Path, result: BuildResult, as_json: bool) -> None:
     else:
         click.echo(f"verified: {len(result.report.checks)} checks passed")
         for file, figures in result.report.runs.items():
-            click.echo(f"  {file}: {figures}")
+            click.echo(one_line(f"  {file}: {figures}"))
+        for missing in result.report.not_made:
+            click.echo(f"  not checked: {missing}")
     stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
     click.echo(f"took {sum(result.seconds.values()):.1f} s ({stages})")
-    click.echo(f"next: {shown('quantkit', 'chat', folder)}")
+    if made is not None:
+        print_created(made)
+    else:
+        click.echo(f"next: {shown('quantkit', 'chat', folder)}")

@@ -1,60 +1,134 @@
-"""``quantkit chat``: talk to a model."""
+"""``quantkit chat``: talk to a model, or have it answer a file of prompts."""
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from quantkit.cli.options import FOLDER
+from quantkit.cli import EXIT_INTERRUPTED
+from quantkit.cli.options import FOLDER, json_option, pairs, print_json, reporter
+
+if TYPE_CHECKING:
+    from quantkit.run.batch import Prompt
+    from quantkit.run.screen import Screen
+    from quantkit.run.session import ChatModel
+    from quantkit.run.settings import Settings
 
 
 @click.command(name="chat")
 @click.argument("path", metavar="GGUF|DIR", type=FOLDER)
 @click.option("--system", metavar="TEXT", help="System prompt; without it, the one the folder was built with.")
 @click.option(
+    "--param", "parameters", multiple=True, callback=pairs, metavar="KEY=VALUE",
+    help="Parameter to use instead of the folder's, e.g. temperature=0.2 or num_ctx=4096. Repeatable; stop adds one.",
+)  # fmt: skip
+@click.option(
     "--n-gpu-layers",
     type=click.IntRange(min=-1),
     default=None,
     help="Layers to put on the GPU, -1 for all (default: all that the build supports).",
 )
-def command(path: Path, system: str | None, n_gpu_layers: int | None) -> None:
+@click.option(
+    "--no-history", is_flag=True, envvar="QUANTKIT_NO_HISTORY", show_envvar=True,
+    help="Neither read nor keep what is typed at the terminal.",
+)  # fmt: skip
+@click.option(
+    "--data-file", type=FOLDER, metavar="FILE",
+    help="Answer these prompts instead of chatting: a prompt a line, or .jsonl with {\"prompt\"} or {\"messages\"}.",
+)  # fmt: skip
+@click.option("--predictions-file", type=FOLDER, metavar="FILE", help="Where their answers go, a JSON object a line.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing --predictions-file.")
+@json_option
+def command(
+    path: Path,
+    system: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    n_gpu_layers: int | None,
+    no_history: bool,
+    data_file: Path | None,
+    predictions_file: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     """Chat with a GGUF file or a built folder, offline.
 
-    Ctrl-D, /bye or exit ends the chat; Ctrl-C stops an answer. In a pipe, each line is one turn of the conversation.
+    /help lists the commands. Ctrl-C stops an answer, Ctrl-D or /bye ends the chat. In a pipe, each line is one turn of
+    the conversation.
 
-    Temperature and the like are those the folder was built with, else those in the file, else llama.cpp's defaults
-    (temperature 0.8, top_k 40, top_p 0.95, min_p 0.05).
+    Temperature and the like are those of --param, else those the folder was built with, else those in the file, else
+    llama.cpp's defaults (temperature 0.8, top_k 40, top_p 0.95, min_p 0.05).
+
+    With --data-file each prompt is a conversation of its own. A run that was stopped goes on when it is started again.
     """
     from quantkit.errors import QuantkitError
-    from quantkit.run.chat import ChatLoop, chat_settings, enable_line_editing, load_options, start_conversation
+    from quantkit.run.batch import read_prompts
     from quantkit.run.package import open_package
+    from quantkit.run.screen import Screen
     from quantkit.run.session import ChatModel
+    from quantkit.run.settings import chat_settings, load_options, with_parameters
 
-    package = open_package(path)
-    options = load_options(package.parameters)
-    if n_gpu_layers is None:
-        n_gpu_layers = -1 if options.n_gpu_layers is None else options.n_gpu_layers
-    for stream in (sys.stdin, sys.stdout):
-        stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    if sys.stdin.isatty():
-        click.echo(f"Loading {package.gguf.name} ...", err=True)
-    with ChatModel.load(package.gguf, n_gpu_layers=n_gpu_layers, n_ctx=options.n_ctx, threads=options.threads) as model:
-        if not model.chat_template:
-            raise QuantkitError(
-                f"{package.gguf}: the file has no chat template, so nobody knows how to talk to the model",
-                hint="build it with --template llama-3 or --template chatml, as the model was trained",
-            )
-        loop = ChatLoop(
-            model,
-            chat_settings(model, package),
-            start_conversation(package, system),
-            out=sys.stdout,
-            err=sys.stderr,
+    if (data_file is None) != (predictions_file is None):
+        raise click.UsageError("--data-file and --predictions-file go together.")
+    if data_file and predictions_file and os.path.realpath(predictions_file) == os.path.realpath(data_file):
+        raise click.UsageError("--predictions-file is the --data-file.")
+    if data_file is None and (as_json or overwrite):
+        raise click.UsageError("--json and --overwrite are for --data-file.")
+    if sys.stdout is None or (sys.stdin is None and data_file is None):  # the shell's >&- and <&-
+        raise QuantkitError(
+            "standard input or output is closed, and a chat needs both",
+            hint="leave them open; --data-file FILE --predictions-file FILE needs no input",
         )
-        if sys.stdin.isatty():
-            enable_line_editing()
-            loop.run_terminal(input)
+    package = with_parameters(open_package(path), parameters)
+    if system is None:
+        system = package.system
+    prompts = None if data_file is None else read_prompts(data_file, system)
+    options = load_options(package.parameters, n_gpu_layers)
+    for stream in filter(None, (sys.stdin, sys.stdout)):
+        stream.reconfigure(encoding="utf-8", errors="replace")
+    screen = Screen(sys.stdout, sys.stderr, lively=data_file is None and sys.stdin.isatty())
+    with screen.waiting(f"loading {package.gguf.name}"):
+        model = ChatModel.load(package.gguf, **asdict(options))
+    with model:
+        settings = chat_settings(model, package)
+        if prompts is not None and predictions_file is not None:
+            _answer_file(model, settings, prompts, predictions_file, overwrite=overwrite, as_json=as_json)
         else:
-            loop.run_lines(sys.stdin)
+            _talk(model, settings, system, screen, keep=not no_history)
+
+
+def _talk(model: ChatModel, settings: Settings, system: str | None, screen: Screen, *, keep: bool) -> None:
+    from quantkit.run.chat import ChatLoop
+    from quantkit.run.history import History, history_path
+    from quantkit.run.lines import terminal_reader
+    from quantkit.run.transcript import Conversation
+
+    loop = ChatLoop(model, settings, Conversation(system=system), screen)
+    if sys.stdin.isatty():
+        signal.signal(signal.SIGTERM, _leave)  # Ctrl-C, which it does elsewhere, ends no chat
+        loop.run_terminal(*terminal_reader(History(history_path() if keep else None)))
+    else:
+        loop.run_lines(sys.stdin)
+
+
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(EXIT_INTERRUPTED)
+
+
+def _answer_file(
+    model: ChatModel, settings: Settings, prompts: list[Prompt], out: Path, *, overwrite: bool, as_json: bool
+) -> None:
+    from quantkit.run.batch import answer_prompts
+
+    summary = answer_prompts(model, settings, prompts, out, overwrite=overwrite, reporter=reporter(as_json))
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        rate = f", {summary.generated_tokens / summary.seconds:.1f} tokens/s" if summary.generated_tokens else ""
+        click.echo(f"{out}  {summary.answers} answers, {summary.generated_tokens} tokens{rate}")

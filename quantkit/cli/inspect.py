@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli.options import folder_or_id, json_option, print_json, reporter
+from quantkit.terminal_text import one_line
 from quantkit.units import size
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ def command(source: Source, as_json: bool) -> None:
         return
     for key, value in found.items():
         if key not in ("tensors", "metadata"):
-            click.echo(f"{key:16} {_text(key, value)}")
+            click.echo(one_line(f"{key:16} {_text(key, value)}"))
     for key, value in found.get("metadata", {}).items():
-        click.echo(f"  {key:44} {_one_line(value)}")
+        click.echo(one_line(f"  {key:44} {_value(value)}"))
     for tensor in found["tensors"]:
-        click.echo(f"  {tensor['name']:56} {tensor['type']:6} {tensor['shape']}")
+        click.echo(one_line(f"  {tensor['name']:56} {tensor['type']:6} {tensor['shape']}"))
 
 
 def _text(key: str, value: Any) -> str:
@@ -44,6 +45,6 @@ def _text(key: str, value: Any) -> str:
     return str(value)
 
 
-def _one_line(value: Any) -> str:
+def _value(value: Any) -> str:
     text = str(value)
     return repr(text[:77] + "..." if len(text) > 80 else text) if isinstance(value, str) else text

@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from quantkit.arch import FAMILIES
+from quantkit.shell import command
+from quantkit.terminal_text import harmless, one_line
 from quantkit.units import parse_size, size
 
 if TYPE_CHECKING:
     from quantkit.hub.adapter_source import AdapterLike, AdapterSource
     from quantkit.hub.source import Source
+    from quantkit.ollama_create import CreatedModel
     from quantkit.progress import Reporter
+    from quantkit.verify.report import Check
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -201,7 +205,11 @@ def via_option(function: F) -> F:
 
 
 def package_options(function: F) -> F:
-    """``--template``, ``--system`` and ``--param``."""
+    """``--template``, ``--system``, ``--param`` and ``--message``."""
+    function = click.option(
+        "--message", "messages", multiple=True, callback=pairs, metavar="ROLE=TEXT",
+        help="Example turn for Ollama, user=... and assistant=... in turns. Repeatable.",
+    )(function)  # fmt: skip
     function = click.option(
         "--param", "parameters", multiple=True, callback=pairs, metavar="KEY=VALUE",
         help="Parameter for the Modelfile and the chat scripts, e.g. temperature=0.2. Repeatable.",
@@ -211,6 +219,24 @@ def package_options(function: F) -> F:
         "--template", default="auto", show_default=True,
         help="Chat format: auto (the model's own), a name (llama-3, chatml, ...) or a Jinja file.",
     )(function)  # fmt: skip
+
+
+def print_created(made: CreatedModel) -> None:
+    """The result of creating a model in Ollama."""
+    click.echo(one_line(f"created {made.name} in Ollama {made.version}"))
+    click.echo(f">>> {harmless(made.question)}")
+    click.echo(harmless(made.answer))
+    click.echo(f"next: {command('ollama', 'run', made.name)}")
+
+
+def print_check(check: Check, name: str | None = None) -> None:
+    """One line; of a check that failed also what was asked for, and the evidence."""
+    mark = click.style("ok  ", fg="green") if check.passed else click.style("FAIL", fg="red", bold=True)
+    wanted = f"  (must be: {check.threshold})" if not check.passed and check.threshold else ""
+    click.echo(f"  {mark}  " + one_line(f"{name or check.name:<22} {check.figure}{wanted}"))
+    if not check.passed:
+        indent = " " * 8  # no line of it may look like a check
+        click.echo(indent + harmless(check.evidence).replace("\n", "\n" + indent))
 
 
 def reporter(as_json: bool = False) -> Reporter:

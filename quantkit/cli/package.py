@@ -10,10 +10,16 @@ from quantkit.cli.options import FOLDER, json_option, package_options, print_jso
 
 
 @click.command("package")
-@click.argument("ggufs", type=FOLDER, nargs=-1, required=True, metavar="GGUF...")
+@click.argument("ggufs", type=FOLDER, nargs=-1, metavar="[GGUF]...")
 @click.option("-o", "--output", "out", type=FOLDER, required=True, help="Folder to make.")
 @click.option("--name", help="Name of the model; default the folder's name.")
 @package_options
+@click.option(
+    "--modelfile",
+    type=FOLDER,
+    metavar="FILE",
+    help="Start from this Modelfile; without GGUF, package the file of its FROM.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @json_option
 def command(
@@ -23,10 +29,14 @@ def command(
     template: str,
     system: str | None,
     parameters: tuple[tuple[str, str], ...],
+    messages: tuple[tuple[str, str], ...],
+    modelfile: Path | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Write Modelfile, chat scripts, card and manifest beside GGUF files of one model."""
+    if not ggufs and modelfile is None:
+        raise click.UsageError("Missing argument 'GGUF...' (or --modelfile FILE).")
     from quantkit.repackage import package
 
     folder = package(
@@ -36,6 +46,8 @@ def command(
         template=template,
         system=system,
         parameters=parameters,
+        messages=messages,
+        modelfile=modelfile,
         overwrite=overwrite,
         reporter=reporter(as_json),
     )

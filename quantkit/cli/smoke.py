@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantkit.cli.options import FOLDER
+from quantkit.cli.options import FOLDER, print_check
+from quantkit.terminal_text import harmless, one_line
 
 if TYPE_CHECKING:
     from quantkit.verify.smoke import SmokeResult
@@ -33,14 +34,14 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
     from quantkit.gguf.model import read_whole_model
     from quantkit.run.package import open_all
     from quantkit.verify.report import SCHEMA
-    from quantkit.verify.smoke import smoke_test
+    from quantkit.verify.smoke_apart import smoke_test_apart
 
     results = []
     packages = open_all(path)
     for package in packages:
         read_whole_model(package.gguf)  # a broken file is an error, not a model that fails a check
     for package in packages:
-        result = smoke_test(package.gguf, n_gpu_layers=n_gpu_layers, prompts=prompts, system=package.system)
+        result = smoke_test_apart(package.gguf, n_gpu_layers=n_gpu_layers, prompts=prompts, system=package.system)
         results.append(result)
         if not as_json:
             _print(result)
@@ -54,17 +55,13 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
 
 
 def _print(result: SmokeResult) -> None:
-    click.echo(click.style(str(result.gguf), bold=True))
+    click.echo(click.style(one_line(str(result.gguf)), bold=True))
     for check in result.checks:
-        mark = click.style("ok  ", fg="green") if check.passed else click.style("FAIL", fg="red", bold=True)
-        wanted = f"  (must be: {check.threshold})" if not check.passed and check.threshold else ""
-        click.echo(f"  {mark}  {check.name:<22} {check.figure}{wanted}")
-        if not check.passed:
-            click.echo(f"        {check.evidence}")
+        print_check(check)
     for answer in result.answers:
-        click.echo(f"  >>> {answer.prompt}")
-        click.echo(f"  {answer.text}")
-        click.echo(f"  (ended {answer.ended})")
+        click.echo(f"  >>> {harmless(answer.prompt)}")
+        click.echo(f"  {harmless(answer.text)}")
+        click.echo(f"  (ended {one_line(answer.ended)})")
     if result.answers:
         click.echo(
             f"  load {result.load_seconds:.2f} s, prompt {result.prompt_rate:.1f} tokens/s, "

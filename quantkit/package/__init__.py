@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from quantkit.package.ollama import no_modelfile_notes, template_notes
-from quantkit.package.parameters import PARAMETERS, check_parameters
+from quantkit.package.messages import check_messages
+from quantkit.package.ollama import ollama_differences, package_notes
+from quantkit.package.parameters import PARAMETERS, check_parameters, merge_parameters
 from quantkit.package.render import render_package, write_package
 from quantkit.package.spec import PackagedAdapter, PackagedModel, PackageSpec
 
@@ -12,9 +13,11 @@ __all__ = [
     "PackageSpec",
     "PackagedAdapter",
     "PackagedModel",
+    "check_messages",
     "check_parameters",
-    "no_modelfile_notes",
+    "merge_parameters",
+    "ollama_differences",
+    "package_notes",
     "render_package",
-    "template_notes",
     "write_package",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantkit.package.ollama import modelfile_name
+from quantkit.package.ollama import modelfile_name, ollama_differences
 from quantkit.package.spec import PackageSpec
 from quantkit.package.text import fill, one_line
 
@@ -22,6 +22,8 @@ def card(spec: PackageSpec) -> str:
                 for index, model in enumerate(spec.models)
             ],
             "system": spec.system_text,
+            "messages": spec.messages,
+            "differences": ollama_differences(spec) if any(model.parts == 1 for model in spec.models) else (),
             "settings": [item for item in spec.parameters if item[0] != "num_ctx"],
         },
     )
@@ -35,10 +37,10 @@ def _rounded(count: int) -> str:
 
 
 def _license(spec: PackageSpec) -> str:
-    text = spec.license
-    if not text or not text.strip():
+    texts = [text for text in spec.licenses if text.strip()]
+    if not texts:
         return "not stated by the base model"
-    line = one_line(text)
+    line = one_line("; ".join(texts))
     if len(line) <= _LONG_LICENSE:
         return line
     has_modelfile = any(model.parts == 1 for model in spec.models)

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantkit.chat_format import ChatFormat, OwnTemplate
+from quantkit.package.spec import PackageSpec
 from quantkit.plan import Output
 from quantkit.tensor_file import TensorSpec
 
@@ -23,7 +23,7 @@ _LIBRARIES = ("torch", "numpy", "llama-cpp-python")
 
 
 def output_entry(outputs: Sequence[Output], digests: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """One model: its file (or first part, and all parts), its size, and each tensor's type and sha256.
+    """One model: its file (or first part, and all parts), its size, sha256 of headers, each tensor's type and sha256.
 
     Args:
         outputs: the file, or the parts of a split model.
@@ -34,6 +34,7 @@ def output_entry(outputs: Sequence[Output], digests: Mapping[str, Mapping[str, s
         **({"parts": [output.file for output in outputs]} if len(outputs) > 1 else {}),
         "quant": outputs[0].label,
         "size": sum(output.nbytes for output in outputs),
+        "headers": {output.file: hashlib.sha256(output.header).hexdigest() for output in outputs},
         "tensors": {
             name: {"type": place.type.label, "sha256": digests[output.file][name]}
             | ({"reason": place.reason} if place.reason else {})
@@ -50,6 +51,7 @@ def adapter_entry(file: AdapterFile, digests: Mapping[str, str]) -> dict[str, An
         "adapter": file.label,
         "alpha": file.alpha,
         "size": file.output.nbytes,
+        "headers": {file.output.file: hashlib.sha256(file.output.header).hexdigest()},
         "tensors": {
             name: {"type": place.type.label, "sha256": digests[name]} for name, place in file.output.tensors.items()
         },
@@ -77,17 +79,21 @@ def text_files(files: Sequence[Path]) -> list[dict[str, Any]]:
     ]
 
 
-def chat_entry(
-    chat: ChatFormat | OwnTemplate, system: str | None, parameters: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
+def chat_entry(spec: PackageSpec) -> dict[str, Any]:
     """How to talk to the model, for ``quantkit chat``."""
     settings: dict[str, Any] = {}
-    for key, value in parameters:
+    for key, value in spec.parameters:
         if key == "stop":
             settings.setdefault("stop", []).append(value)
         else:
             settings[key] = value
-    return {"template": chat.name, "system": system, "parameters": settings, "stops": list(chat.stops)}
+    return {
+        "template": spec.chat.name,
+        "system": spec.system,
+        "parameters": settings,
+        "stops": list(spec.chat.stops),
+        "messages": [{"role": role, "content": text} for role, text in spec.messages],
+    }
 
 
 def versions(libraries: Sequence[str] = ()) -> dict[str, str]:

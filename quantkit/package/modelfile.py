@@ -63,7 +63,7 @@ def parse_modelfile(text: str) -> tuple[Command, ...]:
     """
     commands = tuple(_commands(text.removeprefix("\ufeff")))
     if not any(command.keyword == "FROM" for command in commands):
-        raise ChatFormatError("the Modelfile has no FROM line")
+        raise ChatFormatError("the Modelfile has no FROM line", hint="name the model in it: FROM ./FILE.gguf")
     return commands
 
 
@@ -210,4 +210,4 @@ def _line_end(text: str, position: int) -> int:
 
 def _error(text: str, position: int, message: str) -> ChatFormatError:
     line = text.count("\n", 0, position) + 1
-    return ChatFormatError(f"Modelfile, line {line}: {message}")
+    return ChatFormatError(f"Modelfile, line {line}: {message}", hint="give a Modelfile, or correct that line of it")

@@ -1,61 +1,28 @@
-"""The Modelfile of a package, and the Go template in it.
+"""The Modelfile of a package.
 
-The TEMPLATE writes every fixed text as a Go string literal, so neither Go's white-space trimming nor the quoting of
-the Modelfile can touch it. It never opens with the beginning-of-sequence token, which Ollama adds by itself. A model
-whose template turns cannot describe has no TEMPLATE; :mod:`quantkit.chat_format` says why, and when PARSER is needed.
-Stops are always written, because Ollama otherwise keeps those of the built-in template that it believes to recognise.
+A model whose template turns cannot describe has no TEMPLATE; :mod:`quantkit.chat_format` says why, and when PARSER is
+needed. Stops are always written, because Ollama otherwise keeps those of the built-in template that it believes to
+recognise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from quantkit.chat_format import ChatFormat, OwnTemplate, SystemPlace
 from quantkit.errors import ChatFormatError
+from quantkit.package.differences import ANY, RENDERS_JINJA, Difference, differences
+from quantkit.package.existing import PASSTHROUGH
+from quantkit.package.go_template import go_template
 from quantkit.package.modelfile import Command, can_quote, parse_modelfile, print_modelfile
-from quantkit.package.spec import PackagedModel, PackageSpec
-from quantkit.package.text import fill, go_quote
+from quantkit.package.spec import PackagedModel, PackageSpec, version_numbers
+from quantkit.package.text import fill
 
-RENDERS_JINJA = "0.33.0"
-"""A version of Ollama known to render the chat template of a GGUF file itself; older ones were not tried."""
+# What Ollama's OpenAI interface sets where a request does not, over what the Modelfile says.
+_SET_BY_OPENAI = frozenset({"temperature", "top_p"})
+_OPENAI = "its OpenAI interface (/v1) takes 1.0 for temperature and top_p where a request has none, not the values here"
+_EXAMPLES = "a conversation's own system message comes behind the example messages"
 
-
-def go_template(chat: ChatFormat, *, default_system: str | None = None) -> str:
-    """The chat format as a template of Ollama.
-
-    Both of Ollama's forms are in it: the list of messages, and the system, prompt and response of old versions. Where
-    an answer that was given begins otherwise than one that is asked for, or the system message belongs into the last
-    question, the old form has no way to say it and writes what is right for a first question.
-    Contents are not trimmed, since Go templates cannot, whatever ``chat.trims`` says.
-
-    Args:
-        chat: the format.
-        default_system: the system text of conversations without one, in place of the format's own.
-    """
-    text = default_system if default_system is not None else chat.default_system
-    opening = chat.system.around(text) if chat.system is not None and text is not None else None
-    place = SystemPlace.TURN if chat.system is None else chat.system_place
-    values = {"chat": chat, "opening": opening, "place": place.name, "question": _question(chat, place, opening)}
-    return fill("template.gotmpl", {**values, "literal": _literal}).removesuffix("\n")
-
-
-def _question(chat: ChatFormat, place: SystemPlace, opening: str | None) -> str:
-    """Go for what opens a question of the list: its prefix, or in its place the system message that stands in it."""
-    prefix = _literal(chat.user.prefix)
-    if chat.system is None or place is SystemPlace.TURN:
-        return prefix
-    if place is SystemPlace.FIRST:  # the system message before it has opened it already
-        after_system, alone, system = "eq $i 1", "eq $i 0", ""
-    else:
-        after_system = alone = "eq (len (slice $.Messages $i)) 1"
-        system = _literal(chat.system.prefix) + "{{ $.System }}" + _literal(chat.system.suffix)
-    default = "" if opening is None else f" if {alone} }}}}{_literal(opening)}{{{{ else"
-    return f"{{{{ if and ({after_system}) $.System }}}}{system}{{{{ else{default} }}}}{prefix}{{{{ end }}}}"
-
-
-def _literal(text: str) -> str:
-    """Go that writes a text as it is."""
-    return f"{{{{ {go_quote(text)} }}}}" if text else ""
+_ORDER = ("FROM", "REQUIRES", "TEMPLATE", "PARSER", "SYSTEM", "MESSAGE", "PARAMETER", "LICENSE")
 
 
 def modelfile_name(index: int, model: PackagedModel) -> str:
@@ -63,7 +30,7 @@ def modelfile_name(index: int, model: PackagedModel) -> str:
     return "Modelfile" if index == 0 else f"Modelfile.{model.quant}"
 
 
-def no_modelfile_notes(models: Sequence[PackagedModel]) -> list[str]:
+def _no_modelfile_notes(models: Sequence[PackagedModel]) -> list[str]:
     """A note for each model that has no Modelfile because it is split."""
     return [
         f"{model.quant}: {model.parts} files, for llama.cpp; Ollama takes no split files, so it has no Modelfile"
@@ -72,21 +39,20 @@ def no_modelfile_notes(models: Sequence[PackagedModel]) -> list[str]:
     ]
 
 
-def template_notes(chat: ChatFormat | OwnTemplate) -> list[str]:
-    """Where what Ollama makes of a conversation may differ from the model's own chat template, or from itself."""
-    if isinstance(chat, OwnTemplate):
-        return [
-            f"turns cannot describe the chat template: {chat.why}; so the Modelfile has no TEMPLATE, and Ollama "
-            f"(from {RENDERS_JINJA}) renders the one in the GGUF file, as llama.cpp does"
-        ]
-    said = {
-        "the chat template strips white space around messages; the TEMPLATE for Ollama cannot": chat.trims
-        or chat.uneven,
-        "the chat template writes today's date; the TEMPLATE for Ollama has its fixed one": chat.dated,
-        "the chat template has words for tools or thinking: Ollama takes it from the GGUF file where it can, and where "
-        "it cannot the TEMPLATE, which has none": chat.mentions_tools,
-    }
-    return [note for note, holds in said.items() if holds]
+def ollama_differences(spec: PackageSpec) -> tuple[Difference, ...]:
+    """Where Ollama's prompts are not those of the model's own chat template."""
+    found = differences(spec.chat, forced=_forced(spec), own_template=spec.own_template is not None)
+    if {name for name, _ in spec.parameters} & _SET_BY_OPENAI:
+        found += (Difference(ANY, _OPENAI, usual=True),)
+    if spec.messages:
+        found += (Difference(ANY, _EXAMPLES, usual=True),)
+    return found
+
+
+def package_notes(spec: PackageSpec) -> list[str]:
+    """What the user should know of a package: models without a Modelfile, and this model's differences."""
+    mine = [f"{found.versions}: {found.text}" for found in ollama_differences(spec) if not found.usual]
+    return [*_no_modelfile_notes(spec.models), *mine]
 
 
 def modelfile(spec: PackageSpec, index: int) -> str:
@@ -99,7 +65,7 @@ def modelfile(spec: PackageSpec, index: int) -> str:
     commands = modelfile_commands(spec, model)
     printed = {
         keyword: print_modelfile(command for command in commands if command.keyword == keyword).removesuffix("\n")
-        for keyword in ("FROM", "REQUIRES", "TEMPLATE", "PARSER", "SYSTEM", "PARAMETER", "LICENSE")
+        for keyword in _ORDER
     }
     text = fill(
         "Modelfile",
@@ -109,7 +75,7 @@ def modelfile(spec: PackageSpec, index: int) -> str:
             "file": modelfile_name(index, model),
             "tag": spec.ollama_name if index == 0 else f"{spec.ollama_name}:{model.quant}",
             "printed": printed,
-            "system_inside": spec.system_text is not None and not printed["SYSTEM"],
+            "system_inside": _system_inside(spec),
         },
     )
     if parse_modelfile(text) != commands:
@@ -119,23 +85,47 @@ def modelfile(spec: PackageSpec, index: int) -> str:
 
 def modelfile_commands(spec: PackageSpec, model: PackagedModel) -> tuple[Command, ...]:
     """The commands of a model's Modelfile, in order."""
+    inside = _system_inside(spec)
     system = spec.system_text
-    inside = system is not None and spec.turns is not None and not can_quote(system)
     commands = [Command("FROM", f"./{model.file}")]
-    if spec.turns is None:
-        commands.append(Command("REQUIRES", RENDERS_JINJA))
-    else:
-        commands.append(Command("TEMPLATE", go_template(spec.turns, default_system=system if inside else None)))
-        if inside and spec.turns.mentions_tools:
-            commands.append(Command("PARSER", "passthrough"))
+    if requires := _requires(spec):
+        commands.append(Command("REQUIRES", requires))
+    if (template := _template(spec, system if inside else None)) is not None:
+        commands.append(Command("TEMPLATE", template))
+    if _forced(spec):
+        commands.append(Command("PARSER", PASSTHROUGH))
     if system is not None and not inside:
         commands.append(Command("SYSTEM", system))
+    commands.extend(Command("MESSAGE", text, role) for role, text in spec.messages)
     commands.extend(Command("PARAMETER", stop, "stop") for stop in spec.stops)
     commands.append(Command("PARAMETER", str(spec.num_ctx), "num_ctx"))
     commands.extend(Command("PARAMETER", value, name) for name, value in spec.other_parameters)
-    if spec.license:
-        commands.append(Command("LICENSE", _readable(spec.license)))
+    commands.extend(Command("LICENSE", readable) for text in spec.licenses if (readable := _readable(text)))
     return tuple(commands)
+
+
+def _forced(spec: PackageSpec) -> bool:
+    """Whether the Modelfile forces its TEMPLATE upon an Ollama that would take the chat template of the GGUF file."""
+    return spec.forced or (_system_inside(spec) and spec.turns is not None and spec.turns.mentions_tools)
+
+
+def _system_inside(spec: PackageSpec) -> bool:
+    """Whether the system prompt goes into the TEMPLATE, because no SYSTEM line can carry it."""
+    text = spec.system_text
+    return text is not None and spec.turns is not None and spec.own_template is None and not can_quote(text)
+
+
+def _template(spec: PackageSpec, system: str | None) -> str | None:
+    if spec.own_template is not None or spec.turns is None:
+        return spec.own_template
+    return go_template(spec.turns, default_system=system, adds_bos=spec.adds_bos)
+
+
+def _requires(spec: PackageSpec) -> str | None:
+    """The later of the version that the package needs and the one that the user asks for."""
+    needed = RENDERS_JINJA if spec.turns is None and spec.own_template is None else None
+    asked = [version for version in (needed, spec.requires) if version is not None]
+    return max(asked, key=version_numbers, default=None)
 
 
 def _readable(text: str) -> str:

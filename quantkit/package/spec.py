@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 from quantkit.chat_format import ChatFormat, OwnTemplate
 from quantkit.errors import ChatFormatError, OutputError
+from quantkit.package.messages import check_messages
 from quantkit.package.parameters import check_parameters
 
 DEFAULT_CONTEXT = 8192
 """Tokens of context asked for by default: a laptop has no memory for the 128k that many models allow."""
+
+_VERSION = re.compile(r"v?[0-9]{1,9}(\.[0-9]{1,9}){0,2}([-+][0-9A-Za-z.+-]+)?")
+_LONGEST_NAME = 80  # of a part of a name in Ollama
 
 # Kept out of file names: Windows refuses most of them, and Ollama's parser drops control characters.
 _FORBIDDEN_IN_NAMES = set('<>:"/\\|?*')
@@ -53,14 +57,19 @@ class PackageSpec:
         models: its GGUF files; the first one is the default.
         chat: how the model wants to be prompted, or that only its own template can say it.
         system: the system prompt; None or "" leaves it to the chat format's own.
-        parameters: Ollama parameters in the order given, as (name, value text).
+        parameters: Ollama parameters in the order given, as (name, value text); the model's own before the user's.
         context_length: tokens of context the model was trained for.
         base: where the base model came from.
         adapters: where the adapters came from, in the order they were applied.
-        license: the license text or its name, None if unknown.
+        licenses: license texts, or the name of one; none if unknown.
         architecture: such as "llama".
         parameter_count: number of weights.
         adapter_files: the adapters by themselves, as LoRA files for llama.cpp.
+        messages: an example conversation for Ollama, as (role, text).
+        adds_bos: whether llama.cpp puts the beginning-of-sequence token before every prompt.
+        own_template: a TEMPLATE that the user brought, in place of the one for the chat format.
+        forced: whether that one must win over the chat template in the GGUF file.
+        requires: the version of Ollama that the user asks for at least.
     """
 
     name: str
@@ -71,10 +80,15 @@ class PackageSpec:
     context_length: int
     base: str
     adapters: tuple[str, ...]
-    license: str | None
+    licenses: tuple[str, ...]
     architecture: str
     parameter_count: int
     adapter_files: tuple[PackagedAdapter, ...] = ()
+    messages: tuple[tuple[str, str], ...] = ()
+    adds_bos: bool = True
+    own_template: str | None = None
+    forced: bool = False
+    requires: str | None = None
 
     @property
     def turns(self) -> ChatFormat | None:
@@ -107,7 +121,17 @@ class PackageSpec:
     @property
     def ollama_name(self) -> str:
         """A name that Ollama accepts for the model."""
-        return re.sub(r"[^a-z0-9_.-]+", "-", self.name.lower()).strip("-._") or "model"
+        return ollama_name(self.name)
+
+
+def ollama_name(name: str) -> str:
+    """A name that Ollama accepts, as near to *name* as there is one."""
+    return re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-._")[:_LONGEST_NAME].rstrip("-._") or "model"
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version of Ollama, which is checked to have some; what follows a ``-`` does not count."""
+    return tuple(map(int, version.removeprefix("v").partition("-")[0].partition("+")[0].split(".")))
 
 
 def check_spec(spec: PackageSpec) -> None:
@@ -126,6 +150,9 @@ def check_spec(spec: PackageSpec) -> None:
                 hint="choose another one with --name",
             )
     check_parameters(spec.parameters)
+    check_messages(spec.messages)
+    if spec.requires is not None and not _VERSION.fullmatch(spec.requires):
+        raise ChatFormatError(f"REQUIRES {spec.requires!r} is no version of Ollama", hint="write it like 0.33.0")
     if spec.num_ctx < 1:
         raise ChatFormatError(f"num_ctx is {spec.num_ctx}", hint="ask for at least 1 token: --param num_ctx=4096")
     if spec.system_text is not None and not spec.chat.takes_system:
@@ -133,7 +160,9 @@ def check_spec(spec: PackageSpec) -> None:
             f"the model's chat template ({spec.chat.name}) takes no system message", hint="build without --system"
         )
     stops = [(f"stop {stop!r}", stop) for stop in spec.stops]
-    for what, text in (("the system prompt", spec.system or ""), ("the license", spec.license or ""), *stops):
+    licenses = [("the license", text) for text in spec.licenses]
+    messages = [(f"message {number}", text) for number, (_, text) in enumerate(spec.messages, 1)]
+    for what, text in (("the system prompt", spec.system or ""), *licenses, *messages, *stops):
         if "\0" in text:
             raise ChatFormatError(
                 f"{what} has a NUL character, which no command line can carry", hint=f"take it out of {what}"

@@ -6,132 +6,82 @@ a pipe (each line of the input is one turn, the answers are the output and nothi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TextIO
+from collections.abc import Callable, Iterable, Iterator
 
-from quantkit.errors import QuantkitError
-from quantkit.run.options import SamplingOptions, chat_sampling, number
-from quantkit.run.package import RunnablePackage
-from quantkit.run.session import ChatModel
+from quantkit.errors import OutputError, QuantkitError
+from quantkit.run.commands import run_command
+from quantkit.run.lines import Entry, Read, read_entry, reader_of
+from quantkit.run.screen import Screen
+from quantkit.run.session import ChatModel, GenerationStats
+from quantkit.run.settings import Settings, check_system, stream_answer
+from quantkit.run.transcript import Conversation, check_text
+from quantkit.run.window import make_room
 
-PROMPT = ">>> "
-GREETING = "Ctrl-D or /bye ends the chat, Ctrl-C stops an answer."
+GREETING = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D or /bye ends the chat."
 HOW_TO_LEAVE = "(Ctrl-D or /bye ends the chat)"
-CONTEXT_FULL = "(the context is full, so the answer was cut)"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How answers are generated.
-
-    Attributes:
-        sampling: how tokens are chosen.
-        max_tokens: the longest answer; None is up to the end of the context.
-        stops: texts that end an answer.
-    """
-
-    sampling: SamplingOptions
-    max_tokens: int | None = None
-    stops: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """How the model is loaded: tokens of context, CPU threads, layers on the GPU; None leaves it to llama.cpp."""
-
-    n_ctx: int | None
-    threads: int | None
-    n_gpu_layers: int | None
-
-
-def load_options(parameters: Mapping[str, str]) -> LoadOptions:
-    """What num_ctx, num_thread and num_gpu of a package ask for.
-
-    Raises:
-        QuantkitError: a value is not a whole number.
-    """
-
-    def value(name: str) -> int | None:
-        return int(number(name, parameters[name], integer=True)) if name in parameters else None
-
-    return LoadOptions(n_ctx=value("num_ctx"), threads=value("num_thread"), n_gpu_layers=value("num_gpu"))
-
-
-def chat_settings(model: ChatModel, package: RunnablePackage) -> Settings:
-    """The package's settings, else the model's own, else llama.cpp's defaults.
-
-    Parameters that change how Ollama runs a model but not what it answers (num_batch, main_gpu, num_keep, use_mmap)
-    have no meaning here.
-
-    Raises:
-        QuantkitError: a parameter is not a number.
-    """
-    sampling = chat_sampling(model.engine.metadata, package.parameters)
-    limit = package.parameters.get("num_predict")
-    max_tokens = None if limit is None else int(number("num_predict", limit, integer=True))
-    if max_tokens is not None and max_tokens < 0:  # Ollama's way to say: as long as it takes
-        max_tokens = None
-    return Settings(sampling=sampling, max_tokens=max_tokens, stops=package.stops)
-
-
-@dataclass
-class Conversation:
-    """What was said so far. The system prompt stands apart, so that it can outlive the rest."""
-
-    system: str | None = None
-    turns: list[dict[str, str]] = field(default_factory=list)
-
-    @property
-    def messages(self) -> list[dict[str, str]]:
-        """The conversation as a chat template wants it."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, *self.turns]
+CONTEXT_FULL = "(the context is full, so the answer was cut; the next question makes room)"
+LIMIT_REACHED = "(the answer was cut after num_predict tokens)"
+NO_ANSWER = "(no answer; the question is forgotten)"
 
 
 class ChatLoop:
-    """Turns of a conversation between a person (or a pipe) and a model."""
+    """Turns of a conversation between a person (or a pipe) and a model.
 
-    def __init__(
-        self, model: ChatModel, settings: Settings, conversation: Conversation, *, out: TextIO, err: TextIO
-    ) -> None:
+    Attributes:
+        model: the model that answers.
+        settings: how it answers.
+        initial: how it answered at the beginning.
+        conversation: what was said.
+        screen: where answers and notices go.
+        last: how the last answer of this conversation went, None before the first.
+    """
+
+    def __init__(self, model: ChatModel, settings: Settings, conversation: Conversation, screen: Screen) -> None:
         """Prepare a loop.
 
         Args:
             model: the model that answers.
             settings: how it answers.
             conversation: what was said before; the turns are added to it.
-            out: where answers go.
-            err: where everything else goes.
+            screen: where answers and notices go.
+
+        Raises:
+            ChatFormatError: the model has no chat template, or it refuses the system prompt.
         """
         self.model = model
-        self.settings = settings
+        self.settings = self.initial = settings
         self.conversation = conversation
-        self.out = out
-        self.err = err
+        self.screen = screen
+        self.last: GenerationStats | None = None
+        check_system(model, conversation.system)
 
-    def run_terminal(self, read: Callable[[str], str]) -> None:
+    def run_terminal(self, read: Read, remember: Callable[[str], None]) -> None:
         """Talk to a person until they leave.
 
         Args:
             read: shows a prompt and returns a line, as :func:`input` does.
+            remember: keeps what was typed for the arrow keys.
         """
-        self._say(GREETING)
-        while True:
+        self.screen.say(GREETING)
+        going = True
+        while going:
             try:
-                line = read(PROMPT)
+                going = self._step(read, remember)
             except EOFError:
-                self._say("")
+                self.screen.say("")
                 return
             except KeyboardInterrupt:
-                self._say(f"\n{HOW_TO_LEAVE}")
-                continue
-            try:
-                if not self._handle(line, stoppable=True):
-                    return
+                self.screen.say(f"\n{HOW_TO_LEAVE}")
             except QuantkitError as error:
-                self._say(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
+                self._report(error)
+
+    def _step(self, read: Read, remember: Callable[[str], None]) -> bool:
+        entry = read_entry(read)
+        try:
+            remember(entry.typed)
+        except OutputError as error:
+            self._report(error)
+        return self._handle(entry, stoppable=True)
 
     def run_lines(self, lines: Iterable[str]) -> None:
         """Answer each line in turn, in one conversation.
@@ -140,87 +90,60 @@ class ChatLoop:
             QuantkitError: an answer cannot be had.
             KeyboardInterrupt: Ctrl-C ends all of it: there is nobody to go on with.
         """
-        for line in lines:
-            if not self._handle(line, stoppable=False):
+        read = reader_of(lines)
+        while True:
+            try:
+                entry = read_entry(read)
+            except EOFError:
+                return
+            if not self._handle(entry, stoppable=False):
                 return
 
-    def _handle(self, line: str, *, stoppable: bool) -> bool:
-        text = line.strip()
-        if not text:
-            return True
-        name, _, rest = text.partition(" ")
-        if name in COMMANDS and (rest == "" or name in COMMANDS_WITH_ARGUMENT):
-            return COMMANDS[name](self, rest.strip())
-        self._answer(text, stoppable=stoppable)
+    def begin(self, conversation: Conversation) -> None:
+        """Go on with another conversation."""
+        self.conversation, self.last = conversation, None
+
+    def _handle(self, entry: Entry, *, stoppable: bool) -> bool:
+        if entry.command is not None:
+            return run_command(self, entry.command, entry.text)
+        if entry.text.strip():
+            self._answer(entry.text, stoppable=stoppable)
         return True
 
-    def _answer(self, text: str, *, stoppable: bool) -> None:
-        turns = self.conversation.turns
-        turns.append({"role": "user", "content": text})
-        parts: list[str] = []
+    def _answer(self, question: str, *, stoppable: bool) -> None:
+        answer = ""
+        self.model.last_stats = None
         try:
-            for piece in self.model.stream(
-                self.conversation.messages,
-                max_tokens=self.model.n_ctx if self.settings.max_tokens is None else self.settings.max_tokens,
-                stops=self.settings.stops,
-                **self.settings.sampling,
-            ):
-                parts.append(piece)
-                self.out.write(piece)
-                self.out.flush()
+            for piece in self._pieces(question):
+                answer += piece
+                self.screen.answer(piece)
         except KeyboardInterrupt:
             if not stoppable:
                 raise
-        except QuantkitError:
-            turns.pop()
-            raise
-        self.out.write("\n")
-        self.out.flush()
-        if parts:
-            turns.append({"role": "assistant", "content": "".join(parts)})
+        self.screen.answer("\n")
+        if answer:
+            self.conversation.add(question, answer)
         else:
             # A question without an answer would be followed by another question, which templates refuse.
-            turns.pop()
-        if (stats := self.model.last_stats) and stats.context_full:
-            self._say(CONTEXT_FULL)
+            self.screen.say(NO_ANSWER)
+        if stats := self.model.last_stats:
+            self.last = stats
+            if stats.context_full:
+                self.screen.say(CONTEXT_FULL)
+            elif stats.limit_reached:
+                self.screen.say(LIMIT_REACHED)
 
-    def _say(self, text: str) -> None:
-        self.err.write(f"{text}\n")
-        self.err.flush()
+    def _pieces(self, question: str) -> Iterator[str]:
+        conversation, settings = self.conversation, self.settings
+        check_text(question, "the question")
+        if gone := make_room(self.model, conversation, question, longest=settings.max_tokens):
+            what = "oldest exchange is" if gone == 1 else f"{gone} oldest exchanges are"
+            self.screen.say(f"(the context is full: the {what} no longer given to the model)")
+        pieces = stream_answer(self.model, conversation.asking(question), settings)
+        with self.screen.waiting("reading"):
+            first = next(pieces, "")
+        yield first
+        yield from pieces
 
-
-Command = Callable[[ChatLoop, str], bool]
-"""Does something with the loop and the text behind the command's name; says whether the chat goes on."""
-
-
-def _leave(loop: ChatLoop, argument: str) -> bool:
-    return False
-
-
-COMMANDS: dict[str, Command] = {"/bye": _leave, "exit": _leave}
-COMMANDS_WITH_ARGUMENT: frozenset[str] = frozenset()
-"""Commands that take text; the others are commands only when they stand alone, so "exit strategy?" is a question."""
-
-
-def enable_line_editing() -> None:
-    """Let :func:`input` edit the line with the arrow keys and remember earlier ones, where the system can."""
-    with suppress(ImportError):  # Windows has no readline; its console edits lines itself
-        import readline  # noqa: F401
-
-
-def start_conversation(package: RunnablePackage, system: str | None) -> Conversation:
-    """A new conversation with the system prompt given, else the package's; "" means none."""
-    return Conversation(system=package.system if system is None else system)
-
-
-__all__: Sequence[str] = (
-    "COMMANDS",
-    "ChatLoop",
-    "Conversation",
-    "LoadOptions",
-    "Settings",
-    "chat_settings",
-    "enable_line_editing",
-    "load_options",
-    "start_conversation",
-)
+    def _report(self, error: QuantkitError) -> None:
+        self.screen.say(f"error: {error}\nhint: {error.hint}", style="red")

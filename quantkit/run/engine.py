@@ -1,7 +1,7 @@
 """llama.cpp's C interface, as little of it as a conversation needs.
 
 llama-cpp-python's ``Llama`` class is not used: it compiles the model's chat template on loading (untrusted text, which
-only quantkit.chat_format may run), takes the model's whole context by default (16 GB of cache for a 128k Llama), cuts
+only quantkit.chat_template may run), takes the model's whole context by default (16 GB of cache for a 128k Llama), cuts
 long token texts and long metadata, and prints. The functions below are those of ``llama.h``.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ import numpy.typing as npt
 from quantkit.errors import GGUFError, QuantkitError
 from quantkit.gguf.model import read_whole_model
 from quantkit.llama_log import captured_log
-from quantkit.processors import usable_processors
-from quantkit.run.interrupts import interrupts_deferred
+from quantkit.processors import MOST_THREADS, usable_processors
+from quantkit.run.interrupts import always, interrupts_deferred
 from quantkit.run.load_log import count_offloaded, failure_reason
 from quantkit.shell import command
 
@@ -59,9 +59,15 @@ class Engine:
             QuantkitError: no memory for the context, or a number that makes no sense.
         """
         read_whole_model(path)  # llama.cpp ends its process at some of the files that this refuses
-        for name, value in (("n_ctx", n_ctx), ("max_ctx", max_ctx), ("threads", threads)):
-            if value is not None and value < 1:
-                raise QuantkitError(f"{name} is {value}, and must be at least 1")
+        for name, value, most in (
+            ("num_ctx", n_ctx, 2**31 - 1),
+            ("max_ctx", max_ctx, 2**31 - 1),
+            ("num_thread", threads, MOST_THREADS),
+        ):
+            if value is not None and not 1 <= value <= most:
+                hint = f"pass --param {name}=N, or build the package with it"
+                raise QuantkitError(f"{name} is {value}, and must be from 1 to {most}", hint=hint)
+        os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # on an assertion llama.cpp would start a debugger
         self._stack = ExitStack()
         self.evaluated: list[int] = []
         started = time.perf_counter()
@@ -76,7 +82,7 @@ class Engine:
             self.offloaded_layers = count_offloaded(log)
             self.n_ctx = n_ctx or min(int(llama_cpp.llama_model_n_ctx_train(self._model)), max_ctx)
             self._chunk = _CHUNK_GPU if self.offloaded_layers else _CHUNK_CPU
-            self._context = self._open_context(path, threads or usable_processors())
+            self._context = self._open_context(path, threads or min(usable_processors(), MOST_THREADS))
         except BaseException:
             self._stack.close()
             raise
@@ -215,13 +221,19 @@ class Engine:
         del self.evaluated[count:]
         return len(self.evaluated)
 
-    def evaluate(self, tokens: Sequence[int]) -> None:
+    def evaluate(self, tokens: Sequence[int], go_on: Callable[[], bool] = always) -> None:
         """Run *tokens* through the model behind those evaluated before. Returns when the logits are there.
+
+        Args:
+            tokens: what to evaluate.
+            go_on: asked before each chunk of them; False leaves the rest out.
 
         Raises:
             QuantkitError: llama.cpp failed.
         """
         for start in range(0, len(tokens), self._chunk):
+            if not go_on():
+                return
             chunk = list(tokens[start : start + self._chunk])
             array = (llama_cpp.llama_token * len(chunk))(*chunk)
             with captured_log() as log:

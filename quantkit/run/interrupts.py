@@ -42,3 +42,8 @@ def interrupts_deferred() -> Iterator[Callable[[], bool]]:
             signal.signal(number, signal.default_int_handler)
     if pressed:
         raise KeyboardInterrupt
+
+
+def always() -> bool:
+    """The ``go_on`` of work that nobody cuts short."""
+    return True

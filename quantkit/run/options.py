@@ -98,19 +98,34 @@ def chat_sampling(metadata: Callable[[str], str | None], parameters: Mapping[str
         QuantkitError: a value is not a number.
     """
     found: dict[str, Any] = {"temperature": CHAT_TEMPERATURE}
-    for name, key in _GGUF_KEYS.items():
-        if (value := metadata(f"general.sampling.{key}")) is not None:
-            found[name] = number(f"general.sampling.{key}", value, integer=name in _INTEGERS)
     for name in _NAMES:
         if name in parameters:
-            found[name] = number(name, parameters[name], integer=name in _INTEGERS)
-    if (found.get("seed") or 0) < 0:
-        found["seed"] = None
+            found[name] = sampling_value(name, parameters[name])
+    for name, key in _GGUF_KEYS.items():
+        if name not in parameters and (value := metadata(f"general.sampling.{key}")) is not None:
+            where = f" (general.sampling.{key} of the file)"
+            found[name] = number(name, value, integer=name in _INTEGERS, where=where)
     return cast(SamplingOptions, found)
 
 
-def number(name: str, text: str, *, integer: bool) -> float | int:
+def sampling_value(name: str, text: str) -> float | int | None:
+    """The value of a parameter of :class:`SamplingOptions`; a negative seed is None, a new one each time.
+
+    Raises:
+        QuantkitError: the text is not a number of the kind.
+    """
+    value = number(name, text, integer=name in _INTEGERS)
+    return None if name == "seed" and value < 0 else value
+
+
+def number(name: str, text: str, *, integer: bool, where: str = "") -> float | int:
     """The number that *text* is.
+
+    Args:
+        name: the parameter.
+        text: its value.
+        integer: whether it must be a whole one.
+        where: what to call its place in errors, "" for a package.
 
     Raises:
         QuantkitError: it is none.
@@ -120,7 +135,7 @@ def number(name: str, text: str, *, integer: bool) -> float | int:
     except ValueError:
         kind = "a whole number" if integer else "a number"
         raise QuantkitError(
-            f"parameter {name} is {text!r}, not {kind}", hint=f"correct {name} in manifest.json"
+            f"parameter {name}{where} is {text!r}, not {kind}", hint=f"give another one: --param {name}=VALUE"
         ) from None
 
 
@@ -169,7 +184,8 @@ def _parts(sampling: Sampling, n_vocab: int, n_ctx: int) -> list[Any]:
         parts.append(
             llama_cpp.llama_sampler_init_penalties(
                 n_vocab,
-                n_ctx if sampling.repeat_last_n < 0 else sampling.repeat_last_n,
+                # More than the context is the same as all of it, and would be reserved in memory.
+                n_ctx if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, n_ctx),
                 sampling.repeat_penalty,
                 sampling.frequency_penalty,
                 sampling.presence_penalty,
@@ -180,7 +196,7 @@ def _parts(sampling: Sampling, n_vocab: int, n_ctx: int) -> list[Any]:
     seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed % 2**32
     return [
         *parts,
-        llama_cpp.llama_sampler_init_top_k(sampling.top_k),
+        llama_cpp.llama_sampler_init_top_k(min(sampling.top_k, n_vocab)),
         llama_cpp.llama_sampler_init_typical(sampling.typical_p, 1),
         llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1),
         llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1),

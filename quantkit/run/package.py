@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from quantkit.errors import GGUFError, QuantkitError
+from quantkit.errors import CheckpointError, GGUFError, QuantkitError
+from quantkit.json_file import read_json
 
 MANIFEST = "manifest.json"
 
@@ -20,7 +20,7 @@ class RunnablePackage:
     Attributes:
         gguf: the model file.
         system: the system prompt, None for none.
-        parameters: Ollama parameters, name -> value text.
+        parameters: Ollama parameters besides stop, name -> value text.
         stops: texts that end an answer.
     """
 
@@ -50,7 +50,7 @@ def open_all(path: Path) -> tuple[RunnablePackage, ...]:
 
 
 def _open_folder(folder: Path) -> tuple[RunnablePackage, ...]:
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     chat = manifest.get("chat", {})
     models = manifest.get("models")
     if not isinstance(chat, dict) or not isinstance(models, list) or not models:
@@ -58,38 +58,44 @@ def _open_folder(folder: Path) -> tuple[RunnablePackage, ...]:
     system = chat.get("system")
     if system is not None and not isinstance(system, str):
         raise _broken(folder, '"chat.system" must be a text or null')
-    stops = chat.get("stops", [])
-    if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
-        raise _broken(folder, '"chat.stops" must be a list of texts')
-    parameters = _parameters(folder, chat.get("parameters", {}))
+    asked = chat.get("parameters", {})
+    if not isinstance(asked, dict):
+        raise _broken(folder, '"chat.parameters" must be an object')
+    # The chat format's, and the user's on top, as in the Modelfile.
+    stops = dict.fromkeys(
+        (*_texts(folder, "stops", chat.get("stops", [])), *_texts(folder, "parameters.stop", asked.get("stop", [])))
+    )
+    parameters = {name: str(value) for name, value in asked.items() if name != "stop"}
     return tuple(
         RunnablePackage(gguf=_model_file(folder, model), system=system, parameters=parameters, stops=tuple(stops))
         for model in models
     )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """A package's manifest.json, of the schema known here.
+
+    Raises:
+        QuantkitError: there is none, or it is broken.
+    """
     path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         raise QuantkitError(
             f"{folder}: no {MANIFEST}, so this is not a folder made by quantkit build", hint=_files_to_try(folder)
-        ) from None
-    except (OSError, ValueError) as error:
-        raise QuantkitError(f"{path}: cannot be read: {error}", hint=_files_to_try(folder)) from None
-    if not isinstance(manifest, dict):
-        raise _broken(folder, "it must be an object")
+        )
+    try:
+        manifest = read_json(path)
+    except CheckpointError as error:
+        raise QuantkitError(str(error), hint=_files_to_try(folder)) from None
     if manifest.get("schema") != 1:
         raise _broken(folder, f'"schema" is {manifest.get("schema")!r}, and this version reads schema 1')
     return manifest
 
 
-def _parameters(folder: Path, parameters: object) -> dict[str, str]:
-    if not isinstance(parameters, dict):
-        raise _broken(folder, '"chat.parameters" must be an object')
-    # A parameter that Ollama takes several times (stop) is a list; those are among the stops already.
-    return {name: str(value) for name, value in parameters.items() if not isinstance(value, list)}
+def _texts(folder: Path, key: str, value: object) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise _broken(folder, f'"chat.{key}" must be a list of texts')
+    return value
 
 
 def _model_file(folder: Path, model: object) -> Path:

@@ -6,17 +6,18 @@ special tokens as single tokens, the end of a turn ends the answer) is what ever
 
 from __future__ import annotations
 
-import codecs
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
-from quantkit.chat_format import render_jinja
-from quantkit.errors import ChatFormatError, QuantkitError
+from quantkit.chat_format import FORMAT_NAMES, render_jinja
+from quantkit.errors import ChatFormatError, ContextFullError
+from quantkit.run.generation import Generation
+from quantkit.run.interrupts import always
 from quantkit.run.options import Sampler, Sampling, SamplingOptions
 from quantkit.run.stops import StopTexts
 
@@ -45,6 +46,7 @@ class GenerationStats:
         reused_tokens: tokens of the prompt that an earlier turn had left in the context.
         context_full: the answer was cut because the context had no room left.
         stop_token: the end-of-generation token, None if there was none.
+        limit_reached: the answer was cut because it had as many tokens as it may have.
     """
 
     prompt_tokens: int
@@ -55,6 +57,16 @@ class GenerationStats:
     reused_tokens: int = 0
     context_full: bool = False
     stop_token: int | None = None
+    limit_reached: bool = False
+
+    @property
+    def stop_reason(self) -> str:
+        """What ended the answer: end_of_turn, stop_text, length, context_full or interrupted."""
+        if self.stopped:
+            return "stop_text" if self.stop_token is None else "end_of_turn"
+        if self.context_full:
+            return "context_full"
+        return "length" if self.limit_reached else "interrupted"
 
     @property
     def prompt_rate(self) -> float:
@@ -164,11 +176,7 @@ class ChatModel:
         Raises:
             ChatFormatError: the file has no chat template, or the template refuses the conversation.
         """
-        if not self.chat_template:
-            raise ChatFormatError(
-                f"{self.path}: the file has no chat template",
-                hint="build it with --template llama-3 or --template chatml, as the model was trained",
-            )
+        self.require_template()
         return render_jinja(
             self.chat_template,
             messages,
@@ -176,6 +184,18 @@ class ChatModel:
             eos_token=self.eos_token,
             add_generation_prompt=add_generation_prompt,
         )
+
+    def require_template(self) -> None:
+        """Refuse a file without a chat template.
+
+        Raises:
+            ChatFormatError: nobody can know how to talk to the model.
+        """
+        if not self.chat_template:
+            raise ChatFormatError(
+                f"{self.path}: the file has no chat template, so nobody knows how to talk to the model",
+                hint=f"build it with the format it was trained on: --template NAME, one of {', '.join(FORMAT_NAMES)}",
+            )
 
     def prompt_tokens(self, messages: Messages) -> list[int]:
         """The tokens the model is given: BOS in front where the file asks for it and the template did not write it.
@@ -195,7 +215,13 @@ class ChatModel:
         return self.engine.logits()
 
     def stream(
-        self, messages: Messages, *, max_tokens: int, stops: Sequence[str] = (), **sampling: Unpack[SamplingOptions]
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int,
+        stops: Sequence[str] = (),
+        go_on: Callable[[], bool] = always,
+        **sampling: Unpack[SamplingOptions],
     ) -> Iterator[str]:
         """Answer a conversation piece by piece.
 
@@ -207,22 +233,23 @@ class ChatModel:
             messages: the conversation, the last message the user's.
             max_tokens: the longest answer.
             stops: texts that end the answer, besides the end-of-generation tokens; they are not part of it.
+            go_on: asked between the steps, also while the prompt is evaluated; False ends the answer there.
             **sampling: see :class:`~quantkit.run.options.Sampling`; greedy by default.
 
         Raises:
             ChatFormatError: as :meth:`render`.
-            QuantkitError: the conversation does not fit into the context.
+            ContextFullError: the conversation does not fit into the context.
         """
         settings = Sampling(**sampling)
         prompt = self.prompt_tokens(messages)
         started = time.perf_counter()
-        reused = self._evaluate_prompt(prompt)
+        reused = self._evaluate_prompt(prompt, go_on)
         prompt_seconds = time.perf_counter() - started
-        run = _Run(self.engine, StopTexts(stops))
+        run = Generation(self.engine, StopTexts(stops))
         recent = prompt[-self.n_ctx :]
         try:
             with Sampler(settings, n_vocab=self.engine.n_vocab, n_ctx=self.n_ctx, recent=recent) as sampler:
-                yield from run.pieces(sampler, max_tokens)
+                yield from run.pieces(sampler, max_tokens, go_on)
         finally:
             self.last_stats = GenerationStats(
                 prompt_tokens=len(prompt),
@@ -233,6 +260,7 @@ class ChatModel:
                 reused_tokens=reused,
                 context_full=run.context_full,
                 stop_token=run.stop_token,
+                limit_reached=run.limit_reached,
             )
 
     def answer(
@@ -241,12 +269,9 @@ class ChatModel:
         """The whole answer; as :meth:`stream`."""
         return "".join(self.stream(messages, max_tokens=max_tokens, stops=stops, **sampling))
 
-    def _evaluate_prompt(self, prompt: Sequence[int]) -> int:
+    def _evaluate_prompt(self, prompt: Sequence[int], go_on: Callable[[], bool] = always) -> int:
         if len(prompt) >= self.n_ctx:
-            raise QuantkitError(
-                f"the conversation has {len(prompt)} tokens and the context holds {self.n_ctx}",
-                hint="begin a new conversation, or build with a larger one: --param num_ctx=N",
-            )
+            raise ContextFullError(f"the conversation has {len(prompt)} tokens and the context holds {self.n_ctx}")
         engine = self.engine
         common = 0
         # At least one token is evaluated, for its logits.
@@ -255,50 +280,5 @@ class ChatModel:
                 break
             common += 1
         reused = engine.keep(common)
-        engine.evaluate(prompt[reused:])
+        engine.evaluate(prompt[reused:], go_on)
         return reused
-
-
-class _Run:
-    """One answer being generated, with what its statistics need."""
-
-    def __init__(self, engine: Engine, stops: StopTexts) -> None:
-        self._engine = engine
-        self._stops = stops
-        self.generated = 0
-        self.seconds = 0.0
-        self.stopped = False
-        self.context_full = False
-        self.stop_token: int | None = None
-        self._pending: int | None = None
-
-    def pieces(self, sampler: Sampler, max_tokens: int) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        while self.generated < max_tokens and not self.stopped:
-            if len(self._engine.evaluated) >= self._engine.n_ctx:
-                self.context_full = True
-                break
-            token = self._next(sampler)
-            if token is None:
-                break
-            # Evaluated when the next token is wanted, so the last one never is.
-            self._pending = token
-            if text := self._stops.push(decoder.decode(self._engine.piece(token))):
-                yield text
-            self.stopped = self._stops.found
-        if not self._stops.found and (rest := self._stops.push(decoder.decode(b"", final=True)) + self._stops.flush()):
-            yield rest
-
-    def _next(self, sampler: Sampler) -> int | None:
-        started = time.perf_counter()
-        try:
-            if self._pending is not None:
-                self._engine.evaluate([self._pending])
-            token = sampler.sample(self._engine.context)
-        finally:
-            self.seconds += time.perf_counter() - started
-        if self._engine.is_eog(token):
-            self.stopped, self.stop_token = True, token
-            return None
-        self.generated += 1
-        return token

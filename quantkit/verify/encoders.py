@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +25,22 @@ class Encoder:
         prepare: a text in the form in which llama.cpp must give the same ids: normalized, where the tokenizer does so.
         probes: texts with added tokens, such as llama.cpp treats alike.
         added: how many added tokens these are.
-        remarks: what is left out of the probes, because llama.cpp treats it in another way.
+        blank_once: whether it puts a blank before the text, and none behind special tokens, where llama.cpp puts one.
+        own_blanks: whether it puts that blank nowhere where there is one already, which llama.cpp does not know of.
+        plainly: as encode, but with blanks as llama.cpp treats them, before texts and beside special and added tokens;
+            None where that is the same.
     """
 
     encode: Callable[[str], list[int]]
     prepare: Callable[[str], str]
     probes: tuple[str, ...]
     added: int
-    remarks: tuple[str, ...] = ()
+    blank_once: bool = False
+    own_blanks: bool = False
+    plainly: Callable[[str], list[int]] | None = None
+
+
+_FLAGS = ("lstrip", "rstrip", "single_word")
 
 
 def tokenizer_file(folder: Path) -> Path | None:
@@ -54,11 +63,11 @@ def _open_json(path: Path) -> Encoder:
     try:
         text = path.read_text(encoding="utf-8")
         source = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise VocabularyError(f"{path}: cannot be read: {error}") from None
     if not isinstance(source, dict):
         raise VocabularyError(f"{path}: not a tokenizer: it is not a JSON object")
-    return _encoder(text, source)
+    return _encoder(path, text, source)
 
 
 def _open_tiktoken(path: Path) -> Encoder:
@@ -79,13 +88,18 @@ def _open_tiktoken(path: Path) -> Encoder:
             "merges": [[byte_text(left), byte_text(right)] for left, right in merged_parts(ranks, str(path))],
         },
     }
-    return _encoder(json.dumps(source), source)
+    return _encoder(path, json.dumps(source), source)
 
 
-def _encoder(text: str, source: Mapping[str, Any]) -> Encoder:
+def _encoder(path: Path, text: str, source: Mapping[str, Any]) -> Encoder:
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_str(text)
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as error:
+        if type(error) is not Exception:  # tokenizers raises this one and no other
+            raise
+        raise VocabularyError(f"{path}: not a tokenizer: {error}") from None
     normalizer = tokenizer.normalizer
     # What puts U+2581 for blanks, or one before the text, is no normalization in this sense: llama.cpp does it too.
     composes = "NFC" in json.dumps(source.get("normalizer"))
@@ -93,15 +107,43 @@ def _encoder(text: str, source: Mapping[str, Any]) -> Encoder:
     tokens = tokenizer.get_added_tokens_decoder().values()
     apart = tokens_behind_blanks(source)
     probes = [None if token.content in apart else _probe(token, once) for token in tokens]
+    plain = _plain(source)
     return Encoder(
-        encode=lambda probe: list(tokenizer.encode(probe, add_special_tokens=False).ids),
+        encode=_ids(tokenizer),
         prepare=normalizer.normalize_str if composes and normalizer is not None else str,
         probes=tuple(probe for probe in probes if probe is not None),
         added=len(probes),
-        remarks=("a blank before text behind special tokens, which llama.cpp puts there, is not compared",)
-        if once
-        else (),
+        blank_once=once,
+        own_blanks=_own_blanks(source),
+        plainly=None if plain == source else _ids(Tokenizer.from_str(json.dumps(plain))),
     )
+
+
+def _ids(tokenizer: Any) -> Callable[[str], list[int]]:
+    return lambda text: list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _own_blanks(source: Mapping[str, Any]) -> bool:
+    """As transformers 5 saves the tokenizers of Llama."""
+    step = source.get("pre_tokenizer") or {}
+    return step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never"
+
+
+def _plain(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A tokenizer.json as llama.cpp understands it: added tokens count anywhere and leave the blanks beside them."""
+    tokens = [{**token, **dict.fromkeys(_FLAGS, False)} for token in source.get("added_tokens") or ()]
+    if tokens_behind_blanks(source):
+        tokens = [{**token, "normalized": False} for token in tokens]
+    changed = {**source, "added_tokens": tokens}
+    if _own_blanks(source):
+        blank = source["pre_tokenizer"].get("replacement", "▁")
+        steps = [
+            *([source["normalizer"]] if source.get("normalizer") else []),
+            {"type": "Prepend", "prepend": blank},
+            {"type": "Replace", "pattern": {"String": " "}, "content": blank},
+        ]
+        changed |= {"normalizer": {"type": "Sequence", "normalizers": steps}, "pre_tokenizer": None}
+    return changed
 
 
 def _probe(token: Any, once: bool) -> str | None:
@@ -122,14 +164,26 @@ def _open_model(path: Path) -> Encoder:
     except (OSError, RuntimeError) as error:
         raise VocabularyError(f"{path}: cannot be read: {error}") from None
     config = path.with_name("tokenizer_config.json")
-    entries = (read_json(config).get("added_tokens_decoder") or {}) if config.is_file() else {}
-    added = {str(token["content"]): int(number) for number, token in entries.items()}
+    settings = read_json(config) if config.is_file() else {}
+    entries = settings.get("added_tokens_decoder") or {}
+    try:
+        added = {str(token["content"]): int(number) for number, token in entries.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise VocabularyError(f"{config}: added_tokens_decoder is broken ({type(error).__name__}: {error})") from None
+    own = (processor.unk_id(), processor.bos_id(), processor.eos_id())
+    special = {processor.IdToPiece(number): number for number in own if number >= 0} | added
+    marks = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
 
     def encode(text: str) -> list[int]:
-        # SentencePiece knows nothing of added tokens: such a probe is one token and nothing else.
-        return [added[text]] if text in added else list(processor.Encode(text))
+        # SentencePiece knows nothing of special and added tokens: transformers gives it what stands between them.
+        ids, position = [], 0
+        for mark in marks.finditer(text):
+            between = text[position : mark.start()]
+            ids += [*(processor.Encode(between) if between else ()), special[mark.group()]]
+            position = mark.end()
+        return [*ids, *(processor.Encode(text[position:]) if text[position:] else ())]
 
-    return Encoder(encode, str, tuple(added), len(added))
+    return Encoder(encode, str, tuple(added), len(added), blank_once=settings.get("legacy") is False)
 
 
 _OPEN: dict[str, Callable[[Path], Encoder]] = {

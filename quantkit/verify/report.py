@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from quantkit.child import ChildError
+
 SCHEMA = 1
 
 
@@ -31,6 +33,11 @@ class Check:
     evidence: str
 
 
+def crashed(error: ChildError) -> Check:
+    """The failed check for a process that did not come to its end."""
+    return Check("llama.cpp runs", False, error.how, "the process ends well", error.output)
+
+
 @dataclass(frozen=True)
 class Report:
     """What one run found.
@@ -38,10 +45,14 @@ class Report:
     Attributes:
         checks: in the order in which they were made.
         runs: by file, how it ran, in one line: times, speeds, how its answer ended.
+        not_made: checks that could not be made, and why.
+        prompts: what the prompts were compared with, see :meth:`quantkit.verify.prompts.Expected.to_json`.
     """
 
     checks: tuple[Check, ...]
     runs: Mapping[str, str] = field(default_factory=dict)
+    not_made: tuple[str, ...] = ()
+    prompts: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
 
     @property
     def passed(self) -> bool:
@@ -55,4 +66,5 @@ class Report:
             "passed": self.passed,
             "checks": [asdict(check) for check in self.checks],
             "runs": dict(self.runs),
+            "not_made": list(self.not_made),
         }

@@ -7,7 +7,7 @@ that fall apart into letters, an end of turn that does not end the answer, NaN.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,7 @@ def smoke_test(
     system: str | None = None,
     threads: int | None = None,
     max_tokens: int = MAX_TOKENS,
+    further: Callable[[ChatModel], Sequence[Check]] | None = None,
 ) -> SmokeResult:
     """Load *gguf*, hold a conversation for each prompt, and check what happened. Answers are greedy.
 
@@ -153,6 +154,8 @@ def smoke_test(
                 checks.append(Check("generates", False, "no", "at least 1 token", str(error)))
             else:
                 checks += [_finite(model, conversations), _generates(answers), _stops(model, answers)]
+        if further is not None and all(check.passed for check in checks):
+            checks += further(model)
         return SmokeResult(gguf, tuple(checks), model.load_seconds, model.offload_figure, answers)
 
 

@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from quantkit.child import answer_module
 from quantkit.run.session import ChatModel
+from quantkit.verify.encoders import open_encoder
+from quantkit.verify.origin import Origin
+from quantkit.verify.prompts import Expected, check_prompts, check_stops, expect, read_expected
+from quantkit.verify.report import Check
 from quantkit.verify.smoke import SmokeResult, smoke_test
 from quantkit.verify.tokens import compare_tokens
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    """Smoke-test the file, and compare its tokens when a tokenizer is given."""
-    gguf, threads = Path(question["gguf"]), question["threads"]
-    result = smoke_test(gguf, system=question["system"], threads=threads)
-    checks = list(result.checks)
-    if question["tokenizer"] and result.passed:
-        with ChatModel.load(gguf, n_gpu_layers=0, n_ctx=64, threads=threads) as model:
-            checks.append(compare_tokens(model, Path(question["tokenizer"])))
-    return {"checks": [asdict(check) for check in checks], "summary": summary(result)}
+    """Smoke-test the file, and compare its tokens and prompts with what they are known to be.
+
+    Args:
+        question: as :func:`quantkit.verify.package.ask_process` puts it.
+    """
+    expected: list[Expected] = []
+    compared = False
+
+    def further(model: ChatModel) -> Iterator[Check]:
+        nonlocal compared
+        compared = True
+        if question["stops"]:
+            yield check_stops(model, question["stops"])
+        source = "the build"
+        if question["origin"]:
+            origin = Origin(**{**question["origin"], "tokenizer": Path(question["origin"]["tokenizer"])})
+            source, encoder = origin.tokenizer.name, open_encoder(origin.tokenizer)
+            yield compare_tokens(model, encoder, source)
+            expected.extend(expect(origin, encoder, model, question["system"]))
+        elif question["expected"]:
+            expected.extend(read_expected(question["expected"]))
+        if expected:
+            yield from check_prompts(model, expected, source)
+
+    result = smoke_test(
+        Path(question["gguf"]),
+        system=question["system"],
+        threads=question["threads"],
+        further=lambda model: list(further(model)),
+    )
+    return {
+        "checks": [asdict(check) for check in result.checks],
+        "summary": summary(result),
+        "expected": [one.to_json() for one in expected],
+        "compared": compared,
+    }
 
 
 def summary(result: SmokeResult) -> str:
@@ -36,4 +68,4 @@ def summary(result: SmokeResult) -> str:
 
 
 if __name__ == "__main__":
-    json.dump(answer(json.load(sys.stdin)), sys.stdout, ensure_ascii=True)
+    answer_module(answer)

@@ -20,6 +20,13 @@ _TYPES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 ENDS_BY_NAME = frozenset(
     ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "<EOT>"]
 )
+# Kinds of byte-level BPE that llama.cpp puts BOS before where the metadata does not say so (llama-vocab.cpp).
+_BPE_WITH_BOS = frozenset(
+    [
+        *("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"),
+        *("tekken", "chameleon"),
+    ]
+)
 # Where further end tokens find room in the metadata.
 SPARE_ENDS = ("eot", "eom")
 _KEYS = {
@@ -97,6 +104,19 @@ def _ends(
             hint="leave the tokens that really end an answer in eos_token_id",
         )
     return dict(zip(spare, unknown, strict=False))
+
+
+def adds_bos(metadata: Mapping[str, Any]) -> bool:
+    """Whether llama.cpp puts BOS before a prompt, whatever the prompt begins with.
+
+    Args:
+        metadata: a file's ``tokenizer.*`` keys and values.
+    """
+    said = metadata.get("tokenizer.ggml.add_bos_token")
+    if isinstance(said, bool):
+        return said
+    by_kind = metadata.get("tokenizer.ggml.model") in ("llama", "bert")
+    return by_kind or metadata.get("tokenizer.ggml.pre") in _BPE_WITH_BOS
 
 
 def _check_range(file: str, kind: str, token: int, texts: Sequence[str]) -> None:

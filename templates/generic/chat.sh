@@ -1,5 +1,6 @@
 #!/bin/sh
 # Chat with [[ spec.name | line ]] on this machine, offline. Made by quantkit.
+# shellcheck disable=SC2016 # Nothing in the texts is to be expanded.
 set -eu
 
 model=[[ model.file | sh ]]
@@ -12,10 +13,12 @@ case "${1-}" in
     printf '%s\n' \
         'usage: sh chat.sh [OPTION]...' \
         '' \
-        'Starts a chat with the model beside this script, in llama-cli of llama.cpp, or in quantkit where' \
-        'llama-cli is not installed. Every OPTION is passed on to it, so that for instance' \
-        '    sh chat.sh -ngl 0 --temp 0.7' \
-        'runs without a GPU and at another temperature.'
+        'Starts a chat with the model beside this script, in llama-cli of llama.cpp. Where that is not installed:' \
+        'in quantkit, else in llama-completion[% if turns %] or an old main[% endif %] of llama.cpp.' \
+        '' \
+        'Every OPTION is passed on to the program that is found. Without a GPU and at another temperature:' \
+        '    sh chat.sh -ngl 0 --temp 0.7                           # llama.cpp' \
+        '    sh chat.sh --n-gpu-layers 0 --param temperature=0.7    # quantkit'
     exit 0
     ;;
 esac
@@ -49,6 +52,28 @@ if command -v quantkit >/dev/null 2>&1; then
     printf 'llama-cli is not installed; using quantkit chat\n' >&2
     exec quantkit chat "$folder" "$@"
 fi
+[% if turns %]
+
+# The conversation's format as older programs take it: they know no chat templates.
+program=
+if command -v llama-completion >/dev/null 2>&1; then
+    program=llama-completion
+    set -- -no-cnv "$@"
+elif command -v main >/dev/null 2>&1; then
+    # Other programs have that name too.
+    case $(main --help </dev/null 2>&1) in *--in-prefix*) program=main ;; esac
+fi
+if [ -n "$program" ]; then
+    printf 'llama-cli is not installed; using %s\n' "$program" >&2
+    exec "$program" -m "$folder/$model"[% for option in turns.options %] [[ option | sh ]][% endfor %] \
+        -p [[ turns.prompt | sh ]] "$@"
+fi
+[% else %]
+if command -v llama-completion >/dev/null 2>&1; then
+    printf 'llama-cli is not installed; using llama-completion\n' >&2
+    exec llama-completion -m "$folder/$model" --jinja -cnv[% for option in options %] [[ option | sh ]][% endfor %][% if system is not none %] -sys "$system"[% endif %] "$@"
+fi
+[% endif %]
 printf '%s\n' \
     'error: neither llama-cli nor quantkit is installed' \
     'hint: install llama.cpp (brew install llama.cpp, winget install llama.cpp,' \

@@ -201,7 +201,7 @@ def integer_adapter_weights(case: Case) -> None:
     edit_tensors(case.adapter_weights, lambda tensors: tensors.update({A: tensors[A].long()}))
 
 
-@defect("layers.0.self_attn", "f16", hint="--outtype bf16", command=BUILD_ADAPTER)
+@defect("self_attn", "f16", hint="--outtype bf16", command=BUILD_ADAPTER)
 def merged_weight_overflows_f16(case: Case) -> None:
     case.adapter_config(lora_alpha=1e9)
 

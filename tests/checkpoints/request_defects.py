@@ -56,7 +56,7 @@ request("device-that-is-not-there", "cuda:99", hint="--device cpu", command=(*CO
 request("unknown-parameter", "temprature", hint="temperature", command=(*BUILD, "--param", "temprature=0.2"))
 request("parameter-of-the-wrong-type", "num_ctx", "many", hint="42", command=(*BUILD, "--param", "num_ctx=many"))
 request("parameter-without-value", "temperature", hint="0.2", command=(*BUILD, "--param", "temperature="))
-request("no-context", "num_ctx", hint="num_ctx", command=(*BUILD, "--param", "num_ctx=0"))
+request("no-context", "num_ctx", hint="above 0", command=(*BUILD, "--param", "num_ctx=0"))
 request("unknown-parameter-of-package", "tempo", hint="did you mean", command=(*PACKAGE, "--param", "tempo=1"))
 request("system-prompt-with-a-nul", "system prompt", "NUL", command=(*BUILD, "--system", "a\0b"))
 

@@ -11,12 +11,10 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from go_template import execute, ollama_prompt, parse
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from quantkit.chat_format import (
@@ -29,10 +27,9 @@ from quantkit.chat_format import (
     render_jinja,
 )
 from quantkit.errors import ChatFormatError
-from quantkit.package.ollama import go_template
-from tests.support.chat_templates import CHATML, LLAMA_3, MISTRAL
-from tests.support.family_templates import TEMPLATES as FAMILIES
-from tests.support.reference import reference_folder
+from quantkit.package.go_template import go_template
+from tests.support.chat_templates import real_templates
+from tests.support.go_prompts import Job, Talk, ollama_prompt, ollama_prompts
 
 GOLDEN = Path(__file__).with_name("chat_formats.json")
 TABLE: dict[str, dict[str, Any]] = json.loads(GOLDEN.read_text("utf-8"))
@@ -41,13 +38,6 @@ TABLE: dict[str, dict[str, Any]] = json.loads(GOLDEN.read_text("utf-8"))
 SYSTEM = '你是一个乐于助人的助手。\n\nYou speak "briefly". {{ .System }} <|im_end|>'
 TALK = ("你好，世界！", "Hi:\n\n- `a`\n- 'b'", "what is {{ x }}?", "𝒙 = \\frac{1}{2} 🙂", "</s> [INST] ok")
 PADDED = ("\n a ", " b\n", " c\t")
-
-
-@cache
-def templates() -> dict[str, str]:
-    folder = reference_folder() / "models" / "templates"
-    files = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.jinja")}
-    return files | FAMILIES | {"Llama-3": LLAMA_3, "Qwen1.5": CHATML, "Mistral-Instruct-v0.1": MISTRAL}
 
 
 def tokens(name: str) -> dict[str, str]:
@@ -69,7 +59,7 @@ def conversations(contents: Sequence[str], chat: ChatFormat) -> list[list[dict[s
 def row(name: str) -> dict[str, Any]:
     """What the table says of a template; long texts by their start and hash."""
     try:
-        found = derive(templates()[name], **tokens(name))
+        found = derive(real_templates()[name], **tokens(name))
     except ChatFormatError as error:
         return {"refused": str(error)}
     values = asdict(found) | {"described": isinstance(found, ChatFormat)}
@@ -91,10 +81,10 @@ def described() -> list[str]:
 def test_every_template_is_in_the_table() -> None:
     """Set UPDATE_GOLDENS=1 to write the table anew, then read the difference."""
     if os.environ.get("UPDATE_GOLDENS"):
-        rows = {name: row(name) for name in sorted(templates(), key=str.lower)}
+        rows = {name: row(name) for name in sorted(real_templates(), key=str.lower)}
         GOLDEN.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     table = json.loads(GOLDEN.read_text("utf-8"))
-    assert table.keys() == templates().keys()
+    assert table.keys() == real_templates().keys()
     assert len(described()) == 37
     assert sum("why" in known for known in table.values()) == 44
     assert sum("refused" in known for known in table.values()) == 4
@@ -107,23 +97,24 @@ def test_what_is_known_of_a_template(name: str) -> None:
 
 @pytest.mark.parametrize("name", described())
 def test_turns_and_ollamas_template_write_the_prompts_of_the_jinja(name: str) -> None:
-    found = derive(templates()[name], **tokens(name))
+    found = derive(real_templates()[name], **tokens(name))
     assert isinstance(found, ChatFormat)
-    for messages in conversations(TALK, found):
-        expected = render_jinja(templates()[name], messages, **tokens(name), dates=False)
-        assert found.render(messages) == expected
-        assert found.bos + ollama_prompt(go_template(found), messages) == expected
+    talks = conversations(TALK, found)
+    expected = [render_jinja(real_templates()[name], talk, **tokens(name), dates=False) for talk in talks]
+    assert [found.render(talk) for talk in talks] == expected
+    (prompts,) = ollama_prompts([Job(go_template(found), [Talk(talk) for talk in talks])])
+    assert [found.bos + prompt for prompt in prompts] == expected
 
 
 @pytest.mark.parametrize("name", described())
 def test_white_space_around_contents_is_as_told(name: str) -> None:
-    found = derive(templates()[name], **tokens(name))
+    found = derive(real_templates()[name], **tokens(name))
     assert isinstance(found, ChatFormat)
     same = [
-        found.render(messages) == render_jinja(templates()[name], messages, **tokens(name), dates=False)
+        found.render(messages) == render_jinja(real_templates()[name], messages, **tokens(name), dates=False)
         for messages in conversations(PADDED, found)
     ]
-    assert all(same) is not found.uneven
+    assert all(same) is not bool(found.uneven)
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
@@ -140,10 +131,9 @@ def test_a_system_prompt_of_the_package_is_the_default_where_system_messages_sta
 @pytest.mark.parametrize("name", FORMAT_NAMES)
 def test_old_servers_without_messages_get_a_first_question_right(name: str) -> None:
     chat = named_format(name)
-    nodes = parse(go_template(chat))
-    for system in ("", "s"):
-        prompt = execute(nodes, {"System": system, "Prompt": "q", "Response": ""})
-        assert chat.bos + prompt == chat.render(conversation(["q"], system or None))
+    for system in (None, "s"):
+        messages = conversation(["q"], system)
+        assert chat.bos + ollama_prompt(go_template(chat), messages, old=True) == chat.render(messages)
 
 
 @pytest.mark.parametrize("file", ["meta-llama-Llama-3.1-8B-Instruct", "meta-llama-Llama-3.3-70B-Instruct"])
@@ -176,14 +166,14 @@ def test_llama_3_1_writes_tools_as_metas_template(file: str) -> None:
                 bos_token="<s>",
                 eos_token="</s>",
             )[0]
-            for template in (named_template("llama-3.1"), templates()[file])
+            for template in (named_template("llama-3.1"), real_templates()[file])
         )
         assert ours == theirs
 
 
 def test_a_template_that_turns_cannot_describe_still_ends() -> None:
     name = "Qwen-Qwen3-0.6B"
-    known = derive(templates()[name], **tokens(name), tokens=["<|im_end|>", "</s>"])
+    known = derive(real_templates()[name], **tokens(name), tokens=["<|im_end|>", "</s>"])
     assert known == OwnTemplate("tools and thinking in contents have rules of their own", ("<|im_end|>",), True)
-    other = derive(templates()[name], **tokens(name), tokens=["</s>"])
+    other = derive(real_templates()[name], **tokens(name), tokens=["</s>"])
     assert other.stops == ("</s>",)

@@ -6,21 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from go_template import execute, ollama_prompt, parse
 
 from quantkit.chat_format import ChatFormat, derive, named_format, named_template, render_jinja
 from quantkit.errors import ChatFormatError
 from quantkit.package import PackagedModel, PackageSpec, render_package
+from quantkit.package.go_template import go_template
 from quantkit.package.modelfile import Command, parse_modelfile, print_modelfile
-from quantkit.package.ollama import go_template
 from quantkit.package.parameters import check_parameters
+from tests.support.go_prompts import ollama_prompt
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -52,7 +51,7 @@ SPEC = PackageSpec(
     context_length=4096,
     base="org/base_model",
     adapters=("./my lora",),
-    license="Apache-2.0",
+    licenses=("Apache-2.0",),
     architecture="llama",
     parameter_count=8_030_261_248,
 )
@@ -131,15 +130,6 @@ def test_all_modelfiles_and_renders_are_there() -> None:
     assert len(RENDERED) == 224
 
 
-@pytest.mark.parametrize("name", RENDERS["templates"])
-def test_the_template_engine_of_these_tests_gives_the_recorded_prompts(name: str) -> None:
-    cases = [case for case in RENDERED if case["template"] == name]
-    assert len(cases) == 32
-    for case in cases:
-        prompt = ollama_prompt(RENDERS["templates"][name], CONVERSATIONS[case["conversation"]], system=case["system"])
-        assert prompt == case["prompt"], (case["conversation"], case["system"])
-
-
 def test_llama_3_gives_the_prompts_of_the_recorded_messages_template() -> None:
     template = go_template(named_format("llama-3"))
     for case in RENDERED:
@@ -207,20 +197,17 @@ def test_a_system_prompt_inside_the_template_is_the_default(system: str) -> None
 
 
 def test_old_servers_without_messages_get_the_same_prompt() -> None:
-    # They execute the same template with other variables.
-    nodes = parse(go_template(QWEN_LIKE))
-
-    def old(values: Mapping[str, str]) -> str:
-        return execute(nodes, {"System": "", "Prompt": "", "Response": "", **values})
-
-    asked = [{"role": "user", "content": "q"}]
-    answered = [*asked, {"role": "assistant", "content": "a"}]
-    system = [{"role": "system", "content": "s"}]
-    assert old({"Prompt": "q"}) == QWEN_LIKE.render(asked)
-    assert old({"System": "s", "Prompt": "q"}) == QWEN_LIKE.render(system + asked)
-    assert old({"System": "s", "Prompt": "q", "Response": "a"}) == QWEN_LIKE.render(
-        system + answered, add_generation_prompt=False
-    )
+    # They feed the same template round by round.
+    system, asked = {"role": "system", "content": "s"}, {"role": "user", "content": "q"}
+    answered = {"role": "assistant", "content": "a"}
+    chatml = named_format("chatml")
+    for chat, messages in (
+        (QWEN_LIKE, [asked]),
+        (QWEN_LIKE, [system, asked]),
+        (chatml, [asked, answered, asked]),
+        (chatml, [system, asked, answered, asked, answered, asked]),
+    ):
+        assert ollama_prompt(go_template(chat), messages, old=True) == chat.render(messages)
 
 
 def test_jinja_agrees_with_the_recorded_llama_3_prompts() -> None:

@@ -99,6 +99,16 @@ def test_end_tokens_that_llama_cpp_would_not_know(checkpoint: Maker, reference_g
         assert differences(ours, reference_gguf(model, "f16", pre="llama-bpe"), added=added) == []
 
 
+def test_sampling_settings(checkpoint: Maker, reference_gguf: Maker, tmp_path: Path) -> None:
+    said = {"temperature": 0.7, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.05, "typical_p": 0.9}
+    model = checkpoint("llama3-untied", generation=said)
+    reference = reference_gguf(model, "f16", pre="llama-bpe")
+    assert_equal_to_reference(convert(model, tmp_path / "sampled.gguf"), reference)
+    greedy = convert(checkpoint("llama3-untied", generation={**said, "do_sample": False}), tmp_path / "greedy.gguf")
+    assert read_gguf(greedy).metadata["general.sampling.temp"] == Value("FLOAT32", 0.0)
+    assert len(differences(greedy, reference)) == 1
+
+
 def test_bytes_do_not_depend_on_the_threads(checkpoint: Maker, adapter: Maker, tmp_path: Path) -> None:
     model, changes = checkpoint("llama3-untied", dtype="f32"), [adapter("seven-projections"), adapter("q-and-v")]
     files = []

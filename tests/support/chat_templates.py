@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+from tests.support.family_templates import TEMPLATES
 from tests.support.reference import reference_folder
 
 # As of Meta-Llama-3-8B-Instruct.
@@ -28,3 +31,12 @@ MISTRAL = (
 def template_file(name: str) -> str:
     """llama.cpp's template file *name*."""
     return (reference_folder() / "models" / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+
+
+@cache
+def real_templates() -> dict[str, str]:
+    """Every chat template that the tests have, by name: llama.cpp's files and those of further families."""
+    files = {
+        path.stem: template_file(path.stem) for path in (reference_folder() / "models" / "templates").glob("*.jinja")
+    }
+    return files | TEMPLATES | {"Llama-3": LLAMA_3, "Qwen1.5": CHATML, "Mistral-Instruct-v0.1": MISTRAL}

@@ -26,6 +26,11 @@ class LlamaVocabulary:
         assert count >= 0
         return list(room[:count])
 
+    @property
+    def adds_bos(self) -> bool:
+        """Whether BOS is put before every text."""
+        return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
+
     def ends_answer(self, token: int) -> bool:
         """Whether generation stops at it."""
         return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))

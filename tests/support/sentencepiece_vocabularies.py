@@ -55,7 +55,10 @@ def write_sentencepiece(
     for number, (text, special) in enumerate(tokens):
         place = number if number < len(_FIRST_OF_LLAMA) else len(pieces) + number - len(_FIRST_OF_LLAMA)
         strip = "r" if name == "phi-3" and number >= len(_FIRST_OF_LLAMA) + 1 else ""
-        added.append({**added_token(text, special, strip=strip, normalized=False), "id": place})
+        token = added_token(text, special, strip=strip, normalized=False)
+        if (name, text) == ("phi-3", "</s>"):
+            token["rstrip"] = True
+        added.append({**token, "id": place})
     (folder / "tokenizer.model").write_bytes(model_file(pieces))
     write_json(folder / "tokenizer.json", _llama_json(pieces, added))
     config = _phi_config() if name == "phi-3" else _llama_config()

@@ -97,7 +97,8 @@ def read_folder(checkpoint: Checkpoint) -> Vocabulary:
     return read_vocabulary(checkpoint, rows, tokenizers=family.tokenizers, rules=family.vocabulary)
 
 
-def write_gguf(vocabulary: Vocabulary, path: Path) -> Path:
-    """A GGUF file with this vocabulary and no tensors."""
-    path.write_bytes(encode_header([*_HEADER, *vocabulary.metadata], []))
+def write_gguf(vocabulary: Vocabulary, path: Path, *, name: str = "") -> Path:
+    """A GGUF file with this vocabulary and no tensors, of a model of that name."""
+    named = [string("general.name", name)] if name else []
+    path.write_bytes(encode_header([*_HEADER, *named, *vocabulary.metadata], []))
     return path

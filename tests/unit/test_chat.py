@@ -7,31 +7,26 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from chat_loop import CtrlCAfter, Loop, said
 from tiny_gguf import ANSWER, Tiny, write_tiny_gguf
 
-from quantkit.errors import GGUFError, QuantkitError
-from quantkit.run.chat import (
-    CONTEXT_FULL,
-    GREETING,
-    HOW_TO_LEAVE,
-    PROMPT,
-    ChatLoop,
-    Conversation,
-    Settings,
-    chat_settings,
-    load_options,
-    start_conversation,
-)
+from quantkit.errors import ChatFormatError, GGUFError, QuantkitError
+from quantkit.repackage import package
+from quantkit.run.chat import GREETING, HOW_TO_LEAVE, LIMIT_REACHED, NO_ANSWER
+from quantkit.run.lines import QUOTES, read_entry, reader_of
 from quantkit.run.options import CHAT_TEMPERATURE
 from quantkit.run.package import RunnablePackage, open_all, open_package
+from quantkit.run.screen import Screen
 from quantkit.run.session import ChatModel
+from quantkit.run.settings import LoadOptions, Settings, chat_settings, load_options
+from quantkit.terminal_text import harmless, one_line
 
 ROOT = Path(__file__).parents[2]
-GREEDY = Settings(sampling={"temperature": 0.0})
 
 
 @pytest.fixture
@@ -40,33 +35,9 @@ def model(tmp_path: Path) -> Iterator[ChatModel]:
         yield model
 
 
-def loop_for(model: ChatModel, settings: Settings = GREEDY, system: str | None = None, out: io.StringIO | None = None):
-    return ChatLoop(model, settings, Conversation(system=system), out=out or io.StringIO(), err=io.StringIO())
-
-
-def typing(*lines: str | BaseException) -> Callable[[str], str]:
-    """What input() would return or raise, in turn; Ctrl-D when there is no more."""
-    rest = list(lines)
-
-    def read(prompt: str) -> str:
-        assert prompt == PROMPT
-        if not rest:
-            raise EOFError
-        line = rest.pop(0)
-        if isinstance(line, BaseException):
-            raise line
-        return line
-
-    return read
-
-
-def said(*texts: str) -> list[dict[str, str]]:
-    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(texts)]
-
-
 def test_a_conversation_is_kept(model: ChatModel) -> None:
-    loop = loop_for(model, system="Be brief.")
-    loop.run_terminal(typing("hello", "", "   ", " 你好 "))
+    loop = Loop(model, system="Be brief.")
+    loop.terminal("hello", "", "   ", " 你好 ")
     assert loop.out.getvalue() == f"{ANSWER}\n{ANSWER}\n"
     assert loop.err.getvalue() == f"{GREETING}\n\n"
     assert loop.conversation.turns == said("hello", ANSWER, "你好", ANSWER)
@@ -77,44 +48,31 @@ def test_a_conversation_is_kept(model: ChatModel) -> None:
     )
 
 
-@pytest.mark.parametrize("leave", ["/bye", "exit", " /bye "])
+@pytest.mark.parametrize("leave", ["/bye", "exit", "/bye ", "exit  "])
 def test_leaving(model: ChatModel, leave: str) -> None:
-    loop = loop_for(model)
-    loop.run_terminal(typing(leave, "not read any more"))
+    loop = Loop(model)
+    loop.terminal(leave, "not read any more")
     assert loop.out.getvalue() == ""
     assert loop.conversation.turns == []
 
 
-@pytest.mark.parametrize("text", ["exit strategy?", "/byebye", "/usr/bin", "Exit"])
+@pytest.mark.parametrize("text", ["exit strategy?", "/usr/bin", "Exit", "// a comment", "a /bye"])
 def test_what_only_looks_like_a_command_is_a_question(model: ChatModel, text: str) -> None:
-    loop = loop_for(model)
-    loop.run_terminal(typing(text))
+    loop = Loop(model)
+    loop.terminal(text)
     assert loop.conversation.turns == said(text, ANSWER)
 
 
 def test_ctrl_c_at_the_prompt_says_how_to_leave(model: ChatModel) -> None:
-    loop = loop_for(model)
-    loop.run_terminal(typing(KeyboardInterrupt(), "hello"))
+    loop = Loop(model)
+    loop.terminal(KeyboardInterrupt(), "hello")
     assert HOW_TO_LEAVE in loop.err.getvalue()
     assert loop.out.getvalue() == f"{ANSWER}\n"
 
 
-class CtrlCAfter(io.StringIO):
-    """A terminal whose user presses Ctrl-C when a text was shown."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self._text = text
-
-    def flush(self) -> None:
-        if self.getvalue() == self._text:
-            self._text = "never again"
-            raise KeyboardInterrupt
-
-
 def test_ctrl_c_stops_the_answer_and_keeps_what_was_said(model: ChatModel) -> None:
-    loop = loop_for(model, out=CtrlCAfter("Hi"))
-    loop.run_terminal(typing("hello", "and now?"))
+    loop = Loop(model, out=CtrlCAfter("Hi"))
+    loop.terminal("hello", "and now?")
     assert loop.out.getvalue() == f"Hi\n{ANSWER}\n"
     assert loop.conversation.turns == said("hello", "Hi", "and now?", ANSWER)
 
@@ -124,45 +82,109 @@ def test_ctrl_c_before_the_first_piece_forgets_the_question(model: ChatModel, mo
         raise KeyboardInterrupt
         yield ""
 
-    loop = loop_for(model)
+    loop = Loop(model)
     monkeypatch.setattr(model, "stream", interrupted)
-    loop.run_terminal(typing("hello"))
+    assert loop.terminal("hello") == f"{NO_ANSWER}\n"
     assert loop.conversation.turns == []
 
 
 def test_ctrl_c_in_a_pipe_ends_all_of_it(model: ChatModel) -> None:
-    loop = loop_for(model, out=CtrlCAfter("Hi"))
+    loop = Loop(model, out=CtrlCAfter("Hi"))
     with pytest.raises(KeyboardInterrupt):
         loop.run_lines(["hello\n", "more\n"])
 
 
 def test_lines_of_a_pipe_are_turns_of_one_conversation(model: ChatModel) -> None:
-    loop = loop_for(model)
+    loop = Loop(model)
     loop.run_lines(["hello\n", "\n", "again\r\n", "/bye\n", "not read\n"])
     assert loop.out.getvalue() == f"{ANSWER}\n{ANSWER}\n"
     assert loop.err.getvalue() == ""
     assert loop.conversation.turns == said("hello", ANSWER, "again", ANSWER)
 
 
-def test_a_full_context_is_said_and_the_chat_goes_on(tmp_path: Path) -> None:
-    path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(stop=""))
-    with ChatModel.load(path, n_ctx=40, threads=1) as model:
-        loop = loop_for(model)
-        loop.run_terminal(typing("hello", "more"))
-        assert CONTEXT_FULL in loop.err.getvalue()
-        # With that answer there is no room for a second question; it is refused and forgotten.
-        assert "error: the conversation has" in loop.err.getvalue()
-        assert "hint: " in loop.err.getvalue()
-        assert [turn["role"] for turn in loop.conversation.turns] == ["user", "assistant"]
-        piped = loop_for(model)
-        with pytest.raises(QuantkitError, match="context holds 40"):
-            piped.run_lines(["hello", "more"])
-
-
 def test_the_longest_answer(model: ChatModel) -> None:
-    loop = loop_for(model, Settings(sampling={"temperature": 0.0}, max_tokens=2))
+    loop = Loop(model, Settings(sampling={"temperature": 0.0}, max_tokens=2))
     loop.run_lines(["hello"])
     assert loop.out.getvalue() == "Hi\n"
+    assert loop.err.getvalue() == f"{LIMIT_REACHED}\n"
+
+
+def test_texts_of_several_lines() -> None:
+    def entries(text: str) -> list[tuple[str | None, str]]:
+        read = reader_of(io.StringIO(text))
+        found = []
+        with suppress(EOFError):
+            while True:
+                entry = read_entry(read)
+                found.append((entry.command, entry.text))
+        return found
+
+    block = f'{QUOTES}\n  def f():\n\n    return "x"\n{QUOTES}\nnext\n'
+    assert entries(block) == [(None, '  def f():\n\n    return "x"'), (None, "next")]
+    assert entries(f"{QUOTES}one{QUOTES}\n {QUOTES}two\nlines{QUOTES}  \n") == [(None, "one"), (None, "two\nlines")]
+    # A quoted text is a question, whatever it looks like; and a command can be given one.
+    assert entries(f"{QUOTES}/bye{QUOTES}\n") == [(None, "/bye")]
+    assert entries(f"/system {QUOTES}Be\nbrief.{QUOTES}\n") == [("/system", "Be\nbrief.")]
+    assert entries(f"what is {QUOTES}?\n") == [(None, f"what is {QUOTES}?")]
+    # What a terminal gives for a paste.
+    assert entries("a\n")[0] == (None, "a")
+    assert read_entry(lambda prompt: "two\nlines").text == "two\nlines"
+
+
+def test_a_text_without_an_end_is_not_sent(model: ChatModel) -> None:
+    loop = Loop(model)
+    assert "has no end, and was not sent" in loop.terminal(f"{QUOTES}hello")
+    assert "has no end" not in loop.terminal(f"{QUOTES}hello", KeyboardInterrupt())
+    with pytest.raises(QuantkitError, match="has no end"):
+        loop.run_lines([f"{QUOTES}hello\n"])
+    assert loop.conversation.turns == []
+
+
+def test_an_error_ends_a_pipe_and_no_chat(model: ChatModel) -> None:
+    loop = Loop(model)
+    assert loop.terminal("\udcff", "hello").startswith("error: the question is not valid Unicode")
+    assert loop.conversation.turns == said("hello", ANSWER)
+    with pytest.raises(QuantkitError, match="not valid Unicode"):
+        loop.run_lines(["\udcff\n"])
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_no_answer_commands_a_terminal() -> None:
+    hostile = "\x1b]0;title\x07你🙂\tb\r\n\x9b2J\x7f"
+    assert harmless(hostile) == "␛]0;title␇你🙂\tb\n\N{REPLACEMENT CHARACTER}2J␡"
+    for out, shown in ((io.StringIO(), hostile), (Tty(), harmless(hostile))):
+        Screen(out, io.StringIO()).answer(hostile)
+        assert out.getvalue() == shown
+    for direction in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029\ud800":
+        assert harmless(f"a{direction}b") == "a\N{REPLACEMENT CHARACTER}b"
+    family = "👨\u200d👩\u200d👧 你好 עברית ≥ é"
+    assert harmless(family) == family
+    assert one_line("a\nb\x1b") == "a b␛"
+    err = Tty()
+    Screen(io.StringIO(), err).say(hostile)
+    assert "\x1b]" not in err.getvalue()
+
+
+def test_nothing_is_drawn_in_a_pipe() -> None:
+    err = io.StringIO()
+    screen = Screen(io.StringIO(), err)
+    with screen.waiting("loading"):
+        screen.say("[bold]:smile:" + 200 * "x")
+    assert err.getvalue() == "[bold]:smile:" + 200 * "x" + "\n"
+
+
+def test_a_model_that_nobody_can_talk_to(tmp_path: Path) -> None:
+    with (
+        ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(template=None)), threads=1) as model,
+        pytest.raises(ChatFormatError, match="no chat template") as info,
+    ):
+        Loop(model)
+    for name in ("llama-3", "chatml", "gemma", "alpaca"):
+        assert name in info.value.hint
 
 
 def test_settings_of_a_package(model: ChatModel) -> None:
@@ -172,18 +194,24 @@ def test_settings_of_a_package(model: ChatModel) -> None:
     assert settings == Settings(sampling={"temperature": 0.2}, max_tokens=9, stops=("###",))
     options = load_options(parameters)
     assert (options.n_ctx, options.threads, options.n_gpu_layers) == (100, 3, 0)
-    assert load_options({}).n_ctx is None
+    assert load_options(parameters, -1).n_gpu_layers == -1
+    assert load_options({}) == LoadOptions(n_ctx=None, threads=None, n_gpu_layers=-1)
+    assert load_options({"num_thread": "0"}).threads is None
     plain = chat_settings(model, RunnablePackage(model.path, parameters={"num_predict": "-1"}))
     assert plain == Settings(sampling={"temperature": CHAT_TEMPERATURE}, max_tokens=None)
+    with pytest.raises(QuantkitError, match="num_thread is 513, and must be from 1 to 512"):
+        ChatModel.load(model.path, threads=513)
     with pytest.raises(QuantkitError, match="num_ctx is 'big'"):
         load_options({"num_ctx": "big"})
 
 
-def test_the_system_prompt_given_goes_before_the_packages() -> None:
-    package = RunnablePackage(Path("x.gguf"), system="of the package")
-    assert start_conversation(package, None).system == "of the package"
-    assert start_conversation(package, "mine").system == "mine"
-    assert start_conversation(package, "").messages == []
+def test_sampling_of_a_file_that_is_no_number(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(extra={"general.sampling.top_k": 2.5}))
+    with ChatModel.load(path, threads=1) as model:
+        with pytest.raises(QuantkitError, match=r"general\.sampling\.top_k of the file") as info:
+            chat_settings(model, RunnablePackage(path))
+        assert "--param top_k=VALUE" in info.value.hint
+        chat_settings(model, RunnablePackage(path, parameters={"top_k": "3"}))
 
 
 # -- what to talk to -----------------------------------------------------------------------------------------------
@@ -213,6 +241,15 @@ def test_a_built_folder(tmp_path: Path) -> None:
     assert package.parameters == {"temperature": "0.2", "top_k": "30"}
     assert package.stops == ("<|eot_id|>", "###")
     assert [each.gguf.name for each in open_all(folder)] == ["m-q4_0.gguf", "m-q8_0.gguf"]
+
+
+def test_the_users_stop_texts_are_in_a_package(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    made = open_package(
+        package((path,), tmp_path / "m", parameters=(("stop", "###"), ("stop", "User:"), ("top_k", "3")))
+    )
+    assert made.stops == ("<|eot_id|>", "###", "User:")
+    assert made.parameters == {"top_k": "3"}
 
 
 def test_a_path_that_is_not_there(tmp_path: Path) -> None:
@@ -253,6 +290,8 @@ def test_a_missing_model_file(tmp_path: Path) -> None:
         '{"schema": 1, "models": [{"file": "m.gguf"}], "chat": {"system": 3}}',
         '{"schema": 1, "models": [{"file": "m.gguf"}], "chat": {"stops": "x"}}',
         '{"schema": 1, "models": [{"file": "m.gguf"}], "chat": {"parameters": []}}',
+        '{"schema": 1, "models": [{"file": "m.gguf"}], "chat": {"parameters": {"stop": "x"}}}',
+        '{"schema": 1, "models": [{"file": "m.gguf"}], "chat": ' + 100_000 * "[",
     ],
 )
 def test_a_broken_manifest(tmp_path: Path, manifest: str) -> None:
@@ -268,7 +307,7 @@ def test_a_broken_manifest(tmp_path: Path, manifest: str) -> None:
 # -- the command -----------------------------------------------------------------------------------------------------
 
 
-def run_chat(*args: str, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
+def run_chat(*args: str, stdin: bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "quantkit", "chat", *args],
         input=stdin,
@@ -277,7 +316,7 @@ def run_chat(*args: str, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
         check=False,
         cwd=ROOT,
         # A terminal that claims to know no Unicode: prompts and answers are UTF-8 all the same.
-        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", **environment},
     )
 
 
@@ -306,63 +345,59 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, template: str | None) ->
     assert b"Traceback" not in result.stderr
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals on Windows")
-def test_the_command_at_a_terminal(tmp_path: Path) -> None:
-    import pty
-    import select
-
-    # Talks on until the context is full, long enough to be stopped.
-    path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(stop="<|done|>", context=8192))
-    parent, child = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "quantkit", "chat", str(path)],
-        stdin=child,
-        stdout=child,
-        stderr=child,
-        cwd=ROOT,
-        start_new_session=True,
-        preexec_fn=make_controlling_terminal,
-        env={**os.environ, "TERM": "dumb"},
+def test_the_command_takes_parameters(tmp_path: Path) -> None:
+    folder = write_package(tmp_path / "m", parameters={"temperature": "0.9"}, stops=["###"])
+    result = run_chat(
+        str(folder),
+        "--param",
+        "temperature=0",
+        "--param",
+        "num_ctx=77",
+        "--param",
+        "stop=i",
+        stdin=b"hi\n/set\n/stats\n",
     )
-    os.close(child)
-    seen = ""
-
-    def wait_for(text: str, seconds: float = 60) -> bool:
-        nonlocal seen
-        while text not in seen and select.select([parent], [], [], seconds)[0]:
-            seen += os.read(parent, 4096).decode(errors="replace")
-        _, found, rest = seen.partition(text)
-        seen = rest if found else seen
-        return bool(found)
-
-    def press(key: bytes, text: str) -> bool:
-        # A key that comes while the line editor is still setting itself up is lost, as everywhere in Python.
-        for _ in range(30):
-            os.write(parent, key)
-            if wait_for(text, 1):
-                return True
-        return False
-
-    with process:
-        try:
-            assert wait_for(GREETING), seen
-            assert wait_for(PROMPT), seen
-            os.write(parent, b"hello\r")
-            assert wait_for("Hi "), seen
-            assert press(b"\x03", PROMPT), seen  # Ctrl-C in the answer
-            assert press(b"\x03", HOW_TO_LEAVE), seen  # and at the prompt
-            assert wait_for(PROMPT), seen
-            os.write(parent, b"exit\r")
-            assert process.wait(timeout=60) == 0
-        finally:
-            process.kill()
-            os.close(parent)
-    assert "Traceback" not in seen
+    assert result.stdout.decode() == "H\n"
+    shown = {line.split(None, 1)[0]: line.split(None, 1)[1] for line in result.stderr.decode().splitlines()}
+    assert (shown["temperature"], shown["stop"]) == ("0", "'###'  'i'")
+    assert "of 77 tokens" in shown["context"]
 
 
-def make_controlling_terminal() -> None:
-    """Make the standard input the terminal of this session, so that its Ctrl-C becomes a signal."""
-    import fcntl
-    import termios
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [("temprature=1", "temprature"), ("top_k=many", "top_k: 'many'"), ("num_keep=24", "num_keep changes nothing here")],
+)
+def test_the_command_refuses_parameters_by_name(tmp_path: Path, param: str, message: str) -> None:
+    result = run_chat(str(write_package(tmp_path / "m")), "--param", param, stdin=b"hi\n")
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert message in result.stderr.decode()
+    assert "hint: " in result.stderr.decode()
 
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+def test_the_command_without_an_input(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "quantkit", "chat", str(write_tiny_gguf(tmp_path / "tiny.gguf"))]
+    done = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, check=False, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: standard input or output is closed")
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("options", [["--json"], ["--overwrite"], ["--data-file", "x"], ["--predictions-file", "x"]])
+def test_options_that_go_together(tmp_path: Path, options: list[str]) -> None:
+    result = run_chat(str(tmp_path), *options, stdin=b"")
+    assert result.returncode == 2
+    assert "--data-file" in result.stderr.decode()
+
+
+def test_the_command_imports_no_torch(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    code = (
+        "import sys\nfrom quantkit.cli import main\n"
+        "try:\n    main(['chat', sys.argv[1]])\n"
+        "except SystemExit as leaving:\n    assert leaving.code == 0\n"
+        "assert 'llama_cpp' in sys.modules\nassert 'torch' not in sys.modules\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code, str(path)], input=b"hi\n", env=environment, check=False)
+    assert done.returncode == 0

@@ -12,6 +12,7 @@ from quantkit.chat_format import (
     FORMAT_NAMES,
     ChatFormat,
     OwnTemplate,
+    Shape,
     SystemPlace,
     Turn,
     choose_format,
@@ -250,10 +251,10 @@ def test_rounds_that_are_sequences_of_their_own() -> None:
 
 def test_white_space_that_is_stripped_in_places_is_told() -> None:
     half = described(named_template("chatml").replace("message['content']", "message['content'].lstrip()"))
-    assert (half.trims, half.uneven) == ((), True)
+    assert (half.trims, half.uneven) == ((), ("system", "user", "assistant"))
     stripped = "(message['content'] | trim if message['role'] == 'assistant' else message['content'])"
     answers = described(named_template("chatml").replace("message['content']", stripped))
-    assert (answers.trims, answers.uneven) == (("assistant",), False)
+    assert (answers.trims, answers.uneven) == (("assistant",), ())
 
 
 @pytest.mark.parametrize(
@@ -356,12 +357,48 @@ def test_renders_as_transformers_does(template: str) -> None:
     ("messages", "why"),
     [
         ([{"role": "tool", "content": "x"}], "message 1: the chatml format has no role 'tool'"),
-        ([TALK[0], SYSTEM], "message 2: a system message must be the first one"),
+        ([TALK[0], SYSTEM], "message 2: the chatml format takes no system message"),
     ],
 )
 def test_render_refuses_what_it_cannot_say(messages: list[dict[str, str]], why: str) -> None:
     with pytest.raises(ChatFormatError, match=why):
-        named_format("chatml").render(messages)
+        replace(named_format("chatml"), system=None).render(messages)
+
+
+def test_later_system_messages_are_turns_or_joined_in_the_question_that_carries_them() -> None:
+    messages = [{"role": role, "content": text} for role, text in zip(("system", "user") * 2, "saTc", strict=True)]
+    assert named_format("chatml").render(messages, add_generation_prompt=False) == "".join(
+        f"<|im_start|>{message['role']}\n{message['content']}<|im_end|>\n" for message in messages
+    )
+    assert named_format("gemma").render(messages, add_generation_prompt=False) == (
+        "<bos><start_of_turn>user\ns\n\nT\n\na<end_of_turn>\n<start_of_turn>user\nc<end_of_turn>\n"
+    )
+    assert named_format("mistral").render(messages) == "<s>[INST] a[/INST][INST] s\n\nT\n\nc[/INST]"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "unlike"),
+    [
+        ("for message in messages", "for message in messages if message['content']", {"EMPTY_SYSTEM", "EMPTY_ANSWER"}),
+        (
+            "{%- for message in messages %}",
+            "{%- for message in messages if message['role'] != 'system' or message == messages[0] %}",
+            {"LATE_SYSTEM", "SECOND_SYSTEM"},
+        ),
+        ("add_generation_prompt", "add_generation_prompt and messages[-1]['role'] != 'assistant'", {"ANSWER_LAST"}),
+        (
+            "{%- for message in messages %}",
+            "{%- if messages[0]['role'] == 'assistant' %}{{- '!' }}{%- endif %}{%- for message in messages %}",
+            {"ANSWER_FIRST"},
+        ),
+    ],
+)
+def test_conversations_that_the_template_writes_otherwise_are_told(old: str, new: str, unlike: set[str]) -> None:
+    template = named_template("chatml")
+    assert old in template
+    found = described(template.replace(old, new), bos_token="", eos_token="<|im_end|>")
+    assert set(found.unlike) == {Shape[name] for name in unlike}
+    assert described(template, bos_token="", eos_token="<|im_end|>").unlike == ()
 
 
 def test_choose_format(tmp_path: Path) -> None:
@@ -377,6 +414,9 @@ def test_choose_format(tmp_path: Path) -> None:
         with pytest.raises(ChatFormatError, match="no chat template of its own") as refused:
             choose_format(missing, bos_token="", eos_token="")
         assert "--template NAME, one of llama-3, " in refused.value.hint
+    with pytest.raises(ChatFormatError, match="no chat format named 'xxx") as refused:
+        choose_format(None, option="x" * 300, bos_token="", eos_token="")  # longer than a file's name may be
+    assert len(str(refused.value)) < 200
     with pytest.raises(ChatFormatError, match="no chat format named 'alpacca'") as refused:
         choose_format(own, option="alpacca", bos_token="", eos_token="")
     assert refused.value.hint == "use one of: llama-3, llama-3.1, chatml, llama-2, mistral, gemma, phi-3, alpaca"

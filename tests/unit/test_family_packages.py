@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,12 +116,39 @@ def build_family(name: str, checkpoint: Maker, root: Path, *, verify: bool = Fal
     return build(recipe, verify=verify)
 
 
-# Their vocabularies are odd: Gemma has tokens of line ends, and Granite's BOS is what ends a turn.
-@pytest.mark.parametrize("name", ["Gemma 3", "Granite 3.0"])
-def test_a_verified_build(name: str, checkpoint: Maker, tmp_path: Path) -> None:
+# Their vocabularies are odd: Gemma has tokens of line ends, Granite's BOS is what ends a turn, the special tokens of
+# Phi-3 take in line ends behind them, and those of Phi-4 blanks on both sides, which llama.cpp cannot do.
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Gemma 3", ""),
+        ("Granite 3.0", ""),
+        ("Phi-3", "llama.cpp puts BOS (<s>) before 12 of them, as the tokenizer asks; the template writes none"),
+        ("Phi-4", "blanks beside special tokens in another way than the tokenizer: blanks around contents, special"),
+    ],
+)
+def test_a_verified_build(name: str, said: str, checkpoint: Maker, tmp_path: Path) -> None:
     report = build_family(name, checkpoint, tmp_path, verify=True).report
     assert report is not None
     assert report.passed
+    (prompts,) = (check for check in report.checks if check.name.endswith(": prompt ids"))
+    assert said in prompts.evidence
+
+
+@pytest.mark.parametrize("scheme", ["always", "first"])
+def test_a_tokenizer_as_transformers_5_saves_it(scheme: str, checkpoint: Maker, tmp_path: Path) -> None:
+    """Its blank before a text is not put where one stands already; llama.cpp knows of no such rule, and it is said."""
+    model = Path(shutil.copytree(checkpoint("mixtral", layers=1), tmp_path / "model"))
+    (model / "tokenizer.model").unlink()
+    tokenizer = json.loads((model / "tokenizer.json").read_text(encoding="utf-8"))
+    blank = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False}
+    changed = {**tokenizer, "normalizer": None, "pre_tokenizer": blank}
+    (model / "tokenizer.json").write_text(json.dumps(changed), encoding="utf-8")
+    report = build(Recipe(model, (), ("f16",), tmp_path / "out", "tiny")).report
+    assert report is not None
+    said = {check.name.partition(": ")[2]: check.evidence for check in report.checks}
+    assert "llama.cpp puts a blank before one that stands there already" in said["token ids as tokenizer.json"]
+    assert "llama.cpp treats blanks beside special tokens in another way" in said["prompt ids"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

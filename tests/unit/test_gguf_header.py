@@ -306,7 +306,7 @@ def test_more_layers_than_llama_cpp_has_room_for(tmp_path: Path, layers: int) ->
 @pytest.mark.parametrize(
     ("make", "value"),
     [(u32, -1), (u32, 2**32), (i32, 2**31), (i32, math.nan), (f32, 1e308), (f32, 2**2000), (f32, math.inf)],
-    ids=repr,
+    ids=lambda part: getattr(part, "__name__", repr(part)),
 )
 def test_numbers_that_have_no_room(make: Callable[[str, float], KV], value: float) -> None:
     with pytest.raises(GGUFError, match=r"the\.key is"):

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from safetensors import safe_open
 
+from quantkit.cli.inspect import command
 from quantkit.convert import convert, quantize
 from quantkit.errors import AdapterError, CheckpointError, GGUFError, QuantkitError
-from quantkit.gguf.header import KVType, array, encode_header
+from quantkit.gguf.header import KVType, array, encode_header, string
 from quantkit.inspection import inspect
 
 Maker = Callable[..., Path]
@@ -114,6 +116,14 @@ def test_paths_that_are_nothing_of_this(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(CheckpointError, match="no weights"):
         inspect(tmp_path)
+
+
+def test_names_in_a_file_are_no_commands_for_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "x.gguf"
+    path.write_bytes(encode_header((string("general.\x1b[2J\u202e", "a\x1b]0;t\x07"),), ()))
+    shown = CliRunner().invoke(command, [str(path)]).output
+    assert "  general.␛[2J� " in shown
+    assert "\x1b" not in shown
 
 
 def test_a_file_type_of_a_wrong_kind(tmp_path: Path) -> None:

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
 import stat
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,93 +18,21 @@ from quantkit.package import (
     PackagedModel,
     PackageSpec,
     check_parameters,
+    package_notes,
     render_package,
-    template_notes,
     write_package,
 )
-from quantkit.package.chat_script import llama_cli_options
 from quantkit.package.modelfile import Command, can_quote, parse_modelfile, print_modelfile, quote
 from quantkit.package.text import go_quote, markdown_block, markdown_code, powershell_quote, sh_quote
-
-SPEC = PackageSpec(
-    name="tiny",
-    models=(PackagedModel("tiny-q4_0.gguf", "q4_0"), PackagedModel("tiny-q8_0.gguf", "q8_0")),
-    chat=named_format("chatml"),
-    system=None,
-    parameters=(),
-    context_length=131072,
-    base="org/base",
-    adapters=("first-lora", "second-lora"),
-    license="MIT",
-    architecture="llama",
-    parameter_count=2_031_000,
-)
-
-HOSTILE = {
-    "single quotes": "it's 'quoted' ''twice''",
-    "double quotes": 'say "hi" now "',
-    "triple quotes": 'say """hi""" now',
-    "triple quotes at line ends": 'a """\nb\n"""\nc"""',
-    "only quotes": '"""""""',
-    "braces": "{{ .Prompt }} {% x %} {{ bos_token }} [[ spec.name ]] [% if x %] ${HOME} $(( 1 ))",
-    "substitution": "$(touch pwned) `touch pwned` ; touch pwned & | > pwned",
-    "newlines": "\nfirst\n\nsecond\n",
-    "crlf": "first\r\nsecond\r\n",
-    "backslashes": "\\n \\\\ \\' \\\" \\",
-    "chinese": "你是一个乐于助人的助手。“引号”‘单引号’",
-    "right to left": "\u200fשלום\u202e evil \u202c",
-    "joined emoji": "👩\u200d👩\u200d👧 \u00a0 \ufeff",
-    "control": "\x01\x1b[31mred\x7f\t",
-    "dash": "-sys --help",
-    "spaces": "   ",
-    "here-document": "EOF\n'@\n@'\n#>",
-    "long": "长 text " * 12_000,
-}
+from tests.support.hostile import HOSTILE
+from tests.support.package_specs import SPEC
 
 SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
-
-RECORDER = """#!{python}
-import json, os, sys
-with open(os.environ["RECORD"], "w") as file:
-    json.dump([os.path.basename(sys.argv[0]), *sys.argv[1:]], file)
-sys.exit(7)
-"""
 
 any_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 quote_heavy_text = st.lists(st.sampled_from(['"', '""', '"""', "\n", "\r\n", " ", "a", "#", "\t", "。", "FROM b"])).map(
     "".join
 )
-
-
-class Machine:
-    """A folder with a package, and a PATH with recording programs and nothing else but readlink."""
-
-    def __init__(self, root: Path, *programs: str) -> None:
-        self.record = root / "record.json"
-        self.bin = root / "bin"
-        self.bin.mkdir()
-        os.symlink(str(shutil.which("readlink")), self.bin / "readlink")
-        for program in programs:
-            (self.bin / program).write_text(RECORDER.format(python=sys.executable))
-            (self.bin / program).chmod(0o755)
-
-    def run(self, *command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        shell = str(shutil.which(command[0]))
-        environment = {"PATH": str(self.bin), "RECORD": str(self.record), "PYTHONUTF8": "1"}
-        return subprocess.run(
-            [shell, *command[1:]], cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=30
-        )
-
-    def recorded(self) -> list[str]:
-        recorded: list[str] = json.loads(self.record.read_text())
-        return recorded
-
-
-def packaged(spec: PackageSpec, folder: Path) -> Path:
-    write_package(spec, folder)
-    for model in spec.models:
-        (folder / model.file).touch()
-    return folder
 
 
 def commands(spec: PackageSpec, name: str = "Modelfile") -> tuple[Command, ...]:
@@ -142,7 +67,7 @@ def test_a_user_context_replaces_ours_and_a_small_model_keeps_its_own() -> None:
 
 
 def test_nothing_is_invented() -> None:
-    spec = replace(SPEC, license=None)
+    spec = replace(SPEC, licenses=())
     assert {(c.keyword, c.key) for c in commands(spec)} == {
         ("FROM", ""),
         ("TEMPLATE", ""),
@@ -171,7 +96,7 @@ def test_tools_in_the_models_own_template_win_unless_that_loses_the_system_promp
 
 def test_without_turns_there_is_no_template_but_there_are_stops() -> None:
     own = OwnTemplate("thoughts\nhave rules", ("<|im_end|>", "</s>"), takes_system=True)
-    spec = replace(SPEC, chat=own, system=" Be brief. ", license=None)
+    spec = replace(SPEC, chat=own, system=" Be brief. ", licenses=())
     assert commands(spec) == (
         Command("FROM", "./tiny-q4_0.gguf"),
         Command("REQUIRES", "0.33.0"),
@@ -192,16 +117,17 @@ def test_without_turns_there_is_no_template_but_there_are_stops() -> None:
 
 def test_notes_say_where_ollama_may_differ() -> None:
     plain = named_format("chatml")
-    assert template_notes(plain) == []
+    assert package_notes(SPEC) == []
     for changes, word in (
         ({"trims": ("user",)}, "white space"),
-        ({"uneven": True}, "white space"),
+        ({"uneven": ("user",)}, "white space"),
         ({"dated": True}, "date"),
         ({"mentions_tools": True}, "tools or thinking"),
     ):
-        (note,) = template_notes(replace(plain, **changes))  # type: ignore[arg-type]
-        assert word in note
-    (note,) = template_notes(OwnTemplate("it counts", ("</s>",), takes_system=False))
+        notes = package_notes(replace(SPEC, chat=replace(plain, **changes)))  # type: ignore[arg-type]
+        assert len(notes) == (2 if word == "tools or thinking" else 1)
+        assert all(word in note for note in notes)
+    (note,) = package_notes(replace(SPEC, chat=OwnTemplate("it counts", ("</s>",), takes_system=False)))
     assert "it counts" in note
     assert "no TEMPLATE" in note
 
@@ -232,6 +158,7 @@ def test_which_hostile_prompts_need_the_template() -> None:
     # The rest fits one of the quotings, triple quotes in the middle included.
     assert {name for name, text in HOSTILE.items() if not can_quote(text)} == {
         "triple quotes at line ends",
+        "unicode line ends",
         "right to left",
         "joined emoji",
         "control",
@@ -243,10 +170,10 @@ def test_a_hostile_license_keeps_what_ollama_can_read(name: str) -> None:
     text = HOSTILE[name]
     kept = "".join(c for c in text if c.isprintable() or c in "\t\r\n")
     if can_quote(kept):
-        assert Command("LICENSE", kept) in commands(replace(SPEC, license=text))
+        assert Command("LICENSE", kept) in commands(replace(SPEC, licenses=(text,)))
     else:
         with pytest.raises(ChatFormatError, match="LICENSE: no quoting"):
-            render_package(replace(SPEC, license=text))
+            render_package(replace(SPEC, licenses=(text,)))
 
 
 @pytest.mark.parametrize("name", ["it's $(touch pwned) `x`", "中文 模型", "a & b; c", "~tilde", "#hash", " lead"])
@@ -279,7 +206,7 @@ def test_a_hostile_base_stays_a_comment() -> None:
         ({"parameters": (("stop", "a\0"),)}, "has a NUL"),
         ({"parameters": (("num_ctx", "0"),)}, "num_ctx is 0"),
         ({"chat": replace(named_format("chatml"), system=None), "system": "hi"}, "takes no system message"),
-        ({"license": 'a"""\n"""\n"b'}, "LICENSE: no quoting of a Modelfile can carry this text"),
+        ({"licenses": ('a"""\n"""\n"b',)}, "LICENSE: no quoting of a Modelfile can carry this text"),
     ],
 )
 def test_what_cannot_be_written_is_refused(changes: dict[str, object], why: str) -> None:
@@ -397,6 +324,7 @@ def test_nul_is_never_quoted() -> None:
         ("temperature", "1e-1"),
         ("top_p", ".9"),
         ("num_gpu", "-1"),
+        ("num_thread", "0"),
         ("seed", "42"),
         ("use_mmap", "false"),
         ("stop", "a b"),
@@ -412,7 +340,7 @@ def test_good_parameters(pair: tuple[str, str]) -> None:
         (("temprature", "0.2"), "unknown Ollama parameter 'temprature'", "did you mean: temperature"),
         (("Temperature", "0.2"), "unknown Ollama parameter 'Temperature'", "did you mean: temperature"),
         (("zzz", "0.2"), "unknown Ollama parameter 'zzz'", "num_ctx, num_gpu"),
-        (("mirostat", "1"), "unknown Ollama parameter 'mirostat'", ""),
+        (("mirostat", "1"), "Ollama ignores the parameter mirostat", "leave mirostat out"),
         (("temperature", "hot"), "temperature: 'hot' is not of type float", "write it as 0.2"),
         (("temperature", "nan"), "'nan' is not of type float", ""),
         (("temperature", ""), "'' is not of type float", ""),
@@ -421,6 +349,11 @@ def test_good_parameters(pair: tuple[str, str]) -> None:
         (("top_k", "1\n"), "is not of type int", ""),
         (("use_mmap", "yes"), "'yes' is not of type bool", "true or false"),
         (("stop", ""), "'' is not of type string", ""),
+        (("num_ctx", "0"), "num_ctx is 0, which is out of range", "above 0 and below 2147483648"),
+        (("num_gpu", "2147483648"), "num_gpu is 2147483648, which is out of range", ""),
+        (("num_thread", "2147483648"), "is out of range", ""),
+        (("repeat_penalty", "0"), "repeat_penalty is 0, which is out of range", "above 0 and"),
+        (("temperature", 50 * "9"), "is out of range", "below 3.4e+38"),
     ],
 )
 def test_bad_parameters(pair: tuple[str, str], why: str, hint: str) -> None:
@@ -429,121 +362,6 @@ def test_bad_parameters(pair: tuple[str, str], why: str, hint: str) -> None:
     assert hint in refused.value.hint
     with pytest.raises(ChatFormatError, match=re.escape(why)):
         render_package(replace(SPEC, parameters=(pair,)))
-
-
-# The scripts
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_system_prompt_reaches_llama_cli(shell: str, name: str, tmp_path: Path) -> None:
-    machine = Machine(tmp_path, "llama-cli")
-    folder = packaged(replace(SPEC, system=HOSTILE[name]), tmp_path / "package")
-    done = machine.run(shell, str(folder / "chat.sh"), "-st", "-p", HOSTILE["substitution"], cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (7, "", "")
-    assert machine.recorded() == [
-        *("llama-cli", "-m", str(folder / "tiny-q4_0.gguf"), "--jinja", "-ngl", "999", "-c", "8192"),
-        *("-sys", HOSTILE[name], "-st", "-p", HOSTILE["substitution"]),
-    ]
-    assert not list(tmp_path.rglob("pwned"))
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize(
-    "folder",
-    [
-        *("plain", "with space", 'it\'s "quoted"', "$(touch pwned) `touch pwned`", "中文 模型"),
-        *("new\nline", "ends in a line end\n", "-dash", "star*[a]?", "back\\slash"),
-    ],
-)
-def test_the_script_finds_its_folder(shell: str, folder: str, tmp_path: Path) -> None:
-    machine = Machine(tmp_path, "llama-cli")
-    name = "it's $(touch pwned)"
-    spec = replace(SPEC, name=name, models=(PackagedModel(f"{name}-q4_0.gguf", "q4_0"),))
-    there = packaged(spec, tmp_path / folder)
-    (tmp_path / "links").mkdir()
-    (tmp_path / "links" / "relative").symlink_to(Path("..") / folder / "chat.sh")
-    (tmp_path / "links" / "chain").symlink_to("relative")
-    (tmp_path / "absolute link").symlink_to(there / "chat.sh")
-    for cwd, script in (
-        (tmp_path, str(there / "chat.sh")),
-        (tmp_path, f"./{folder}/chat.sh"),
-        (there, "chat.sh"),
-        (there, "./chat.sh"),
-        (tmp_path, "links/chain"),
-        (tmp_path / "links", "relative"),
-        (there, str(tmp_path / "absolute link")),
-    ):
-        machine.record.unlink(missing_ok=True)
-        done = machine.run(shell, script, cwd=cwd)
-        assert (done.returncode, done.stderr) == (7, ""), script
-        assert machine.recorded()[:3] == ["llama-cli", "-m", f"{there}/{name}-q4_0.gguf"], script
-    assert not list(tmp_path.rglob("pwned"))
-
-
-def test_the_script_runs_by_itself_and_from_the_path(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, "llama-cli")
-    folder = packaged(SPEC, tmp_path / "package")
-    (machine.bin / "tiny-chat").symlink_to(folder / "chat.sh")
-    done = machine.run("sh", "-c", "tiny-chat --temp 1", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (7, "")
-    assert machine.recorded()[2] == str(folder / "tiny-q4_0.gguf")
-    assert machine.recorded()[-2:] == ["--temp", "1"]
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_without_llama_cli_quantkit_chats(shell: str, tmp_path: Path) -> None:
-    machine = Machine(tmp_path, "quantkit")
-    folder = packaged(SPEC, tmp_path / "a package")
-    done = machine.run(shell, str(folder / "chat.sh"), "--n-gpu-layers", "0", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (7, "llama-cli is not installed; using quantkit chat\n")
-    assert machine.recorded() == ["quantkit", "chat", str(folder), "--n-gpu-layers", "0"]
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_without_anything_the_script_says_what_to_install(shell: str, tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
-    folder = packaged(SPEC, tmp_path / "package")
-    done = machine.run(shell, str(folder / "chat.sh"), cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: neither llama-cli nor quantkit is installed\nhint: install llama.cpp")
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_a_missing_model_is_named(shell: str, tmp_path: Path) -> None:
-    machine = Machine(tmp_path, "llama-cli")
-    folder = packaged(SPEC, tmp_path / "package")
-    (folder / "tiny-q4_0.gguf").unlink()
-    done = machine.run(shell, str(folder / "chat.sh"), cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (1, f"error: {folder}/tiny-q4_0.gguf is missing\n")
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help(shell: str, option: str, tmp_path: Path) -> None:
-    machine = Machine(tmp_path)
-    done = machine.run(shell, str(packaged(SPEC, tmp_path / "package") / "chat.sh"), option, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("usage: sh chat.sh [OPTION]...\n")
-
-
-def test_parameters_become_options_of_llama_cli() -> None:
-    parameters = (
-        *(("temperature", "0.9"), ("repeat_penalty", "1.1"), ("top_k", "40"), ("top_p", "0.9"), ("min_p", "0.05")),
-        *(("seed", "7"), ("num_ctx", "2048"), ("num_predict", "128"), ("num_keep", "24"), ("num_gpu", "0")),
-        *(("use_mmap", "true"), ("stop", 'a\\"b'), ("stop", "<|im_end|>"), ("temperature", "0.2")),
-    )
-    assert llama_cli_options(replace(SPEC, parameters=parameters)) == (
-        *("-ngl", "0", "-c", "2048", "--temp", "0.2", "--repeat-penalty", "1.1", "--top-k", "40", "--top-p", "0.9"),
-        *("--min-p", "0.05", "-s", "7", "-n", "128", "--keep", "24", "-r", "a\\x5c\\x22b"),
-    )
-
-
-def test_powershell_script_reads_as_utf_8_and_holds_the_prompt() -> None:
-    text = render_package(replace(SPEC, system="it's ‘so’\n$(x) 你好"))["chat.ps1"]
-    assert text.startswith("\ufeff#")
-    assert "$system = 'it''s ‘‘so’’\n$(x) 你好'\n" in text
-    assert "-sysf" not in render_package(SPEC)["chat.ps1"]
 
 
 # Card and files
@@ -565,8 +383,8 @@ def test_card() -> None:
         "````text",
     ):
         assert line in text.splitlines()
-    assert "not stated" in render_package(replace(SPEC, license=" "))["README.md"]
-    assert "see the LICENSE in the Modelfile" in render_package(replace(SPEC, license="long " * 100))["README.md"]
+    assert "not stated" in render_package(replace(SPEC, licenses=(" ",)))["README.md"]
+    assert "see the LICENSE in the Modelfile" in render_package(replace(SPEC, licenses=("long " * 100,)))["README.md"]
 
 
 def test_write_package(tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
+import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -77,6 +80,32 @@ def test_changelog_has_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.findall(r"^## (\d+\.\d+\.\d+)", changelog, re.MULTILINE)
     assert versions[0] == quantkit.__version__
+
+
+# What only some need is an extra; the others work without it.
+EXTRAS = {
+    "quantkit/hub/modelscope.py": "modelscope",
+    "quantkit/kernels": "fast",
+    "quantkit/ollama_client.py": "ollama",
+    "quantkit/serve": "serve",
+}
+IMPORTED_AS = {"huggingface-hub": "huggingface_hub", "llama-cpp-python": "llama_cpp"}
+
+
+def test_every_package_that_is_imported_is_a_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for path in sorted((ROOT / "quantkit").rglob("*.py")):
+        place = path.relative_to(ROOT).as_posix()
+        wanted = list(project["dependencies"])
+        for prefix, extra in EXTRAS.items():
+            wanted += project["optional-dependencies"][extra] if place.startswith(prefix) else []
+        names = [re.split(r"[\[<>=]", text)[0] for text in wanted]
+        known = {IMPORTED_AS.get(name, name) for name in names} | sys.stdlib_module_names | {"quantkit"}
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for module in modules:
+                assert module.split(".")[0] in known, f"{place} imports {module}"
 
 
 def test_architecture_names_every_module() -> None:

@@ -81,6 +81,17 @@ def test_names_that_are_no_file_names(name: str) -> None:
     assert "--name" in caught.value.hint
 
 
+def test_a_name_that_is_refused_is_not_printed_whole() -> None:
+    with pytest.raises(QuantkitError, match="cannot be part of a file name") as caught:
+        Recipe(Path("m"), name="x" * 100_000)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_template_longer_than_a_files_name_may_be(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(f'model = "m"\ntemplate = "{"x" * 300}"\n', encoding="utf-8")
+    assert read_recipe(tmp_path / "recipe.toml")["template"] == "x" * 300
+
+
 def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
     recipe = Recipe(
         tmp_path / "base",
@@ -114,6 +125,7 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         "split_max_size": None,
         "adapter_gguf": False,
         "via_llama_cpp": "llama.cpp",
+        "messages": [],
     }
     assert str(tmp_path) not in json.dumps(plain)
     half = Recipe(tmp_path / "base", (AdapterSource(tmp_path / "one", 0.5),))

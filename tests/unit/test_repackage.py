@@ -19,6 +19,7 @@ from quantkit.errors import ChatFormatError, GGUFError, OutputError, QuantkitErr
 from quantkit.gguf.header import TensorInfo, encode_header, read_header, string
 from quantkit.recipe import Recipe
 from quantkit.repackage import package
+from quantkit.workspace import Workspace
 
 Maker = Callable[..., Path]
 
@@ -34,6 +35,19 @@ def ggufs(checkpoint: Maker, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def manifest(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return found
+
+
+def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+
+    def shortened(source: Path, work: Workspace) -> None:
+        os.link(source, work.path / source.name)
+        os.truncate(source, source.stat().st_size // 2)
+
+    monkeypatch.setattr("quantkit.repackage._link", shortened)
+    with pytest.raises(GGUFError, match=r"tiny\.gguf: became shorter while it was read"):
+        package((path,), tmp_path / "pkg")
+    assert not (tmp_path / "pkg").exists()
 
 
 def test_a_package_of_two_files(ggufs: tuple[Path, Path], tmp_path: Path) -> None:
@@ -53,7 +67,10 @@ def test_a_package_of_two_files(ggufs: tuple[Path, Path], tmp_path: Path) -> Non
         ("tiny-f16.gguf", "f16"),
     ]
     assert found["chat"]["template"] == "llama-3"
-    assert (found["chat"]["system"], found["chat"]["parameters"]) == ("Be brief.", {"temperature": "0.2"})
+    assert (found["chat"]["system"], found["chat"]["parameters"]) == (
+        "Be brief.",
+        {"top_p": "0.9", "temperature": "0.2"},
+    )
     assert found["chat"]["stops"] == ["<|eot_id|>"]
     assert "FROM ./tiny-q8_0.gguf" in (out / "Modelfile").read_text(encoding="utf-8")
     assert "FROM ./tiny-f16.gguf" in (out / "Modelfile.f16").read_text(encoding="utf-8")
@@ -145,10 +162,20 @@ def test_a_model_without_a_chat_template(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "x.gguf", Tiny(template=None))
     with pytest.raises(ChatFormatError, match=r"x\.gguf: the file has no chat template") as caught:
         package((path,), tmp_path / "pkg")
-    assert "--template" in caught.value.hint
+    assert "quantkit build MODEL --template NAME" in caught.value.hint
     # A named one would not be in the file, and llama.cpp takes the file's.
     with pytest.raises(ChatFormatError, match="carries another chat template than llama-3"):
         package((path,), tmp_path / "pkg", template="llama-3")
+
+
+def test_a_broken_chat_template_is_replaced_by_a_build_and_not_here(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "x.gguf", Tiny(template="{% for message in messages %}"))
+    with pytest.raises(ChatFormatError, match=r"x\.gguf: the chat template") as refused:
+        package((path,), tmp_path / "pkg")
+    assert refused.value.hint.startswith("build the file again from its checkpoint")
+    with pytest.raises(ChatFormatError, match="carries another chat template than llama-3") as refused:
+        package((path,), tmp_path / "pkg", template="llama-3")
+    assert refused.value.hint.startswith("build the file again from its checkpoint")
 
 
 def test_a_stop_that_llama_cpp_would_run_past(tmp_path: Path) -> None:

@@ -189,10 +189,11 @@ def test_default_context_is_the_models_own_up_to_a_bound(tmp_path: Path) -> None
         assert model.n_ctx == 64
 
 
-@pytest.mark.parametrize("option", ["n_ctx", "max_ctx"])
-def test_sizes_that_make_no_sense(tmp_path: Path, option: str) -> None:
-    with pytest.raises(QuantkitError, match=f"{option} is -1"):
-        load(tmp_path, Tiny(), **{option: -1})
+@pytest.mark.parametrize(("option", "name"), [("n_ctx", "num_ctx"), ("max_ctx", "max_ctx")])
+def test_sizes_that_make_no_sense(tmp_path: Path, option: str, name: str) -> None:
+    for value in (-1, 2**31, 10**17):
+        with pytest.raises(QuantkitError, match=f"{name} is {value}, "):
+            load(tmp_path, Tiny(), **{option: value})
 
 
 def test_seed_and_temperature(tmp_path: Path) -> None:
@@ -442,3 +443,17 @@ def test_ctrl_c_while_loading_is_not_lost(tmp_path: Path) -> None:
             process.kill()
     assert "Exception ignored" not in errors
     assert errors.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_an_answer_can_be_broken_off(model: ChatModel) -> None:
+    """Between the steps, also those of a long prompt: its caller may have lost interest."""
+    asked = iter([True, True, False])
+    long = [{"role": "user", "content": "字" * 100}]
+    assert list(model.stream(long, max_tokens=50, go_on=lambda: next(asked, False))) == []
+    assert model.last_stats is not None
+    assert model.last_stats.stop_reason == "interrupted"
+    assert 0 < len(model.engine.evaluated) < len(model.prompt_tokens(long))
+    asked = iter([True] * 4)
+    assert "".join(model.stream(HELLO, max_tokens=50, go_on=lambda: next(asked, False))) == ANSWER[:3]
+    assert model.last_stats.stop_reason == "interrupted"
+    assert model.answer(HELLO, max_tokens=50) == ANSWER, "what was left out is evaluated when it is needed"

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from tiny_gguf import ANSWER, EOT, LLAMA_3, Tiny, write_tiny_gguf, write_tokenizer
 
+from quantkit.child import ChildError
 from quantkit.cli.smoke import command
-from quantkit.errors import VerificationError, VocabularyError
+from quantkit.errors import QuantkitError, VerificationError, VocabularyError
 from quantkit.run.session import ChatModel
+from quantkit.verify import smoke_apart
+from quantkit.verify.encoders import open_encoder
 from quantkit.verify.report import Check, Report
 from quantkit.verify.smoke import SmokeResult, smoke_test
 from quantkit.verify.tokens import PROBES, compare_tokens
@@ -147,6 +151,7 @@ def test_a_report() -> None:
         "passed": False,
         "checks": [{"name": "b", "passed": False, "figure": "2", "threshold": "1", "evidence": "seen"}],
         "runs": {},
+        "not_made": [],
     }
 
 
@@ -156,7 +161,7 @@ def test_a_report() -> None:
 def test_token_ids_agree(tmp_path: Path) -> None:
     tokenizer = write_tokenizer(tmp_path / "tokenizer.json")
     with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf")) as model:
-        result = compare_tokens(model, tokenizer)
+        result = compare_tokens(model, open_encoder(tokenizer), tokenizer.name)
     assert result.passed, result.evidence
     assert f"{len(PROBES) + 8} texts" in result.evidence
     assert "decomposed" not in result.evidence
@@ -165,7 +170,7 @@ def test_token_ids_agree(tmp_path: Path) -> None:
 def test_what_llama_cpp_cannot_compose_is_said(tmp_path: Path) -> None:
     tokenizer = write_tokenizer(tmp_path / "tokenizer.json", normalizer="NFC")
     with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf")) as model:
-        result = compare_tokens(model, tokenizer)
+        result = compare_tokens(model, open_encoder(tokenizer), tokenizer.name)
     assert result.passed
     assert "decomposed" in result.evidence
 
@@ -177,7 +182,7 @@ def test_a_missing_merge_is_found(tmp_path: Path) -> None:
     content["model"]["ignore_merges"] = False
     tokenizer.write_text(json.dumps(content), encoding="utf-8")
     with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf")) as model:
-        result = compare_tokens(model, tokenizer)
+        result = compare_tokens(model, open_encoder(tokenizer), tokenizer.name)
     assert not result.passed
     assert "你好" in result.evidence
 
@@ -185,20 +190,18 @@ def test_a_missing_merge_is_found(tmp_path: Path) -> None:
 def test_an_added_token_that_is_plain_text_in_the_file_is_found(tmp_path: Path) -> None:
     tokenizer = write_tokenizer(tmp_path / "tokenizer.json")
     with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(plain=("<|done|>",)))) as model:
-        result = compare_tokens(model, tokenizer)
+        result = compare_tokens(model, open_encoder(tokenizer), tokenizer.name)
     assert not result.passed
     assert "<|done|>" in result.evidence
 
 
-@pytest.mark.parametrize("content", ["{", "[]"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"version": "1.0"}', '{"model": {"type": "BPE"}}', "[" * 100_000])
 def test_what_is_no_tokenizer(tmp_path: Path, content: str) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(content, encoding="utf-8")
-    with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf")) as model:
-        with pytest.raises(VocabularyError, match=r"tokenizer\.json"):
-            compare_tokens(model, path)
-        with pytest.raises(VocabularyError, match=r"none\.json"):
-            compare_tokens(model, tmp_path / "none.json")
+    for file in (path, tmp_path / "none.json"):
+        with pytest.raises(VocabularyError, match=re.escape(str(file))):
+            open_encoder(file)
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
@@ -220,6 +223,12 @@ def test_the_command_prints_one_json_object(tmp_path: Path) -> None:
     assert (content["schema"], content["passed"], len(content["models"])) == (1, True, 1)
 
 
+def test_what_a_model_says_is_no_command_for_a_terminal(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(answer="Hi\x1b]0;t\x07\u202e"))
+    shown = CliRunner().invoke(command, [str(path), "--prompt", "a\x1b[2J"]).output
+    assert ">>> a␛[2J\n  Hi␛]0;t␇�\n" in shown
+
+
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_the_command_fails_after_printing(tmp_path: Path, options: list[str]) -> None:
     path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(template=None))
@@ -227,6 +236,26 @@ def test_the_command_fails_after_printing(tmp_path: Path, options: list[str]) ->
     assert isinstance(result.exception, VerificationError)
     assert str(path) in str(result.exception)
     assert "chat template" in result.output
+
+
+def test_what_is_refused_in_the_process_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, [str(write_tiny_gguf(tmp_path / "tiny.gguf")), "--prompt", "a\udcff"])
+    assert isinstance(result.exception, QuantkitError)
+    assert not isinstance(result.exception, VerificationError)
+    assert "not valid Unicode" in str(result.exception)
+    assert result.exception.hint == "pass it as UTF-8"
+
+
+def test_a_crash_of_llama_cpp_is_a_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(module: str, question: dict[str, object]) -> object:
+        raise ChildError("signal SIGABRT", "GGML_ASSERT(n > 0) failed")
+
+    monkeypatch.setattr(smoke_apart, "ask_module", crash)
+    result = CliRunner().invoke(command, [str(write_tiny_gguf(tmp_path / "tiny.gguf"))])
+    assert isinstance(result.exception, VerificationError)
+    assert "llama.cpp runs" in str(result.exception)
+    assert "signal SIGABRT" in result.output
+    assert "GGML_ASSERT(n > 0) failed" in result.output
 
 
 def test_the_command_takes_every_model_of_a_folder(tmp_path: Path) -> None:

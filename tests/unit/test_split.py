@@ -106,7 +106,7 @@ def test_a_package_of_parts(parts: Path, tmp_path: Path) -> None:
     assert "Ollama takes no split files" in readme
     assert "ollama create" not in readme
     assert [found.gguf for found in open_all(out)] == [out / names[0]]
-    assert verify_outputs([out / names[0]], tokenizer=None).passed
+    assert verify_outputs([out / names[0]], origin=None).passed
 
 
 def test_a_package_may_have_both_kinds(parts: Path, tmp_path: Path) -> None:

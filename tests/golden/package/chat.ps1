@@ -11,12 +11,25 @@ if ($args.Count -gt 0 -and @('-h', '--help') -contains $args[0]) {
     @(
         'usage: powershell -ExecutionPolicy Bypass -File chat.ps1 [OPTION]...'
         ''
-        'Starts a chat with the model beside this script, in llama-cli of llama.cpp, or in quantkit where'
-        'llama-cli is not installed. Every OPTION is passed on to it, so that for instance'
-        '    .\chat.ps1 -ngl 0 --temp 0.7'
-        'runs without a GPU and at another temperature.'
+        'Starts a chat with the model beside this script, in llama-cli of llama.cpp. Where that is not installed:'
+        'in quantkit, else in llama-completion or an old main of llama.cpp.'
+        ''
+        'Every OPTION is passed on to the program that is found. Without a GPU and at another temperature:'
+        '    .\chat.ps1 -ngl 0 --temp 0.7                           # llama.cpp'
+        '    .\chat.ps1 --n-gpu-layers 0 --param temperature=0.7    # quantkit'
     ) | Write-Output
     exit 0
+}
+
+function Test-Program([string] $program) {
+    [bool] (Get-Command $program -CommandType Application -ErrorAction SilentlyContinue)
+}
+
+# Other programs have the name main too.
+function Test-OldMain {
+    # What a program writes beside its output is an error to Windows PowerShell, and would end the script.
+    $ErrorActionPreference = 'Continue'
+    (Test-Program 'main') -and "$(@() | & main --help 2>&1)".Contains('--in-prefix')
 }
 
 $model = [IO.Path]::Combine($PSScriptRoot, $name)
@@ -24,25 +37,50 @@ if (-not (Test-Path -LiteralPath $model -PathType Leaf)) {
     [Console]::Error.WriteLine("error: $model is missing")
     exit 1
 }
-if (Get-Command llama-cli -CommandType Application -ErrorAction SilentlyContinue) {
-    $options = @('-m', $model, '--jinja', '-ngl', '999', '-c', '4096', '--temp', '0.2', '--keep', '24', '-r', 'Say \x22User\x22:\x5c')
-    # Through a file: older versions of PowerShell lose the double quotes of arguments. llama-cli drops the last line end.
-    $file = [IO.Path]::GetTempFileName()
-    try {
-        [IO.File]::WriteAllText($file, $system + "`n", (New-Object Text.UTF8Encoding $false))
-        & llama-cli @options -sysf $file @args
-        $code = $LASTEXITCODE
-    } finally {
-        Remove-Item -LiteralPath $file -Force
-    }
-    exit $code
-}
-if (Get-Command quantkit -CommandType Application -ErrorAction SilentlyContinue) {
+
+if (Test-Program 'llama-cli') {
+    $program = 'llama-cli'
+} elseif (Test-Program 'quantkit') {
     [Console]::Error.WriteLine('llama-cli is not installed; using quantkit chat')
     & quantkit chat $PSScriptRoot @args
     exit $LASTEXITCODE
+} elseif (Test-Program 'llama-completion') {
+    $program = 'llama-completion'
+} elseif (Test-OldMain) {
+    $program = 'main'
+} else {
+    [Console]::Error.WriteLine('error: neither llama-cli nor quantkit is installed')
+    [Console]::Error.WriteLine('hint: install llama.cpp (winget install llama.cpp, or')
+    [Console]::Error.WriteLine('      https://github.com/ggml-org/llama.cpp/releases), or: pip install quantkit')
+    exit 1
 }
-[Console]::Error.WriteLine('error: neither llama-cli nor quantkit is installed')
-[Console]::Error.WriteLine('hint: install llama.cpp (winget install llama.cpp, or')
-[Console]::Error.WriteLine('      https://github.com/ggml-org/llama.cpp/releases), or: pip install quantkit')
-exit 1
+
+$text = ''
+$options = @('-m', $model)
+if ($program -eq 'llama-cli') {
+    $options += @('--jinja', '-ngl', '999', '-c', '4096', '--temp', '0.2', '--keep', '24', '-r', 'Say \x22User\x22:\x5c')
+    $text = $system
+    $textOption = '-sysf'
+} else {
+    [Console]::Error.WriteLine("llama-cli is not installed; using $program")
+    # The conversation's format as older programs take it: they know no chat templates.
+    if ($program -eq 'llama-completion') { $options += '-no-cnv' }
+    $options += @('-ngl', '999', '-c', '4096', '--temp', '0.2', '--keep', '24', '-if', '-e', '-r', '<|start_header_id|>user<|end_header_id|>\n\n', '-r', 'Say \x22User\x22:\x5c', '--in-suffix', '<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n')
+    $text = '<|start_header_id|>system<|end_header_id|>\n\nYou''re \x22helpful\x22.\n\n$(reboot) `reboot` 你是一个乐于助人的助手。‘‘引号’’<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n'
+    $textOption = '-f'
+}
+
+# Through a file: older versions of PowerShell lose the double quotes of arguments. The program drops the last line end.
+$file = $null
+try {
+    if ($text) {
+        $file = [IO.Path]::GetTempFileName()
+        [IO.File]::WriteAllText($file, $text + "`n", (New-Object Text.UTF8Encoding $false))
+        $options += @($textOption, $file)
+    }
+    & $program @options @args
+    $code = $LASTEXITCODE
+} finally {
+    if ($file) { Remove-Item -LiteralPath $file -Force }
+}
+exit $code

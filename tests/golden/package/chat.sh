@@ -1,5 +1,6 @@
 #!/bin/sh
 # Chat with it's a 中文 model on this machine, offline. Made by quantkit.
+# shellcheck disable=SC2016 # Nothing in the texts is to be expanded.
 set -eu
 
 model='it'"'"'s a 中文 model-q4_0.gguf'
@@ -12,10 +13,12 @@ case "${1-}" in
     printf '%s\n' \
         'usage: sh chat.sh [OPTION]...' \
         '' \
-        'Starts a chat with the model beside this script, in llama-cli of llama.cpp, or in quantkit where' \
-        'llama-cli is not installed. Every OPTION is passed on to it, so that for instance' \
-        '    sh chat.sh -ngl 0 --temp 0.7' \
-        'runs without a GPU and at another temperature.'
+        'Starts a chat with the model beside this script, in llama-cli of llama.cpp. Where that is not installed:' \
+        'in quantkit, else in llama-completion or an old main of llama.cpp.' \
+        '' \
+        'Every OPTION is passed on to the program that is found. Without a GPU and at another temperature:' \
+        '    sh chat.sh -ngl 0 --temp 0.7                           # llama.cpp' \
+        '    sh chat.sh --n-gpu-layers 0 --param temperature=0.7    # quantkit'
     exit 0
     ;;
 esac
@@ -48,6 +51,21 @@ fi
 if command -v quantkit >/dev/null 2>&1; then
     printf 'llama-cli is not installed; using quantkit chat\n' >&2
     exec quantkit chat "$folder" "$@"
+fi
+
+# The conversation's format as older programs take it: they know no chat templates.
+program=
+if command -v llama-completion >/dev/null 2>&1; then
+    program=llama-completion
+    set -- -no-cnv "$@"
+elif command -v main >/dev/null 2>&1; then
+    # Other programs have that name too.
+    case $(main --help </dev/null 2>&1) in *--in-prefix*) program=main ;; esac
+fi
+if [ -n "$program" ]; then
+    printf 'llama-cli is not installed; using %s\n' "$program" >&2
+    exec "$program" -m "$folder/$model" -ngl 999 -c 4096 --temp 0.2 --keep 24 -if -e -r '<|start_header_id|>user<|end_header_id|>\n\n' -r 'Say \x22User\x22:\x5c' --in-suffix '<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n' \
+        -p '<|start_header_id|>system<|end_header_id|>\n\nYou'"'"'re \x22helpful\x22.\n\n$(reboot) `reboot` 你是一个乐于助人的助手。‘引号’<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n' "$@"
 fi
 printf '%s\n' \
     'error: neither llama-cli nor quantkit is installed' \

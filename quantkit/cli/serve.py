@@ -1,0 +1,94 @@
+"""``quantkit serve``: a model behind OpenAI's interface, and a page to chat with it."""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from quantkit.cli.options import FOLDER, json_option, pairs
+from quantkit.terminal_text import one_line
+
+# By whether there is a key.
+_RISK = {
+    False: "by anyone there; --api-key TEXT asks for a key",
+    True: "and what is sent, the key too, is not encrypted",
+}
+
+
+@click.command(name="serve")
+@click.argument("path", metavar="GGUF|DIR", type=FOLDER)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free one.")
+@click.option("--n-gpu-layers", type=click.IntRange(min=-1), help="Layers to put on the GPU, -1 for all (the default).")
+@click.option("--system", metavar="TEXT", help="System prompt of requests without one (default: the package's).")
+@click.option(
+    "--param", "parameters", multiple=True, callback=pairs, metavar="KEY=VALUE",
+    help="Parameter in place of the package's, e.g. temperature=0.2. Repeatable.",
+)  # fmt: skip
+@click.option("--api-key", envvar="QUANTKIT_API_KEY", show_envvar=True, help="Refuse requests that do not name it.")
+@json_option
+def command(
+    path: Path,
+    host: str,
+    port: int,
+    n_gpu_layers: int | None,
+    system: str | None,
+    parameters: tuple[tuple[str, str], ...],
+    api_key: str | None,
+    as_json: bool,
+) -> None:
+    """Serve a GGUF file or a built folder: OpenAI's interface under /v1, and a page to chat in the browser.
+
+    Answers are those of `quantkit chat`. What a request leaves out (system prompt, temperature and the like) is the
+    package's; its stop texts come on top of the package's. An empty system message means no system prompt.
+
+    Prints the URL when it answers, on a line of its own. Ctrl-C or SIGTERM ends it.
+    """
+    from quantkit.errors import QuantkitError
+    from quantkit.run.package import open_package
+    from quantkit.run.session import ChatModel
+    from quantkit.run.settings import chat_settings, check_system, load_options, with_parameters
+
+    try:
+        from quantkit.serve.answering import Answers
+        from quantkit.serve.app import make_app
+        from quantkit.serve.completions import Served
+        from quantkit.serve.guard import is_loopback
+        from quantkit.serve.server import listen, serve, url_of
+    except ModuleNotFoundError as error:
+        raise QuantkitError(
+            f"the server needs the package {error.name}", hint="pip install 'quantkit[serve]'"
+        ) from None
+
+    if api_key is not None and not (api_key and api_key.isprintable()):
+        raise QuantkitError("--api-key: no request can name an empty or unprintable key", hint="choose another key")
+    package = with_parameters(open_package(path), parameters)
+    system = package.system if system is None else system
+    options = load_options(package.parameters, n_gpu_layers)
+    with listen(host, port) as listening, ChatModel.load(package.gguf, **asdict(options)) as model:
+        check_system(model, system)
+        url, loopback = url_of(listening), is_loopback(listening.getsockname()[0])
+        served = Served(
+            name=package.gguf.stem,
+            answers=Answers(model),
+            system=system,
+            settings=chat_settings(model, package),
+            note=_note,
+        )
+
+        def started() -> None:
+            click.echo(json.dumps({"schema": 1, "url": url}) if as_json else url)
+            _note(f"serving {served.name}: the page at {url}/, OpenAI's interface at {url}/v1; Ctrl-C ends it")
+            if not loopback:
+                _note(f"warning: {host} can be reached over the network, {_RISK[api_key is not None]}")
+
+        app = make_app(served, api_key=api_key, loopback=loopback, names=(host, socket.gethostname()))
+        serve(app, listening, started=started, stop=served.answers.stop)
+
+
+def _note(line: str) -> None:
+    click.echo(one_line(line), err=True)

@@ -1,0 +1,62 @@
+"""``quantkit verify``: is the package still what was built, and is it right?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from quantkit.cli.options import FOLDER, json_option, print_check, print_json, reporter
+from quantkit.terminal_text import one_line
+
+if TYPE_CHECKING:
+    from quantkit.verify.folder import FolderReport
+
+
+@click.command("verify")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option(
+    "--source",
+    type=FOLDER,
+    metavar="MODEL",
+    help="Folder of the checkpoint it was built from; default the prompts that the build kept.",
+)
+@click.option("--sha256", is_flag=True, help="Also compare the sum of every tensor, and print those of the files.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default all.")
+@json_option
+def command(folder: Path, source: Path | None, sha256: bool, threads: int | None, as_json: bool) -> None:
+    """Check a built package: its files, its Modelfile, its template, its prompts token by token, a short answer.
+
+    The exit code is 3 if a check failed.
+    """
+    from quantkit.errors import VerificationError
+    from quantkit.shell import command as shown
+    from quantkit.verify.folder import verify_folder
+
+    found = verify_folder(folder, source=source, sha256=sha256, threads=threads, reporter=reporter(as_json))
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _print(found)
+    failed = [check.name for check in found.report.checks if not check.passed]
+    if failed:
+        raise VerificationError(
+            f"{folder}: {len(failed)} of {len(found.report.checks)} checks failed: {', '.join(failed)}",
+            hint=f"see the evidence above; what is damaged can be built again, into another folder: "
+            f"{shown('quantkit', 'build')} MODEL -o DIR",
+        )
+
+
+def _print(found: FolderReport) -> None:
+    report = found.report
+    click.echo(click.style(one_line(str(found.folder)), bold=True))
+    width = max(len(check.name) for check in report.checks)
+    for check in report.checks:
+        print_check(check, f"{check.name:<{width}}")
+    for file, figures in report.runs.items():
+        click.echo(one_line(f"  {file}: {figures}"))
+    for missing in report.not_made:
+        click.echo(one_line(f"  not checked: {missing}"))
+    for file, digest in found.sums.items():
+        click.echo(one_line(f"{digest}  {file}"))

@@ -1,0 +1,256 @@
+"""A package's model into Ollama, and one chat with it there.
+
+What is done is what ``ollama create NAME -f Modelfile`` does: the Modelfile is read by Ollama's rules, its files go to
+the server as blobs, and one request describes the model. The ``ollama`` program is not run: it would need to be on this
+machine where the server may be on another, it has no answer for programs, and some of what it only warns of is worth a
+refusal. The chat afterwards is the proof: a model that Ollama loads, that answers, and that ends its answer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from quantkit.errors import OllamaError, QuantkitError, VerificationError
+from quantkit.json_file import read_json
+from quantkit.ollama_request import NAME, fields, sources
+from quantkit.package.existing import read_modelfile
+from quantkit.package.modelfile import Command
+from quantkit.package.ollama import modelfile_commands
+from quantkit.package.spec import PackageSpec, ollama_name, version_numbers
+from quantkit.progress import Reporter
+from quantkit.run.package import MANIFEST
+from quantkit.shell import command as shown
+
+if TYPE_CHECKING:
+    from quantkit.ollama_client import Server
+
+QUESTION = "Hello! Who are you?"
+MAX_TOKENS = 1024
+"""Of the chat's answer; one that is longer is taken for one that never ends."""
+
+OLDEST = "0.5.5"
+"""The version of Ollama that has the create request used here."""
+
+_DEVELOPMENT = (0, 0, 0)  # what an Ollama says that was built from source
+_DETECTED = "using autodetected template"
+
+
+@dataclass(frozen=True)
+class CreatedModel:
+    """A model in Ollama that has answered.
+
+    Attributes:
+        name: in Ollama.
+        version: of the server.
+        modelfile: it was made from.
+        question: put to it.
+        answer: to the question.
+        tokens: of the answer.
+        notes: what the user should know.
+    """
+
+    name: str
+    version: str
+    modelfile: Path
+    question: str
+    answer: str
+    tokens: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "modelfile": str(self.modelfile),
+            "question": self.question,
+            "answer": self.answer,
+            "tokens": self.tokens,
+            "notes": list(self.notes),
+        }
+
+
+def find_modelfile(path: Path) -> tuple[Path, str]:
+    """The Modelfile of a built folder, or the one given, and the name that its model has unless told otherwise.
+
+    Raises:
+        OllamaError: there is none.
+        QuantkitError: the folder's manifest is broken.
+    """
+    folder, modelfile = (path, path / "Modelfile") if path.is_dir() else (path.parent, path)
+    if not modelfile.is_file():
+        hint = "Ollama takes no split files; join the parts and run quantkit package"
+        if not (folder / MANIFEST).is_file():
+            hint = "give a folder made by quantkit build or quantkit package, or a Modelfile"
+        raise OllamaError(f"{modelfile}: there is no such Modelfile", hint=hint)
+    name = Path(os.path.abspath(folder)).name
+    if (folder / MANIFEST).is_file():
+        name = str(read_json(folder / MANIFEST).get("name", name))
+    tag = modelfile.name.removeprefix("Modelfile.") if modelfile.name.startswith("Modelfile.") else ""
+    return modelfile, ollama_name(name) + (f":{ollama_name(tag)}" if tag else "")
+
+
+def check_ollama(name: str, *, overwrite: bool) -> None:
+    """Whether a model can be created under a name, before there is one.
+
+    Raises:
+        OllamaError: no server, too old a one, no name, or the name is taken.
+    """
+    _check_name(name)
+    with _connect() as server:
+        _check_server(server, server.version(), name, None, overwrite=overwrite)
+
+
+def check_planned(spec: PackageSpec) -> None:
+    """Whether Ollama can take the default model of a package, before the package is made.
+
+    Raises:
+        OllamaError: the model is split, or the server is too old for it.
+    """
+    model = spec.models[0]
+    if model.parts > 1:
+        raise OllamaError(
+            f"{model.file} is the first of {model.parts} parts, and Ollama takes no split files",
+            hint="leave out --split-max-size, or --ollama",
+        )
+    with _connect() as server:
+        _check_version(server, server.version(), _required(modelfile_commands(spec, model)))
+
+
+def create_model(
+    modelfile: Path, name: str, *, overwrite: bool = False, reporter: Reporter | None = None
+) -> CreatedModel:
+    """Create a model in Ollama from a Modelfile, and chat with it.
+
+    Args:
+        modelfile: the file.
+        name: of the model in Ollama.
+        overwrite: replace a model of that name.
+        reporter: told of the upload and the notes.
+
+    Raises:
+        OllamaError: no server, too old a one, no name, the name is taken, or the server refuses the model.
+        ChatFormatError: Ollama would refuse the Modelfile.
+        GGUFError: a file that it names is not there, or is no GGUF file.
+        VerificationError: created, but it does not chat.
+    """
+    reporter = reporter or Reporter()
+    _check_name(name)
+    commands = read_modelfile(modelfile)
+    files, model = sources(modelfile, commands)
+    with _connect() as server:
+        version = server.version()
+        _check_server(server, version, name, _required(commands), overwrite=overwrite)
+        with reporter.phase("uploading", 2 * sum(file.stat().st_size for file in files), "bytes") as advance:
+            digests = {file.name: server.upload(file, advance) for file in files}
+        request: dict[str, Any] = {"model": name, **fields(commands)}
+        if digests:
+            request["files"] = digests
+        if model is not None:
+            request["from"] = model
+        notes = _create(server, request)
+        for note in notes:
+            reporter.note(note)
+        answer, tokens = _chat(server, name)
+    return CreatedModel(name, version, modelfile, QUESTION, answer, tokens, tuple(notes))
+
+
+def _connect() -> Server:
+    try:
+        from quantkit.ollama_client import Server
+    except ImportError:
+        raise OllamaError(
+            "the client library for Ollama is not installed", hint="install it: pip install 'quantkit[ollama]'"
+        ) from None
+    return Server()
+
+
+def _check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise OllamaError(
+            f"{name[:80]!r} cannot be the name of a model in Ollama",
+            hint="use letters, digits, '-', '_' and '.', and a tag behind ':' if you like, such as my-model:q4_0",
+        )
+
+
+def _required(commands: Iterable[Command]) -> str | None:
+    """The version that a Modelfile asks for; the last counts."""
+    return next(reversed([command.value for command in commands if command.keyword == "REQUIRES"]), None)
+
+
+def _check_server(server: Server, version: str, name: str, requires: str | None, *, overwrite: bool) -> None:
+    _check_version(server, version, requires)
+    if not overwrite and server.has_model(name):
+        raise OllamaError(
+            f"Ollama has a model {name} already", hint="choose another name, or replace it with --overwrite"
+        )
+
+
+def _check_version(server: Server, version: str, requires: str | None) -> None:
+    needed = max([OLDEST, *([requires] if requires else [])], key=_numbers)
+    if _numbers(version) < _numbers(needed) and _numbers(version) != _DEVELOPMENT:
+        raise OllamaError(
+            f"Ollama at {server.address} is version {version}; this model needs {needed}",
+            hint="update it from https://ollama.com/download",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    try:
+        return version_numbers(version)
+    except ValueError:
+        raise OllamaError(f"{version!r} is no version of Ollama", hint="write it like 0.33.0") from None
+
+
+def _create(server: Server, request: dict[str, Any]) -> list[str]:
+    """Create the model; the notes."""
+    notes, last = [], ""
+    for last in server.create_model(request):
+        if last.startswith(_DETECTED) and "template" not in request:
+            notes.append(
+                f"Ollama takes its built-in template {last.removeprefix(_DETECTED).strip()} for the model's own chat "
+                "template, which it resembles: its prompts may differ"
+            )
+    if last != "success":
+        raise OllamaError(f"Ollama at {server.address}: the model {request['model']} was not created (last: {last!r})")
+    return notes
+
+
+def _chat(server: Server, name: str) -> tuple[str, int]:
+    """The answer to the question, and its tokens.
+
+    Raises:
+        VerificationError: there is none, or it does not end.
+    """
+    answer, thoughts, pieces = "", "", 0
+    try:
+        for piece in server.answer(name, [{"role": "user", "content": QUESTION}], max_tokens=MAX_TOKENS):
+            answer += piece.message.content or ""
+            thoughts += piece.message.thinking or ""
+            pieces += 1
+            if piece.done:
+                return _ended(name, answer or thoughts, piece.done_reason, piece.eval_count or pieces)
+            if pieces > 2 * MAX_TOKENS:
+                break
+    except OllamaError as error:
+        raise _failed(name, str(error)) from None
+    raise _failed(name, f"its answer did not end: {answer[:200]!r}")
+
+
+def _ended(name: str, answer: str, reason: str | None, tokens: int) -> tuple[str, int]:
+    if reason == "length":
+        raise _failed(name, f"its answer did not end within {MAX_TOKENS} tokens: {answer[:200]!r}")
+    if not answer.strip():
+        raise _failed(name, "its answer is empty")
+    return answer, tokens
+
+
+def _failed(name: str, why: str) -> QuantkitError:
+    return VerificationError(
+        f"{name} was created in Ollama, but the chat failed: {why}",
+        hint=f"look into the server's log; remove the model with: {shown('ollama', 'rm', name)}",
+    )

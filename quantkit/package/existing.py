@@ -1,0 +1,129 @@
+"""An existing Modelfile as the start of a package, or of a model in Ollama."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantkit.errors import ChatFormatError, GGUFError, QuantkitError
+from quantkit.package.go_syntax import check_go_syntax
+from quantkit.package.modelfile import Command, parse_modelfile
+from quantkit.package.parameters import check_parameters
+
+PASSTHROUGH = "passthrough"
+"""The PARSER that does nothing, and so makes Ollama take the TEMPLATE."""
+
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+
+
+@dataclass(frozen=True)
+class ModelfileContent:
+    """What a Modelfile says, in the terms of a package.
+
+    Attributes:
+        sources: the text of each FROM.
+        template: its Go TEMPLATE.
+        forced: whether it makes Ollama take that TEMPLATE in any case.
+        system: its system prompt.
+        parameters: name and value text.
+        licenses: license texts.
+        messages: roles and texts.
+        requires: the version of Ollama it wants.
+    """
+
+    sources: tuple[str, ...]
+    template: str | None
+    forced: bool
+    system: str | None
+    parameters: tuple[tuple[str, str], ...]
+    licenses: tuple[str, ...]
+    messages: tuple[tuple[str, str], ...]
+    requires: str | None
+
+
+def read_modelfile(path: Path) -> tuple[Command, ...]:
+    """The commands of a Modelfile, in UTF-8 or, as Windows writes it, in UTF-16 with a byte order mark.
+
+    Raises:
+        QuantkitError: it cannot be read.
+        ChatFormatError: Ollama would refuse it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise QuantkitError(
+            f"{path}: cannot be read ({error.strerror or error})", hint="give the path of a Modelfile"
+        ) from None
+    try:
+        text = data.decode(_BYTE_ORDER_MARKS.get(data[:2], "utf-8"))
+    except UnicodeDecodeError as error:
+        raise ChatFormatError(f"{path}: not valid UTF-8 ({error.reason})", hint="save it as UTF-8") from None
+    try:
+        commands = parse_modelfile(text)
+        check_parameters((command.key, command.value) for command in commands if command.keyword == "PARAMETER")
+        for command in [command for command in commands if command.keyword == "TEMPLATE"][-1:]:  # the one that counts
+            check_go_syntax(command.value)
+    except ChatFormatError as error:
+        raise ChatFormatError(f"{path}: {error}", hint=error.hint) from None
+    return commands
+
+
+def modelfile_content(path: Path) -> ModelfileContent:
+    """What a Modelfile says, if a package can say it too.
+
+    Of what Ollama takes once, the last one counts, as it does there.
+
+    Raises:
+        QuantkitError: it cannot be read.
+        ChatFormatError: Ollama would refuse it, or it has a command that a package has no place for.
+    """
+    commands = read_modelfile(path)
+
+    def values(keyword: str) -> tuple[str, ...]:
+        return tuple(command.value for command in commands if command.keyword == keyword)
+
+    def last(keyword: str) -> str | None:
+        return next(reversed(values(keyword)), None) or None
+
+    for keyword, hint in (
+        ("ADAPTER", "merge it into the model: quantkit build MODEL --adapter DIR"),
+        ("DRAFT", "leave the line out"),
+        ("RENDERER", "leave the line out: the chat template of the GGUF file is what counts"),
+    ):
+        if values(keyword):
+            raise ChatFormatError(f"{path}: {keyword} cannot be carried into a package", hint=hint)
+    parser, template = last("PARSER"), last("TEMPLATE")
+    if parser is not None and (parser != PASSTHROUGH or template is None):
+        raise ChatFormatError(f"{path}: PARSER {parser} cannot be carried into a package", hint="leave the line out")
+    return ModelfileContent(
+        sources=values("FROM"),
+        template=template,
+        forced=parser is not None,
+        system=last("SYSTEM"),
+        parameters=tuple((c.key, c.value) for c in commands if c.keyword == "PARAMETER"),
+        licenses=values("LICENSE"),
+        messages=tuple((c.key, c.value) for c in commands if c.keyword == "MESSAGE"),
+        requires=last("REQUIRES"),
+    )
+
+
+def source_path(modelfile: Path, source: str) -> Path:
+    """The path that a FROM means: relative to the Modelfile, ``~`` being the home folder."""
+    return modelfile.parent / os.path.expanduser(source)
+
+
+def source_files(modelfile: Path, sources: Sequence[str]) -> tuple[Path, ...]:
+    """The one GGUF file that a Modelfile is made from.
+
+    Raises:
+        GGUFError: it names several, or none that is here.
+    """
+    hint = f"name the files: quantkit package FILE.gguf --modelfile {modelfile} -o DIR"
+    if len(sources) > 1:
+        raise GGUFError(f"{modelfile}: has {len(sources)} FROM lines; a package is of one model", hint=hint)
+    path = source_path(modelfile, sources[0])
+    if not os.path.isfile(path):  # where Path.is_file raises, at a name that is too long
+        raise GGUFError(f"{modelfile}: FROM {sources[0][:80]}: there is no such file", hint=hint)
+    return (path,)

@@ -1,0 +1,74 @@
+"""A chat format as the Go template that Ollama's TEMPLATE is.
+
+Every fixed text is written as a Go string literal, so neither Go's white-space trimming nor the quoting of the
+Modelfile can touch it. The template opens with the beginning-of-sequence token only where the model's own template
+does and llama.cpp does not add it by itself: else the token would be doubled, or missing.
+"""
+
+from __future__ import annotations
+
+import re
+
+from quantkit.chat_format import ChatFormat, SystemPlace
+from quantkit.package.text import fill, go_quote
+
+# What may stand before the first text of a template: blanks and actions that print nothing.
+_SILENT = re.compile(r"(\s|\{\{-?\s*(if|range|with|define|else|end|block|/\*|\$\w*\s*:?=)[^}]*\}\})*")
+_LITERAL = re.compile(r"\{\{-?\s*[\"`]?")
+
+
+def go_template(chat: ChatFormat, *, default_system: str | None = None, adds_bos: bool = True) -> str:
+    """The chat format as a template of Ollama.
+
+    Both of Ollama's forms are in it: the list of messages, and the system, prompt and response of old versions. Where
+    an answer that was given begins otherwise than one that is asked for, or the system message belongs into the last
+    question, the old form has no way to say it and writes what is right for a first question.
+    Contents are not trimmed, since Go templates cannot, whatever ``chat.trims`` says.
+
+    Args:
+        chat: the format.
+        default_system: the system text of conversations without one, in place of the format's own.
+        adds_bos: whether llama.cpp puts the beginning-of-sequence token before the prompt.
+    """
+    text = default_system if default_system is not None else chat.default_system
+    opening = chat.system.around(text) if chat.system is not None and text is not None else None
+    place = SystemPlace.TURN if chat.system is None else chat.system_place
+    values = {
+        "chat": chat,
+        "bos": "" if adds_bos else chat.bos,
+        "opening": opening,
+        "place": place.name,
+        "question": _question(chat, place, opening),
+    }
+    return fill("template.gotmpl", {**values, "literal": _literal}).removesuffix("\n")
+
+
+def _question(chat: ChatFormat, place: SystemPlace, opening: str | None) -> str:
+    """Go for what opens a question of the list: its prefix, or in its place the system message that stands in it."""
+    prefix = _literal(chat.user.prefix)
+    if chat.system is None or place is SystemPlace.TURN:
+        return prefix
+    opened = '(eq (index $.Messages 0).Role "system")'  # with an empty text too
+    if place is SystemPlace.FIRST:
+        carries = f"(or (eq $i 0) (and (eq $i 1) {opened}))"
+    else:
+        carries = "(eq (len (slice $.Messages $i)) 1)"
+    system = _literal(chat.system.prefix) + "{{ $.System }}" + _literal(chat.system.suffix)
+    default = "" if opening is None else f" if {carries} }}}}{_literal(opening)}{{{{ else"
+    return f"{{{{ if and {carries} (or $.System {opened}) }}}}{system}{{{{ else{default} }}}}{prefix}{{{{ end }}}}"
+
+
+def _literal(text: str) -> str:
+    """Go that writes a text as it is."""
+    return f"{{{{ {go_quote(text)} }}}}" if text else ""
+
+
+def opens_with(template: str, text: str) -> bool:
+    """Whether the first thing that a template prints is a text, as far as reading it can tell."""
+    rest = template[_end(_SILENT, template) :]
+    return rest.startswith(text) or rest[_end(_LITERAL, rest) :].startswith(text)
+
+
+def _end(pattern: re.Pattern[str], text: str) -> int:
+    match = pattern.match(text)
+    return match.end() if match else 0

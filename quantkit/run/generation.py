@@ -1,0 +1,78 @@
+"""Generating one answer token by token, and knowing why it ended."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from quantkit.run.options import Sampler
+from quantkit.run.stops import StopTexts
+
+if TYPE_CHECKING:
+    from quantkit.run.engine import Engine
+
+
+class Generation:
+    """One answer, being generated behind a prompt that was evaluated.
+
+    Attributes:
+        generated: tokens so far, without the one that ended it.
+        seconds: time to choose and evaluate them.
+        stopped: the model ended it, with an end-of-generation token or a stop text.
+        context_full: the context had no room for more.
+        limit_reached: it has as many tokens as it may have.
+        stop_token: the end-of-generation token, None if there was none.
+    """
+
+    def __init__(self, engine: Engine, stops: StopTexts) -> None:
+        """Prepare; nothing is generated yet."""
+        self._engine = engine
+        self._stops = stops
+        self.generated = 0
+        self.seconds = 0.0
+        self.stopped = False
+        self.context_full = False
+        self.limit_reached = False
+        self.stop_token: int | None = None
+        self._pending: int | None = None
+
+    def pieces(self, sampler: Sampler, max_tokens: int, go_on: Callable[[], bool]) -> Iterator[str]:
+        """Generate, and give the text in whole characters.
+
+        Args:
+            sampler: chooses the tokens.
+            max_tokens: the most of them.
+            go_on: asked before each; False ends the answer there.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        while self.generated < max_tokens and not self.stopped and go_on():
+            if len(self._engine.evaluated) >= self._engine.n_ctx:
+                self.context_full = True
+                break
+            token = self._next(sampler)
+            if token is None:
+                break
+            # Evaluated when the next token is wanted, so the last one never is.
+            self._pending = token
+            if text := self._stops.push(decoder.decode(self._engine.piece(token))):
+                yield text
+            self.stopped = self._stops.found
+        self.limit_reached = self.generated >= max_tokens and not self.stopped
+        if not self._stops.found and (rest := self._stops.push(decoder.decode(b"", final=True)) + self._stops.flush()):
+            yield rest
+
+    def _next(self, sampler: Sampler) -> int | None:
+        started = time.perf_counter()
+        try:
+            if self._pending is not None:
+                self._engine.evaluate([self._pending])
+            token = sampler.sample(self._engine.context)
+        finally:
+            self.seconds += time.perf_counter() - started
+        if self._engine.is_eog(token):
+            self.stopped, self.stop_token = True, token
+            return None
+        self.generated += 1
+        return token

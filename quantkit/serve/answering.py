@@ -1,0 +1,67 @@
+"""The model's turn: one answer at a time, in a thread of its own, and none for a client that has left."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+
+from quantkit.run.session import ChatModel, GenerationStats
+from quantkit.run.settings import stream_answer
+from quantkit.serve.request import ChatRequest, StoppingError
+
+
+class Answers:
+    """Gives answers, in the order in which they are asked for: a model has one context."""
+
+    def __init__(self, model: ChatModel) -> None:
+        """Take *model*, which nobody else may use from now on."""
+        self.model = model
+        self._turn = asyncio.Lock()
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """End the answer that is being given, and give no more."""
+        self._stopping.set()
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[str | GenerationStats]:
+        """Answer piece by piece; the last item says how it went.
+
+        Closing the generator ends the answer at its next step. A reader may be slow: the next turn does not wait for
+        it.
+
+        Raises:
+            ChatFormatError: the model's template refuses the conversation.
+            ContextFullError: the conversation does not fit into the context.
+            StoppingError: see :meth:`stop`.
+        """
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        left = threading.Event()
+
+        def go_on() -> bool:
+            return not left.is_set() and not self._stopping.is_set()
+
+        def work() -> GenerationStats:
+            for piece in stream_answer(self.model, request.messages, request.settings, go_on=go_on):
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            assert self.model.last_stats is not None
+            return self.model.last_stats
+
+        def finished(work: asyncio.Future[GenerationStats]) -> None:
+            self._turn.release()
+            pieces.put_nowait(None)
+            work.exception()  # if the client has left, nobody else asks for it
+
+        await self._turn.acquire()
+        working = loop.run_in_executor(None, work)
+        working.add_done_callback(finished)
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            stats = await working
+        finally:
+            left.set()
+        if stats.stop_reason == "interrupted":
+            raise StoppingError("the server is being stopped")
+        yield stats

@@ -1,0 +1,150 @@
+"""``POST /v1/chat/completions``: an answer, whole or as a stream of events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import anyio
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from quantkit.errors import QuantkitError
+from quantkit.run.session import GenerationStats
+from quantkit.run.settings import Settings
+from quantkit.serve.answering import Answers
+from quantkit.serve.reply import DONE, Reply, event, refusal
+from quantkit.serve.request import ChatRequest, RequestError, read_request
+
+MAX_BODY = 4 * 2**20
+"""The longest request in bytes; no context holds as much text."""
+
+# What the log says of parameters that clients invent.
+_MOST_NAMES, _LONGEST_NAME = 100, 64
+
+Items = AsyncIterator[str | GenerationStats]
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served.
+
+    Attributes:
+        name: the model's name.
+        answers: gives the answers.
+        system: the system prompt of requests that have none.
+        settings: how to answer where a request says nothing.
+        note: takes a line for the log.
+        since: when it was started, in seconds since 1970.
+    """
+
+    name: str
+    answers: Answers
+    system: str | None
+    settings: Settings
+    note: Callable[[str], None]
+    since: int = field(default_factory=lambda: int(time.time()))
+
+
+class ChatCompletions:
+    """The endpoint, as an ASGI application. An answer ends when its client leaves."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._noted: set[str] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            asked = self._read(await _body(Request(scope, receive)))
+        except ClientDisconnect:
+            return
+        except QuantkitError as error:
+            await _refused(error)(scope, receive, send)
+            return
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_when_gone, receive, tasks.cancel_scope.cancel)
+            async with aclosing(self._served.answers.stream(asked)) as items:
+                reply = Reply(self._served.name)
+                if asked.stream:
+                    await _send_stream(asked, reply, items, scope, receive, send)
+                else:
+                    await (await _whole(reply, items))(scope, receive, send)
+            tasks.cancel_scope.cancel()
+
+    def _read(self, body: bytes) -> ChatRequest:
+        served = self._served
+        return read_request(body, system=served.system, settings=served.settings, note=self._note_unknown)
+
+    def _note_unknown(self, parameter: str) -> None:
+        parameter = parameter[:_LONGEST_NAME]
+        if parameter not in self._noted and len(self._noted) < _MOST_NAMES:
+            self._noted.add(parameter)
+            self._served.note(f"requests have {parameter!r}, which is not known here and changes nothing")
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise RequestError(f"the request is longer than {MAX_BODY} bytes", status=413)
+    return bytes(body)
+
+
+async def _when_gone(receive: Receive, leave: Callable[[], None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    leave()
+
+
+async def _whole(reply: Reply, items: Items) -> Response:
+    text = ""
+    try:
+        async for item in items:
+            if isinstance(item, GenerationStats):
+                return JSONResponse(reply.whole(text, item))
+            text += item
+    except QuantkitError as error:
+        return _refused(error)
+    raise AssertionError("an answer ends with how it went")
+
+
+async def _send_stream(
+    asked: ChatRequest, reply: Reply, items: Items, scope: Scope, receive: Receive, send: Send
+) -> None:
+    try:
+        # Until there is something to send, an error can have a status of its own.
+        first = await anext(items)
+    except QuantkitError as error:
+        await _refused(error)(scope, receive, send)
+        return
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    async for data in _events(asked, reply, first, items):
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _events(asked: ChatRequest, reply: Reply, first: str | GenerationStats, items: Items) -> AsyncIterator[bytes]:
+    yield event(reply.first())
+    try:
+        item = first
+        while isinstance(item, str):
+            yield event(reply.piece(item))
+            item = await anext(items)
+    except QuantkitError as error:
+        yield event(refusal(error)[1])
+        return
+    yield event(reply.last(item))
+    if asked.include_usage:
+        yield event(reply.usage(item))
+    yield DONE
+
+
+def _refused(error: QuantkitError) -> Response:
+    status, content = refusal(error)
+    return JSONResponse(content, status_code=status)

@@ -1,0 +1,93 @@
+"""The objects of OpenAI's interface that a model answers with."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from quantkit.errors import ChatFormatError, ContextFullError, QuantkitError
+from quantkit.run.session import GenerationStats
+from quantkit.serve.request import RequestError, StoppingError
+
+DONE = b"data: [DONE]\n\n"
+"""The last event of a stream."""
+
+_FINISH = {"end_of_turn": "stop", "stop_text": "stop", "length": "length", "context_full": "length"}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What all objects of one answer share: the model's name, an id and the time."""
+
+    model: str
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def whole(self, text: str, stats: GenerationStats) -> dict[str, Any]:
+        """A ``chat.completion``."""
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _FINISH[stats.stop_reason]}
+        return {**self._head("chat.completion"), "choices": [choice], "usage": usage(stats)}
+
+    def first(self) -> dict[str, Any]:
+        """The chunk that opens a stream."""
+        return self._chunk({"role": "assistant", "content": ""}, None)
+
+    def piece(self, text: str) -> dict[str, Any]:
+        """A chunk with some text."""
+        return self._chunk({"content": text}, None)
+
+    def last(self, stats: GenerationStats) -> dict[str, Any]:
+        """The chunk that says why the answer ended."""
+        return self._chunk({}, _FINISH[stats.stop_reason])
+
+    def usage(self, stats: GenerationStats) -> dict[str, Any]:
+        """The chunk without text, for those who asked for the numbers of tokens."""
+        return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(stats)}
+
+    def _chunk(self, delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return {**self._head("chat.completion.chunk"), "choices": [choice]}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def usage(stats: GenerationStats) -> dict[str, Any]:
+    """The numbers of tokens; cached are those of the prompt that an earlier answer had left in the context."""
+    return {
+        "prompt_tokens": stats.prompt_tokens,
+        "completion_tokens": stats.generated_tokens,
+        "total_tokens": stats.prompt_tokens + stats.generated_tokens,
+        "prompt_tokens_details": {"cached_tokens": stats.reused_tokens},
+    }
+
+
+def event(value: dict[str, Any]) -> bytes:
+    """A server-sent event with JSON; the text is escaped, so no line can end in it."""
+    return f"data: {json.dumps(value)}\n\n".encode()
+
+
+def error_object(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """An error as OpenAI's clients understand it."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def refusal(error: QuantkitError) -> tuple[int, dict[str, Any]]:
+    """HTTP status and error object for what a request cannot be answered with."""
+    kind = "invalid_request_error"
+    match error:
+        case RequestError(param=param, status=status):
+            return status, error_object(str(error), kind, param=param)
+        case ContextFullError():
+            message = f"{error}; {error.hint}"
+            return 400, error_object(message, kind, param="messages", code="context_length_exceeded")
+        case ChatFormatError():
+            return 400, error_object(str(error), kind, param="messages")
+        case StoppingError():
+            return 503, error_object(str(error), "server_error")
+        case _:
+            return 500, error_object(str(error), "server_error")

@@ -1,0 +1,237 @@
+"""What a request for an answer may say, and what it means together with the package.
+
+The parameters are those of OpenAI and of llama-cpp-python's server. Where a request leaves one out, or says null, the
+package's counts. What would change the answer and cannot be had here is refused by name; what changes nothing is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from quantkit.errors import QuantkitError
+from quantkit.run.options import Sampling, SamplingOptions
+from quantkit.run.settings import Settings
+
+# Parameter -> the values with which it asks for nothing.
+UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
+    "audio": (),
+    "best_of": (1,),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "function_call": ("none", "auto"),
+    "functions": ([],),
+    "grammar": ("",),
+    "ignore_eos": (False,),
+    "json_schema": (),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "min_tokens": (0,),
+    "mirostat_mode": (0,),
+    "modalities": (["text"],),
+    "n": (1,),
+    "prediction": (),
+    "reasoning_effort": ("none",),
+    "response_format": ({"type": "text"},),
+    "response_prefix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "top_logprobs": (0,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+IGNORED = frozenset(
+    {
+        "logit_bias_type",  # of logit_bias
+        "metadata",
+        "mirostat_eta",  # of mirostat_mode
+        "mirostat_tau",
+        "model",  # there is one
+        "moderation",
+        "parallel_tool_calls",  # of tools
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+    }
+)
+"""Parameters that do not change an answer."""
+
+
+class RequestError(QuantkitError):
+    """The request is not one that can be answered.
+
+    Attributes:
+        param: the parameter that is wrong.
+        status: the HTTP status that says so.
+    """
+
+    def __init__(self, message: str, *, param: str | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.param, self.status = param, status
+
+
+class StoppingError(QuantkitError):
+    """The server is being stopped, so there is no answer."""
+
+    default_hint = "start it again: quantkit serve"
+
+
+class _Text(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+def _parts(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+class _Message(BaseModel):
+    """A turn. Further fields may be there as long as they say nothing: no template would hear of them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[list[_Text], BeforeValidator(_parts)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_fields(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: said for name, said in value.items() if said or name in cls.model_fields}
+
+    @property
+    def text(self) -> str:
+        # As llama.cpp's server joins them.
+        return "\n".join(part.text for part in self.content)
+
+
+class _StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class _Body(BaseModel):
+    """The parameters that count; the others stay in ``model_extra``."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    messages: list[_Message] = Field(min_length=1)
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    temperature: float | None = Field(None, ge=0)
+    top_k: int | None = Field(None, ge=0)
+    top_p: float | None = Field(None, ge=0, le=1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    typical_p: float | None = Field(None, ge=0, le=1)
+    repeat_penalty: float | None = Field(None, gt=0)
+    repeat_last_n: int | None = Field(None, ge=-1)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """One answer that is asked for.
+
+    Attributes:
+        messages: the conversation, the system prompt in front if there is one.
+        settings: how to answer.
+        stream: whether the answer is sent piece by piece.
+        include_usage: whether a stream ends with the numbers of tokens.
+    """
+
+    messages: tuple[Mapping[str, str], ...]
+    settings: Settings
+    stream: bool
+    include_usage: bool
+
+
+def read_request(body: bytes, *, system: str | None, settings: Settings, note: Callable[[str], None]) -> ChatRequest:
+    """The request that *body* is.
+
+    Args:
+        body: JSON.
+        system: the system prompt for requests that have none; an empty one in the request means none at all.
+        settings: what counts where the request says nothing. The request's stop texts come on top of the package's,
+            which belong to the chat format.
+        note: takes the name of a parameter that is not known and not regarded.
+
+    Raises:
+        RequestError: it is not JSON, a value is wrong, or it asks for what cannot be had.
+    """
+    try:
+        asked = _Body.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = ".".join(str(part) for part in first["loc"])
+        raise RequestError(f"{param or 'the request'}: {first['msg']}", param=param or None) from None
+    _refuse_unsupported(asked.model_extra or {}, note)
+    return ChatRequest(
+        messages=_conversation(asked.messages, system),
+        settings=Settings(
+            sampling=_sampling(asked, settings.sampling),
+            max_tokens=_limit(asked, settings.max_tokens),
+            stops=(*settings.stops, *_stops(asked.stop)),
+        ),
+        stream=bool(asked.stream),
+        include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
+    )
+
+
+def _refuse_unsupported(extra: Mapping[str, Any], note: Callable[[str], None]) -> None:
+    for name, value in extra.items():
+        if name in UNSUPPORTED:
+            if value is not None and value not in UNSUPPORTED[name]:
+                raise RequestError(f"{name} is not supported by this server", param=name)
+        elif name not in IGNORED:
+            note(name)
+
+
+def _conversation(messages: Sequence[_Message], system: str | None) -> tuple[Mapping[str, str], ...]:
+    turns = [{"role": _role(message), "content": message.text} for message in messages]
+    if all(turn["role"] != "system" for turn in turns):
+        return ({"role": "system", "content": system}, *turns) if system else tuple(turns)
+    return tuple(turn for turn in turns if turn["content"] or turn["role"] != "system")
+
+
+def _role(message: _Message) -> str:
+    return "system" if message.role == "developer" else message.role
+
+
+def _sampling(asked: _Body, default: SamplingOptions) -> SamplingOptions:
+    names = SamplingOptions.__annotations__
+    given = {name: value for name in names if (value := getattr(asked, name)) is not None}
+    if given.get("seed", 0) < 0:
+        given["seed"] = None  # llama.cpp's way to say: another one each time
+    sampling = cast(SamplingOptions, {**default, **given})
+    try:
+        Sampling(**sampling)
+    except QuantkitError as error:
+        raise RequestError(str(error)) from None
+    return sampling
+
+
+def _limit(asked: _Body, default: int | None) -> int | None:
+    limit = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
+    if limit is None:
+        return default
+    if limit == -1:  # llama.cpp's way to say: as long as it takes
+        return None
+    if limit < 1:
+        raise RequestError(f"max_tokens: it is {limit}, and must be at least 1", param="max_tokens")
+    return limit
+
+
+def _stops(stop: str | list[str] | None) -> list[str]:
+    return [stop] if isinstance(stop, str) else stop or []

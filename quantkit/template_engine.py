@@ -1,0 +1,137 @@
+"""Running a model's own Jinja chat template: the inside of the process that does it.
+
+The environment is jinja2's immutable sandbox with the white-space settings of ``apply_chat_template``, so the text is
+the one the model was trained on. A template sees the conversation, the two token texts and the few helpers that
+transformers gives it. That keeps it from reaching out, and not from looping or from filling memory: only
+:mod:`quantkit.template_worker` calls this, whose process has limits. Everyone else asks
+:mod:`quantkit.chat_template`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from quantkit.errors import ChatFormatError
+
+MAX_TEXT = 1 << 24
+"""Characters of the longest prompt: more than any model has context for."""
+
+# What evaluating an expression of a foreign template can raise besides jinja2's own errors.
+_EVALUATION_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_LONGEST_REASON = 500
+
+
+class TextTooLongError(Exception):
+    """A template writes more than :data:`MAX_TEXT`; no :class:`ChatFormatError`, so that no probing goes on from it."""
+
+
+def render(
+    template: str,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    bos_token: str,
+    eos_token: str,
+    add_generation_prompt: bool = True,
+    dates: bool = True,
+    thinking: bool | None = None,
+) -> str:
+    """As :func:`quantkit.chat_template.render_jinja`, in this process and without limits.
+
+    Raises:
+        ChatFormatError: the template does not parse, fails, refuses the conversation or reaches outside the sandbox.
+        TextTooLongError: see there.
+        MemoryError: it fills the memory that this process may have.
+    """
+    variables: dict[str, Any] = {
+        "messages": [dict(message) for message in messages],
+        "bos_token": bos_token,
+        "eos_token": eos_token,
+        "add_generation_prompt": add_generation_prompt,
+        "tools": None,
+        "documents": None,
+    }
+    if dates:
+        variables["strftime_now"] = _strftime_now
+    if thinking is not None:
+        variables["enable_thinking"] = thinking
+    try:
+        text = _compile(template).render(variables)
+    except TemplateError as error:
+        raise ChatFormatError(f"the chat template refuses this conversation: {_reason(error)}") from error
+    except _EVALUATION_ERRORS as error:
+        raise ChatFormatError(f"the chat template fails: {type(error).__name__}: {_reason(error)}") from error
+    if len(text) > MAX_TEXT:
+        raise TextTooLongError
+    return text
+
+
+class _GenerationTag(Extension):
+    """``{% generation %}`` marks the trained part of a template; it prints what is inside it."""
+
+    tags = {"generation"}  # noqa: RUF012  (jinja2 declares it as an instance attribute)
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@lru_cache(maxsize=32)
+def _compile(template: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals["raise_exception"] = _raise_exception
+    try:
+        return environment.from_string(template)
+    except TemplateSyntaxError as error:
+        reason = _reason(error)
+        raise ChatFormatError(f"the chat template is not valid Jinja: line {error.lineno}: {reason}") from error
+    except SyntaxError as error:  # jinja2 writes Python, which has rules and limits of its own
+        raise ChatFormatError(f"the chat template is not valid Jinja: {_reason(error)}") from error
+    except RecursionError as error:
+        raise ChatFormatError("the chat template is nested too deeply") from error
+
+
+def _reason(error: Exception) -> str:
+    """A foreign text for an error message: short, and nothing in it that a terminal would obey."""
+    own = error.message if isinstance(error, TemplateError) else error.msg if isinstance(error, SyntaxError) else None
+    text = own or str(error)
+    return "".join(c if c.isprintable() else " " for c in text[:_LONGEST_REASON])
+
+
+def _raise_exception(message: str) -> NoReturn:
+    raise TemplateError(str(message))
+
+
+def _strftime_now(layout: str) -> str:
+    return datetime.now().strftime(layout)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own filter escapes for HTML, which would change the prompt.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -1,0 +1,156 @@
+"""The process that runs chat templates, seen from outside: started when first asked, and again after it had to end.
+
+One is enough for all templates, and it stays: a process for each prompt would cost 0.1 s a turn. Its limits are what
+the sandbox cannot give: nested loops run for days, and a short expression is a string of gigabytes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from quantkit.child import ended_how, start_module
+from quantkit.errors import ChatFormatError
+
+_HINT = (
+    "the template is broken or hostile: build the file from its checkpoint with the format that the model was trained "
+    "on: quantkit build MODEL --template NAME"
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one question may cost. To describe the slowest of real templates takes 0.1 s and 32 MB.
+
+    Attributes:
+        seconds: of processor time, where the system can limit it (not on Windows).
+        wall: seconds until the process is ended whatever it does.
+        memory: bytes of address space, where the system can limit it (not on Windows and macOS).
+    """
+
+    seconds: float = 3.0
+    wall: float = 30.0
+    memory: int = 512 << 20
+
+
+class TemplateLimitError(ChatFormatError):
+    """A chat template was stopped at one of its limits."""
+
+    default_hint = _HINT
+
+
+class TemplateProcess:
+    """Asks a process of its own; for several threads, one after the other.
+
+    Attributes:
+        limits: of each question.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer of :func:`quantkit.template_worker.answer`.
+
+        Raises:
+            TemplateLimitError: the template was stopped, or crashed its process.
+        """
+        line = json.dumps(question).encode() + b"\n"
+        with self._lock:
+            process = self._running()
+            try:
+                reply = self._exchange(process, line)
+            except BaseException:  # Ctrl-C in the middle: the next question must not get this one's answer
+                self._end()
+                raise
+            if "limit" in reply:  # what is left of its memory is for a fresh one
+                self._end()
+        if reply.get("limit") == "memory":
+            raise TemplateLimitError(f"the chat template needs more memory than {self.limits.memory >> 20} MiB")
+        if reply.get("limit") == "text":
+            raise TemplateLimitError("the chat template writes a prompt that is too long for any model")
+        return reply
+
+    def close(self) -> None:
+        """End the process; it is started again by the next question."""
+        with self._lock:
+            self._end()
+
+    def forget(self) -> None:
+        """In a forked copy of this program: leave the process to the original, and never talk to it."""
+        self._lock = threading.Lock()
+        if self._process is not None:
+            self._process.returncode = 0  # so that its end is nothing to warn of here
+            self._process = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            self._end()  # somebody ended it since
+        if self._process is None:
+            self._process = start_module(
+                "quantkit.template_worker", (repr(self.limits.seconds), str(self.limits.memory))
+            )
+        return self._process
+
+    def _exchange(self, process: subprocess.Popen[bytes], line: bytes) -> dict[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self.limits.wall, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            with suppress(OSError):  # it has ended: there is no answer then
+                process.stdin.write(line)
+                process.stdin.flush()
+            reply = process.stdout.readline()
+        finally:
+            timer.cancel()
+        if reply.endswith(b"\n"):
+            answer: dict[str, Any] = json.loads(reply)
+            return answer
+        raise self._stopped(process, late.is_set())
+
+    def _stopped(self, process: subprocess.Popen[bytes], late: bool) -> TemplateLimitError:
+        code = process.wait()
+        if late:
+            return TemplateLimitError(f"the chat template takes longer than {self.limits.wall:g} s")
+        if code < 0 and signal.Signals(-code).name == "SIGPROF":
+            return TemplateLimitError(f"the chat template takes more than {self.limits.seconds:g} s of processor time")
+        assert process.stderr is not None
+        *_, said = process.stderr.read().decode(errors="replace").strip()[-500:].split("\n")
+        said = "".join(c for c in said if c.isprintable())
+        return TemplateLimitError(f"the chat template ends the process that runs it: {ended_how(code)} {said}".rstrip())
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.kill()
+        with suppress(OSError), process:  # closes the pipes and waits
+            pass
+
+
+_shared = TemplateProcess()
+atexit.register(_shared.close)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_shared.forget)
+
+
+def shared_process() -> TemplateProcess:
+    """The one of this program."""
+    return _shared

@@ -1,0 +1,73 @@
+"""The process in which chat templates run: limits for itself, then a line of JSON in, a line of JSON out.
+
+It ends when nobody can ask it any more. Ctrl-C is for whoever asked.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Any
+
+from quantkit.chat_probe import describe
+from quantkit.errors import ChatFormatError
+from quantkit.template_engine import TextTooLongError, render
+
+QUESTIONS: dict[str, Callable[..., Any]] = {"render": render, "describe": describe}
+
+
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    """The answer to ``{"do": one of QUESTIONS, ...its arguments}``.
+
+    Returns:
+        ``value``, or ``refused`` with the reason, or ``limit`` with the name of the one that was reached.
+    """
+    arguments = {key: value for key, value in question.items() if key != "do"}
+    try:
+        found = QUESTIONS[question["do"]](**arguments)
+    except ChatFormatError as error:
+        return {"refused": str(error)}
+    except TextTooLongError:
+        return {"limit": "text"}
+    except MemoryError:
+        return {"limit": "memory"}
+    return {"value": found if isinstance(found, str) else asdict(found)}
+
+
+def main(seconds: float, memory: int) -> None:
+    """Answer until stdin ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _limit_memory(memory)
+    for line in sys.stdin.buffer:
+        _limit_time(seconds)
+        try:
+            text = json.dumps(answer(json.loads(line)))
+        except MemoryError:  # for the question, or for the answer
+            text = json.dumps({"limit": "memory"})
+        _limit_time(0)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+
+
+def _limit_time(seconds: float) -> None:
+    """From now on, 0 for no limit. The signal is not caught: it ends a long multiplication too."""
+    if sys.platform != "win32":
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _limit_memory(memory: int) -> None:
+    """Windows has no such limit, and macOS does not keep it: there the limit of time ends what the system does not."""
+    if sys.platform != "win32":
+        import resource
+
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,25 @@
+"""Texts of strangers on a terminal: models, templates and manifests say what they like, and it is shown, not obeyed."""
+
+from __future__ import annotations
+
+# Escape sequences could retitle, recolour or retype the terminal; a picture of the character is shown. Marks that turn
+# the direction of what follows, and line ends other than \n, could make a line look like another one.
+_SHOWN: dict[int, str] = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"},
+    ord("\r"): "",
+    0x7F: "\N{SYMBOL FOR DELETE}",
+    **dict.fromkeys(range(0x80, 0xA0), "\N{REPLACEMENT CHARACTER}"),
+    **dict.fromkeys((0x2028, 0x2029), "\N{REPLACEMENT CHARACTER}"),
+    **dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}"),
+    **dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}"),  # half a character, which cannot be written
+}
+
+
+def harmless(text: str) -> str:
+    """*text* without what a terminal would take for commands."""
+    return text.translate(_SHOWN)
+
+
+def one_line(text: str) -> str:
+    """The same on one line."""
+    return harmless(text).replace("\n", " ")

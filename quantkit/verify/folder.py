@@ -1,0 +1,118 @@
+"""``quantkit verify``: a package that was built some time ago, or elsewhere, checked again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.json_file import read_json
+from quantkit.progress import Reporter
+from quantkit.verify.listing import REPORT, Listing, read_listing
+from quantkit.verify.origin import Origin, open_origin
+from quantkit.verify.package import verify_outputs
+from quantkit.verify.prompts import read_expected
+from quantkit.verify.report import Check, Report
+from quantkit.verify.structure import check_files, check_modelfiles, check_models, file_sums
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """What was found in a package.
+
+    Attributes:
+        folder: the package.
+        report: the checks.
+        sums: sha256 of each whole file, where asked for.
+    """
+
+    folder: Path
+    report: Report
+    sums: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values, with ``schema``."""
+        return {**self.report.to_json(), "folder": str(self.folder), "sums": dict(self.sums)}
+
+
+def verify_folder(
+    folder: Path,
+    *,
+    source: Path | None = None,
+    sha256: bool = False,
+    threads: int | None = None,
+    reporter: Reporter | None = None,
+) -> FolderReport:
+    """Check a package: its files, its texts against its models, and what llama.cpp makes of its prompts.
+
+    Prompts are compared with what *source* makes of them; without it with those that the build kept in report.json.
+    Where there are none either, the report says that the comparison was not made.
+
+    Args:
+        folder: of ``quantkit build`` or ``quantkit package``.
+        source: the checkpoint that it was built from, or the adapter that brought its tokenizer.
+        sha256: compare the sha256 of every tensor, and sum the files as a whole.
+        threads: CPU threads, None for the processors this process may use.
+        reporter: told of the progress.
+
+    Raises:
+        QuantkitError: no package, a source that has no tokenizer, or a report.json that is none.
+    """
+    reporter = reporter or Reporter()
+    listing = read_listing(folder)
+    origin = open_origin(source, template=listing.own_template) if source is not None else None
+    checks = check_files(listing)
+    sound: list[Path] = []
+    total = 2 * sum(model.size for model in listing.models) if sha256 else 0
+    with reporter.phase("reading", total, "bytes") as advance:
+        for listed, model, found in check_models(listing, sha256=sha256, advance=advance):
+            checks += found
+            if model is not None and not listed.adapter:
+                sound.append(model.path)
+        sums = file_sums(listing, advance) if sha256 else {}
+    checks += check_modelfiles(listing)
+    not_made = [] if sha256 else ["sha256 of the tensors: not asked for (--sha256)"]
+    kept: Sequence[Mapping[str, Any]] = ()
+    if origin is None:
+        kept, why = _kept_prompts(listing)
+        not_made += why
+    run = _run(listing, sound, origin, kept, threads, reporter)
+    report = Report((*checks, *run.checks), run.runs, (*not_made, *run.not_made))
+    return FolderReport(folder, report, sums)
+
+
+def _kept_prompts(listing: Listing) -> tuple[Sequence[Mapping[str, Any]], list[str]]:
+    """The prompts that the build compared, and which checks cannot be made."""
+    path = listing.folder / REPORT
+    which = f" ({listing.source})" if listing.source else ""
+    give = f"give the checkpoint that the package was built from{which}: --source MODEL"
+    tokens = f"token ids of single texts: {give}"
+    why = "the package has no report of a build"
+    if path.is_file():
+        prompts = read_json(path).get("prompts")
+        if isinstance(prompts, list) and prompts:
+            return [one.to_json() for one in read_expected(prompts)], [tokens]
+        why = f"{REPORT} has no prompts to compare with"
+    return (), [tokens, f"prompt ids: {why}; {give}"]
+
+
+def _run(
+    listing: Listing,
+    sound: Sequence[Path],
+    origin: Origin | None,
+    kept: Sequence[Mapping[str, Any]],
+    threads: int | None,
+    reporter: Reporter,
+) -> Report:
+    if not sound:
+        return Report((Check("models", False, "0", "at least 1 that can be loaded", "see the checks of the files"),))
+    return verify_outputs(
+        sound,
+        origin=origin,
+        expected=kept,
+        system=listing.system,
+        stops=listing.stops,
+        threads=threads,
+        reporter=reporter,
+    )

@@ -1,0 +1,46 @@
+"""What a model was before it became a GGUF file, as far as prompts go: the side to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from quantkit.errors import VocabularyError
+from quantkit.verify.encoders import tokenizer_file
+from quantkit.vocab.files import TokenizerFiles
+from quantkit.vocab.templates import read_templates
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The tokenizer and the chat template that a model was trained with.
+
+    Attributes:
+        tokenizer: the tokenizer's file, see :func:`quantkit.verify.encoders.tokenizer_file`.
+        template: the Jinja chat template that the files must have; None for the one that they have.
+        special: replaces settings of tokenizer_config.json.
+    """
+
+    tokenizer: Path
+    template: str | None
+    special: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_origin(folder: Path, *, template: bool) -> Origin:
+    """The origin in a checkpoint's folder, or in that of an adapter with a tokenizer of its own.
+
+    Args:
+        folder: as it was saved.
+        template: whether its chat template counts; a package may have been built with another one.
+
+    Raises:
+        VocabularyError: there is no tokenizer, or the chat template is no text.
+    """
+    tokenizer = tokenizer_file(folder)
+    if tokenizer is None:
+        raise VocabularyError(
+            f"{folder}: has no tokenizer to compare with", hint="give the folder that the package was built from"
+        )
+    own = read_templates(TokenizerFiles(folder, {}, {}, 0)).default if template else None
+    return Origin(tokenizer, own)

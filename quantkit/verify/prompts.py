@@ -1,0 +1,257 @@
+"""Prompts as the model was trained on, token by token: the template and tokenizer beside the checkpoint write and
+encode conversations of many shapes, and llama.cpp must get the same ids from the GGUF file.
+
+transformers' ``apply_chat_template`` renders, and encodes what it rendered with nothing added around it. Its ids are
+an :class:`Expected` each; a build keeps them in report.json, so that a package can be checked later without its
+source. They are taken from tokenizer.json as it is, which models were trained with; transformers 5 makes the tokenizers
+of Llama anew, and theirs treat blanks behind special tokens in another way.
+
+llama.cpp renders with the file's own template and special tokens, and puts BOS in front where the file asks for it.
+
+Two differences are llama.cpp's own and no file can change them: BOS before a prompt whose template writes none, and
+blanks beside added tokens, which some tokenizers take in. They are said with the result. The second is allowed where
+contents begin or end with blanks or have special tokens in them, and with tokenizers that have rules of their own for
+the blank before a text (Metaspace, as transformers 5 saves those of Llama); anything else is a failed check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from quantkit.chat_format import render_jinja
+from quantkit.errors import ChatFormatError, VocabularyError
+from quantkit.json_file import read_json
+from quantkit.run.session import ChatModel
+from quantkit.template_process import TemplateLimitError
+from quantkit.verify.conversations import Conversation, conversations
+from quantkit.verify.encoders import Encoder
+from quantkit.verify.origin import Origin
+from quantkit.verify.report import Check
+from quantkit.vocab.around import token_text
+
+NAME = "prompt ids"
+_SHOWN = 8  # tokens around a difference
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A conversation and its prompt on the checkpoint's side.
+
+    Attributes:
+        name: of its shape.
+        messages: the conversation.
+        text: the prompt, None where the template refuses the conversation.
+        ids: its tokens.
+        plain_ids: what llama.cpp may make of it, blanks beside added tokens being as it treats them; None where that
+            is the same, or nothing to allow.
+    """
+
+    name: str
+    messages: tuple[dict[str, str], ...]
+    text: str | None
+    ids: tuple[int, ...] = ()
+    plain_ids: tuple[int, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As report.json has it: ids as one text, which stays on one line."""
+        plain = None if self.plain_ids is None else " ".join(map(str, self.plain_ids))
+        ids = " ".join(map(str, self.ids))
+        return {"name": self.name, "messages": list(self.messages), "text": self.text, "ids": ids, "plain_ids": plain}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Expected:
+        """What :meth:`to_json` wrote.
+
+        Raises:
+            ValueError, TypeError, KeyError: something else did.
+        """
+        plain, text = values["plain_ids"], values["text"]
+        if not isinstance(text, str | None):
+            raise TypeError(f"a prompt is {text!r}")
+        return cls(
+            name=str(values["name"]),
+            messages=tuple({"role": str(m["role"]), "content": str(m["content"])} for m in values["messages"]),
+            text=text,
+            ids=tuple(map(int, values["ids"].split())),
+            plain_ids=None if plain is None else tuple(map(int, plain.split())),
+        )
+
+
+def expect(origin: Origin, encoder: Encoder, model: ChatModel, system: str | None) -> tuple[Expected, ...]:
+    """What the checkpoint's side makes of every shape of conversation.
+
+    Args:
+        origin: the checkpoint's side.
+        encoder: its tokenizer.
+        model: the GGUF file, for what the origin does not speak of at all.
+        system: the package's system prompt.
+    """
+    files = (origin.tokenizer.with_name(name) for name in ("special_tokens_map.json", "tokenizer_config.json"))
+    settings: dict[str, Any] = {}
+    for file in files:
+        settings |= read_json(file) if file.is_file() else {}
+    settings |= origin.special
+    own = {"bos_token": model.bos_token, "eos_token": model.eos_token}
+    tokens = [token_text(settings.get(kind, text)) or "" for kind, text in own.items()]
+    template = model.chat_template if origin.template is None else origin.template
+    return tuple(_expected(one, encoder, template, *tokens) for one in conversations(system))
+
+
+def _expected(one: Conversation, encoder: Encoder, template: str, bos_token: str, eos_token: str) -> Expected:
+    # llama.cpp composes no characters, so they come composed.
+    messages = tuple({"role": role, "content": encoder.prepare(text)} for role, text in one.talk)
+    text = _render(template, messages, bos_token, eos_token)
+    if text is None:
+        return Expected(one.name, messages, None)
+    ids, plain = tuple(encoder.encode(text)), None
+    if encoder.plainly is not None and (one.padded or encoder.own_blanks):
+        plain = tuple(encoder.plainly(text))
+    return Expected(one.name, messages, text, ids, None if plain == ids else plain)
+
+
+def _render(template: str, messages: Sequence[Mapping[str, str]], bos_token: str, eos_token: str) -> str | None:
+    """Without today's date where the template can do without: a prompt of another day is compared too.
+
+    Returns:
+        The prompt, None where the template refuses the conversation.
+
+    Raises:
+        TemplateLimitError: the template was stopped, which says nothing about the conversation.
+    """
+    for dates in (False, True):
+        try:
+            return render_jinja(template, messages, bos_token=bos_token, eos_token=eos_token, dates=dates)
+        except TemplateLimitError:
+            raise
+        except ChatFormatError:
+            continue
+    return None
+
+
+def check_prompts(model: ChatModel, expected: Sequence[Expected], source: str) -> list[Check]:
+    """Compare llama.cpp's prompts with those expected, and look at the BOS of each.
+
+    Args:
+        model: the GGUF file.
+        expected: of :func:`expect`, or kept from a build.
+        source: what the expected ids are from, for people.
+
+    Returns:
+        The checks, "prompt ids" and "prompt BOS".
+    """
+    if not model.chat_template:
+        return []  # the check of the template has failed
+    found = {one.name: _prompt(model, one) for one in expected}
+    counts = {name: _leading_bos(model, ids) for name, ids in found.items() if ids is not None}
+    return [_same_ids(model, expected, found, source), _one_bos(model, counts)]
+
+
+def _prompt(model: ChatModel, expected: Expected) -> tuple[int, ...] | None:
+    text = _render(model.chat_template, expected.messages, model.bos_token, model.eos_token)
+    if text is None:
+        return None
+    ids, bos = tuple(model.tokenize(text)), model.engine.bos
+    return (bos, *ids) if model.engine.adds_bos and bos is not None and ids[:1] != (bos,) else ids
+
+
+def _same_ids(
+    model: ChatModel, expected: Sequence[Expected], found: Mapping[str, tuple[int, ...] | None], source: str
+) -> Check:
+    threshold = f"ids as of {source} in every prompt"
+    before, blanks, refused = [], [], []
+    for one in expected:
+        ids = found[one.name]
+        if ids is None or one.text is None:
+            if (ids is None) != (one.text is None):
+                who = "the file" if ids is None else source
+                return Check(NAME, False, "differ", threshold, f"{one.name}: the chat template of {who} refuses it")
+            refused.append(one.name)
+            continue
+        bare = ids[1:] if _bos_is_llama_cpps(model, ids, one.ids) else ids
+        if bare not in (one.ids, one.plain_ids):
+            return Check(NAME, False, "differ", threshold, f"{one.name}: {_difference(model, bare, one)}")
+        if bare is not ids:
+            before.append(one.name)
+        if bare != one.ids:
+            blanks.append(one.name)
+    compared = [found[one.name] or () for one in expected if one.text is not None]
+    said = [f"{len(compared)} prompts"]
+    if refused:
+        said.append(f"the template refuses {', '.join(refused)}")
+    if before:
+        said.append(
+            f"llama.cpp puts BOS ({model.bos_token}) before {len(before)} of them, as the tokenizer asks; the template "
+            "writes none"
+        )
+    if blanks:
+        said.append(
+            f"llama.cpp treats blanks beside special tokens in another way than the tokenizer: {', '.join(blanks)}"
+        )
+    return Check(NAME, True, f"{sum(map(len, compared))} equal", threshold, "; ".join(said))
+
+
+def _bos_is_llama_cpps(model: ChatModel, ids: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
+    bos = (model.engine.bos,)
+    return model.engine.adds_bos and ids[:1] == bos and wanted[:1] != bos
+
+
+def _difference(model: ChatModel, got: tuple[int, ...], expected: Expected) -> str:
+    wanted = expected.ids
+    pairs = enumerate(zip(got, wanted, strict=False))
+    at = next((i for i, (a, b) in pairs if a != b), min(len(got), len(wanted)))
+
+    def around(ids: tuple[int, ...]) -> str:
+        return " ".join(f"{token} {_token(model, token)}" for token in ids[at : at + _SHOWN]) or "nothing"
+
+    return f"{expected.text!r}, token {at}: llama.cpp {around(got)}; expected {around(wanted)}"
+
+
+def _token(model: ChatModel, token: int) -> str:
+    # llama.cpp ends its process when asked for a token that there is not.
+    return repr(model.engine.text(token)) if 0 <= token < model.engine.n_vocab else "(not in the file)"
+
+
+def _leading_bos(model: ChatModel, ids: tuple[int, ...]) -> int:
+    return next((i for i, token in enumerate(ids) if token != model.engine.bos), len(ids))
+
+
+def _one_bos(model: ChatModel, counts: Mapping[str, int]) -> Check:
+    name = "prompt BOS"
+    if model.engine.bos is None:
+        return Check(name, True, "none", "", "the vocabulary has no BOS token")
+    least = 1 if model.engine.adds_bos else 0
+    wrong = [f"{shape}: {count}" for shape, count in counts.items() if not least <= count <= 1]
+    threshold = "exactly 1, first" if least else "at most 1, first"
+    figure = ", ".join(sorted({str(count) for count in counts.values()})) or "none"
+    evidence = "; ".join(wrong) or f"{len(counts)} prompts, BOS is {model.engine.bos} ({model.bos_token})"
+    return Check(name, not wrong, figure, threshold, evidence)
+
+
+def check_stops(model: ChatModel, stops: Sequence[str]) -> Check:
+    """Whether llama.cpp ends an answer at each text that ends a turn."""
+    missed = [stop for stop in stops if not _ends(model, stop)]
+    evidence = "; ".join(f"{stop} is {model.tokenize(stop)}" for stop in stops)
+    figure = f"{len(stops) - len(missed)} of {len(stops)}"
+    return Check("end of turn ends", not missed, figure, "each is one end-of-generation token", evidence)
+
+
+def _ends(model: ChatModel, stop: str) -> bool:
+    tokens = model.tokenize(stop)
+    return len(tokens) == 1 and model.is_eog(tokens[0])
+
+
+def read_expected(values: Any) -> tuple[Expected, ...]:
+    """The prompts that a build kept.
+
+    Raises:
+        VocabularyError: they are no longer as it wrote them.
+    """
+    try:
+        return tuple(Expected.from_json(one) for one in values)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise VocabularyError(
+            f"the prompts kept in report.json are broken ({type(error).__name__}: {error})",
+            hint="give the checkpoint instead: quantkit verify DIR --source MODEL",
+        ) from None

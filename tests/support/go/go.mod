@@ -1,0 +1,3 @@
+module prompts
+
+go 1.24

@@ -1,0 +1,101 @@
+"""A program at a pseudo-terminal, and the person in front of it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+
+class Terminal:
+    """Runs a program whose input, output and errors are one terminal.
+
+    Attributes:
+        seen: what it showed and nobody waited for yet.
+        shown: all that it showed.
+    """
+
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], columns: int = 200) -> None:
+        self._parent, child = pty.openpty()
+        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        self.seen = self.shown = ""
+        self.process = subprocess.Popen(
+            command,
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            start_new_session=True,
+            preexec_fn=_make_controlling_terminal,
+            env={**os.environ, **environment},
+        )
+        os.close(child)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._parent)
+
+    def type(self, text: str | bytes) -> None:
+        """Press keys; Enter is a carriage return."""
+        os.write(self._parent, text.encode() if isinstance(text, str) else text)
+
+    def comes(self, text: str, seconds: float = 60) -> bool:
+        """Whether *text* is shown within the time; what was shown up to it is not looked at again."""
+        end = time.monotonic() + seconds
+        while text not in self.seen and self._read(end - time.monotonic()):
+            pass
+        _, found, rest = self.seen.partition(text)
+        self.seen = rest if found else self.seen
+        return bool(found)
+
+    def press_until(self, key: bytes, text: str) -> bool:
+        """Press *key* again and again until *text* is shown.
+
+        A key that comes while the line editor is still setting itself up is lost, as everywhere in Python.
+        """
+        for _ in range(20):
+            self.type(key)
+            if self.comes(text, 3):
+                return True
+        return False
+
+    def ends(self, seconds: float = 60) -> int:
+        """The exit code; reads on meanwhile, as terminals do."""
+        end = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < end:
+            self._read(0.1)
+        return self.process.wait(timeout=1)
+
+    def _read(self, seconds: float) -> bool:
+        if seconds <= 0 or not select.select([self._parent], [], [], seconds)[0]:
+            return False
+        try:
+            data = os.read(self._parent, 4096)
+        except OSError:  # the program left
+            return False
+        text = data.decode(errors="replace")
+        self.seen += text
+        self.shown += text
+        return bool(data)
+
+
+def quantkit(*arguments: str) -> list[str]:
+    """The command line of quantkit in this Python."""
+    return [sys.executable, "-m", "quantkit", *arguments]
+
+
+def _make_controlling_terminal() -> None:
+    """Make the standard input the terminal of this session, so that its Ctrl-C becomes a signal."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -1,0 +1,343 @@
+"""The commands of a chat: parameters, conversations in files, and what happens when the context is full."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chat_loop import GREEDY, Loop, said
+from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
+
+from quantkit.errors import ContextFullError, OutputError, QuantkitError
+from quantkit.package.parameters import PARAMETERS
+from quantkit.run.chat import CONTEXT_FULL
+from quantkit.run.commands import COMMANDS
+from quantkit.run.package import RunnablePackage
+from quantkit.run.session import ChatModel
+from quantkit.run.settings import ANSWERING, LOADING, Settings, chat_settings, with_parameters
+from quantkit.run.transcript import Conversation, load_conversation, save_conversation
+
+NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + LLAMA_3
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Iterator[ChatModel]:
+    with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf"), threads=1) as model:
+        yield model
+
+
+@pytest.fixture
+def loop(model: ChatModel) -> Loop:
+    return Loop(model, chat_settings(model, RunnablePackage(model.path, parameters={"temperature": "0"}, stops=("#",))))
+
+
+def test_help_names_every_command(loop: Loop) -> None:
+    shown = loop.terminal("/help")
+    assert all(name in shown for name in COMMANDS if name != "exit")
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("/sytem Be brief.", "there is no command /sytem; did you mean /system?"),
+        ("/BYE", "there is no command /BYE; did you mean /bye?"),
+        ("/", "there is no command /"),
+        ("/reset all", "/reset takes nothing behind it"),
+        ("/save", "/save needs a file"),
+    ],
+)
+def test_commands_that_cannot_be_meant(loop: Loop, typed: str, message: str) -> None:
+    assert message in loop.terminal(typed)
+    assert loop.out.getvalue() == ""
+    with pytest.raises(QuantkitError) as info:
+        loop.run_lines([typed])
+    assert message in str(info.value)
+    # With a space in front it is a question.
+    loop.terminal(f" {typed}")
+    assert loop.conversation.turns == said(typed, ANSWER)
+
+
+def test_system(loop: Loop) -> None:
+    assert loop.terminal("/system") == "(no system prompt)\n"
+    assert loop.terminal("hello", "/system 你是助手。", "/system") == "你是助手。\n你是助手。\n"
+    loop.terminal("again")
+    assert loop.conversation.messages == [
+        {"role": "system", "content": "你是助手。"},
+        *said("hello", ANSWER, "again", ANSWER),
+    ]
+    assert loop.terminal('/system ""') == "(no system prompt)\n"
+    assert loop.conversation.messages[0]["role"] == "user"
+
+
+def test_a_system_prompt_that_the_template_refuses(tmp_path: Path) -> None:
+    with ChatModel.load(write_tiny_gguf(tmp_path / "no.gguf", Tiny(template=NO_SYSTEM)), threads=1) as model:
+        loop = Loop(model)
+        assert "no system role" in loop.terminal("/system Be brief.", "hello")
+        assert loop.conversation.messages == said("hello", ANSWER)
+        with pytest.raises(QuantkitError, match="no system role"):
+            Loop(model, system="Be brief.")
+
+
+def test_reset(loop: Loop) -> None:
+    loop.terminal("/system Be brief.", "hello", "/reset")
+    assert loop.conversation.messages == [{"role": "system", "content": "Be brief."}]
+    assert "none of 512 tokens used, 0 exchanges" in loop.terminal("/stats")
+
+
+def test_stats(loop: Loop) -> None:
+    shown = loop.terminal("hello", "/stats")
+    stats = loop.model.last_stats
+    assert stats is not None
+    used = stats.prompt_tokens + stats.generated_tokens
+    assert f"{used} of 512 tokens used, 1 exchange\n" in shown
+    assert f"{stats.prompt_tokens} prompt tokens" in shown
+    assert f"{stats.generation_rate:.1f} tokens/s, ended: end of turn" in shown
+    assert "tiny.gguf" in shown
+
+
+def test_parameters_are_shown_and_set(loop: Loop) -> None:
+    def shown() -> dict[str, str]:
+        lines = loop.terminal("/set").splitlines()
+        return {line.split()[0]: line.split(None, 1)[1] for line in lines}
+
+    before = shown()
+    assert tuple(before) == ANSWERING
+    assert before["temperature"] == "0"
+    assert (before["top_k"], before["stop"]) == ("40", "'#'")
+    values = {"temperature": "0.2", "top_k": "30", "seed": "7", "num_predict": "3", "repeat_penalty": "1.1"}
+    for name, value in values.items():
+        assert loop.terminal(f"/set  {name}  {value} ") == f"{name}  {value}\n"
+    assert loop.settings.sampling == {"temperature": 0.2, "top_k": 30, "seed": 7, "repeat_penalty": 1.1}
+    assert shown() == {**before, **values}
+    assert loop.terminal("/set top_k") == "top_k  30\n"
+    loop.terminal("hello")
+    assert loop.model.last_stats is not None
+    assert loop.model.last_stats.generated_tokens == 3
+    loop.terminal("/set seed -1", "/set num_predict -1", *(f"/set {name} default" for name in values))
+    assert shown() == before
+    assert loop.settings == loop.initial
+
+
+def test_a_stop_text_is_one_more(loop: Loop) -> None:
+    assert loop.terminal("/set stop 🙂你", "hello") == "stop  '#'  '🙂你'\n"
+    assert loop.out.getvalue() == "Hi \n"
+    assert "ended: stop text" in loop.terminal("/stats")
+    assert loop.terminal("/set stop default") == "stop  '#'\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("temprature 1", "did you mean: temperature"),
+        ("temprature", "did you mean: temperature"),
+        ("temperature warm", "temperature: 'warm'"),
+        ("top_k 1.5", "top_k: '1.5'"),
+        ("repeat_penalty 0", "repeat_penalty is 0"),
+        ("num_ctx 100", "start again with --param num_ctx"),
+        ("num_keep 24", "num_keep changes nothing here"),
+        ("use_mmap", "use_mmap changes nothing here"),
+    ],
+)
+def test_parameters_are_refused_by_name(loop: Loop, text: str, message: str) -> None:
+    assert message in loop.terminal(f"/set {text}")
+    assert loop.settings == loop.initial
+
+
+def test_every_parameter_of_a_package_has_its_place(loop: Loop) -> None:
+    assert set(ANSWERING) | set(LOADING) <= set(PARAMETERS)
+    for name in set(PARAMETERS) - set(ANSWERING):
+        assert f"{name} c" in loop.terminal(f"/set {name}"), name  # counts when ..., changes nothing ...
+
+
+def test_large_numbers_take_no_memory(loop: Loop) -> None:
+    # llama.cpp would reserve a place for each token that is looked back at.
+    huge = str(2**31 - 1)
+    loop.terminal("/set presence_penalty 0.1", f"/set repeat_last_n {huge}", f"/set top_k {huge}", "/set temperature 1")
+    loop.terminal("/set min_p 1", "hello")
+    assert loop.out.getvalue() == f"{ANSWER}\n"
+
+
+def test_parameters_that_the_user_gives_go_before_the_packages() -> None:
+    package = RunnablePackage(Path("x"), parameters={"temperature": "0.9", "num_keep": "24"}, stops=("#",))
+    asked = with_parameters(package, [("temperature", "0.2"), ("stop", "a"), ("stop", "b")])
+    assert asked.parameters == {"temperature": "0.2", "num_keep": "24"}
+    assert asked.stops == ("#", "a", "b")
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_save_and_load(loop: Loop, tmp_path: Path) -> None:
+    path = tmp_path / "my chat.json"
+    loop.terminal("/system 你是助手。", "你好 🙂", "again")
+    assert "saved 2 exchanges" in loop.terminal(f"/save {path}")
+    before = loop.conversation.messages
+    assert json.loads(path.read_text(encoding="utf-8")) == {"schema": 1, "model": "tiny.gguf", "messages": before}
+    if sys.platform != "win32":
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [each.name for each in tmp_path.iterdir() if "json" in each.name] == [path.name]
+    loop.terminal("/reset", '/system ""', "something else")
+    assert "loaded 2 exchanges; system prompt: 你是助手。" in loop.terminal(f"/load {path}")
+    assert loop.conversation.messages == before
+    loop.terminal("on")
+    # The model was given all of it.
+    assert loop.model.last_stats is not None
+    assert loop.model.last_stats.prompt_tokens == len(loop.model.prompt_tokens(loop.conversation.messages[:-1]))
+    loop.terminal(f"/save {path}")
+    assert load_conversation(path).messages == loop.conversation.messages
+    save_conversation(path, Conversation(), "tiny.gguf")
+    assert load_conversation(path) == Conversation()
+
+
+def test_only_a_conversation_is_replaced(loop: Loop, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("important", encoding="utf-8")
+    assert "exists, and is not a conversation" in loop.terminal(f"/save {path}")
+    assert path.read_text(encoding="utf-8") == "important"
+    assert "is not a conversation" in loop.terminal(f"/save {tmp_path}")
+    assert "cannot be written" in loop.terminal(f"/save {tmp_path / 'none' / 'x.json'}")
+    (tmp_path / "loop").symlink_to("loop")
+    assert "cannot be written" in loop.terminal(f"/save {tmp_path / 'loop' / 'x.json'}")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "c.json"
+    save_conversation(path, Conversation("old"), "m")
+    before = path.read_bytes()
+
+    def full(source: str, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(OutputError, match="No space left"):
+        save_conversation(path, Conversation("new"), "m")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+USER, ASSISTANT = ({"role": role, "content": "x"} for role in ("user", "assistant"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ([], "an object with"),
+        ({"schema": 1}, "an object with"),
+        ({"messages": []}, "schema"),
+        ({"schema": 2, "messages": []}, "schema"),
+        ({"schema": 1, "messages": {}}, "must be a list"),
+        ({"schema": 1, "messages": ["hello"]}, "message 1 must have"),
+        ({"schema": 1, "messages": [{**USER, "tool_calls": []}, ASSISTANT]}, "message 1 must have"),
+        ({"schema": 1, "messages": [ASSISTANT]}, "message 1 must be of the user"),
+        ({"schema": 1, "messages": [USER]}, "last message must be of the assistant"),
+        ({"schema": 1, "messages": [USER, USER]}, "message 2 must be of the assistant"),
+        ({"schema": 1, "messages": [USER, ASSISTANT, {"role": "system", "content": "x"}]}, "message 3"),
+        ({"schema": 1, "messages": [{"role": "tool", "content": "x"}]}, "not of 'tool'"),
+        ({"schema": 1, "messages": [{"role": ["user"], "content": "x"}]}, "not of"),
+        ({"schema": 1, "messages": [{"role": "user", "content": None}, ASSISTANT]}, "content of message 1"),
+        ({"schema": 1, "messages": [{"role": "user", "content": "\ud800"}, ASSISTANT]}, "not valid Unicode"),
+    ],
+)
+def test_what_is_no_conversation_is_not_loaded(loop: Loop, tmp_path: Path, content: object, message: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    loop.terminal("hello")
+    said_then = loop.terminal(f"/load {path}")
+    assert str(path) in said_then
+    assert message in said_then
+    assert loop.conversation.turns == said("hello", ANSWER)
+
+
+def test_files_that_cannot_be_loaded(loop: Loop, tmp_path: Path) -> None:
+    assert "no such file" in loop.terminal(f"/load {tmp_path / 'none'}")
+    assert "no such file" in loop.terminal(f"/load {tmp_path}")
+    assert "no such file" in loop.terminal("/load ~nobody-of-this-name/x")
+    for command in ("/load", "/save"):
+        assert "NUL" in loop.terminal(f"{command} a\0b")
+        assert "error: " in loop.terminal(f"{command} {tmp_path / ('名' * 300)}")
+    (tmp_path / "b").write_bytes(b"\xff\xfe")
+    assert "not valid JSON" in loop.terminal(f"/load {tmp_path / 'b'}")
+
+
+# -- the context is full ---------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_exchanges_make_room(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    with ChatModel.load(path, n_ctx=160, threads=1) as model:
+        loop = Loop(model, system="Be brief.")
+        notices = loop.terminal(*(f"question {number}" for number in range(9)))
+        conversation = loop.conversation
+        assert loop.out.getvalue() == f"{ANSWER}\n" * 9
+        gone = conversation.forgotten // 2
+        assert 0 < gone < 8
+        assert notices.count("no longer given to the model") >= 1
+        assert sum(int(n) for n in _counts(notices)) == gone
+        # What is forgotten is not lost: it is in the conversation, but not in what the model was given.
+        assert len(conversation.turns) == 18
+        given = [
+            {"role": "system", "content": "Be brief."},
+            *conversation.turns[conversation.forgotten : -1],
+        ]
+        stats = model.last_stats
+        assert stats is not None
+        assert model.engine.evaluated[: stats.prompt_tokens] == model.prompt_tokens(given)
+        assert f"the first {gone} no longer given" in loop.terminal("/stats")
+        loop.terminal(f"/save {tmp_path / 'c.json'}")
+        assert len(load_conversation(tmp_path / "c.json").turns) == 18
+        # Loaded again it is too long from the start.
+        assert "no longer given" in loop.terminal(f"/load {tmp_path / 'c.json'}", "on")
+        assert loop.conversation.turns[-1]["content"] == ANSWER
+
+
+def _counts(notices: str) -> list[str]:
+    lines = [line for line in notices.splitlines() if "no longer given" in line]
+    return [word if word.isdigit() else "1" for word in (line.split("the ")[2].split()[0] for line in lines)]
+
+
+def test_room_is_made_seldom(tmp_path: Path) -> None:
+    with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf"), n_ctx=300, threads=1) as model:
+        loop = Loop(model)
+        shifts = [bool(_counts(loop.terminal(f"question {number}"))) for number in range(30)]
+    first, rest = shifts.index(True), shifts[shifts.index(True) :]
+    assert first >= 4
+    assert 1 < sum(rest) < len(rest) // 2
+
+
+def test_a_question_that_does_not_fit_is_refused_and_nothing_forgotten(tmp_path: Path) -> None:
+    with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf"), n_ctx=100, threads=1) as model:
+        loop = Loop(model)
+        notices = loop.terminal("hello", "x1 " * 100, "again")
+        assert "error: the question has" in notices
+        assert "the context holds 100" in notices
+        assert "--param num_ctx=" in notices
+        assert loop.conversation.turns == said("hello", ANSWER, "again", ANSWER)
+        assert loop.conversation.forgotten == 0
+        with pytest.raises(ContextFullError):
+            loop.run_lines(["x1 " * 100])
+
+
+def test_an_answer_that_fills_the_context_is_said_and_the_chat_goes_on(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", Tiny(stop=""))
+    with ChatModel.load(path, n_ctx=80, threads=1) as model:
+        loop = Loop(model)
+        assert CONTEXT_FULL in loop.terminal("hello")
+        notices = loop.terminal("more")
+        assert "(the context is full: the oldest exchange is no longer given to the model)" in notices
+        assert len(loop.conversation.turns) == 4
+        assert loop.conversation.forgotten == 2
+
+
+def test_a_short_answer_needs_little_room(tmp_path: Path) -> None:
+    with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf"), n_ctx=80, threads=1) as model:
+        long = Loop(model)
+        short = Loop(model, Settings(sampling=GREEDY.sampling, max_tokens=2))
+        questions = ["hello there", "again and again"]
+        assert "no longer given" in long.terminal(*questions)
+        assert "no longer given" not in short.terminal(*questions)

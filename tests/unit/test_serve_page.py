@@ -1,0 +1,270 @@
+"""The page of ``quantkit serve``, in a real browser: nothing from outside, nothing a model says runs, Chinese works."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_gguf import ANSWER, Tiny, write_tiny_gguf
+
+from quantkit.serve.page import content_policy, read_page
+from tests.support.browser import PROGRAMS, Browser, find_browser, running_browser
+from tests.support.served import Server, running_server
+
+ROOT = Path(__file__).parent.parent.parent
+SYSTEM = "你是一个乐于助人的助手。"
+MARKUP = "<img src=q>"
+IDLE = "!document.querySelector('#send').hidden"
+TURNS = "[...document.querySelectorAll('.turn p:first-child')].map((p) => p.textContent)"
+
+
+def test_the_set_up_for_tests_takes_the_browsers_that_tests_take() -> None:
+    (known,) = re.findall(r"^if ! command -v (.*) >", (ROOT / ".ci/run").read_text(encoding="utf-8"), re.MULTILINE)
+    assert tuple(known.split()) == PROGRAMS
+
+
+def serving(folder: Path, tiny: Tiny, *arguments: object) -> Iterator[Server]:
+    path = write_tiny_gguf(folder / "tiny.gguf", tiny)
+    with running_server(folder / "log.txt", path, "--param", "temperature=0", *arguments) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from serving(tmp_path_factory.mktemp("tiny"), Tiny(), "--system", SYSTEM)
+
+
+@pytest.fixture(scope="module")
+def markup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    yield from serving(tmp_path_factory.mktemp("markup"), Tiny(answer=MARKUP))
+
+
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("endless")
+    yield from serving(folder, Tiny(stop="", context=8192), "--api-key", "geheim")
+
+
+@pytest.fixture(scope="module")
+def program() -> str:
+    found = find_browser()
+    if found is None:
+        pytest.skip(f"no browser here (none of {', '.join(PROGRAMS)}): install Debian's package chromium")
+    return found
+
+
+@pytest.fixture(scope="module")
+def running(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with running_browser(program, tmp_path_factory.mktemp("browser") / "profile") as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(running: Browser) -> Browser:
+    """The browser with a window of common size."""
+    running.call("Emulation.setDeviceMetricsOverride", width=900, height=640, deviceScaleFactor=1, mobile=False)
+    return running
+
+
+def opened(browser: Browser, server: Server) -> Browser:
+    browser.open(f"{server.url}/")
+    browser.wait_for("document.title !== 'quantkit' || document.querySelector('#error').textContent")
+    return browser
+
+
+def ask(browser: Browser, text: str) -> list[str]:
+    """Type a question, press Enter and wait for the end of the answer; all that was said."""
+    browser.value("document.querySelector('#message').focus()")
+    browser.type(text)
+    browser.press_enter()
+    browser.wait_for(IDLE)
+    return list(browser.value(TURNS))
+
+
+def sent(browser: Browser) -> list[list[dict[str, str]]]:
+    """The conversations that the page has sent."""
+    requests = [event["request"] for event in browser.happened("Network.requestWillBeSent")]
+    return [json.loads(request["postData"])["messages"] for request in requests if request["method"] == "POST"]
+
+
+def test_a_conversation(browser: Browser, server: Server, tmp_path: Path) -> None:
+    opened(browser, server)
+    assert browser.value("[document.title, document.querySelector('h1').textContent]") == ["tiny", "tiny"]
+    assert ask(browser, "你好") == ["你好", ANSWER]
+    assert ask(browser, "hello") == ["你好", ANSWER, "hello", ANSWER]
+    system = {"role": "system", "content": SYSTEM}
+    question, answer = {"role": "user", "content": "你好"}, {"role": "assistant", "content": ANSWER}
+    assert sent(browser) == [
+        [system, question],
+        [system, question, answer, {"role": "user", "content": "hello"}],
+    ]
+    assert browser.value("document.activeElement.id") == "message"
+    browser.screenshot(tmp_path / "page.png")
+    assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_comes_from_outside(browser: Browser, server: Server) -> None:
+    opened(browser, server)
+    ask(browser, "hello")
+    urls = [event["request"]["url"] for event in browser.happened("Network.requestWillBeSent")]
+    assert len(urls) >= 3
+    assert all(url.startswith((f"{server.url}/", "data:")) for url in urls)
+    # The policy blocked nothing, and no script failed.
+    assert [event["entry"] for event in browser.happened("Log.entryAdded") if event["entry"]["level"] == "error"] == []
+    assert browser.happened("Runtime.exceptionThrown") == []
+
+
+def test_the_answer_streams(browser: Browser, endless: Server) -> None:
+    """And a server's key is asked for, Stop stops, and the next question is answered."""
+    opened(browser, endless)
+    assert browser.value("document.querySelector('#error').textContent") == "the API key is missing or wrong"
+    browser.click("#key")
+    browser.type("geheim")
+    browser.press_enter()
+    browser.wait_for("document.title === 'tiny'")
+    browser.click("#message")
+    browser.type("hello")
+    browser.click("#send")
+    browser.wait_for(f"({TURNS})[1]?.length > 20")
+    assert browser.value(f"[{IDLE}, document.querySelector('#log').ariaBusy]") == [False, "true"]
+    browser.click("#stop")
+    browser.wait_for(IDLE)
+    stopped = browser.value(TURNS)
+    assert browser.value("document.querySelector('.note').textContent") == "stopped"
+    assert 20 < len(stopped[1]) < 8000
+    # A new chat ends the answer too, and forgets what was said.
+    browser.type("hello")
+    browser.press_enter()
+    browser.wait_for(f"({TURNS})[3]?.length > 20")
+    browser.click("#new")
+    browser.wait_for(f"{IDLE} && !document.querySelector('.turn')")
+    browser.type("again")
+    browser.press_enter()
+    browser.wait_for(f"({TURNS})[1]?.length > 20")
+    browser.click("#stop")
+    browser.wait_for(IDLE)
+    # Nobody waits for the rest, so the server stops.
+    assert [event["canceled"] for event in browser.wait_for_events("Network.loadingFailed", 3)] == [True] * 3
+    said = sent(browser)
+    assert [len(messages) for messages in said] == [2, 4, 2]
+    assert said[1][2]["content"] == stopped[1], "what was said before the stop is part of the conversation"
+
+
+def test_what_is_said_is_text(browser: Browser, markup: Server) -> None:
+    opened(browser, markup)
+    script = "<script>document.title = 'taken'</script>"
+    assert ask(browser, script) == [script, MARKUP]
+    assert browser.value("document.querySelectorAll('#log img, #log script').length") == 0
+    assert browser.value("document.title") == "tiny"
+
+
+def test_the_policy_holds(browser: Browser, server: Server) -> None:
+    """If something slipped through all the same: no markup from text, no request elsewhere, not even for a picture."""
+    opened(browser, server)
+    violated = """(async () => {
+        const violated = new Set();
+        document.addEventListener("securitypolicyviolation", (event) => violated.add(event.effectiveDirective));
+        try { document.body.innerHTML = "<b>"; } catch {}
+        try { await fetch("http://127.0.0.1:9/"); } catch {}
+        const picture = new Image();
+        document.body.append(picture);
+        await new Promise((done) => { picture.onerror = done; picture.src = "http://127.0.0.1:9/"; });
+        document.body.setAttribute("style", "display: none");
+        await new Promise((done) => setTimeout(done, 50));
+        return [...violated].sort();
+    })()"""
+    assert browser.value(violated) == ["connect-src", "img-src", "require-trusted-types-for", "style-src-attr"]
+    assert browser.value("!!document.querySelector('form') && !document.querySelector('b')")
+
+
+def test_enter_that_ends_a_composition_does_not_send(browser: Browser, server: Server) -> None:
+    opened(browser, server)
+    browser.click("#message")
+    # Pinyin is being typed; Enter takes it as it is.
+    browser.call("Input.imeSetComposition", text="nihao", selectionStart=5, selectionEnd=5)
+    browser.press_enter()
+    assert browser.value(TURNS) == []
+    browser.type("nihao")
+    browser.press_enter(code=229)  # how Safari tells of it, when the composition has ended already
+    assert browser.value(TURNS) == []
+    browser.value("document.querySelector('#message').value = ''")
+    # A word is chosen.
+    browser.call("Input.imeSetComposition", text="ni hao", selectionStart=6, selectionEnd=6)
+    browser.type("你好")
+    assert browser.value("document.querySelector('#message').value") == "你好"
+    browser.press_enter(shift=True)
+    browser.type("hello")
+    assert browser.value(TURNS) == []
+    browser.press_enter()
+    browser.wait_for(IDLE)
+    assert browser.value(TURNS) == ["你好\nhello", ANSWER]
+
+
+def test_the_system_prompt(browser: Browser, server: Server) -> None:
+    opened(browser, server)
+    assert browser.value("document.querySelector('#system').value") == SYSTEM
+    browser.click("summary")
+    browser.value("document.querySelector('#system').select()")
+    browser.click("#system")
+    browser.call("Input.dispatchKeyEvent", type="keyDown", key="a", code="KeyA", modifiers=2, commands=["selectAll"])
+    browser.type("Sing.")
+    ask(browser, "hello")
+    assert sent(browser)[-1][0] == {"role": "system", "content": "Sing."}
+
+
+def test_an_error_gives_the_question_back(browser: Browser, server: Server) -> None:
+    opened(browser, server)
+    long = "字" * 600
+    assert ask(browser, long) == []
+    assert "the context holds 512" in browser.value("document.querySelector('#error').textContent")
+    assert browser.value("document.querySelector('#message').value") == long
+    browser.value("document.querySelector('#message').value = ''")
+    assert ask(browser, "hello") == ["hello", ANSWER]
+    assert browser.value("document.querySelector('#error').textContent") == ""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_small_and_dark_screens(browser: Browser, server: Server, scheme: str) -> None:
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.call("Emulation.setDeviceMetricsOverride", width=320, height=568, deviceScaleFactor=2, mobile=True)
+    opened(browser, server)
+    browser.click("summary")
+    ask(browser, "hello" * 40)
+    assert browser.value("document.documentElement.scrollWidth") == 320
+    assert browser.value("document.documentElement.scrollHeight") == 568
+    assert browser.value("document.querySelector('#log').scrollWidth") <= 320
+    colours = browser.value(
+        "['color', 'backgroundColor'].map((name) =>"
+        " getComputedStyle(document.body)[name].match(/\\d+/g).reduce((sum, part) => sum + Number(part), 0))"
+    )
+    assert (colours[0] < 150, colours[1] > 600) == ((scheme == "light",) * 2)
+
+
+def test_names_for_screen_readers(browser: Browser, server: Server) -> None:
+    opened(browser, server)
+    browser.click("summary")
+    tree = browser.call("Accessibility.getFullAXTree")["nodes"]
+    names = {(node["role"]["value"], node["name"]["value"]) for node in tree if node.get("name")}
+    assert {
+        ("textbox", "Message"),
+        ("textbox", "System prompt"),
+        ("button", "Send"),
+        ("button", "New chat"),
+        ("log", "Conversation"),
+        ("heading", "tiny"),
+    } <= names
+
+
+def test_the_file_stands_alone() -> None:
+    """Without a browser: no address but the name of the SVG format, and the policy names what is in the file."""
+    page = read_page()
+    assert set(re.findall(r"\b\w+://[^'\"\s]+", page)) == {"http://www.w3.org/2000/svg"}
+    assert "innerHTML" not in page
+    assert len(re.findall(r"<script", page)) == len(re.findall(r"<style", page)) == 1
+    assert " style=" not in page
+    policy = content_policy(page)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy

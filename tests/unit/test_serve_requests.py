@@ -1,0 +1,168 @@
+"""What a request may say, and what it means together with the package."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+
+from quantkit.run.options import SamplingOptions
+from quantkit.run.settings import Settings
+from quantkit.serve.request import IGNORED, UNSUPPORTED, ChatRequest, RequestError, _Body, read_request
+
+HELLO = {"role": "user", "content": "hello"}
+PACKAGE = Settings(sampling={"temperature": 0.3, "top_k": 7}, max_tokens=9, stops=("END",))
+
+
+def read(
+    system: str | None = None, settings: Settings = PACKAGE, noted: list[str] | None = None, **body: Any
+) -> ChatRequest:
+    data = json.dumps({"messages": [HELLO], **body}).encode()
+    return read_request(data, system=system, settings=settings, note=(noted if noted is not None else []).append)
+
+
+def test_what_a_request_leaves_out_is_the_packages() -> None:
+    for request in (read("Be brief."), read("Be brief.", temperature=None, stop=None, max_tokens=None, stream=None)):
+        assert request.settings == PACKAGE
+        assert request.messages == ({"role": "system", "content": "Be brief."}, HELLO)
+        assert (request.stream, request.include_usage) == (False, False)
+
+
+def test_what_a_request_says_counts() -> None:
+    request = read(temperature=0, seed=5, min_p=0.2, max_tokens=3, stream=True, stream_options={"include_usage": True})
+    assert request.settings.sampling == {"temperature": 0.0, "top_k": 7, "seed": 5, "min_p": 0.2}
+    assert request.settings.max_tokens == 3
+    assert (request.stream, request.include_usage) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "limit"),
+    [
+        ({"max_tokens": 3, "max_completion_tokens": 5}, 5),
+        ({"max_completion_tokens": 5}, 5),
+        ({"max_tokens": -1}, None),
+        ({}, 9),
+    ],
+)
+def test_the_longest_answer(parameters: dict[str, int], limit: int | None) -> None:
+    assert read(**parameters).settings.max_tokens == limit
+
+
+def test_a_negative_seed_is_another_one_each_time() -> None:
+    assert read(seed=-1, settings=Settings({"seed": 3})).settings.sampling == {"seed": None}
+
+
+@pytest.mark.parametrize(("stop", "stops"), [("x", ("END", "x")), (["x", "y"], ("END", "x", "y")), ([], ("END",))])
+def test_stops_come_on_top_of_the_packages(stop: object, stops: tuple[str, ...]) -> None:
+    assert read(stop=stop).settings.stops == stops
+
+
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_a_system_prompt_of_its_own(role: str) -> None:
+    request = read("Be brief.", messages=[{"role": role, "content": "Sing."}, HELLO])
+    assert request.messages == ({"role": "system", "content": "Sing."}, HELLO)
+
+
+def test_an_empty_system_prompt_is_none() -> None:
+    assert read("Be brief.", messages=[{"role": "system", "content": ""}, HELLO]).messages == (HELLO,)
+    assert read("").messages == (HELLO,)
+
+
+def test_content_in_parts() -> None:
+    parts = [{"type": "text", "text": "你"}, {"type": "text", "text": "好"}]
+    assert read(messages=[{"role": "user", "content": parts}]).messages[0]["content"] == "你\n好"
+
+
+@pytest.mark.parametrize("field", [{"name": "Li"}, {"tool_call_id": "x"}, {"prefix": True}])
+def test_fields_of_a_message_that_no_template_would_hear_of_are_refused(field: dict[str, Any]) -> None:
+    (name,) = field
+    with pytest.raises(RequestError) as caught:
+        read(messages=[{**HELLO, **field}])
+    assert caught.value.param == f"messages.0.{name}"
+    for nothing in (None, "", []):
+        assert read(messages=[{**HELLO, name: nothing}]).messages == (HELLO,)
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_what_cannot_be_had_is_refused_by_name(name: str) -> None:
+    with pytest.raises(RequestError, match=f"^{name} is not supported") as caught:
+        read(**{name: 2})
+    assert (caught.value.param, caught.value.status) == (name, 400)
+    for nothing in (None, *UNSUPPORTED[name]):
+        assert read(**{name: nothing}).settings == PACKAGE
+
+
+def test_unknown_parameters_are_noted() -> None:
+    noted: list[str] = []
+    assert read(noted=noted, cache_prompt=True, user="me", model="gpt-4o").settings == PACKAGE
+    assert noted == ["cache_prompt"]
+
+
+def test_every_parameter_of_others_is_known() -> None:
+    known = {*_Body.model_fields, *UNSUPPORTED, *IGNORED}
+    # In a process of its own: imported here, it leaves warnings behind when Python ends.
+    script = "from llama_cpp.server.types import CreateChatCompletionRequest as r; print(*r.model_fields)"
+    theirs = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert "temperature" in theirs
+    assert set(theirs) <= known, "llama-cpp-python's server"
+    assert set(CompletionCreateParamsBase.__annotations__) <= known, "OpenAI's client"
+
+
+def test_the_documentation_names_them() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    names = set(re.findall(r"`(\w+)`", text))
+    assert {*UNSUPPORTED, *SamplingOptions.__annotations__, "max_tokens", "stop", "stream"} <= names
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (b"", None),
+        (b"{", None),
+        (b"[]", None),
+        (b"{}", "messages"),
+        (b'{"messages": []}', "messages"),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', None),
+        (b'{"messages": [{"role": "user", "content": "\xff"}]}', None),
+        (b'{"messages": [{"role": "tool", "content": "x"}]}', "messages.0.role"),
+        (b'{"messages": [{"role": "assistant", "content": null}]}', "messages.0.content"),
+        (b'{"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]}', "messages.0.tool_calls"),
+        (
+            b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}',
+            "messages.0.content.0.type",
+        ),
+    ],
+)
+def test_what_is_no_request(body: bytes, param: str | None) -> None:
+    with pytest.raises(RequestError) as caught:
+        read_request(body, system=None, settings=PACKAGE, note=lambda name: None)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"temperature": "hot"},
+        {"top_p": 1.5},
+        {"top_k": -1},
+        {"seed": 0.5},
+        {"max_tokens": 0},
+        {"repeat_penalty": 0},
+        {"stop": [1]},
+        {"stream_options": {"include_usage": "maybe"}},
+    ],
+)
+def test_values_that_make_no_sense(parameters: dict[str, Any]) -> None:
+    with pytest.raises(RequestError) as caught:
+        read(**parameters)
+    (name,) = parameters
+    assert str(caught.value.param).startswith(name)
