@@ -3,10 +3,11 @@ piece by piece."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _BLOCK_BYTES = 1 << 22
@@ -44,6 +45,14 @@ def blocks(path: Path, start: int = 0, size: int = sys.maxsize) -> Iterator[byte
         while size and (block := file.read(min(size, _BLOCK_BYTES))):
             yield block
             size -= len(block)
+
+
+def sha256_of(pieces: Iterable[bytes]) -> str:
+    """The sum of all pieces one after the other, such as those of :func:`blocks`; hexadecimal."""
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _read_some(fd: int, view: memoryview, offset: int) -> int:

@@ -7,7 +7,6 @@ RENDERER of a create request. They are asked for in the library's own way. Whate
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ import httpx
 from pydantic import ValidationError
 
 from quantkit.errors import GGUFError, OllamaError
-from quantkit.fileio import blocks
+from quantkit.fileio import blocks, sha256_of
 
 
 def _no_client(error: Exception) -> OllamaError:
@@ -107,7 +106,7 @@ class Server(ollama.Client):
             GGUFError: the file cannot be read.
             OllamaError: the server does not take it.
         """
-        digest = f"sha256:{_sha256(file, advance)}"
+        digest = f"sha256:{sha256_of(_blocks(file, advance))}"
         blob = f"/api/blobs/{digest}"
         size = file.stat().st_size
         with self._told(f"the file {file.name}"):
@@ -186,13 +185,6 @@ class Server(ollama.Client):
         return OllamaError(
             f"{self.address} answers, but not as Ollama does", hint="set OLLAMA_HOST to the address of an Ollama server"
         )
-
-
-def _sha256(file: Path, advance: Callable[[int], None]) -> str:
-    digest = hashlib.sha256()
-    for block in _blocks(file, advance):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _blocks(file: Path, advance: Callable[[int], None]) -> Iterator[bytes]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from quantkit.build import write_json
 from quantkit.chat_format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
-from quantkit.fileio import blocks
+from quantkit.fileio import blocks, sha256_of
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
 from quantkit.gguf.vocabulary import gguf_vocabulary, token_text
@@ -224,10 +223,10 @@ def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> d
     tensors, headers = {}, {}
     for path, header in zip(model.files, model.headers, strict=True):
         _link(path, work)
-        headers[path.name] = hashlib.sha256(b"".join(blocks(path, 0, header.data_offset))).hexdigest()
+        headers[path.name] = sha256_of(blocks(path, 0, header.data_offset))
         for info in header.tensors.values():
-            digest = _sum(path, header.data_offset + info.offset, info.type.nbytes(info.shape), advance)
-            tensors[info.name] = {"type": info.type.label, "sha256": digest}
+            data = _whole(path, header.data_offset + info.offset, info.type.nbytes(info.shape), advance)
+            tensors[info.name] = {"type": info.type.label, "sha256": sha256_of(data)}
     parts = {"parts": [file.name for file in model.files]} if len(model.files) > 1 else {}
     return {
         "file": model.path.name,
@@ -239,15 +238,15 @@ def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> d
     }
 
 
-def _sum(path: Path, start: int, size: int, advance: Callable[[int], None]) -> str:
-    digest, read = hashlib.sha256(), 0
+def _whole(path: Path, start: int, size: int, advance: Callable[[int], None]) -> Iterator[bytes]:
+    """:func:`quantkit.fileio.blocks`, and a refusal where the file ends before."""
+    read = 0
     for block in blocks(path, start, size):
-        digest.update(block)
+        yield block
         read += len(block)
         advance(len(block))
     if read < size:
         raise GGUFError(f"{path}: became shorter while it was read", hint="package it when nothing writes to it")
-    return digest.hexdigest()
 
 
 def _link(path: Path, work: Workspace) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from quantkit.chat_format import derive
 from quantkit.errors import QuantkitError
-from quantkit.fileio import blocks
+from quantkit.fileio import blocks, sha256_of
 from quantkit.gguf.model import GGUFModel, read_model, read_whole_model
 from quantkit.gguf.vocabulary import gguf_vocabulary
 from quantkit.package.modelfile import parse_modelfile
@@ -56,7 +55,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _changed(folder: Path, text: ListedText) -> bool:
     path = folder / text.file
-    return path.stat().st_size != text.size or _sum(path, 0, text.size) != text.sha256
+    return path.stat().st_size != text.size or sha256_of(blocks(path, 0, text.size)) != text.sha256
 
 
 def check_models(
@@ -106,7 +105,7 @@ def _header_faults(listed: ListedModel, model: GGUFModel) -> Iterator[str]:
         names = sorted(name for name in {*found, *known} if found.get(name) != known.get(name))
         yield f"tensors differ: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     for file, header in zip(model.files, model.headers, strict=True):
-        if file.name in listed.headers and _sum(file, 0, header.data_offset) != listed.headers[file.name]:
+        if file.name in listed.headers and sha256_of(blocks(file, 0, header.data_offset)) != listed.headers[file.name]:
             yield f"the header of {file.name} has another sha256: metadata or vocabulary were changed"
 
 
@@ -115,12 +114,12 @@ def _check_tensors(listed: ListedModel, model: GGUFModel, advance: Callable[[int
     for file, header in zip(model.files, model.headers, strict=True):
         for name, info in header.tensors.items():
             size = info.type.nbytes(info.shape)
-            digest = _sum(file, header.data_offset + info.offset, size)
+            digest = sha256_of(blocks(file, header.data_offset + info.offset, size))
             if name in listed.tensors and digest != listed.tensors[name][1]:
                 wrong.append(name)
             advance(size)
     count = len(model.header.tensors)
-    evidence = f"changed: {', '.join(wrong)}" if wrong else f"sha256 of {count} tensors"
+    evidence = f"changed: {_some(wrong)}" if wrong else f"sha256 of {count} tensors"
     return Check(f"{model.path.name}: tensors", not wrong, f"{len(wrong)} changed", "0 changed", evidence)
 
 
@@ -174,13 +173,6 @@ def file_sums(listing: Listing, advance: Callable[[int], None]) -> dict[str, str
         path = listing.folder / name
         if path.is_file():
             size = path.stat().st_size
-            sums[name] = _sum(path, 0, size)
+            sums[name] = sha256_of(blocks(path, 0, size))
             advance(size)
     return sums
-
-
-def _sum(path: Path, start: int, size: int) -> str:
-    digest = hashlib.sha256()
-    for block in blocks(path, start, size):
-        digest.update(block)
-    return digest.hexdigest()
