@@ -17,7 +17,7 @@ from quantkit.errors import QuantkitError, VerificationError
 from quantkit.hub import fetch, folders_here, source_record
 from quantkit.package import PackageSpec, check_messages, check_parameters, ollama_differences, write_package
 from quantkit.package.manifest import SCHEMA, adapter_entry, chat_entry, output_entry, text_files, versions
-from quantkit.plan import Plan
+from quantkit.plan.values import Plan
 from quantkit.prepare import Prepared, prepare, prepare_converted
 from quantkit.progress import Reporter
 from quantkit.recipe import Recipe

@@ -22,7 +22,7 @@ def dry_run(path: str, run: dict[str, Any], importance: Sequence[str]) -> dict[s
 
     Args:
         path: a GGUF file whose header is real.
-        run: ``ftype`` (llama.cpp's number), and what :meth:`quantkit.type_choices.TypeChoices.parameters` gives.
+        run: ``ftype`` (llama.cpp's number), and what :meth:`quantkit.plan.type_choices.TypeChoices.parameters` gives.
         importance: the tensors that have an importance; a dry run looks at no value.
 
     Returns:

@@ -10,7 +10,7 @@ from quantkit.device import Workers
 from quantkit.ggml_types import BASE_TYPES
 from quantkit.kernels import cuda
 from quantkit.merge import Merger
-from quantkit.plan import Output, PlannedTensor, count_elements
+from quantkit.plan.values import Output, PlannedTensor, count_elements
 from quantkit.prepare import Prepared
 from quantkit.ranges import CHUNK_WEIGHTS, pieces
 

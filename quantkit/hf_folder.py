@@ -10,8 +10,8 @@ from pathlib import Path
 
 from quantkit.checkpoint import Checkpoint
 from quantkit.ggml_types import BASE_TYPES, GGMLType
-from quantkit.model import MergedCheckpoint
-from quantkit.plan import Output, Placed, PlannedTensor
+from quantkit.model.opened import MergedCheckpoint
+from quantkit.plan.values import Output, Placed, PlannedTensor
 from quantkit.tensor_file import TensorSpec
 from quantkit.tied import untied_config
 from quantkit.tokenizer_choice import is_tokenizer_file, write_tokenizer

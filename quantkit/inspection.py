@@ -12,7 +12,7 @@ from quantkit.errors import AdapterError, QuantkitError
 from quantkit.gguf.header import Header, KVType, file_type_name
 from quantkit.gguf.model import read_model
 from quantkit.json_file import read_json
-from quantkit.plan import count_elements
+from quantkit.plan.values import count_elements
 from quantkit.tensor_file import TensorSpec, open_tensor_file
 
 _GIVE = "give a model folder, an adapter folder or a .gguf file"

@@ -18,7 +18,7 @@ from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint import Checkpoint
 from quantkit.errors import CheckpointError
 from quantkit.place import CPU, Place
-from quantkit.plan import PlannedTensor
+from quantkit.plan.values import PlannedTensor
 
 # Factors kept at hand: consecutive chunks belong to one tensor, and a few tensors are in work at a time.
 _FACTORS_KEPT = 16

@@ -9,21 +9,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from quantkit.adapter.lora_file import AdapterFile, plan_adapter_files
 from quantkit.chat_format import ChatFormat, OwnTemplate
 from quantkit.convert import merger
 from quantkit.device import Workers, choose_workers
+from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.errors import QuantkitError
 from quantkit.ggml_types import BASE_TYPES
 from quantkit.gguf.header import KV, string
-from quantkit.gguf.outputs import base_outputs, choose_mixtures, quantized_outputs
-from quantkit.gguf.source import gguf_tensors, open_source
-from quantkit.gguf.vocabulary import gguf_vocabulary
 from quantkit.hub import fetch, source_label
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.imatrix import read_imatrix
-from quantkit.mixture import Importance, Mixture
-from quantkit.model import open_model
+from quantkit.model.lora_file import AdapterFile, plan_adapter_files
+from quantkit.model.opened import open_model
 from quantkit.package import (
     PackagedAdapter,
     PackagedModel,
@@ -35,7 +32,9 @@ from quantkit.package import (
 )
 from quantkit.package.license import license_texts
 from quantkit.package.manifest import input_files, weight_files
-from quantkit.plan import Output, Plan, PlannedTensor, by_model, file_name
+from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_outputs
+from quantkit.plan.mixture import Importance, Mixture
+from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
 from quantkit.progress import Reporter
 from quantkit.quantize_notes import quantization_notes
 from quantkit.recipe import Recipe
@@ -44,6 +43,7 @@ from quantkit.stops import chat_format, stop_metadata, stop_notes
 from quantkit.stream import RowSource
 from quantkit.via_llama_cpp import Converted
 from quantkit.vocab import Vocabulary
+from quantkit.vocab.from_gguf import gguf_vocabulary
 from quantkit.vocab.known_by_name import known_name
 from quantkit.vocab.special import adds_bos
 from quantkit.warm_up import warming_up
@@ -65,7 +65,7 @@ class Subject:
         inputs: the weight files that are read, for the manifest.
         tokenizer: folder of the tokenizer that counts.
         special: settings that replace those of its tokenizer_config.json.
-        libraries: see :attr:`quantkit.model.MergedCheckpoint.libraries`.
+        libraries: see :attr:`quantkit.model.opened.MergedCheckpoint.libraries`.
         adapter_files: the adapters by themselves, where asked for.
     """
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from quantkit.ggml_types import BASE_TYPES
 from quantkit.gguf.header import OUTPUT
-from quantkit.mixture import FALLBACK
-from quantkit.plan import Output, PlannedTensor, by_model
-from quantkit.type_choices import EMBEDDINGS, TypeChoices
+from quantkit.plan.mixture import FALLBACK
+from quantkit.plan.type_choices import EMBEDDINGS, TypeChoices
+from quantkit.plan.values import Output, PlannedTensor, by_model
 
 
 def quantization_notes(

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from quantkit.plan import PlannedTensor, count_elements
+from quantkit.plan.values import PlannedTensor, count_elements
 
 # Weights in a range on the processor, at most and, but for small tensors, at least: an eighth of the tensor between
 # them. Two cores like ranges whose buffers stay near the cache; many workers like larger ones, because each needs

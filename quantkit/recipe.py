@@ -15,7 +15,7 @@ from quantkit.errors import QuantkitError
 from quantkit.ggml_types import BASE_TYPES, ftype_name
 from quantkit.hub.adapter_source import AdapterSource, adapter_sources
 from quantkit.hub.source import Source, parse_source, source_label, source_name
-from quantkit.type_choices import TypeChoices, parse_choices
+from quantkit.plan.type_choices import TypeChoices, parse_choices
 from quantkit.units import parse_size
 
 _NOT_IN_NAMES = r"/\\:*?\"<>|\x00-\x1f\ud800-\udfff"

@@ -16,7 +16,6 @@ from quantkit.errors import ChatFormatError, GGUFError, OutputError
 from quantkit.fileio import blocks, sha256_of
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
-from quantkit.gguf.vocabulary import gguf_vocabulary, token_text
 from quantkit.output_file import write_error
 from quantkit.package import (
     PackagedModel,
@@ -30,10 +29,11 @@ from quantkit.package import (
 from quantkit.package.existing import ModelfileContent, modelfile_content, source_files
 from quantkit.package.go_template import go_template, opens_with
 from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
-from quantkit.plan import count_elements
+from quantkit.plan.values import count_elements
 from quantkit.progress import Reporter
 from quantkit.sampling import sampling_parameters
 from quantkit.stops import stop_notes
+from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
 from quantkit.vocab.special import ENDS_BY_NAME, adds_bos
 from quantkit.workspace import Workspace, workspace
 

@@ -27,7 +27,7 @@ from quantkit.kernels import encode
 from quantkit.kernels.validity import all_finite
 from quantkit.output_file import Bytes, OrderedDigest, OutputFile
 from quantkit.place import Place, as_bytes, open_place
-from quantkit.plan import Output, Placed, PlannedTensor
+from quantkit.plan.values import Output, Placed, PlannedTensor
 from quantkit.ranges import CHUNK_WEIGHTS, Deal, Piece
 
 _TORCH = {GGMLType.F32: torch.float32, GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}

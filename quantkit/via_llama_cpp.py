@@ -18,15 +18,15 @@ from pathlib import Path
 
 from quantkit.convert import check_space, merger, run_stream, stream_files
 from quantkit.device import choose_workers, processor_workers
+from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.errors import ArchitectureError, CheckpointError
 from quantkit.gguf.model import GGUFModel, read_model
-from quantkit.gguf.outputs import base_outputs
-from quantkit.gguf.source import gguf_tensors, open_source
 from quantkit.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.hub import Source, fetch, folders_here
 from quantkit.hub.adapter_source import AdapterLike, AdapterSource
 from quantkit.json_file import read_json
-from quantkit.model import MergedCheckpoint, open_merged
+from quantkit.model.opened import MergedCheckpoint, open_merged
+from quantkit.plan.gguf_outputs import base_outputs
 from quantkit.progress import Reporter
 from quantkit.shell import command
 from quantkit.workspace import Workspace, workspace
@@ -44,7 +44,7 @@ class Converted:
         model: the GGUF file.
         tokenizer: folder of the tokenizer that counts.
         notes: of the merge.
-        libraries: see :attr:`quantkit.model.MergedCheckpoint.libraries`.
+        libraries: see :attr:`quantkit.model.opened.MergedCheckpoint.libraries`.
     """
 
     model: GGUFModel

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from quantkit.build import BuildResult
     from quantkit.footprint import Footprint
     from quantkit.ollama_create import CreatedModel
-    from quantkit.plan import Output, Plan
+    from quantkit.plan.values import Output, Plan
 
 
 @click.command("build", epilog=ARCHITECTURES_LINE)

@@ -97,9 +97,9 @@ def require_model(model: Source | None, adapters: Sequence[AdapterLike], otherwi
     """
     if model is not None:
         return model
-    from quantkit.adapter.base_name import build_hint
     from quantkit.errors import AdapterError
     from quantkit.hub.adapter_source import adapter_sources
+    from quantkit.hub.base_name import build_hint
     from quantkit.json_file import read_json
 
     ctx = click.get_current_context()

@@ -50,7 +50,7 @@ def command(
     does."""
     from quantkit.convert import quantize
     from quantkit.ggml_types import ftype_name
-    from quantkit.type_choices import parse_choices
+    from quantkit.plan.type_choices import parse_choices
 
     listener = reporter(as_json)
     path = quantize(

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantkit.package.spec import PackageSpec
-from quantkit.plan import Output
+from quantkit.plan.values import Output
 from quantkit.tensor_file import TensorSpec
 
 if TYPE_CHECKING:
-    from quantkit.adapter.lora_file import AdapterFile
+    from quantkit.model.lora_file import AdapterFile
 
 SCHEMA = 1
 _LIBRARIES = ("torch", "numpy", "llama-cpp-python")

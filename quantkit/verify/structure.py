@@ -10,11 +10,11 @@ from quantkit.chat_format import derive
 from quantkit.errors import QuantkitError
 from quantkit.fileio import blocks, sha256_of
 from quantkit.gguf.model import GGUFModel, read_model, read_whole_model
-from quantkit.gguf.vocabulary import gguf_vocabulary
 from quantkit.package.modelfile import parse_modelfile
 from quantkit.run.package import MANIFEST
 from quantkit.verify.listing import REPORT, ListedModel, ListedText, Listing
 from quantkit.verify.report import Check
+from quantkit.vocab.from_gguf import gguf_vocabulary
 
 _MODELFILE = "Modelfile"
 _NAMES = 20

@@ -13,10 +13,10 @@ from quantkit.build import BuildResult, build
 from quantkit.chat_format import ChatFormat, OwnTemplate, derive, named_template
 from quantkit.errors import ChatFormatError
 from quantkit.gguf.header import Header, read_header
-from quantkit.gguf.vocabulary import gguf_vocabulary, token_text
 from quantkit.package.modelfile import parse_modelfile
 from quantkit.recipe import Recipe
 from quantkit.verify.conversations import CONVERSATIONS
+from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
 from tests.support.chat_templates import template_file
 
 Maker = Callable[..., Path]

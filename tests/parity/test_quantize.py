@@ -12,8 +12,8 @@ from quantkit.build import build
 from quantkit.convert import convert, quantize
 from quantkit.errors import QuantizationError
 from quantkit.ggml_types import FTYPES, ftype_name
+from quantkit.plan.type_choices import TypeChoices
 from quantkit.recipe import Recipe
-from quantkit.type_choices import TypeChoices
 from tests.support.gguf_compare import differences
 from tests.support.imatrix import write_imatrix
 from tests.support.reference import ReferenceError, reference_quantize

@@ -16,8 +16,8 @@ from quantkit.convert import quantize
 from quantkit.errors import QuantizationError
 from quantkit.ggml_types import FTYPES
 from quantkit.gguf.model import read_model
+from quantkit.plan.type_choices import parse_choices
 from quantkit.progress import Reporter
-from quantkit.type_choices import parse_choices
 from tests.parity.test_quantize import NEED_IMATRIX
 from tests.support.gguf_compare import differences
 from tests.support.imatrix import Importance, write_imatrix, write_legacy_imatrix

@@ -28,8 +28,8 @@ from quantkit.convert import merge
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.ggml_types import GGMLType
 from quantkit.merge import Merger
-from quantkit.model import open_model
-from quantkit.plan import PlannedTensor
+from quantkit.model.opened import open_model
+from quantkit.plan.values import PlannedTensor
 from quantkit.tensor_file import TensorSpec, open_tensor_file
 from quantkit.tied import EMBEDDING, HEAD
 

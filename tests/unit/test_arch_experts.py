@@ -11,7 +11,7 @@ from quantkit.arch import ARCHITECTURES
 from quantkit.arch.base import Rule
 from quantkit.errors import ArchitectureError
 from quantkit.ggml_types import GGMLType
-from quantkit.model import base_type
+from quantkit.model.opened import base_type
 
 PLAIN: Mapping[str, Any] = {
     "hidden_size": 64,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.adapter.base_name import build_hint, full_precision_name
+from quantkit.hub.base_name import build_hint, full_precision_name
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from quantkit.checkpoint import open_checkpoint
 from quantkit.errors import ArchitectureError, CheckpointError
-from quantkit.model import open_model
+from quantkit.model.opened import open_model
 
 Maker = Callable[..., Path]
 

@@ -13,7 +13,7 @@ from quantkit.checkpoint import Checkpoint
 from quantkit.device import Workers, choose_workers
 from quantkit.ggml_types import GGMLType
 from quantkit.merge import Merger
-from quantkit.plan import Output, Placed, PlannedTensor
+from quantkit.plan.values import Output, Placed, PlannedTensor
 from quantkit.stream import stream
 from quantkit.tensor_file import open_tensor_file
 from quantkit.timeline import Timeline

@@ -14,11 +14,11 @@ from quantkit.build import BuildResult, build
 from quantkit.chat_format import FORMAT_NAMES, OwnTemplate
 from quantkit.errors import ChatFormatError
 from quantkit.gguf.header import KVType, array, read_header, u32
-from quantkit.gguf.vocabulary import token_text
 from quantkit.package.modelfile import parse_modelfile
 from quantkit.recipe import Recipe
 from quantkit.stops import stop_metadata
 from quantkit.vocab import Vocabulary
+from quantkit.vocab.from_gguf import token_text
 from quantkit.vocab.special import ENDS_BY_NAME
 from tests.support import family_templates as families
 from tests.support.chat_templates import template_file

@@ -17,7 +17,7 @@ from quantkit.checkpoint import Checkpoint
 from quantkit.ggml_types import GGMLType
 from quantkit.merge import Merger
 from quantkit.place import Place
-from quantkit.plan import PlannedTensor
+from quantkit.plan.values import PlannedTensor
 from quantkit.tensor_file import open_tensor_file
 
 ROWS, COLUMNS = 7, 4

@@ -15,10 +15,10 @@ from quantkit.arch import ARCHITECTURES
 from quantkit.errors import QuantizationError
 from quantkit.ggml_types import FTYPES, GGMLType, ftype_name
 from quantkit.gguf.header import KV, TensorInfo, align, string
-from quantkit.gguf.outputs import choose_mixtures, quantized_outputs
-from quantkit.mixture import Mixture, ask_llama_cpp, last_line, parse_log
-from quantkit.plan import Output, PlannedTensor
-from quantkit.type_choices import NO_CHOICES, TypeChoices, parse_choices
+from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs
+from quantkit.plan.mixture import Mixture, ask_llama_cpp, last_line, parse_log
+from quantkit.plan.type_choices import NO_CHOICES, TypeChoices, parse_choices
+from quantkit.plan.values import Output, PlannedTensor
 
 CONFIG: dict[str, Any] = {
     "hidden_size": 256,

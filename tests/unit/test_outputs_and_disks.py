@@ -24,8 +24,8 @@ from quantkit.device import Workers
 from quantkit.errors import OutputError, OverflowsF16Error, QuantkitError
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header, u32
-from quantkit.gguf.outputs import base_outputs
-from quantkit.plan import PlannedTensor
+from quantkit.plan.gguf_outputs import base_outputs
+from quantkit.plan.values import PlannedTensor
 from quantkit.recipe import Recipe
 from quantkit.stream import stream
 from quantkit.workspace import workspace

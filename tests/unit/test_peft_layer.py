@@ -21,7 +21,7 @@ from quantkit.adapter.names import read_names
 from quantkit.adapter.peft_layer import PeftLayers
 from quantkit.convert import merge
 from quantkit.errors import AdapterError
-from quantkit.model import open_merged
+from quantkit.model.opened import open_merged
 from quantkit.tensor_file import TensorSpec, open_tensor_file
 from tests.support.adapters import VARIANTS
 

@@ -18,7 +18,7 @@ from quantkit.ggml_types import GGMLType
 from quantkit.kernels import cuda, specification
 from quantkit.kernels.validity import all_finite
 from quantkit.place import CPU, Place
-from quantkit.plan import Output, Placed, PlannedTensor
+from quantkit.plan.values import Output, Placed, PlannedTensor
 from quantkit.ranges import Deal, pieces
 from quantkit.stream import stream
 from quantkit.timeline import NO_TIMELINE, NoTimeline, Timeline

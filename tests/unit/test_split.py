@@ -16,10 +16,10 @@ from quantkit.errors import OutputError
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf.header import read_header, string, u32
 from quantkit.gguf.model import GGUFModel, read_model
-from quantkit.gguf.outputs import base_outputs
 from quantkit.gguf.split import named_count, part_name, part_path
 from quantkit.inspection import inspect
-from quantkit.plan import PlannedTensor, by_model
+from quantkit.plan.gguf_outputs import base_outputs
+from quantkit.plan.values import PlannedTensor, by_model
 from quantkit.recipe import Recipe
 from quantkit.repackage import package
 from quantkit.run.package import open_all

@@ -24,10 +24,10 @@ from quantkit.checkpoint import Checkpoint
 from quantkit.device import Workers
 from quantkit.errors import CheckpointError, OutputError, OverflowsF16Error, QuantkitError
 from quantkit.ggml_types import GGMLType
-from quantkit.gguf.outputs import base_outputs
 from quantkit.merge import Merger
 from quantkit.place import CPU, Place
-from quantkit.plan import Output, Placed, PlannedTensor, count_elements
+from quantkit.plan.gguf_outputs import base_outputs
+from quantkit.plan.values import Output, Placed, PlannedTensor, count_elements
 from quantkit.ranges import pieces
 from quantkit.stream import stream
 from quantkit.tensor_file import open_tensor_file

@@ -26,11 +26,11 @@ from quantkit.arch.base import Rule
 from quantkit.errors import AdapterError
 from quantkit.ggml_types import BASE_TYPES
 from quantkit.gguf.header import EMBEDDING, OUTPUT, f32, string, u32
-from quantkit.gguf.outputs import GGML_QUANT_VERSION, plain_output
 from quantkit.hub.source import source_label, source_name
-from quantkit.model import Model
+from quantkit.model.opened import Model
 from quantkit.place import CPU, Place
-from quantkit.plan import Output, PlannedTensor
+from quantkit.plan.gguf_outputs import GGML_QUANT_VERSION, plain_output
+from quantkit.plan.values import Output, PlannedTensor
 
 _NOT_IN_NAMES = re.compile(r"[^\w.+@-]+")
 _HINT = "leave out --adapter-gguf: the merged model has everything that was trained"

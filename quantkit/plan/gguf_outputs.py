@@ -17,9 +17,9 @@ from quantkit.errors import OutputError, QuantizationError
 from quantkit.ggml_types import FTYPES, GGMLType
 from quantkit.gguf.header import KV, OUTPUT, TensorInfo, align, encode_header, i32, u16, u32
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, part_name
-from quantkit.mixture import Importance, Mixture, ask_llama_cpp
-from quantkit.plan import Output, Placed, PlannedTensor
-from quantkit.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
+from quantkit.plan.mixture import Importance, Mixture, ask_llama_cpp
+from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
+from quantkit.plan.values import Output, Placed, PlannedTensor
 
 GGML_QUANT_VERSION = 2
 # Types so small that llama.cpp refuses them without an imatrix (tensor_requires_imatrix in llama-quant.cpp).

@@ -14,7 +14,7 @@ import torch
 
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf.header import KV, string
-from quantkit.mixture import Importance
+from quantkit.plan.mixture import Importance
 
 
 @dataclass(frozen=True)

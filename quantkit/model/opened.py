@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantkit.adapter import Adapter, open_adapter
-from quantkit.adapter.base_name import full_precision_name
 from quantkit.adapter.resized import vocabulary_rows
 from quantkit.arch import find_architecture, is_supported
 from quantkit.arch.base import Architecture, Rule
@@ -23,8 +22,9 @@ from quantkit.ggml_types import GGMLType
 from quantkit.gguf.header import EMBEDDING as GGUF_EMBEDDING
 from quantkit.gguf.header import KV
 from quantkit.hub.adapter_source import AdapterLike, adapter_sources
+from quantkit.hub.base_name import full_precision_name
 from quantkit.hub.source import source_name
-from quantkit.plan import PlannedTensor, general_metadata
+from quantkit.plan.values import PlannedTensor, general_metadata
 from quantkit.resize import resize, resized_rows
 from quantkit.sampling import sampling_metadata
 from quantkit.tied import HEAD, check_unknown_tie, find_tie, settle_tied

@@ -14,7 +14,7 @@ from quantkit.fileio import read_into
 from quantkit.ggml_types import GGMLType
 from quantkit.gguf.model import GGUFModel
 from quantkit.place import CPU, Place
-from quantkit.plan import Output, PlannedTensor
+from quantkit.plan.values import Output, PlannedTensor
 from quantkit.tensor_file import flat_shape
 
 _DTYPES = {GGMLType.F32: torch.float32, GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}

@@ -22,7 +22,7 @@ from quantkit.child import ChildError, ask_module
 from quantkit.errors import OutputError, QuantizationError
 from quantkit.ggml_types import FTYPES, GGMLType
 from quantkit.gguf.header import KV, OUTPUT, TensorInfo, encode_header, string
-from quantkit.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
+from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
 
 # imatrix: by GGUF tensor name, float32, one number a column
 Importance = Mapping[str, npt.NDArray[np.float32]]
