@@ -22,8 +22,8 @@ from quantkit.checkpoint_formats import refuse_file, refuse_format
 from quantkit.dequantize import logical_checkpoint, quantization_settings
 from quantkit.dequantize.stored import Stored
 from quantkit.errors import CheckpointError
+from quantkit.files.json_file import read_json
 from quantkit.hub.base_name import build_hint
-from quantkit.json_file import read_json
 from quantkit.tensor_file import DTYPES, Memory, TensorFile, TensorSpec, new_memory, open_tensor_file
 
 _DIGITS = "[0-9]" * 5

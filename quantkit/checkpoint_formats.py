@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantkit.errors import CheckpointError
-from quantkit.shell import command
+from quantkit.system.shell import command
 
 _GET_HF = "get the same model in Hugging Face's format (config.json and model*.safetensors)"
 # patterns of names, what they are, the way on; the first that is found is told

@@ -9,7 +9,8 @@ from pathlib import Path
 from quantkit.device import Workers, choose_workers, processor_workers
 from quantkit.engine.gguf_source import check_requantizing, gguf_tensors, open_source
 from quantkit.errors import OutputError
-from quantkit.ggml_types import BASE_TYPES, ftype_name
+from quantkit.files.workspace import Workspace, workspace
+from quantkit.ggml.types import BASE_TYPES, ftype_name
 from quantkit.gguf.model import read_whole_model
 from quantkit.hf_folder import hf_notes, hf_tensors, safetensors_outputs, write_beside
 from quantkit.hub import Source, fetch, folders_here
@@ -21,11 +22,10 @@ from quantkit.model.opened import MergedCheckpoint, open_merged, open_model
 from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_outputs
 from quantkit.plan.type_choices import NO_CHOICES, TypeChoices
 from quantkit.plan.values import Output, PlannedTensor, count_elements
-from quantkit.progress import Reporter
 from quantkit.quantize_notes import quantization_notes
 from quantkit.stream import RowSource, stream
-from quantkit.units import size
-from quantkit.workspace import Workspace, workspace
+from quantkit.system.progress import Reporter
+from quantkit.system.units import size
 
 
 def convert(

@@ -9,7 +9,7 @@ import torch
 
 from quantkit import ranges
 from quantkit.errors import QuantkitError
-from quantkit.processors import usable_processors
+from quantkit.system.processors import usable_processors
 from quantkit.timeline import NO_TIMELINE, NoTimeline
 
 PROCESSOR = torch.device("cpu")

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.processors import usable_processors
+from quantkit.system.processors import usable_processors
 
 SCHEMA = 1
 GIGABYTE = 10**9

@@ -13,8 +13,8 @@ from typing import Any
 
 import llama_cpp
 
-from quantkit.child import answer_module
-from quantkit.llama_log import captured_log
+from quantkit.ggml.llama_log import captured_log
+from quantkit.system.child_process import answer_module
 
 
 def dry_run(path: str, run: dict[str, Any], importance: Sequence[str]) -> dict[str, Any]:

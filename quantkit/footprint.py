@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from quantkit.device import Workers
-from quantkit.ggml_types import BASE_TYPES
+from quantkit.ggml.types import BASE_TYPES
 from quantkit.kernels import cuda
 from quantkit.merge import Merger
 from quantkit.plan.values import Output, PlannedTensor, count_elements

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quantkit.checkpoint import Checkpoint
-from quantkit.ggml_types import BASE_TYPES, GGMLType
+from quantkit.ggml.types import BASE_TYPES, GGMLType
 from quantkit.model.opened import MergedCheckpoint
 from quantkit.plan.values import Output, Placed, PlannedTensor
 from quantkit.tensor_file import TensorSpec

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.errors import GGUFError, QuantizationError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import MAGIC, Header, read_header
 
 _AGAIN = "make it again with llama-imatrix"

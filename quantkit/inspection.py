@@ -9,9 +9,9 @@ from typing import Any
 
 from quantkit.checkpoint import open_checkpoint
 from quantkit.errors import AdapterError, QuantkitError
+from quantkit.files.json_file import read_json
 from quantkit.gguf.header import Header, KVType, file_type_name
 from quantkit.gguf.model import read_model
-from quantkit.json_file import read_json
 from quantkit.plan.values import count_elements
 from quantkit.tensor_file import TensorSpec, open_tensor_file
 

@@ -18,7 +18,7 @@ import httpx
 from pydantic import ValidationError
 
 from quantkit.errors import GGUFError, OllamaError
-from quantkit.fileio import blocks, sha256_of
+from quantkit.files.fileio import blocks, sha256_of
 
 
 def _no_client(error: Exception) -> OllamaError:

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantkit.errors import OllamaError, QuantkitError, VerificationError
-from quantkit.json_file import read_json
+from quantkit.files.json_file import read_json
 from quantkit.ollama_request import NAME, fields, sources
 from quantkit.package.existing import read_modelfile
 from quantkit.package.modelfile import Command
 from quantkit.package.ollama import modelfile_commands
 from quantkit.package.spec import PackageSpec, ollama_name, version_numbers
-from quantkit.progress import Reporter
 from quantkit.run.package import MANIFEST
-from quantkit.shell import command as shown
+from quantkit.system.progress import Reporter
+from quantkit.system.shell import command as shown
 
 if TYPE_CHECKING:
     from quantkit.ollama_client import Server

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 
 from quantkit.errors import QuantkitError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import decided
 from quantkit.timeline import NO_TIMELINE, NoTimeline
 

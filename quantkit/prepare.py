@@ -14,7 +14,7 @@ from quantkit.convert import merger
 from quantkit.device import Workers, choose_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.errors import QuantkitError
-from quantkit.ggml_types import BASE_TYPES
+from quantkit.ggml.types import BASE_TYPES
 from quantkit.gguf.header import KV, string
 from quantkit.hub import fetch, source_label
 from quantkit.hub.adapter_source import AdapterSource
@@ -35,12 +35,12 @@ from quantkit.package.manifest import input_files, weight_files
 from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_outputs
 from quantkit.plan.mixture import Importance, Mixture
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
-from quantkit.progress import Reporter
 from quantkit.quantize_notes import quantization_notes
 from quantkit.recipe import Recipe
 from quantkit.sampling import sampling_parameters
 from quantkit.stops import chat_format, stop_metadata, stop_notes
 from quantkit.stream import RowSource
+from quantkit.system.progress import Reporter
 from quantkit.via_llama_cpp import Converted
 from quantkit.vocab import Vocabulary
 from quantkit.vocab.from_gguf import gguf_vocabulary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from quantkit.ggml_types import BASE_TYPES
+from quantkit.ggml.types import BASE_TYPES
 from quantkit.gguf.header import OUTPUT
 from quantkit.plan.mixture import FALLBACK
 from quantkit.plan.type_choices import EMBEDDINGS, TypeChoices

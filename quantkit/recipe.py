@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
-from quantkit.ggml_types import BASE_TYPES, ftype_name
+from quantkit.ggml.types import BASE_TYPES, ftype_name
 from quantkit.hub.adapter_source import AdapterSource, adapter_sources
 from quantkit.hub.source import Source, parse_source, source_label, source_name
 from quantkit.plan.type_choices import TypeChoices, parse_choices
-from quantkit.units import parse_size
+from quantkit.system.units import parse_size
 
 _NOT_IN_NAMES = r"/\\:*?\"<>|\x00-\x1f\ud800-\udfff"
 _NAME = re.compile(rf"[^\s.{_NOT_IN_NAMES}-][^{_NOT_IN_NAMES}]*")

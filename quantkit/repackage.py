@@ -13,10 +13,11 @@ from typing import Any
 from quantkit.build import write_json
 from quantkit.chat_format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
-from quantkit.fileio import blocks, sha256_of
+from quantkit.files.fileio import blocks, sha256_of
+from quantkit.files.output_file import write_error
+from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
-from quantkit.output_file import write_error
 from quantkit.package import (
     PackagedModel,
     PackageSpec,
@@ -30,12 +31,11 @@ from quantkit.package.existing import ModelfileContent, modelfile_content, sourc
 from quantkit.package.go_template import go_template, opens_with
 from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
 from quantkit.plan.values import count_elements
-from quantkit.progress import Reporter
 from quantkit.sampling import sampling_parameters
 from quantkit.stops import stop_notes
+from quantkit.system.progress import Reporter
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
 from quantkit.vocab.special import ENDS_BY_NAME, adds_bos
-from quantkit.workspace import Workspace, workspace
 
 
 def package(
@@ -239,7 +239,7 @@ def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> d
 
 
 def _whole(path: Path, start: int, size: int, advance: Callable[[int], None]) -> Iterator[bytes]:
-    """:func:`quantkit.fileio.blocks`, and a refusal where the file ends before."""
+    """:func:`quantkit.files.fileio.blocks`, and a refusal where the file ends before."""
     read = 0
     for block in blocks(path, start, size):
         yield block

@@ -9,7 +9,7 @@ from quantkit.adapter import Adapter
 from quantkit.adapter.resized import has_row_for_each_token, vocabulary_rows
 from quantkit.checkpoint import Checkpoint
 from quantkit.errors import AdapterError
-from quantkit.shell import command
+from quantkit.system.shell import command
 
 
 def resized_rows(adapters: Sequence[Adapter], base: Checkpoint) -> int | None:

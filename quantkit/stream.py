@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quantkit import ggml
 from quantkit.device import Workers
 from quantkit.errors import OverflowsF16Error, QuantizationError, QuantkitError
-from quantkit.ggml_types import GGMLType
+from quantkit.files.output_file import Bytes, OrderedDigest, OutputFile
+from quantkit.ggml import library as ggml
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels import encode
 from quantkit.kernels.validity import all_finite
-from quantkit.output_file import Bytes, OrderedDigest, OutputFile
 from quantkit.place import Place, as_bytes, open_place
 from quantkit.plan.values import Output, Placed, PlannedTensor
 from quantkit.ranges import CHUNK_WEIGHTS, Deal, Piece

@@ -16,8 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from quantkit.child import ended_how, start_module
 from quantkit.errors import ChatFormatError
+from quantkit.system.child_process import ended_how, start_module
 
 _HINT = (
     "the template is broken or hostile: build the file from its checkpoint with the format that the model was trained "

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import torch
 
 from quantkit.errors import CheckpointError, QuantkitError
-from quantkit.fileio import read_into
+from quantkit.files.fileio import read_into
 
 DTYPES: dict[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Types that can be read besides: of quantized weights and their scales, and of indices in adapters.

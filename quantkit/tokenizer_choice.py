@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import VocabularyError
+from quantkit.files.json_file import read_json
 from quantkit.hub.source import source_name
-from quantkit.json_file import read_json
 from quantkit.vocab.around import token_text
 from quantkit.vocab.files import TokenizerFiles
 from quantkit.vocab.templates import read_templates

@@ -20,16 +20,16 @@ from quantkit.convert import check_space, merger, run_stream, stream_files
 from quantkit.device import choose_workers, processor_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.errors import ArchitectureError, CheckpointError
+from quantkit.files.json_file import read_json
+from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.model import GGUFModel, read_model
 from quantkit.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.hub import Source, fetch, folders_here
 from quantkit.hub.adapter_source import AdapterLike, AdapterSource
-from quantkit.json_file import read_json
 from quantkit.model.opened import MergedCheckpoint, open_merged
 from quantkit.plan.gguf_outputs import base_outputs
-from quantkit.progress import Reporter
-from quantkit.shell import command
-from quantkit.workspace import Workspace, workspace
+from quantkit.system.progress import Reporter
+from quantkit.system.shell import command
 
 _SCRIPT = "convert_hf_to_gguf.py"
 _SHARD_NBYTES = 5_000_000_000

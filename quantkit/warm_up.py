@@ -11,7 +11,7 @@ import torch
 
 from quantkit.device import Workers
 from quantkit.errors import QuantkitError
-from quantkit.ggml_types import BASE_TYPES, GGMLType
+from quantkit.ggml.types import BASE_TYPES, GGMLType
 from quantkit.kernels import cuda, loaded
 
 # The types llama.cpp mixes into those of their name.

@@ -29,7 +29,7 @@ from quantkit.adapter.names import Names, read_names, refuse_other_files, refuse
 from quantkit.adapter.peft_layer import PeftLayers
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
 from quantkit.errors import AdapterError, CheckpointError
-from quantkit.json_file import read_json
+from quantkit.files.json_file import read_json
 from quantkit.tensor_file import DTYPES, TensorFile, TensorSpec, open_tensor_file, same_values
 
 # Factors of whole layers of experts kept at hand: consecutive tensors share one, and a few are in work at a time.

@@ -18,7 +18,7 @@ import click
 
 from quantkit import __version__
 from quantkit.errors import QuantkitError, VerificationError
-from quantkit.terminal_text import one_line
+from quantkit.system.terminal_text import one_line
 
 EXIT_ERROR = 1
 EXIT_UNVERIFIED = 3

@@ -25,9 +25,9 @@ from quantkit.cli.options import (
     via_option,
     write_options,
 )
-from quantkit.shell import command as shown
-from quantkit.terminal_text import one_line
-from quantkit.units import count, size
+from quantkit.system.shell import command as shown
+from quantkit.system.terminal_text import one_line
+from quantkit.system.units import count, size
 
 if TYPE_CHECKING:
     from quantkit.build import BuildResult

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from quantkit.cli.options import FOLDER, json_option, print_json, reporter
-from quantkit.shell import command as shown
+from quantkit.system.shell import command as shown
 
 
 @click.command("demo")

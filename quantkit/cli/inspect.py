@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli.options import folder_or_id, json_option, print_json, reporter
-from quantkit.terminal_text import one_line
-from quantkit.units import size
+from quantkit.system.terminal_text import one_line
+from quantkit.system.units import size
 
 if TYPE_CHECKING:
     from quantkit.hub.source import Source

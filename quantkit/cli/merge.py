@@ -19,7 +19,7 @@ from quantkit.cli.options import (
     size_value,
     write_options,
 )
-from quantkit.units import size
+from quantkit.system.units import size
 
 if TYPE_CHECKING:
     from quantkit.hub.adapter_source import AdapterSource

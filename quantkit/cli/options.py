@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from quantkit.arch import FAMILIES
-from quantkit.shell import command
-from quantkit.terminal_text import harmless, one_line
-from quantkit.units import parse_size, size
+from quantkit.system.shell import command
+from quantkit.system.terminal_text import harmless, one_line
+from quantkit.system.units import parse_size, size
 
 if TYPE_CHECKING:
     from quantkit.hub.adapter_source import AdapterLike, AdapterSource
     from quantkit.hub.source import Source
     from quantkit.ollama_create import CreatedModel
-    from quantkit.progress import Reporter
+    from quantkit.system.progress import Reporter
     from quantkit.verify.report import Check
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -98,9 +98,9 @@ def require_model(model: Source | None, adapters: Sequence[AdapterLike], otherwi
     if model is not None:
         return model
     from quantkit.errors import AdapterError
+    from quantkit.files.json_file import read_json
     from quantkit.hub.adapter_source import adapter_sources
     from quantkit.hub.base_name import build_hint
-    from quantkit.json_file import read_json
 
     ctx = click.get_current_context()
     for adapter in adapter_sources(adapters):
@@ -241,7 +241,7 @@ def print_check(check: Check, name: str | None = None) -> None:
 
 def reporter(as_json: bool = False) -> Reporter:
     """A progress bar for people; silence for programs."""
-    from quantkit.progress import Reporter, TerminalReporter
+    from quantkit.system.progress import Reporter, TerminalReporter
 
     return TerminalReporter(bar=sys.stderr.isatty()) if not as_json else Reporter()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from quantkit.cli.options import FOLDER, json_option, pairs
-from quantkit.terminal_text import one_line
+from quantkit.system.terminal_text import one_line
 
 # By whether there is a key.
 _RISK = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.options import FOLDER, print_check
-from quantkit.terminal_text import harmless, one_line
+from quantkit.system.terminal_text import harmless, one_line
 
 if TYPE_CHECKING:
     from quantkit.verify.smoke import SmokeResult

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.options import FOLDER, json_option, print_check, print_json, reporter
-from quantkit.terminal_text import one_line
+from quantkit.system.terminal_text import one_line
 
 if TYPE_CHECKING:
     from quantkit.verify.folder import FolderReport
@@ -31,7 +31,7 @@ def command(folder: Path, source: Path | None, sha256: bool, threads: int | None
     The exit code is 3 if a check failed.
     """
     from quantkit.errors import VerificationError
-    from quantkit.shell import command as shown
+    from quantkit.system.shell import command as shown
     from quantkit.verify.folder import verify_folder
 
     found = verify_folder(folder, source=source, sha256=sha256, threads=threads, reporter=reporter(as_json))

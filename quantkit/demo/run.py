@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.build import build
-from quantkit.child import run_module
 from quantkit.demo import ADAPTER, BASE, EXAMPLES
 from quantkit.errors import VerificationError
 from quantkit.hub.adapter_source import AdapterSource
-from quantkit.progress import Reporter
 from quantkit.recipe import Recipe
+from quantkit.system.child_process import run_module
+from quantkit.system.progress import Reporter
 
 NAME = "quantkit-demo"
 

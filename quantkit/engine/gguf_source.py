@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import torch
 
-from quantkit import ggml
 from quantkit.errors import GGUFError, QuantizationError, QuantkitError
-from quantkit.fileio import read_into
-from quantkit.ggml_types import GGMLType
+from quantkit.files.fileio import read_into
+from quantkit.ggml import library as ggml
+from quantkit.ggml.types import GGMLType
 from quantkit.gguf.model import GGUFModel
 from quantkit.place import CPU, Place
 from quantkit.plan.values import Output, PlannedTensor

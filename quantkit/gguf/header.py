@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from quantkit.errors import GGUFError
-from quantkit.ggml_types import FTYPES, GGMLType
+from quantkit.ggml.types import FTYPES, GGMLType
 from quantkit.gguf.kv import FORMATS, KV, KVType, array, boolean, encode_text, f32, i32, string, u16, u32
 
 __all__ = [

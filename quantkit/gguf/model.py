@@ -13,7 +13,7 @@ from typing import Any
 from quantkit.errors import GGUFError
 from quantkit.gguf.header import Header, read_header
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_KEYS, SPLIT_NO, SPLIT_TENSORS, named_count, part_path
-from quantkit.shell import command
+from quantkit.system.shell import command
 
 _AGAIN = "download or build all parts again"
 

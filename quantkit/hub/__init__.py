@@ -14,7 +14,7 @@ from pathlib import Path
 from quantkit.hub.adapter_source import AdapterLike, AdapterSource, adapter_sources
 from quantkit.hub.files import Kind
 from quantkit.hub.source import HubId, Source, parse_source, source_label, source_name, source_record
-from quantkit.progress import Reporter
+from quantkit.system.progress import Reporter
 
 __all__ = [
     "HubId",

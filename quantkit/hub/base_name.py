@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from quantkit.shell import command
+from quantkit.system.shell import command
 
 _ENDINGS = re.compile(
     r"(-unsloth)?-bnb-[48]bit|-[48]-?bit|-gptq(-int[348]|-[348]-?bit)?|-awq(-int4|-4bit)?|-int[48]", re.IGNORECASE

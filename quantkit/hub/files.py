@@ -15,7 +15,7 @@ from typing import Literal
 
 from quantkit.errors import HubError
 from quantkit.hub.source import HubId
-from quantkit.shell import command
+from quantkit.system.shell import command
 
 Kind = Literal["model", "adapter", "any"]
 

@@ -34,9 +34,9 @@ from huggingface_hub.utils.tqdm import tqdm as client_tqdm
 from quantkit.errors import HubError
 from quantkit.hub.files import Kind, patterns, small_files, weight_files
 from quantkit.hub.source import HubId
-from quantkit.progress import Reporter
-from quantkit.shell import command
-from quantkit.units import size
+from quantkit.system.progress import Reporter
+from quantkit.system.shell import command
+from quantkit.system.units import size
 
 Advance = Callable[[int], None]
 _LOGIN = "hf auth login"

@@ -9,8 +9,8 @@ from typing import Any
 from quantkit.errors import HubError
 from quantkit.hub.files import Kind, small_files, weight_files
 from quantkit.hub.source import HubId
-from quantkit.progress import Reporter
-from quantkit.units import size
+from quantkit.system.progress import Reporter
+from quantkit.system.units import size
 
 
 def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quantkit import ggml
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml import library as ggml
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels import lanes
 
 __all__ = ["encode"]

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from quantkit.errors import QuantkitError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels.cache import cache_folder
 from quantkit.kernels.nvrtc import NVRTC
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels import affine, super_block, symmetric
 from quantkit.kernels.arithmetic import LARGEST, SMALLEST
 

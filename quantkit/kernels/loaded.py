@@ -6,7 +6,7 @@ import threading
 
 import torch
 
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels.cuda import CudaEncoders
 
 _Key = tuple[int, GGMLType, torch.dtype]

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels import affine, blocks, super_block, symmetric
 
 _AFFINE = {GGMLType.Q2_K: affine.Q2_K, GGMLType.Q4_K: affine.Q4_K, GGMLType.Q5_K: affine.Q5_K}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import divide, first_largest, half_bytes, nearest_int, quotient
 from quantkit.kernels.symmetric import NOTHING
 

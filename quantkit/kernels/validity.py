@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 
 # Where in a block its float16 numbers are, in bytes (ggml-common.h).
 _HALVES: dict[GGMLType, tuple[int, ...]] = {

@@ -24,7 +24,7 @@ from quantkit.adapter.changes import Add, Change, LowRank, Module, Replace, Toke
 from quantkit.adapter.config import method
 from quantkit.arch.base import Rule
 from quantkit.errors import AdapterError
-from quantkit.ggml_types import BASE_TYPES
+from quantkit.ggml.types import BASE_TYPES
 from quantkit.gguf.header import EMBEDDING, OUTPUT, f32, string, u32
 from quantkit.hub.source import source_label, source_name
 from quantkit.model.opened import Model

@@ -18,7 +18,7 @@ from quantkit.arch import find_architecture, is_supported
 from quantkit.arch.base import Architecture, Rule
 from quantkit.checkpoint import Checkpoint, open_checkpoint
 from quantkit.errors import AdapterError, ArchitectureError, CheckpointError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import EMBEDDING as GGUF_EMBEDDING
 from quantkit.gguf.header import KV
 from quantkit.hub.adapter_source import AdapterLike, adapter_sources

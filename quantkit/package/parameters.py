@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from quantkit.errors import ChatFormatError
-from quantkit.processors import MOST_THREADS
+from quantkit.system.processors import MOST_THREADS
 
 PARAMETERS: dict[str, str] = {
     "draft_num_predict": "int",

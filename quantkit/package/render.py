@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantkit.errors import OutputError
-from quantkit.output_file import write_error
+from quantkit.files.output_file import write_error
 from quantkit.package.card import card
 from quantkit.package.chat_script import chat_ps1, chat_sh
 from quantkit.package.ollama import modelfile, modelfile_name

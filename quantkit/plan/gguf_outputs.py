@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.errors import OutputError, QuantizationError
-from quantkit.ggml_types import FTYPES, GGMLType
+from quantkit.ggml.types import FTYPES, GGMLType
 from quantkit.gguf.header import KV, OUTPUT, TensorInfo, align, encode_header, i32, u16, u32
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, part_name
 from quantkit.plan.mixture import Importance, Mixture, ask_llama_cpp

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.child import ChildError, ask_module
 from quantkit.errors import OutputError, QuantizationError
-from quantkit.ggml_types import FTYPES, GGMLType
+from quantkit.ggml.types import FTYPES, GGMLType
 from quantkit.gguf.header import KV, OUTPUT, TensorInfo, encode_header, string
 from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
+from quantkit.system.child_process import ChildError, ask_module
 
 # imatrix: by GGUF tensor name, float32, one number a column
 Importance = Mapping[str, npt.NDArray[np.float32]]

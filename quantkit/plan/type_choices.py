@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantkit.errors import QuantizationError
-from quantkit.ggml_types import ENCODABLE, GGMLType
+from quantkit.ggml.types import ENCODABLE, GGMLType
 from quantkit.gguf.header import EMBEDDING
 
 # llama.cpp treats them alike (tensor_name_match_token_embd).

@@ -12,7 +12,7 @@ from itertools import groupby
 
 import torch
 
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import KV, string
 from quantkit.plan.mixture import Importance
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from quantkit.errors import ChatFormatError, ContextFullError, OutputError, QuantkitError
-from quantkit.progress import Reporter
 from quantkit.run.claim import claimed, release_on_windows
 from quantkit.run.session import ChatModel, GenerationStats
 from quantkit.run.settings import Settings, stream_answer
 from quantkit.run.transcript import Conversation, check_messages, check_text
+from quantkit.system.progress import Reporter
 
 _ADDED = ("line", "answer", "stop_reason", "stats")
 

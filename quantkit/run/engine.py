@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.errors import GGUFError, QuantkitError
+from quantkit.ggml.llama_log import captured_log
 from quantkit.gguf.model import read_whole_model
-from quantkit.llama_log import captured_log
-from quantkit.processors import MOST_THREADS, usable_processors
 from quantkit.run.interrupts import always, interrupts_deferred
 from quantkit.run.load_log import count_offloaded, failure_reason
-from quantkit.shell import command
+from quantkit.system.processors import MOST_THREADS, usable_processors
+from quantkit.system.shell import command
 
 # Tokens a call of llama_decode takes. Small on the CPU, where a long call would leave Ctrl-C unanswered for seconds.
 _CHUNK_CPU, _CHUNK_GPU = 64, 512

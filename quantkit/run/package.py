@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import CheckpointError, GGUFError, QuantkitError
-from quantkit.json_file import read_json
+from quantkit.files.json_file import read_json
 
 MANIFEST = "manifest.json"
 

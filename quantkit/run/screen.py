@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from quantkit.terminal_text import harmless
+from quantkit.system.terminal_text import harmless
 
 
 class Screen:

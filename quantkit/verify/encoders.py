@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.json_file import read_json
+from quantkit.files.json_file import read_json
 from quantkit.vocab import regexes
 from quantkit.vocab.files import blank_before_text_only, tokens_behind_blanks
 from quantkit.vocab.tiktoken import SPECIAL, byte_text, merged_parts, read_ranks

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.json_file import read_json
-from quantkit.progress import Reporter
+from quantkit.files.json_file import read_json
+from quantkit.system.progress import Reporter
 from quantkit.verify.listing import REPORT, Listing, read_listing
 from quantkit.verify.origin import Origin, open_origin
 from quantkit.verify.package import verify_outputs

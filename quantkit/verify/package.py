@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quantkit.child import ChildError, ask_module
-from quantkit.progress import Reporter
+from quantkit.system.child_process import ChildError, ask_module
+from quantkit.system.progress import Reporter
 from quantkit.verify.origin import Origin
 from quantkit.verify.report import Check, Report, crashed
 

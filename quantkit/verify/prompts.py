@@ -22,7 +22,7 @@ from typing import Any
 
 from quantkit.chat_format import render_jinja
 from quantkit.errors import ChatFormatError, VocabularyError
-from quantkit.json_file import read_json
+from quantkit.files.json_file import read_json
 from quantkit.run.session import ChatModel
 from quantkit.template_process import TemplateLimitError
 from quantkit.verify.conversations import Conversation, conversations

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from quantkit.child import ChildError
+from quantkit.system.child_process import ChildError
 
 SCHEMA = 1
 

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quantkit.child import ChildError, answer_module, ask_module
 from quantkit.run.session import GenerationStats
+from quantkit.system.child_process import ChildError, answer_module, ask_module
 from quantkit.verify.report import Check, crashed
 from quantkit.verify.smoke import Answer, SmokeResult, smoke_test
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from quantkit.chat_format import derive
 from quantkit.errors import QuantkitError
-from quantkit.fileio import blocks, sha256_of
+from quantkit.files.fileio import blocks, sha256_of
 from quantkit.gguf.model import GGUFModel, read_model, read_whole_model
 from quantkit.package.modelfile import parse_modelfile
 from quantkit.run.package import MANIFEST

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from quantkit.child import answer_module
 from quantkit.run.session import ChatModel
+from quantkit.system.child_process import answer_module
 from quantkit.verify.encoders import open_encoder
 from quantkit.verify.origin import Origin
 from quantkit.verify.prompts import Expected, check_prompts, check_stops, expect, read_expected

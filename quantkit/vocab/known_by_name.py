@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from quantkit.json_file import read_json
+from quantkit.files.json_file import read_json
 
 _ARCHITECTURE = "phi3"
 _WORDS = ("phi-3", "phi3")

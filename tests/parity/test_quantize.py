@@ -11,7 +11,7 @@ import pytest
 from quantkit.build import build
 from quantkit.convert import convert, quantize
 from quantkit.errors import QuantizationError
-from quantkit.ggml_types import FTYPES, ftype_name
+from quantkit.ggml.types import FTYPES, ftype_name
 from quantkit.plan.type_choices import TypeChoices
 from quantkit.recipe import Recipe
 from tests.support.gguf_compare import differences

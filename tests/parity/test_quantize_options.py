@@ -14,10 +14,10 @@ import torch
 
 from quantkit.convert import quantize
 from quantkit.errors import QuantizationError
-from quantkit.ggml_types import FTYPES
+from quantkit.ggml.types import FTYPES
 from quantkit.gguf.model import read_model
 from quantkit.plan.type_choices import parse_choices
-from quantkit.progress import Reporter
+from quantkit.system.progress import Reporter
 from tests.parity.test_quantize import NEED_IMATRIX
 from tests.support.gguf_compare import differences
 from tests.support.imatrix import Importance, write_imatrix, write_legacy_imatrix

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantkit.convert import convert, merge
-from quantkit.progress import Reporter
+from quantkit.system.progress import Reporter
 from tests.parity.test_merge import (
     LOGIT_TOLERANCE,
     TENSOR_TOLERANCE,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import quantkit
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 
 _SOURCE = Path(__file__).with_name("host_encoders.cpp")
 # Without contraction, as the kernels are compiled.

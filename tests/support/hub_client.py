@@ -15,7 +15,7 @@ from typing import Any
 
 from quantkit.errors import QuantkitError
 from quantkit.hub import local_folder, parse_source
-from quantkit.progress import Reporter
+from quantkit.system.progress import Reporter
 
 REPOSITORY = Path(__file__).parents[2]
 

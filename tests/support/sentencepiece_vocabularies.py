@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from quantkit.json_file import read_json
+from quantkit.files.json_file import read_json
 from tests.support.chat_templates import MISTRAL, template_file
 from tests.support.gguf_read import read_gguf
 from tests.support.reference import reference_folder

@@ -26,7 +26,7 @@ from quantkit.adapter.known_settings import KNOWN
 from quantkit.checkpoint import Checkpoint
 from quantkit.convert import merge
 from quantkit.errors import AdapterError, CheckpointError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.merge import Merger
 from quantkit.model.opened import open_model
 from quantkit.plan.values import PlannedTensor

@@ -10,7 +10,7 @@ import pytest
 from quantkit.arch import ARCHITECTURES
 from quantkit.arch.base import Rule
 from quantkit.errors import ArchitectureError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.model.opened import base_type
 
 PLAIN: Mapping[str, Any] = {

@@ -16,11 +16,11 @@ from chat_loop import GREEDY
 from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
 
 from quantkit.errors import ChatFormatError, ContextFullError, OutputError, QuantkitError
-from quantkit.progress import Reporter
 from quantkit.run import batch, claim
 from quantkit.run.batch import Prompt, answer_prompts, read_prompts
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import Settings
+from quantkit.system.progress import Reporter
 
 ROOT = Path(__file__).parents[2]
 

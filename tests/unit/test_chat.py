@@ -24,7 +24,7 @@ from quantkit.run.package import RunnablePackage, open_all, open_package
 from quantkit.run.screen import Screen
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import LoadOptions, Settings, chat_settings, load_options
-from quantkit.terminal_text import harmless, one_line
+from quantkit.system.terminal_text import harmless, one_line
 
 ROOT = Path(__file__).parents[2]
 

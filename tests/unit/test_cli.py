@@ -21,7 +21,7 @@ from quantkit.cli import COMMANDS, main
 from quantkit.cli.options import pairs, size_value
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.gguf.header import read_header
-from quantkit.units import size
+from quantkit.system.units import size
 
 Maker = Callable[..., Path]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from quantkit import ggml
 from quantkit.errors import QuantkitError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml import library as ggml
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda, specification
 from quantkit.kernels.arithmetic import decided
 from quantkit.kernels.cuda import CudaEncoders

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from quantkit import ranges
 from quantkit.checkpoint import Checkpoint
 from quantkit.device import Workers, choose_workers
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.merge import Merger
 from quantkit.plan.values import Output, Placed, PlannedTensor
 from quantkit.stream import stream

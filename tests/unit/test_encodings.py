@@ -12,8 +12,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from quantkit import ggml, kernels
-from quantkit.ggml_types import GGMLType
+from quantkit import kernels
+from quantkit.ggml import library as ggml
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda, lanes, specification
 from quantkit.kernels.arithmetic import decided, nearest_int, root
 from tests.support.host_encoders import HostEncoders, compiler

@@ -13,8 +13,8 @@ from quantkit.cli import main
 from quantkit.errors import ChatFormatError, GGUFError, QuantkitError
 from quantkit.package.existing import modelfile_content, read_modelfile
 from quantkit.package.modelfile import Command, parse_modelfile, print_modelfile
-from quantkit.progress import Reporter
 from quantkit.repackage import package
+from quantkit.system.progress import Reporter
 
 OWN_TEMPLATE = "{{ if .System }}{{ .System }} {{ end }}<|start_header_id|>{{ .Prompt }}<|end_header_id|>"
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantkit.errors import GGUFError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import (
     KV,
     KVType,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from quantkit.errors import QuantizationError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import KV, KVType, TensorInfo, align, array, encode_header, string, u32
 from quantkit.imatrix import read_imatrix
 

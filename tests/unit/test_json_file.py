@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from quantkit import json_file
 from quantkit.errors import CheckpointError
+from quantkit.files import json_file
 
 
 def test_an_object(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantkit import ggml, kernels
-from quantkit.ggml_types import GGMLType
+from quantkit import kernels
+from quantkit.ggml import library as ggml
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels import encode, lanes
 from quantkit.kernels.arithmetic import decided, first_largest
 

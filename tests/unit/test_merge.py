@@ -14,7 +14,7 @@ from quantkit.adapter import Adapter
 from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
 from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint import Checkpoint
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.merge import Merger
 from quantkit.place import Place
 from quantkit.plan.values import PlannedTensor

@@ -13,7 +13,7 @@ import pytest
 
 from quantkit.arch import ARCHITECTURES
 from quantkit.errors import QuantizationError
-from quantkit.ggml_types import FTYPES, GGMLType, ftype_name
+from quantkit.ggml.types import FTYPES, GGMLType, ftype_name
 from quantkit.gguf.header import KV, TensorInfo, align, string
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs
 from quantkit.plan.mixture import Mixture, ask_llama_cpp, last_line, parse_log

@@ -25,7 +25,7 @@ from quantkit.ollama_create import MAX_TOKENS, QUESTION, check_ollama, check_pla
 from quantkit.package import PackagedModel, PackageSpec, write_package
 from quantkit.package.existing import read_modelfile
 from quantkit.package.modelfile import Command, print_modelfile
-from quantkit.progress import Reporter
+from quantkit.system.progress import Reporter
 from tests.support.ollama_server import OllamaServer
 
 Maker = Callable[..., Path]

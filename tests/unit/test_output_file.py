@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from quantkit.errors import OutputError
-from quantkit.output_file import OrderedDigest, OutputFile, write_error
+from quantkit.files.output_file import OrderedDigest, OutputFile, write_error
 
 
 def test_digest_of_pieces_from_many_threads() -> None:

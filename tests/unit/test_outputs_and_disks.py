@@ -22,13 +22,13 @@ from quantkit.build import build
 from quantkit.convert import convert, merge, quantize
 from quantkit.device import Workers
 from quantkit.errors import OutputError, OverflowsF16Error, QuantkitError
-from quantkit.ggml_types import GGMLType
+from quantkit.files.workspace import workspace
+from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header, u32
 from quantkit.plan.gguf_outputs import base_outputs
 from quantkit.plan.values import PlannedTensor
 from quantkit.recipe import Recipe
 from quantkit.stream import stream
-from quantkit.workspace import workspace
 
 Maker = Callable[..., Path]
 WEIGHT = "model.layers.0.self_attn.o_proj.weight"
@@ -173,7 +173,9 @@ def test_a_flush_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_all_of_a_folder_is_flushed_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed = []
-    monkeypatch.setattr("quantkit.workspace.sync", lambda path: flushed.append((path.name, (tmp_path / "x").exists())))
+    monkeypatch.setattr(
+        "quantkit.files.workspace.sync", lambda path: flushed.append((path.name, (tmp_path / "x").exists()))
+    )
     with workspace(tmp_path / "x", overwrite=False, fsync=True) as work:
         (work.path / "config.json").write_text("{}", encoding="utf-8")
         temporary = work.path.name

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from quantkit import ggml, ranges
+from quantkit import ranges
 from quantkit.device import Workers, choose_devices, choose_workers
 from quantkit.errors import OverflowsF16Error, QuantizationError, QuantkitError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml import library as ggml
+from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda, specification
 from quantkit.kernels.validity import all_finite
 from quantkit.place import CPU, Place

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from quantkit.errors import QuantizationError, QuantkitError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.plan.type_choices import TypeChoices
 from quantkit.recipe import Recipe, read_recipe

@@ -16,10 +16,10 @@ from tiny_gguf import Tiny, write_tiny_gguf
 from quantkit.build import build
 from quantkit.convert import convert, quantize
 from quantkit.errors import ChatFormatError, GGUFError, OutputError, QuantkitError
+from quantkit.files.workspace import Workspace
 from quantkit.gguf.header import TensorInfo, encode_header, read_header, string
 from quantkit.recipe import Recipe
 from quantkit.repackage import package
-from quantkit.workspace import Workspace
 
 Maker = Callable[..., Path]
 

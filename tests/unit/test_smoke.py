@@ -10,10 +10,10 @@ import pytest
 from click.testing import CliRunner
 from tiny_gguf import ANSWER, EOT, LLAMA_3, Tiny, write_tiny_gguf, write_tokenizer
 
-from quantkit.child import ChildError
 from quantkit.cli.smoke import command
 from quantkit.errors import QuantkitError, VerificationError, VocabularyError
 from quantkit.run.session import ChatModel
+from quantkit.system.child_process import ChildError
 from quantkit.verify import smoke_apart
 from quantkit.verify.encoders import open_encoder
 from quantkit.verify.report import Check, Report

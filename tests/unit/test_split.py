@@ -13,7 +13,7 @@ from tiny_gguf import write_tiny_gguf
 from quantkit.build import build
 from quantkit.convert import convert, quantize
 from quantkit.errors import OutputError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import read_header, string, u32
 from quantkit.gguf.model import GGUFModel, read_model
 from quantkit.gguf.split import named_count, part_name, part_path

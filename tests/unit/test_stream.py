@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import quantkit.ranges
-from quantkit import ggml
 from quantkit.checkpoint import Checkpoint
 from quantkit.device import Workers
 from quantkit.errors import CheckpointError, OutputError, OverflowsF16Error, QuantkitError
-from quantkit.ggml_types import GGMLType
+from quantkit.ggml import library as ggml
+from quantkit.ggml.types import GGMLType
 from quantkit.merge import Merger
 from quantkit.place import CPU, Place
 from quantkit.plan.gguf_outputs import base_outputs

@@ -12,7 +12,7 @@ import pytest
 from tiny_gguf import ADDED, BOS, EOT, LLAMA_3, Tiny, write_tiny_gguf, write_tokenizer
 
 from quantkit.errors import VocabularyError
-from quantkit.json_file import read_json
+from quantkit.files.json_file import read_json
 from quantkit.run.session import ChatModel
 from quantkit.template_process import TemplateLimitError
 from quantkit.verify import prompts

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from quantkit.errors import OutputError
-from quantkit.workspace import workspace
+from quantkit.files.workspace import workspace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -242,7 +242,7 @@ def kill_when_ready(script: str, out: Path) -> int:
 MID_BUILD = """
 import sys, time
 from pathlib import Path
-from quantkit.workspace import workspace
+from quantkit.files.workspace import workspace
 with workspace(Path(sys.argv[1]), overwrite=True) as work:
     (work.path / "file").write_text("half")
     print("ready", flush=True)
@@ -251,7 +251,7 @@ with workspace(Path(sys.argv[1]), overwrite=True) as work:
 MID_RENAME = """
 import os, sys, time
 from pathlib import Path
-from quantkit.workspace import workspace
+from quantkit.files.workspace import workspace
 rename = os.rename
 def slow(source, target):
     if source == work.path:

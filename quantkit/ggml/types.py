@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from enum import IntEnum
 
-from quantkit import ggml
 from quantkit.errors import QuantizationError
+from quantkit.ggml import library as ggml
 
 
 class GGMLType(IntEnum):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from quantkit.terminal_text import one_line
-from quantkit.units import count
+from quantkit.system.terminal_text import one_line
+from quantkit.system.units import count
 
 
 class Reporter:

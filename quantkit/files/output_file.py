@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from quantkit.errors import OutputError
-from quantkit.fileio import write_at
+from quantkit.files.fileio import write_at
 
 Bytes = memoryview | bytes
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.errors import OutputError
-from quantkit.output_file import write_error
-from quantkit.shell import command
+from quantkit.files.output_file import write_error
+from quantkit.system.shell import command
 
 
 @dataclass(frozen=True)
