@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from quantkit.chat_format import ChatFormat, OwnTemplate
+from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
+from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.convert import merger
 from quantkit.device import Workers, choose_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
@@ -38,7 +39,6 @@ from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_nam
 from quantkit.quantize_notes import quantization_notes
 from quantkit.recipe import Recipe
 from quantkit.sampling import sampling_parameters
-from quantkit.stops import chat_format, stop_metadata, stop_notes
 from quantkit.stream import RowSource
 from quantkit.system.progress import Reporter
 from quantkit.via_llama_cpp import Converted

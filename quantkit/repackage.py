@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.build import write_json
-from quantkit.chat_format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format
+from quantkit.chat_template.end_of_turn import stop_notes
+from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
 from quantkit.files.fileio import blocks, sha256_of
 from quantkit.files.output_file import write_error
@@ -32,7 +33,6 @@ from quantkit.package.go_template import go_template, opens_with
 from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
 from quantkit.plan.values import count_elements
 from quantkit.sampling import sampling_parameters
-from quantkit.stops import stop_notes
 from quantkit.system.progress import Reporter
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
 from quantkit.vocab.special import ENDS_BY_NAME, adds_bos

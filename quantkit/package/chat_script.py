@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quantkit.chat_format import ChatFormat
+from quantkit.chat_template.format import ChatFormat
 from quantkit.errors import ChatFormatError
 from quantkit.package.spec import PackageSpec
 from quantkit.package.text import fill

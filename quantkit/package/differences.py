@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from quantkit.chat_format import ChatFormat, OwnTemplate, Shape
+from quantkit.chat_template.format import ChatFormat, OwnTemplate, Shape
 
 RENDERS_JINJA = "0.33.0"
 """A version of Ollama known to render the chat template of a GGUF file itself; older ones were not tried."""

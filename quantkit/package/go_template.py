@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from quantkit.chat_format import ChatFormat, SystemPlace
+from quantkit.chat_template.format import ChatFormat, SystemPlace
 from quantkit.package.text import fill, go_quote
 
 # What may stand before the first text of a template: blanks and actions that print nothing.

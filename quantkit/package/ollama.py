@@ -1,8 +1,8 @@
 """The Modelfile of a package.
 
-A model whose template turns cannot describe has no TEMPLATE; :mod:`quantkit.chat_format` says why, and when PARSER is
-needed. Stops are always written, because Ollama otherwise keeps those of the built-in template that it believes to
-recognise.
+A model whose template turns cannot describe has no TEMPLATE; :mod:`quantkit.chat_template.format` says why, and when
+PARSER is needed. Stops are always written, because Ollama otherwise keeps those of the built-in template that it
+believes to recognise.
 """
 
 from __future__ import annotations

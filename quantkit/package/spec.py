@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from quantkit.chat_format import ChatFormat, OwnTemplate
+from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.errors import ChatFormatError, OutputError
 from quantkit.package.messages import check_messages
 from quantkit.package.parameters import check_parameters

@@ -1,8 +1,8 @@
 """llama.cpp's C interface, as little of it as a conversation needs.
 
 llama-cpp-python's ``Llama`` class is not used: it compiles the model's chat template on loading (untrusted text, which
-only quantkit.chat_template may run), takes the model's whole context by default (16 GB of cache for a 128k Llama), cuts
-long token texts and long metadata, and prints. The functions below are those of ``llama.h``.
+only quantkit.chat_template.render may run), takes the model's whole context by default (16 GB of cache for a 128k
+Llama), cuts long token texts and long metadata, and prints. The functions below are those of ``llama.h``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
-from quantkit.chat_format import FORMAT_NAMES, render_jinja
+from quantkit.chat_template.format import FORMAT_NAMES, render_jinja
 from quantkit.errors import ChatFormatError, ContextFullError
 from quantkit.run.generation import Generation
 from quantkit.run.interrupts import always

@@ -20,11 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quantkit.chat_format import render_jinja
+from quantkit.chat_template.format import render_jinja
+from quantkit.chat_template.process import TemplateLimitError
 from quantkit.errors import ChatFormatError, VocabularyError
 from quantkit.files.json_file import read_json
 from quantkit.run.session import ChatModel
-from quantkit.template_process import TemplateLimitError
 from quantkit.verify.conversations import Conversation, conversations
 from quantkit.verify.encoders import Encoder
 from quantkit.verify.origin import Origin

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from quantkit.chat_format import derive
+from quantkit.chat_template.format import derive
 from quantkit.errors import QuantkitError
 from quantkit.files.fileio import blocks, sha256_of
 from quantkit.gguf.model import GGUFModel, read_model, read_whole_model

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from quantkit.chat_format import (
+from quantkit.chat_template.format import (
     FORMAT_NAMES,
     ChatFormat,
     OwnTemplate,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from quantkit.chat_format import FORMAT_NAMES, named_format
+from quantkit.chat_template.format import FORMAT_NAMES, named_format
 from quantkit.errors import ChatFormatError
 from quantkit.package.existing import read_modelfile
 from quantkit.package.go_syntax import check_go_syntax

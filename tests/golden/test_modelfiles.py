@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from quantkit.chat_format import ChatFormat, derive, named_format, named_template, render_jinja
+from quantkit.chat_template.format import ChatFormat, derive, named_format, named_template, render_jinja
 from quantkit.errors import ChatFormatError
 from quantkit.package import PackagedModel, PackageSpec, render_package
 from quantkit.package.go_template import go_template

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from quantkit.chat_format import ChatFormat, Shape
+from quantkit.chat_template.format import ChatFormat, Shape
 from quantkit.package.differences import Cause
 from quantkit.package.go_template import go_template
 from tests.support import go_prompts

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from quantkit.build import BuildResult, build
-from quantkit.chat_format import ChatFormat, OwnTemplate, derive, named_template
+from quantkit.chat_template.format import ChatFormat, OwnTemplate, derive, named_template
 from quantkit.errors import ChatFormatError
 from quantkit.gguf.header import Header, read_header
 from quantkit.package.modelfile import parse_modelfile

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from quantkit.chat_format import named_template
+from quantkit.chat_template.format import named_template
 from quantkit.verify.encoders import open_encoder
 from quantkit.verify.origin import Origin, open_origin
 from quantkit.verify.prompts import Expected, expect

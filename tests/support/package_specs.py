@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quantkit.chat_format import named_format
+from quantkit.chat_template.format import named_format
 from quantkit.package import PackagedModel, PackageSpec, write_package
 
 SPEC = PackageSpec(

@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from quantkit.chat_format import ChatFormat, OwnTemplate, Shape, render_jinja
+from quantkit.chat_template.format import ChatFormat, OwnTemplate, Shape, render_jinja
 from quantkit.errors import ChatFormatError
 from quantkit.package.differences import Cause, differences
 from tests.support.prompt_talks import Message

@@ -20,7 +20,7 @@ from gguf import TokenType
 from tokenizers import Tokenizer
 
 from quantkit.arch import find_architecture
-from quantkit.chat_format import FORMAT_NAMES, ChatFormat, OwnTemplate, Shape, derive, named_template
+from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, Shape, derive, named_template
 from quantkit.package.differences import Cause
 from quantkit.package.go_template import go_template
 from quantkit.vocab.known_by_name import known_name

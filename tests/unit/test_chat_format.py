@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.chat_format import (
+from quantkit.chat_template.format import (
     FORMAT_NAMES,
     ChatFormat,
     OwnTemplate,
@@ -426,6 +426,9 @@ def test_choose_format(tmp_path: Path) -> None:
 
 
 def test_importing_it_does_not_import_jinja2() -> None:
-    code = "import sys, quantkit.chat_format, quantkit.package; print('jinja2' in sys.modules, 'torch' in sys.modules)"
+    code = (
+        "import sys, quantkit.chat_template.format, quantkit.package;"
+        "print('jinja2' in sys.modules, 'torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False False\n"

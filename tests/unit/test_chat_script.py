@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.chat_format import ChatFormat, OwnTemplate, Turn, named_format
+from quantkit.chat_template.format import ChatFormat, OwnTemplate, Turn, named_format
 from quantkit.cli.chat import command as chat_command
 from quantkit.errors import ChatFormatError, OutputError
 from quantkit.package import PackagedModel, PackageSpec, render_package, write_package

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tiny_gguf import LLAMA_3, Tiny, write_tiny_gguf
 
-from quantkit.chat_format import ChatFormat, OwnTemplate, derive
+from quantkit.chat_template.format import ChatFormat, OwnTemplate, derive
 from quantkit.package import PackageSpec, write_package
 from tests.support.llama_tools import apply_template, llama_tools
 from tests.support.package_specs import SPEC

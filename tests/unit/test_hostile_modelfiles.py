@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from quantkit.chat_format import OwnTemplate, Turn, named_format
+from quantkit.chat_template.format import OwnTemplate, Turn, named_format
 from quantkit.errors import ChatFormatError, OutputError, QuantkitError
 from quantkit.package import PackagedModel, PackageSpec, render_package
 from quantkit.package.modelfile import Command, can_quote, parse_modelfile

@@ -17,7 +17,7 @@ import pytest
 
 import quantkit.build
 import quantkit.ollama_client
-from quantkit.chat_format import OwnTemplate, named_format
+from quantkit.chat_template.format import OwnTemplate, named_format
 from quantkit.cli import main
 from quantkit.errors import ChatFormatError, GGUFError, OllamaError, QuantkitError, VerificationError
 from quantkit.gguf.header import encode_header, string

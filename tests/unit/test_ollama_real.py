@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
 
-from quantkit.chat_template import Message, render_jinja
+from quantkit.chat_template.render import Message, render_jinja
 from quantkit.errors import OllamaError
 from quantkit.ollama_client import Server
 from quantkit.ollama_create import create_model

@@ -13,7 +13,7 @@ import pytest
 from tiny_gguf import LLAMA_3, Tiny, write_tiny_gguf
 
 from quantkit.build import build
-from quantkit.chat_format import OwnTemplate, named_format
+from quantkit.chat_template.format import OwnTemplate, named_format
 from quantkit.convert import convert
 from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.gguf.header import KV, KVType, array, boolean, encode_header, f32, i32, string, u32

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantkit.chat_format import OwnTemplate, named_format
+from quantkit.chat_template.format import OwnTemplate, named_format
 from quantkit.errors import ChatFormatError, OutputError, QuantkitError
 from quantkit.package import (
     PARAMETERS,

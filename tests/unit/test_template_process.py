@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from tiny_gguf import LLAMA_3, Tiny, write_tiny_gguf
 
-from quantkit import template_process
-from quantkit.chat_format import derive, named_template, render_jinja
+from quantkit.chat_template import process as template_process
+from quantkit.chat_template.format import derive, named_template, render_jinja
+from quantkit.chat_template.process import Limits, TemplateLimitError, TemplateProcess
 from quantkit.errors import ChatFormatError
 from quantkit.repackage import package
-from quantkit.template_process import Limits, TemplateLimitError, TemplateProcess
 from quantkit.verify.smoke import smoke_test
 
 TALK = [{"role": "user", "content": "你好"}]
@@ -229,9 +229,9 @@ def ends(pid: int) -> bool:
 
 ENDLESS = f"""
 import threading
-from quantkit import template_process
-from quantkit.chat_format import render_jinja
-from quantkit.template_process import Limits, TemplateProcess
+from quantkit.chat_template import process as template_process
+from quantkit.chat_template.format import render_jinja
+from quantkit.chat_template.process import Limits, TemplateProcess
 process = template_process._shared = TemplateProcess(Limits(seconds=1))
 def tell():
     while process._process is None:
@@ -263,8 +263,8 @@ def test_nothing_stays_behind_after_ctrl_c_or_a_killed_program(tmp_path: Path, h
 def test_a_forked_copy_of_the_program_has_a_process_of_its_own(tmp_path: Path) -> None:
     code = """
 import os, threading
-from quantkit.chat_format import render_jinja
-from quantkit.template_process import shared_process
+from quantkit.chat_template.format import render_jinja
+from quantkit.chat_template.process import shared_process
 def render(text):
     return render_jinja(text, [], bos_token="", eos_token="")
 assert render("{{ 1 }}") == "1"
@@ -286,6 +286,6 @@ print("both")
 
 def test_the_process_is_small() -> None:
     heavy = "torch", "transformers", "numpy", "llama_cpp", "tokenizers", "rich", "click"
-    code = f"import sys, quantkit.template_worker; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, quantkit.chat_template.worker; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

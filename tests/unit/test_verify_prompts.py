@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from tiny_gguf import ADDED, BOS, EOT, LLAMA_3, Tiny, write_tiny_gguf, write_tokenizer
 
+from quantkit.chat_template.process import TemplateLimitError
 from quantkit.errors import VocabularyError
 from quantkit.files.json_file import read_json
 from quantkit.run.session import ChatModel
-from quantkit.template_process import TemplateLimitError
 from quantkit.verify import prompts
 from quantkit.verify.conversations import CONVERSATIONS
 from quantkit.verify.encoders import open_encoder

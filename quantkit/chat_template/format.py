@@ -28,8 +28,8 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from quantkit.chat_template import ask, render_jinja
-from quantkit.chat_turns import ChatFormat, OwnTemplate, Shape, SystemPlace, Turn, read_format
+from quantkit.chat_template.render import ask, render_jinja
+from quantkit.chat_template.turns import ChatFormat, OwnTemplate, Shape, SystemPlace, Turn, read_format
 from quantkit.errors import ChatFormatError
 
 __all__ = [
@@ -46,7 +46,7 @@ __all__ = [
     "render_jinja",
 ]
 
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATES = Path(__file__).parent.parent / "templates"
 
 # name -> (bos_token, eos_token) of the models the format comes from
 _NAMED_TOKENS = {

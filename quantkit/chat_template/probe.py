@@ -9,7 +9,7 @@ cannot describe the template, and never a wrong package.
 White space around contents is proven apart: templates strip it in many ways, Ollama's cannot at all, and a difference
 there is said (``trims``, ``uneven``) and is no reason to give up.
 
-All of it runs inside :mod:`quantkit.template_worker`; outside, :mod:`quantkit.chat_format` asks for it.
+All of it runs inside :mod:`quantkit.chat_template.worker`; outside, :mod:`quantkit.chat_template.format` asks for it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from quantkit.chat_template import Message
-from quantkit.chat_turns import ChatFormat, OwnTemplate, Shape, SystemPlace, Turn
+from quantkit.chat_template.render import Message
+from quantkit.chat_template.sandbox import render
+from quantkit.chat_template.turns import ChatFormat, OwnTemplate, Shape, SystemPlace, Turn
 from quantkit.errors import ChatFormatError
-from quantkit.template_engine import render
 
 _USER, _ANSWER, _USER_AGAIN, _SYSTEM = "SentinelQuestion", "SentinelAnswer", "SentinelSecond", "SentinelSystem"
 

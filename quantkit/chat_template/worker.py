@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from quantkit.chat_probe import describe
+from quantkit.chat_template.probe import describe
+from quantkit.chat_template.sandbox import TextTooLongError, render
 from quantkit.errors import ChatFormatError
-from quantkit.template_engine import TextTooLongError, render
 
 QUESTIONS: dict[str, Callable[..., Any]] = {"render": render, "describe": describe}
 

@@ -3,8 +3,8 @@
 The environment is jinja2's immutable sandbox with the white-space settings of ``apply_chat_template``, so the text is
 the one the model was trained on. A template sees the conversation, the two token texts and the few helpers that
 transformers gives it. That keeps it from reaching out, and not from looping or from filling memory: only
-:mod:`quantkit.template_worker` calls this, whose process has limits. Everyone else asks
-:mod:`quantkit.chat_template`.
+:mod:`quantkit.chat_template.worker` calls this, whose process has limits. Everyone else asks
+:mod:`quantkit.chat_template.render`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def render(
     dates: bool = True,
     thinking: bool | None = None,
 ) -> str:
-    """As :func:`quantkit.chat_template.render_jinja`, in this process and without limits.
+    """As :func:`quantkit.chat_template.render.render_jinja`, in this process and without limits.
 
     Raises:
         ChatFormatError: the template does not parse, fails, refuses the conversation or reaches outside the sandbox.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from quantkit.chat_template import Message
+from quantkit.chat_template.render import Message
 from quantkit.errors import ChatFormatError
 
 

@@ -59,7 +59,7 @@ class TemplateProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
-        """The answer of :func:`quantkit.template_worker.answer`.
+        """The answer of :func:`quantkit.chat_template.worker.answer`.
 
         Raises:
             TemplateLimitError: the template was stopped, or crashed its process.
@@ -97,7 +97,7 @@ class TemplateProcess:
             self._end()  # somebody ended it since
         if self._process is None:
             self._process = start_module(
-                "quantkit.template_worker", (repr(self.limits.seconds), str(self.limits.memory))
+                "quantkit.chat_template.worker", (repr(self.limits.seconds), str(self.limits.memory))
             )
         return self._process
 

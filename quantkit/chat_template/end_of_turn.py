@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from quantkit.chat_format import ChatFormat, OwnTemplate, choose_format
+from quantkit.chat_template.format import ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError
 from quantkit.gguf.header import KV, u32
 from quantkit.recipe import Recipe
@@ -18,7 +18,7 @@ def chat_format(recipe: Recipe, vocabulary: Vocabulary) -> tuple[ChatFormat | Ow
     """The chat format asked for, proven against the vocabulary, and the Jinja template that the files carry.
 
     Raises:
-        ChatFormatError: as :func:`quantkit.chat_format.choose_format`, with the model's name.
+        ChatFormatError: as :func:`quantkit.chat_template.format.choose_format`, with the model's name.
     """
     try:
         return choose_format(

@@ -1,9 +1,9 @@
 """A model's own Jinja chat template, which is untrusted text: asking what it writes.
 
 Every chat template goes through :func:`ask` and nothing else, so there is one place that decides what it may see and
-what it may cost: a process of its own (:mod:`quantkit.template_process`), with limits on time and memory, that renders
-in a sandbox (:mod:`quantkit.template_engine`). Probing a template is dozens of renders, so that happens over there too,
-and is one question.
+what it may cost: a process of its own (:mod:`quantkit.chat_template.process`), with limits on time and memory, that
+renders in a sandbox (:mod:`quantkit.chat_template.sandbox`). Probing a template is dozens of renders, so that happens
+over there too, and is one question.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def render_jinja(
 
 
 def ask(what: str, **arguments: Any) -> Any:
-    """The answer to one of :data:`quantkit.template_worker.QUESTIONS`, as JSON values.
+    """The answer to one of :data:`quantkit.chat_template.worker.QUESTIONS`, as JSON values.
 
     Raises:
         ChatFormatError: as :func:`render_jinja`.
     """
-    from quantkit.template_process import shared_process
+    from quantkit.chat_template.process import shared_process
 
     reply = shared_process().ask({"do": what, **arguments})
     if "refused" in reply:
