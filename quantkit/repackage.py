@@ -19,6 +19,7 @@ from quantkit.files.output_file import write_error
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
+from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files
 from quantkit.package import (
     PackagedModel,
     PackageSpec,
@@ -28,7 +29,6 @@ from quantkit.package import (
     render_package,
     write_package,
 )
-from quantkit.package.existing import ModelfileContent, modelfile_content, source_files
 from quantkit.package.go_template import go_template, opens_with
 from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
 from quantkit.plan.values import count_elements

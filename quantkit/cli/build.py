@@ -32,7 +32,7 @@ from quantkit.system.units import count, size
 if TYPE_CHECKING:
     from quantkit.build import BuildResult
     from quantkit.footprint import Footprint
-    from quantkit.ollama_create import CreatedModel
+    from quantkit.jobs.ollama_create import CreatedModel
     from quantkit.plan.values import Output, Plan
 
 
@@ -104,7 +104,7 @@ def command(
         return
     planned = None
     if ollama_name is not None:  # what Ollama would refuse is said as soon as it is known: now, or with the plan
-        from quantkit.ollama_create import check_ollama, check_planned
+        from quantkit.jobs.ollama_create import check_ollama, check_planned
 
         check_ollama(ollama_name, overwrite=overwrite)
         planned = check_planned
@@ -119,7 +119,7 @@ def command(
     )
     made = None
     if ollama_name is not None:
-        from quantkit.ollama_create import create_model, find_modelfile
+        from quantkit.jobs.ollama_create import create_model, find_modelfile
 
         modelfile, _ = find_modelfile(result.folder)
         made = create_model(modelfile, ollama_name, overwrite=overwrite, reporter=reporter(as_json))

@@ -24,7 +24,7 @@ def create(path: Path, name: str | None, overwrite: bool, as_json: bool) -> None
 
     The server is the one at OLLAMA_HOST, or on this machine. The exit code is 3 if the chat fails.
     """
-    from quantkit.ollama_create import create_model, find_modelfile
+    from quantkit.jobs.ollama_create import create_model, find_modelfile
 
     modelfile, usual = find_modelfile(path)
     made = create_model(modelfile, name or usual, overwrite=overwrite, reporter=reporter(as_json))

@@ -18,7 +18,7 @@ from quantkit.system.units import parse_size, size
 if TYPE_CHECKING:
     from quantkit.hub.adapter_source import AdapterLike, AdapterSource
     from quantkit.hub.source import Source
-    from quantkit.ollama_create import CreatedModel
+    from quantkit.jobs.ollama_create import CreatedModel
     from quantkit.system.progress import Reporter
     from quantkit.verify.report import Check
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from quantkit.package.messages import check_messages
-from quantkit.package.ollama import ollama_differences, package_notes
-from quantkit.package.parameters import PARAMETERS, check_parameters, merge_parameters
+from quantkit.ollama.messages import check_messages
+from quantkit.ollama.parameters import PARAMETERS, check_parameters, merge_parameters
+from quantkit.package.ollama_modelfile import ollama_differences, package_notes
 from quantkit.package.render import render_package, write_package
 from quantkit.package.spec import PackagedAdapter, PackagedModel, PackageSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantkit.package.ollama import modelfile_name, ollama_differences
+from quantkit.package.ollama_modelfile import modelfile_name, ollama_differences
 from quantkit.package.spec import PackageSpec
 from quantkit.package.text import fill, one_line
 

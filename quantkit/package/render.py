@@ -8,7 +8,7 @@ from quantkit.errors import OutputError
 from quantkit.files.output_file import write_error
 from quantkit.package.card import card
 from quantkit.package.chat_script import chat_ps1, chat_sh
-from quantkit.package.ollama import modelfile, modelfile_name
+from quantkit.package.ollama_modelfile import modelfile, modelfile_name
 from quantkit.package.spec import PackageSpec, check_spec
 
 _EXECUTABLE = "chat.sh"

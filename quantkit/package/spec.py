@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.errors import ChatFormatError, OutputError
-from quantkit.package.messages import check_messages
-from quantkit.package.parameters import check_parameters
+from quantkit.ollama.messages import check_messages
+from quantkit.ollama.parameters import check_parameters
 
 DEFAULT_CONTEXT = 8192
 """Tokens of context asked for by default: a laptop has no memory for the 128k that many models allow."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from quantkit.errors import ChatFormatError, QuantkitError
-from quantkit.package.parameters import PARAMETERS, check_parameters
+from quantkit.ollama.parameters import PARAMETERS, check_parameters
 from quantkit.run.interrupts import always
 from quantkit.run.options import Sampling, SamplingOptions, chat_sampling, number, sampling_value
 from quantkit.run.package import RunnablePackage

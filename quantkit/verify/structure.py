@@ -10,7 +10,7 @@ from quantkit.chat_template.format import derive
 from quantkit.errors import QuantkitError
 from quantkit.files.fileio import blocks, sha256_of
 from quantkit.gguf.model import GGUFModel, read_model, read_whole_model
-from quantkit.package.modelfile import parse_modelfile
+from quantkit.ollama.modelfile import parse_modelfile
 from quantkit.run.package import MANIFEST
 from quantkit.verify.listing import REPORT, ListedModel, ListedText, Listing
 from quantkit.verify.report import Check

@@ -10,8 +10,8 @@ import pytest
 
 from quantkit.chat_template.format import FORMAT_NAMES, named_format
 from quantkit.errors import ChatFormatError
-from quantkit.package.existing import read_modelfile
-from quantkit.package.go_syntax import check_go_syntax
+from quantkit.ollama.go_syntax import check_go_syntax
+from quantkit.ollama.read_modelfile import read_modelfile
 from quantkit.package.go_template import go_template
 from tests.support.go_prompts import GoError, ollama_prompt
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quantkit.package.existing import read_modelfile
+from quantkit.ollama.read_modelfile import read_modelfile
 from tests.support.go_prompts import ollama_prompt
 
 FOLDER = Path(__file__).resolve().parents[2] / "modelfiles"

@@ -15,10 +15,10 @@ import pytest
 
 from quantkit.chat_template.format import ChatFormat, derive, named_format, named_template, render_jinja
 from quantkit.errors import ChatFormatError
+from quantkit.ollama.modelfile import Command, parse_modelfile, print_modelfile
+from quantkit.ollama.parameters import check_parameters
 from quantkit.package import PackagedModel, PackageSpec, render_package
 from quantkit.package.go_template import go_template
-from quantkit.package.modelfile import Command, parse_modelfile, print_modelfile
-from quantkit.package.parameters import check_parameters
 from tests.support.go_prompts import ollama_prompt
 
 HERE = Path(__file__).parent

@@ -13,7 +13,7 @@ from quantkit.build import BuildResult, build
 from quantkit.chat_template.format import ChatFormat, OwnTemplate, derive, named_template
 from quantkit.errors import ChatFormatError
 from quantkit.gguf.header import Header, read_header
-from quantkit.package.modelfile import parse_modelfile
+from quantkit.ollama.modelfile import parse_modelfile
 from quantkit.recipe import Recipe
 from quantkit.verify.conversations import CONVERSATIONS
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text

@@ -13,7 +13,7 @@ from chat_loop import GREEDY, Loop, said
 from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
 
 from quantkit.errors import ContextFullError, OutputError, QuantkitError
-from quantkit.package.parameters import PARAMETERS
+from quantkit.ollama.parameters import PARAMETERS
 from quantkit.run.chat import CONTEXT_FULL
 from quantkit.run.commands import COMMANDS
 from quantkit.run.package import RunnablePackage

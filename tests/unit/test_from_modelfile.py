@@ -11,8 +11,8 @@ from tiny_gguf import LLAMA_3, Tiny, write_tiny_gguf
 
 from quantkit.cli import main
 from quantkit.errors import ChatFormatError, GGUFError, QuantkitError
-from quantkit.package.existing import modelfile_content, read_modelfile
-from quantkit.package.modelfile import Command, parse_modelfile, print_modelfile
+from quantkit.ollama.modelfile import Command, parse_modelfile, print_modelfile
+from quantkit.ollama.read_modelfile import modelfile_content, read_modelfile
 from quantkit.repackage import package
 from quantkit.system.progress import Reporter
 

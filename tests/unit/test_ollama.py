@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 import quantkit.build
-import quantkit.ollama_client
+import quantkit.ollama.client
 from quantkit.chat_template.format import OwnTemplate, named_format
 from quantkit.cli import main
 from quantkit.errors import ChatFormatError, GGUFError, OllamaError, QuantkitError, VerificationError
 from quantkit.gguf.header import encode_header, string
-from quantkit.ollama_create import MAX_TOKENS, QUESTION, check_ollama, check_planned, create_model, find_modelfile
+from quantkit.jobs.ollama_create import MAX_TOKENS, QUESTION, check_ollama, check_planned, create_model, find_modelfile
+from quantkit.ollama.modelfile import Command, print_modelfile
+from quantkit.ollama.read_modelfile import read_modelfile
 from quantkit.package import PackagedModel, PackageSpec, write_package
-from quantkit.package.existing import read_modelfile
-from quantkit.package.modelfile import Command, print_modelfile
 from quantkit.system.progress import Reporter
 from tests.support.ollama_server import OllamaServer
 
@@ -220,7 +220,7 @@ def test_no_server_on_this_machine(
         raise ConnectionError("refused")
 
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
-    monkeypatch.setattr(quantkit.ollama_client.Server, "_request_raw", refuse)
+    monkeypatch.setattr(quantkit.ollama.client.Server, "_request_raw", refuse)
     monkeypatch.setattr(shutil, "which", lambda name: program)
     with pytest.raises(OllamaError, match=why) as refused:
         check_ollama("tiny", overwrite=False)
@@ -229,7 +229,7 @@ def test_no_server_on_this_machine(
 
 def test_no_library(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setitem(sys.modules, "ollama", None)
-    monkeypatch.delitem(sys.modules, "quantkit.ollama_client")
+    monkeypatch.delitem(sys.modules, "quantkit.ollama.client")
     with pytest.raises(OllamaError, match="library for Ollama is not installed") as refused:
         create_model(folder / "Modelfile", "tiny")
     assert refused.value.hint == "install it: pip install 'quantkit[ollama]'"
@@ -259,7 +259,7 @@ def test_what_the_library_stumbles_over_when_it_is_imported(
     monkeypatch.setenv(name, value)
     for module in [module for module in sys.modules if module.partition(".")[0] == "ollama"]:
         monkeypatch.delitem(sys.modules, module)
-    monkeypatch.delitem(sys.modules, "quantkit.ollama_client")
+    monkeypatch.delitem(sys.modules, "quantkit.ollama.client")
     with pytest.raises(OllamaError, match=re.escape(what)) as refused:
         check_ollama("tiny", overwrite=True)
     assert ("the proxy" if name == "HTTP_PROXY" else "set it to an address") in refused.value.hint
@@ -269,7 +269,7 @@ def test_what_the_library_stumbles_over_when_it_is_imported(
 def test_an_address_to_listen_at(server: OllamaServer, monkeypatch: pytest.MonkeyPatch, listening: str) -> None:
     monkeypatch.setenv("OLLAMA_HOST", f"{listening}:{server.address.rpartition(':')[2]}")
     check_ollama("tiny", overwrite=False)
-    with quantkit.ollama_client.Server() as asked:
+    with quantkit.ollama.client.Server() as asked:
         assert asked.address == f"http://{server.address}"
 
 

@@ -17,10 +17,10 @@ from quantkit.chat_template.format import OwnTemplate, named_format
 from quantkit.convert import convert
 from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.gguf.header import KV, KVType, array, boolean, encode_header, f32, i32, string, u32
+from quantkit.ollama.modelfile import Command, parse_modelfile
 from quantkit.package import PackagedModel, PackageSpec, merge_parameters, ollama_differences, render_package
 from quantkit.package.go_template import go_template
 from quantkit.package.license import license_texts
-from quantkit.package.modelfile import Command, parse_modelfile
 from quantkit.package.spec import ollama_name
 from quantkit.recipe import Recipe, read_recipe
 from quantkit.repackage import package

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from quantkit.chat_template.format import OwnTemplate, named_format
 from quantkit.errors import ChatFormatError, OutputError, QuantkitError
+from quantkit.ollama.modelfile import Command, can_quote, parse_modelfile, print_modelfile, quote
 from quantkit.package import (
     PARAMETERS,
     PackagedModel,
@@ -22,7 +23,6 @@ from quantkit.package import (
     render_package,
     write_package,
 )
-from quantkit.package.modelfile import Command, can_quote, parse_modelfile, print_modelfile, quote
 from quantkit.package.text import go_quote, markdown_block, markdown_code, powershell_quote, sh_quote
 from tests.support.hostile import HOSTILE
 from tests.support.package_specs import SPEC

@@ -86,7 +86,7 @@ def test_changelog_has_this_version() -> None:
 EXTRAS = {
     "quantkit/hub/modelscope.py": "modelscope",
     "quantkit/kernels": "fast",
-    "quantkit/ollama_client.py": "ollama",
+    "quantkit/ollama/client.py": "ollama",
     "quantkit/serve": "serve",
 }
 IMPORTED_AS = {"huggingface-hub": "huggingface_hub", "llama-cpp-python": "llama_cpp"}

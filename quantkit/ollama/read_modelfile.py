@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.errors import ChatFormatError, GGUFError, QuantkitError
-from quantkit.package.go_syntax import check_go_syntax
-from quantkit.package.modelfile import Command, parse_modelfile
-from quantkit.package.parameters import check_parameters
+from quantkit.ollama.go_syntax import check_go_syntax
+from quantkit.ollama.modelfile import Command, parse_modelfile
+from quantkit.ollama.parameters import check_parameters
 
 PASSTHROUGH = "passthrough"
 """The PARSER that does nothing, and so makes Ollama take the TEMPLATE."""

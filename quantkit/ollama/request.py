@@ -10,9 +10,9 @@ from typing import Any
 
 from quantkit.errors import ChatFormatError, GGUFError
 from quantkit.gguf.header import read_header
-from quantkit.package.existing import source_path
-from quantkit.package.modelfile import Command
-from quantkit.package.parameters import PARAMETERS
+from quantkit.ollama.modelfile import Command
+from quantkit.ollama.parameters import PARAMETERS
+from quantkit.ollama.read_modelfile import source_path
 
 _PART = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
 NAME = re.compile(rf"(([A-Za-z0-9_][A-Za-z0-9_.:-]{{0,349}}/)?[A-Za-z0-9_][A-Za-z0-9_-]{{0,79}}/)?{_PART}(:{_PART})?")

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from quantkit.errors import ChatFormatError
+from quantkit.ollama.modelfile import Command, can_quote, parse_modelfile, print_modelfile
+from quantkit.ollama.read_modelfile import PASSTHROUGH
 from quantkit.package.differences import ANY, RENDERS_JINJA, Difference, differences
-from quantkit.package.existing import PASSTHROUGH
 from quantkit.package.go_template import go_template
-from quantkit.package.modelfile import Command, can_quote, parse_modelfile, print_modelfile
 from quantkit.package.spec import PackagedModel, PackageSpec, version_numbers
 from quantkit.package.text import fill
 

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from quantkit.errors import OllamaError, QuantkitError, VerificationError
 from quantkit.files.json_file import read_json
-from quantkit.ollama_request import NAME, fields, sources
-from quantkit.package.existing import read_modelfile
-from quantkit.package.modelfile import Command
-from quantkit.package.ollama import modelfile_commands
+from quantkit.ollama.modelfile import Command
+from quantkit.ollama.read_modelfile import read_modelfile
+from quantkit.ollama.request import NAME, fields, sources
+from quantkit.package.ollama_modelfile import modelfile_commands
 from quantkit.package.spec import PackageSpec, ollama_name, version_numbers
 from quantkit.run.package import MANIFEST
 from quantkit.system.progress import Reporter
 from quantkit.system.shell import command as shown
 
 if TYPE_CHECKING:
-    from quantkit.ollama_client import Server
+    from quantkit.ollama.client import Server
 
 QUESTION = "Hello! Who are you?"
 MAX_TOKENS = 1024
@@ -161,7 +161,7 @@ def create_model(
 
 def _connect() -> Server:
     try:
-        from quantkit.ollama_client import Server
+        from quantkit.ollama.client import Server
     except ImportError:
         raise OllamaError(
             "the client library for Ollama is not installed", hint="install it: pip install 'quantkit[ollama]'"

@@ -56,7 +56,7 @@ class Command:
 def parse_modelfile(text: str) -> tuple[Command, ...]:
     """The commands of a Modelfile, in order, read as Ollama reads them.
 
-    Parameters are not checked here, see :func:`quantkit.package.parameters.check_parameters`.
+    Parameters are not checked here, see :func:`quantkit.ollama.parameters.check_parameters`.
 
     Raises:
         ChatFormatError: Ollama would refuse the file; the message has the line.
