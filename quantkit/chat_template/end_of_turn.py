@@ -7,15 +7,19 @@ from collections.abc import Iterable, Sequence
 from quantkit.chat_template.format import ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError
 from quantkit.gguf.header import KV, u32
-from quantkit.recipe import Recipe
 from quantkit.vocab import Vocabulary
 from quantkit.vocab.special import ENDS_BY_NAME, SPARE_ENDS
 
 _CONTROL = 3  # llama.cpp's type of tokens that are never written as text
 
 
-def chat_format(recipe: Recipe, vocabulary: Vocabulary) -> tuple[ChatFormat | OwnTemplate, str]:
+def chat_format(vocabulary: Vocabulary, *, option: str, model: object) -> tuple[ChatFormat | OwnTemplate, str]:
     """The chat format asked for, proven against the vocabulary, and the Jinja template that the files carry.
+
+    Args:
+        vocabulary: of the model.
+        option: the name of a format, a Jinja file, or ``auto`` for the model's own template.
+        model: what errors call the model.
 
     Raises:
         ChatFormatError: as :func:`quantkit.chat_template.format.choose_format`, with the model's name.
@@ -23,13 +27,13 @@ def chat_format(recipe: Recipe, vocabulary: Vocabulary) -> tuple[ChatFormat | Ow
     try:
         return choose_format(
             vocabulary.chat_template,
-            option=recipe.template,
+            option=option,
             bos_token=vocabulary.bos_token,
             eos_token=vocabulary.eos_token,
             tokens=next(e.value for e in vocabulary.metadata if e.key == "tokenizer.ggml.tokens"),
         )
     except ChatFormatError as error:
-        raise ChatFormatError(f"{recipe.model}: {error}", hint=error.hint) from None
+        raise ChatFormatError(f"{model}: {error}", hint=error.hint) from None
 
 
 def stop_metadata(chat: ChatFormat | OwnTemplate, vocabulary: Vocabulary) -> tuple[list[KV], list[str]]:

@@ -30,8 +30,8 @@ from quantkit.system.terminal_text import one_line
 from quantkit.system.units import count, size
 
 if TYPE_CHECKING:
-    from quantkit.build import BuildResult
-    from quantkit.footprint import Footprint
+    from quantkit.jobs.build import BuildResult
+    from quantkit.jobs.memory_estimate import Footprint
     from quantkit.jobs.ollama_create import CreatedModel
     from quantkit.plan.values import Output, Plan
 
@@ -87,9 +87,9 @@ def command(
     """Merge, convert, quantize, package and check MODEL in one pass over its weights."""
     if recipe_file is None:  # it may name another device
         cuda_start.begin(flags["device"])
-    from quantkit.build import build, prepare
-    from quantkit.footprint import footprint
-    from quantkit.recipe import Recipe, read_recipe
+    from quantkit.jobs.build import build, prepare
+    from quantkit.jobs.memory_estimate import footprint
+    from quantkit.jobs.recipe import Recipe, read_recipe
 
     settings = read_recipe(recipe_file) if recipe_file else {}
     given = {key for key in flags if ctx.get_parameter_source(key) is not click.core.ParameterSource.DEFAULT}

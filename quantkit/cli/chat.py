@@ -68,8 +68,8 @@ def command(
     With --data-file each prompt is a conversation of its own. A run that was stopped goes on when it is started again.
     """
     from quantkit.errors import QuantkitError
+    from quantkit.package.built import open_package
     from quantkit.run.batch import read_prompts
-    from quantkit.run.package import open_package
     from quantkit.run.screen import Screen
     from quantkit.run.session import ChatModel
     from quantkit.run.settings import chat_settings, load_options, with_parameters

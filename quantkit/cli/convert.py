@@ -54,8 +54,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Write the checkpoint MODEL, merged with its adapters, as one GGUF file."""
-    from quantkit.convert import convert, convert_adapter
-    from quantkit.via_llama_cpp import convert_via
+    from quantkit.jobs.convert import convert, convert_adapter
+    from quantkit.jobs.via_llama_cpp import convert_via
 
     model = require_model(model, adapters)
     listener = reporter(as_json)

@@ -12,7 +12,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
     """Show what this machine has for the job: torch, CUDA, GPU offload, Ollama, disk, memory."""
-    from quantkit.doctor import diagnose
+    from quantkit.jobs.doctor import diagnose
 
     diagnosis = diagnose(Path.cwd())
     if as_json:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def command(source: Source, as_json: bool) -> None:
     """Show what is in a checkpoint, an adapter or a GGUF file. No weight is read."""
     from quantkit.hub import local_folder
-    from quantkit.inspection import inspect
+    from quantkit.jobs.inspect import inspect
 
     found = inspect(local_folder(source, "any", reporter(as_json)))
     if as_json:

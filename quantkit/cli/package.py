@@ -37,7 +37,7 @@ def command(
     """Write Modelfile, chat scripts, card and manifest beside GGUF files of one model."""
     if not ggufs and modelfile is None:
         raise click.UsageError("Missing argument 'GGUF...' (or --modelfile FILE).")
-    from quantkit.repackage import package
+    from quantkit.jobs.package import package
 
     folder = package(
         ggufs,

@@ -49,7 +49,7 @@ def command(
     Prints the URL when it answers, on a line of its own. Ctrl-C or SIGTERM ends it.
     """
     from quantkit.errors import QuantkitError
-    from quantkit.run.package import open_package
+    from quantkit.package.built import open_package
     from quantkit.run.session import ChatModel
     from quantkit.run.settings import chat_settings, check_system, load_options, with_parameters
 

@@ -32,7 +32,7 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
     """
     from quantkit.errors import VerificationError
     from quantkit.gguf.model import read_whole_model
-    from quantkit.run.package import open_all
+    from quantkit.package.built import open_all
     from quantkit.verify.report import SCHEMA
     from quantkit.verify.smoke_apart import smoke_test_apart
 

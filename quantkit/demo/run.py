@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.build import build
 from quantkit.demo import ADAPTER, BASE, EXAMPLES
 from quantkit.errors import VerificationError
 from quantkit.hub.adapter_source import AdapterSource
-from quantkit.recipe import Recipe
+from quantkit.jobs.build import build
+from quantkit.jobs.recipe import Recipe
 from quantkit.system.child_process import run_module
 from quantkit.system.progress import Reporter
 

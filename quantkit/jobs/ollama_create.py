@@ -19,9 +19,9 @@ from quantkit.files.json_file import read_json
 from quantkit.ollama.modelfile import Command
 from quantkit.ollama.read_modelfile import read_modelfile
 from quantkit.ollama.request import NAME, fields, sources
+from quantkit.package.built import MANIFEST
 from quantkit.package.ollama_modelfile import modelfile_commands
 from quantkit.package.spec import PackageSpec, ollama_name, version_numbers
-from quantkit.run.package import MANIFEST
 from quantkit.system.progress import Reporter
 from quantkit.system.shell import command as shown
 

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 from quantkit.errors import ChatFormatError, QuantkitError
 from quantkit.ollama.parameters import PARAMETERS, check_parameters
+from quantkit.package.built import RunnablePackage
 from quantkit.run.interrupts import always
 from quantkit.run.options import Sampling, SamplingOptions, chat_sampling, number, sampling_value
-from quantkit.run.package import RunnablePackage
 from quantkit.run.session import ChatModel, Messages
 from quantkit.run.transcript import Conversation, check_text
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
-from quantkit.run.package import MANIFEST, read_manifest
+from quantkit.package.built import MANIFEST, read_manifest
 
 REPORT = "report.json"
 

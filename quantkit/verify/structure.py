@@ -11,7 +11,7 @@ from quantkit.errors import QuantkitError
 from quantkit.files.fileio import blocks, sha256_of
 from quantkit.gguf.model import GGUFModel, read_model, read_whole_model
 from quantkit.ollama.modelfile import parse_modelfile
-from quantkit.run.package import MANIFEST
+from quantkit.package.built import MANIFEST
 from quantkit.verify.listing import REPORT, ListedModel, ListedText, Listing
 from quantkit.verify.report import Check
 from quantkit.vocab.from_gguf import gguf_vocabulary

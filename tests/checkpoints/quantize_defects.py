@@ -7,8 +7,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from quantkit.convert import convert_adapter, quantize
 from quantkit.gguf.model import read_model
+from quantkit.jobs.convert import convert_adapter, quantize
 from tests.checkpoints.case import Case, cut
 from tests.checkpoints.defect import BUILD, CONVERT, PACKAGE, QUANTIZE, defect, request
 

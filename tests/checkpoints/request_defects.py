@@ -8,8 +8,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-from quantkit.convert import quantize
 from quantkit.gguf.header import read_header
+from quantkit.jobs.convert import quantize
 from tests.checkpoints.case import Case, cut
 from tests.checkpoints.defect import BUILD, CONVERT, PACKAGE, QUANTIZE, WIDE, defect, request
 

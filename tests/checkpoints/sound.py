@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from quantkit.convert import convert
+from quantkit.jobs.convert import convert
 from tests.checkpoints.case import Case, write_adapter
 from tests.checkpoints.defect import Base
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from quantkit.build import build
 from quantkit.cli import main
 from quantkit.errors import QuantkitError, VocabularyError
 from quantkit.gguf.header import read_header
-from quantkit.recipe import Recipe
+from quantkit.jobs.build import build
+from quantkit.jobs.recipe import Recipe
 from quantkit.verify.folder import FolderReport, verify_folder
 from quantkit.verify.listing import read_listing
 from quantkit.verify.report import Check

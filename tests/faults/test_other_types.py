@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from quantkit.build import prepare
 from quantkit.errors import QuantkitError
-from quantkit.recipe import Recipe
+from quantkit.jobs.build import prepare
+from quantkit.jobs.recipe import Recipe
 from tests.checkpoints.case import Case
 from tests.checkpoints.defect import Base
 

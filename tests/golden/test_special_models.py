@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.build import BuildResult, build
 from quantkit.chat_template.format import ChatFormat, OwnTemplate, derive, named_template
 from quantkit.errors import ChatFormatError
 from quantkit.gguf.header import Header, read_header
+from quantkit.jobs.build import BuildResult, build
+from quantkit.jobs.recipe import Recipe
 from quantkit.ollama.modelfile import parse_modelfile
-from quantkit.recipe import Recipe
 from quantkit.verify.conversations import CONVERSATIONS
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
 from tests.support.chat_templates import template_file

@@ -13,13 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantkit.build import build
 from quantkit.checkpoint import open_checkpoint
-from quantkit.convert import convert, convert_adapter
 from quantkit.errors import AdapterError
 from quantkit.hub.adapter_source import AdapterSource
-from quantkit.inspection import inspect
-from quantkit.recipe import Recipe
+from quantkit.jobs.build import build
+from quantkit.jobs.convert import convert, convert_adapter
+from quantkit.jobs.inspect import inspect
+from quantkit.jobs.recipe import Recipe
 from tests.faults.cli import run_here
 from tests.support.adapter_layouts import write_qwen
 from tests.support.adapters import VARIANTS, Variant, make_adapter

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from quantkit.convert import merge
 from quantkit.errors import AdapterError
+from quantkit.jobs.convert import merge
 from tests.support.adapter_layouts import LAYOUTS, write_layout, write_qwen, write_torchtune
 from tests.support.adapter_matrix import TENSOR_TOLERANCE, difference, saved_tensors
 

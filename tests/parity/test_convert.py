@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.convert import convert
+from quantkit.jobs.convert import convert
 from tests.support.checkpoints import KINDS, token_ids
 from tests.support.gguf_compare import STOP_KEYS, differences
 from tests.support.gguf_read import Value, read_gguf

@@ -8,8 +8,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from quantkit.convert import merge
 from quantkit.demo import ADAPTER, BASE, EXAMPLES
+from quantkit.jobs.convert import merge
 
 
 def answer(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:

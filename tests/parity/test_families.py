@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantkit.convert import convert
+from quantkit.jobs.convert import convert
 from quantkit.model.opened import open_model
 from tests.support.checkpoints import KINDS
 from tests.support.gguf_compare import differences

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantkit.convert import convert, merge
 from quantkit.hub.adapter_source import AdapterSource
+from quantkit.jobs.convert import convert, merge
 from tests.support.adapter_matrix import (
     LOGIT_TOLERANCE,
     TENSOR_TOLERANCE,

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from quantkit.convert import merge
 from quantkit.errors import AdapterError
+from quantkit.jobs.convert import merge
 
 Maker = Callable[..., Path]
 ROWS, HIDDEN = 96, 32

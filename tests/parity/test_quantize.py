@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from quantkit.build import build
-from quantkit.convert import convert, quantize
 from quantkit.errors import QuantizationError
 from quantkit.ggml.types import FTYPES, ftype_name
+from quantkit.jobs.build import build
+from quantkit.jobs.convert import convert, quantize
+from quantkit.jobs.recipe import Recipe
 from quantkit.plan.type_choices import TypeChoices
-from quantkit.recipe import Recipe
 from tests.support.gguf_compare import differences
 from tests.support.imatrix import write_imatrix
 from tests.support.reference import ReferenceError, reference_quantize

@@ -12,10 +12,10 @@ import gguf
 import pytest
 import torch
 
-from quantkit.convert import quantize
 from quantkit.errors import QuantizationError
 from quantkit.ggml.types import FTYPES
 from quantkit.gguf.model import read_model
+from quantkit.jobs.convert import quantize
 from quantkit.plan.type_choices import parse_choices
 from quantkit.system.progress import Reporter
 from tests.parity.test_quantize import NEED_IMATRIX

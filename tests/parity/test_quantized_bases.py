@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantkit.convert import convert, merge
+from quantkit.jobs.convert import convert, merge
 from quantkit.system.progress import Reporter
 from tests.parity.test_merge import (
     LOGIT_TOLERANCE,

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from quantkit.build import build
-from quantkit.convert import convert, merge
 from quantkit.errors import AdapterError, VocabularyError
-from quantkit.recipe import Recipe
+from quantkit.jobs.build import build
+from quantkit.jobs.convert import convert, merge
+from quantkit.jobs.recipe import Recipe
 from tests.support.adapter_matrix import TENSOR_TOLERANCE, difference, saved_tensors
 from tests.support.chat_templates import LLAMA_3
 from tests.support.checkpoints import token_ids

@@ -12,7 +12,7 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 
-from quantkit.convert import convert
+from quantkit.jobs.convert import convert
 from quantkit.vocab.files import USER_DEFINED
 from tests.support.checkpoints import token_ids
 from tests.support.gguf_read import read_gguf

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from quantkit.build import build
-from quantkit.convert import convert
 from quantkit.errors import ArchitectureError, CheckpointError
 from quantkit.gguf.model import read_model
 from quantkit.hub.adapter_source import AdapterSource
-from quantkit.recipe import Recipe
-from quantkit.via_llama_cpp import convert_via
+from quantkit.jobs.build import build
+from quantkit.jobs.convert import convert
+from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.via_llama_cpp import convert_via
 from tests.support.gguf_compare import FREE_TEXT, differences, tensor_differences
 from tests.support.reference import reference_convert, reference_folder, reference_quantize
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from safetensors import safe_open
 
-from quantkit.convert import convert, merge
+from quantkit.jobs.convert import convert, merge
 from tests.support.adapters import Variant
 from tests.support.gguf_read import read_gguf
 

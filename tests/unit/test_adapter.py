@@ -24,9 +24,9 @@ from quantkit.adapter.changes import Add, LowRank, Replace
 from quantkit.adapter.config import UNSUPPORTED, is_target
 from quantkit.adapter.known_settings import KNOWN
 from quantkit.checkpoint import Checkpoint
-from quantkit.convert import merge
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.ggml.types import GGMLType
+from quantkit.jobs.convert import merge
 from quantkit.merge import Merger
 from quantkit.model.opened import open_model
 from quantkit.plan.values import PlannedTensor

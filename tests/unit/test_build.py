@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.build import build
-from quantkit.recipe import Recipe
+from quantkit.jobs.build import build
+from quantkit.jobs.recipe import Recipe
 from tests.faults.cli import run_here
 from tests.support.adapters import VARIANTS
 

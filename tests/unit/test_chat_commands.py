@@ -14,9 +14,9 @@ from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
 
 from quantkit.errors import ContextFullError, OutputError, QuantkitError
 from quantkit.ollama.parameters import PARAMETERS
+from quantkit.package.built import RunnablePackage
 from quantkit.run.chat import CONTEXT_FULL
 from quantkit.run.commands import COMMANDS
-from quantkit.run.package import RunnablePackage
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import ANSWERING, LOADING, Settings, chat_settings, with_parameters
 from quantkit.run.transcript import Conversation, load_conversation, save_conversation

@@ -15,7 +15,7 @@ from typing import Any
 import click
 import pytest
 
-import quantkit.build
+import quantkit.jobs.build
 from quantkit import __version__
 from quantkit.cli import COMMANDS, main
 from quantkit.cli.options import pairs, size_value
@@ -65,7 +65,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Run]:
 
 @pytest.fixture(scope="module")
 def f16(checkpoint: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from quantkit.convert import convert
+    from quantkit.jobs.convert import convert
 
     return convert(checkpoint("llama3-untied", layers=1), tmp_path_factory.mktemp("f16") / "tiny.gguf")
 
@@ -194,14 +194,14 @@ def raising(error: BaseException) -> Callable[..., None]:
 def test_exit_codes(
     run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, text: str
 ) -> None:
-    monkeypatch.setattr(quantkit.build, "build", raising(error))
+    monkeypatch.setattr(quantkit.jobs.build, "build", raising(error))
     done = run("build", "model")
     # click ends the terminal's line (^C) before it reports an interrupt.
     assert (done.code, done.out, done.err.lstrip("\n")) == (code, "", text)
 
 
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantkit.build, "build", raising(ZeroDivisionError("a bug")))
+    monkeypatch.setattr(quantkit.jobs.build, "build", raising(ZeroDivisionError("a bug")))
     with pytest.raises(ZeroDivisionError):
         main(["build", "model"])
 

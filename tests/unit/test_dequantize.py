@@ -17,7 +17,7 @@ from quantkit.dequantize.bnb4 import CODEBOOKS, Nested, look_up, pair_table, sca
 from quantkit.dequantize.bnb8 import dequantize_rows
 from quantkit.dequantize.fp8 import expand_scale, to_float32
 from quantkit.errors import CheckpointError
-from quantkit.inspection import inspect
+from quantkit.jobs.inspect import inspect
 from quantkit.tensor_file import flat_shape
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bnb_checkpoints"

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from quantkit import doctor
 from quantkit.cli.doctor import command
+from quantkit.jobs import doctor
 
 NAMES = (
     "python", "torch", "cuda", "llama-cpp-python", "transformers", "peft", "safetensors", "gguf", "numba", "ollama",

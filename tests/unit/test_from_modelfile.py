@@ -11,9 +11,9 @@ from tiny_gguf import LLAMA_3, Tiny, write_tiny_gguf
 
 from quantkit.cli import main
 from quantkit.errors import ChatFormatError, GGUFError, QuantkitError
+from quantkit.jobs.package import package
 from quantkit.ollama.modelfile import Command, parse_modelfile, print_modelfile
 from quantkit.ollama.read_modelfile import modelfile_content, read_modelfile
-from quantkit.repackage import package
 from quantkit.system.progress import Reporter
 
 OWN_TEMPLATE = "{{ if .System }}{{ .System }} {{ end }}<|start_header_id|>{{ .Prompt }}<|end_header_id|>"

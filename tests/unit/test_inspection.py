@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from safetensors import safe_open
 
 from quantkit.cli.inspect import command
-from quantkit.convert import convert, quantize
 from quantkit.errors import AdapterError, CheckpointError, GGUFError, QuantkitError
 from quantkit.gguf.header import KVType, array, encode_header, string
-from quantkit.inspection import inspect
+from quantkit.jobs.convert import convert, quantize
+from quantkit.jobs.inspect import inspect
 
 Maker = Callable[..., Path]
 

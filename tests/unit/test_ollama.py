@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-import quantkit.build
+import quantkit.jobs.build
 import quantkit.ollama.client
 from quantkit.chat_template.format import OwnTemplate, named_format
 from quantkit.cli import main
@@ -441,7 +441,7 @@ def test_build_into_ollama(
     code, _, err = run(capsys, *arguments, "-o", tmp_path / "b", "--ollama", "mine:1")
     assert (code, err.splitlines()[0]) == (1, "error: Ollama has a model mine:1 already")
     # Others are known with the plan, and still before any weight is read.
-    monkeypatch.setattr(quantkit.build, "run_stream", None)
+    monkeypatch.setattr(quantkit.jobs.build, "run_stream", None)
     code, _, err = run(
         capsys, *arguments, "-o", tmp_path / "b", "--name", "b", "--ollama", "b", "--split-max-size", "500K"
     )

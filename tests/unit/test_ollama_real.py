@@ -15,9 +15,9 @@ from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
 from quantkit.chat_template.render import Message, render_jinja
 from quantkit.errors import OllamaError
 from quantkit.jobs.ollama_create import create_model
+from quantkit.jobs.package import package
 from quantkit.ollama.client import Server
 from quantkit.ollama.read_modelfile import read_modelfile
-from quantkit.repackage import package
 from tests.support.go_prompts import ollama_prompt
 
 pytestmark = pytest.mark.ollama

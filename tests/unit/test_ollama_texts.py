@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 from tiny_gguf import LLAMA_3, Tiny, write_tiny_gguf
 
-from quantkit.build import build
 from quantkit.chat_template.format import OwnTemplate, named_format
-from quantkit.convert import convert
 from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.gguf.header import KV, KVType, array, boolean, encode_header, f32, i32, string, u32
+from quantkit.jobs.build import build
+from quantkit.jobs.convert import convert
+from quantkit.jobs.package import package
+from quantkit.jobs.recipe import Recipe, read_recipe
 from quantkit.ollama.modelfile import Command, parse_modelfile
 from quantkit.package import PackagedModel, PackageSpec, merge_parameters, ollama_differences, render_package
 from quantkit.package.go_template import go_template
 from quantkit.package.license import license_texts
 from quantkit.package.spec import ollama_name
-from quantkit.recipe import Recipe, read_recipe
-from quantkit.repackage import package
 from quantkit.sampling import sampling_metadata, sampling_parameters
 from quantkit.vocab.special import adds_bos
 from tests.support.llama_model import llama_vocabulary

@@ -18,16 +18,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_stream import Rows
 
-from quantkit.build import build
-from quantkit.convert import convert, merge, quantize
 from quantkit.device import Workers
 from quantkit.errors import OutputError, OverflowsF16Error, QuantkitError
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header, u32
+from quantkit.jobs.build import build
+from quantkit.jobs.convert import convert, merge, quantize
+from quantkit.jobs.recipe import Recipe
 from quantkit.plan.gguf_outputs import base_outputs
 from quantkit.plan.values import PlannedTensor
-from quantkit.recipe import Recipe
 from quantkit.stream import stream
 
 Maker = Callable[..., Path]

@@ -19,8 +19,8 @@ from quantkit.adapter.changes import Module, Replace
 from quantkit.adapter.config import NOT_MERGEABLE, SUPPORTED
 from quantkit.adapter.names import read_names
 from quantkit.adapter.peft_layer import PeftLayers
-from quantkit.convert import merge
 from quantkit.errors import AdapterError
+from quantkit.jobs.convert import merge
 from quantkit.model.opened import open_merged
 from quantkit.tensor_file import TensorSpec, open_tensor_file
 from tests.support.adapters import VARIANTS
@@ -223,7 +223,7 @@ def test_the_result_does_not_depend_on_workers_or_ranges(
 def test_lora_needs_neither_peft_nor_transformers(checkpoint: Maker, adapter: Maker, tmp_path: Path) -> None:
     base, changes = checkpoint("llama3-untied", dtype="f32"), adapter("dora")
     code = (
-        "import sys; from pathlib import Path; from quantkit.convert import convert; "
+        "import sys; from pathlib import Path; from quantkit.jobs.convert import convert; "
         f"convert(Path({str(base)!r}), Path({str(tmp_path / 'x.gguf')!r}), adapters=[Path({str(changes)!r})]); "
         "print({'peft', 'transformers'} & set(sys.modules))"
     )

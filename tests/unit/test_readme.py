@@ -15,7 +15,7 @@ import pytest
 import quantkit
 from quantkit.cli import COMMANDS, cli
 from quantkit.demo import EXAMPLES
-from quantkit.recipe import Recipe, read_recipe
+from quantkit.jobs.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

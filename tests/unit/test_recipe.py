@@ -12,8 +12,8 @@ import pytest
 from quantkit.errors import QuantizationError, QuantkitError
 from quantkit.ggml.types import GGMLType
 from quantkit.hub.adapter_source import AdapterSource
+from quantkit.jobs.recipe import Recipe, read_recipe
 from quantkit.plan.type_choices import TypeChoices
-from quantkit.recipe import Recipe, read_recipe
 
 
 def test_defaults() -> None:

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from tiny_gguf import Tiny, write_tiny_gguf
 
-from quantkit.build import build
-from quantkit.convert import convert, quantize
 from quantkit.errors import ChatFormatError, GGUFError, OutputError, QuantkitError
 from quantkit.files.workspace import Workspace
 from quantkit.gguf.header import TensorInfo, encode_header, read_header, string
-from quantkit.recipe import Recipe
-from quantkit.repackage import package
+from quantkit.jobs.build import build
+from quantkit.jobs.convert import convert, quantize
+from quantkit.jobs.package import package
+from quantkit.jobs.recipe import Recipe
 
 Maker = Callable[..., Path]
 
@@ -44,7 +44,7 @@ def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path: Path, monkeypatc
         os.link(source, work.path / source.name)
         os.truncate(source, source.stat().st_size // 2)
 
-    monkeypatch.setattr("quantkit.repackage._link", shortened)
+    monkeypatch.setattr("quantkit.jobs.package._link", shortened)
     with pytest.raises(GGUFError, match=r"tiny\.gguf: became shorter while it was read"):
         package((path,), tmp_path / "pkg")
     assert not (tmp_path / "pkg").exists()

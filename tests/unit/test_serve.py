@@ -25,11 +25,11 @@ from starlette.responses import Response
 from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
 
 import quantkit.serve.answering
-from quantkit.build import build
 from quantkit.cli.serve import command as serve_command
 from quantkit.demo import ADAPTER, BASE, EXAMPLES
 from quantkit.hub.adapter_source import AdapterSource
-from quantkit.recipe import Recipe
+from quantkit.jobs.build import build
+from quantkit.jobs.recipe import Recipe
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import Settings, stream_answer
 from quantkit.serve.answering import Answers

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 from tiny_gguf import write_tiny_gguf
 
-from quantkit.build import build
-from quantkit.convert import convert, quantize
 from quantkit.errors import OutputError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import read_header, string, u32
 from quantkit.gguf.model import GGUFModel, read_model
 from quantkit.gguf.split import named_count, part_name, part_path
-from quantkit.inspection import inspect
+from quantkit.jobs.build import build
+from quantkit.jobs.convert import convert, quantize
+from quantkit.jobs.inspect import inspect
+from quantkit.jobs.package import package
+from quantkit.jobs.recipe import Recipe
+from quantkit.package.built import open_all
 from quantkit.plan.gguf_outputs import base_outputs
 from quantkit.plan.values import PlannedTensor, by_model
-from quantkit.recipe import Recipe
-from quantkit.repackage import package
-from quantkit.run.package import open_all
 from quantkit.verify.package import verify_outputs
 
 Maker = Callable[..., Path]

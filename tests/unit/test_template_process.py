@@ -22,7 +22,7 @@ from quantkit.chat_template import process as template_process
 from quantkit.chat_template.format import derive, named_template, render_jinja
 from quantkit.chat_template.process import Limits, TemplateLimitError, TemplateProcess
 from quantkit.errors import ChatFormatError
-from quantkit.repackage import package
+from quantkit.jobs.package import package
 from quantkit.verify.smoke import smoke_test
 
 TALK = [{"role": "user", "content": "你好"}]

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantkit.checkpoint import open_checkpoint
-from quantkit.convert import merge
 from quantkit.errors import AdapterError
+from quantkit.jobs.convert import merge
 from quantkit.tied import Tie, find_tie
 
 PREFIX = "base_model.model."

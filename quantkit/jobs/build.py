@@ -11,22 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quantkit.convert import run_stream
 from quantkit.device import processor_workers
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.hub import fetch, folders_here, source_record
+from quantkit.jobs.convert import run_stream
+from quantkit.jobs.prepare import Prepared, prepare, prepare_converted
+from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.via_llama_cpp import check_checkout, run_converter
 from quantkit.package import PackageSpec, check_messages, check_parameters, ollama_differences, write_package
 from quantkit.package.manifest import SCHEMA, adapter_entry, chat_entry, output_entry, text_files, versions
 from quantkit.plan.values import Plan
-from quantkit.prepare import Prepared, prepare, prepare_converted
-from quantkit.recipe import Recipe
 from quantkit.system.progress import Reporter
 from quantkit.timeline import Timeline
 from quantkit.verify.encoders import tokenizer_file
 from quantkit.verify.origin import Origin
 from quantkit.verify.report import Report
-from quantkit.via_llama_cpp import check_checkout, run_converter
 
 __all__ = ["BuildResult", "build", "prepare", "write_json"]
 

@@ -8,10 +8,10 @@ import torch
 
 from quantkit.device import Workers
 from quantkit.ggml.types import BASE_TYPES
+from quantkit.jobs.prepare import Prepared
 from quantkit.kernels import cuda
 from quantkit.merge import Merger
 from quantkit.plan.values import Output, PlannedTensor, count_elements
-from quantkit.prepare import Prepared
 from quantkit.ranges import CHUNK_WEIGHTS, pieces
 
 # Measured with scripts/bench: the interpreter with torch, numba and a vocabulary of 128k tokens; the same with a CUDA

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantkit.convert import check_space, merger, run_stream, stream_files
 from quantkit.device import choose_workers, processor_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.errors import ArchitectureError, CheckpointError
@@ -26,6 +25,7 @@ from quantkit.gguf.model import GGUFModel, read_model
 from quantkit.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.hub import Source, fetch, folders_here
 from quantkit.hub.adapter_source import AdapterLike, AdapterSource
+from quantkit.jobs.convert import check_space, merger, run_stream, stream_files
 from quantkit.model.opened import MergedCheckpoint, open_merged
 from quantkit.plan.gguf_outputs import base_outputs
 from quantkit.system.progress import Reporter
@@ -67,7 +67,7 @@ def convert_via(
     fsync: bool = False,
     reporter: Reporter | None = None,
 ) -> Path:
-    """As :func:`quantkit.convert.convert`, with the converter of a llama.cpp checkout.
+    """As :func:`quantkit.jobs.convert.convert`, with the converter of a llama.cpp checkout.
 
     Args:
         checkout: the folder that has ``convert_hf_to_gguf.py``.
@@ -128,7 +128,7 @@ def run_converter(
         name: of the model; the converter takes it from the folder's name.
         outtype: ``f16``, ``bf16`` or ``f32``.
         work: whose scratch folder takes the file, and before that the merged weights.
-        device, threads, reporter: as in :func:`quantkit.convert.convert`.
+        device, threads, reporter: as in :func:`quantkit.jobs.convert.convert`.
 
     Raises:
         ArchitectureError: the converter failed, with its last words.

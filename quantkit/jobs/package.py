@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from quantkit.build import write_json
 from quantkit.chat_template.end_of_turn import stop_notes
 from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
@@ -19,6 +18,7 @@ from quantkit.files.output_file import write_error
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
+from quantkit.jobs.build import write_json
 from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files
 from quantkit.package import (
     PackagedModel,

@@ -11,7 +11,6 @@ from typing import Any
 
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
-from quantkit.convert import merger
 from quantkit.device import Workers, choose_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.errors import QuantkitError
@@ -20,6 +19,9 @@ from quantkit.gguf.header import KV, string
 from quantkit.hub import fetch, source_label
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.imatrix import read_imatrix
+from quantkit.jobs.convert import merger
+from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.via_llama_cpp import Converted
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
 from quantkit.model.opened import open_model
 from quantkit.package import (
@@ -37,11 +39,9 @@ from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_
 from quantkit.plan.mixture import Importance, Mixture
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
 from quantkit.quantize_notes import quantization_notes
-from quantkit.recipe import Recipe
 from quantkit.sampling import sampling_parameters
 from quantkit.stream import RowSource
 from quantkit.system.progress import Reporter
-from quantkit.via_llama_cpp import Converted
 from quantkit.vocab import Vocabulary
 from quantkit.vocab.from_gguf import gguf_vocabulary
 from quantkit.vocab.known_by_name import known_name
@@ -193,7 +193,7 @@ def _prepare(recipe: Recipe, subject: Subject, workers: Workers) -> Prepared:
             choose_mixtures, _quantized(recipe), subject.metadata, subject.tensors, importance, recipe.choices
         )
         vocabulary = subject.vocabulary()
-        chat, jinja = chat_format(recipe, vocabulary)
+        chat, jinja = chat_format(vocabulary, option=recipe.template, model=recipe.model)
         stop, notes = stop_metadata(chat, vocabulary)
         metadata = (*subject.metadata, *vocabulary.metadata, *vocabulary.template_metadata(jinja), *stop)
         outputs = _outputs(recipe, metadata, subject.tensors, asked.result(), importance)
