@@ -16,8 +16,8 @@ from quantkit.adapter import Adapter
 from quantkit.adapter.changes import Add, LowRank, Module, Replace, Tokens
 from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint import Checkpoint
+from quantkit.engine.backend import CPU, Place
 from quantkit.errors import CheckpointError
-from quantkit.place import CPU, Place
 from quantkit.plan.values import PlannedTensor
 
 # Factors kept at hand: consecutive chunks belong to one tensor, and a few tensors are in work at a time.

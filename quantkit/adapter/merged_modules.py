@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quantkit.place import CPU, Place
+from quantkit.engine.backend import CPU, Place
 
 # The adapter's number, the module in the base and in training.
 Key = tuple[int, str, str]

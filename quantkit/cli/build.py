@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit import cuda_start
 from quantkit.cli.options import (
     ARCHITECTURES_LINE,
     FOLDER,
@@ -25,6 +24,7 @@ from quantkit.cli.options import (
     via_option,
     write_options,
 )
+from quantkit.engine import cuda_start
 from quantkit.system.shell import command as shown
 from quantkit.system.terminal_text import one_line
 from quantkit.system.units import count, size

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import torch
 
+from quantkit.engine.backend import CPU, Place
 from quantkit.errors import GGUFError, QuantizationError, QuantkitError
 from quantkit.files.fileio import read_into
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.model import GGUFModel
-from quantkit.place import CPU, Place
 from quantkit.plan.values import Output, PlannedTensor
 from quantkit.tensor_file import flat_shape
 

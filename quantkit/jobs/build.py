@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quantkit.device import processor_workers
+from quantkit.engine.device import processor_workers
+from quantkit.engine.timeline import Timeline
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.hub import fetch, folders_here, source_record
@@ -23,7 +24,6 @@ from quantkit.package import PackageSpec, check_messages, check_parameters, olla
 from quantkit.package.manifest import SCHEMA, adapter_entry, chat_entry, output_entry, text_files, versions
 from quantkit.plan.values import Plan
 from quantkit.system.progress import Reporter
-from quantkit.timeline import Timeline
 from quantkit.verify.encoders import tokenizer_file
 from quantkit.verify.origin import Origin
 from quantkit.verify.report import Report

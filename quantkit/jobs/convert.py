@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantkit.device import Workers, choose_workers, processor_workers
+from quantkit.engine.device import Workers, choose_workers, processor_workers
 from quantkit.engine.gguf_source import check_requantizing, gguf_tensors, open_source
+from quantkit.engine.stream import RowSource, stream
 from quantkit.errors import OutputError
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.ggml.types import BASE_TYPES, ftype_name
@@ -15,15 +16,14 @@ from quantkit.gguf.model import read_whole_model
 from quantkit.hf_folder import hf_notes, hf_tensors, safetensors_outputs, write_beside
 from quantkit.hub import Source, fetch, folders_here
 from quantkit.hub.adapter_source import AdapterLike
-from quantkit.imatrix import read_imatrix
 from quantkit.merge import Merger
 from quantkit.model.lora_file import plan_adapter_file
 from quantkit.model.opened import MergedCheckpoint, open_merged, open_model
 from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_outputs
+from quantkit.plan.imatrix import read_imatrix
+from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.type_choices import NO_CHOICES, TypeChoices
 from quantkit.plan.values import Output, PlannedTensor, count_elements
-from quantkit.quantize_notes import quantization_notes
-from quantkit.stream import RowSource, stream
 from quantkit.system.progress import Reporter
 from quantkit.system.units import size
 
@@ -239,7 +239,7 @@ def run_stream(
     """Stream into a workspace: disk space checked before, progress told.
 
     Args:
-        tensors, outputs, source, workers, wider: as in :func:`quantkit.stream.stream`.
+        tensors, outputs, source, workers, wider: as in :func:`quantkit.engine.stream.stream`.
         work: whose disk is looked at, and whose output errors speak of.
         reporter: told of the progress.
         folder: to write into; default the workspace's own.

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from quantkit.device import Workers
+from quantkit.engine.device import Workers
+from quantkit.engine.ranges import CHUNK_WEIGHTS, pieces
 from quantkit.ggml.types import BASE_TYPES
 from quantkit.jobs.prepare import Prepared
 from quantkit.kernels import cuda
 from quantkit.merge import Merger
 from quantkit.plan.values import Output, PlannedTensor, count_elements
-from quantkit.ranges import CHUNK_WEIGHTS, pieces
 
 # Measured with scripts/bench: the interpreter with torch, numba and a vocabulary of 128k tokens; the same with a CUDA
 # build of torch, unused and used; a device's context with kernels; a worker's share of cuBLAS.

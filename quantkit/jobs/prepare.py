@@ -11,14 +11,15 @@ from typing import Any
 
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
-from quantkit.device import Workers, choose_workers
+from quantkit.engine.device import Workers, choose_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
+from quantkit.engine.stream import RowSource
+from quantkit.engine.warm_up import warming_up
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import BASE_TYPES
 from quantkit.gguf.header import KV, string
 from quantkit.hub import fetch, source_label
 from quantkit.hub.adapter_source import AdapterSource
-from quantkit.imatrix import read_imatrix
 from quantkit.jobs.convert import merger
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.via_llama_cpp import Converted
@@ -36,17 +37,16 @@ from quantkit.package import (
 from quantkit.package.license import license_texts
 from quantkit.package.manifest import input_files, weight_files
 from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_outputs
+from quantkit.plan.imatrix import read_imatrix
 from quantkit.plan.mixture import Importance, Mixture
+from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
-from quantkit.quantize_notes import quantization_notes
 from quantkit.sampling import sampling_parameters
-from quantkit.stream import RowSource
 from quantkit.system.progress import Reporter
 from quantkit.vocab import Vocabulary
 from quantkit.vocab.from_gguf import gguf_vocabulary
 from quantkit.vocab.known_by_name import known_name
 from quantkit.vocab.special import adds_bos
-from quantkit.warm_up import warming_up
 
 
 @dataclass(frozen=True)

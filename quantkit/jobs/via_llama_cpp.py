@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantkit.device import choose_workers, processor_workers
+from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.errors import ArchitectureError, CheckpointError
 from quantkit.files.json_file import read_json

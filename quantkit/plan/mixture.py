@@ -137,7 +137,7 @@ def _refused(answer: dict[str, Any]) -> QuantizationError:
 def _ask(path: Path, runs: Sequence[dict[str, Any]], importance: Collection[str]) -> list[dict[str, Any]]:
     question = {"path": str(path), "runs": list(runs), "importance": list(importance)}
     try:
-        answers: list[dict[str, Any]] = ask_module("quantkit.dry_run", question)
+        answers: list[dict[str, Any]] = ask_module("quantkit.plan.dry_run", question)
     except ChildError as error:
         raise QuantizationError(
             f"llama.cpp cannot plan the types of this model: it ended with {error.how}: {last_line(error.output)}",

@@ -20,15 +20,15 @@ from tokenizers import Tokenizer
 
 from quantkit.arch import find_architecture
 from quantkit.checkpoint import read_json
-from quantkit.device import Workers
+from quantkit.engine.device import Workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
+from quantkit.engine.stream import stream
 from quantkit.ggml.types import BASE_TYPES, FTYPES
 from quantkit.gguf.model import read_model
 from quantkit.jobs.convert import convert, merger
 from quantkit.model.opened import open_model
 from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_outputs
 from quantkit.plan.values import PlannedTensor
-from quantkit.stream import stream
 from tests.support.checkpoints import KINDS, make_checkpoint
 from tests.support.gguf_compare import FREE_TEXT, differences, metadata_differences, tensor_differences
 from tests.support.gguf_read import Value, read_gguf

@@ -12,7 +12,7 @@ import pytest
 from quantkit.errors import QuantizationError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import KV, KVType, TensorInfo, align, array, encode_header, string, u32
-from quantkit.imatrix import read_imatrix
+from quantkit.plan.imatrix import read_imatrix
 
 HEAD = [
     string("general.type", "imatrix"),

@@ -14,9 +14,9 @@ from quantkit.adapter import Adapter
 from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
 from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint import Checkpoint
+from quantkit.engine.backend import Place
 from quantkit.ggml.types import GGMLType
 from quantkit.merge import Merger
-from quantkit.place import Place
 from quantkit.plan.values import PlannedTensor
 from quantkit.tensor_file import open_tensor_file
 

@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from test_stream import Rows
 
-from quantkit.device import Workers
+from quantkit.engine.device import Workers
+from quantkit.engine.stream import stream
 from quantkit.errors import OutputError, OverflowsF16Error, QuantkitError
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import GGMLType
@@ -28,7 +29,6 @@ from quantkit.jobs.convert import convert, merge, quantize
 from quantkit.jobs.recipe import Recipe
 from quantkit.plan.gguf_outputs import base_outputs
 from quantkit.plan.values import PlannedTensor
-from quantkit.stream import stream
 
 Maker = Callable[..., Path]
 WEIGHT = "model.layers.0.self_attn.o_proj.weight"

@@ -210,7 +210,7 @@ def test_the_result_does_not_depend_on_workers_or_ranges(
     checkpoint: Maker, adapter: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several workers take ranges of modules that are merged once; all get the same rows."""
-    monkeypatch.setattr("quantkit.stream.CHUNK_WEIGHTS", 1 << 14)
+    monkeypatch.setattr("quantkit.engine.stream.CHUNK_WEIGHTS", 1 << 14)
     base, changes = checkpoint("qwen2", dtype="f32"), adapter("boft-bias")
     folders = [
         merge(base, tmp_path / str(threads), adapters=[changes], dtype="f32", threads=threads) for threads in (1, 4)

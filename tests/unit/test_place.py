@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from quantkit import ranges
-from quantkit.device import Workers, choose_devices, choose_workers
+from quantkit.engine import ranges
+from quantkit.engine.backend import CPU, Place
+from quantkit.engine.device import Workers, choose_devices, choose_workers
+from quantkit.engine.ranges import Deal, pieces
+from quantkit.engine.stream import stream
+from quantkit.engine.timeline import NO_TIMELINE, NoTimeline, Timeline
 from quantkit.errors import OverflowsF16Error, QuantizationError, QuantkitError
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda, specification
 from quantkit.kernels.validity import all_finite
-from quantkit.place import CPU, Place
 from quantkit.plan.values import Output, Placed, PlannedTensor
-from quantkit.ranges import Deal, pieces
-from quantkit.stream import stream
-from quantkit.timeline import NO_TIMELINE, NoTimeline, Timeline
 
 SHAPES = {"a": (320, 256), "b": (128, 512), "c": (1024, 256)}
 
@@ -64,7 +64,7 @@ class Values:
 @pytest.fixture
 def on_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "CHUNK_WEIGHTS", 1 << 14)
-    monkeypatch.setattr("quantkit.stream.open_place", lambda device, name, timeline: StandIn(name, timeline))
+    monkeypatch.setattr("quantkit.engine.stream.open_place", lambda device, name, timeline: StandIn(name, timeline))
 
 
 def tensors(base: GGMLType = GGMLType.F16) -> list[PlannedTensor]:
@@ -159,7 +159,7 @@ def test_a_worker_keeps_to_its_tensor_and_helps_at_the_end() -> None:
 def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    monkeypatch.setattr("quantkit.device.usable_processors", lambda: 100)
+    monkeypatch.setattr("quantkit.engine.device.usable_processors", lambda: 100)
     every = tuple(torch.device("cuda", index) for index in range(3))
     assert choose_devices("auto") == choose_devices("cuda") == every
     assert choose_devices("cuda:1") == every[1:2]

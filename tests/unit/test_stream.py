@@ -18,18 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-import quantkit.ranges
+import quantkit.engine.ranges
 from quantkit.checkpoint import Checkpoint
-from quantkit.device import Workers
+from quantkit.engine.backend import CPU, Place
+from quantkit.engine.device import Workers
+from quantkit.engine.ranges import pieces
+from quantkit.engine.stream import stream
 from quantkit.errors import CheckpointError, OutputError, OverflowsF16Error, QuantkitError
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.merge import Merger
-from quantkit.place import CPU, Place
 from quantkit.plan.gguf_outputs import base_outputs
 from quantkit.plan.values import Output, Placed, PlannedTensor, count_elements
-from quantkit.ranges import pieces
-from quantkit.stream import stream
 from quantkit.tensor_file import open_tensor_file
 
 SIZES = {"wide": (96, 64), "tall": (700, 32), "norm": (64,), "odd": (5, 96), "long": (333,)}
@@ -79,7 +79,7 @@ def quantized(file: str, kind: GGMLType, chosen: Sequence[PlannedTensor]) -> Out
 
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantkit.ranges, "CHUNK_WEIGHTS", 2048)
+    monkeypatch.setattr(quantkit.engine.ranges, "CHUNK_WEIGHTS", 2048)
 
 
 @settings(deadline=None)
@@ -97,7 +97,7 @@ def test_pieces_cover_each_row_once_in_whole_units(
     stack = [matrices] if columns and matrices > 1 else []
     tensor = planned("t", (*stack, rows, *columns), unit=unit)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quantkit.ranges, "CHUNK_WEIGHTS", chunk)
+        patch.setattr(quantkit.engine.ranges, "CHUNK_WEIGHTS", chunk)
         found = list(pieces(tensor))
     assert [piece.index for piece in found] == list(range(len(found)))
     assert [piece.start for piece in found] == [0, *(piece.stop for piece in found[:-1])]

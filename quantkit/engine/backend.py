@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
+from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import decided
-from quantkit.timeline import NO_TIMELINE, NoTimeline
 
 
 class Place:

@@ -3,7 +3,7 @@
 A pool of workers, and no queues: each worker takes the next range of rows and carries it the whole way (read, merge,
 arrange, round, encode for each output, write at its offset, hash). While one waits for the disk or a device the others
 go on, so reading, copying, computing and writing overlap by themselves, and memory is one range a worker. Workers on
-CUDA devices do the same steps as those on the processor; :mod:`quantkit.place` is the difference.
+CUDA devices do the same steps as those on the processor; :mod:`quantkit.engine.backend` is the difference.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quantkit.device import Workers
+from quantkit.engine.backend import Place, as_bytes, open_place
+from quantkit.engine.device import Workers
+from quantkit.engine.ranges import CHUNK_WEIGHTS, Deal, Piece
 from quantkit.errors import OverflowsF16Error, QuantizationError, QuantkitError
 from quantkit.files.output_file import Bytes, OrderedDigest, OutputFile
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import encode
 from quantkit.kernels.validity import all_finite
-from quantkit.place import Place, as_bytes, open_place
 from quantkit.plan.values import Output, Placed, PlannedTensor
-from quantkit.ranges import CHUNK_WEIGHTS, Deal, Piece
 
 _TORCH = {GGMLType.F32: torch.float32, GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}
 # The smallest magnitude that rounds to infinity in each base type.

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from quantkit import ranges
+from quantkit.engine import ranges
+from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.errors import QuantkitError
 from quantkit.system.processors import usable_processors
-from quantkit.timeline import NO_TIMELINE, NoTimeline
 
 PROCESSOR = torch.device("cpu")
 # More would wait for the files' locks, and each has its buffers.

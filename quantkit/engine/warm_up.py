@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from quantkit.device import Workers
+from quantkit.engine.device import Workers
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import BASE_TYPES, GGMLType
 from quantkit.kernels import cuda, loaded
