@@ -28,9 +28,9 @@ from quantkit.adapter.lora import BASE_HINT, no_such_tensor, read_lora
 from quantkit.adapter.names import Names, read_names, refuse_other_files, refuse_vision
 from quantkit.adapter.peft_layer import PeftLayers
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
+from quantkit.checkpoint.tensor_file import DTYPES, TensorFile, TensorSpec, open_tensor_file, same_values
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.files.json_file import read_json
-from quantkit.tensor_file import DTYPES, TensorFile, TensorSpec, open_tensor_file, same_values
 
 # Factors of whole layers of experts kept at hand: consecutive tensors share one, and a few are in work at a time.
 _SHARED_KEPT = 4

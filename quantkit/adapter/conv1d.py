@@ -16,8 +16,8 @@ from quantkit.adapter.changes import Change, LowRank
 from quantkit.adapter.config import method
 from quantkit.adapter.resized import has_row_for_each_token
 from quantkit.arch import is_supported
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
-from quantkit.tensor_file import TensorSpec
 
 _MODELS = ("decision_transformer", "gpt2", "imagegpt", "openai-gpt")
 _LAYERS = ("c_attn", "c_fc", "c_proj", "q_attn")

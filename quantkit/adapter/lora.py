@@ -16,8 +16,8 @@ from quantkit.adapter.changes import Add, Change, LowRank, Slice
 from quantkit.adapter.config import is_target, rank_and_scale
 from quantkit.adapter.parameters import Parameter, layout_is_known, trained_parameters
 from quantkit.adapter.resized import has_row_for_each_token
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
-from quantkit.tensor_file import TensorSpec
 
 BASE_HINT = "give the base model that the adapter was trained on (base_model_name_or_path in adapter_config.json)"
 

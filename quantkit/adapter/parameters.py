@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.adapter.config import named_by
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
-from quantkit.tensor_file import TensorSpec
 
 _MERGE_HINT = "merge it with PEFT's merge_and_unload and build from the merged folder"
 # By the mixture's name in checkpoints, what an expert's gate, up and down matrix are called. transformers 5 calls all

@@ -28,8 +28,8 @@ from quantkit.adapter.changes import Change, Module
 from quantkit.adapter.config import method, pattern_value
 from quantkit.adapter.lora import BASE_HINT
 from quantkit.adapter.module_tree import layer_of, tree_of
+from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
 from quantkit.errors import AdapterError
-from quantkit.tensor_file import TensorFile, TensorSpec
 
 _PREFIX = "base_model.model."
 _AGAIN = "the file is incomplete: save or download the adapter again"

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
-from quantkit.tensor_file import TensorSpec
 
 # Modules with a row for each token.
 _MODULES = ("embed_tokens", "wte", "word_embeddings", "embed_in", "lm_head", "embed_out")

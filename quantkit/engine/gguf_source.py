@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from quantkit.checkpoint.tensor_file import flat_shape
 from quantkit.engine.backend import CPU, Place
 from quantkit.errors import GGUFError, QuantizationError, QuantkitError
 from quantkit.files.fileio import read_into
@@ -15,7 +16,6 @@ from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.model import GGUFModel
 from quantkit.plan.values import Output, PlannedTensor
-from quantkit.tensor_file import flat_shape
 
 _DTYPES = {GGMLType.F32: torch.float32, GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}
 

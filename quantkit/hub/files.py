@@ -1,7 +1,7 @@
 """Which files of a repository are needed. Pure: names in, names out.
 
 A repository may have the same weights several times (safetensors, pickles, GGUF, ONNX, the ``original/`` of the
-training code). One form of them is taken, the one that :func:`quantkit.checkpoint.open_checkpoint` would open.
+training code). One form of them is taken, the one that :func:`quantkit.checkpoint.folder.open_checkpoint` would open.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from quantkit.errors import OutputError
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.ggml.types import BASE_TYPES, ftype_name
 from quantkit.gguf.model import read_whole_model
-from quantkit.hf_folder import hf_notes, hf_tensors, safetensors_outputs, write_beside
 from quantkit.hub import Source, fetch, folders_here
 from quantkit.hub.adapter_source import AdapterLike
-from quantkit.merge import Merger
+from quantkit.model.hf_folder import hf_notes, hf_tensors, safetensors_outputs, write_beside
 from quantkit.model.lora_file import plan_adapter_file
+from quantkit.model.merger import Merger
 from quantkit.model.opened import MergedCheckpoint, open_merged, open_model
 from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_outputs
 from quantkit.plan.imatrix import read_imatrix

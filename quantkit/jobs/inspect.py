@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from quantkit.checkpoint import open_checkpoint
+from quantkit.checkpoint.folder import open_checkpoint
+from quantkit.checkpoint.tensor_file import TensorSpec, open_tensor_file
 from quantkit.errors import AdapterError, QuantkitError
 from quantkit.files.json_file import read_json
 from quantkit.gguf.header import Header, KVType, file_type_name
 from quantkit.gguf.model import read_model
 from quantkit.plan.values import count_elements
-from quantkit.tensor_file import TensorSpec, open_tensor_file
 
 _GIVE = "give a model folder, an adapter folder or a .gguf file"
 

@@ -11,7 +11,7 @@ from quantkit.engine.ranges import CHUNK_WEIGHTS, pieces
 from quantkit.ggml.types import BASE_TYPES
 from quantkit.jobs.prepare import Prepared
 from quantkit.kernels import cuda
-from quantkit.merge import Merger
+from quantkit.model.merger import Merger
 from quantkit.plan.values import Output, PlannedTensor, count_elements
 
 # Measured with scripts/bench: the interpreter with torch, numba and a vocabulary of 128k tokens; the same with a CUDA

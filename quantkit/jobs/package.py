@@ -19,6 +19,7 @@ from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
 from quantkit.jobs.build import write_json
+from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files
 from quantkit.package import (
     PackagedModel,
@@ -32,7 +33,6 @@ from quantkit.package import (
 from quantkit.package.go_template import go_template, opens_with
 from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
 from quantkit.plan.values import count_elements
-from quantkit.sampling import sampling_parameters
 from quantkit.system.progress import Reporter
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
 from quantkit.vocab.special import ENDS_BY_NAME, adds_bos

@@ -25,6 +25,7 @@ from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.via_llama_cpp import Converted
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
 from quantkit.model.opened import open_model
+from quantkit.model.sampling import sampling_parameters
 from quantkit.package import (
     PackagedAdapter,
     PackagedModel,
@@ -41,7 +42,6 @@ from quantkit.plan.imatrix import read_imatrix
 from quantkit.plan.mixture import Importance, Mixture
 from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
-from quantkit.sampling import sampling_parameters
 from quantkit.system.progress import Reporter
 from quantkit.vocab import Vocabulary
 from quantkit.vocab.from_gguf import gguf_vocabulary

@@ -22,10 +22,10 @@ from quantkit.errors import ArchitectureError, CheckpointError
 from quantkit.files.json_file import read_json
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.model import GGUFModel, read_model
-from quantkit.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.hub import Source, fetch, folders_here
 from quantkit.hub.adapter_source import AdapterLike, AdapterSource
 from quantkit.jobs.convert import check_space, merger, run_stream, stream_files
+from quantkit.model.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.model.opened import MergedCheckpoint, open_merged
 from quantkit.plan.gguf_outputs import base_outputs
 from quantkit.system.progress import Reporter

@@ -16,7 +16,7 @@ from quantkit.adapter import Adapter, open_adapter
 from quantkit.adapter.resized import vocabulary_rows
 from quantkit.arch import find_architecture, is_supported
 from quantkit.arch.base import Architecture, Rule
-from quantkit.checkpoint import Checkpoint, open_checkpoint
+from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
 from quantkit.errors import AdapterError, ArchitectureError, CheckpointError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import EMBEDDING as GGUF_EMBEDDING
@@ -24,11 +24,11 @@ from quantkit.gguf.header import KV
 from quantkit.hub.adapter_source import AdapterLike, adapter_sources
 from quantkit.hub.base_name import full_precision_name
 from quantkit.hub.source import source_name
+from quantkit.model.resized_vocabulary import resize, resized_rows
+from quantkit.model.sampling import sampling_metadata
+from quantkit.model.tied_embeddings import HEAD, check_unknown_tie, find_tie, settle_tied
+from quantkit.model.tokenizer_choice import TokenizerChoice, choose_tokenizer
 from quantkit.plan.values import PlannedTensor, general_metadata
-from quantkit.resize import resize, resized_rows
-from quantkit.sampling import sampling_metadata
-from quantkit.tied import HEAD, check_unknown_tie, find_tie, settle_tied
-from quantkit.tokenizer_choice import TokenizerChoice, choose_tokenizer
 from quantkit.vocab import Vocabulary, read_vocabulary
 from quantkit.vocab.known_by_name import known_name
 

@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.package.spec import PackageSpec
 from quantkit.plan.values import Output
-from quantkit.tensor_file import TensorSpec
 
 if TYPE_CHECKING:
     from quantkit.model.lora_file import AdapterFile

@@ -19,7 +19,7 @@ from quantkit.vocab.templates import Templates, read_templates
 from quantkit.vocab.tiktoken import read_tiktoken
 
 if TYPE_CHECKING:
-    from quantkit.checkpoint import Checkpoint  # which imports torch, and this is read beside llama.cpp too
+    from quantkit.checkpoint.folder import Checkpoint  # which imports torch, and this is read beside llama.cpp too
 
 __all__ = ["Vocabulary", "VocabularyRules", "read_vocabulary"]
 

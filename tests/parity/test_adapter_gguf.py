@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantkit.checkpoint import open_checkpoint
+from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import AdapterError
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.jobs.build import build

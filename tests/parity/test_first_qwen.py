@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from quantkit.checkpoint import read_json
+from quantkit.checkpoint.folder import read_json
 from quantkit.jobs.convert import convert
 from tests.support.llama_model import llama_logits
 from tests.support.parity_matrix import pre_tokenizer

@@ -19,7 +19,7 @@ import torch
 from tokenizers import Tokenizer
 
 from quantkit.arch import find_architecture
-from quantkit.checkpoint import read_json
+from quantkit.checkpoint.folder import read_json
 from quantkit.engine.device import Workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.engine.stream import stream

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantkit.dequantize.bnb4 import CODEBOOKS
+from quantkit.checkpoint.dequantize.bnb4 import CODEBOOKS
 
 BLOCK = 128
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.arch import find_architecture
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
 from quantkit.gguf.header import encode_header, f32, string, u32
 from quantkit.vocab import Vocabulary, read_vocabulary
 from tests.support.vocabularies import vocabulary_rows

@@ -23,15 +23,15 @@ from quantkit.adapter import open_adapter
 from quantkit.adapter.changes import Add, LowRank, Replace
 from quantkit.adapter.config import UNSUPPORTED, is_target
 from quantkit.adapter.known_settings import KNOWN
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
+from quantkit.checkpoint.tensor_file import TensorSpec, open_tensor_file
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.ggml.types import GGMLType
 from quantkit.jobs.convert import merge
-from quantkit.merge import Merger
+from quantkit.model.merger import Merger
 from quantkit.model.opened import open_model
+from quantkit.model.tied_embeddings import EMBEDDING, HEAD
 from quantkit.plan.values import PlannedTensor
-from quantkit.tensor_file import TensorSpec, open_tensor_file
-from quantkit.tied import EMBEDDING, HEAD
 
 Maker = Callable[..., Path]
 Tensors = Mapping[str, torch.Tensor]

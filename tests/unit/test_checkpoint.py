@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from quantkit.checkpoint import open_checkpoint
+from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import ArchitectureError, CheckpointError
 from quantkit.model.opened import open_model
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quantkit.checkpoint import open_checkpoint
+from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import CheckpointError
 
 Maker = Callable[..., Path]

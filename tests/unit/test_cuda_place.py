@@ -8,15 +8,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
+from quantkit.checkpoint.tensor_file import open_tensor_file
 from quantkit.engine import ranges
 from quantkit.engine.device import Workers, choose_workers
 from quantkit.engine.stream import stream
 from quantkit.engine.timeline import Timeline
 from quantkit.ggml.types import GGMLType
-from quantkit.merge import Merger
+from quantkit.model.merger import Merger
 from quantkit.plan.values import Output, Placed, PlannedTensor
-from quantkit.tensor_file import open_tensor_file
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 

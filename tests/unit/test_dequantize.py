@@ -12,13 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantkit.checkpoint import Checkpoint, open_checkpoint
-from quantkit.dequantize.bnb4 import CODEBOOKS, Nested, look_up, pair_table, scale_blocks
-from quantkit.dequantize.bnb8 import dequantize_rows
-from quantkit.dequantize.fp8 import expand_scale, to_float32
+from quantkit.checkpoint.dequantize.bnb4 import CODEBOOKS, Nested, look_up, pair_table, scale_blocks
+from quantkit.checkpoint.dequantize.bnb8 import dequantize_rows
+from quantkit.checkpoint.dequantize.fp8 import expand_scale, to_float32
+from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
+from quantkit.checkpoint.tensor_file import flat_shape
 from quantkit.errors import CheckpointError
 from quantkit.jobs.inspect import inspect
-from quantkit.tensor_file import flat_shape
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bnb_checkpoints"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))["sha256"]

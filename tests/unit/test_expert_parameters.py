@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from quantkit.adapter import Adapter, open_adapter
 from quantkit.adapter.changes import LowRank, Slice
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
-from quantkit.tensor_file import TensorSpec
 
 HIDDEN, INNER, EXPERTS, RANK = 5, 3, 2, 2
 MODEL, LAYER = "base_model.model.", "model.layers.0"

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from quantkit.checkpoint import open_checkpoint
+from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import HubError
 from quantkit.hub import HubId, fetch, local_folder, parse_source, source_label, source_name, source_record
 from quantkit.hub import huggingface as client

@@ -9,16 +9,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from quantkit import merge
 from quantkit.adapter import Adapter
 from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
 from quantkit.adapter.merged_modules import Key, MergedModules
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
+from quantkit.checkpoint.tensor_file import open_tensor_file
 from quantkit.engine.backend import Place
 from quantkit.ggml.types import GGMLType
-from quantkit.merge import Merger
+from quantkit.model import merger as merge
+from quantkit.model.merger import Merger
 from quantkit.plan.values import PlannedTensor
-from quantkit.tensor_file import open_tensor_file
 
 ROWS, COLUMNS = 7, 4
 W = torch.arange(ROWS * COLUMNS, dtype=torch.float32).reshape(ROWS, COLUMNS) - 9

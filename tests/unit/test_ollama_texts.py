@@ -19,12 +19,12 @@ from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
 from quantkit.jobs.package import package
 from quantkit.jobs.recipe import Recipe, read_recipe
+from quantkit.model.sampling import sampling_metadata, sampling_parameters
 from quantkit.ollama.modelfile import Command, parse_modelfile
 from quantkit.package import PackagedModel, PackageSpec, merge_parameters, ollama_differences, render_package
 from quantkit.package.go_template import go_template
 from quantkit.package.license import license_texts
 from quantkit.package.spec import ollama_name
-from quantkit.sampling import sampling_metadata, sampling_parameters
 from quantkit.vocab.special import adds_bos
 from tests.support.llama_model import llama_vocabulary
 

@@ -19,10 +19,10 @@ from quantkit.adapter.changes import Module, Replace
 from quantkit.adapter.config import NOT_MERGEABLE, SUPPORTED
 from quantkit.adapter.names import read_names
 from quantkit.adapter.peft_layer import PeftLayers
+from quantkit.checkpoint.tensor_file import TensorSpec, open_tensor_file
 from quantkit.errors import AdapterError
 from quantkit.jobs.convert import merge
 from quantkit.model.opened import open_merged
-from quantkit.tensor_file import TensorSpec, open_tensor_file
 from tests.support.adapters import VARIANTS
 
 Maker = Callable[..., Path]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from quantkit.arch import find_architecture
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import VocabularyError
 from quantkit.vocab import Vocabulary, read_vocabulary
 from quantkit.vocab.families import NO_RULES

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import quantkit.engine.ranges
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
+from quantkit.checkpoint.tensor_file import open_tensor_file
 from quantkit.engine.backend import CPU, Place
 from quantkit.engine.device import Workers
 from quantkit.engine.ranges import pieces
@@ -27,10 +28,9 @@ from quantkit.engine.stream import stream
 from quantkit.errors import CheckpointError, OutputError, OverflowsF16Error, QuantkitError
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
-from quantkit.merge import Merger
+from quantkit.model.merger import Merger
 from quantkit.plan.gguf_outputs import base_outputs
 from quantkit.plan.values import Output, Placed, PlannedTensor, count_elements
-from quantkit.tensor_file import open_tensor_file
 
 SIZES = {"wide": (96, 64), "tall": (700, 32), "norm": (64,), "odd": (5, 96), "long": (333,)}
 

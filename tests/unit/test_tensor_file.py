@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-import quantkit.tensor_file
+import quantkit.checkpoint.tensor_file
+from quantkit.checkpoint.tensor_file import open_tensor_file
 from quantkit.errors import AdapterError, CheckpointError
-from quantkit.tensor_file import open_tensor_file
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)
@@ -318,7 +318,7 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     def fail(*args: object) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(quantkit.tensor_file, "read_into", fail)
+    monkeypatch.setattr(quantkit.checkpoint.tensor_file, "read_into", fail)
     with pytest.raises(CheckpointError, match=r"cannot be read .*Input/output error") as caught:
         file.read("a")
     assert "disk" in caught.value.hint

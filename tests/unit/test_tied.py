@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantkit.checkpoint import open_checkpoint
+from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import AdapterError
 from quantkit.jobs.convert import merge
-from quantkit.tied import Tie, find_tie
+from quantkit.model.tied_embeddings import Tie, find_tie
 
 PREFIX = "base_model.model."
 ROWS, HIDDEN = 6, 4

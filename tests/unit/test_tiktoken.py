@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tokenizers.pre_tokenizers import ByteLevel
 
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import VocabularyError
 from quantkit.vocab import read_vocabulary
 from quantkit.vocab.tiktoken import SPECIAL, byte_text, merged_parts, read_ranks

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.checkpoint import open_checkpoint
+from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import VocabularyError
-from quantkit.tokenizer_choice import choose_tokenizer, write_tokenizer
+from quantkit.model.tokenizer_choice import choose_tokenizer, write_tokenizer
 from quantkit.vocab import read_vocabulary
 
 Maker = Callable[..., Path]

@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer, models
 
 from quantkit.arch import find_architecture
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import VocabularyError
 from quantkit.vocab import Vocabulary, read_vocabulary
 from quantkit.vocab.bpe import bpe_content, check_added_ids

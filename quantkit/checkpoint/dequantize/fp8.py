@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from quantkit.dequantize.refusal import refusal
-from quantkit.dequantize.stored import CONFIG_HINT, Quantized, Stored, quantized
+from quantkit.checkpoint.dequantize.refusal import refusal
+from quantkit.checkpoint.dequantize.stored import CONFIG_HINT, Quantized, Stored, quantized
 from quantkit.errors import CheckpointError
 
 _VALUES = {"F8_E4M3": "fp8 (E4M3)", "F8_E5M2": "fp8 (E5M2)"}

@@ -17,10 +17,10 @@ import torch
 
 from quantkit.adapter import Adapter
 from quantkit.adapter.changes import Change, LowRank, Replace, Tokens
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
+from quantkit.checkpoint.tensor_file import same_values
 from quantkit.errors import AdapterError
 from quantkit.hub.source import source_name
-from quantkit.tensor_file import same_values
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # The names that transformers' classes give the two, and the layouts of models that also see.

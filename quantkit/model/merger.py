@@ -15,7 +15,7 @@ import torch
 from quantkit.adapter import Adapter
 from quantkit.adapter.changes import Add, LowRank, Module, Replace, Tokens
 from quantkit.adapter.merged_modules import Key, MergedModules
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
 from quantkit.engine.backend import CPU, Place
 from quantkit.errors import CheckpointError
 from quantkit.plan.values import PlannedTensor

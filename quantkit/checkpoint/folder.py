@@ -4,7 +4,8 @@ Opening reads the JSON files and the headers of the shards, and of quantized wei
 else. All that can be wrong with a folder without looking at a weight is found here, by name: a missing or truncated
 shard, a tensor the index promises and no shard has, one that two shards have, an index that points out of the folder.
 
-A checkpoint whose weights are quantized in a format of :mod:`quantkit.dequantize` is seen as what they stand for.
+A checkpoint whose weights are quantized in a format of :mod:`quantkit.checkpoint.dequantize` is seen as what they
+stand for.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from typing import Any, Self
 
 import torch
 
-from quantkit.checkpoint_formats import refuse_file, refuse_format
-from quantkit.dequantize import logical_checkpoint, quantization_settings
-from quantkit.dequantize.stored import Stored
+from quantkit.checkpoint.dequantize import logical_checkpoint, quantization_settings
+from quantkit.checkpoint.dequantize.stored import Stored
+from quantkit.checkpoint.other_formats import refuse_file, refuse_format
+from quantkit.checkpoint.tensor_file import DTYPES, Memory, TensorFile, TensorSpec, new_memory, open_tensor_file
 from quantkit.errors import CheckpointError
 from quantkit.files.json_file import read_json
 from quantkit.hub.base_name import build_hint
-from quantkit.tensor_file import DTYPES, Memory, TensorFile, TensorSpec, new_memory, open_tensor_file
 
 _DIGITS = "[0-9]" * 5
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.(safetensors|bin)")

@@ -5,9 +5,9 @@ What belongs to no quantized weight is a plain tensor: norms, embeddings, the mo
 
 from __future__ import annotations
 
-from quantkit.dequantize.bnb4 import STATE, weight_4bit
-from quantkit.dequantize.bnb8 import SCALE, weight_8bit
-from quantkit.dequantize.stored import Quantized, Stored
+from quantkit.checkpoint.dequantize.bnb4 import STATE, weight_4bit
+from quantkit.checkpoint.dequantize.bnb8 import SCALE, weight_8bit
+from quantkit.checkpoint.dequantize.stored import Quantized, Stored
 
 # Tensors that have a meaning beside a quantized weight only.
 _COMPANIONS = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", ".weight_format")

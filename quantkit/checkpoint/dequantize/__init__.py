@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.dequantize.bnb import bitsandbytes_weights
-from quantkit.dequantize.fp8 import fp8_weights, plain_fp8_weights
-from quantkit.dequantize.refusal import refusal
-from quantkit.dequantize.stored import CONFIG_HINT, DequantizedFile, Quantized, Stored
+from quantkit.checkpoint.dequantize.bnb import bitsandbytes_weights
+from quantkit.checkpoint.dequantize.fp8 import fp8_weights, plain_fp8_weights
+from quantkit.checkpoint.dequantize.refusal import refusal
+from quantkit.checkpoint.dequantize.stored import CONFIG_HINT, DequantizedFile, Quantized, Stored
+from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
 from quantkit.errors import CheckpointError
-from quantkit.tensor_file import TensorFile, TensorSpec
 
 _READERS: dict[str, Callable[[Stored], list[Quantized]]] = {
     "bitsandbytes": bitsandbytes_weights,

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from quantkit.checkpoint.tensor_file import Memory, TensorFile, TensorSpec, flat_shape, new_memory
 from quantkit.errors import CheckpointError
-from quantkit.tensor_file import Memory, TensorFile, TensorSpec, flat_shape, new_memory
 
 CONFIG_HINT = "use config.json as it was saved with the weights"
 _SAVED = "download the folder again, or give the bf16 or f16 checkpoint that it was made from"

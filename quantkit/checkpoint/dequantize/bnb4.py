@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from quantkit.dequantize.stored import Quantized, Stored, quantized
-from quantkit.tensor_file import DTYPES
+from quantkit.checkpoint.dequantize.stored import Quantized, Stored, quantized
+from quantkit.checkpoint.tensor_file import DTYPES
 
 # The values of the 16 codes. bitsandbytes computes with these whatever the file says, so the file must agree.
 CODEBOOKS = {

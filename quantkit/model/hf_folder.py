@@ -8,13 +8,13 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.ggml.types import BASE_TYPES, GGMLType
 from quantkit.model.opened import MergedCheckpoint
+from quantkit.model.tied_embeddings import untied_config
+from quantkit.model.tokenizer_choice import is_tokenizer_file, write_tokenizer
 from quantkit.plan.values import Output, Placed, PlannedTensor
-from quantkit.tensor_file import TensorSpec
-from quantkit.tied import untied_config
-from quantkit.tokenizer_choice import is_tokenizer_file, write_tokenizer
 
 _DTYPES = {GGMLType.F32: "F32", GGMLType.F16: "F16", GGMLType.BF16: "BF16"}
 _CONFIG_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}

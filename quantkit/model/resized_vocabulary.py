@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from quantkit.adapter import Adapter
 from quantkit.adapter.resized import has_row_for_each_token, vocabulary_rows
-from quantkit.checkpoint import Checkpoint
+from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import AdapterError
 from quantkit.system.shell import command
 

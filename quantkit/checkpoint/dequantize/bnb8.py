@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from quantkit.dequantize.stored import Quantized, Stored, quantized
+from quantkit.checkpoint.dequantize.stored import Quantized, Stored, quantized
 
 SCALE = ".SCB"
 # bitsandbytes multiplies by this and does not divide by 127: the bits differ.
