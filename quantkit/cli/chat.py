@@ -106,7 +106,7 @@ def command(
 def _talk(model: ChatModel, settings: Settings, system: str | None, screen: Screen, *, keep: bool) -> None:
     from quantkit.run.chat import ChatLoop
     from quantkit.run.history import History, history_path
-    from quantkit.run.lines import terminal_reader
+    from quantkit.run.prompt_input import terminal_reader
     from quantkit.run.transcript import Conversation
 
     loop = ChatLoop(model, settings, Conversation(system=system), screen)

@@ -173,7 +173,7 @@ def _manifest(prepared: Prepared, digests: dict[str, dict[str, str]], texts: tup
 
 
 def _verify(prepared: Prepared, work: Workspace, reporter: Reporter) -> Report:
-    from quantkit.verify.package import verify_outputs
+    from quantkit.verify.models import verify_outputs
 
     recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
     tokenizer = tokenizer_file(subject.tokenizer)

@@ -45,7 +45,7 @@ from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_nam
 from quantkit.system.progress import Reporter
 from quantkit.vocab import Vocabulary
 from quantkit.vocab.from_gguf import gguf_vocabulary
-from quantkit.vocab.known_by_name import known_name
+from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.special import adds_bos
 
 

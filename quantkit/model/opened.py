@@ -30,7 +30,7 @@ from quantkit.model.tied_embeddings import HEAD, check_unknown_tie, find_tie, se
 from quantkit.model.tokenizer_choice import TokenizerChoice, choose_tokenizer
 from quantkit.plan.values import PlannedTensor, general_metadata
 from quantkit.vocab import Vocabulary, read_vocabulary
-from quantkit.vocab.known_by_name import known_name
+from quantkit.vocab.phi3_name import known_name
 
 # What a checkpoint that also sees has beside its language model.
 _VISION = ("vision_tower.", "multi_modal_projector.")

@@ -22,8 +22,8 @@ from typing import Any
 from quantkit.errors import VocabularyError
 from quantkit.files.json_file import read_json
 from quantkit.hub.source import source_name
-from quantkit.vocab.around import token_text
 from quantkit.vocab.files import TokenizerFiles
+from quantkit.vocab.post_processor import token_text
 from quantkit.vocab.templates import read_templates
 
 # What a tokenizer is read from, any of them.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from quantkit.errors import ChatFormatError, ContextFullError, OutputError, QuantkitError
-from quantkit.run.claim import claimed, release_on_windows
+from quantkit.run.file_lock import claimed, release_on_windows
 from quantkit.run.session import ChatModel, GenerationStats
 from quantkit.run.settings import Settings, stream_answer
 from quantkit.run.transcript import Conversation, check_messages, check_text

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 from quantkit.errors import OutputError, QuantkitError
 from quantkit.run.commands import run_command
-from quantkit.run.lines import Entry, Read, read_entry, reader_of
+from quantkit.run.context_window import make_room
+from quantkit.run.prompt_input import Entry, Read, read_entry, reader_of
 from quantkit.run.screen import Screen
 from quantkit.run.session import ChatModel, GenerationStats
 from quantkit.run.settings import Settings, check_system, stream_answer
 from quantkit.run.transcript import Conversation, check_text
-from quantkit.run.window import make_room
 
 GREETING = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D or /bye ends the chat."
 HOW_TO_LEAVE = "(Ctrl-D or /bye ends the chat)"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.errors import QuantkitError
-from quantkit.run.lines import QUOTES
+from quantkit.run.prompt_input import QUOTES
 from quantkit.run.settings import ANSWERING, change, check_system, require_answering
 from quantkit.run.transcript import Conversation, load_conversation, save_conversation
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from quantkit.run.options import Sampler
-from quantkit.run.stops import StopTexts
+from quantkit.run.stop_strings import StopTexts
 
 if TYPE_CHECKING:
     from quantkit.run.engine import Engine

@@ -19,7 +19,7 @@ from quantkit.errors import ChatFormatError, ContextFullError
 from quantkit.run.generation import Generation
 from quantkit.run.interrupts import always
 from quantkit.run.options import Sampler, Sampling, SamplingOptions
-from quantkit.run.stops import StopTexts
+from quantkit.run.stop_strings import StopTexts
 
 if TYPE_CHECKING:
     import numpy as np

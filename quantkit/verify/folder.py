@@ -10,8 +10,8 @@ from typing import Any
 from quantkit.files.json_file import read_json
 from quantkit.system.progress import Reporter
 from quantkit.verify.listing import REPORT, Listing, read_listing
+from quantkit.verify.models import verify_outputs
 from quantkit.verify.origin import Origin, open_origin
-from quantkit.verify.package import verify_outputs
 from quantkit.verify.prompts import read_expected
 from quantkit.verify.report import Check, Report
 from quantkit.verify.structure import check_files, check_modelfiles, check_models, file_sums

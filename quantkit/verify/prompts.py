@@ -29,7 +29,7 @@ from quantkit.verify.conversations import Conversation, conversations
 from quantkit.verify.encoders import Encoder
 from quantkit.verify.origin import Origin
 from quantkit.verify.report import Check
-from quantkit.vocab.around import token_text
+from quantkit.vocab.post_processor import token_text
 
 NAME = "prompt ids"
 _SHOWN = 8  # tokens around a difference

@@ -21,7 +21,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     """Smoke-test the file, and compare its tokens and prompts with what they are known to be.
 
     Args:
-        question: as :func:`quantkit.verify.package.ask_process` puts it.
+        question: as :func:`quantkit.verify.models.ask_process` puts it.
     """
     expected: list[Expected] = []
     compared = False

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from quantkit.errors import GGUFError, VocabularyError
 from quantkit.gguf.header import KV, KVType, array, string
-from quantkit.vocab.around import token_text
 from quantkit.vocab.bpe import read_bpe
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 from quantkit.vocab.files import Content, TokenizerFiles
 from quantkit.vocab.llama_hf import read_llama_hf
+from quantkit.vocab.post_processor import token_text
 from quantkit.vocab.special import special_metadata
 from quantkit.vocab.templates import Templates, read_templates
 from quantkit.vocab.tiktoken import read_tiktoken

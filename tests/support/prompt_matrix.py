@@ -23,7 +23,7 @@ from quantkit.arch import find_architecture
 from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, Shape, derive, named_template
 from quantkit.package.differences import Cause
 from quantkit.package.go_template import go_template
-from quantkit.vocab.known_by_name import known_name
+from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.special import ENDS_BY_NAME, adds_bos
 from tests.support.chat_templates import real_templates
 from tests.support.gguf_read import read_gguf

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from quantkit.run.chat import GREETING, ChatLoop
 from quantkit.run.history import History
-from quantkit.run.lines import MORE, PROMPT
+from quantkit.run.prompt_input import MORE, PROMPT
 from quantkit.run.screen import Screen
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import Settings

@@ -16,7 +16,7 @@ from chat_loop import GREEDY
 from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
 
 from quantkit.errors import ChatFormatError, ContextFullError, OutputError, QuantkitError
-from quantkit.run import batch, claim
+from quantkit.run import batch, file_lock
 from quantkit.run.batch import Prompt, answer_prompts, read_prompts
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import Settings
@@ -246,8 +246,8 @@ def test_a_run_that_comes_when_another_has_just_ended(tmp_path: Path, monkeypatc
     def lock(file: object) -> None:
         partial.replace(out)
 
-    monkeypatch.setattr(claim, "_lock", lock)
-    with pytest.raises(OutputError, match="another run"), claim.claimed(partial):
+    monkeypatch.setattr(file_lock, "_lock", lock)
+    with pytest.raises(OutputError, match="another run"), file_lock.claimed(partial):
         pass
     assert out.read_bytes() == b"answers"
 

@@ -19,8 +19,8 @@ from quantkit.errors import ChatFormatError, GGUFError, QuantkitError
 from quantkit.jobs.package import package
 from quantkit.package.built import RunnablePackage, open_all, open_package
 from quantkit.run.chat import GREETING, HOW_TO_LEAVE, LIMIT_REACHED, NO_ANSWER
-from quantkit.run.lines import QUOTES, read_entry, reader_of
 from quantkit.run.options import CHAT_TEMPERATURE
+from quantkit.run.prompt_input import QUOTES, read_entry, reader_of
 from quantkit.run.screen import Screen
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import LoadOptions, Settings, chat_settings, load_options

@@ -16,7 +16,7 @@ from tiny_gguf import ANSWER, Tiny, write_tiny_gguf
 from quantkit.errors import OutputError
 from quantkit.run.chat import GREETING, HOW_TO_LEAVE
 from quantkit.run.history import KEPT, History, history_path
-from quantkit.run.lines import MORE, PROMPT, terminal_reader
+from quantkit.run.prompt_input import MORE, PROMPT, terminal_reader
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals on Windows", allow_module_level=True)

@@ -23,7 +23,7 @@ from quantkit.run.interrupts import interrupts_deferred
 from quantkit.run.load_log import count_offloaded, failure_reason
 from quantkit.run.options import CHAT_TEMPERATURE, Sampling, chat_sampling
 from quantkit.run.session import ChatModel
-from quantkit.run.stops import StopTexts
+from quantkit.run.stop_strings import StopTexts
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOKENS = vocabulary()

@@ -23,7 +23,7 @@ from quantkit.jobs.recipe import Recipe
 from quantkit.package.built import open_all
 from quantkit.plan.gguf_outputs import base_outputs
 from quantkit.plan.values import PlannedTensor, by_model
-from quantkit.verify.package import verify_outputs
+from quantkit.verify.models import verify_outputs
 
 Maker = Callable[..., Path]
 

@@ -21,7 +21,7 @@ from quantkit.verify.encoders import open_encoder
 from quantkit.verify.origin import Origin, open_origin
 from quantkit.verify.prompts import Expected, check_prompts, check_stops, expect, read_expected
 from quantkit.verify.report import Check
-from quantkit.vocab.known_by_name import known_name
+from quantkit.vocab.phi3_name import known_name
 
 NO_BOS = LLAMA_3.removeprefix("{{ bos_token }}")
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}" + LLAMA_3
