@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from quantkit.errors import OutputError, QuantkitError
+from quantkit.run.chat_state import ChatState
 from quantkit.run.commands import run_command
 from quantkit.run.context_window import make_room
 from quantkit.run.prompt_input import Entry, Read, read_entry, reader_of
-from quantkit.run.screen import Screen
-from quantkit.run.session import ChatModel, GenerationStats
-from quantkit.run.settings import Settings, check_system, stream_answer
-from quantkit.run.transcript import Conversation, check_text
+from quantkit.run.settings import stream_answer
+from quantkit.run.transcript import check_text
 
 GREETING = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D or /bye ends the chat."
 HOW_TO_LEAVE = "(Ctrl-D or /bye ends the chat)"
@@ -24,36 +23,8 @@ LIMIT_REACHED = "(the answer was cut after num_predict tokens)"
 NO_ANSWER = "(no answer; the question is forgotten)"
 
 
-class ChatLoop:
-    """Turns of a conversation between a person (or a pipe) and a model.
-
-    Attributes:
-        model: the model that answers.
-        settings: how it answers.
-        initial: how it answered at the beginning.
-        conversation: what was said.
-        screen: where answers and notices go.
-        last: how the last answer of this conversation went, None before the first.
-    """
-
-    def __init__(self, model: ChatModel, settings: Settings, conversation: Conversation, screen: Screen) -> None:
-        """Prepare a loop.
-
-        Args:
-            model: the model that answers.
-            settings: how it answers.
-            conversation: what was said before; the turns are added to it.
-            screen: where answers and notices go.
-
-        Raises:
-            ChatFormatError: the model has no chat template, or it refuses the system prompt.
-        """
-        self.model = model
-        self.settings = self.initial = settings
-        self.conversation = conversation
-        self.screen = screen
-        self.last: GenerationStats | None = None
-        check_system(model, conversation.system)
+class ChatLoop(ChatState):
+    """Turns of a conversation between a person (or a pipe) and a model."""
 
     def run_terminal(self, read: Read, remember: Callable[[str], None]) -> None:
         """Talk to a person until they leave.
@@ -98,10 +69,6 @@ class ChatLoop:
                 return
             if not self._handle(entry, stoppable=False):
                 return
-
-    def begin(self, conversation: Conversation) -> None:
-        """Go on with another conversation."""
-        self.conversation, self.last = conversation, None
 
     def _handle(self, entry: Entry, *, stoppable: bool) -> bool:
         if entry.command is not None:

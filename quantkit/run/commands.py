@@ -7,15 +7,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from quantkit.errors import QuantkitError
+from quantkit.run.chat_state import ChatState
 from quantkit.run.prompt_input import QUOTES
 from quantkit.run.settings import ANSWERING, change, check_system, require_answering
 from quantkit.run.transcript import Conversation, load_conversation, save_conversation
-
-if TYPE_CHECKING:
-    from quantkit.run.chat import ChatLoop
 
 
 @dataclass(frozen=True)
@@ -28,12 +25,12 @@ class Command:
         takes: the text behind it, "" for none; in brackets what may be left out.
     """
 
-    run: Callable[[ChatLoop, str], bool]
+    run: Callable[[ChatState, str], bool]
     help: str
     takes: str = ""
 
 
-def run_command(loop: ChatLoop, name: str, text: str) -> bool:
+def run_command(chat: ChatState, name: str, text: str) -> bool:
     """Do what a command says; returns whether the chat goes on.
 
     Raises:
@@ -50,40 +47,40 @@ def run_command(loop: ChatLoop, name: str, text: str) -> bool:
         raise QuantkitError(f"{name} takes nothing behind it", hint="/help lists the commands")
     if not text and command.takes and not command.takes.startswith("["):
         raise QuantkitError(f"{name} needs a {command.takes.lower()}", hint=f"{name} {command.takes}")
-    return command.run(loop, text)
+    return command.run(chat, text)
 
 
-def _leave(loop: ChatLoop, text: str) -> bool:
+def _leave(chat: ChatState, text: str) -> bool:
     return False
 
 
-def _system(loop: ChatLoop, text: str) -> bool:
+def _system(chat: ChatState, text: str) -> bool:
     if text:
         system = "" if text == '""' else text
-        check_system(loop.model, system)
-        loop.conversation.system = system
-    loop.screen.say(loop.conversation.system or "(no system prompt)")
+        check_system(chat.model, system)
+        chat.conversation.system = system
+    chat.screen.say(chat.conversation.system or "(no system prompt)")
     return True
 
 
-def _reset(loop: ChatLoop, text: str) -> bool:
-    loop.begin(Conversation(system=loop.conversation.system))
-    loop.screen.say("(a new conversation)")
+def _reset(chat: ChatState, text: str) -> bool:
+    chat.begin(Conversation(system=chat.conversation.system))
+    chat.screen.say("(a new conversation)")
     return True
 
 
-def _save(loop: ChatLoop, text: str) -> bool:
+def _save(chat: ChatState, text: str) -> bool:
     path = _path(text)
-    save_conversation(path, loop.conversation, loop.model.path.name)
-    loop.screen.say(f"(saved {_exchanges(loop.conversation)} as {path})")
+    save_conversation(path, chat.conversation, chat.model.path.name)
+    chat.screen.say(f"(saved {_exchanges(chat.conversation)} as {path})")
     return True
 
 
-def _load(loop: ChatLoop, text: str) -> bool:
+def _load(chat: ChatState, text: str) -> bool:
     conversation = load_conversation(_path(text))
-    check_system(loop.model, conversation.system)
-    loop.begin(conversation)
-    loop.screen.say(f"(loaded {_exchanges(conversation)}; system prompt: {conversation.system or 'none'})")
+    check_system(chat.model, conversation.system)
+    chat.begin(conversation)
+    chat.screen.say(f"(loaded {_exchanges(conversation)}; system prompt: {conversation.system or 'none'})")
     return True
 
 
@@ -93,19 +90,19 @@ def _path(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
-def _set(loop: ChatLoop, text: str) -> bool:
+def _set(chat: ChatState, text: str) -> bool:
     name, value = (*text.split(None, 1), "", "")[:2]
     if value:
-        loop.settings = change(loop.settings, loop.initial, name, value)
+        chat.settings = change(chat.settings, chat.initial, name, value)
     elif name:
         require_answering(name)
-    shown = loop.settings.shown()
-    loop.screen.say(_table([(key, shown[key]) for key in ([name] if name else ANSWERING)]))
+    shown = chat.settings.shown()
+    chat.screen.say(_table([(key, shown[key]) for key in ([name] if name else ANSWERING)]))
     return True
 
 
-def _stats(loop: ChatLoop, text: str) -> bool:
-    model, conversation, stats = loop.model, loop.conversation, loop.last
+def _stats(chat: ChatState, text: str) -> bool:
+    model, conversation, stats = chat.model, chat.conversation, chat.last
     used = "none" if stats is None else stats.prompt_tokens + stats.generated_tokens
     context = f"{used} of {model.n_ctx} tokens used, {_exchanges(conversation)}"
     if conversation.forgotten:
@@ -119,18 +116,18 @@ def _stats(loop: ChatLoop, text: str) -> bool:
             ("question", f"{stats.prompt_tokens} prompt tokens{reused}, {stats.prompt_rate:.1f} tokens/s"),
             ("answer", f"{stats.generated_tokens} tokens, {stats.generation_rate:.1f} tokens/s, ended: {ended}"),
         ]
-    loop.screen.say(_table(rows))
+    chat.screen.say(_table(rows))
     return True
 
 
-def _help(loop: ChatLoop, text: str) -> bool:
+def _help(chat: ChatState, text: str) -> bool:
     rows = [(f"{name} {command.takes}".rstrip(), command.help) for name, command in COMMANDS.items() if name[0] == "/"]
     rows += [
         (f"{QUOTES} ... {QUOTES}", "a text of several lines (a pasted one needs no quotes)"),
         ("Ctrl-C", "stop an answer"),
         ("Ctrl-D", "leave"),
     ]
-    loop.screen.say(_table(rows))
+    chat.screen.say(_table(rows))
     return True
 
 
