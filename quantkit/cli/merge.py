@@ -48,7 +48,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Merge adapters into MODEL and write a Hugging Face folder, for transformers, vLLM and training on."""
-    from quantkit.jobs.convert import merge
+    from quantkit.jobs.merge import merge
 
     model = require_model(model, adapters)
     listener = reporter(as_json)

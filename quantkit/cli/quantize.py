@@ -49,7 +49,7 @@ def command(
     """Quantize GGUF (f16, bf16 or f32; the first part of a split model) to one type, byte for byte as llama-quantize
     does."""
     from quantkit.ggml.types import ftype_name
-    from quantkit.jobs.convert import quantize
+    from quantkit.jobs.quantize import quantize
     from quantkit.plan.type_choices import parse_choices
 
     listener = reporter(as_json)

@@ -16,9 +16,9 @@ from quantkit.engine.timeline import Timeline
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.hub import fetch, folders_here, source_record
-from quantkit.jobs.convert import run_stream
 from quantkit.jobs.prepare import Prepared, prepare, prepare_converted
 from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.run_stream import run_stream
 from quantkit.jobs.via_llama_cpp import check_checkout, run_converter
 from quantkit.package import PackageSpec, check_messages, check_parameters, ollama_differences, write_package
 from quantkit.package.manifest import SCHEMA, adapter_entry, chat_entry, output_entry, text_files, versions

@@ -20,8 +20,8 @@ from quantkit.ggml.types import BASE_TYPES
 from quantkit.gguf.header import KV, string
 from quantkit.hub import fetch, source_label
 from quantkit.hub.adapter_source import AdapterSource
-from quantkit.jobs.convert import merger
 from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.run_stream import merger
 from quantkit.jobs.via_llama_cpp import Converted
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
 from quantkit.model.opened import open_model

@@ -24,7 +24,7 @@ from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.model import GGUFModel, read_model
 from quantkit.hub import Source, fetch, folders_here
 from quantkit.hub.adapter_source import AdapterLike, AdapterSource
-from quantkit.jobs.convert import check_space, merger, run_stream, stream_files
+from quantkit.jobs.run_stream import check_space, merger, run_stream, stream_files
 from quantkit.model.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.model.opened import MergedCheckpoint, open_merged
 from quantkit.plan.gguf_outputs import base_outputs

@@ -8,7 +8,8 @@ import gguf
 import numpy as np
 
 from quantkit.gguf.model import read_model
-from quantkit.jobs.convert import convert_adapter, quantize
+from quantkit.jobs.convert import convert_adapter
+from quantkit.jobs.quantize import quantize
 from tests.checkpoints.case import Case, cut
 from tests.checkpoints.defect import BUILD, CONVERT, PACKAGE, QUANTIZE, defect, request
 

@@ -9,7 +9,7 @@ import gguf
 import numpy as np
 
 from quantkit.gguf.header import read_header
-from quantkit.jobs.convert import quantize
+from quantkit.jobs.quantize import quantize
 from tests.checkpoints.case import Case, cut
 from tests.checkpoints.defect import BUILD, CONVERT, PACKAGE, QUANTIZE, WIDE, defect, request
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from quantkit.errors import AdapterError
-from quantkit.jobs.convert import merge
+from quantkit.jobs.merge import merge
 from tests.support.adapter_layouts import LAYOUTS, write_layout, write_qwen, write_torchtune
 from tests.support.adapter_matrix import TENSOR_TOLERANCE, difference, saved_tensors
 

@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from quantkit.demo import ADAPTER, BASE, EXAMPLES
-from quantkit.jobs.convert import merge
+from quantkit.jobs.merge import merge
 
 
 def answer(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, question: str) -> list[int]:

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantkit.hub.adapter_source import AdapterSource
-from quantkit.jobs.convert import convert, merge
+from quantkit.jobs.convert import convert
+from quantkit.jobs.merge import merge
 from tests.support.adapter_matrix import (
     LOGIT_TOLERANCE,
     TENSOR_TOLERANCE,

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 from quantkit.errors import AdapterError
-from quantkit.jobs.convert import merge
+from quantkit.jobs.merge import merge
 
 Maker = Callable[..., Path]
 ROWS, HIDDEN = 96, 32

@@ -11,7 +11,8 @@ import pytest
 from quantkit.errors import QuantizationError
 from quantkit.ggml.types import FTYPES, ftype_name
 from quantkit.jobs.build import build
-from quantkit.jobs.convert import convert, quantize
+from quantkit.jobs.convert import convert
+from quantkit.jobs.quantize import quantize
 from quantkit.jobs.recipe import Recipe
 from quantkit.plan.type_choices import TypeChoices
 from tests.support.gguf_compare import differences

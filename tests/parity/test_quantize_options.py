@@ -15,7 +15,7 @@ import torch
 from quantkit.errors import QuantizationError
 from quantkit.ggml.types import FTYPES
 from quantkit.gguf.model import read_model
-from quantkit.jobs.convert import quantize
+from quantkit.jobs.quantize import quantize
 from quantkit.plan.type_choices import parse_choices
 from quantkit.system.progress import Reporter
 from tests.parity.test_quantize import NEED_IMATRIX

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantkit.jobs.convert import convert, merge
+from quantkit.jobs.convert import convert
+from quantkit.jobs.merge import merge
 from quantkit.system.progress import Reporter
 from tests.parity.test_merge import (
     LOGIT_TOLERANCE,

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from quantkit.errors import AdapterError, VocabularyError
 from quantkit.jobs.build import build
-from quantkit.jobs.convert import convert, merge
+from quantkit.jobs.convert import convert
+from quantkit.jobs.merge import merge
 from quantkit.jobs.recipe import Recipe
 from tests.support.adapter_matrix import TENSOR_TOLERANCE, difference, saved_tensors
 from tests.support.chat_templates import LLAMA_3

@@ -15,7 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantkit.jobs.convert import convert, merge
+from quantkit.jobs.convert import convert
+from quantkit.jobs.merge import merge
 from tests.support.gguf_compare import tensor_differences
 from tests.support.parity_matrix import pre_tokenizer
 

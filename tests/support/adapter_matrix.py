@@ -15,7 +15,8 @@ import numpy.typing as npt
 import torch
 from safetensors import safe_open
 
-from quantkit.jobs.convert import convert, merge
+from quantkit.jobs.convert import convert
+from quantkit.jobs.merge import merge
 from tests.support.adapters import Variant
 from tests.support.gguf_read import read_gguf
 

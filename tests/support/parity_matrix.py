@@ -25,7 +25,8 @@ from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.engine.stream import stream
 from quantkit.ggml.types import BASE_TYPES, FTYPES
 from quantkit.gguf.model import read_model
-from quantkit.jobs.convert import convert, merger
+from quantkit.jobs.convert import convert
+from quantkit.jobs.run_stream import merger
 from quantkit.model.opened import open_model
 from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_outputs
 from quantkit.plan.values import PlannedTensor

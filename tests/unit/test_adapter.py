@@ -27,7 +27,7 @@ from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import TensorSpec, open_tensor_file
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.ggml.types import GGMLType
-from quantkit.jobs.convert import merge
+from quantkit.jobs.merge import merge
 from quantkit.model.merger import Merger
 from quantkit.model.opened import open_model
 from quantkit.model.tied_embeddings import EMBEDDING, HEAD

@@ -14,8 +14,9 @@ from safetensors import safe_open
 from quantkit.cli.inspect import command
 from quantkit.errors import AdapterError, CheckpointError, GGUFError, QuantkitError
 from quantkit.gguf.header import KVType, array, encode_header, string
-from quantkit.jobs.convert import convert, quantize
+from quantkit.jobs.convert import convert
 from quantkit.jobs.inspect import inspect
+from quantkit.jobs.quantize import quantize
 
 Maker = Callable[..., Path]
 

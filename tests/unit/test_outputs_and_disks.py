@@ -25,7 +25,9 @@ from quantkit.files.workspace import workspace
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header, u32
 from quantkit.jobs.build import build
-from quantkit.jobs.convert import convert, merge, quantize
+from quantkit.jobs.convert import convert
+from quantkit.jobs.merge import merge
+from quantkit.jobs.quantize import quantize
 from quantkit.jobs.recipe import Recipe
 from quantkit.plan.gguf_outputs import base_outputs
 from quantkit.plan.values import PlannedTensor

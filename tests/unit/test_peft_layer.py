@@ -21,7 +21,7 @@ from quantkit.adapter.names import read_names
 from quantkit.adapter.peft_layer import PeftLayers
 from quantkit.checkpoint.tensor_file import TensorSpec, open_tensor_file
 from quantkit.errors import AdapterError
-from quantkit.jobs.convert import merge
+from quantkit.jobs.merge import merge
 from quantkit.model.opened import open_merged
 from tests.support.adapters import VARIANTS
 

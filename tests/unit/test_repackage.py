@@ -17,8 +17,9 @@ from quantkit.errors import ChatFormatError, GGUFError, OutputError, QuantkitErr
 from quantkit.files.workspace import Workspace
 from quantkit.gguf.header import TensorInfo, encode_header, read_header, string
 from quantkit.jobs.build import build
-from quantkit.jobs.convert import convert, quantize
+from quantkit.jobs.convert import convert
 from quantkit.jobs.package import package
+from quantkit.jobs.quantize import quantize
 from quantkit.jobs.recipe import Recipe
 
 Maker = Callable[..., Path]

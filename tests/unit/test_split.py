@@ -16,9 +16,10 @@ from quantkit.gguf.header import read_header, string, u32
 from quantkit.gguf.model import GGUFModel, read_model
 from quantkit.gguf.split import named_count, part_name, part_path
 from quantkit.jobs.build import build
-from quantkit.jobs.convert import convert, quantize
+from quantkit.jobs.convert import convert
 from quantkit.jobs.inspect import inspect
 from quantkit.jobs.package import package
+from quantkit.jobs.quantize import quantize
 from quantkit.jobs.recipe import Recipe
 from quantkit.package.built import open_all
 from quantkit.plan.gguf_outputs import base_outputs

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import AdapterError
-from quantkit.jobs.convert import merge
+from quantkit.jobs.merge import merge
 from quantkit.model.tied_embeddings import Tie, find_tie
 
 PREFIX = "base_model.model."
