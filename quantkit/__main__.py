@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantkit.cli import entry
+from quantkit.cli.main import entry
 
 if __name__ == "__main__":
     entry()

@@ -15,7 +15,7 @@ from typing import Any
 from quantkit.adapter.changes import Change, LowRank
 from quantkit.adapter.config import method
 from quantkit.adapter.resized import has_row_for_each_token
-from quantkit.arch import is_supported
+from quantkit.arch.families import is_supported
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from quantkit.errors import ArchitectureError
-from quantkit.gguf.header import KV, MAX_LAYERS
+from quantkit.gguf.header import MAX_LAYERS
+from quantkit.gguf.kv import KV
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 
 # The exponent of float32 ends here.

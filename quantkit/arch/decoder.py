@@ -13,7 +13,8 @@ import torch
 
 from quantkit.arch.base import Arrange, Config, Rule, head_dim, kv_heads, layers, number, positive
 from quantkit.errors import ArchitectureError
-from quantkit.gguf.header import EMBEDDING, KV, OUTPUT, f32, u32
+from quantkit.gguf.header import EMBEDDING, OUTPUT
+from quantkit.gguf.kv import KV, f32, u32
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from quantkit.arch.base import Config, Rule, positive, require
 from quantkit.errors import ArchitectureError
-from quantkit.gguf.header import KV, u32
+from quantkit.gguf.kv import KV, u32
 
 # The names of an expert's matrices in most checkpoints.
 GATED: Mapping[str, str] = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}

@@ -6,7 +6,7 @@ from quantkit.arch.base import Architecture, Config, Rule, number, positive, req
 from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, head_norms, sizes
 from quantkit.arch.gemma import DEFAULTS, TOKENIZERS, add_ones, four_norms, require_gemma
 from quantkit.arch.rope import check_scaling, rope, rope_base, rope_metadata
-from quantkit.gguf.header import KV, f32, u32
+from quantkit.gguf.kv import KV, f32, u32
 
 _PERIOD, _LAYERS_OF_27B = 6, 62
 

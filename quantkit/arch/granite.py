@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, number
 from quantkit.arch.decoder import require_plain_heads
-from quantkit.gguf.header import KV, f32
+from quantkit.gguf.kv import KV, f32
 
 _MULTIPLIERS = {
     "attention_multiplier": "attention.scale",

@@ -7,8 +7,8 @@ from collections.abc import Collection
 from quantkit.arch.base import Architecture, Config, Rule, head_dim, positive, require
 from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, gated_mlp, pre_normed, sizes
 from quantkit.arch.rope import rope_metadata, rope_tensors
-from quantkit.gguf.header import KV, u32
-from quantkit.vocab import VocabularyRules
+from quantkit.gguf.kv import KV, u32
+from quantkit.vocab.families import VocabularyRules
 
 SCALINGS = ("llama3", "linear", "yarn", "longrope")
 TOKENIZERS = ("sentencepiece", "llama-hf", "bpe")

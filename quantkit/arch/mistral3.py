@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantkit.arch import llama, mistral
 from quantkit.arch.base import Architecture, Config, head_dim, require, window_note
 from quantkit.arch.rope import rope_tensors
-from quantkit.gguf.header import KV
+from quantkit.gguf.kv import KV
 
 
 def metadata(config: Config) -> list[KV]:

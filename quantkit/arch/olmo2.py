@@ -14,7 +14,7 @@ from quantkit.arch.decoder import (
     vector,
 )
 from quantkit.arch.rope import rope_metadata
-from quantkit.gguf.header import KV
+from quantkit.gguf.kv import KV
 
 
 def metadata(config: Config) -> list[KV]:

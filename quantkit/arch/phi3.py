@@ -8,8 +8,8 @@ from quantkit.arch.base import Architecture, Config, Generated, Rule, head_dim, 
 from quantkit.arch.decoder import decoder_metadata, decoder_rules, linear, pre_normed, require_plain_heads, sizes
 from quantkit.arch.rope import check_scaling, longrope_factors, longrope_metadata, rope, rope_base
 from quantkit.errors import ArchitectureError
-from quantkit.gguf.header import KV, f32, u32
-from quantkit.vocab import VocabularyRules
+from quantkit.gguf.kv import KV, f32, u32
+from quantkit.vocab.families import VocabularyRules
 
 _SCALING = "phi3.rope.scaling"
 

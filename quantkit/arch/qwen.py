@@ -5,7 +5,8 @@ from __future__ import annotations
 from quantkit.arch.base import Architecture, Config, Rule, layers, number, positive, require
 from quantkit.arch.decoder import linear, vector
 from quantkit.errors import ArchitectureError
-from quantkit.gguf.header import EMBEDDING, KV, OUTPUT, f32, u32
+from quantkit.gguf.header import EMBEDDING, OUTPUT
+from quantkit.gguf.kv import KV, f32, u32
 
 
 def metadata(config: Config) -> list[KV]:

@@ -13,7 +13,7 @@ from quantkit.arch.decoder import (
     sizes,
 )
 from quantkit.arch.rope import rope_metadata
-from quantkit.gguf.header import KV
+from quantkit.gguf.kv import KV
 
 TOKENIZERS = ("sentencepiece", "bpe")
 

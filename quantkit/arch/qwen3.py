@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantkit.arch.base import Architecture, Config, Rule, require
 from quantkit.arch.decoder import attention, decoder_rules, gated_mlp, head_norms, pre_normed, sizes
 from quantkit.arch.qwen2 import TOKENIZERS, qwen_metadata
-from quantkit.gguf.header import KV
+from quantkit.gguf.kv import KV
 
 
 def metadata(config: Config) -> list[KV]:

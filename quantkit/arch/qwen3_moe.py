@@ -6,7 +6,7 @@ from quantkit.arch.base import Architecture, Config, Rule, positive, require
 from quantkit.arch.decoder import attention, decoder_rules, head_norms, pre_normed, sizes
 from quantkit.arch.experts import GATED, expert_metadata, expert_rules, refuse_partly_sparse
 from quantkit.arch.qwen2 import TOKENIZERS, qwen_metadata
-from quantkit.gguf.header import KV, u32
+from quantkit.gguf.kv import KV, u32
 
 
 def metadata(config: Config) -> list[KV]:

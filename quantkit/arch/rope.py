@@ -15,7 +15,7 @@ import torch
 
 from quantkit.arch.base import Config, Generated, head_dim, number, positive, require
 from quantkit.errors import ArchitectureError
-from quantkit.gguf.header import KV, f32, string, u32
+from quantkit.gguf.kv import KV, f32, string, u32
 
 # What transformers takes where a config has no rope_theta (Llama 2's first configs).
 DEFAULT_ROPE_THETA = 10000.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, layers, require
-from quantkit.gguf.header import KV
+from quantkit.gguf.kv import KV
 
 _STEP = 4  # of llama.cpp's graph: layers 3, 7, 11, ... have no rotary embedding
 

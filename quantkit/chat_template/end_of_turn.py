@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from quantkit.chat_template.format import ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError
-from quantkit.gguf.header import KV, u32
-from quantkit.vocab import Vocabulary
+from quantkit.gguf.kv import KV, u32
 from quantkit.vocab.special import ENDS_BY_NAME, SPARE_ENDS
+from quantkit.vocab.vocabulary import Vocabulary
 
 _CONTROL = 3  # llama.cpp's type of tokens that are never written as text
 

@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import torch
 
-from quantkit.checkpoint.dequantize import logical_checkpoint, quantization_settings
+from quantkit.checkpoint.dequantize.logical import logical_checkpoint, quantization_settings
 from quantkit.checkpoint.dequantize.stored import Stored
 from quantkit.checkpoint.other_formats import refuse_file, refuse_format
 from quantkit.checkpoint.tensor_file import DTYPES, Memory, TensorFile, TensorSpec, new_memory, open_tensor_file

@@ -87,8 +87,9 @@ def command(
     """Merge, convert, quantize, package and check MODEL in one pass over its weights."""
     if recipe_file is None:  # it may name another device
         cuda_start.begin(flags["device"])
-    from quantkit.jobs.build import build, prepare
+    from quantkit.jobs.build import build
     from quantkit.jobs.memory_estimate import footprint
+    from quantkit.jobs.prepare import prepare
     from quantkit.jobs.recipe import Recipe, read_recipe
 
     settings = read_recipe(recipe_file) if recipe_file else {}

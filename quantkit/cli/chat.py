@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from quantkit.cli import EXIT_INTERRUPTED
+from quantkit.cli.main import EXIT_INTERRUPTED
 from quantkit.cli.options import FOLDER, json_option, pairs, print_json, reporter
 
 if TYPE_CHECKING:

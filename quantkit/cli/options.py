@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from quantkit.arch import FAMILIES
+from quantkit.arch.families import FAMILIES
 from quantkit.system.shell import command
 from quantkit.system.terminal_text import harmless, one_line
 from quantkit.system.units import parse_size, size

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.demo import ADAPTER, BASE, EXAMPLES
+from quantkit.demo.data import ADAPTER, BASE, EXAMPLES
 from quantkit.errors import VerificationError
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.jobs.build import build

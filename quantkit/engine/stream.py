@@ -26,7 +26,7 @@ from quantkit.errors import OverflowsF16Error, QuantizationError, QuantkitError
 from quantkit.files.output_file import Bytes, OrderedDigest, OutputFile
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels import encode
+from quantkit.kernels.encode import encode
 from quantkit.kernels.validity import all_finite
 from quantkit.plan.values import Output, Placed, PlannedTensor
 

@@ -1,1 +1,0 @@
-"""GGUF files: metadata, headers, outputs planned and models read."""

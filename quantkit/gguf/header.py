@@ -13,31 +13,7 @@ from typing import Any, BinaryIO
 
 from quantkit.errors import GGUFError
 from quantkit.ggml.types import FTYPES, GGMLType
-from quantkit.gguf.kv import FORMATS, KV, KVType, array, boolean, encode_text, f32, i32, string, u16, u32
-
-__all__ = [
-    "ALIGNMENT",
-    "EMBEDDING",
-    "KV",
-    "MAGIC",
-    "MAX_LAYERS",
-    "OUTPUT",
-    "VERSION",
-    "Header",
-    "KVType",
-    "TensorInfo",
-    "align",
-    "array",
-    "boolean",
-    "encode_header",
-    "f32",
-    "file_type_name",
-    "i32",
-    "read_header",
-    "string",
-    "u16",
-    "u32",
-]
+from quantkit.gguf.kv import FORMATS, KV, KVType, encode_text
 
 MAGIC = b"GGUF"
 # What llama.cpp calls the embedding, and the output layer of a model that has one of its own.

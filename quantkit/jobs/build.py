@@ -15,20 +15,23 @@ from quantkit.engine.device import processor_workers
 from quantkit.engine.timeline import Timeline
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.files.workspace import Workspace, workspace
-from quantkit.hub import fetch, folders_here, source_record
+from quantkit.hub.fetch import fetch, folders_here
+from quantkit.hub.source import source_record
 from quantkit.jobs.prepare import Prepared, prepare, prepare_converted
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_stream import run_stream
 from quantkit.jobs.via_llama_cpp import check_checkout, run_converter
-from quantkit.package import PackageSpec, check_messages, check_parameters, ollama_differences, write_package
+from quantkit.ollama.messages import check_messages
+from quantkit.ollama.parameters import check_parameters
 from quantkit.package.manifest import SCHEMA, adapter_entry, chat_entry, output_entry, text_files, versions
+from quantkit.package.ollama_modelfile import ollama_differences
+from quantkit.package.render import write_package
+from quantkit.package.spec import PackageSpec
 from quantkit.plan.values import Plan
 from quantkit.system.progress import Reporter
 from quantkit.verify.encoders import tokenizer_file
 from quantkit.verify.origin import Origin
 from quantkit.verify.report import Report
-
-__all__ = ["BuildResult", "build", "prepare", "write_json"]
 
 
 @dataclass(frozen=True)

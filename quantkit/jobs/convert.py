@@ -8,8 +8,9 @@ from pathlib import Path
 from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import BASE_TYPES
-from quantkit.hub import Source, fetch, folders_here
 from quantkit.hub.adapter_source import AdapterLike
+from quantkit.hub.fetch import fetch, folders_here
+from quantkit.hub.source import Source
 from quantkit.jobs.run_stream import merger, stream_files
 from quantkit.model.lora_file import plan_adapter_file
 from quantkit.model.opened import open_model

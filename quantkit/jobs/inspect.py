@@ -11,7 +11,8 @@ from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.checkpoint.tensor_file import TensorSpec, open_tensor_file
 from quantkit.errors import AdapterError, QuantkitError
 from quantkit.files.json_file import read_json
-from quantkit.gguf.header import Header, KVType, file_type_name
+from quantkit.gguf.header import Header, file_type_name
+from quantkit.gguf.kv import KVType
 from quantkit.gguf.model import read_model
 from quantkit.plan.values import count_elements
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from quantkit.engine.device import choose_workers
 from quantkit.files.workspace import workspace
-from quantkit.hub import Source, fetch, folders_here
 from quantkit.hub.adapter_source import AdapterLike
+from quantkit.hub.fetch import fetch, folders_here
+from quantkit.hub.source import Source
 from quantkit.jobs.run_stream import merger, run_stream
 from quantkit.model.hf_folder import hf_notes, hf_tensors, safetensors_outputs, write_beside
 from quantkit.model.opened import open_merged

@@ -20,18 +20,13 @@ from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
 from quantkit.jobs.build import write_json
 from quantkit.model.sampling import sampling_parameters
+from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files
-from quantkit.package import (
-    PackagedModel,
-    PackageSpec,
-    check_parameters,
-    merge_parameters,
-    package_notes,
-    render_package,
-    write_package,
-)
 from quantkit.package.go_template import go_template, opens_with
 from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
+from quantkit.package.ollama_modelfile import package_notes
+from quantkit.package.render import render_package, write_package
+from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.plan.values import count_elements
 from quantkit.system.progress import Reporter
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text

@@ -17,36 +17,32 @@ from quantkit.engine.stream import RowSource
 from quantkit.engine.warm_up import warming_up
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import BASE_TYPES
-from quantkit.gguf.header import KV, string
-from quantkit.hub import fetch, source_label
+from quantkit.gguf.kv import KV, string
 from quantkit.hub.adapter_source import AdapterSource
+from quantkit.hub.fetch import fetch
+from quantkit.hub.source import source_label
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_stream import merger
 from quantkit.jobs.via_llama_cpp import Converted
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
 from quantkit.model.opened import open_model
 from quantkit.model.sampling import sampling_parameters
-from quantkit.package import (
-    PackagedAdapter,
-    PackagedModel,
-    PackageSpec,
-    check_parameters,
-    merge_parameters,
-    package_notes,
-    render_package,
-)
+from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.package.license import license_texts
 from quantkit.package.manifest import input_files, weight_files
+from quantkit.package.ollama_modelfile import package_notes
+from quantkit.package.render import render_package
+from quantkit.package.spec import PackagedAdapter, PackagedModel, PackageSpec
 from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_outputs
 from quantkit.plan.imatrix import read_imatrix
 from quantkit.plan.mixture import Importance, Mixture
 from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
 from quantkit.system.progress import Reporter
-from quantkit.vocab import Vocabulary
 from quantkit.vocab.from_gguf import gguf_vocabulary
 from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.special import adds_bos
+from quantkit.vocab.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from quantkit.errors import ArchitectureError, CheckpointError
 from quantkit.files.json_file import read_json
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.model import GGUFModel, read_model
-from quantkit.hub import Source, fetch, folders_here
 from quantkit.hub.adapter_source import AdapterLike, AdapterSource
+from quantkit.hub.fetch import fetch, folders_here
+from quantkit.hub.source import Source
 from quantkit.jobs.run_stream import check_space, merger, run_stream, stream_files
 from quantkit.model.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.model.opened import MergedCheckpoint, open_merged

@@ -19,14 +19,15 @@ from functools import lru_cache
 
 import torch
 
-from quantkit.adapter import Adapter
 from quantkit.adapter.changes import Add, Change, LowRank, Module, Replace, Tokens
 from quantkit.adapter.config import method
+from quantkit.adapter.folder import Adapter
 from quantkit.arch.base import Rule
 from quantkit.engine.backend import CPU, Place
 from quantkit.errors import AdapterError
 from quantkit.ggml.types import BASE_TYPES
-from quantkit.gguf.header import EMBEDDING, OUTPUT, f32, string, u32
+from quantkit.gguf.header import EMBEDDING, OUTPUT
+from quantkit.gguf.kv import f32, string, u32
 from quantkit.hub.source import source_label, source_name
 from quantkit.model.opened import Model
 from quantkit.plan.gguf_outputs import GGML_QUANT_VERSION, plain_output

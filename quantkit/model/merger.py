@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import torch
 
-from quantkit.adapter import Adapter
 from quantkit.adapter.changes import Add, LowRank, Module, Replace, Tokens
+from quantkit.adapter.folder import Adapter
 from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.engine.backend import CPU, Place

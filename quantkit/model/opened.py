@@ -12,15 +12,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from quantkit.adapter import Adapter, open_adapter
+from quantkit.adapter.folder import Adapter, open_adapter
 from quantkit.adapter.resized import vocabulary_rows
-from quantkit.arch import find_architecture, is_supported
 from quantkit.arch.base import Architecture, Rule
+from quantkit.arch.families import find_architecture, is_supported
 from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
 from quantkit.errors import AdapterError, ArchitectureError, CheckpointError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import EMBEDDING as GGUF_EMBEDDING
-from quantkit.gguf.header import KV
+from quantkit.gguf.kv import KV
 from quantkit.hub.adapter_source import AdapterLike, adapter_sources
 from quantkit.hub.base_name import full_precision_name
 from quantkit.hub.source import source_name
@@ -29,8 +29,8 @@ from quantkit.model.sampling import sampling_metadata
 from quantkit.model.tied_embeddings import HEAD, check_unknown_tie, find_tie, settle_tied
 from quantkit.model.tokenizer_choice import TokenizerChoice, choose_tokenizer
 from quantkit.plan.values import PlannedTensor, general_metadata
-from quantkit.vocab import Vocabulary, read_vocabulary
 from quantkit.vocab.phi3_name import known_name
+from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
 
 # What a checkpoint that also sees has beside its language model.
 _VISION = ("vision_tower.", "multi_modal_projector.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from quantkit.adapter import Adapter
+from quantkit.adapter.folder import Adapter
 from quantkit.adapter.resized import has_row_for_each_token, vocabulary_rows
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import AdapterError

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from quantkit.errors import CheckpointError, GGUFError
-from quantkit.gguf.header import KV, KVType, f32, i32
+from quantkit.gguf.kv import KV, KVType, f32, i32
 
 # By GGUF key, in the order of llama.cpp's converter: the names in the file, the first of which counts, and the type.
 _SETTINGS = {

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from quantkit.adapter import Adapter
 from quantkit.adapter.changes import Change, LowRank, Replace, Tokens
+from quantkit.adapter.folder import Adapter
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import same_values
 from quantkit.errors import AdapterError

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from quantkit.errors import OutputError, QuantizationError
 from quantkit.ggml.types import FTYPES, GGMLType
-from quantkit.gguf.header import KV, OUTPUT, TensorInfo, align, encode_header, i32, u16, u32
+from quantkit.gguf.header import OUTPUT, TensorInfo, align, encode_header
+from quantkit.gguf.kv import KV, i32, u16, u32
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, part_name
 from quantkit.plan.mixture import Importance, Mixture, ask_llama_cpp
 from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from quantkit.errors import OutputError, QuantizationError
 from quantkit.ggml.types import FTYPES, GGMLType
-from quantkit.gguf.header import KV, OUTPUT, TensorInfo, encode_header, string
+from quantkit.gguf.header import OUTPUT, TensorInfo, encode_header
+from quantkit.gguf.kv import KV, string
 from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
 from quantkit.system.child_process import ChildError, ask_module
 

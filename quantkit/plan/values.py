@@ -13,7 +13,7 @@ from itertools import groupby
 import torch
 
 from quantkit.ggml.types import GGMLType
-from quantkit.gguf.header import KV, string
+from quantkit.gguf.kv import KV, string
 from quantkit.plan.mixture import Importance
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.gguf.header import KVType, array, string
+from quantkit.gguf.kv import KVType, array, string
 from quantkit.vocab.files import (
     CONTROL,
     NORMAL,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from quantkit.gguf.header import KV, boolean
+from quantkit.gguf.kv import KV, boolean
 
 
 @dataclass(frozen=True)

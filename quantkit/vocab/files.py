@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.files.json_file import read_json
-from quantkit.gguf.header import KV, KVType, array, string
+from quantkit.gguf.kv import KV, KVType, array, string
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 
 # llama.cpp's token types

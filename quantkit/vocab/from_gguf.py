@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quantkit.gguf.header import Header
-from quantkit.vocab import Vocabulary
+from quantkit.vocab.vocabulary import Vocabulary
 
 _TOKENIZER, _TEMPLATE = "tokenizer.", "tokenizer.chat_template"
 

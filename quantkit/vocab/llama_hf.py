@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.gguf.header import boolean
+from quantkit.gguf.kv import boolean
 from quantkit.vocab.bpe import check_added_ids
 from quantkit.vocab.files import (
     BYTE,

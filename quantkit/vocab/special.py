@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.gguf.header import KV, boolean, u32
+from quantkit.gguf.kv import KV, boolean, u32
 from quantkit.vocab.post_processor import Around, read_around, token_text
 
 # The token types SpecialVocab looks for, and the GGUF key of each where it is not "<type>_token_id".

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.gguf.header import boolean
+from quantkit.gguf.kv import boolean
 from quantkit.vocab.files import (
     CONTROL,
     UNUSED,

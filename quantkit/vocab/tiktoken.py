@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from quantkit.errors import VocabularyError
-from quantkit.gguf.header import KVType, array, string
+from quantkit.gguf.kv import KVType, array, string
 from quantkit.vocab.files import CONTROL, NORMAL, UNUSED, Content, TokenizerFiles, padding, padding_notes
 from quantkit.vocab.special import end_tokens
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.cli import main
+from quantkit.cli.main import main
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quantkit.cli import main
+from quantkit.cli.main import main
 from quantkit.errors import QuantkitError, VocabularyError
 from quantkit.gguf.header import read_header
 from quantkit.jobs.build import build

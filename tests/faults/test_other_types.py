@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from quantkit.errors import QuantkitError
-from quantkit.jobs.build import prepare
+from quantkit.jobs.prepare import prepare
 from quantkit.jobs.recipe import Recipe
 from tests.checkpoints.case import Case
 from tests.checkpoints.defect import Base

@@ -17,8 +17,9 @@ from quantkit.chat_template.format import ChatFormat, derive, named_format, name
 from quantkit.errors import ChatFormatError
 from quantkit.ollama.modelfile import Command, parse_modelfile, print_modelfile
 from quantkit.ollama.parameters import check_parameters
-from quantkit.package import PackagedModel, PackageSpec, render_package
 from quantkit.package.go_template import go_template
+from quantkit.package.render import render_package
+from quantkit.package.spec import PackagedModel, PackageSpec
 from tests.support.go_prompts import ollama_prompt
 
 HERE = Path(__file__).parent

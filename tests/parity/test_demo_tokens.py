@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from quantkit.demo import ADAPTER, BASE, EXAMPLES
+from quantkit.demo.data import ADAPTER, BASE, EXAMPLES
 from quantkit.jobs.merge import merge
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from quantkit.arch import ARCHITECTURES
+from quantkit.arch.families import ARCHITECTURES
 from quantkit.cli.build import command as build
 from quantkit.cli.convert import command as convert
 from tests.support.checkpoints import KINDS

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from quantkit.vocab import Vocabulary
 from quantkit.vocab.files import CONTROL, NORMAL, USER_DEFINED
+from quantkit.vocab.vocabulary import Vocabulary
 from tests.support.gguf_read import read_gguf
 from tests.support.pre_tokenizers import STRUCTURES
 from tests.support.reference import ReferenceConverter

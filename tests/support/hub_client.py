@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
-from quantkit.hub import local_folder, parse_source
+from quantkit.hub.fetch import local_folder
+from quantkit.hub.source import parse_source
 from quantkit.system.progress import Reporter
 
 REPOSITORY = Path(__file__).parents[2]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantkit.chat_template.format import named_format
-from quantkit.package import PackagedModel, PackageSpec, write_package
+from quantkit.package.render import write_package
+from quantkit.package.spec import PackagedModel, PackageSpec
 
 SPEC = PackageSpec(
     name="tiny",

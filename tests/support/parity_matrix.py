@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 
-from quantkit.arch import find_architecture
+from quantkit.arch.families import find_architecture
 from quantkit.checkpoint.folder import read_json
 from quantkit.engine.device import Workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source

@@ -19,7 +19,7 @@ from string import ascii_lowercase
 from gguf import TokenType
 from tokenizers import Tokenizer
 
-from quantkit.arch import find_architecture
+from quantkit.arch.families import find_architecture
 from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, Shape, derive, named_template
 from quantkit.package.differences import Cause
 from quantkit.package.go_template import go_template

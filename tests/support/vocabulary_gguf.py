@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from quantkit.arch import find_architecture
+from quantkit.arch.families import find_architecture
 from quantkit.checkpoint.folder import Checkpoint
-from quantkit.gguf.header import encode_header, f32, string, u32
-from quantkit.vocab import Vocabulary, read_vocabulary
+from quantkit.gguf.header import encode_header
+from quantkit.gguf.kv import f32, string, u32
+from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
 from tests.support.vocabularies import vocabulary_rows
 
 # The class of model each vocabulary is put under, by its name; Llama's where none is given.

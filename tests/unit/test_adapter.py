@@ -19,9 +19,9 @@ from peft import LoraConfig, TrainableTokensConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file, save_file
 
-from quantkit.adapter import open_adapter
 from quantkit.adapter.changes import Add, LowRank, Replace
 from quantkit.adapter.config import UNSUPPORTED, is_target
+from quantkit.adapter.folder import open_adapter
 from quantkit.adapter.known_settings import KNOWN
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import TensorSpec, open_tensor_file

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from quantkit.arch import ARCHITECTURES, find_architecture
 from quantkit.arch.decoder import interleave_halves
+from quantkit.arch.families import ARCHITECTURES, find_architecture
 from quantkit.errors import ArchitectureError
 
 LLAMA, QWEN2 = ARCHITECTURES["LlamaForCausalLM"], ARCHITECTURES["Qwen2ForCausalLM"]

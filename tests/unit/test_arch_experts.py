@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from quantkit.arch import ARCHITECTURES
 from quantkit.arch.base import Rule
+from quantkit.arch.families import ARCHITECTURES
 from quantkit.errors import ArchitectureError
 from quantkit.ggml.types import GGMLType
 from quantkit.model.opened import base_type

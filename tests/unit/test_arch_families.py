@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from quantkit.arch import ARCHITECTURES
 from quantkit.arch.base import Architecture
+from quantkit.arch.families import ARCHITECTURES
 from quantkit.arch.rope import rope
 from quantkit.errors import ArchitectureError
 

@@ -16,8 +16,9 @@ import pytest
 from quantkit.chat_template.format import ChatFormat, OwnTemplate, Turn, named_format
 from quantkit.cli.chat import command as chat_command
 from quantkit.errors import ChatFormatError, OutputError
-from quantkit.package import PackagedModel, PackageSpec, render_package, write_package
 from quantkit.package.chat_script import chat_ps1, chat_sh, llama_cli_options, turn_options
+from quantkit.package.render import render_package, write_package
+from quantkit.package.spec import PackagedModel, PackageSpec
 from tests.support.hostile import HOSTILE, NOT_CARRIED
 from tests.support.package_specs import SPEC, packaged
 

@@ -17,7 +17,8 @@ import pytest
 from tiny_gguf import LLAMA_3, Tiny, write_tiny_gguf
 
 from quantkit.chat_template.format import ChatFormat, OwnTemplate, derive
-from quantkit.package import PackageSpec, write_package
+from quantkit.package.render import write_package
+from quantkit.package.spec import PackageSpec
 from tests.support.llama_tools import apply_template, llama_tools
 from tests.support.package_specs import SPEC
 

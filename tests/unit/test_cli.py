@@ -17,7 +17,7 @@ import pytest
 
 import quantkit.jobs.build
 from quantkit import __version__
-from quantkit.cli import COMMANDS, main
+from quantkit.cli.main import COMMANDS, main
 from quantkit.cli.options import pairs, size_value
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.gguf.header import read_header

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.demo import ADAPTER, BASE, EXAMPLES
+from quantkit.demo.data import ADAPTER, BASE, EXAMPLES
 from quantkit.demo.run import DemoResult, Pair, run_demo
 from quantkit.errors import VerificationError
 from quantkit.gguf.header import read_header

@@ -14,7 +14,7 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from quantkit.demo import ADAPTER, BASE, EXAMPLES
+from quantkit.demo.data import ADAPTER, BASE, EXAMPLES
 
 MEGABYTE = 1_000_000
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}

@@ -12,10 +12,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
-from quantkit import kernels
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda, lanes, specification
+from quantkit.kernels import encode as encoding
 from quantkit.kernels.arithmetic import decided, nearest_int, root
 from tests.support.host_encoders import HostEncoders, compiler
 from tests.support.weights import blocks, distributions
@@ -53,7 +53,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> HostEncoders:
 @pytest.fixture(autouse=True)
 def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of these tests are few, and encoded as large ranges are."""
-    monkeypatch.setattr(kernels, "_WORTH_IT", 0)
+    monkeypatch.setattr(encoding, "_WORTH_IT", 0)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_every_way_is_ggml_for_any_values(kind: GGMLType, host: HostEncoders, ro
     assert_ggml(host.encode, kind, rows)
     if kind in lanes.SUPPORTED and lanes.available():
         assert_ggml(by_lanes, kind, rows)
-    assert bytes(kernels.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
+    assert bytes(encoding.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
 
 
 @in_lanes
@@ -115,7 +115,7 @@ def test_values_that_arithmetic_does_not_decide_go_to_ggml(kind: GGMLType, numba
         rows[1, 200] = -value
         assert not decided(torch.from_numpy(rows))
         assert lanes.encode(kind, torch.from_numpy(rows)) is None
-        assert bytes(kernels.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
+        assert bytes(encoding.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
 
 
 @in_lanes
@@ -126,7 +126,7 @@ def test_without_numba_ggml_encodes(kind: GGMLType, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lanes, "available", lambda: False)
     monkeypatch.setattr(lanes, "encode", never)
     rows = DISTRIBUTIONS["weights"][:2]
-    assert bytes(kernels.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
+    assert bytes(encoding.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
 
 
 @in_lanes
@@ -155,7 +155,7 @@ def test_small_ranges_do_not_wait_for_numba(kind: GGMLType, monkeypatch: pytest.
     monkeypatch.setattr(lanes, "encode", lambda kind, rows: asked.append(rows.numel()))
     for count in (1 << 10, 1 << 18):
         rows = torch.zeros(1, count)
-        assert bytes(kernels.encode(kind, rows)) == by_ggml(kind, rows.numpy()).tobytes()
+        assert bytes(encoding.encode(kind, rows)) == by_ggml(kind, rows.numpy()).tobytes()
     assert asked == [1 << 18]
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from quantkit.adapter import Adapter, open_adapter
 from quantkit.adapter.changes import LowRank, Slice
+from quantkit.adapter.folder import Adapter, open_adapter
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
 

@@ -13,13 +13,14 @@ import pytest
 from quantkit.chat_template.end_of_turn import stop_metadata
 from quantkit.chat_template.format import FORMAT_NAMES, OwnTemplate
 from quantkit.errors import ChatFormatError
-from quantkit.gguf.header import KVType, array, read_header, u32
+from quantkit.gguf.header import read_header
+from quantkit.gguf.kv import KVType, array, u32
 from quantkit.jobs.build import BuildResult, build
 from quantkit.jobs.recipe import Recipe
 from quantkit.ollama.modelfile import parse_modelfile
-from quantkit.vocab import Vocabulary
 from quantkit.vocab.from_gguf import token_text
 from quantkit.vocab.special import ENDS_BY_NAME
+from quantkit.vocab.vocabulary import Vocabulary
 from tests.support import family_templates as families
 from tests.support.chat_templates import template_file
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_gguf import LLAMA_3, Tiny, write_tiny_gguf
 
-from quantkit.cli import main
+from quantkit.cli.main import main
 from quantkit.errors import ChatFormatError, GGUFError, QuantkitError
 from quantkit.jobs.package import package
 from quantkit.ollama.modelfile import Command, parse_modelfile, print_modelfile

@@ -15,20 +15,8 @@ from hypothesis import strategies as st
 
 from quantkit.errors import GGUFError
 from quantkit.ggml.types import GGMLType
-from quantkit.gguf.header import (
-    KV,
-    KVType,
-    TensorInfo,
-    align,
-    array,
-    boolean,
-    encode_header,
-    f32,
-    i32,
-    read_header,
-    string,
-    u32,
-)
+from quantkit.gguf.header import TensorInfo, align, encode_header, read_header
+from quantkit.gguf.kv import KV, KVType, array, boolean, f32, i32, string, u32
 
 U32, U64 = struct.Struct("<I").pack, struct.Struct("<Q").pack
 

@@ -11,8 +11,9 @@ import pytest
 from quantkit.chat_template.format import OwnTemplate, Turn, named_format
 from quantkit.errors import ChatFormatError, OutputError, QuantkitError
 from quantkit.ollama.modelfile import Command, can_quote, parse_modelfile
-from quantkit.package import PackagedModel, PackageSpec, render_package
 from quantkit.package.ollama_modelfile import modelfile
+from quantkit.package.render import render_package
+from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.package.text import go_quote
 from tests.support.go_prompts import Job, Talk, ollama_prompts
 from tests.support.hostile import HOSTILE, NOT_CARRIED

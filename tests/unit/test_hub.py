@@ -19,9 +19,10 @@ from huggingface_hub import constants
 
 from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import HubError
-from quantkit.hub import HubId, fetch, local_folder, parse_source, source_label, source_name, source_record
 from quantkit.hub import huggingface as client
+from quantkit.hub.fetch import fetch, local_folder
 from quantkit.hub.files import small_files, weight_files
+from quantkit.hub.source import HubId, parse_source, source_label, source_name, source_record
 from quantkit.jobs.recipe import Recipe, read_recipe
 from quantkit.system.progress import Reporter
 from tests.support.hub_client import REPOSITORY, Recorder, hub_environment
@@ -543,9 +544,9 @@ def test_modelscope_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_client_without_an_id() -> None:
     code = (
-        "import sys, quantkit.jobs.recipe, quantkit.hub; from pathlib import Path;"
+        "import sys, quantkit.jobs.recipe, quantkit.hub.fetch; from pathlib import Path;"
         "from quantkit.system.progress import Reporter;"
-        "quantkit.hub.fetch(Path('a'), [Path('b')], Reporter());"
+        "quantkit.hub.fetch.fetch(Path('a'), [Path('b')], Reporter());"
         "assert not {'huggingface_hub', 'modelscope'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=60)

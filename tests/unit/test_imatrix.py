@@ -11,7 +11,8 @@ import pytest
 
 from quantkit.errors import QuantizationError
 from quantkit.ggml.types import GGMLType
-from quantkit.gguf.header import KV, KVType, TensorInfo, align, array, encode_header, string, u32
+from quantkit.gguf.header import TensorInfo, align, encode_header
+from quantkit.gguf.kv import KV, KVType, array, string, u32
 from quantkit.plan.imatrix import read_imatrix
 
 HEAD = [

@@ -13,7 +13,8 @@ from safetensors import safe_open
 
 from quantkit.cli.inspect import command
 from quantkit.errors import AdapterError, CheckpointError, GGUFError, QuantkitError
-from quantkit.gguf.header import KVType, array, encode_header, string
+from quantkit.gguf.header import encode_header
+from quantkit.gguf.kv import KVType, array, string
 from quantkit.jobs.convert import convert
 from quantkit.jobs.inspect import inspect
 from quantkit.jobs.quantize import quantize

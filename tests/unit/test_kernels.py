@@ -11,11 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantkit import kernels
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels import encode, lanes
+from quantkit.kernels import encode as encoding
+from quantkit.kernels import lanes
 from quantkit.kernels.arithmetic import decided, first_largest
+from quantkit.kernels.encode import encode
 
 pytest.importorskip("numba", reason="the extra 'fast' is not installed")
 
@@ -78,7 +79,7 @@ def by_gguf(kind: GGMLType, values: np.ndarray) -> bytes:
 @pytest.fixture(autouse=True)
 def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of these tests are few, and encoded as large ranges are."""
-    monkeypatch.setattr(kernels, "_WORTH_IT", 0)
+    monkeypatch.setattr(encoding, "_WORTH_IT", 0)
 
 
 def test_a_block_by_hand() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from quantkit.adapter import Adapter
 from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
+from quantkit.adapter.folder import Adapter
 from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import open_tensor_file

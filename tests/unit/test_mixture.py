@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from quantkit.arch import ARCHITECTURES
+from quantkit.arch.families import ARCHITECTURES
 from quantkit.errors import QuantizationError
 from quantkit.ggml.types import FTYPES, GGMLType, ftype_name
-from quantkit.gguf.header import KV, TensorInfo, align, string
+from quantkit.gguf.header import TensorInfo, align
+from quantkit.gguf.kv import KV, string
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs
 from quantkit.plan.mixture import Mixture, ask_llama_cpp, last_line, parse_log
 from quantkit.plan.type_choices import NO_CHOICES, TypeChoices, parse_choices

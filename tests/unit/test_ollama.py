@@ -18,13 +18,15 @@ import pytest
 import quantkit.jobs.build
 import quantkit.ollama.client
 from quantkit.chat_template.format import OwnTemplate, named_format
-from quantkit.cli import main
+from quantkit.cli.main import main
 from quantkit.errors import ChatFormatError, GGUFError, OllamaError, QuantkitError, VerificationError
-from quantkit.gguf.header import encode_header, string
+from quantkit.gguf.header import encode_header
+from quantkit.gguf.kv import string
 from quantkit.jobs.ollama_create import MAX_TOKENS, QUESTION, check_ollama, check_planned, create_model, find_modelfile
 from quantkit.ollama.modelfile import Command, print_modelfile
 from quantkit.ollama.read_modelfile import read_modelfile
-from quantkit.package import PackagedModel, PackageSpec, write_package
+from quantkit.package.render import write_package
+from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.system.progress import Reporter
 from tests.support.ollama_server import OllamaServer
 

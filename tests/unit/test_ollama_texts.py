@@ -14,17 +14,20 @@ from tiny_gguf import LLAMA_3, Tiny, write_tiny_gguf
 
 from quantkit.chat_template.format import OwnTemplate, named_format
 from quantkit.errors import CheckpointError, QuantkitError
-from quantkit.gguf.header import KV, KVType, array, boolean, encode_header, f32, i32, string, u32
+from quantkit.gguf.header import encode_header
+from quantkit.gguf.kv import KV, KVType, array, boolean, f32, i32, string, u32
 from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
 from quantkit.jobs.package import package
 from quantkit.jobs.recipe import Recipe, read_recipe
 from quantkit.model.sampling import sampling_metadata, sampling_parameters
 from quantkit.ollama.modelfile import Command, parse_modelfile
-from quantkit.package import PackagedModel, PackageSpec, merge_parameters, ollama_differences, render_package
+from quantkit.ollama.parameters import merge_parameters
 from quantkit.package.go_template import go_template
 from quantkit.package.license import license_texts
-from quantkit.package.spec import ollama_name
+from quantkit.package.ollama_modelfile import ollama_differences
+from quantkit.package.render import render_package
+from quantkit.package.spec import PackagedModel, PackageSpec, ollama_name
 from quantkit.vocab.special import adds_bos
 from tests.support.llama_model import llama_vocabulary
 

@@ -23,7 +23,8 @@ from quantkit.engine.stream import stream
 from quantkit.errors import OutputError, OverflowsF16Error, QuantkitError
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import GGMLType
-from quantkit.gguf.header import TensorInfo, align, encode_header, read_header, u32
+from quantkit.gguf.header import TensorInfo, align, encode_header, read_header
+from quantkit.gguf.kv import u32
 from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
 from quantkit.jobs.merge import merge
@@ -103,7 +104,7 @@ def test_another_alignment(checkpoint: Maker, tmp_path: Path, alignment: int) ->
 
 def test_the_current_folder_is_not_imported(checkpoint: Maker, tmp_path: Path) -> None:
     (tmp_path / "llama_cpp.py").write_text("raise SystemExit('imported from the current folder')", encoding="utf-8")
-    script = "import sys; sys.path = [p for p in sys.path if p]; from quantkit.cli import main; main(sys.argv[1:])"
+    script = "import sys; sys.path = [p for p in sys.path if p]; from quantkit.cli.main import main; main(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", script, "build", str(checkpoint("llama3-untied", layers=1)), "--dry-run"],
         cwd=tmp_path,

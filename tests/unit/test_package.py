@@ -14,15 +14,10 @@ from hypothesis import strategies as st
 from quantkit.chat_template.format import OwnTemplate, named_format
 from quantkit.errors import ChatFormatError, OutputError, QuantkitError
 from quantkit.ollama.modelfile import Command, can_quote, parse_modelfile, print_modelfile, quote
-from quantkit.package import (
-    PARAMETERS,
-    PackagedModel,
-    PackageSpec,
-    check_parameters,
-    package_notes,
-    render_package,
-    write_package,
-)
+from quantkit.ollama.parameters import PARAMETERS, check_parameters
+from quantkit.package.ollama_modelfile import package_notes
+from quantkit.package.render import render_package, write_package
+from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.package.text import go_quote, markdown_block, markdown_code, powershell_quote, sh_quote
 from tests.support.hostile import HOSTILE
 from tests.support.package_specs import SPEC

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quantkit.adapter import open_adapter
 from quantkit.adapter.changes import Module, Replace
 from quantkit.adapter.config import NOT_MERGEABLE, SUPPORTED
+from quantkit.adapter.folder import open_adapter
 from quantkit.adapter.names import read_names
 from quantkit.adapter.peft_layer import PeftLayers
 from quantkit.checkpoint.tensor_file import TensorSpec, open_tensor_file

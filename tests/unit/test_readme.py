@@ -13,8 +13,8 @@ import click
 import pytest
 
 import quantkit
-from quantkit.cli import COMMANDS, cli
-from quantkit.demo import EXAMPLES
+from quantkit.cli.main import COMMANDS, cli
+from quantkit.demo.data import EXAMPLES
 from quantkit.jobs.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).parent.parent.parent

@@ -15,7 +15,8 @@ from tiny_gguf import Tiny, write_tiny_gguf
 
 from quantkit.errors import ChatFormatError, GGUFError, OutputError, QuantkitError
 from quantkit.files.workspace import Workspace
-from quantkit.gguf.header import TensorInfo, encode_header, read_header, string
+from quantkit.gguf.header import TensorInfo, encode_header, read_header
+from quantkit.gguf.kv import string
 from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
 from quantkit.jobs.package import package

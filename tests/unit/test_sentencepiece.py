@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from quantkit.arch import find_architecture
+from quantkit.arch.families import find_architecture
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import VocabularyError
-from quantkit.vocab import Vocabulary, read_vocabulary
 from quantkit.vocab.families import NO_RULES
 from quantkit.vocab.llama_hf import merge_scores
 from quantkit.vocab.model_proto import read_model
+from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
 from tests.support.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, Piece, gemma_model, model_file
 
 Json = dict[str, Any]

@@ -26,7 +26,7 @@ from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
 
 import quantkit.serve.answering
 from quantkit.cli.serve import command as serve_command
-from quantkit.demo import ADAPTER, BASE, EXAMPLES
+from quantkit.demo.data import ADAPTER, BASE, EXAMPLES
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.jobs.build import build
 from quantkit.jobs.recipe import Recipe
@@ -586,7 +586,9 @@ def test_a_system_prompt_that_the_template_refuses(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["uvicorn", "starlette", "pydantic"])
 def test_without_the_extra(tmp_path: Path, missing: str) -> None:
-    script = f"import sys; sys.modules[{missing!r}] = None; from quantkit.cli import main; main(['serve', 'x.gguf'])"
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None; from quantkit.cli.main import main; main(['serve', 'x.gguf'])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE
     )

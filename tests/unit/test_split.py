@@ -12,7 +12,8 @@ from tiny_gguf import write_tiny_gguf
 
 from quantkit.errors import OutputError
 from quantkit.ggml.types import GGMLType
-from quantkit.gguf.header import read_header, string, u32
+from quantkit.gguf.header import read_header
+from quantkit.gguf.kv import string, u32
 from quantkit.gguf.model import GGUFModel, read_model
 from quantkit.gguf.split import named_count, part_name, part_path
 from quantkit.jobs.build import build

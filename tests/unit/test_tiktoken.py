@@ -11,8 +11,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import VocabularyError
-from quantkit.vocab import read_vocabulary
 from quantkit.vocab.tiktoken import SPECIAL, byte_text, merged_parts, read_ranks
+from quantkit.vocab.vocabulary import read_vocabulary
 
 BYTES = {bytes([byte]): byte for byte in range(256)}
 

@@ -12,7 +12,7 @@ import pytest
 from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import VocabularyError
 from quantkit.model.tokenizer_choice import choose_tokenizer, write_tokenizer
-from quantkit.vocab import read_vocabulary
+from quantkit.vocab.vocabulary import read_vocabulary
 
 Maker = Callable[..., Path]
 

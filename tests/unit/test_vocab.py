@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models
 
-from quantkit.arch import find_architecture
+from quantkit.arch.families import find_architecture
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import VocabularyError
-from quantkit.vocab import Vocabulary, read_vocabulary
 from quantkit.vocab.bpe import bpe_content, check_added_ids
 from quantkit.vocab.families import NO_RULES
 from quantkit.vocab.special import special_metadata
+from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
 
 Maker = Callable[..., Path]
 Json = dict[str, Any]

@@ -1,0 +1,296 @@
+"""A PEFT folder: which tensors of the base it changes, and how.
+
+The adapter's file is opened by its header and checked against the base's shapes before any weight is read; the values
+are read when the tensor they belong to streams by. Every key must have a meaning here: a key that PEFT would pass
+over in silence, or a method nobody here knows, is refused by name, because a merged model that quietly lacks part of
+its training is the failure users cannot see.
+
+LoRA and DoRA are computed here, by rows; tensors trained in full and single tokens are copied; every other method goes
+through PEFT's own layers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
+from quantkit.adapter.complete import check_complete
+from quantkit.adapter.config import check_config, method, token_indices
+from quantkit.adapter.conv1d import as_linear, conv1d_weights, refuse_other_methods, turn
+from quantkit.adapter.lora import BASE_HINT, no_such_tensor, read_lora
+from quantkit.adapter.names import Names, read_names, refuse_other_files, refuse_vision
+from quantkit.adapter.peft_layer import PeftLayers
+from quantkit.adapter.resized import resized_specs, vocabulary_rows
+from quantkit.checkpoint.tensor_file import DTYPES, TensorFile, TensorSpec, open_tensor_file, same_values
+from quantkit.errors import AdapterError, CheckpointError
+from quantkit.files.json_file import read_json
+
+# Factors of whole layers of experts kept at hand: consecutive tensors share one, and a few are in work at a time.
+_SHARED_KEPT = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """An open adapter. Two are the same only if they are one object, so that factors can be cached by adapter.
+
+    Attributes:
+        path: the folder.
+        config: ``adapter_config.json``.
+        changes: by name of the base tensor, what happens to it, in order.
+        file: the weights.
+        weight: how much of the changes is merged, see :class:`quantkit.hub.adapter_source.AdapterSource`.
+        layers: PEFT's layers, for the changes that are theirs.
+        vocabulary: rows of the embedding it was trained with, None where it changes neither embedding nor head.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    changes: Mapping[str, tuple[Change, ...]]
+    file: TensorFile
+    weight: float = 1.0
+    layers: PeftLayers | None = None
+    vocabulary: int | None = None
+
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Rows of one of the adapter's tensors as float32 on the CPU.
+
+        Raises:
+            AdapterError: a value is NaN or infinite.
+        """
+        return self._sound(key, self.file.read(key, start, stop))
+
+    def _sound(self, key: str, stored: torch.Tensor) -> torch.Tensor:
+        tensor = stored.float()
+        if not torch.isfinite(tensor).all():
+            raise AdapterError(
+                f"{self.path}: tensor {key!r} has NaN or infinite values",
+                hint="the training diverged: use an earlier adapter checkpoint",
+            )
+        return tensor
+
+    def factors(self, change: LowRank) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both factors of a change, [out, r] and [r, in], as float32 on the CPU."""
+        if (part := change.part) is not None:
+            rank = self.rank(change)
+            left = self._shared(change.rows)[part.start : part.stop, part.expert :: part.experts].contiguous()
+            return self._sound(change.rows, left), self.read(change.cols, part.expert * rank, (part.expert + 1) * rank)
+        left, right = self.read(change.rows), self.read(change.cols)
+        return (left.T.contiguous(), right.T.contiguous()) if change.transposed else (left, right)
+
+    def rank(self, change: LowRank) -> int:
+        """The rank of a change."""
+        stored = self.file.specs[change.cols].shape[1 if change.transposed else 0]
+        return stored // change.part.experts if change.part else stored
+
+    @cached_property
+    def _shared(self) -> Callable[[str], torch.Tensor]:
+        """Factors that many tensors share, as they are stored: a few of them are kept at hand."""
+        return lru_cache(maxsize=_SHARED_KEPT)(self.file.read)
+
+    def overwrites(self, name: str) -> bool:
+        """Whether nothing of what a tensor was before is left in it."""
+        return self.weight == 1 and any(isinstance(change, Replace) for change in self.changes.get(name, ()))
+
+    def is_linear(self, name: str) -> bool:
+        """Whether all changes of a tensor are sums, which a weight multiplies."""
+        return all(
+            isinstance(change, Add) or (isinstance(change, LowRank) and not change.magnitude)
+            for change in self.changes.get(name, ())
+        )
+
+    def trains_together(self, embedding: str, head: str) -> bool:
+        """Whether tied weights stayed one tensor in training.
+
+        So PEFT does with ``ensure_weight_tying``, and for single trained tokens of the embedding in any case.
+        """
+        if self.config.get("ensure_weight_tying"):
+            return True
+        changes = self.changes.get(embedding, ())
+        return head not in self.changes and bool(changes) and all(isinstance(change, Tokens) for change in changes)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def open_adapter(
+    path: Path,
+    base: Mapping[str, TensorSpec],
+    weight: float = 1.0,
+    *,
+    model: Mapping[str, Any] | None = None,
+    language_only: bool = False,
+) -> Adapter:
+    """Open a PEFT folder against the tensors of its base.
+
+    Args:
+        path: folder with ``adapter_config.json`` and ``adapter_model.safetensors`` (or ``.bin``).
+        base: the base's tensors by Hugging Face name; a tied head is listed under its own name too.
+        weight: how much of it is merged.
+        model: the base's ``config.json``; without it every matrix is taken for a Linear layer's.
+        language_only: of a model that also sees, the base is the language model alone.
+
+    Raises:
+        AdapterError: naming what is unsupported, missing or does not fit.
+    """
+    if not path.is_dir():
+        raise AdapterError(
+            f"{path}: no such folder",
+            hint="give the folder that holds adapter_config.json, or a hub's id of it: org/name",
+        )
+    if not (path / "adapter_config.json").is_file():
+        raise AdapterError(
+            f"{path}: adapter_config.json is missing", hint="give the folder PEFT's save_pretrained wrote"
+        )
+    try:
+        config = read_json(path / "adapter_config.json")
+    except CheckpointError as error:
+        raise AdapterError(str(error), hint=error.hint) from None
+    check_config(path, config)
+    weights = next((f for f in (path / "adapter_model.safetensors", path / "adapter_model.bin") if f.is_file()), None)
+    if weights is None:
+        refuse_other_files(path)
+        raise AdapterError(f"{path}: adapter_model.safetensors is missing", hint="download the adapter's weights")
+    file = open_tensor_file(weights, AdapterError)
+    try:
+        names = read_names(path, file.specs, base)
+        if language_only:
+            refuse_vision(path, names)
+        own = {own: spec for name, spec in base.items() if (own := names.in_training(name)) is not None}
+        trained = resized_specs(path, _saved(names, file.specs), own)
+        conv1d = conv1d_weights(config, model, trained) if model is not None else frozenset[str]()
+        changes, layers = _changes(path, config, names, file, trained, conv1d)
+    except BaseException:
+        file.close()
+        raise
+    in_base = {names.in_base(name): tuple(ops) for name, ops in changes.items()}
+    vocabulary = vocabulary_rows({name: trained[name] for name in changes})
+    return Adapter(path, config, in_base, file, weight, layers, vocabulary)
+
+
+_SAVED = re.compile(
+    r"(?P<module>.+?)(?:\.modules_to_save(?:\.[^.]+)?|(?:\.token_adapter)?\.base_layer)?\.(?P<leaf>weight|bias)"
+)
+# What a module saved in full was before training: PEFT saves it too where the vocabulary was resized.
+_BEFORE = re.compile(r"(?P<module>.+)\.original_module\.(?P<leaf>weight|bias)")
+_TOKENS = re.compile(r"(?P<module>.+?)(?:\.token_adapter)?\.trainable_tokens_delta(?:\.[^.]+)?")
+
+
+def _changes(
+    path: Path,
+    config: Mapping[str, Any],
+    names: Names,
+    file: TensorFile,
+    base: Mapping[str, TensorSpec],
+    conv1d: frozenset[str],
+) -> tuple[dict[str, list[Change]], PeftLayers | None]:
+    """By name of the tensor in the model that was trained, as the config's patterns see it, what happens to it."""
+    specs, layers = file.specs, None
+    if not specs:
+        raise AdapterError(f"{path}: the adapter's file has no tensors", hint="save the adapter again")
+    own: dict[str, list[Change]] = {}
+    used: set[str] = set()
+    kind = method(config)
+    if kind == "LORA":
+        own, used = read_lora(path, config, names.bare, specs, as_linear(base, conv1d))
+    elif kind != "TRAINABLE_TOKENS":
+        refuse_other_methods(path, config, names.bare, conv1d)
+        layers = PeftLayers.open(path, config, names.bare, file, base)
+        own, used = layers.changes(), layers.keys
+    changes: dict[str, list[Change]] = {}
+    for key in specs.keys() - used if layers else specs:
+        if specs[key].dtype not in DTYPES:
+            raise AdapterError(
+                f"{path}: tensor {key!r} is stored as {specs[key].dtype}; supported are {', '.join(DTYPES)}"
+            )
+    rest = {key: plain for key, plain in names.bare.items() if key not in used}
+    # A module saved in full comes first: PEFT saves a copy of the base's embedding beside the factors of one.
+    for target, change in (*_replaced(path, kind, rest, file, base), *_tokens(path, config, rest, specs, base)):
+        changes.setdefault(target, []).append(change)
+    for target, ops in own.items():
+        changes.setdefault(target, []).extend(ops)
+    check_complete(path, config, changes, base)
+    return turn(path, changes, conv1d), layers
+
+
+def _saved(names: Names, specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+    """By name in the model that was trained, the tensors that the file has in full."""
+    found = {key: match for key, plain in names.bare.items() if (match := _SAVED.fullmatch(plain))}
+    return {f"{match['module']}.{match['leaf']}": specs[key] for key, match in found.items()}
+
+
+def _replaced(
+    path: Path,
+    kind: str,
+    keys: Mapping[str, str],
+    file: TensorFile,
+    base: Mapping[str, TensorSpec],
+) -> Iterator[tuple[str, Change]]:
+    """The tensors that the file has in full."""
+    seen: dict[str, str] = {}
+    before = {key: match for key, plain in keys.items() if (match := _BEFORE.fullmatch(plain))}
+    for key, plain in keys.items():
+        if key in before or _TOKENS.fullmatch(plain):
+            continue
+        match = _SAVED.fullmatch(plain)
+        if match is None:
+            raise AdapterError(f"{path}: tensor {key!r} has no meaning in a {kind} adapter")
+        target = f"{match['module']}.{match['leaf']}"
+        if (other := seen.setdefault(target, key)) != key:
+            if same_values(file, key, other):  # PEFT saves a resized module twice, as trained and as part of the model
+                continue
+            raise AdapterError(
+                f"{path}: {other!r} and {key!r} are two copies of {target!r}: more than one adapter in the file",
+                hint="save the adapter that you mean alone: save_pretrained(..., selected_adapters=[NAME])",
+            )
+        _check_replacement(path, key, file.specs[key], target, base)
+        yield target, Replace(key)
+    for key, match in before.items():
+        if f"{match['module']}.{match['leaf']}" not in seen:
+            raise AdapterError(f"{path}: tensor {key!r} has no meaning without the one that was trained in its place")
+
+
+def _check_replacement(path: Path, key: str, spec: TensorSpec, target: str, base: Mapping[str, TensorSpec]) -> None:
+    if target not in base:
+        raise no_such_tensor(path, key, target)
+    if spec.shape != base[target].shape:
+        raise AdapterError(
+            f"{path}: {key!r} has shape {list(spec.shape)}, the base's {target!r} has {list(base[target].shape)}",
+            hint=BASE_HINT,
+        )
+
+
+def _tokens(
+    path: Path,
+    config: Mapping[str, Any],
+    keys: Mapping[str, str],
+    specs: Mapping[str, TensorSpec],
+    base: Mapping[str, TensorSpec],
+) -> Iterator[tuple[str, Change]]:
+    """The single tokens that were trained."""
+    found = {match["module"]: key for key, plain in keys.items() if (match := _TOKENS.fullmatch(plain))}
+    if len(found) < len([plain for plain in keys.values() if _TOKENS.fullmatch(plain)]):
+        raise AdapterError(f"{path}: the trained tokens of one module are there twice: more than one adapter")
+    tied = len(set(base.values())) < len(base)  # two names of one tensor
+    for module, indices in token_indices(path, config, found, tied).items():
+        key, target = found[module], f"{module}.weight"
+        if target not in base:
+            raise no_such_tensor(path, key, target)
+        rows, columns = base[target].shape
+        if specs[key].shape != (len(indices), columns):
+            raise AdapterError(
+                f"{path}: {key!r} has shape {list(specs[key].shape)}, {len(indices)} tokens of {target!r} need "
+                f"{[len(indices), columns]}"
+            )
+        if max(indices) >= rows:
+            raise AdapterError(
+                f"{path}: token {max(indices)} was trained, {target!r} has {rows} rows",
+                hint="give the base with the vocabulary that the adapter was trained on",
+            )
+        yield target, Tokens(key, indices)

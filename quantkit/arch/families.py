@@ -1,0 +1,85 @@
+"""The supported model families: one file each, three answers.
+
+An :class:`~quantkit.arch.base.Architecture` says which GGUF metadata a config becomes, which GGUF tensor each tensor of
+the checkpoint becomes (with the shape it must have), and how its rows are laid out. To add a family: write its file,
+and name it in ``FAMILIES``. A file is imported when its family is asked for: the list of names costs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from quantkit.errors import ArchitectureError
+
+if TYPE_CHECKING:
+    from quantkit.arch.base import Architecture
+
+
+# By the name in config.json's "architectures": the file of the family.
+FAMILIES: Mapping[str, str] = {
+    "LlamaForCausalLM": "llama",
+    "LLaMAForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "Mistral3ForConditionalGeneration": "mistral3",
+    "MixtralForCausalLM": "mixtral",
+    "QWenLMHeadModel": "qwen",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen2MoeForCausalLM": "qwen2_moe",
+    "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
+    "Gemma2ForCausalLM": "gemma2",
+    "Gemma3ForCausalLM": "gemma3",
+    "Gemma3ForConditionalGeneration": "gemma3",
+    "Phi3ForCausalLM": "phi3",
+    "GraniteForCausalLM": "granite",
+    "SmolLM3ForCausalLM": "smollm3",
+    "Olmo2ForCausalLM": "olmo2",
+}
+
+
+class _Architectures(Mapping[str, "Architecture"]):
+    """The families by the same names, each imported on the first look."""
+
+    def __getitem__(self, name: str) -> Architecture:
+        architecture: Architecture = importlib.import_module(f"quantkit.arch.{FAMILIES[name]}").ARCHITECTURE
+        return architecture
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FAMILIES)
+
+    def __len__(self) -> int:
+        return len(FAMILIES)
+
+
+ARCHITECTURES: Mapping[str, Architecture] = _Architectures()
+
+
+def is_supported(config: Mapping[str, Any]) -> bool:
+    """Whether :func:`find_architecture` knows the architecture of this config."""
+    return _named(config) in FAMILIES
+
+
+def _named(config: Mapping[str, Any]) -> str | None:
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else None
+
+
+def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
+    """The architecture a config names.
+
+    Raises:
+        ArchitectureError: none, or one that is not supported; with the list of those that are.
+    """
+    name = _named(config)
+    supported = ", ".join(sorted(FAMILIES))
+    if name is None:
+        raise ArchitectureError(f"{where}: names no architecture", hint=f"supported architectures: {supported}")
+    if name not in FAMILIES:
+        raise ArchitectureError(
+            f"{where}: architecture {name!r} is not supported",
+            hint="pass --via-llama-cpp PATH with a checkout of llama.cpp, whose converter may know it; supported "
+            f"architectures: {supported}",
+        )
+    return ARCHITECTURES[name]

@@ -1,0 +1,138 @@
+"""The command line: a command parses, calls one function and prints.
+
+Each command is one module with a ``click.Command`` named ``command``, imported when it is asked for: ``--help`` of
+the group must not pay for torch. :func:`main` is the one error boundary of quantkit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import click
+
+from quantkit import __version__
+from quantkit.errors import QuantkitError, VerificationError
+from quantkit.system.terminal_text import one_line
+
+EXIT_ERROR = 1
+EXIT_UNVERIFIED = 3
+EXIT_INTERRUPTED = 130
+
+# In the order in which a user meets them. The help lines stand here so that the list costs no import.
+COMMANDS: dict[str, str] = {
+    "build": "Merge, convert, quantize, package and check, in one pass.",
+    "merge": "Merge adapters into a Hugging Face checkpoint.",
+    "convert": "Write a checkpoint (and its adapters) as one GGUF file.",
+    "quantize": "Quantize a GGUF file to one type.",
+    "package": "Write Modelfile, chat scripts, card and manifest for GGUF files.",
+    "smoke": "Load a GGUF file, hold a short conversation, report.",
+    "verify": "Check a built package: files, prompts token by token, an answer.",
+    "inspect": "Show what is in a checkpoint, an adapter or a GGUF file.",
+    "chat": "Chat with a GGUF file or a built folder, offline.",
+    "serve": "Serve OpenAI's interface and a page to chat in the browser.",
+    "ollama": "Bring a built model into Ollama, and chat with it there once.",
+    "demo": "Build the embedded model and talk to it.",
+    "doctor": "Show what this machine has for the job.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"quantkit.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="quantkit")
+def cli() -> None:
+    """From a fine-tuned Llama-style model to files that chat on a laptop, offline, in one pass."""
+
+
+def entry() -> NoReturn:
+    """The ``quantkit`` program: :func:`main`, and out.
+
+    Taking torch and a vocabulary down piece by piece would cost 0.4 s that nobody needs; mypy leaves the same way.
+    """
+    try:
+        main()
+    except SystemExit as leaving:
+        code = leaving.code
+    with contextlib.suppress(OSError):  # what could not be printed has been reported
+        _flush()
+    os._exit(code if isinstance(code, int) else 0)
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code (0, 1, 2, 3 or 130)."""
+    # A polite request to end cleans up like Ctrl-C.
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A vocabulary is hundreds of thousands of small objects; looking for cycles among them costs as much as reading it.
+    threshold = gc.get_threshold()
+    gc.set_threshold(1_000_000)
+    try:
+        sys.exit(_run(args))
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        gc.set_threshold(*threshold)
+
+
+def _run(args: list[str] | None) -> int:
+    """Run a command and turn whatever it raises into a message and an exit code."""
+    try:
+        # Without the standalone mode click returns the code of ctx.exit() and raises the rest to us.
+        code = cli.main(args=args, prog_name="quantkit", standalone_mode=False)
+        _flush()
+    except QuantkitError as error:
+        return _report(error)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): stop quietly, as other tools do.
+        _drop_stdout()
+        return EXIT_ERROR
+    except OSError as error:
+        # What works on files raises errors that name them: this is the output of the command itself.
+        _drop_stdout()
+        return _report(
+            QuantkitError(f"the result cannot be printed ({error.strerror or error})", hint="write it elsewhere")
+        )
+    return code if isinstance(code, int) else 0
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # the shell can close them
+            stream.flush()
+
+
+def _report(error: QuantkitError) -> int:
+    click.echo(f"error: {one_line(str(error))}", err=True)
+    click.echo(f"hint: {one_line(error.hint)}", err=True)
+    return EXIT_UNVERIFIED if isinstance(error, VerificationError) else EXIT_ERROR
+
+
+def _drop_stdout() -> None:
+    """Nothing more can be printed, also not by the interpreter's last flush."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,155 @@
+"""The vocabulary of a checkpoint as GGUF metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantkit.errors import GGUFError, VocabularyError
+from quantkit.gguf.kv import KV, KVType, array, string
+from quantkit.vocab.bpe import read_bpe
+from quantkit.vocab.families import NO_RULES, VocabularyRules
+from quantkit.vocab.files import Content, TokenizerFiles
+from quantkit.vocab.llama_hf import read_llama_hf
+from quantkit.vocab.post_processor import token_text
+from quantkit.vocab.special import special_metadata
+from quantkit.vocab.templates import Templates, read_templates
+from quantkit.vocab.tiktoken import read_tiktoken
+
+if TYPE_CHECKING:
+    from quantkit.checkpoint.folder import Checkpoint  # which imports torch, and this is read beside llama.cpp too
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a tokenizer becomes.
+
+    Attributes:
+        metadata: ``tokenizer.*`` entries without the chat template.
+        chat_template: the model's Jinja chat template, None when it has none.
+        named_templates: further templates (``tool_use``, ``rag``) by name.
+        bos_token: text of BOS, empty when there is none.
+        eos_token: text of EOS, empty when there is none.
+        notes: for the plan.
+    """
+
+    metadata: tuple[KV, ...]
+    chat_template: str | None
+    named_templates: tuple[tuple[str, str], ...]
+    bos_token: str
+    eos_token: str
+    notes: tuple[str, ...]
+
+    def template_metadata(self, template: str | None) -> list[KV]:
+        """The entries that carry *template* as the model's own, and the named ones beside it."""
+        entries = []
+        if self.named_templates:
+            names = [name for name, _ in self.named_templates]
+            entries.append(array("tokenizer.chat_templates", names, KVType.STRING))
+            entries += [string(f"tokenizer.chat_template.{name}", text) for name, text in self.named_templates]
+        if template is not None:
+            entries.append(string("tokenizer.chat_template", template))
+        return entries
+
+
+def _read_sentencepiece(files: TokenizerFiles) -> Content | None:
+    if not files.path("tokenizer.model").is_file():
+        return None
+    # SentencePiece takes a while to load, and most models have no use for it.
+    from quantkit.vocab.spm import read_sentencepiece
+
+    return read_sentencepiece(files)
+
+
+# Each kind of tokenizer: the file it is read from, and its reader.
+_READERS: dict[str, tuple[str, Callable[[TokenizerFiles], Content | None]]] = {
+    "sentencepiece": ("tokenizer.model", _read_sentencepiece),
+    "llama-hf": ("tokenizer.json", read_llama_hf),
+    "bpe": ("tokenizer.json", read_bpe),
+    "tiktoken": ("*.tiktoken", read_tiktoken),
+}
+
+
+def read_vocabulary(
+    checkpoint: Checkpoint,
+    rows: int,
+    *,
+    tokenizers: Sequence[str] = ("bpe",),
+    rules: VocabularyRules = NO_RULES,
+    folder: Path | None = None,
+    templates: Path | None = None,
+    special: Mapping[str, str] | None = None,
+) -> Vocabulary:
+    """Read the tokenizer of a checkpoint folder.
+
+    Args:
+        checkpoint: the folder; nothing but its JSON, vocabulary and template files is read, and none is executed.
+        rows: rows of the embedding.
+        tokenizers: the kinds of tokenizer to look for, in this order: ``sentencepiece``, ``llama-hf``, ``bpe``,
+            ``tiktoken``.
+        rules: what the model's family adds.
+        folder: where the tokenizer's files are, when that is not the checkpoint's own folder (an adapter's).
+        templates: where the chat templates are, when they are not beside the tokenizer.
+        special: settings that replace those of tokenizer_config.json.
+
+    Raises:
+        VocabularyError: no tokenizer, or one that llama.cpp would not reproduce.
+    """
+    generation = checkpoint.json("generation_config.json")
+    files = TokenizerFiles(folder or checkpoint.path, checkpoint.config, generation, rows, rules, special or {})
+    if files.path("tekken.json").is_file() and not files.path("tokenizer.json").is_file():
+        raise VocabularyError(
+            f"{files.path('tekken.json')}: Mistral's own tokenizer format is not supported",
+            hint="copy tokenizer.json and tokenizer_config.json of the model's Hugging Face version into the folder",
+        )
+    for kind in tokenizers:
+        file, read = _READERS[kind]
+        try:
+            content = read(files)
+            if content is not None:
+                found = read_templates(files if templates is None else replace(files, folder=templates))
+                return _vocabulary(files, content, found)
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise VocabularyError(f"{files.path(file)}: broken ({type(error).__name__}: {error})") from None
+        except GGUFError as error:
+            raise VocabularyError(f"{files.folder}: {error}") from None
+    wanted = list(dict.fromkeys(_READERS[kind][0] for kind in tokenizers))
+    raise VocabularyError(
+        f"{files.path(wanted[-1])}: file is missing"
+        if len(wanted) == 1
+        else f"{files.folder}: has no tokenizer: {' and '.join(wanted)} are missing",
+        hint="copy the tokenizer's files of the model into the folder",
+    )
+
+
+def _vocabulary(files: TokenizerFiles, content: Content, templates: Templates) -> Vocabulary:
+    size: int | None = files.config.get("vocab_size")
+    own = files.rules.entries(files.tokenizer_config, size)
+    special = special_metadata(
+        files.tokenizer,
+        files.tokenizer_config,
+        files.config,
+        files.generation,
+        content.texts,
+        fallback=content.fallback,
+        further=files.rules.special_ids(size),
+    )
+    by_key = {entry.key: entry for entry in (*content.entries, *special, *own)}
+
+    def text(kind: str) -> str:
+        entry = by_key.get(f"tokenizer.ggml.{kind}_token_id")
+        named = token_text(files.tokenizer_config.get(f"{kind}_token"))
+        return named or ("" if entry is None else content.texts[entry.value])
+
+    vocabulary = Vocabulary(
+        metadata=tuple(by_key.values()),
+        chat_template=templates.default,
+        named_templates=templates.named,
+        bos_token=text("bos"),
+        eos_token=text("eos"),
+        notes=(*content.notes, *templates.notes),
+    )
+    vocabulary.template_metadata(templates.default)  # what a GGUF file cannot hold is known now
+    return vocabulary
