@@ -10,7 +10,7 @@
     ├── ChatFormatError      a chat template that is missing, broken or cannot be expressed
     ├── ContextFullError     a conversation that is longer than the context
     ├── QuantizationError    a type that cannot be had for these tensors
-    ├── OverflowsF16Error    a weight too large for the type asked for
+    ├── OutOfRangeError    a weight too large for the type asked for
     ├── GGUFError            a GGUF file that is broken
     ├── HubError             a model that its hub does not give
     ├── OllamaError          an Ollama that is not there, too old, or refuses a model
@@ -84,7 +84,7 @@ class QuantizationError(QuantkitError):
     default_hint = "choose another --quant, such as q4_0 or q8_0"
 
 
-class OverflowsF16Error(QuantkitError):
+class OutOfRangeError(QuantkitError):
     """A weight does not fit the base type."""
 
     default_hint = "choose a wider type: bf16 or f32"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quantkit.engine.backend import CPU, Place
+from quantkit.engine.backend import CPU, Backend
 
 # The adapter's number, the module in the base and in training.
 Key = tuple[int, str, str]
@@ -31,34 +31,34 @@ class MergedModules:
     is asked for again. Biases are small, and kept.
 
     Args:
-        compute: merges a module given by its key, at a place: weight, and bias or None, on the host.
+        compute: merges a module given by its key, on a backend: weight, and bias or None, on the host.
     """
 
-    def __init__(self, compute: Callable[[Key, Place], tuple[torch.Tensor, torch.Tensor | None]]) -> None:
+    def __init__(self, compute: Callable[[Key, Backend], tuple[torch.Tensor, torch.Tensor | None]]) -> None:
         self._compute = compute
         self._kept: OrderedDict[Key, _Merged] = OrderedDict()
         self._biases: dict[Key, torch.Tensor] = {}
         self._lock = threading.RLock()  # to merge a module, one of an earlier adapter may be needed
 
-    def weight(self, key: Key, start: int, stop: int, place: Place = CPU) -> torch.Tensor:
+    def weight(self, key: Key, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
         """Rows ``start:stop`` of a module's weight, for the caller to change."""
         with self._lock:
-            merged = self._kept.get(key) or self._merge(key, place)
+            merged = self._kept.get(key) or self._merge(key, backend)
             rows = merged.weight[start:stop].clone()
             merged.left -= stop - start
             if merged.left <= 0:
                 self._kept.pop(key, None)
             return rows
 
-    def bias(self, key: Key, start: int, stop: int, place: Place = CPU) -> torch.Tensor:
+    def bias(self, key: Key, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
         """Values ``start:stop`` of a module's bias."""
         with self._lock:
             if key not in self._biases:
-                self._merge(key, place)
+                self._merge(key, backend)
             return self._biases[key][start:stop].clone()
 
-    def _merge(self, key: Key, place: Place) -> _Merged:
-        weight, bias = self._compute(key, place)
+    def _merge(self, key: Key, backend: Backend) -> _Merged:
+        weight, bias = self._compute(key, backend)
         while len(self._kept) >= _KEPT:
             self._kept.popitem(last=False)
         merged = self._kept[key] = _Merged(weight, weight.shape[0])

@@ -71,7 +71,6 @@ class Architecture:
 
     Attributes:
         name: the GGUF architecture (``general.architecture``).
-        hf_names: the names in config.json that mean it.
         metadata: config to metadata entries, without ``general.*`` and the vocabulary.
         rules: config to the tensors, in the order of the file.
         generated: config to tensors that no checkpoint holds.
@@ -84,7 +83,6 @@ class Architecture:
     """
 
     name: str
-    hf_names: tuple[str, ...]
     metadata: Callable[[Config], list[KV]]
     rules: Callable[[Config], list[Rule]]
     generated: Callable[[Config], list[Generated]] = lambda config: []

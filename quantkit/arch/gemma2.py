@@ -35,7 +35,6 @@ def rules(config: Config) -> list[Rule]:
 
 ARCHITECTURE = Architecture(
     "gemma2",
-    ("Gemma2ForCausalLM",),
     metadata,
     rules,
     tokenizers=TOKENIZERS,

@@ -39,7 +39,6 @@ def rules(config: Config) -> list[Rule]:
 
 ARCHITECTURE = Architecture(
     "gemma3",
-    ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
     metadata,
     rules,
     tokenizers=TOKENIZERS,

@@ -25,7 +25,6 @@ def metadata(config: Config) -> list[KV]:
 
 ARCHITECTURE = Architecture(
     "granite",
-    ("GraniteForCausalLM",),
     metadata,
     llama.rules,
     tokenizers=llama.TOKENIZERS,

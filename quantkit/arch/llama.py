@@ -13,7 +13,7 @@ from quantkit.vocab.families import VocabularyRules
 SCALINGS = ("llama3", "linear", "yarn", "longrope")
 TOKENIZERS = ("sentencepiece", "llama-hf", "bpe")
 # By their sizes: small Granite and SmolLM models, and Code Llama, which ends what it fills in with a token of its own.
-VOCABULARY = VocabularyRules(told_prefix=True, without_bos=49152, special={32016: {"eot": 32010}})
+VOCABULARY = VocabularyRules(writes_add_space_prefix=True, no_bos_vocab_size=49152, special={32016: {"eot": 32010}})
 
 
 def metadata(config: Config) -> list[KV]:
@@ -39,6 +39,4 @@ def rules(config: Config) -> list[Rule]:
     return decoder_rules(config, pre_normed(size, heads, mlp))
 
 
-ARCHITECTURE = Architecture(
-    "llama", ("LlamaForCausalLM", "LLaMAForCausalLM"), metadata, rules, rope_tensors, TOKENIZERS, VOCABULARY
-)
+ARCHITECTURE = Architecture("llama", metadata, rules, rope_tensors, TOKENIZERS, VOCABULARY)

@@ -15,7 +15,6 @@ def rules(config: Config) -> list[Rule]:
 
 ARCHITECTURE = Architecture(
     "llama",
-    ("MistralForCausalLM",),
     llama.metadata,
     rules,
     rope_tensors,

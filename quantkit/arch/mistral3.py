@@ -15,7 +15,6 @@ def metadata(config: Config) -> list[KV]:
 
 ARCHITECTURE = Architecture(
     "mistral3",
-    ("Mistral3ForConditionalGeneration",),
     metadata,
     mistral.rules,
     rope_tensors,

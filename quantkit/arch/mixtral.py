@@ -27,7 +27,6 @@ def rules(config: Config) -> list[Rule]:
 
 ARCHITECTURE = Architecture(
     "llama",
-    ("MixtralForCausalLM",),
     metadata,
     rules,
     rope_tensors,

@@ -37,4 +37,4 @@ def rules(config: Config) -> list[Rule]:
     return decoder_rules(config, layer)
 
 
-ARCHITECTURE = Architecture("olmo2", ("Olmo2ForCausalLM",), metadata, rules)
+ARCHITECTURE = Architecture("olmo2", metadata, rules)

@@ -71,12 +71,11 @@ def _rotated(config: Config) -> int:
 
 ARCHITECTURE = Architecture(
     "phi3",
-    ("Phi3ForCausalLM",),
     metadata,
     rules,
     generated,
     tokenizers=("sentencepiece", "llama-hf", "bpe"),
-    vocabulary=VocabularyRules(as_marked=True),
+    vocabulary=VocabularyRules(trust_special_flag=True),
     defaults={"original_max_position_embeddings": 4096},
     notes=window_note,
 )

@@ -68,4 +68,4 @@ def notes(config: Config) -> list[str]:
     ]
 
 
-ARCHITECTURE = Architecture("qwen", ("QWenLMHeadModel",), metadata, rules, tokenizers=("tiktoken",), notes=notes)
+ARCHITECTURE = Architecture("qwen", metadata, rules, tokenizers=("tiktoken",), notes=notes)

@@ -45,4 +45,4 @@ def rules(config: Config) -> list[Rule]:
     return decoder_rules(config, pre_normed(size, attention(size, qkv_bias=True), mlp))
 
 
-ARCHITECTURE = Architecture("qwen2", ("Qwen2ForCausalLM",), metadata, rules, tokenizers=TOKENIZERS)
+ARCHITECTURE = Architecture("qwen2", metadata, rules, tokenizers=TOKENIZERS)

@@ -41,4 +41,4 @@ def rules(config: Config) -> list[Rule]:
     return decoder_rules(config, pre_normed(size, heads, mlp))
 
 
-ARCHITECTURE = Architecture("qwen2moe", ("Qwen2MoeForCausalLM",), metadata, rules, tokenizers=TOKENIZERS)
+ARCHITECTURE = Architecture("qwen2moe", metadata, rules, tokenizers=TOKENIZERS)

@@ -19,6 +19,4 @@ def rules(config: Config) -> list[Rule]:
     return decoder_rules(config, pre_normed(size, heads, gated_mlp(size.hidden, size.inner)))
 
 
-ARCHITECTURE = Architecture(
-    "qwen3", ("Qwen3ForCausalLM",), metadata, rules, tokenizers=TOKENIZERS, defaults={"head_dim": 128}
-)
+ARCHITECTURE = Architecture("qwen3", metadata, rules, tokenizers=TOKENIZERS, defaults={"head_dim": 128})

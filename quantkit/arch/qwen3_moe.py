@@ -25,4 +25,4 @@ def rules(config: Config) -> list[Rule]:
     return decoder_rules(config, pre_normed(size, heads, expert_rules("mlp", count, GATED, size.hidden, inner)))
 
 
-ARCHITECTURE = Architecture("qwen3moe", ("Qwen3MoeForCausalLM",), metadata, rules, tokenizers=TOKENIZERS)
+ARCHITECTURE = Architecture("qwen3moe", metadata, rules, tokenizers=TOKENIZERS)

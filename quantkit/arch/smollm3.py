@@ -20,7 +20,6 @@ def metadata(config: Config) -> list[KV]:
 
 ARCHITECTURE = Architecture(
     "smollm3",
-    ("SmolLM3ForCausalLM",),
     metadata,
     llama.rules,
     tokenizers=llama.TOKENIZERS,

@@ -31,7 +31,7 @@ from quantkit.system.units import count, size
 
 if TYPE_CHECKING:
     from quantkit.jobs.build import BuildResult
-    from quantkit.jobs.memory_estimate import Footprint
+    from quantkit.jobs.memory_estimate import MemoryEstimate
     from quantkit.jobs.ollama_create import CreatedModel
     from quantkit.plan.values import Output, Plan
 
@@ -88,7 +88,7 @@ def command(
     if recipe_file is None:  # it may name another device
         cuda_start.begin(flags["device"])
     from quantkit.jobs.build import build
-    from quantkit.jobs.memory_estimate import footprint
+    from quantkit.jobs.memory_estimate import estimate_memory
     from quantkit.jobs.prepare import prepare
     from quantkit.jobs.recipe import Recipe, read_recipe
 
@@ -101,7 +101,7 @@ def command(
     recipe = Recipe(**settings)
     if dry_run:
         with prepare(recipe, reporter(as_json)) as prepared:
-            _print_plan(prepared.plan, footprint(prepared), as_json)
+            _print_plan(prepared.plan, estimate_memory(prepared), as_json)
         return
     planned = None
     if ollama_name is not None:  # what Ollama would refuse is said as soon as it is known: now, or with the plan
@@ -127,7 +127,7 @@ def command(
     _print_result(recipe.folder, result, made, as_json)
 
 
-def _print_plan(plan: Plan, needs: Footprint, as_json: bool) -> None:
+def _print_plan(plan: Plan, needs: MemoryEstimate, as_json: bool) -> None:
     if as_json:
         print_json(
             {
@@ -140,9 +140,9 @@ def _print_plan(plan: Plan, needs: Footprint, as_json: bool) -> None:
                         "quant": output.label,
                         "size": output.nbytes,
                         "tensors": {
-                            name: {"type": place.type.label, "offset": place.offset, "size": place.nbytes}
-                            | ({"reason": place.reason} if place.reason else {})
-                            for name, place in output.tensors.items()
+                            name: {"type": slot.type.label, "offset": slot.offset, "size": slot.nbytes}
+                            | ({"reason": slot.reason} if slot.reason else {})
+                            for name, slot in output.tensors.items()
                         },
                     }
                     for output in plan.outputs
@@ -157,13 +157,13 @@ def _print_plan(plan: Plan, needs: Footprint, as_json: bool) -> None:
     for output in plan.outputs:
         click.echo(f"output        {output.file}  {size(output.nbytes)}")
         by_type: dict[str, list[str]] = {}
-        for name, place in output.tensors.items():
-            by_type.setdefault(place.type.label, []).append(name)
+        for name, slot in output.tensors.items():
+            by_type.setdefault(slot.type.label, []).append(name)
         for kind, names in by_type.items():
             click.echo(f"  {kind:8} {len(names)} tensors")
-        for name, place in output.tensors.items():
-            if place.reason:
-                click.echo(one_line(f"  {place.type.label:8} {name}: {place.reason}"))
+        for name, slot in output.tensors.items():
+            if slot.reason:
+                click.echo(one_line(f"  {slot.type.label:8} {name}: {slot.reason}"))
     for output in plan.adapter_outputs:
         click.echo(f"adapter       {output.file}  {size(output.nbytes)}")
     device = f", {size(needs.device)} on each CUDA device" if needs.device else ""

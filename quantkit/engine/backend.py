@@ -1,7 +1,7 @@
 """Where a worker computes: the processor, or a CUDA device with a stream and pinned memory of the worker's own.
 
 The engine and its sources do the same steps everywhere and ask the place for what differs: memory to read into, the
-way to the device and back, and encoders. Work on a device is asynchronous until :meth:`Place.fetch` waits for it;
+way to the device and back, and encoders. Work on a device is asynchronous until :meth:`Backend.fetch` waits for it;
 workers wait for each other nowhere, so while one waits the others' copies and kernels run.
 """
 
@@ -19,7 +19,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import decided
 
 
-class Place:
+class Backend:
     """The processor: everything stays where it is.
 
     Attributes:
@@ -64,7 +64,7 @@ class Place:
         return self.timeline.span(self.name, name)
 
 
-class CudaPlace(Place):
+class CudaBackend(Backend):
     """One worker's part of a CUDA device.
 
     One pinned buffer serves a range on its whole way: what was read is on the device before the first encoded bytes
@@ -160,12 +160,12 @@ class CudaPlace(Place):
         self.timeline.add(f"{self.name} on {self.device}", name, first, last)
 
 
-CPU = Place()
+CPU = Backend()
 
 
-def open_place(device: torch.device, name: str, timeline: NoTimeline) -> Place:
+def open_backend(device: torch.device, name: str, timeline: NoTimeline) -> Backend:
     """A place for one worker."""
-    return CudaPlace(device, name, timeline) if device.type == "cuda" else Place(name, timeline)
+    return CudaBackend(device, name, timeline) if device.type == "cuda" else Backend(name, timeline)
 
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:

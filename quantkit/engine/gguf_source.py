@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from quantkit.checkpoint.tensor_file import flat_shape
-from quantkit.engine.backend import CPU, Place
+from quantkit.engine.backend import CPU, Backend
 from quantkit.errors import GGUFError, QuantizationError, QuantkitError
 from quantkit.files.fileio import read_into
 from quantkit.ggml import library as ggml
@@ -32,14 +32,14 @@ def check_requantizing(model: GGUFModel, outputs: Sequence[Output], *, allowed: 
         QuantizationError: naming the tensor.
     """
     for output in outputs:
-        for name, place in output.tensors.items():
+        for name, slot in output.tensors.items():
             stored = model.header.tensors[name].type
-            if place.type is stored or stored in _DTYPES:
+            if slot.type is stored or stored in _DTYPES:
                 continue
             path = model.files[model.locate(name)[0]]
             if not ggml.can_dequantize(stored):
                 raise QuantizationError(
-                    f"{path}: tensor {name!r} is {stored.label}, which cannot be turned into {place.type.label}",
+                    f"{path}: tensor {name!r} is {stored.label}, which cannot be turned into {slot.type.label}",
                     hint="start from the f16, bf16 or f32 GGUF file",
                 )
             if not allowed:
@@ -56,12 +56,12 @@ class GGUFSource:
     model: GGUFModel
     fds: tuple[int, ...]
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int, place: Place = CPU) -> torch.Tensor:
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
         """Rows ``start:stop`` as float32, on the device; of a quantized tensor their bytes, uint8, on the host."""
         info = self.model.header.tensors[tensor.name]
         number, begin = self.model.locate(tensor.name)
         row = info.type.nbytes(info.shape) // tensor.rows
-        buffer = place.memory(row * (stop - start))
+        buffer = backend.memory(row * (stop - start))
         path = self.model.files[number]
         try:
             got = read_into(self.fds[number], buffer.numpy().data, begin + start * row)
@@ -72,9 +72,9 @@ class GGUFSource:
         if info.type not in _DTYPES:
             return buffer.reshape(stop - start, row)
         values = buffer.view(_DTYPES[info.type]).reshape(stop - start, *flat_shape(info.shape)[1:])
-        return place.put(values).float()
+        return backend.put(values).float()
 
-    def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
+    def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         """Values that are not finite can only come from the file."""
         path = self.model.files[self.model.locate(tensor.name)[0]]
         return GGUFError(f"{path}: tensor {tensor.name!r} has NaN or infinite values")

@@ -28,7 +28,7 @@ _ROW_MULTIPLE = 64
 
 
 @dataclass(frozen=True)
-class Piece:
+class RowRange:
     """A range of rows of one tensor, within one segment of it; ``index`` counts the tensor's ranges."""
 
     tensor: PlannedTensor
@@ -37,7 +37,7 @@ class Piece:
     stop: int
 
 
-def pieces(tensor: PlannedTensor, chunk: int | None = None) -> Iterator[Piece]:
+def row_ranges(tensor: PlannedTensor, chunk: int | None = None) -> Iterator[RowRange]:
     """Cut a tensor into ranges of about *chunk* weights, by its shape alone.
 
     Args:
@@ -51,25 +51,25 @@ def pieces(tensor: PlannedTensor, chunk: int | None = None) -> Iterator[Piece]:
     for first in range(0, tensor.rows, tensor.segment):
         end = first + tensor.segment
         for start in range(first, end, step):
-            yield Piece(tensor, next(index), start, min(end, start + step))
+            yield RowRange(tensor, next(index), start, min(end, start + step))
 
 
-class Deal:
+class Scheduler:
     """Deals the ranges of tensors out to workers. Safe from any thread."""
 
     def __init__(self, tensors: Sequence[PlannedTensor], chunk: int | None) -> None:
         self._chunk = chunk
         self._whole = deque(sorted(tensors, key=lambda tensor: count_elements(tensor.shape), reverse=True))
-        self._begun: dict[int, deque[Piece]] = {}  # by worker
+        self._begun: dict[int, deque[RowRange]] = {}  # by worker
         self._lock = threading.Lock()
 
-    def next(self, worker: int) -> Piece | None:
+    def next(self, worker: int) -> RowRange | None:
         """The next range for a worker; None when all are dealt out."""
         with self._lock:
             own = self._begun.get(worker)
             if not own:
                 if self._whole:
-                    own = deque(pieces(self._whole.popleft(), self._chunk))
+                    own = deque(row_ranges(self._whole.popleft(), self._chunk))
                 else:
                     own = max(self._begun.values(), key=len, default=None)
                 if not own:

@@ -19,16 +19,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from quantkit.engine.backend import Place, as_bytes, open_place
+from quantkit.engine.backend import Backend, as_bytes, open_backend
 from quantkit.engine.device import Workers
-from quantkit.engine.ranges import CHUNK_WEIGHTS, Deal, Piece
-from quantkit.errors import OverflowsF16Error, QuantizationError, QuantkitError
+from quantkit.engine.ranges import CHUNK_WEIGHTS, RowRange, Scheduler
+from quantkit.errors import OutOfRangeError, QuantizationError, QuantkitError
 from quantkit.files.output_file import Bytes, OrderedDigest, OutputFile
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.encode import encode
 from quantkit.kernels.validity import all_finite
-from quantkit.plan.values import Output, Placed, PlannedTensor
+from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 _TORCH = {GGMLType.F32: torch.float32, GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}
 # The smallest magnitude that rounds to infinity in each base type.
@@ -40,11 +40,11 @@ Progress = Callable[[int], None]
 class RowSource(Protocol):
     """Where rows come from."""
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int, place: Place) -> torch.Tensor:
-        """Rows ``start:stop`` as float32, in the output's layout, on the device of *place*; where the tensor's base is
-        a quantized type, its bytes, uint8, on the host. Called from many threads, each with a place of its own."""
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend) -> torch.Tensor:
+        """Rows ``start:stop`` as float32, in the output's layout, on the device of *backend*; of a tensor
+        that is quantized already its bytes, uint8, on the host. Called from many threads, each with its own backend."""
 
-    def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
+    def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         """The error for input values that are not finite in these rows; None when the input is sound."""
 
 
@@ -111,7 +111,7 @@ class _Job:
         self.outputs, self.source, self.files, self.progress = outputs, source, files, progress
         self.workers, self.wider = workers, wider
         self.digests = {(output.file, name): OrderedDigest() for output in outputs for name in output.tensors}
-        self._deal = Deal(tensors, workers.chunk)
+        self._scheduler = Scheduler(tensors, workers.chunk)
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
 
@@ -147,82 +147,82 @@ class _Job:
     def _work(self, number: int, ended: threading.Event) -> None:
         try:
             devices = self.workers.devices
-            place = open_place(devices[number % len(devices)], f"worker {number:02}", self.workers.timeline)
-            with place.active():
+            backend = open_backend(devices[number % len(devices)], f"worker {number:02}", self.workers.timeline)
+            with backend.active():
                 while not self._stop.is_set():
-                    piece = self._deal.next(number)
-                    if piece is None:
+                    row_range = self._scheduler.next(number)
+                    if row_range is None:
                         return
-                    self._carry(piece, place)
-                    self.progress((piece.stop - piece.start) * piece.tensor.columns)
+                    self._carry(row_range, backend)
+                    self.progress((row_range.stop - row_range.start) * row_range.tensor.columns)
         except BaseException as error:  # reported by run(), in the main thread
             self._errors.append(error)
             self._halt()
         finally:
             ended.set()
 
-    def _carry(self, piece: Piece, place: Place) -> None:
+    def _carry(self, row_range: RowRange, backend: Backend) -> None:
         """One range the whole way."""
-        tensor = piece.tensor
-        rows = self.source.rows(tensor, piece.start, piece.stop, place)
-        with place.span("round", computes=True):
-            self._check(piece, rows)
-            rounded = rows.to(_TORCH.get(tensor.base, rows.dtype)).contiguous()
+        tensor = row_range.tensor
+        rows = self.source.rows(tensor, row_range.start, row_range.stop, backend)
+        with backend.span("round", computes=True):
+            self._check(row_range, rows)
+            rounded = rows.to(_TORCH.get(tensor.outtype, rows.dtype)).contiguous()
         del rows
-        on_host = _OnHost(piece, rounded, place)
+        on_host = _OnHost(row_range, rounded, backend)
         for output in self.outputs:
             at = output.tensors.get(tensor.name)
             if at is None:
                 continue
             importance = output.importance.get(tensor.name)
-            if at.type is tensor.base:
-                data: Bytes = place.fetch(rounded)
-            elif importance is None and (encoded := place.encode(at.type, rounded)) is not None:
+            if at.type is tensor.outtype:
+                data: Bytes = backend.fetch(rounded)
+            elif importance is None and (encoded := backend.encode(at.type, rounded)) is not None:
                 _refuse_invalid(at.type, tensor, rounded, valid=all_finite(at.type, encoded))
-                data = place.fetch(encoded)
+                data = backend.fetch(encoded)
             else:
                 data = on_host.encode(at.type, importance)
-            self._put(piece, output, at, data, place)
+            self._put(row_range, output, at, data, backend)
 
-    def _put(self, piece: Piece, output: Output, at: Placed, data: Bytes, place: Place) -> None:
-        """To its place in the file, and into the tensor's hash."""
-        name = piece.tensor.name
-        row_nbytes = at.nbytes // piece.tensor.rows
-        with place.span("write"):
-            self.files[output.file].write(at.offset + piece.start * row_nbytes, data)
-        with place.span("hash"):
-            self.digests[output.file, name].update(piece.index, data)
+    def _put(self, row_range: RowRange, output: Output, at: TensorSlot, data: Bytes, backend: Backend) -> None:
+        """Write the range at its offset and add it to the tensor's hash."""
+        name = row_range.tensor.name
+        row_nbytes = at.nbytes // row_range.tensor.rows
+        with backend.span("write"):
+            self.files[output.file].write(at.offset + row_range.start * row_nbytes, data)
+        with backend.span("hash"):
+            self.digests[output.file, name].update(row_range.index, data)
 
-    def _check(self, piece: Piece, rows: torch.Tensor) -> None:
+    def _check(self, row_range: RowRange, rows: torch.Tensor) -> None:
         """Refuse rows that are not finite or would not be after rounding."""
-        base = piece.tensor.base
-        if base not in _TORCH:
-            error = self.source.blame(piece.tensor, piece.start, piece.stop)
-            if error is not None and not ggml.is_valid(base, as_bytes(rows)):
+        outtype = row_range.tensor.outtype
+        if outtype not in _TORCH:
+            error = self.source.explain_non_finite(row_range.tensor, row_range.start, row_range.stop)
+            if error is not None and not ggml.is_valid(outtype, as_bytes(rows)):
                 raise error
             return
         low, high = (float(value) for value in rows.aminmax())
-        if -_OVERFLOW[base] < low and high < _OVERFLOW[base]:
+        if -_OVERFLOW[outtype] < low and high < _OVERFLOW[outtype]:
             return
-        if error := self.source.blame(piece.tensor, piece.start, piece.stop):
+        if error := self.source.explain_non_finite(row_range.tensor, row_range.start, row_range.stop):
             raise error
-        name, largest = piece.tensor.sources[0], max(abs(low), abs(high))
+        name, largest = row_range.tensor.sources[0], max(abs(low), abs(high))
         if not math.isfinite(largest):
-            raise OverflowsF16Error(
+            raise OutOfRangeError(
                 f"tensor {name!r}: the merged values are NaN or infinite in f32",
                 hint="look at the adapter: its scaling (lora_alpha / r) or its weights are too large",
             )
-        raise OverflowsF16Error(
-            f"tensor {name!r} has a value of {largest:g}, too large for {base.label}",
-            hint=f"pass {self.wider} {'bf16' if base is GGMLType.F16 else 'f32'}",
+        raise OutOfRangeError(
+            f"tensor {name!r} has a value of {largest:g}, too large for {outtype.label}",
+            hint=f"pass {self.wider} {'bf16' if outtype is GGMLType.F16 else 'f32'}",
         )
 
 
 class _OnHost:
     """One range's values on the host, for the encoders there."""
 
-    def __init__(self, piece: Piece, rounded: torch.Tensor, place: Place) -> None:
-        self.piece, self.rounded, self.place = piece, rounded, place
+    def __init__(self, row_range: RowRange, rounded: torch.Tensor, backend: Backend) -> None:
+        self.row_range, self.rounded, self.backend = row_range, rounded, backend
         self._floats: torch.Tensor | None = None
 
     def encode(self, kind: GGMLType, importance: npt.NDArray[np.float32] | None) -> Bytes:
@@ -231,12 +231,12 @@ class _OnHost:
         Raises:
             QuantizationError: a value is too large for the type.
         """
-        tensor, floats = self.piece.tensor, self._values()
+        tensor, floats = self.row_range.tensor, self._values()
         columns = floats.shape[1]
         if importance is not None and importance.size != columns:
-            importance = importance.reshape(-1, columns)[self.piece.start // tensor.shape[-2]]
+            importance = importance.reshape(-1, columns)[self.row_range.start // tensor.shape[-2]]
         step = max(1, CHUNK_WEIGHTS // columns)
-        with self.place.span("encode on the host"):
+        with self.backend.span("encode on the host"):
             parts = [encode(kind, some, importance) for some in torch.split(floats, step)]
         data = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
         _refuse_invalid(kind, tensor, floats, valid=ggml.is_valid(kind, data))
@@ -245,16 +245,16 @@ class _OnHost:
     def _values(self) -> torch.Tensor:
         """float32, in memory of their own."""
         if self._floats is None:
-            base = self.piece.tensor.base
-            if base not in _TORCH:
-                data, columns = self.place.fetch(self.rounded), self.piece.tensor.columns
-                self._floats = torch.from_numpy(ggml.dequantize_rows(base, data, columns))
+            outtype = self.row_range.tensor.outtype
+            if outtype not in _TORCH:
+                data, columns = self.backend.fetch(self.rounded), self.row_range.tensor.columns
+                self._floats = torch.from_numpy(ggml.dequantize_rows(outtype, data, columns))
             elif self.rounded.device.type == "cpu":
                 self._floats = self.rounded.float()
             else:
-                stored = torch.frombuffer(self.place.fetch(self.rounded), dtype=_TORCH[base])
+                stored = torch.frombuffer(self.backend.fetch(self.rounded), dtype=_TORCH[outtype])
                 stored = stored.reshape(self.rounded.shape)
-                self._floats = stored.clone() if base is GGMLType.F32 else stored.float()
+                self._floats = stored.clone() if outtype is GGMLType.F32 else stored.float()
         return self._floats
 
 

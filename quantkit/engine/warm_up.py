@@ -11,7 +11,7 @@ import torch
 
 from quantkit.engine.device import Workers
 from quantkit.errors import QuantkitError
-from quantkit.ggml.types import BASE_TYPES, GGMLType
+from quantkit.ggml.types import UNQUANTIZED, GGMLType
 from quantkit.kernels import cuda, loaded
 
 # The types llama.cpp mixes into those of their name.
@@ -32,7 +32,7 @@ def warming_up(workers: Workers, quants: Collection[str], outtype: str) -> Itera
         return
     named = {quant.upper().removesuffix("_S").removesuffix("_M").removesuffix("_L") for quant in quants}
     kinds = [kind for kind in cuda.SUPPORTED if kind.name in named] + [kind for kind in _MIXED_IN if named]
-    dtype = {GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}.get(BASE_TYPES[outtype], torch.float32)
+    dtype = {GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}.get(UNQUANTIZED[outtype], torch.float32)
     thread = threading.Thread(target=_warm_up, args=(workers.devices, dict.fromkeys(kinds), dtype))
     thread.start()
     try:

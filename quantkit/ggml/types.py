@@ -84,7 +84,7 @@ _NOT_ENCODABLE = {
 ENCODABLE: tuple[GGMLType, ...] = tuple(kind for kind in GGMLType if kind not in _NOT_ENCODABLE)
 
 # The base types a GGUF can be written in, and quantized from.
-BASE_TYPES: dict[str, GGMLType] = {"f16": GGMLType.F16, "bf16": GGMLType.BF16, "f32": GGMLType.F32}
+UNQUANTIZED: dict[str, GGMLType] = {"f16": GGMLType.F16, "bf16": GGMLType.BF16, "f32": GGMLType.F32}
 
 # llama.cpp's ftypes by the names of llama-quantize, in lower case: the number in general.file_type.
 FTYPES: dict[str, int] = {

@@ -17,7 +17,7 @@ from quantkit.errors import QuantkitError, VerificationError
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.hub.fetch import fetch, folders_here
 from quantkit.hub.source import source_record
-from quantkit.jobs.prepare import Prepared, prepare, prepare_converted
+from quantkit.jobs.prepare import PlannedBuild, prepare, prepare_converted
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_stream import run_stream
 from quantkit.jobs.via_llama_cpp import check_checkout, run_converter
@@ -122,7 +122,7 @@ def build(
 
 
 @contextmanager
-def _prepared(recipe: Recipe, work: Workspace, reporter: Reporter) -> Iterator[Prepared]:
+def _prepared(recipe: Recipe, work: Workspace, reporter: Reporter) -> Iterator[PlannedBuild]:
     """The plan; made from the checkpoint's headers, or from the file that llama.cpp's converter makes of it."""
     if recipe.via_llama_cpp is None:
         with prepare(recipe, reporter) as prepared:
@@ -152,7 +152,7 @@ def _prepared(recipe: Recipe, work: Workspace, reporter: Reporter) -> Iterator[P
         yield prepared
 
 
-def _manifest(prepared: Prepared, digests: dict[str, dict[str, str]], texts: tuple[Path, ...]) -> dict[str, Any]:
+def _manifest(prepared: PlannedBuild, digests: dict[str, dict[str, str]], texts: tuple[Path, ...]) -> dict[str, Any]:
     recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
     return {
         "schema": SCHEMA,
@@ -175,7 +175,7 @@ def _manifest(prepared: Prepared, digests: dict[str, dict[str, str]], texts: tup
     }
 
 
-def _verify(prepared: Prepared, work: Workspace, reporter: Reporter) -> Report:
+def _verify(prepared: PlannedBuild, work: Workspace, reporter: Reporter) -> Report:
     from quantkit.verify.models import verify_outputs
 
     recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
@@ -194,7 +194,7 @@ def _verify(prepared: Prepared, work: Workspace, reporter: Reporter) -> Report:
     return replace(report, not_made=("token ids and prompt ids: no file of the tokenizer", *report.not_made))
 
 
-def _report(prepared: Prepared, report: Report | None, seconds: dict[str, float]) -> dict[str, Any]:
+def _report(prepared: PlannedBuild, report: Report | None, seconds: dict[str, float]) -> dict[str, Any]:
     plan = prepared.plan
     verdict: dict[str, Any] = {"schema": SCHEMA, "verified": False, "passed": None, "checks": [], "runs": {}}
     if report is not None:

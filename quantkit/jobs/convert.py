@@ -7,14 +7,14 @@ from pathlib import Path
 
 from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.files.workspace import workspace
-from quantkit.ggml.types import BASE_TYPES
+from quantkit.ggml.types import UNQUANTIZED
 from quantkit.hub.adapter_source import AdapterLike
 from quantkit.hub.fetch import fetch, folders_here
 from quantkit.hub.source import Source
 from quantkit.jobs.run_stream import merger, stream_files
 from quantkit.model.lora_file import plan_adapter_file
 from quantkit.model.opened import open_model
-from quantkit.plan.gguf_outputs import base_outputs
+from quantkit.plan.gguf_outputs import unquantized_outputs
 from quantkit.system.progress import Reporter
 
 
@@ -61,9 +61,9 @@ def convert(
         vocabulary = opened.vocabulary()
         for note in (*opened.notes, *vocabulary.notes):
             reporter.note(note)
-        tensors = opened.tensors(BASE_TYPES[outtype])
+        tensors = opened.tensors(UNQUANTIZED[outtype])
         metadata = opened.metadata(out.stem, vocabulary, vocabulary.chat_template)
-        outputs = base_outputs(work.final.name, outtype, metadata, tensors, split_max_size)
+        outputs = unquantized_outputs(work.final.name, outtype, metadata, tensors, split_max_size)
         return stream_files(tensors, outputs, merger(opened), work, choose_workers(device, threads), reporter)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from quantkit.engine.device import Workers
-from quantkit.engine.ranges import CHUNK_WEIGHTS, pieces
-from quantkit.ggml.types import BASE_TYPES
-from quantkit.jobs.prepare import Prepared
+from quantkit.engine.ranges import CHUNK_WEIGHTS, row_ranges
+from quantkit.ggml.types import UNQUANTIZED
+from quantkit.jobs.prepare import PlannedBuild
 from quantkit.kernels import cuda
 from quantkit.model.merger import Merger
 from quantkit.plan.values import Output, PlannedTensor, count_elements
@@ -30,7 +30,7 @@ _SCRATCH_NBYTES_A_WEIGHT = 12
 
 
 @dataclass(frozen=True)
-class Footprint:
+class MemoryEstimate:
     """Peak memory.
 
     Attributes:
@@ -44,25 +44,25 @@ class Footprint:
     device: int
 
 
-def footprint(prepared: Prepared) -> Footprint:
+def estimate_memory(prepared: PlannedBuild) -> MemoryEstimate:
     """What a prepared build will need."""
     plan, workers = prepared.plan, prepared.workers
     widest = max(_largest_range(tensor, workers) for tensor in plan.tensors)
-    base = 4 if BASE_TYPES[prepared.recipe.outtype].label == "f32" else 2
+    base = 4 if UNQUANTIZED[prepared.recipe.outtype].label == "f32" else 2
     if not workers.cuda:
         each = widest * (_NBYTES_A_WEIGHT + base + 4 + _ENCODED_NBYTES_A_WEIGHT + _SCRATCH_NBYTES_A_WEIGHT)
         host = _HOST_NBYTES_OF_CUDA_TORCH if torch.version.cuda else _HOST_NBYTES
-        return Footprint(workers.threads, host + workers.threads * each, 0)
+        return MemoryEstimate(workers.threads, host + workers.threads * each, 0)
     on_host = any(_on_host(output, tensor) for output in plan.outputs for tensor in plan.tensors)
     pinned = widest * max(base, _stored_nbytes(prepared))
     encoding = widest * (4 + _ENCODED_NBYTES_A_WEIGHT) + CHUNK_WEIGHTS * 8 if on_host else 0
     most = -(-workers.threads // len(workers.devices))
     device = most * (widest * (_NBYTES_A_WEIGHT + base + _ENCODED_NBYTES_A_WEIGHT) + _DEVICE_NBYTES_A_WORKER)
     host = _HOST_NBYTES_WITH_CUDA + workers.threads * (pinned + encoding)
-    return Footprint(workers.threads, host, _DEVICE_NBYTES + device)
+    return MemoryEstimate(workers.threads, host, _DEVICE_NBYTES + device)
 
 
-def _stored_nbytes(prepared: Prepared) -> int:
+def _stored_nbytes(prepared: PlannedBuild) -> int:
     """Bytes of a weight as it is read, at most."""
     if not isinstance(prepared.subject.source, Merger):
         return 4
@@ -71,13 +71,13 @@ def _stored_nbytes(prepared: Prepared) -> int:
 
 
 def _largest_range(tensor: PlannedTensor, workers: Workers) -> int:
-    first = next(pieces(tensor, workers.chunk))
+    first = next(row_ranges(tensor, workers.chunk))
     return (first.stop - first.start) * tensor.columns
 
 
 def _on_host(output: Output, tensor: PlannedTensor) -> bool:
     """Whether a tensor is encoded on the host although the workers have devices."""
-    place = output.tensors.get(tensor.name)
-    if place is None or place.type is tensor.base:
+    slot = output.tensors.get(tensor.name)
+    if slot is None or slot.type is tensor.outtype:
         return False
-    return place.type not in cuda.SUPPORTED or tensor.name in output.importance
+    return slot.type not in cuda.SUPPORTED or tensor.name in output.importance

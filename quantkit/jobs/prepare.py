@@ -16,7 +16,7 @@ from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.engine.stream import RowSource
 from quantkit.engine.warm_up import warming_up
 from quantkit.errors import QuantkitError
-from quantkit.ggml.types import BASE_TYPES
+from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.kv import KV, string
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.fetch import fetch
@@ -33,7 +33,7 @@ from quantkit.package.manifest import input_files, weight_files
 from quantkit.package.ollama_modelfile import package_notes
 from quantkit.package.render import render_package
 from quantkit.package.spec import PackagedAdapter, PackagedModel, PackageSpec
-from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_outputs
+from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs, unquantized_outputs
 from quantkit.plan.imatrix import read_imatrix
 from quantkit.plan.mixture import Importance, Mixture
 from quantkit.plan.quantize_notes import quantization_notes
@@ -46,7 +46,7 @@ from quantkit.vocab.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class Subject:
+class BuildInput:
     """What a build is made from, whichever way it is read.
 
     Attributes:
@@ -81,7 +81,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PlannedBuild:
     """A build ready to stream.
 
     Attributes:
@@ -93,14 +93,14 @@ class Prepared:
     """
 
     recipe: Recipe
-    subject: Subject
+    subject: BuildInput
     plan: Plan
     spec: PackageSpec
     workers: Workers
 
 
 @contextmanager
-def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Prepared]:
+def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[PlannedBuild]:
     """Open everything and plan; no weight of the base is read. What comes from a hub is downloaded.
 
     Raises:
@@ -118,9 +118,9 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Prepar
         with warming_up(workers, recipe.quants, recipe.outtype):
             prepared = _prepare(
                 recipe,
-                Subject(
+                BuildInput(
                     architecture=model.architecture.name,
-                    tensors=model.tensors(BASE_TYPES[recipe.outtype]),
+                    tensors=model.tensors(UNQUANTIZED[recipe.outtype]),
                     metadata=model.bare_metadata(recipe.name),
                     vocabulary=model.vocabulary,
                     notes=model.notes,
@@ -144,7 +144,7 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Prepar
 @contextmanager
 def prepare_converted(
     recipe: Recipe, converted: Converted, folder: Path, adapters: Sequence[AdapterSource]
-) -> Iterator[Prepared]:
+) -> Iterator[PlannedBuild]:
     """Plan a build that goes on from the GGUF file that llama.cpp's converter made of a merged model.
 
     Args:
@@ -164,7 +164,7 @@ def prepare_converted(
     with open_source(model) as source:
         yield _prepare(
             recipe,
-            Subject(
+            BuildInput(
                 architecture=architecture,
                 tensors=gguf_tensors(model),
                 metadata=named,
@@ -181,7 +181,7 @@ def prepare_converted(
         )
 
 
-def _prepare(recipe: Recipe, subject: Subject, workers: Workers) -> Prepared:
+def _prepare(recipe: Recipe, subject: BuildInput, workers: Workers) -> PlannedBuild:
     importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
     with ThreadPoolExecutor(1) as pool:
         # llama.cpp is asked in another process, while this one reads the vocabulary.
@@ -197,7 +197,7 @@ def _prepare(recipe: Recipe, subject: Subject, workers: Workers) -> Prepared:
     notes += [
         f"{label}: encoded from weights rounded to {recipe.outtype}, as every type is; --outtype {label} keeps them"
         for label in _quantized(recipe)
-        if label in BASE_TYPES
+        if label in UNQUANTIZED
     ]
     notes = [
         *subject.notes,
@@ -212,7 +212,7 @@ def _prepare(recipe: Recipe, subject: Subject, workers: Workers) -> Prepared:
     spec = _spec(recipe, plan, models, chat, subject)
     plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *package_notes(spec)))
     render_package(spec)  # what cannot be packaged is refused before the work
-    return Prepared(recipe, subject, plan, spec, workers)
+    return PlannedBuild(recipe, subject, plan, spec, workers)
 
 
 def _quantized(recipe: Recipe) -> tuple[str, ...]:
@@ -236,12 +236,12 @@ def _outputs(
     limit = recipe.split_max_size
     made = quantized_outputs(quantized, metadata, tensors, mixtures, importance, limit)
     if recipe.outtype in files:
-        made += base_outputs(files[recipe.outtype], recipe.outtype, metadata, tensors, limit)
+        made += unquantized_outputs(files[recipe.outtype], recipe.outtype, metadata, tensors, limit)
     return tuple(sorted(made, key=lambda output: labels.index(output.label)))
 
 
 def _spec(
-    recipe: Recipe, plan: Plan, models: tuple[PackagedModel, ...], chat: ChatFormat | OwnTemplate, subject: Subject
+    recipe: Recipe, plan: Plan, models: tuple[PackagedModel, ...], chat: ChatFormat | OwnTemplate, subject: BuildInput
 ) -> PackageSpec:
     values = {entry.key: entry.value for entry in plan.metadata}
     context = f"{plan.architecture}.context_length"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
-from quantkit.ggml.types import BASE_TYPES, ftype_name
+from quantkit.ggml.types import UNQUANTIZED, ftype_name
 from quantkit.hub.adapter_source import AdapterSource, adapter_sources
 from quantkit.hub.source import Source, parse_source, source_label, source_name
 from quantkit.plan.type_choices import TypeChoices, parse_choices
@@ -76,8 +76,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "adapters", adapter_sources(self.adapters))
-        if self.outtype not in BASE_TYPES:
-            raise QuantkitError(f"outtype {self.outtype!r} is unknown", hint=f"use one of: {', '.join(BASE_TYPES)}")
+        if self.outtype not in UNQUANTIZED:
+            raise QuantkitError(f"outtype {self.outtype!r} is unknown", hint=f"use one of: {', '.join(UNQUANTIZED)}")
         object.__setattr__(self, "quants", tuple(dict.fromkeys(ftype_name(quant) for quant in self.quants)))
         if not self.quants and not self.keep_f16:
             raise QuantkitError("nothing to build: no quantization type", hint="pass --quant q4_0")

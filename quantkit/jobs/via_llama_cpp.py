@@ -28,7 +28,7 @@ from quantkit.hub.source import Source
 from quantkit.jobs.run_stream import check_space, merger, run_stream, stream_files
 from quantkit.model.hf_folder import hf_tensors, safetensors_outputs, write_beside
 from quantkit.model.opened import MergedCheckpoint, open_merged
-from quantkit.plan.gguf_outputs import base_outputs
+from quantkit.plan.gguf_outputs import unquantized_outputs
 from quantkit.system.progress import Reporter
 from quantkit.system.shell import command
 
@@ -89,7 +89,7 @@ def convert_via(
             os.replace(made.path, work.path / work.final.name)
             return work.publish_files([work.final.name])
         tensors, metadata = gguf_tensors(made), list(made.header.metadata.values())
-        outputs = base_outputs(work.final.name, outtype, metadata, tensors, split_max_size)
+        outputs = unquantized_outputs(work.final.name, outtype, metadata, tensors, split_max_size)
         with open_source(made) as source:
             return stream_files(tensors, outputs, source, work, processor_workers(threads), reporter)
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import TensorSpec
-from quantkit.ggml.types import BASE_TYPES, GGMLType
+from quantkit.ggml.types import UNQUANTIZED, GGMLType
 from quantkit.model.opened import MergedCheckpoint
 from quantkit.model.tied_embeddings import untied_config
 from quantkit.model.tokenizer_choice import is_tokenizer_file, write_tokenizer
-from quantkit.plan.values import Output, Placed, PlannedTensor
+from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 _DTYPES = {GGMLType.F32: "F32", GGMLType.F16: "F16", GGMLType.BF16: "BF16"}
 _CONFIG_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
@@ -34,7 +34,7 @@ def hf_tensors(model: MergedCheckpoint, dtype: str) -> tuple[PlannedTensor, ...]
     """
     return tuple(
         PlannedTensor(
-            name, name, spec.shape, _own_type(model.checkpoint, spec) if dtype == "auto" else BASE_TYPES[dtype]
+            name, name, spec.shape, _own_type(model.checkpoint, spec) if dtype == "auto" else UNQUANTIZED[dtype]
         )
         for name, spec in model.checkpoint.tensors.items()
     )
@@ -58,7 +58,7 @@ def _own_type(checkpoint: Checkpoint, spec: TensorSpec) -> GGMLType:
 def _type_of_config(checkpoint: Checkpoint) -> GGMLType:
     """The type that config.json says; f32, which holds everything, where it says none of ours."""
     named = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
-    return next((BASE_TYPES[label] for label, name in _CONFIG_DTYPES.items() if name == named), GGMLType.F32)
+    return next((UNQUANTIZED[label] for label, name in _CONFIG_DTYPES.items() if name == named), GGMLType.F32)
 
 
 def safetensors_outputs(tensors: Sequence[PlannedTensor], max_shard_size: int) -> list[Output]:
@@ -75,7 +75,7 @@ def _shards(tensors: Sequence[PlannedTensor], limit: int) -> Iterator[list[Plann
     shard: list[PlannedTensor] = []
     size = 0
     for tensor in tensors:
-        nbytes = tensor.base.nbytes(tensor.shape)
+        nbytes = tensor.outtype.nbytes(tensor.shape)
         if shard and size + nbytes > limit:
             yield shard
             shard, size = [], 0
@@ -89,9 +89,9 @@ def _output(file: str, tensors: Sequence[PlannedTensor]) -> Output:
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     spans, offset = [], 0
     for tensor in tensors:
-        end = offset + tensor.base.nbytes(tensor.shape)
+        end = offset + tensor.outtype.nbytes(tensor.shape)
         entries[tensor.name] = {
-            "dtype": _DTYPES[tensor.base],
+            "dtype": _DTYPES[tensor.outtype],
             "shape": list(tensor.shape),
             "data_offsets": [offset, end],
         }
@@ -100,7 +100,7 @@ def _output(file: str, tensors: Sequence[PlannedTensor]) -> Output:
     raw = json.dumps(entries, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)  # the format aligns the data to 8 bytes
     header = struct.pack("<Q", len(raw)) + raw
-    placed = {tensor.name: Placed(tensor.base, len(header) + start, nbytes) for tensor, start, nbytes in spans}
+    placed = {tensor.name: TensorSlot(tensor.outtype, len(header) + start, nbytes) for tensor, start, nbytes in spans}
     return Output(file, "safetensors", header, len(header) + offset, placed)
 
 
@@ -119,7 +119,7 @@ def write_beside(model: MergedCheckpoint, outputs: Sequence[Output], folder: Pat
         config = untied_config(config)
     _write_json(folder / "config.json", config)
     if len(outputs) > 1:
-        total = sum(place.nbytes for output in outputs for place in output.tensors.values())
+        total = sum(slot.nbytes for output in outputs for slot in output.tensors.values())
         weight_map = {name: output.file for output in outputs for name in output.tensors}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         _write_json(folder / "model.safetensors.index.json", index)

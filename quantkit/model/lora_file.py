@@ -23,9 +23,9 @@ from quantkit.adapter.changes import Add, Change, LowRank, Module, Replace, Toke
 from quantkit.adapter.config import method
 from quantkit.adapter.folder import Adapter
 from quantkit.arch.base import Rule
-from quantkit.engine.backend import CPU, Place
+from quantkit.engine.backend import CPU, Backend
 from quantkit.errors import AdapterError
-from quantkit.ggml.types import BASE_TYPES
+from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.header import EMBEDDING, OUTPUT
 from quantkit.gguf.kv import f32, string, u32
 from quantkit.hub.source import source_label, source_name
@@ -73,11 +73,11 @@ class FactorSource:
         self.adapter, self.pairs = adapter, {pair.rule.target: pair for pair in pairs}
         self._factor = lru_cache(maxsize=_KEPT)(self._load)
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int, place: Place = CPU) -> torch.Tensor:
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
         """Rows ``start:stop`` of a factor, float32."""
-        return place.put(self._factor(tensor.name)[start:stop])
+        return backend.put(self._factor(tensor.name)[start:stop])
 
-    def blame(self, tensor: PlannedTensor, start: int, stop: int) -> None:
+    def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> None:
         """Values that are not finite are refused where they are read."""
 
     def _load(self, name: str) -> torch.Tensor:
@@ -170,7 +170,7 @@ def plan_adapter_file(model: Model, adapter: Adapter, file: str, outtype: str = 
         if (changes := _changes_of(rule, adapter, lora))
     ]
     _check_tied(model, adapter, pairs)
-    base = BASE_TYPES[outtype]
+    base = UNQUANTIZED[outtype]
     tensors = tuple(
         PlannedTensor(f"{pair.rule.target}.{factor}", pair.rule.sources, shape, base)
         for pair in pairs

@@ -16,7 +16,7 @@ from quantkit.adapter.changes import Add, LowRank, Module, Replace, Tokens
 from quantkit.adapter.folder import Adapter
 from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint.folder import Checkpoint
-from quantkit.engine.backend import CPU, Place
+from quantkit.engine.backend import CPU, Backend
 from quantkit.errors import CheckpointError
 from quantkit.plan.values import PlannedTensor
 
@@ -51,49 +51,49 @@ class Merger:
         self._norms: dict[tuple[int, str], torch.Tensor] = {}
         self._norms_lock = threading.RLock()
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int, place: Place = CPU) -> torch.Tensor:
-        """Rows ``start:stop`` of one segment: float32, merged, in GGUF's layout, on the device of *place*."""
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
+        """Rows ``start:stop`` of one segment: float32, merged, in GGUF's layout, on the device of *backend*."""
         if tensor.values is not None:
-            return place.put(tensor.values[start:stop])
+            return backend.put(tensor.values[start:stop])
         name, first, last = _source_rows(tensor, start, stop)
         if tensor.arrange is None:
-            return self._after(name, len(self.adapters), first, last, place)
+            return self._after(name, len(self.adapters), first, last, backend)
         if self._is_untouched_f16(name):
-            return tensor.arrange(self._read(name, first, last, place)).float()
-        return tensor.arrange(self._after(name, len(self.adapters), first, last, place))
+            return tensor.arrange(self._read(name, first, last, backend)).float()
+        return tensor.arrange(self._after(name, len(self.adapters), first, last, backend))
 
-    def _read(self, name: str, start: int, stop: int, place: Place) -> torch.Tensor:
+    def _read(self, name: str, start: int, stop: int, backend: Backend) -> torch.Tensor:
         """Rows of the checkpoint in their stored type, on the device."""
-        with place.span("read"):
-            rows = self.checkpoint.read(name, start, stop, place.memory)
-        return place.put(rows)
+        with backend.span("read"):
+            rows = self.checkpoint.read(name, start, stop, backend.memory)
+        return backend.put(rows)
 
     def _is_untouched_f16(self, name: str) -> bool:
         """Whether a tensor is arranged in float16, as llama.cpp's converter does: a layout that adds rounds there."""
         untouched = not any(name in adapter.changes for adapter in self.adapters)
         return untouched and self.checkpoint.tensors[name].dtype == "F16"
 
-    def _after(self, name: str, count: int, start: int, stop: int, place: Place) -> torch.Tensor:
+    def _after(self, name: str, count: int, start: int, stop: int, backend: Backend) -> torch.Tensor:
         """Rows of a tensor of the checkpoint as the first *count* adapters leave them."""
         overwriting = [index for index in range(count) if self.adapters[index].overwrites(name)]
         if overwriting:  # what comes before the last of them is lost
             first, rows = overwriting[-1], torch.empty(0)
         else:
-            first, rows = 0, self._read(name, start, stop, place).float()
-        with place.span("merge", computes=True):
+            first, rows = 0, self._read(name, start, stop, backend).float()
+        with backend.span("merge", computes=True):
             for index in range(first, count):
-                rows = self._step(index, name, rows, start, stop, place)
+                rows = self._step(index, name, rows, start, stop, backend)
         return rows
 
-    def _step(self, index: int, name: str, rows: torch.Tensor, start: int, stop: int, place: Place) -> torch.Tensor:
+    def _step(self, index: int, name: str, rows: torch.Tensor, start: int, stop: int, backend: Backend) -> torch.Tensor:
         """What one adapter makes of rows, to the share of its weight: ``rows + weight * (changed - rows)``."""
         adapter = self.adapters[index]
         changes = adapter.changes.get(name, ())
         if adapter.weight == 1 or not changes:
-            return self._apply(index, name, len(changes), rows, start, stop, 1.0, place)
+            return self._apply(index, name, len(changes), rows, start, stop, 1.0, backend)
         if adapter.is_linear(name):
-            return self._apply(index, name, len(changes), rows, start, stop, adapter.weight, place)
-        changed = self._apply(index, name, len(changes), rows.clone(), start, stop, 1.0, place)
+            return self._apply(index, name, len(changes), rows, start, stop, adapter.weight, backend)
+        changed = self._apply(index, name, len(changes), rows.clone(), start, stop, 1.0, backend)
         return rows.add_(changed.sub_(rows), alpha=adapter.weight)
 
     def _apply(
@@ -105,56 +105,56 @@ class Merger:
         start: int,
         stop: int,
         weight: float,
-        place: Place,
+        backend: Backend,
     ) -> torch.Tensor:
         """The first *count* changes of one adapter, sums times *weight*."""
         adapter = self.adapters[index]
         for position, change in enumerate(adapter.changes.get(name, ())[:count]):
             match change:
                 case Replace(key):
-                    rows = place.put(adapter.read(key, start, stop))
+                    rows = backend.put(adapter.read(key, start, stop))
                 case Add(key, scale):
-                    rows.add_(place.put(adapter.read(key, start, stop)), alpha=scale * weight)
+                    rows.add_(backend.put(adapter.read(key, start, stop)), alpha=scale * weight)
                 case LowRank():
                     left, right = self._factors(adapter, change)
-                    add_low_rank(rows, place.put(left[start:stop]), place.put(right), change.scale * weight)
+                    add_low_rank(rows, backend.put(left[start:stop]), backend.put(right), change.scale * weight)
                     if change.magnitude and change.transposed:
-                        norm = self._norm(index, name, position, place)
-                        rows.mul_(place.put(adapter.read(change.magnitude)) / place.put(norm))
+                        norm = self._norm(index, name, position, backend)
+                        rows.mul_(backend.put(adapter.read(change.magnitude)) / backend.put(norm))
                     elif change.magnitude:
-                        magnitudes = place.put(adapter.read(change.magnitude, start, stop))
+                        magnitudes = backend.put(adapter.read(change.magnitude, start, stop))
                         rows.mul_((magnitudes / torch.linalg.vector_norm(rows, dim=1)).unsqueeze(1))
                 case Tokens(key, indices):
                     inside = [i for i, token in enumerate(indices) if start <= token < stop]
                     if inside:
-                        rows[[indices[i] - start for i in inside]] = place.put(adapter.read(key)[inside])
+                        rows[[indices[i] - start for i in inside]] = backend.put(adapter.read(key)[inside])
                 case Module(module, leaf):
                     merged = self._modules.weight if leaf == "weight" else self._modules.bias
-                    rows = place.put(merged((index, name.removesuffix(f".{leaf}"), module), start, stop, place))
+                    rows = backend.put(merged((index, name.removesuffix(f".{leaf}"), module), start, stop, backend))
         return rows
 
-    def _before(self, index: int, name: str, position: int, start: int, stop: int, place: Place) -> torch.Tensor:
+    def _before(self, index: int, name: str, position: int, start: int, stop: int, backend: Backend) -> torch.Tensor:
         """Rows as one change of an adapter finds them."""
-        rows = self._after(name, index, start, stop, place)
-        return self._apply(index, name, position, rows, start, stop, 1.0, place)
+        rows = self._after(name, index, start, stop, backend)
+        return self._apply(index, name, position, rows, start, stop, 1.0, backend)
 
-    def _norm(self, index: int, name: str, position: int, place: Place) -> torch.Tensor:
+    def _norm(self, index: int, name: str, position: int, backend: Backend) -> torch.Tensor:
         """The norm of each column after an embedding's DoRA sum, over all rows, a range at a time; on the host."""
         with self._norms_lock:
             if (index, name) not in self._norms:
                 change = self.adapters[index].changes[name][position]
                 assert isinstance(change, LowRank)
                 left, right = self._factors(self.adapters[index], change)
-                squares = torch.zeros(right.shape[1], dtype=torch.float64, device=place.device)
+                squares = torch.zeros(right.shape[1], dtype=torch.float64, device=backend.device)
                 for start in range(0, left.shape[0], _NORM_ROWS):
                     stop = min(left.shape[0], start + _NORM_ROWS)
-                    rows = self._before(index, name, position, start, stop, place)
-                    add_low_rank(rows, place.put(left[start:stop]), place.put(right), change.scale)
+                    rows = self._before(index, name, position, start, stop, backend)
+                    add_low_rank(rows, backend.put(left[start:stop]), backend.put(right), change.scale)
                     squares += rows.double().square().sum(dim=0)
                 self._norms[index, name] = squares.sqrt().float().cpu()
             return self._norms[index, name]
 
-    def _merge_module(self, key: Key, place: Place) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _merge_module(self, key: Key, backend: Backend) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One module, whole, through PEFT's layer; kept on the host, where every worker can use it."""
         index, base, module = key
         layers = self.adapters[index].layers
@@ -164,12 +164,12 @@ class Merger:
             name = f"{base}.{leaf}"
             changes = self.adapters[index].changes[name]
             position = next(i for i, change in enumerate(changes) if isinstance(change, Module))
-            return self._before(index, name, position, 0, self.checkpoint.tensors[name].shape[0], place)
+            return self._before(index, name, position, 0, self.checkpoint.tensors[name].shape[0], backend)
 
         weight, bias = layers.merge(module, whole("weight"), whole("bias") if module in layers.biased else None)
         return weight.cpu(), None if bias is None else bias.cpu()
 
-    def blame(self, tensor: PlannedTensor, start: int, stop: int) -> CheckpointError | None:
+    def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> CheckpointError | None:
         """The error for a base tensor that is not finite in these rows; None when the base is sound."""
         if tensor.values is not None:
             return None

@@ -26,7 +26,7 @@ from quantkit.hub.base_name import full_precision_name
 from quantkit.hub.source import source_name
 from quantkit.model.resized_vocabulary import resize, resized_rows
 from quantkit.model.sampling import sampling_metadata
-from quantkit.model.tied_embeddings import HEAD, check_unknown_tie, find_tie, settle_tied
+from quantkit.model.tied_embeddings import LM_HEAD, check_unknown_tie, find_tie, settle_tied
 from quantkit.model.tokenizer_choice import TokenizerChoice, choose_tokenizer
 from quantkit.plan.values import PlannedTensor, general_metadata
 from quantkit.vocab.phi3_name import known_name
@@ -240,7 +240,7 @@ def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:
 
 def _check_head(merged: MergedCheckpoint, rules: Sequence[Rule]) -> None:
     """Embedding and head may only part where the family's graph in llama.cpp has a head."""
-    if merged.untied and not any(HEAD in rule.sources for rule in rules):
+    if merged.untied and not any(LM_HEAD in rule.sources for rule in rules):
         raise AdapterError(
             f"{merged.checkpoint.path}: the adapter changes the embedding or the head alone, and llama.cpp has one "
             "tensor for both in this model",

@@ -22,17 +22,17 @@ from quantkit.checkpoint.tensor_file import same_values
 from quantkit.errors import AdapterError
 from quantkit.hub.source import source_name
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # The names that transformers' classes give the two, and the layouts of models that also see.
 _PAIRS = (
-    (EMBEDDING, HEAD),
-    ("model.language_model.embed_tokens.weight", HEAD),
+    (EMBEDDING, LM_HEAD),
+    ("model.language_model.embed_tokens.weight", LM_HEAD),
     ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight"),
-    ("transformer.wte.weight", HEAD),
-    ("transformer.word_embeddings.weight", HEAD),
-    ("model.decoder.embed_tokens.weight", HEAD),
+    ("transformer.wte.weight", LM_HEAD),
+    ("transformer.word_embeddings.weight", LM_HEAD),
+    ("model.decoder.embed_tokens.weight", LM_HEAD),
     ("gpt_neox.embed_in.weight", "embed_out.weight"),
-    ("gpt_neox.embed_in.weight", HEAD),
+    ("gpt_neox.embed_in.weight", LM_HEAD),
 )
 
 

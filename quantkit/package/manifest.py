@@ -36,10 +36,10 @@ def output_entry(outputs: Sequence[Output], digests: Mapping[str, Mapping[str, s
         "size": sum(output.nbytes for output in outputs),
         "headers": {output.file: hashlib.sha256(output.header).hexdigest() for output in outputs},
         "tensors": {
-            name: {"type": place.type.label, "sha256": digests[output.file][name]}
-            | ({"reason": place.reason} if place.reason else {})
+            name: {"type": slot.type.label, "sha256": digests[output.file][name]}
+            | ({"reason": slot.reason} if slot.reason else {})
             for output in outputs
-            for name, place in output.tensors.items()
+            for name, slot in output.tensors.items()
         },
     }
 
@@ -53,7 +53,7 @@ def adapter_entry(file: AdapterFile, digests: Mapping[str, str]) -> dict[str, An
         "size": file.output.nbytes,
         "headers": {file.output.file: hashlib.sha256(file.output.header).hexdigest()},
         "tensors": {
-            name: {"type": place.type.label, "sha256": digests[name]} for name, place in file.output.tensors.items()
+            name: {"type": slot.type.label, "sha256": digests[name]} for name, slot in file.output.tensors.items()
         },
     }
 

@@ -20,7 +20,7 @@ from quantkit.gguf.kv import KV, i32, u16, u32
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, part_name
 from quantkit.plan.mixture import Importance, Mixture, ask_llama_cpp
 from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
-from quantkit.plan.values import Output, Placed, PlannedTensor
+from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 GGML_QUANT_VERSION = 2
 # Types so small that llama.cpp refuses them without an imatrix (tensor_requires_imatrix in llama-quant.cpp).
@@ -35,7 +35,7 @@ _MAX_NAME = 63
 _MAX_PARTS = 65535
 
 
-def base_outputs(
+def unquantized_outputs(
     file: str, label: str, metadata: Sequence[KV], tensors: Sequence[PlannedTensor], max_size: int | None = None
 ) -> list[Output]:
     """The unquantized file, or its parts: every tensor in its base type.
@@ -47,13 +47,13 @@ def base_outputs(
         tensors: the planned tensors.
         max_size: bytes of weights in a part at most; a larger tensor gets a part of its own. None for one file.
     """
-    types = {tensor.name: tensor.base for tensor in tensors}
+    types = {tensor.name: tensor.outtype for tensor in tensors}
     return _outputs(file, label, metadata, tensors, Mixture(types, {}, False), {}, max_size)
 
 
 def plain_output(file: str, label: str, metadata: Sequence[KV], tensors: Sequence[PlannedTensor]) -> Output:
     """A file of which no type is said in the metadata: every tensor in its base type (an adapter)."""
-    types = {tensor.name: tensor.base for tensor in tensors}
+    types = {tensor.name: tensor.outtype for tensor in tensors}
     return _output(file, label, metadata, tensors, Mixture(types, {}, False), {})
 
 
@@ -76,7 +76,7 @@ def choose_mixtures(
     if not labels:
         return {}
     bare = [entry for entry in metadata if not entry.key.startswith(("tokenizer.", "general.alignment"))]
-    infos, _ = _layout(tensors, {tensor.name: tensor.base for tensor in tensors})
+    infos, _ = _layout(tensors, {tensor.name: tensor.outtype for tensor in tensors})
     answers = ask_llama_cpp(bare, infos, [FTYPES[label] for label in labels], importance or {}, choices)
     return dict(zip(labels, answers, strict=True))
 
@@ -97,7 +97,7 @@ def quantized_outputs(
         tensors: the planned tensors.
         mixtures: the types, of :func:`choose_mixtures`.
         importance: imatrix by tensor name.
-        max_size: as in :func:`base_outputs`.
+        max_size: as in :func:`unquantized_outputs`.
 
     Raises:
         QuantizationError: the type needs an imatrix and has none, or a row cannot be cut into blocks.
@@ -134,7 +134,7 @@ def _fitting_importance(
                 f"{tensor.name}: rows of {tensor.shape[-1]} are no multiple of {kind.label}'s block of {kind.block}",
                 hint="choose a type of blocks of 32 for it, such as q8_0",
             )
-        if kind is not tensor.base:
+        if kind is not tensor.outtype:
             _check_importance(tensor, kind, label, fitting)
     if importance and not fitting.keys() & {tensor.name for tensor in tensors}:
         raise QuantizationError(
@@ -233,7 +233,7 @@ def _output(
     infos, size = _layout(tensors, mixture.types)
     header = encode_header(metadata, infos)
     placed = {
-        info.name: Placed(
+        info.name: TensorSlot(
             info.type, len(header) + info.offset, info.type.nbytes(info.shape), mixture.reasons.get(info.name, "")
         )
         for info in infos

@@ -25,7 +25,7 @@ class PlannedTensor:
         name: in the output.
         source: in the checkpoint, or the names of those it is stacked of; empty for a generated tensor.
         shape: of the output, outermost first.
-        base: the type it is rounded to once; quantized types are encoded from the rounded values. Of a tensor that
+        outtype: the type it is rounded to once; quantized types are encoded from the rounded values. Of a tensor that
             comes encoded already it is that type.
         arrange: layout of consecutive rows, see :class:`quantkit.arch.Rule`.
         unit: rows must be taken in multiples of this.
@@ -35,7 +35,7 @@ class PlannedTensor:
     name: str
     source: str | tuple[str, ...]
     shape: tuple[int, ...]
-    base: GGMLType
+    outtype: GGMLType
     arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
     unit: int = 1
     values: torch.Tensor | None = field(default=None, compare=False)
@@ -63,7 +63,7 @@ class PlannedTensor:
 
 
 @dataclass(frozen=True)
-class Placed:
+class TensorSlot:
     """A tensor's place in one output: type, absolute offset, size, and why where the type is not the asked one."""
 
     type: GGMLType
@@ -89,7 +89,7 @@ class Output:
     label: str
     header: bytes = field(repr=False)
     nbytes: int
-    tensors: Mapping[str, Placed] = field(repr=False)
+    tensors: Mapping[str, TensorSlot] = field(repr=False)
     importance: Importance = field(default_factory=dict, repr=False)
 
 

@@ -14,17 +14,17 @@ class VocabularyRules:
     """A family's additions; those for models of a certain size are told by ``vocab_size``.
 
     Attributes:
-        told_prefix: ``add_prefix_space`` of tokenizer_config.json is written, whatever the tokenizer does.
-        without_bos: ``vocab_size`` of models that are not trained with BOS, whatever the files say.
+        writes_add_space_prefix: ``add_prefix_space`` of tokenizer_config.json is written, whatever the tokenizer does.
+        no_bos_vocab_size: ``vocab_size`` of models that are not trained with BOS, whatever the files say.
         special: by ``vocab_size``, ids of special tokens by kind, where the files name none.
-        as_marked: beside tokenizer.model an added token is a control token where it is marked so, and never because
-            its text looks so.
+        trust_special_flag: with tokenizer.model, an added token is a control token only if it is marked so, never
+            because its text looks so.
     """
 
-    told_prefix: bool = False
-    without_bos: int | None = None
+    writes_add_space_prefix: bool = False
+    no_bos_vocab_size: int | None = None
     special: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
-    as_marked: bool = False
+    trust_special_flag: bool = False
 
     def special_ids(self, vocab_size: int | None) -> Mapping[str, int]:
         """Ids of special tokens by kind, where the files name none."""
@@ -34,9 +34,9 @@ class VocabularyRules:
         """Metadata that takes the place of what the tokenizer's files say."""
         entries = []
         prefix = tokenizer_config.get("add_prefix_space")
-        if self.told_prefix and isinstance(prefix, bool):
+        if self.writes_add_space_prefix and isinstance(prefix, bool):
             entries.append(boolean("tokenizer.ggml.add_space_prefix", prefix))
-        if vocab_size is not None and vocab_size == self.without_bos:
+        if vocab_size is not None and vocab_size == self.no_bos_vocab_size:
             entries.append(boolean("tokenizer.ggml.add_bos_token", False))
         return entries
 

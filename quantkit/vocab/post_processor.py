@@ -12,7 +12,7 @@ _KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 @dataclass(frozen=True)
-class Around:
+class PostProcessor:
     """Special tokens by use.
 
     Attributes:
@@ -24,7 +24,7 @@ class Around:
     added: Mapping[str, bool]
 
 
-def read_around(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> Around:
+def read_around(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> PostProcessor:
     """What is added around texts, by the rules of ``SpecialVocab`` in llama.cpp's gguf-py.
 
     Args:
@@ -54,7 +54,7 @@ def read_around(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any
                 f"tokenizer.json: the post-processor {step.get('type')!r} is not supported",
                 hint="known are ByteLevel and TemplateProcessing",
             )
-    return Around(named, added)
+    return PostProcessor(named, added)
 
 
 def token_text(entry: Any) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from quantkit.errors import VocabularyError
 from quantkit.gguf.kv import KV, boolean, u32
-from quantkit.vocab.post_processor import Around, read_around, token_text
+from quantkit.vocab.post_processor import PostProcessor, read_around, token_text
 
 # The token types SpecialVocab looks for, and the GGUF key of each where it is not "<type>_token_id".
 _TYPES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -146,7 +146,7 @@ def _added_ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
     return by_text
 
 
-def _ids(tokenizer: Mapping[str, Any], around: Around, config: Mapping[str, Any]) -> dict[str, int]:
+def _ids(tokenizer: Mapping[str, Any], around: PostProcessor, config: Mapping[str, Any]) -> dict[str, int]:
     """By kind: the token tokenizer_config.json names, else the id in config.json."""
     by_text = _added_ids(tokenizer)
     ids: dict[str, int] = {}

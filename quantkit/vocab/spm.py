@@ -93,7 +93,7 @@ def _added(files: TokenizerFiles) -> Iterator[_Added]:
     """The added tokens in the order in which they are put over the pieces; the last one that names an id counts."""
     for text, number in files.json("added_tokens.json").items():
         yield _Added(_id(number, files.path("added_tokens.json")), text, USER_DEFINED)
-    marked = files.rules.as_marked
+    marked = files.rules.trust_special_flag
     decoder = files.tokenizer_config.get("added_tokens_decoder") or {}
     for key, token in decoder.items():
         number = _id(int(key) if key.isdecimal() else key, files.path("tokenizer_config.json"))

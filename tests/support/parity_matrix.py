@@ -23,12 +23,12 @@ from quantkit.checkpoint.folder import read_json
 from quantkit.engine.device import Workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.engine.stream import stream
-from quantkit.ggml.types import BASE_TYPES, FTYPES
+from quantkit.ggml.types import FTYPES, UNQUANTIZED
 from quantkit.gguf.model import read_model
 from quantkit.jobs.convert import convert
 from quantkit.jobs.run_stream import merger
 from quantkit.model.opened import open_model
-from quantkit.plan.gguf_outputs import base_outputs, choose_mixtures, quantized_outputs
+from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs, unquantized_outputs
 from quantkit.plan.values import PlannedTensor
 from tests.support.checkpoints import KINDS, make_checkpoint
 from tests.support.gguf_compare import FREE_TEXT, differences, metadata_differences, tensor_differences
@@ -41,7 +41,7 @@ from tests.support.texts import TEXTS
 from tests.support.vocabularies import write_vocabulary
 from tests.support.vocabulary_kinds import KINDS as VOCABULARIES
 
-OUTTYPES, QUANTS = tuple(BASE_TYPES), tuple(FTYPES)
+OUTTYPES, QUANTS = tuple(UNQUANTIZED), tuple(FTYPES)
 COLUMNS = ("metadata", "vocabulary", *(f"tensors {outtype}" for outtype in OUTTYPES), *QUANTS, "token ids", "greedy")
 # What has no reference, and why.
 NOT_APPLICABLE: Mapping[tuple[str, str], str] = {
@@ -199,8 +199,8 @@ class ParityMatrix:
         model = self._make(kind, folder / "model", small=True, layers=1, intermediate=256, config=_FEW_ROWS)
         base = folder / "f16.gguf"
         with open_model(model) as opened:
-            tensors = opened.tensors(BASE_TYPES["f16"])
-            outputs = base_outputs(base.name, "f16", opened.bare_metadata(kind), tensors)
+            tensors = opened.tensors(UNQUANTIZED["f16"])
+            outputs = unquantized_outputs(base.name, "f16", opened.bare_metadata(kind), tensors)
             stream(tensors, outputs, merger(opened), folder, workers=Workers(2))
         found = read_model(base)
         tensors, metadata = gguf_tensors(found), list(found.header.metadata.values())

@@ -18,7 +18,7 @@ from tests.support.texts import training_texts
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 UNIGRAM, BPE = 1, 2
 
-Piece = tuple[str, float, int]
+RowRange = tuple[str, float, int]
 """Text, score and type."""
 
 GEMMA_TURNS = ("<start_of_turn>", "<end_of_turn>")
@@ -29,7 +29,7 @@ GEMMA_SYMBOLS = (*_GEMMA_SPECIAL, *_GEMMA_BLANKS)
 
 
 def model_file(
-    pieces: Sequence[Piece],
+    pieces: Sequence[RowRange],
     *,
     kind: int = BPE,
     dummy_prefix: bool = True,
@@ -87,7 +87,7 @@ def trained_model(**options: object) -> bytes:
     return out.getvalue()
 
 
-def read_pieces(model: bytes) -> list[Piece]:
+def read_pieces(model: bytes) -> list[RowRange]:
     """The pieces of a ``tokenizer.model``, in the order of their ids."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
 
@@ -99,7 +99,7 @@ def read_pieces(model: bytes) -> list[Piece]:
     return [(processor.IdToPiece(i), processor.GetScore(i), kind(i)) for i in range(count)]
 
 
-def merges(pieces: Iterable[Piece]) -> list[list[str]]:
+def merges(pieces: Iterable[RowRange]) -> list[list[str]]:
     """The merges of a tokenizer.json made from these pieces, in the order in which transformers writes them.
 
     Every way to join two pieces to a third is one; the best result comes first, then the longest left part.

@@ -16,7 +16,7 @@ from tests.support.sentencepiece_model import (
     GEMMA_SYMBOLS,
     GEMMA_TURNS,
     NORMAL,
-    Piece,
+    RowRange,
     gemma_model,
     merges,
     model_file,
@@ -78,10 +78,10 @@ def _leave_json_alone(folder: Path) -> None:
 
 
 @cache
-def _llama_pieces(small: bool) -> tuple[Piece, ...]:
+def _llama_pieces(small: bool) -> tuple[RowRange, ...]:
     metadata = read_gguf(reference_folder() / "models" / "ggml-vocab-llama-spm.gguf").metadata
     columns = (metadata[f"tokenizer.ggml.{key}"].value for key in ("tokens", "scores", "token_type"))
-    pieces: list[Piece] = list(zip(*columns, strict=True))
+    pieces: list[RowRange] = list(zip(*columns, strict=True))
     if not small:
         return tuple(pieces)
     # Llama's pieces: special ones and bytes, merged ones by score, single characters.
@@ -97,7 +97,7 @@ def _phi_added() -> tuple[str, ...]:
     return tuple(text for text, kind in pairs if kind == CONTROL and text not in _FIRST_OF_LLAMA)
 
 
-def _llama_json(pieces: Sequence[Piece], added: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _llama_json(pieces: Sequence[RowRange], added: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """tokenizer.json as of Llama-2: a blank before every text, blanks as U+2581, bytes where there is no piece."""
     blank = {"String": " "}
     steps = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": blank, "content": "▁"}]
@@ -118,7 +118,7 @@ def _llama_json(pieces: Sequence[Piece], added: Sequence[dict[str, Any]]) -> dic
     }
 
 
-def _model(pieces: Sequence[Piece], unknown: str) -> dict[str, Any]:
+def _model(pieces: Sequence[RowRange], unknown: str) -> dict[str, Any]:
     return {
         "type": "BPE",
         "dropout": None,
@@ -191,7 +191,7 @@ def _write_gemma(folder: Path, extra: Sequence[str]) -> None:
     write_json(folder / "tokenizer_config.json", config)
 
 
-def _gemma_json(pieces: Sequence[Piece], added: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _gemma_json(pieces: Sequence[RowRange], added: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """tokenizer.json as of Gemma-2: no blank before the text; words begin with their blank."""
     blank = {"String": " "}
     decoders = [

@@ -133,7 +133,7 @@ def test_as_a_part_of_the_template(text: str) -> None:
 
 
 def test_go_prints_them_as_they_are() -> None:
-    """Around contents, as contents, and as a system prompt that only the TEMPLATE can carry."""
+    """PostProcessor contents, as contents, and as a system prompt that only the TEMPLATE can carry."""
     jobs, expected = [], []
     for text in TEXTS.values():
         spec = replace(SPEC, chat=replace(SPEC.chat, user=Turn(text, text)), system=text)

@@ -14,7 +14,7 @@ from quantkit.adapter.folder import Adapter
 from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import open_tensor_file
-from quantkit.engine.backend import Place
+from quantkit.engine.backend import Backend
 from quantkit.ggml.types import GGMLType
 from quantkit.model import merger as merge
 from quantkit.model.merger import Merger
@@ -130,7 +130,7 @@ class Modules:
         self.asked: list[Key] = []
         self.modules = MergedModules(self.compute)
 
-    def compute(self, key: Key, place: Place) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def compute(self, key: Key, backend: Backend) -> tuple[torch.Tensor, torch.Tensor | None]:
         self.asked.append(key)
         return W + key[0], BIAS + key[0] if key[2] == "biased" else None
 

@@ -20,7 +20,7 @@ from test_stream import Rows
 
 from quantkit.engine.device import Workers
 from quantkit.engine.stream import stream
-from quantkit.errors import OutputError, OverflowsF16Error, QuantkitError
+from quantkit.errors import OutOfRangeError, OutputError, QuantkitError
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header
@@ -30,7 +30,7 @@ from quantkit.jobs.convert import convert
 from quantkit.jobs.merge import merge
 from quantkit.jobs.quantize import quantize
 from quantkit.jobs.recipe import Recipe
-from quantkit.plan.gguf_outputs import base_outputs
+from quantkit.plan.gguf_outputs import unquantized_outputs
 from quantkit.plan.values import PlannedTensor
 
 Maker = Callable[..., Path]
@@ -64,7 +64,7 @@ def test_an_interrupt_while_the_workers_start(tmp_path: Path, monkeypatch: pytes
     chosen = [PlannedTensor(f"t{i}", "", (640, 64), GGMLType.F16) for i in range(20)]
     source = Rows({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
     with pytest.raises(KeyboardInterrupt):
-        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(3))
+        stream(chosen, unquantized_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(3))
     assert not any(thread.is_alive() for thread in started)
 
 
@@ -80,7 +80,7 @@ def test_a_scale_that_overflows(checkpoint: Maker, tmp_path: Path, quant: str, v
 
 def test_the_hint_of_merge(checkpoint: Maker, adapter: Maker, tmp_path: Path) -> None:
     model = bump(shutil.copytree(checkpoint("llama3-untied", dtype="f32"), tmp_path / "m"), WEIGHT, 1e6)
-    with pytest.raises(OverflowsF16Error) as caught:
+    with pytest.raises(OutOfRangeError) as caught:
         merge(model, tmp_path / "x", adapters=[adapter("q-and-v")], dtype="f16")
     assert "--dtype" in caught.value.hint
 

@@ -15,13 +15,13 @@ from quantkit.vocab.families import NO_RULES
 from quantkit.vocab.llama_hf import merge_scores
 from quantkit.vocab.model_proto import read_model
 from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
-from tests.support.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, Piece, gemma_model, model_file
+from tests.support.sentencepiece_model import BYTE, CONTROL, NORMAL, UNKNOWN, RowRange, gemma_model, model_file
 
 Json = dict[str, Any]
 USER_DEFINED, UNUSED = 4, 5
 
-BYTES: list[Piece] = [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
-PIECES: list[Piece] = [
+BYTES: list[RowRange] = [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
+PIECES: list[RowRange] = [
     ("<unk>", 0.0, UNKNOWN),
     ("<s>", 0.0, CONTROL),
     ("</s>", 0.0, CONTROL),

@@ -23,7 +23,7 @@ from quantkit.jobs.package import package
 from quantkit.jobs.quantize import quantize
 from quantkit.jobs.recipe import Recipe
 from quantkit.package.built import open_all
-from quantkit.plan.gguf_outputs import base_outputs
+from quantkit.plan.gguf_outputs import unquantized_outputs
 from quantkit.plan.values import PlannedTensor, by_model
 from quantkit.verify.models import verify_outputs
 
@@ -44,7 +44,7 @@ def tensors(*rows: int) -> list[PlannedTensor]:
 
 def test_parts_are_no_larger_than_asked_for_where_that_can_be() -> None:
     """32 bytes a row. A tensor larger than the limit has a part of its own."""
-    outputs = base_outputs("m.gguf", "f16", [string("a", "b")], tensors(2, 1, 4, 1, 1), 96)
+    outputs = unquantized_outputs("m.gguf", "f16", [string("a", "b")], tensors(2, 1, 4, 1, 1), 96)
     assert [list(output.tensors) for output in outputs] == [["t0", "t1"], ["t2"], ["t3", "t4"]]
     assert [output.file for output in outputs] == [f"m-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
     assert [output.label for output in outputs] == ["f16"] * 3
@@ -52,13 +52,13 @@ def test_parts_are_no_larger_than_asked_for_where_that_can_be() -> None:
 
 
 def test_one_part_is_a_plain_file() -> None:
-    plain = base_outputs("m.gguf", "f16", [string("a", "b")], tensors(2, 1))
-    assert base_outputs("m.gguf", "f16", [string("a", "b")], tensors(2, 1), 96) == plain
+    plain = unquantized_outputs("m.gguf", "f16", [string("a", "b")], tensors(2, 1))
+    assert unquantized_outputs("m.gguf", "f16", [string("a", "b")], tensors(2, 1), 96) == plain
     assert (plain[0].file, b"split" in plain[0].header) == ("m.gguf", False)
 
 
 def test_headers_of_parts(tmp_path: Path) -> None:
-    outputs = base_outputs("m.gguf", "f16", [u32("general.alignment", 32)], tensors(3, 3), 96)
+    outputs = unquantized_outputs("m.gguf", "f16", [u32("general.alignment", 32)], tensors(3, 3), 96)
     headers = []
     for output in outputs:
         (tmp_path / output.file).write_bytes(output.header.ljust(output.nbytes, b"\0"))

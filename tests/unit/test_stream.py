@@ -21,16 +21,16 @@ from safetensors.torch import save_file
 import quantkit.engine.ranges
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import open_tensor_file
-from quantkit.engine.backend import CPU, Place
+from quantkit.engine.backend import CPU, Backend
 from quantkit.engine.device import Workers
-from quantkit.engine.ranges import pieces
+from quantkit.engine.ranges import row_ranges
 from quantkit.engine.stream import stream
-from quantkit.errors import CheckpointError, OutputError, OverflowsF16Error, QuantkitError
+from quantkit.errors import CheckpointError, OutOfRangeError, OutputError, QuantkitError
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.model.merger import Merger
-from quantkit.plan.gguf_outputs import base_outputs
-from quantkit.plan.values import Output, Placed, PlannedTensor, count_elements
+from quantkit.plan.gguf_outputs import unquantized_outputs
+from quantkit.plan.values import Output, PlannedTensor, TensorSlot, count_elements
 
 SIZES = {"wide": (96, 64), "tall": (700, 32), "norm": (64,), "odd": (5, 96), "long": (333,)}
 
@@ -48,12 +48,12 @@ class Rows:
     sound: bool = True
     taken: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int, place: Place = CPU) -> torch.Tensor:
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
         self.taken.append((tensor.name, start, stop))
         self.before(tensor.name, start, stop)
         return self.values[tensor.name].reshape(tensor.rows, *tensor.shape[1:][-1:])[start:stop].clone()
 
-    def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
+    def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         return None if self.sound else CheckpointError(f"model.safetensors: tensor {tensor.source!r} has NaN")
 
 
@@ -71,8 +71,8 @@ def quantized(file: str, kind: GGMLType, chosen: Sequence[PlannedTensor]) -> Out
     header, places = b"HEADER", {}
     offset = len(header) + 3
     for tensor in reversed(chosen):
-        own = tensor.base if len(tensor.shape) == 1 else kind
-        places[tensor.name] = Placed(own, offset, own.nbytes(tensor.shape))
+        own = tensor.outtype if len(tensor.shape) == 1 else kind
+        places[tensor.name] = TensorSlot(own, offset, own.nbytes(tensor.shape))
         offset += places[tensor.name].nbytes + 5
     return Output(file, file, header, offset, places)
 
@@ -98,7 +98,7 @@ def test_pieces_cover_each_row_once_in_whole_units(
     tensor = planned("t", (*stack, rows, *columns), unit=unit)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantkit.engine.ranges, "CHUNK_WEIGHTS", chunk)
-        found = list(pieces(tensor))
+        found = list(row_ranges(tensor))
     assert [piece.index for piece in found] == list(range(len(found)))
     assert [piece.start for piece in found] == [0, *(piece.stop for piece in found[:-1])]
     assert found[-1].stop == rows * count_elements(stack)
@@ -116,7 +116,7 @@ def test_pieces_cover_each_row_once_in_whole_units(
     ("shape", "rows"), [((128256, 2048), 2048), ((14336, 4096), 1024), ((4096, 4096), 512), ((512, 2048), 512)]
 )
 def test_ranges_are_an_eighth_of_a_tensor_within_limits(shape: tuple[int, int], rows: int) -> None:
-    found = list(pieces(planned("w", shape)))
+    found = list(row_ranges(planned("w", shape)))
     assert {piece.stop - piece.start for piece in found[:-1]} <= {rows}
     assert found[0].stop == rows
     assert found[-1].stop == shape[0]
@@ -136,7 +136,7 @@ def expected_bytes(tensor: PlannedTensor, kind: GGMLType, values: torch.Tensor) 
 def test_files_are_the_same_for_any_number_of_threads(tmp_path: Path, small_ranges: None, threads: int) -> None:
     values, chosen, seen = random_rows(), tensors(), []
     outputs = [
-        *base_outputs("base.gguf", "f16", [], chosen),
+        *unquantized_outputs("base.gguf", "f16", [], chosen),
         quantized("q8", GGMLType.Q8_0, chosen),
         quantized("q4", GGMLType.Q4_0, chosen),
         quantized("some", GGMLType.Q4_0, chosen[1:2]),
@@ -146,7 +146,7 @@ def test_files_are_the_same_for_any_number_of_threads(tmp_path: Path, small_rang
     digests = stream(chosen, outputs, source, tmp_path, workers=Workers(threads), progress=seen.append)
     assert torch.get_num_threads() == before
     # Read once, however many outputs there are.
-    assert sorted(source.taken) == sorted((p.tensor.name, p.start, p.stop) for t in chosen for p in pieces(t))
+    assert sorted(source.taken) == sorted((p.tensor.name, p.start, p.stop) for t in chosen for p in row_ranges(t))
     assert len(source.taken) > len(chosen) + 8
     assert sum(seen) == sum(count_elements(shape) for shape in SIZES.values())
     assert digests.keys() == {output.file for output in outputs}
@@ -154,10 +154,10 @@ def test_files_are_the_same_for_any_number_of_threads(tmp_path: Path, small_rang
         data = bytearray(output.nbytes)
         data[: len(output.header)] = output.header
         for tensor in chosen:
-            if place := output.tensors.get(tensor.name):
-                raw = expected_bytes(tensor, place.type, values[tensor.name])
-                assert len(raw) == place.nbytes
-                data[place.offset : place.offset + place.nbytes] = raw
+            if slot := output.tensors.get(tensor.name):
+                raw = expected_bytes(tensor, slot.type, values[tensor.name])
+                assert len(raw) == slot.nbytes
+                data[slot.offset : slot.offset + slot.nbytes] = raw
                 assert digests[output.file][tensor.name] == hashlib.sha256(raw).hexdigest()
         assert digests[output.file].keys() == output.tensors.keys()
         assert (tmp_path / output.file).read_bytes() == bytes(data)
@@ -170,7 +170,7 @@ def test_importance_goes_to_the_tensor_it_is_of(tmp_path: Path) -> None:
         tensor.name: torch.from_numpy(random.standard_normal(tensor.shape, dtype=np.float32)) for tensor in chosen
     }
     weights = {"b": (random.random(256) ** 4 + 1e-3).astype(np.float32)}
-    places = {name: Placed(GGMLType.Q4_K, i * 18720, 18720) for i, name in enumerate("ab")}
+    places = {name: TensorSlot(GGMLType.Q4_K, i * 18720, 18720) for i, name in enumerate("ab")}
     stream(chosen, [Output("x", "q4_k_s", b"", 37440, places, weights)], Rows(values), tmp_path, workers=Workers(2))
     expected = b"".join(
         ggml.quantize_rows(GGMLType.Q4_K, values[name].half().float().numpy(), weights.get(name)).tobytes()
@@ -187,7 +187,7 @@ def test_stacked_experts_have_an_importance_each(tmp_path: Path) -> None:
     weights = (random.random((70, 256)) ** 4 + 1e-3).astype(np.float32)
     size = 70 * 3 * 144
     output = Output(
-        "x", "q4_k_s", b"", size, {"experts": Placed(GGMLType.Q4_K, 0, size)}, {"experts": weights.reshape(-1)}
+        "x", "q4_k_s", b"", size, {"experts": TensorSlot(GGMLType.Q4_K, 0, size)}, {"experts": weights.reshape(-1)}
     )
     stream([tensor], [output], Rows({"experts": values}), tmp_path, workers=Workers(2))
     expected = b"".join(
@@ -209,12 +209,12 @@ def test_an_error_in_the_source_stops_all(tmp_path: Path, small_ranges: None, th
 
     chosen, source = tensors(), Rows(random_rows(), fail)
     with pytest.raises(CheckpointError, match="shard 3 is gone"):
-        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(threads))
+        stream(chosen, unquantized_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(threads))
     assert stream_threads() == []
     taken = [name for name, _, _ in source.taken]
     assert threads > 1 or not {"odd", "long"} & set(taken)
     tall = next(tensor for tensor in chosen if tensor.name == "tall")
-    assert taken.count("tall") < len(list(pieces(tall)))
+    assert taken.count("tall") < len(list(row_ranges(tall)))
 
 
 def test_errors_that_are_not_ours_are_raised_as_they_are(tmp_path: Path) -> None:
@@ -223,7 +223,9 @@ def test_errors_that_are_not_ours_are_raised_as_they_are(tmp_path: Path) -> None
 
     chosen = tensors()
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(random_rows(), fail), tmp_path, workers=Workers(2))
+        stream(
+            chosen, unquantized_outputs("x", "f16", [], chosen), Rows(random_rows(), fail), tmp_path, workers=Workers(2)
+        )
 
 
 def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
@@ -233,7 +235,7 @@ def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="b: cannot be written"):
         stream(
             chosen,
-            [*base_outputs("a", "f16", [], chosen), *base_outputs("b", "f16", [], chosen)],
+            [*unquantized_outputs("a", "f16", [], chosen), *unquantized_outputs("b", "f16", [], chosen)],
             source,
             tmp_path,
             workers=Workers(2),
@@ -246,8 +248,8 @@ def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_value_too_large_for_f16(tmp_path: Path, value: float) -> None:
     values, chosen = random_rows(), tensors()
     values["tall"][699, 31] = value
-    with pytest.raises(OverflowsF16Error, match=r"tensor 'model\.tall' has a value of .*, too large for f16") as caught:
-        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values), tmp_path, workers=Workers(2))
+    with pytest.raises(OutOfRangeError, match=r"tensor 'model\.tall' has a value of .*, too large for f16") as caught:
+        stream(chosen, unquantized_outputs("x", "f16", [], chosen), Rows(values), tmp_path, workers=Workers(2))
     assert "--outtype bf16" in caught.value.hint
 
 
@@ -255,8 +257,8 @@ def test_a_value_too_large_for_f16(tmp_path: Path, value: float) -> None:
 def test_merged_values_that_are_not_finite(tmp_path: Path, value: float) -> None:
     values, chosen = random_rows(), tensors()
     values["tall"][699, 31] = value
-    with pytest.raises(OverflowsF16Error, match=r"tensor 'model\.tall': the merged values are NaN") as caught:
-        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values), tmp_path, workers=Workers(2))
+    with pytest.raises(OutOfRangeError, match=r"tensor 'model\.tall': the merged values are NaN") as caught:
+        stream(chosen, unquantized_outputs("x", "f16", [], chosen), Rows(values), tmp_path, workers=Workers(2))
     assert "adapter" in caught.value.hint
 
 
@@ -265,7 +267,7 @@ def test_the_largest_values_that_fit(tmp_path: Path) -> None:
     for kind, value in largest.items():
         tensor = planned("t", (1, 32), kind)
         values = torch.full((1, 32), value) * torch.tensor([1.0, -1.0]).repeat(16)
-        (output,) = base_outputs(kind.name, kind.name.lower(), [], [tensor])
+        (output,) = unquantized_outputs(kind.name, kind.name.lower(), [], [tensor])
         stream([tensor], [output], Rows({"t": values}), tmp_path, workers=Workers(1))
         raw = (tmp_path / kind.name).read_bytes()[output.tensors["t"].offset :]
         dtype = {GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16, GGMLType.F32: torch.float32}[kind]
@@ -274,8 +276,10 @@ def test_the_largest_values_that_fit(tmp_path: Path) -> None:
         assert stored[0] == -stored[1] == torch.finfo(dtype).max
     too_large = torch.full((1, 32), 3.39617753e38)
     bf16 = planned("t", (1, 32), GGMLType.BF16)
-    with pytest.raises(OverflowsF16Error, match="too large for bf16") as caught:
-        stream([bf16], base_outputs("y", "bf16", [], [bf16]), Rows({"t": too_large}), tmp_path, workers=Workers(1))
+    with pytest.raises(OutOfRangeError, match="too large for bf16") as caught:
+        stream(
+            [bf16], unquantized_outputs("y", "bf16", [], [bf16]), Rows({"t": too_large}), tmp_path, workers=Workers(1)
+        )
     assert "f32" in caught.value.hint
 
 
@@ -284,7 +288,9 @@ def test_values_that_came_with_the_input_are_blamed_on_it(tmp_path: Path, value:
     values, chosen = random_rows(), tensors()
     values["odd"][4, 95] = value
     with pytest.raises(CheckpointError, match=r"model\.safetensors: tensor 'model\.odd' has NaN"):
-        stream(chosen, base_outputs("x", "f16", [], chosen), Rows(values, sound=False), tmp_path, workers=Workers(2))
+        stream(
+            chosen, unquantized_outputs("x", "f16", [], chosen), Rows(values, sound=False), tmp_path, workers=Workers(2)
+        )
 
 
 def test_nan_in_a_checkpoint_names_file_and_tensor(tmp_path: Path) -> None:
@@ -296,7 +302,7 @@ def test_nan_in_a_checkpoint_names_file_and_tensor(tmp_path: Path) -> None:
     source = Merger(Checkpoint(tmp_path, {}, file.specs, {path: file}), ())
     tensor = planned("w", (300, 32))
     with pytest.raises(CheckpointError, match=r"model-00002-of-00002\.safetensors: tensor 'model\.w' has NaN"):
-        stream([tensor], base_outputs("x", "f16", [], [tensor]), source, tmp_path, workers=Workers(2))
+        stream([tensor], unquantized_outputs("x", "f16", [], [tensor]), source, tmp_path, workers=Workers(2))
     file.close()
 
 
@@ -314,6 +320,6 @@ def test_an_interrupt_ends_every_worker(tmp_path: Path, small_ranges: None) -> N
     chosen = [planned(f"t{i}", (640, 64)) for i in range(20)]
     source = Rows({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
     with pytest.raises(KeyboardInterrupt):
-        stream(chosen, base_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(3))
+        stream(chosen, unquantized_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(3))
     assert stream_threads() == []
     assert 0 < len(source.taken) < 100

@@ -16,7 +16,7 @@ from quantkit.engine.stream import stream
 from quantkit.engine.timeline import Timeline
 from quantkit.ggml.types import GGMLType
 from quantkit.model.merger import Merger
-from quantkit.plan.values import Output, Placed, PlannedTensor
+from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -26,7 +26,7 @@ KINDS = [GGMLType.Q8_0, GGMLType.Q4_0, GGMLType.Q4_K, GGMLType.Q6_K, GGMLType.IQ
 
 def output(tensors: list[PlannedTensor], kind: GGMLType) -> Output:
     size = kind.nbytes(SHAPE)
-    places = {tensor.name: Placed(kind, i * size, size) for i, tensor in enumerate(tensors)}
+    places = {tensor.name: TensorSlot(kind, i * size, size) for i, tensor in enumerate(tensors)}
     return Output(kind.label, kind.label, b"", size * len(tensors), places)
 
 

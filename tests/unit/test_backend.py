@@ -12,22 +12,22 @@ import pytest
 import torch
 
 from quantkit.engine import ranges
-from quantkit.engine.backend import CPU, Place
+from quantkit.engine.backend import CPU, Backend
 from quantkit.engine.device import Workers, choose_devices, choose_workers
-from quantkit.engine.ranges import Deal, pieces
+from quantkit.engine.ranges import Scheduler, row_ranges
 from quantkit.engine.stream import stream
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline, Timeline
-from quantkit.errors import OverflowsF16Error, QuantizationError, QuantkitError
+from quantkit.errors import OutOfRangeError, QuantizationError, QuantkitError
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda, specification
 from quantkit.kernels.validity import all_finite
-from quantkit.plan.values import Output, Placed, PlannedTensor
+from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 SHAPES = {"a": (320, 256), "b": (128, 512), "c": (1024, 256)}
 
 
-class StandIn(Place):
+class StandIn(Backend):
     """A device's habits on the processor: one buffer for everything that is read and fetched, encoders of its own."""
 
     def __init__(self, name: str = "worker", timeline: NoTimeline = NO_TIMELINE) -> None:
@@ -52,19 +52,19 @@ class Values:
     def __init__(self, values: dict[str, torch.Tensor]) -> None:
         self.values = values
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int, place: Place) -> torch.Tensor:
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend) -> torch.Tensor:
         stored = self.values[tensor.name][start:stop]
-        read = place.memory(stored.numel() * 4).view(torch.float32).reshape(stored.shape)
-        return place.put(read.copy_(stored))
+        read = backend.memory(stored.numel() * 4).view(torch.float32).reshape(stored.shape)
+        return backend.put(read.copy_(stored))
 
-    def blame(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
+    def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         return None
 
 
 @pytest.fixture
 def on_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranges, "CHUNK_WEIGHTS", 1 << 14)
-    monkeypatch.setattr("quantkit.engine.stream.open_place", lambda device, name, timeline: StandIn(name, timeline))
+    monkeypatch.setattr("quantkit.engine.stream.open_backend", lambda device, name, timeline: StandIn(name, timeline))
 
 
 def tensors(base: GGMLType = GGMLType.F16) -> list[PlannedTensor]:
@@ -74,7 +74,7 @@ def tensors(base: GGMLType = GGMLType.F16) -> list[PlannedTensor]:
 def output(kind: GGMLType, importance: dict[str, np.ndarray] | None = None) -> Output:
     places, offset = {}, 0
     for name, shape in SHAPES.items():
-        places[name] = Placed(kind, offset, kind.nbytes(shape))
+        places[name] = TensorSlot(kind, offset, kind.nbytes(shape))
         offset += places[name].nbytes
     return Output(kind.label, kind.label, b"", offset, places, importance or {})
 
@@ -90,14 +90,14 @@ def test_a_buffer_used_again_and_again(tmp_path: Path, on_a_stand_in: None, thre
     digests = stream(tensors(), outputs, Values(values), tmp_path, workers=Workers(threads, timeline=timeline))
     for made in outputs:
         data = (tmp_path / made.file).read_bytes()
-        for name, place in made.tensors.items():
+        for name, slot in made.tensors.items():
             rounded = values[name].half()
             raw = (
                 rounded.numpy().tobytes()
-                if place.type is GGMLType.F16
-                else ggml.quantize_rows(place.type, rounded.float().numpy(), made.importance.get(name)).tobytes()
+                if slot.type is GGMLType.F16
+                else ggml.quantize_rows(slot.type, rounded.float().numpy(), made.importance.get(name)).tobytes()
             )
-            assert data[place.offset : place.offset + place.nbytes] == raw
+            assert data[slot.offset : slot.offset + slot.nbytes] == raw
             assert digests[made.file][name] == hashlib.sha256(raw).hexdigest()
     timeline.write(tmp_path / "trace.json")
     events = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
@@ -111,7 +111,7 @@ def test_values_that_do_not_fit_are_refused_there_too(tmp_path: Path, on_a_stand
     values["c"][1000, 3] = 1e9
     with pytest.raises(QuantizationError, match=r"'c' has values up to .*, too large for q8_0"):
         stream(tensors(GGMLType.BF16), [output(GGMLType.Q8_0)], Values(values), tmp_path, workers=Workers(2))
-    with pytest.raises(OverflowsF16Error):
+    with pytest.raises(OutOfRangeError):
         stream(tensors(), [output(GGMLType.Q4_0)], Values(values), tmp_path, workers=Workers(2))
 
 
@@ -129,7 +129,7 @@ def test_validity_is_what_ggml_says(kind: GGMLType) -> None:
 
 def test_each_range_is_dealt_out_once_and_in_order() -> None:
     chosen, dealt, lock = tensors(), [], threading.Lock()
-    deal = Deal(chosen, 1 << 14)
+    deal = Scheduler(chosen, 1 << 14)
 
     def work(number: int) -> None:
         while (piece := deal.next(number)) is not None:
@@ -141,12 +141,12 @@ def test_each_range_is_dealt_out_once_and_in_order() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {piece for _, piece in dealt} == {piece for tensor in chosen for piece in pieces(tensor, 1 << 14)}
+    assert {piece for _, piece in dealt} == {piece for tensor in chosen for piece in row_ranges(tensor, 1 << 14)}
     assert len(dealt) == len({piece for _, piece in dealt})
 
 
 def test_a_worker_keeps_to_its_tensor_and_helps_at_the_end() -> None:
-    deal = Deal(tensors(), 1 << 14)  # a: 5 ranges, b: 2, c: 16
+    deal = Scheduler(tensors(), 1 << 14)  # a: 5 ranges, b: 2, c: 16
     first = [deal.next(number) for number in (0, 1, 0, 1)]
     assert [(piece.tensor.name, piece.index) for piece in first if piece] == [("c", 0), ("a", 0), ("c", 1), ("a", 1)]
     rest = []
