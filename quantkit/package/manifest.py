@@ -11,12 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.package.spec import PackageSpec
-from quantkit.plan.values import Output
 
 if TYPE_CHECKING:
+    from quantkit.checkpoint.tensor_file import TensorSpec
     from quantkit.model.lora_file import AdapterFile
+    from quantkit.plan.values import Output
 
 SCHEMA = 1
 _LIBRARIES = ("torch", "numpy", "llama-cpp-python")
