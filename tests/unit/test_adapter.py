@@ -30,7 +30,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.jobs.merge import merge
 from quantkit.model.merger import Merger
 from quantkit.model.opened import open_model
-from quantkit.model.tied_embeddings import EMBEDDING, HEAD
+from quantkit.model.tied_embeddings import EMBEDDING, LM_HEAD
 from quantkit.plan.values import PlannedTensor
 
 Maker = Callable[..., Path]
@@ -46,7 +46,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
     f"{V}.weight": (4, 6),
     f"{DOWN}.weight": (6, 12),
     "model.norm.weight": (6,),
-    HEAD: (10, 6),
+    LM_HEAD: (10, 6),
 }
 
 
@@ -219,7 +219,7 @@ def test_forms_of_a_low_rank_key(tmp_path: Path, prefix: str, name: str) -> None
 def test_forms_of_a_saved_key(tmp_path: Path, key: str) -> None:
     tensors = {**pair(Q), PREFIX + key: torch.ones(10, 6)}
     found = changes(tmp_path / "a", tensors, modules_to_save=["lm_head"])
-    assert found[HEAD] == (Replace(PREFIX + key),)
+    assert found[LM_HEAD] == (Replace(PREFIX + key),)
     assert len(found) == 2
 
 
@@ -281,7 +281,7 @@ def test_merged_values(tmp_path: Path) -> None:
         f"{Q}.weight": base[f"{Q}.weight"] + 2 * product(Q, 2) + 4 * product(Q, 1),
         f"{Q}.bias": base[f"{Q}.bias"] + 2 * torch.arange(8.0),
         EMBEDDING: base[EMBEDDING] + 2 * (eb @ ea).T,
-        HEAD: torch.full((10, 6), 7.0) + 4 * product("lm_head", 1),
+        LM_HEAD: torch.full((10, 6), 7.0) + 4 * product("lm_head", 1),
     }
     for name, values in expected.items():
         assert torch.equal(merged(name), values), name
@@ -289,7 +289,7 @@ def test_merged_values(tmp_path: Path) -> None:
         assert torch.equal(merged(name), values), f"{name}: merging changed what is read"
     reverse = Merger(checkpoint, adapters[::-1])
     # A saved module replaces what came before it.
-    assert torch.equal(reverse.rows(PlannedTensor(HEAD, HEAD, (10, 6), GGMLType.F32), 0, 10), torch.full((10, 6), 7.0))
+    assert torch.equal(reverse.rows(PlannedTensor(LM_HEAD, LM_HEAD, (10, 6), GGMLType.F32), 0, 10), torch.full((10, 6), 7.0))
     for opened in (*adapters, file):
         opened.close()
 
@@ -439,8 +439,8 @@ def test_folders_that_are_no_adapters(tmp_path: Path) -> None:
 TIES = {
     "neither": ((), False, False),
     "embedding": ((EMBEDDING,), False, True),
-    "head": ((HEAD,), False, True),
-    "both": ((EMBEDDING, HEAD), False, True),
+    "head": ((LM_HEAD,), False, True),
+    "both": ((EMBEDDING, LM_HEAD), False, True),
     "embedding-tied": ((EMBEDDING,), True, False),
 }
 
@@ -463,7 +463,7 @@ def test_tied_weights_part_when_the_adapter_trains_one_side(checkpoint: Maker, t
         assert ("output.weight" in planned) is untied
         merger = Merger(model.checkpoint, model.adapters)
         original = model.checkpoint.read(EMBEDDING, 0, 4).float()
-        for target, source in (("token_embd.weight", EMBEDDING), ("output.weight", HEAD)):
+        for target, source in (("token_embd.weight", EMBEDDING), ("output.weight", LM_HEAD)):
             if target in planned:
                 expected = torch.full((4, hidden), 0.5) if source in changed else original
                 assert torch.equal(merger.rows(planned[target], 0, 4), expected)
@@ -498,7 +498,7 @@ def test_tied_and_untied_training_do_not_mix(checkpoint: Maker, tmp_path: Path) 
 def test_a_tied_checkpoint_that_stores_its_head_too(checkpoint: Maker, tmp_path: Path, together: bool) -> None:
     base = shutil.copytree(checkpoint("llama3-tied", layers=1), tmp_path / "base")
     tensors = load_file(base / "model.safetensors")
-    save_file({**tensors, HEAD: tensors[EMBEDDING].clone()}, base / "model.safetensors")
+    save_file({**tensors, LM_HEAD: tensors[EMBEDDING].clone()}, base / "model.safetensors")
     folder = embedding_adapter(tmp_path / "a", tuple(tensors[EMBEDDING].shape), together=together)
     if together:
         with pytest.raises(AdapterError, match="stores the head"), open_model(base, [folder]):
@@ -507,7 +507,7 @@ def test_a_tied_checkpoint_that_stores_its_head_too(checkpoint: Maker, tmp_path:
     merged = merge(base, tmp_path / "merged", adapters=[folder])
     assert json.loads((merged / "config.json").read_text(encoding="utf-8"))["tie_word_embeddings"] is False
     written = load_file(merged / "model.safetensors")
-    assert torch.equal(written[HEAD], tensors[EMBEDDING])
+    assert torch.equal(written[LM_HEAD], tensors[EMBEDDING])
     assert not torch.equal(written[EMBEDDING], tensors[EMBEDDING])
 
 
