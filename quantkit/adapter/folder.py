@@ -28,7 +28,8 @@ from quantkit.adapter.lora import BASE_HINT, no_such_tensor, read_lora
 from quantkit.adapter.names import Names, read_names, refuse_other_files, refuse_vision
 from quantkit.adapter.peft_layer import PeftLayers
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
-from quantkit.checkpoint.tensor_file import DTYPES, TensorFile, TensorSpec, open_tensor_file, same_values
+from quantkit.checkpoint.dtypes import SAFETENSORS_DTYPES
+from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec, open_tensor_file, same_values
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.files.json_file import read_json
 
@@ -205,9 +206,9 @@ def _changes(
         own, used = layers.changes(), layers.keys
     changes: dict[str, list[Change]] = {}
     for key in specs.keys() - used if layers else specs:
-        if specs[key].dtype not in DTYPES:
+        if specs[key].dtype not in SAFETENSORS_DTYPES:
             raise AdapterError(
-                f"{path}: tensor {key!r} is stored as {specs[key].dtype}; supported are {', '.join(DTYPES)}"
+                f"{path}: tensor {key!r} is stored as {specs[key].dtype}; supported are {', '.join(SAFETENSORS_DTYPES)}"
             )
     rest = {key: plain for key, plain in names.bare.items() if key not in used}
     # A module saved in full comes first: PEFT saves a copy of the base's embedding beside the factors of one.

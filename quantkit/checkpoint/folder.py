@@ -21,8 +21,9 @@ import torch
 
 from quantkit.checkpoint.dequantize.logical import logical_checkpoint, quantization_settings
 from quantkit.checkpoint.dequantize.stored import Stored
+from quantkit.checkpoint.dtypes import SAFETENSORS_DTYPES
 from quantkit.checkpoint.other_formats import refuse_file, refuse_format
-from quantkit.checkpoint.tensor_file import DTYPES, Memory, TensorFile, TensorSpec, new_memory, open_tensor_file
+from quantkit.checkpoint.tensor_file import Memory, TensorFile, TensorSpec, new_memory, open_tensor_file
 from quantkit.errors import CheckpointError
 from quantkit.files.json_file import read_json
 from quantkit.hub.base_name import build_hint
@@ -184,9 +185,10 @@ def _collect(path: Path, files: Mapping[Path, TensorFile], index: Path | None) -
 
 def _check_types(tensors: Mapping[str, TensorSpec]) -> None:
     for name, spec in tensors.items():
-        if spec.dtype not in DTYPES:
+        if spec.dtype not in SAFETENSORS_DTYPES:
             raise CheckpointError(
-                f"{spec.file}: tensor {name!r} is stored as {spec.dtype}; supported are {', '.join(DTYPES)}",
+                f"{spec.file}: tensor {name!r} is stored as {spec.dtype}; supported are "
+                f"{', '.join(SAFETENSORS_DTYPES)}",
                 hint="give the bf16, f16 or f32 checkpoint",
             )
 

@@ -22,13 +22,13 @@ from typing import Any, Protocol
 
 import torch
 
+from quantkit.checkpoint.dtypes import SAFETENSORS_DTYPES
 from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.files.fileio import read_into
 
-DTYPES: dict[str, torch.dtype] = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Types that can be read besides: of quantized weights and their scales, and of indices in adapters.
 _READABLE = {
-    **DTYPES,
+    **SAFETENSORS_DTYPES,
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
 }  # fmt: skip

@@ -8,16 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
+from quantkit.checkpoint.dtypes import TORCH_DTYPES
 from quantkit.checkpoint.tensor_file import flat_shape
 from quantkit.engine.backend import CPU, Backend
 from quantkit.errors import GGUFError, QuantizationError, QuantkitError
 from quantkit.files.fileio import read_into
 from quantkit.ggml import library as ggml
-from quantkit.ggml.types import GGMLType
 from quantkit.gguf.model import GGUFModel
 from quantkit.plan.values import Output, PlannedTensor
-
-_DTYPES = {GGMLType.F32: torch.float32, GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}
 
 
 def gguf_tensors(model: GGUFModel) -> tuple[PlannedTensor, ...]:
@@ -34,7 +32,7 @@ def check_requantizing(model: GGUFModel, outputs: Sequence[Output], *, allowed: 
     for output in outputs:
         for name, slot in output.tensors.items():
             stored = model.header.tensors[name].type
-            if slot.type is stored or stored in _DTYPES:
+            if slot.type is stored or stored in TORCH_DTYPES:
                 continue
             path = model.files[model.locate(name)[0]]
             if not ggml.can_dequantize(stored):
@@ -69,9 +67,9 @@ class GGUFSource:
             raise GGUFError(f"{path}: cannot be read ({error.strerror or error})") from None
         if got != buffer.numel():
             raise GGUFError(f"{path}: file became shorter while it was read")
-        if info.type not in _DTYPES:
+        if info.type not in TORCH_DTYPES:
             return buffer.reshape(stop - start, row)
-        values = buffer.view(_DTYPES[info.type]).reshape(stop - start, *flat_shape(info.shape)[1:])
+        values = buffer.view(TORCH_DTYPES[info.type]).reshape(stop - start, *flat_shape(info.shape)[1:])
         return backend.put(values).float()
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:

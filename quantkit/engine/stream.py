@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from quantkit.checkpoint.dtypes import TORCH_DTYPES
 from quantkit.engine.backend import Backend, as_bytes, open_backend
 from quantkit.engine.device import Workers
 from quantkit.engine.ranges import CHUNK_WEIGHTS, RowRange, Scheduler
@@ -30,7 +31,6 @@ from quantkit.kernels.encode import encode
 from quantkit.kernels.validity import all_finite
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
-_TORCH = {GGMLType.F32: torch.float32, GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}
 # The smallest magnitude that rounds to infinity in each base type.
 _OVERFLOW = {GGMLType.F16: 65520.0, GGMLType.BF16: float.fromhex("0x1.ffp127"), GGMLType.F32: math.inf}
 
@@ -167,7 +167,7 @@ class _Job:
         rows = self.source.rows(tensor, row_range.start, row_range.stop, backend)
         with backend.span("round", computes=True):
             self._check(row_range, rows)
-            rounded = rows.to(_TORCH.get(tensor.outtype, rows.dtype)).contiguous()
+            rounded = rows.to(TORCH_DTYPES.get(tensor.outtype, rows.dtype)).contiguous()
         del rows
         on_host = _OnHost(row_range, rounded, backend)
         for output in self.outputs:
@@ -196,7 +196,7 @@ class _Job:
     def _check(self, row_range: RowRange, rows: torch.Tensor) -> None:
         """Refuse rows that are not finite or would not be after rounding."""
         outtype = row_range.tensor.outtype
-        if outtype not in _TORCH:
+        if outtype not in TORCH_DTYPES:
             error = self.source.explain_non_finite(row_range.tensor, row_range.start, row_range.stop)
             if error is not None and not ggml.is_valid(outtype, as_bytes(rows)):
                 raise error
@@ -246,13 +246,13 @@ class _OnHost:
         """float32, in memory of their own."""
         if self._floats is None:
             outtype = self.row_range.tensor.outtype
-            if outtype not in _TORCH:
+            if outtype not in TORCH_DTYPES:
                 data, columns = self.backend.fetch(self.rounded), self.row_range.tensor.columns
                 self._floats = torch.from_numpy(ggml.dequantize_rows(outtype, data, columns))
             elif self.rounded.device.type == "cpu":
                 self._floats = self.rounded.float()
             else:
-                stored = torch.frombuffer(self.backend.fetch(self.rounded), dtype=_TORCH[outtype])
+                stored = torch.frombuffer(self.backend.fetch(self.rounded), dtype=TORCH_DTYPES[outtype])
                 stored = stored.reshape(self.rounded.shape)
                 self._floats = stored.clone() if outtype is GGMLType.F32 else stored.float()
         return self._floats

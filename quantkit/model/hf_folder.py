@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from quantkit.checkpoint.dtypes import CONFIG_NAMES
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.ggml.types import UNQUANTIZED, GGMLType
@@ -16,8 +17,6 @@ from quantkit.model.tied_embeddings import untied_config
 from quantkit.model.tokenizer_choice import is_tokenizer_file, write_tokenizer
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
-_DTYPES = {GGMLType.F32: "F32", GGMLType.F16: "F16", GGMLType.BF16: "BF16"}
-_CONFIG_DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
 # What a merged folder takes along from the base is everything but the weights and their indexes.
 _NOT_CARRIED = (
     *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.ckpt", "*.index.json"),
@@ -52,13 +51,13 @@ def _own_type(checkpoint: Checkpoint, spec: TensorSpec) -> GGMLType:
     """The type a tensor is stored in; of a dequantized one, that of the model before it was quantized."""
     if spec.name in checkpoint.formats:
         return _type_of_config(checkpoint)
-    return next(kind for kind, name in _DTYPES.items() if name == spec.dtype)
+    return GGMLType[spec.dtype]
 
 
 def _type_of_config(checkpoint: Checkpoint) -> GGMLType:
     """The type that config.json says; f32, which holds everything, where it says none of ours."""
     named = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
-    return next((UNQUANTIZED[label] for label, name in _CONFIG_DTYPES.items() if name == named), GGMLType.F32)
+    return next((UNQUANTIZED[label] for label, name in CONFIG_NAMES.items() if name == named), GGMLType.F32)
 
 
 def safetensors_outputs(tensors: Sequence[PlannedTensor], max_shard_size: int) -> list[Output]:
@@ -91,7 +90,7 @@ def _output(file: str, tensors: Sequence[PlannedTensor]) -> Output:
     for tensor in tensors:
         end = offset + tensor.outtype.nbytes(tensor.shape)
         entries[tensor.name] = {
-            "dtype": _DTYPES[tensor.outtype],
+            "dtype": tensor.outtype.name,
             "shape": list(tensor.shape),
             "data_offsets": [offset, end],
         }
@@ -114,7 +113,7 @@ def write_beside(model: MergedCheckpoint, outputs: Sequence[Output], folder: Pat
     config = dict(model.checkpoint.config)
     if dtype != "auto":
         config.pop("torch_dtype", None)
-        config["dtype"] = _CONFIG_DTYPES[dtype]
+        config["dtype"] = CONFIG_NAMES[dtype]
     if model.untied:
         config = untied_config(config)
     _write_json(folder / "config.json", config)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from quantkit.checkpoint.dequantize.stored import Quantized, Stored, quantized
-from quantkit.checkpoint.tensor_file import DTYPES
+from quantkit.checkpoint.dtypes import SAFETENSORS_DTYPES
 
 # The values of the 16 codes. bitsandbytes computes with these whatever the file says, so the file must agree.
 CODEBOOKS = {
@@ -164,7 +164,7 @@ def weight_4bit(stored: Stored, state: str) -> Quantized:
     blocks = -(-count // blocksize)
     parts, nested = [state, f"{name}.absmax", f"{name}.quant_map"], None
     is_nested = "nested_offset" in settings
-    stored.companion(name, parts[1], ["U8"] if is_nested else DTYPES, shapes=[(blocks,)])
+    stored.companion(name, parts[1], ["U8"] if is_nested else SAFETENSORS_DTYPES, shapes=[(blocks,)])
     stored.companion(name, parts[2], ["F32"], shapes=[(16,)])
     codebook = stored.read(parts[2])
     if not torch.allclose(codebook, torch.tensor(CODEBOOKS[kind]), rtol=0.0, atol=1e-6):
