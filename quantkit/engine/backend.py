@@ -13,10 +13,12 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
+from quantkit.checkpoint.dtypes import GGML_TYPES
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import decided
+from quantkit.kernels.formats import FORMATS
 
 
 class Backend:
@@ -117,12 +119,12 @@ class CudaBackend(Backend):
         return buffer.numpy().data
 
     def encode(self, kind: GGMLType, rows: torch.Tensor) -> torch.Tensor | None:
-        from quantkit.kernels import cuda, loaded
+        from quantkit.kernels import loaded
 
-        if rows.device.type == "cpu" or kind not in cuda.SUPPORTED or not decided(rows):
+        if rows.device.type == "cpu" or kind not in FORMATS or not decided(rows):
             return None
         with self.span("encode", computes=True):
-            return loaded.encoder(self.device, kind, rows.dtype).encode(kind, rows)
+            return loaded.encoder(self.device, kind, GGML_TYPES[rows.dtype]).encode(kind, rows)
 
     def span(self, name: str, *, computes: bool = False) -> AbstractContextManager[None]:
         if computes and self.timeline.on:

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 
 import torch
 
+from quantkit.checkpoint.dtypes import TORCH_DTYPES
 from quantkit.engine.device import Workers
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import UNQUANTIZED, GGMLType
-from quantkit.kernels import cuda, loaded
+from quantkit.kernels import loaded
+from quantkit.kernels.formats import FORMATS
 
 # The types llama.cpp mixes into those of their name.
 _MIXED_IN = frozenset({GGMLType.Q6_K})
@@ -31,9 +33,8 @@ def warming_up(workers: Workers, quants: Collection[str], outtype: str) -> Itera
         yield
         return
     named = {quant.upper().removesuffix("_S").removesuffix("_M").removesuffix("_L") for quant in quants}
-    kinds = [kind for kind in cuda.SUPPORTED if kind.name in named] + [kind for kind in _MIXED_IN if named]
-    dtype = {GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16}.get(UNQUANTIZED[outtype], torch.float32)
-    thread = threading.Thread(target=_warm_up, args=(workers.devices, dict.fromkeys(kinds), dtype))
+    kinds = [kind for kind in FORMATS if kind.name in named] + [kind for kind in _MIXED_IN if named]
+    thread = threading.Thread(target=_warm_up, args=(workers.devices, dict.fromkeys(kinds), UNQUANTIZED[outtype]))
     thread.start()
     try:
         yield
@@ -41,14 +42,14 @@ def warming_up(workers: Workers, quants: Collection[str], outtype: str) -> Itera
         thread.join()
 
 
-def _warm_up(devices: Collection[torch.device], kinds: Collection[GGMLType], dtype: torch.dtype) -> None:
+def _warm_up(devices: Collection[torch.device], kinds: Collection[GGMLType], source: GGMLType) -> None:
     # What fails here fails again where it is needed, and is reported there.
     with contextlib.suppress(QuantkitError, RuntimeError):
         for device in devices:
             with torch.cuda.device(device):
                 rows = torch.zeros(64, 256, device=device)
                 rows.addmm_(rows[:, :16], rows[:16]).aminmax()
-                blocks = rows.to(dtype)
+                blocks = rows.to(TORCH_DTYPES[source])
                 for kind in kinds:
-                    loaded.encoder(device, kind, dtype).encode(kind, blocks)
+                    loaded.encoder(device, kind, source).encode(kind, blocks)
                 torch.cuda.synchronize()

@@ -1,4 +1,4 @@
-"""Where what is compiled for this machine is kept."""
+"""The place of code that is compiled for this machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def cache_folder(name: str) -> Path:
-    """The folder of that name in quantkit's part of the user's cache; it need not exist."""
+    """The folder *name* in quantkit's part of the user's cache; it may not exist yet."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "quantkit" / name

@@ -1,4 +1,4 @@
-// CUDA's side of encoders.cu: its arithmetic, and how a thread block loads, encodes and stores.
+// The CUDA side of encoders.cu: arithmetic, and how a thread block loads, encodes and stores.
 
 #define UNROLL _Pragma("unroll")
 typedef unsigned char u8;
@@ -7,7 +7,7 @@ typedef unsigned short u16;
 __device__ inline int bits_of(float v) { return __float_as_int(v); }
 __device__ inline float smaller(float a, float b) { return b < a ? b : a; }
 __device__ inline float larger(float a, float b) { return b > a ? b : a; }
-// One instruction, but which zero it gives of two is its own choice.
+// One instruction, but of two zeros it may return either.
 __device__ inline float fast_min(float a, float b) { return fminf(a, b); }
 __device__ inline float fast_max(float a, float b) { return fmaxf(a, b); }
 __device__ inline float magnitude(float v) { return fabsf(v); }
@@ -56,7 +56,7 @@ __device__ inline void load(const typename In::Stored *from, float *x) {
 
 #define THREADS 128
 
-// What the thread block has encoded, to where it belongs: neighbours write neighbouring bytes.
+// Copy what the thread block has encoded to its place; neighbouring threads write neighbouring bytes.
 __device__ inline void store(const u8 *bytes, int count, u8 *out) {
     __syncthreads();
     for (int i = threadIdx.x; i < count / 2; i += THREADS) ((u16 *)out)[i] = ((const u16 *)bytes)[i];
@@ -98,7 +98,7 @@ __device__ inline void encode_blocks(const typename In::Stored *x, u8 *out, long
     store(bytes, mine * Format::BYTES, out + first * Format::BYTES);
 }
 
-// quantkit.kernels.cuda adds a line of this for each kernel it needs: compiling all of them would take seconds.
+// quantkit.kernels.cuda_source adds one such line per kernel that is needed: compiling all of them would take seconds.
 #define KERNEL(NAME, ENCODE, FORMAT, IN)                                                                        \
     extern "C" __global__ void __launch_bounds__(THREADS) NAME(const IN::Stored *x, u8 *out, long long count) { \
         ENCODE<FORMAT, IN>(x, out, count);                                                                      \

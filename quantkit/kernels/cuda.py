@@ -1,7 +1,7 @@
-"""Encoders on a CUDA device: ``encoders.cu``, compiled for the device at hand when it is first used.
+"""Encoders on a CUDA device: ``encoders.cu``, compiled for the device at its first use.
 
-NVRTC comes with every CUDA build of torch, so nobody needs a compiler. What it makes is kept in the user's cache
-folder; kernels are compiled once for each source, architecture and version of NVRTC.
+NVRTC comes with every CUDA build of torch, so no compiler needs to be installed. The user's cache folder keeps the
+binaries, one for each source, architecture and version of NVRTC.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -21,60 +19,37 @@ import torch
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.cache import cache_folder
+from quantkit.kernels.cuda_source import program
+from quantkit.kernels.formats import FORMATS, SUPER_BLOCK, KQuant
 from quantkit.kernels.nvrtc import NVRTC
 
 _THREADS = 128
-# Contraction would round once where ggml rounds twice; the others are IEEE's division, root and small numbers.
+# Contraction would round once where ggml rounds twice; the others ask for IEEE division, square root and subnormals.
 _OPTIONS = ("--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "--std=c++17", "-default-device")
-
-
-@dataclass(frozen=True)
-class _Format:
-    """An encoder of encoders.cu: how it is launched, its type there, and the threads that a block of weights takes."""
-
-    launch: str
-    name: str
-    threads: int
-
-
-_FORMATS = {
-    GGMLType.Q4_0: _Format("encode_blocks", "BlockSymmetric<4>", 1),
-    GGMLType.Q4_1: _Format("encode_blocks", "BlockAffine<4>", 1),
-    GGMLType.Q5_0: _Format("encode_blocks", "BlockSymmetric<5>", 1),
-    GGMLType.Q5_1: _Format("encode_blocks", "BlockAffine<5>", 1),
-    GGMLType.Q8_0: _Format("encode_blocks", "Block8", 1),
-    GGMLType.Q2_K: _Format("encode_super_blocks", "Affine16", 16),
-    GGMLType.Q3_K: _Format("encode_super_blocks", "Symmetric3", 16),
-    GGMLType.Q4_K: _Format("encode_super_blocks", "Affine32<4>", 8),
-    GGMLType.Q5_K: _Format("encode_super_blocks", "Affine32<5>", 8),
-    GGMLType.Q6_K: _Format("encode_super_blocks", "Symmetric6", 16),
-}
-SUPPORTED = frozenset(_FORMATS)
-_INPUTS = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32"}
 
 
 class CudaEncoders:
     """The kernels for some formats and one type of input, on one device. Safe from any thread.
 
-    Values that ``arithmetic.decided`` does not accept get bytes which need not be ggml's: encode those with libggml.
+    The bytes of values that ``arithmetic.decided`` rejects may differ from ggml's: encode those with libggml.
 
     Args:
         device: a CUDA device.
-        kinds: of :data:`SUPPORTED`.
-        dtype: of the rows: float16, bfloat16 or float32.
+        kinds: of :data:`quantkit.kernels.formats.FORMATS`.
+        source: the type of the rows: F16, BF16 or F32.
 
     Raises:
         QuantkitError: NVRTC or the driver refuses.
     """
 
-    def __init__(self, device: torch.device, kinds: Collection[GGMLType], dtype: torch.dtype) -> None:
-        self.device, self.dtype = device, dtype
+    def __init__(self, device: torch.device, kinds: Collection[GGMLType], source: GGMLType) -> None:
+        self.device, self.source = device, source
         self._driver = _driver()
         self._context, module = ctypes.c_void_p(), ctypes.c_void_p()
         with torch.cuda.device(device):
-            torch.cuda.synchronize()  # the device's context exists and is current from here on
+            torch.cuda.synchronize()  # creates the device's context and makes it current
             self._check(self._driver.cuCtxGetCurrent(ctypes.byref(self._context)))
-            self._check(self._driver.cuModuleLoadData(ctypes.byref(module), _binary(device, kinds, dtype)))
+            self._check(self._driver.cuModuleLoadData(ctypes.byref(module), _binary(device, kinds, source)))
         self._functions = {kind: self._function(module, kind) for kind in kinds}
 
     def _function(self, module: ctypes.c_void_p, kind: GGMLType) -> ctypes.c_void_p:
@@ -87,13 +62,13 @@ class CudaEncoders:
 
         Args:
             kind: one of the formats.
-            rows: on the device, of the type of input, contiguous, at an address that is a multiple of 16 (as every
-                whole tensor's is, and every row's behind it); columns a multiple of the format's block.
+            rows: on the device, of the type of input, contiguous, at an address that is a multiple of 16 (as that of a
+                whole tensor and of each of its rows is); columns a multiple of the format's block.
 
         Returns:
-            uint8 on the device, shape [blocks, bytes of a block].
+            uint8 on the device, shape [blocks, bytes per block].
         """
-        assert rows.dtype is self.dtype, (rows.dtype, self.dtype)
+        assert rows.element_size() == self.source.block_nbytes, (rows.dtype, self.source)
         assert rows.is_contiguous()
         assert rows.data_ptr() % 16 == 0
         count = rows.numel() // kind.block
@@ -104,12 +79,13 @@ class CudaEncoders:
         return out
 
     def _launch(self, kind: GGMLType, source: int, target: int, count: int) -> None:
-        group = _THREADS // _FORMATS[kind].threads
+        form = FORMATS[kind]
+        group = _THREADS // (SUPER_BLOCK // form.block if isinstance(form, KQuant) else 1)
         values = (ctypes.c_void_p(source), ctypes.c_void_p(target), ctypes.c_longlong(count))
         arguments = (ctypes.c_void_p * 3)(*(ctypes.addressof(value) for value in values))
         stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
         grid, block = (-(-count // group), 1, 1), (_THREADS, 1, 1)
-        # A thread that has only used torch's memory so far has no context of its own accord.
+        # A thread that has used only torch's memory so far has no current context.
         self._check(self._driver.cuCtxSetCurrent(self._context))
         self._check(self._driver.cuLaunchKernel(self._functions[kind], *grid, *block, 0, stream, arguments, None))
 
@@ -129,34 +105,23 @@ def _driver() -> ctypes.CDLL:
         raise QuantkitError(f"{name} is missing", hint="install NVIDIA's driver, or pass --device cpu") from None
 
 
-def program(kinds: Collection[GGMLType], dtype: torch.dtype) -> tuple[str, dict[str, str]]:
-    """The source of the kernels for these formats and this type of input, and what it includes, by name."""
-    folder = resources.files("quantkit.kernels")
-    lines = [
-        f"KERNEL({kind.name}, {_FORMATS[kind].launch}, {_FORMATS[kind].name}, {_INPUTS[dtype]})"
-        for kind in sorted(kinds)
-    ]
-    text = (folder / "cuda.cu").read_text(encoding="utf-8")
-    return "\n".join([text, *lines, ""]), {"encoders.cu": (folder / "encoders.cu").read_text(encoding="utf-8")}
-
-
-def _binary(device: torch.device, kinds: Collection[GGMLType], dtype: torch.dtype) -> bytes:
-    """The compiled kernels, from the cache if they are there."""
-    source, headers = program(kinds, dtype)
+def _binary(device: torch.device, kinds: Collection[GGMLType], source: GGMLType) -> bytes:
+    """The compiled kernels, from the cache if it has them."""
+    text, headers = program(kinds, source)
     major, minor = torch.cuda.get_device_capability(device)
     options = (f"--gpu-architecture=sm_{major}{minor}", *_OPTIONS)
     nvrtc = NVRTC()
-    text = "\0".join([source, *headers.values(), *options, nvrtc.version])
-    path = cache_folder("kernels") / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.cubin"
+    key = "\0".join([text, *headers.values(), *options, nvrtc.version])
+    path = cache_folder("kernels") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.cubin"
     binary = read_kept(path)
     if binary is None:
-        binary = nvrtc.compile(source, headers, options)
+        binary = nvrtc.compile(text, headers, options)
         keep(path, binary)
     return binary
 
 
 def keep(path: Path, binary: bytes) -> None:
-    """Into the cache, behind its hash; a cache that cannot be written costs a second and no more."""
+    """Write a binary, after its hash, to the cache; if that fails, the next process compiles it again."""
     temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,7 +133,7 @@ def keep(path: Path, binary: bytes) -> None:
 
 
 def read_kept(path: Path) -> bytes | None:
-    """What was kept there, if it is there, whole and legible."""
+    """Read a binary from the cache; None if it is missing or damaged."""
     try:
         content = path.read_bytes()
     except OSError:

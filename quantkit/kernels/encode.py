@@ -1,8 +1,8 @@
 """Encoders from float32 rows to ggml's blocks, bit-identical to libggml's reference.
 
-Which code runs is a matter of speed alone: large ranges of K-quants, Q8_0 and Q4_0 are encoded by code that numba
-compiles, where it is installed, everything else by libggml. The tests hold all of it, and the kernels for graphics
-cards in ``cuda.py``, to the same bytes; ``specification.py`` says in the plainest way what these are.
+Which code runs affects only the speed: numba, where it is installed, compiles encoders for large ranges of K-quants,
+Q8_0 and Q4_0; libggml encodes everything else. Tests hold both, and the CUDA kernels in ``cuda.py``, to the bytes that
+``reference/encode.py`` specifies.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import lanes
+from quantkit.kernels.formats import IN_LANES
 
-# Numba takes half a second to import. Only small models have nothing but smaller ranges.
+# Weights. Importing numba takes half a second; only small models have no larger range.
 _WORTH_IT = 1 << 18
 
 
@@ -25,14 +26,14 @@ def encode(kind: GGMLType, rows: torch.Tensor, importance: npt.NDArray[np.float3
     Args:
         kind: the type.
         rows: float32 on the CPU, shape [n, columns], contiguous, columns a multiple of the type's block.
-        importance: float32, shape [columns], or None. With it the algorithms are others and libggml encodes, but for
-            Q8_0, on which it has no influence.
+        importance: float32, shape [columns], or None. It selects other algorithms, which only libggml has; it does not
+            affect Q8_0.
 
     Returns:
-        The encoded bytes.
+        The encoded bytes, n * bytes per row.
     """
     plain = importance is None or kind is GGMLType.Q8_0
-    if kind in lanes.SUPPORTED and plain and rows.numel() >= _WORTH_IT and lanes.available():
+    if kind in IN_LANES and plain and rows.numel() >= _WORTH_IT and lanes.available():
         encoded = lanes.encode(kind, rows)
         if encoded is not None:
             return encoded.reshape(-1).numpy().data

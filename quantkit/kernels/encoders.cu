@@ -1,12 +1,15 @@
-// ggml's block encoders, one thread a sub-block.
+// ggml's block encoders, one thread per sub-block.
 //
-// Every sum runs in the order of ggml-quants.c and every product is rounded before it is added, so that the bytes are
-// those of ggml_quantize_chunk on x86-64. Compile without contraction (--fmad=false) and with IEEE division and square
-// root. cuda.cu puts these into kernels; a C++ compiler takes them as well, and so the tests compare them with ggml on
-// any machine.
+// Every sum runs in the order of ggml-quants.c and every product is rounded before it is added, so the bytes are those
+// of ggml_quantize_chunk on x86-64. Compile without contraction (--fmad=false) and with IEEE division and square root.
+// cuda.cu turns these into kernels; a C++ compiler accepts them too, so the tests compare them with ggml on any machine.
 //
-// The threads of a super-block work in three steps with a barrier between them, each a function of its own: search (a
-// scale for each sub-block), levels (from the scales of all, as they are stored), and pack.
+// The threads of a super-block work in three steps with a barrier after each: search (a scale for each sub-block),
+// levels (from the stored scales of all sub-blocks), and pack.
+//
+// formats.h is written from quantkit.kernels.formats: a class here is a template of its format's numbers.
+
+#include "formats.h"
 
 // Rounds to nearest even, as ggml does, and wraps as ggml does where |v| >= 2**22.
 __device__ inline int nearest(float v) { return (bits_of(v + 12582912.0f) & 0x007fffff) - 0x00400000; }
@@ -20,11 +23,6 @@ __device__ inline float clamp_float(float v, float low, float high) { return fas
 
 // At an even offset in each format.
 __device__ inline void put_half(u8 *out, u16 half) { *(u16 *)out = half; }
-
-// A value that rounds to nothing: below it a block is all zeros to ggml (GROUP_MAX_EPS).
-#define NOTHING 1e-15f
-
-#define SUPER 256
 
 // What the threads of a super-block tell each other.
 struct Work {
@@ -45,10 +43,10 @@ __device__ inline float first_largest(const float *x) {
     return value;
 }
 
-// The affine search (make_qkx2_quants): scale and minimum of N weights for levels 0..TOP, and their levels.
-template <int N, int TOP, int STEPS, bool ABSOLUTE>
-__device__ inline void affine_search(const float *x, const float *weight, float first, float *scale_out, float *low_out,
-                                     u8 *level) {
+// The affine search (make_qkx2_quants): scale and minimum of a sub-block for levels 0..TOP, and the levels.
+template <class F>
+__device__ inline void affine_search(const float *x, const float *weight, float *scale_out, float *low_out, u8 *level) {
+    const int N = F::BLOCK, TOP = F::TOP;
     float low = x[0], high = x[0], sum_w = weight[0], sum_x = weight[0] * x[0];
     UNROLL
     for (int i = 1; i < N; ++i) {
@@ -69,11 +67,11 @@ __device__ inline void affine_search(const float *x, const float *weight, float 
     for (int i = 0; i < N; ++i) {
         const float l = clamp_float(nearest_float(inverse * (x[i] - low)), 0, TOP);
         const float diff = scale * l + low - x[i];
-        best += weight[i] * (ABSOLUTE ? magnitude(diff) : diff * diff);
+        best += weight[i] * (F::ABSOLUTE ? magnitude(diff) : diff * diff);
     }
     float best_inverse = inverse, best_low = low;  // of the step that won: its levels follow from them
-    for (int step = 0; step <= STEPS; ++step) {
-        inverse = (first + 0.1f * step + TOP) / (high - low);
+    for (int step = 0; step <= F::STEPS; ++step) {
+        inverse = (F::FIRST + 0.1f * step + TOP) / (high - low);
         float sum_l = 0, sum_l2 = 0, sum_xl = 0;
         float l[N];
         UNROLL
@@ -96,7 +94,7 @@ __device__ inline void affine_search(const float *x, const float *weight, float 
             UNROLL
             for (int i = 0; i < N; ++i) {
                 const float diff = this_scale * l[i] + this_low - x[i];
-                error += weight[i] * (ABSOLUTE ? magnitude(diff) : diff * diff);
+                error += weight[i] * (F::ABSOLUTE ? magnitude(diff) : diff * diff);
             }
             if (error < best) {
                 best = error;
@@ -114,9 +112,10 @@ __device__ inline void affine_search(const float *x, const float *weight, float 
 }
 
 // 4 and 5 bits: eight sub-blocks of 32, scales and minima of six bits.
-template <int BITS>
+template <class F>
 struct Affine32 {
-    static const int LANES = 8, BYTES = BITS == 4 ? 144 : 176, TOP = (1 << BITS) - 1;
+    static const int LANES = F::LANES, BYTES = F::BYTES, TOP = F::TOP;
+    static const bool FIVE_BITS = TOP > 15;
 
     __device__ static inline void search(const float *x, int lane, Work &work) {
         float sum = 0, weight[32];
@@ -125,8 +124,7 @@ struct Affine32 {
         const float average = root(sum / 32);
         UNROLL
         for (int i = 0; i < 32; ++i) weight[i] = average + magnitude(x[i]);
-        affine_search<32, TOP, BITS == 4 ? 20 : 15, false>(x, weight, BITS == 4 ? -1.0f : -0.5f, &work.scale[lane],
-                                                          &work.low[lane], work.level + 32 * lane);
+        affine_search<F>(x, weight, &work.scale[lane], &work.low[lane], work.level + 32 * lane);
     }
 
     __device__ static inline void levels(const float *x, int lane, Work &work, u8 *out) {
@@ -146,8 +144,8 @@ struct Affine32 {
             for (int i = 0; i < 32; ++i) work.level[32 * lane + i] = clamp(nearest((x[i] + low) / scale), 0, TOP);
         }
         if (lane == 0) {
-            put_half(out, d);
-            put_half(out + 2, dmin);
+            put_half(out + F::SCALE_AT, d);
+            put_half(out + F::LOW_AT, dmin);
         }
         if (lane < 4) {
             const int high_s = six(to_scale * work.scale[lane + 4]), high_m = six(to_low * work.low[lane + 4]);
@@ -158,19 +156,19 @@ struct Affine32 {
     }
 
     __device__ static inline int six(float v) {
-        const u8 l = nearest(v);  // wraps before it is limited, as in C
+        const u8 l = nearest(v);  // wraps before it is clamped, as in C
         return l < 63 ? l : 63;
     }
 
     __device__ static inline void pack(int lane, const Work &work, u8 *out) {
         const u8 *level = work.level;
-        if (BITS == 5)
+        if (FIVE_BITS)
             for (int i = 4 * lane; i < 4 * lane + 4; ++i) {
                 u8 bits = 0;
                 for (int j = 0; j < 8; ++j) bits |= (level[32 * j + i] >> 4) << j;
                 out[16 + i] = bits;
             }
-        u8 *low = out + (BITS == 4 ? 16 : 48);
+        u8 *low = out + (FIVE_BITS ? 48 : 16);
         for (int i = 16 * lane; i < 16 * lane + 16; ++i) {
             const u8 *pair = level + 64 * (i / 32) + i % 32;
             low[i] = (pair[0] & 15) | (pair[32] & 15) << 4;
@@ -178,15 +176,24 @@ struct Affine32 {
     }
 };
 
+// Four levels of two bits per byte, from weights 32 apart.
+__device__ inline void pack_pairs(int lane, const Work &work, u8 *out) {
+    for (int i = 4 * lane; i < 4 * lane + 4; ++i) {
+        const u8 *level = work.level + 128 * (i / 32) + i % 32;
+        out[i] = (level[0] & 3) | (level[32] & 3) << 2 | (level[64] & 3) << 4 | (level[96] & 3) << 6;
+    }
+}
+
 // 2 bits: sixteen sub-blocks of 16, scales and minima of four bits.
+template <class F>
 struct Affine16 {
-    static const int LANES = 16, BYTES = 84;
+    static const int LANES = F::LANES, BYTES = F::BYTES;
 
     __device__ static inline void search(const float *x, int lane, Work &work) {
         float weight[16];
         UNROLL
         for (int i = 0; i < 16; ++i) weight[i] = magnitude(x[i]);
-        affine_search<16, 3, 15, true>(x, weight, -0.5f, &work.scale[lane], &work.low[lane], work.level + 16 * lane);
+        affine_search<F>(x, weight, &work.scale[lane], &work.low[lane], work.level + 16 * lane);
     }
 
     __device__ static inline void levels(const float *x, int lane, Work &work, u8 *out) {
@@ -209,29 +216,22 @@ struct Affine16 {
         if (scale != 0) {
             const float low = from_half(dmin) * (both >> 4);
             UNROLL
-            for (int i = 0; i < 16; ++i) work.level[16 * lane + i] = clamp(nearest((x[i] + low) / scale), 0, 3);
+            for (int i = 0; i < 16; ++i) work.level[16 * lane + i] = clamp(nearest((x[i] + low) / scale), 0, F::TOP);
         }
         out[lane] = both;
         if (lane == 0) {
-            put_half(out + 80, d);
-            put_half(out + 82, dmin);
+            put_half(out + F::SCALE_AT, d);
+            put_half(out + F::LOW_AT, dmin);
         }
     }
 
     __device__ static inline void pack(int lane, const Work &work, u8 *out) { pack_pairs(lane, work, out + 16); }
-
-    // Four levels of two bits a byte, those 32 apart together.
-    __device__ static inline void pack_pairs(int lane, const Work &work, u8 *out) {
-        for (int i = 4 * lane; i < 4 * lane + 4; ++i) {
-            const u8 *level = work.level + 128 * (i / 32) + i % 32;
-            out[i] = (level[0] & 3) | (level[32] & 3) << 2 | (level[64] & 3) << 4 | (level[96] & 3) << 6;
-        }
-    }
 };
 
 // 6 bits: sixteen sub-blocks of 16, signed scales of eight bits (make_qx_quants).
+template <class F>
 struct Symmetric6 {
-    static const int LANES = 16, BYTES = 210;
+    static const int LANES = F::LANES, BYTES = F::BYTES, LEAST = F::LEAST, TOP = F::TOP, STEPS = F::STEPS;
 
     __device__ static inline void search(const float *x, int lane, Work &work) {
         const float largest = first_largest<16>(x);
@@ -242,13 +242,13 @@ struct Symmetric6 {
             UNROLL
             for (int i = 0; i < 16; ++i) w[i] = x[i] * x[i], wx[i] = w[i] * x[i];
             float scale = 0, best = 0;
-            for (int trial = 0; trial < 19; ++trial) {
-                const int step = trial == 0 ? 0 : trial <= 9 ? trial - 10 : trial - 9;
-                const float inverse = (trial == 0 ? -32 : -(32 + 0.1f * step)) / largest;
+            for (int trial = 0; trial <= 2 * STEPS; ++trial) {
+                const int step = trial == 0 ? 0 : trial <= STEPS ? trial - STEPS - 1 : trial - STEPS;
+                const float inverse = (trial == 0 ? LEAST : -(-LEAST + 0.1f * step)) / largest;
                 float sum_lx = 0, sum_l2 = 0;
                 UNROLL
                 for (int i = 0; i < 16; ++i) {
-                    const float l = clamp_float(nearest_float(inverse * x[i]), -32, 31);
+                    const float l = clamp_float(nearest_float(inverse * x[i]), LEAST, TOP);
                     sum_lx += wx[i] * l;
                     sum_l2 += w[i] * l * l;
                 }
@@ -263,7 +263,7 @@ struct Symmetric6 {
         UNROLL
         for (int i = 0; i < 16; ++i)
             work.level[16 * lane + i] =
-                best_inverse == 0 ? 0 : 32 + (int)clamp_float(nearest_float(best_inverse * x[i]), -32, 31);
+                best_inverse == 0 ? 0 : -LEAST + (int)clamp_float(nearest_float(best_inverse * x[i]), LEAST, TOP);
     }
 
     __device__ static inline void levels(const float *x, int lane, Work &work, u8 *out) {
@@ -271,7 +271,7 @@ struct Symmetric6 {
         if (magnitude(largest) < NOTHING) {
             for (int i = 0; i < 16; ++i) work.level[16 * lane + i] = 0;
             out[192 + lane] = 0;
-            if (lane == 0) put_half(out + 208, 0);
+            if (lane == 0) put_half(out + F::SCALE_AT, 0);
             return;
         }
         const float inverse = -128.0f / largest;
@@ -281,10 +281,10 @@ struct Symmetric6 {
         const float scale = from_half(d) * s;
         if (scale != 0) {
             UNROLL
-            for (int i = 0; i < 16; ++i) work.level[16 * lane + i] = 32 + clamp(nearest(x[i] / scale), -32, 31);
+            for (int i = 0; i < 16; ++i) work.level[16 * lane + i] = -LEAST + clamp(nearest(x[i] / scale), LEAST, TOP);
         }
         out[192 + lane] = s;
-        if (lane == 0) put_half(out + 208, d);
+        if (lane == 0) put_half(out + F::SCALE_AT, d);
     }
 
     __device__ static inline void pack(int lane, const Work &work, u8 *out) {
@@ -299,8 +299,9 @@ struct Symmetric6 {
 };
 
 // 3 bits: sixteen sub-blocks of 16, signed scales of six bits (make_q3_quants).
+template <class F>
 struct Symmetric3 {
-    static const int LANES = 16, BYTES = 110;
+    static const int LANES = F::LANES, BYTES = F::BYTES, LEAST = F::LEAST, TOP = F::TOP;
 
     __device__ static inline void search(const float *x, int lane, Work &work) {
         const float largest = first_largest<16>(x);
@@ -310,16 +311,16 @@ struct Symmetric3 {
             work.scale[lane] = 0;
             return;
         }
-        const float inverse = -4 / largest;
+        const float inverse = LEAST / largest;
         float l[16], sum_lx = 0, sum_l2 = 0;
         UNROLL
         for (int i = 0; i < 16; ++i) {
-            l[i] = clamp_float(nearest_float(inverse * x[i]), -4, 3);
+            l[i] = clamp_float(nearest_float(inverse * x[i]), LEAST, TOP);
             const float w = x[i] * x[i];
             sum_lx += w * x[i] * l[i];
             sum_l2 += w * l[i] * l[i];
         }
-        for (int trial = 0; trial < 5; ++trial) {
+        for (int round = 0; round < F::ROUNDS; ++round) {
             bool changed = false;
             UNROLL
             for (int i = 0; i < 16; ++i) {
@@ -327,7 +328,7 @@ struct Symmetric3 {
                 float lx = sum_lx - w * x[i] * l[i];
                 if (lx > 0) {
                     float l2 = sum_l2 - w * l[i] * l[i];
-                    const float moved = clamp(nearest(x[i] * l2 / lx), -4, 3);
+                    const float moved = clamp(nearest(x[i] * l2 / lx), LEAST, TOP);
                     if (moved != l[i]) {
                         lx += w * x[i] * moved;
                         l2 += w * moved * moved;
@@ -341,12 +342,12 @@ struct Symmetric3 {
             if (!changed) break;
         }
         UNROLL
-        for (int i = 0; i < 16; ++i) level[i] = (int)l[i] + 4;
+        for (int i = 0; i < 16; ++i) level[i] = (int)l[i] - LEAST;
         work.scale[lane] = sum_l2 > 0 ? sum_lx / sum_l2 : 0.0f;
     }
 
     __device__ static inline int six(float v) {
-        const signed char l = nearest(v);  // wraps before it is limited, as in C
+        const signed char l = nearest(v);  // wraps before it is clamped, as in C
         return clamp(l, -32, 31) + 32;
     }
 
@@ -358,7 +359,7 @@ struct Symmetric3 {
         const float scale = from_half(d) * (s - 32);
         if (scale != 0) {
             UNROLL
-            for (int i = 0; i < 16; ++i) work.level[16 * lane + i] = clamp(nearest(x[i] / scale), -4, 3) + 4;
+            for (int i = 0; i < 16; ++i) work.level[16 * lane + i] = clamp(nearest(x[i] / scale), LEAST, TOP) - LEAST;
         }
         if (lane < 8) out[96 + lane] = (s & 15) | (largest != 0 ? (six(inverse * work.scale[lane + 8]) & 15) << 4 : 0);
         if (lane < 4) {
@@ -367,7 +368,7 @@ struct Symmetric3 {
                 for (int j = 0; j < 4; ++j) bits |= (six(inverse * work.scale[4 * j + lane]) >> 4) << (2 * j);
             out[104 + lane] = bits;
         }
-        if (lane == 0) put_half(out + 108, d);
+        if (lane == 0) put_half(out + F::SCALE_AT, d);
     }
 
     __device__ static inline void pack(int lane, const Work &work, u8 *out) {
@@ -376,16 +377,16 @@ struct Symmetric3 {
             for (int j = 0; j < 8; ++j) bits |= (work.level[32 * j + i] >> 2 & 1) << j;
             out[i] = bits;
         }
-        Affine16::pack_pairs(lane, work, out + 32);
+        pack_pairs(lane, work, out + 32);
     }
 };
 
-// The formats with one block of 32 and no search. A thread has a whole block.
+// The formats with blocks of 32 and no search. A thread has a whole block.
 __device__ inline float inverse_of(float d) { return d != 0 ? 1.0f / d : 0.0f; }
 
 __device__ inline u8 limit(int level, int top) { return level < top ? level : top; }
 
-// Levels of a block: the fifth bits of all as a word, then the low four of 0..15 and 16..31 side by side.
+// Levels of a block: all fifth bits as a word, then bytes with the low four bits of weights 16 apart.
 template <int BITS>
 __device__ inline void pack_levels(const u8 *level, u8 *out) {
     if (BITS == 5) {
@@ -398,47 +399,48 @@ __device__ inline void pack_levels(const u8 *level, u8 *out) {
     for (int i = 0; i < 16; ++i) out[i] = (level[i] & 15) | (level[i + 16] & 15) << 4;
 }
 
+template <class F>
 struct Block8 {
-    static const int BYTES = 34;
+    static const int BYTES = F::BYTES;
     __device__ static inline void pack(const float *x, u8 *out) {
         float size = 0;
         UNROLL
         for (int i = 0; i < 32; ++i) size = larger(size, magnitude(x[i]));
         const float d = size / 127, inverse = inverse_of(d);
-        put_half(out, to_half(d));
+        put_half(out + F::SCALE_AT, to_half(d));
         UNROLL
         for (int i = 0; i < 32; ++i) out[2 + i] = (signed char)away_from_zero(x[i] * inverse);
     }
 };
 
-template <int BITS>
+template <class F>
 struct BlockSymmetric {
-    static const int BYTES = BITS == 4 ? 18 : 22;
+    static const int BYTES = F::BYTES;
     __device__ static inline void pack(const float *x, u8 *out) {
-        const int half = 1 << (BITS - 1);
+        const int half = 1 << (F::BITS - 1);
         const float d = first_largest<32>(x) / -half, inverse = inverse_of(d);
-        put_half(out, to_half(d));
+        put_half(out + F::SCALE_AT, to_half(d));
         u8 level[32];
         UNROLL
         for (int i = 0; i < 32; ++i) level[i] = limit((int)(x[i] * inverse + (half + 0.5f)), 2 * half - 1);
-        pack_levels<BITS>(level, out + 2);
+        pack_levels<F::BITS>(level, out + 2);
     }
 };
 
-template <int BITS>
+template <class F>
 struct BlockAffine {
-    static const int BYTES = BITS == 4 ? 20 : 24;
+    static const int BYTES = F::BYTES;
     __device__ static inline void pack(const float *x, u8 *out) {
         float low = x[0], high = x[0];
         UNROLL
         for (int i = 1; i < 32; ++i) low = smaller(low, x[i]), high = larger(high, x[i]);
-        const int top = (1 << BITS) - 1;
+        const int top = (1 << F::BITS) - 1;
         const float d = (high - low) / top, inverse = inverse_of(d);
-        put_half(out, to_half(d));
-        put_half(out + 2, to_half(low));
+        put_half(out + F::SCALE_AT, to_half(d));
+        put_half(out + F::LOW_AT, to_half(low));
         u8 level[32];
         UNROLL
         for (int i = 0; i < 32; ++i) level[i] = limit((int)((x[i] - low) * inverse + 0.5f), top);
-        pack_levels<BITS>(level, out + 4);
+        pack_levels<F::BITS>(level, out + 4);
     }
 };

@@ -1,17 +1,18 @@
-"""The search of Q2_K, Q4_K and Q5_K, many sub-blocks side by side, compiled by numba.
+"""The searches with a minimum (Q2_K, Q4_K, Q5_K), many sub-blocks at a time, compiled by numba.
 
-A search is a few hundred operations a weight, and ggml's goes through one sub-block after the other in scalar code.
-Here a lane is a sub-block: every innermost loop runs over lanes and becomes vector instructions, while each lane keeps
-ggml's order of sums and therefore its bytes. Whatever is a branch in C is a choice between two values here.
+A search takes a few hundred operations per weight; ggml searches one sub-block after the other in scalar code. Here
+each lane is a sub-block: every innermost loop runs over lanes and becomes vector instructions, while each lane keeps
+ggml's order of sums and therefore its bytes. A branch in C becomes a selection between two values.
 
-The work lies in one flat array and every index is an offset into it: with an array for each quantity the compiler
-could not tell that they do not overlap, and would give up on vectors. Sums stay in registers for four weights.
+All quantities lie in one flat array at fixed offsets: with one array per quantity LLVM could not prove that they do
+not overlap, and would not vectorize. Sums stay in registers for four weights.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from quantkit.kernels.formats import K_QUANTS, AffineSearch
 from quantkit.kernels.lane_common import (
     LANES,
     ONE,
@@ -40,7 +41,7 @@ def _level_at(inverse: F32, start: F32, value: F32, top: F32) -> F32:
 def _affine_sums(
     x: Floats, work: Floats, level: int, i: int, j: int, average: F32, inverse: F32, low: F32, top: F32, sums: _Sums
 ) -> _Sums:
-    """The sums of a trial, one weight further; its level is kept."""
+    """Add one weight to the sums of a trial, and keep its level."""
     sum_l, sum_l2, sum_xl = sums
     v = x[i * LANES + j]
     q = _level_at(inverse, low, v, top)
@@ -53,29 +54,28 @@ def _affine_sums(
 def _affine_error(
     x: Floats, work: Floats, level: int, i: int, j: int, average: F32, scale: F32, low: F32, absolute: bool, error: F32
 ) -> F32:
-    """The error of a trial, one weight further."""
+    """Add one weight to the error of a trial."""
     v = x[i * LANES + j]
     difference = scale * work[level + i * LANES + j] + low - v
     further: F32 = error + (average + abs(v)) * (abs(difference) if absolute else difference * difference)
     return further
 
 
-def _affine(block: int, top_level: int, first: float, steps: int, absolute: bool) -> Search:
-    """The search of a format with minima (``make_qkx2_quants``).
+def _affine(block: int, top_level: int, kind: AffineSearch) -> Search:
+    """Compile the search of a format with minima (``make_qkx2_quants``).
 
     Args:
         block: weights in a sub-block.
         top_level: the highest level.
-        first: the first trial widens the range of levels by this.
-        steps: trials after the first, each 0.1 further.
-        absolute: errors and weights are magnitudes, not squares.
+        kind: the search's constants.
 
     Returns:
-        A function of whole groups of LANES sub-blocks in ``rows``, and two arrays to work in. It writes for each
-        sub-block its scale, and its minimum with the sign turned.
+        A function of rows (float32, whole groups of LANES sub-blocks), two work arrays (float32 [X] and [WORK]), and
+        the scales and negated minima that it writes (float32 [sub-blocks]).
     """
-    n, top = np.float32(block), np.float32(top_level)
-    trials = np.array([np.float32(first) + TENTH * np.float32(k) + top for k in range(steps + 1)], dtype=np.float32)
+    n, top, absolute = np.float32(block), np.float32(top_level), kind.absolute
+    steps = range(kind.steps + 1)
+    trials = np.array([np.float32(kind.first) + TENTH * np.float32(step) + top for step in steps], dtype=np.float32)
     SCALE, LOW, BEST, HIGH, SUM_W, SUM_X, AVERAGE, INVERSE, A, B, C, D, E, LEVEL = offsets(14)
 
     def search(rows: Floats, x: Floats, work: Floats, scales: Floats, lows: Floats) -> None:
@@ -149,6 +149,8 @@ def _affine(block: int, top_level: int, first: float, steps: int, absolute: bool
     return compiled(search)
 
 
-search_q2 = _affine(16, 3, -0.5, 15, True)
-search_q4 = _affine(32, 15, -1.0, 20, False)
-search_q5 = _affine(32, 31, -0.5, 15, False)
+SEARCHES = {
+    kind: _affine(form.block, form.top, form.search)
+    for kind, form in K_QUANTS.items()
+    if isinstance(form.search, AffineSearch)
+}

@@ -1,13 +1,15 @@
-"""What the compiled searches share: how they are compiled, C's arithmetic for scalars, and how they fit levels.
+"""What the compiled encoders share: how numba compiles them, and C's arithmetic on scalars.
 
-Numba compiles a function when it is first called, for the processor it runs on, and keeps the result in the user's
-cache folder.
+Numba compiles a function at its first call, for the processor it runs on, and keeps the result in the user's cache
+folder. Constants reach a compiled function through its closure: numba's cache compares those, but not globals.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,11 +23,9 @@ Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 # (rows, x, work, scales, lows), see lane_affine.
 Search = Callable[[Floats, Floats, Floats, Floats, Floats], None]
-# (rows, scales, lows, levels), see _fit.
-Fit = Callable[[Floats, Floats, Floats, Bytes], None]
 
 LANES = 128
-# Floats of the two arrays that a search works in.
+# Sizes of the two work arrays of a search, in floats.
 X, WORK = 32 * LANES, (14 + 32) * LANES
 
 ZERO, ONE, TENTH = np.float32(0), np.float32(1), np.float32(0.1)
@@ -38,20 +38,33 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": False, "nogil": 
 
 
 def inlined(function: _Function) -> _Function:
-    """*function* for use in compiled ones."""
+    """Compile *function* for use inside compiled functions."""
     result: _Function = numba.njit(forceinline=True, **_OPTIONS)(function)
     return result
 
 
 def compiled(function: _Function) -> _Function:
-    """*function*, compiled at its first call, and not again in a later process if the cache can be written."""
-    folder, before = cache_folder("numba"), numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = before or str(folder)  # read here and now; the functions of others keep their place
+    """Compile *function* at its first call; a later process loads the result if the cache is writable."""
+    before = numba.config.CACHE_DIR
+    folder = (Path(before) if before else cache_folder("numba")) / _sources()
+    numba.config.CACHE_DIR = str(folder)  # njit reads it at once; other libraries keep theirs
     try:
-        result: _Function = numba.njit(cache=bool(before) or _writable(folder), **_OPTIONS)(function)
+        result: _Function = numba.njit(cache=_writable(folder), **_OPTIONS)(function)
     finally:
         numba.config.CACHE_DIR = before
     return result
+
+
+@cache
+def _sources() -> str:
+    """A name for the compiled code of just these sources.
+
+    Numba compares the file of a function, but not those of the functions it calls.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _writable(folder: Path) -> bool:
@@ -63,36 +76,36 @@ def _writable(folder: Path) -> bool:
 
 
 def offsets(count: int) -> Iterator[int]:
-    """Where *count* quantities of a work array begin."""
+    """The offsets of *count* quantities in a work array, LANES floats each."""
     return iter(range(0, count * LANES, LANES))
 
 
 @inlined
 def clamp(value: _Number, low: _Number, high: _Number) -> _Number:
-    """Within the limits; NaN becomes the lower one."""
+    """Limit a value to low..high; NaN becomes *low*."""
     value = value if value > low else low
     return value if value < high else high
 
 
 @inlined
 def nearest(value: np.float32) -> np.float32:
-    """Halves to even, for magnitudes below 2**22.
+    """Round halves to even, for magnitudes below 2**22.
 
-    In a search there are no others: a line that fits better has its minimum at or below the mean, so that what divides
-    by the range from there is never far out of the levels. Only a scale as it is stored can be too small for its block.
+    A search meets no others: the minimum of a better fit is at or below the mean, so values divided by the range above
+    it stay close to the levels. Only a stored scale can be too small for its block.
     """
     return (value + _SHIFT) - _SHIFT
 
 
 @inlined
 def nearest_int(value: np.float32) -> np.int32:
-    """ggml's, with what its bits become where the value is too large."""
+    """ggml's ``nearest_int``: rounds halves to even, and wraps as ggml does where the magnitude is too large."""
     return np.int32(np.int32(np.float32(value + _SHIFT).view(np.int32) & np.int32(0x7FFFFF)) - np.int32(0x400000))
 
 
 @inlined
 def gather(rows: Floats, base: int, block: int, x: Floats) -> None:
-    """Sub-blocks side by side."""
+    """Transpose LANES sub-blocks of *rows*, from offset *base*, into *x*: weight i of lane j at i * LANES + j."""
     for j in range(LANES):
         for i in range(block):
             x[i * LANES + j] = rows[base + j * block + i]
@@ -100,44 +113,9 @@ def gather(rows: Floats, base: int, block: int, x: Floats) -> None:
 
 @compiled
 def count_outside(values: Floats, smallest: np.float32, largest: np.float32) -> int:
-    """How many values are neither zero nor of a magnitude between the two."""
+    """Count the values that are not zero and whose magnitude is not in smallest..largest."""
     count = 0
     for i in range(values.size):
         size = abs(values[i])
         count += not (((size >= smallest) & (size <= largest)) | (size == ZERO))
     return count
-
-
-def _fit(block: int, least: int, top: int, base: int) -> Fit:
-    """Levels for scales and minima as they are stored.
-
-    Args:
-        block: weights in a sub-block.
-        least: the lowest level.
-        top: the highest.
-        base: added to make levels non-negative.
-
-    Returns:
-        A function of rows, a scale and a minimum for each sub-block, and the levels it writes, one for each weight.
-        Where the scale is zero it writes something.
-    """
-    least_, top_, base_ = np.int32(least), np.int32(top), np.int32(base)
-
-    def fit(rows: Floats, scales: Floats, lows: Floats, levels: Bytes) -> None:
-        for k in range(rows.size // 32):
-            # A loop of 16 would be taken apart before it can become vector instructions.
-            first, second = 32 * k // block, (32 * k + 16) // block
-            scale1, scale2, low1, low2 = scales[first], scales[second], lows[first], lows[second]
-            for i in range(32):
-                scale, low = scale1 if i < 16 else scale2, low1 if i < 16 else low2
-                level = clamp(nearest_int((rows[32 * k + i] + low) / scale), least_, top_)
-                levels[32 * k + i] = np.uint8(np.int32(level + base_))
-
-    return compiled(fit)
-
-
-fit_q2 = _fit(16, 0, 3, 0)
-fit_q3 = _fit(16, -4, 3, 4)
-fit_q4 = _fit(32, 0, 15, 0)
-fit_q5 = _fit(32, 0, 31, 0)
-fit_q6 = _fit(16, -32, 31, 32)

@@ -1,46 +1,33 @@
-"""K-quants, Q8_0 and Q4_0 on a processor, several times as fast as libggml, where numba (the extra ``fast``) is
-installed.
+"""Compiled encoders for the processor: several times as fast as libggml, where numba (the extra ``fast``) is installed.
 
-The searches of K-quants are those of ``lane_affine.py`` and ``lane_symmetric.py``; what they find is stored and packed
-as in the specification. The two formats without a search are in ``lane_blocks.py``.
+K-quants are searched by ``lane_affine`` and ``lane_symmetric``, stored and packed by ``super_block``, and fitted by
+``lane_fit``. ``lane_blocks`` has the two formats without a search.
 """
 
 from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels import affine, super_block, symmetric
 from quantkit.kernels.arithmetic import LARGEST, SMALLEST
+from quantkit.kernels.formats import K_QUANTS, SUPER_BLOCK
+from quantkit.kernels.super_block import LAYOUTS
 
 if TYPE_CHECKING:
-    from quantkit.kernels.lane_blocks import Encode
-    from quantkit.kernels.lane_common import Fit, Floats, Search
-
-K_QUANTS = frozenset(super_block.FORMATS)
-SUPPORTED = K_QUANTS | {GGMLType.Q8_0, GGMLType.Q4_0}
-
-
-@dataclass(frozen=True)
-class _Format:
-    """A K-quant: its compiled functions, and the specification's search for levels, of sub-blocks."""
-
-    search: Search
-    fit: Fit
-    levels: Callable[[torch.Tensor], torch.Tensor]
+    from quantkit.kernels.lane_common import Floats, Search
+    from quantkit.kernels.lane_fit import Fit
 
 
 @cache
 def available() -> bool:
-    """Whether numba is installed, in a version that goes with the others here."""
+    """Whether numba is installed, in a version that works with the other packages."""
     try:
         importlib.import_module("numba")
     except ImportError:
@@ -48,69 +35,57 @@ def available() -> bool:
     return True
 
 
-@cache
-def _formats() -> dict[GGMLType, _Format]:
-    # Numba takes half a second to import: not before it is needed.
-    from quantkit.kernels import lane_affine, lane_common, lane_symmetric
-
-    def by_affine(kind: affine.Affine, x: torch.Tensor) -> torch.Tensor:
-        return affine.search(x, kind)[2]
-
-    return {
-        GGMLType.Q2_K: _Format(lane_affine.search_q2, lane_common.fit_q2, partial(by_affine, affine.Q2_K)),
-        GGMLType.Q3_K: _Format(lane_symmetric.search_q3, lane_common.fit_q3, lambda x: symmetric.search_3(x)[1]),
-        GGMLType.Q4_K: _Format(lane_affine.search_q4, lane_common.fit_q4, partial(by_affine, affine.Q4_K)),
-        GGMLType.Q5_K: _Format(lane_affine.search_q5, lane_common.fit_q5, partial(by_affine, affine.Q5_K)),
-        GGMLType.Q6_K: _Format(lane_symmetric.search_q6, lane_common.fit_q6, lambda x: symmetric.search_6(x)[1]),
-    }
-
-
-@cache
-def _blocks() -> dict[GGMLType, Encode]:
-    from quantkit.kernels import lane_blocks
-
-    return {GGMLType.Q8_0: lane_blocks.encode_q8_0, GGMLType.Q4_0: lane_blocks.encode_q4_0}
-
-
 def encode(kind: GGMLType, rows: torch.Tensor) -> torch.Tensor | None:
     """Encode rows.
 
     Args:
-        kind: one of :data:`SUPPORTED`.
+        kind: one of :data:`quantkit.kernels.formats.IN_LANES`.
         rows: float32 on the CPU, contiguous, columns a multiple of the type's block.
 
     Returns:
-        uint8, shape [blocks, bytes of one]; None for values whose encoding arithmetic alone does not decide.
+        uint8, shape [blocks, bytes per block]; None if arithmetic alone does not decide how the values are encoded.
     """
     flat = rows.numpy().reshape(-1)
     if not _decided(flat):
         return None
-    if kind in K_QUANTS:
-        return _encode_super_blocks(kind, rows, flat)
     blocks = flat.reshape(-1, kind.block)
+    if kind in K_QUANTS:
+        return _encode_super_blocks(kind, blocks)
+    from quantkit.kernels import lane_blocks
+
     out = np.empty((blocks.shape[0], kind.block_nbytes), dtype=np.uint8)
-    _blocks()[kind](blocks, blocks.view(np.int32), out)
+    lane_blocks.ENCODERS[kind](blocks, blocks.view(np.int32), out)
     return torch.from_numpy(out)
 
 
-def _encode_super_blocks(kind: GGMLType, rows: torch.Tensor, flat: Floats) -> torch.Tensor:
-    form, compiled = super_block.FORMATS[kind], _formats()[kind]
-    stored = form.store(*_search(compiled.search, flat, form.block))
-    levels = torch.empty(rows.numel() // super_block.SUPER, super_block.SUPER, dtype=torch.uint8)
-    compiled.fit(flat, stored.scales.numpy(), stored.lows.numpy(), levels.numpy().reshape(-1))
-    # Where a scale became zero the search's levels stay. That is rare but for zeros, whose levels are zero.
-    unscaled = torch.nonzero(stored.scales == 0)[:, 0]
-    if unscaled.numel():
-        blocks, left = levels.view(-1, form.block), rows.view(-1, form.block)[unscaled]
-        blocks[unscaled] = 0
-        some = left.any(1)
-        if some.any():
-            blocks[unscaled[some]] = compiled.levels(left[some]).to(torch.uint8)
-    return form.pack(levels, stored.parts)
+def _encode_super_blocks(kind: GGMLType, rows: Floats) -> torch.Tensor:
+    """Encode super-blocks, float32 [n, 256]."""
+    block, layout, (search, fit) = K_QUANTS[kind].block, LAYOUTS[kind], _compiled(kind)
+    stored = layout.store(*_search(search, rows.reshape(-1), block))
+    packable = torch.empty(rows.shape[0], SUPER_BLOCK, dtype=torch.uint8)
+    levels = packable.numpy().reshape(-1)
+    fit(rows.reshape(-1), stored.scales.numpy(), stored.lows.numpy(), levels)
+    # A sub-block whose stored scale is zero keeps the levels of its search: zeros for zeros, which are common.
+    unscaled = np.flatnonzero(stored.scales.numpy() == 0)
+    levels.reshape(-1, block)[unscaled] = 0
+    encoded = layout.pack(packable, stored.parts)
+    # The others are rare, and libggml encodes their super-blocks.
+    others = np.unique(unscaled[rows.reshape(-1, block)[unscaled].any(axis=1)] * block // SUPER_BLOCK)
+    if others.size:
+        encoded[others] = torch.from_numpy(ggml.quantize_rows(kind, rows[others]).reshape(-1, kind.block_nbytes))
+    return encoded
+
+
+def _compiled(kind: GGMLType) -> tuple[Search, Fit]:
+    # Importing numba takes half a second: not before it is needed.
+    from quantkit.kernels import lane_affine, lane_fit, lane_symmetric
+
+    searches = lane_affine.SEARCHES if kind in lane_affine.SEARCHES else lane_symmetric.SEARCHES
+    return searches[kind], lane_fit.FITS[kind]
 
 
 def _decided(flat: Floats) -> bool:
-    """``arithmetic.decided`` for float32 on a processor, in a tenth of the time."""
+    """``arithmetic.decided`` for float32 on the processor, in a tenth of the time."""
     from quantkit.kernels import lane_common
 
     outside: int = lane_common.count_outside(flat, np.float32(SMALLEST), np.float32(LARGEST))
@@ -118,7 +93,7 @@ def _decided(flat: Floats) -> bool:
 
 
 class _Scratch(threading.local):
-    """What searches work in, for one thread."""
+    """The work arrays of one thread's searches."""
 
     def __init__(self) -> None:
         from quantkit.kernels import lane_common
@@ -133,7 +108,7 @@ def _scratch() -> _Scratch:
 
 
 def _search(search: Search, flat: Floats, block: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales and minima of all sub-blocks; the last ones, which do not fill the lanes, among zeros."""
+    """Find scales and negated minima, float32 [sub-blocks]; zeros pad the last group of lanes."""
     scratch = _scratch()
     group = scratch.lanes * block
     whole = flat.size // group * group

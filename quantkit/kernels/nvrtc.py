@@ -1,4 +1,4 @@
-"""NVRTC, NVIDIA's run-time compiler, as far as it is needed: a program and its headers in, a binary out."""
+"""NVRTC, NVIDIA's run-time compiler: a program and its headers in, a binary out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from quantkit.errors import QuantkitError
 
 
 class NVRTC:
-    """The library that came with torch.
+    """The library that comes with torch.
 
     Raises:
-        QuantkitError: it is not there.
+        QuantkitError: it is missing.
     """
 
     def __init__(self) -> None:
@@ -28,17 +28,17 @@ class NVRTC:
 
     @property
     def version(self) -> str:
-        """Such as 13.0."""
+        """For example 13.0."""
         major, minor = ctypes.c_int(), ctypes.c_int()
         self._check(self._library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
         return f"{major.value}.{minor.value}"
 
     def compile(self, program: str, headers: Mapping[str, str], options: Sequence[str]) -> bytes:
-        """Compile CUDA C++ for the architecture the options name.
+        """Compile CUDA C++ for the architecture that the options name.
 
         Args:
             program: the source.
-            headers: what it may include, by name.
+            headers: the texts of the files that it includes, by name.
             options: NVRTC's.
 
         Returns:

@@ -1,6 +1,6 @@
 """How K-quants are stored: super-blocks of 256 weights, from the scales and levels of their sub-blocks to bytes.
 
-The searches differ in how they are run; what they find goes through here. Tensor operations on any device.
+The lanes and the reference share this module. Tensor operations on any device.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ import torch
 
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import divide, first_largest, half_bytes, nearest_int, quotient
-from quantkit.kernels.symmetric import NOTHING
-
-SUPER = 256
+from quantkit.kernels.formats import NOTHING
 
 
 @dataclass(frozen=True)
@@ -22,9 +20,9 @@ class Stored:
     """Scales and minima as a format stores them.
 
     Attributes:
-        parts: the bytes they become, uint8 [super-blocks, ...] each.
-        scales: what a reader makes of them, float32 [sub-blocks].
-        lows: likewise; minima have their sign turned, and are zero in a format without.
+        parts: their bytes, uint8 [super-blocks, ...] each.
+        scales: their values when read back, float32 [sub-blocks].
+        lows: the negated minima when read back, float32 [sub-blocks]; zero in a format without minima.
     """
 
     parts: tuple[torch.Tensor, ...]
@@ -33,50 +31,29 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class SuperBlock:
-    """A K-quant.
+class Layout:
+    """The bytes of a K-quant.
 
     Attributes:
-        block: weights in a sub-block.
-        least, top: the lowest and the highest level, before *base* is added.
-        base: what makes a level non-negative.
-        store: scales and minima, float32 [sub-blocks] each, to what is stored of them.
-        pack: levels, uint8 [super-blocks, 256], and the stored parts to the bytes of the super-blocks.
+        store: scales and negated minima, float32 [sub-blocks] each, to their stored form.
+        pack: levels, uint8 [super-blocks, 256], and the stored parts to uint8 [super-blocks, bytes per super-block].
     """
 
-    block: int
-    least: int
-    top: int
-    base: int
     store: Callable[[torch.Tensor, torch.Tensor], Stored]
     pack: Callable[[torch.Tensor, tuple[torch.Tensor, ...]], torch.Tensor]
 
 
-def fit_levels(rows: torch.Tensor, kind: SuperBlock, stored: Stored, searched: torch.Tensor) -> torch.Tensor:
-    """Levels for scales and minima as they are stored, uint8 [super-blocks, 256].
-
-    Args:
-        rows: float32, a multiple of 256 weights.
-        kind: the format.
-        stored: the scales and minima.
-        searched: the search's levels, int32 [sub-blocks, block]: they stay where a scale became zero.
-    """
-    x, scale = rows.reshape(-1, kind.block), stored.scales[:, None]
-    fitted = nearest_int((x + stored.lows[:, None]) / scale).clamp(kind.least, kind.top) + kind.base
-    return torch.where(scale != 0, fitted, searched).to(torch.uint8).reshape(-1, SUPER)
-
-
 def _store_six_bits(scales: torch.Tensor, lows: torch.Tensor) -> Stored:
-    """Q4_K and Q5_K: units for both, then eight scales and eight minima of six bits."""
+    """Q4_K and Q5_K: two units, then eight scales and eight minima of six bits each."""
     (d, s), (dmin, m) = _steps(scales.reshape(-1, 8), 63), _steps(lows.reshape(-1, 8), 63)
-    s, m = ((step & 255).clamp(max=63) for step in (s, m))  # a byte in C before it is limited
+    s, m = ((step & 255).clamp(max=63) for step in (s, m))  # C truncates to a byte before it clamps
     packed = [s[:, :4] | (s[:, 4:] >> 4) << 6, m[:, :4] | (m[:, 4:] >> 4) << 6, (s[:, 4:] & 15) | (m[:, 4:] & 15) << 4]
     parts = (half_bytes(d), half_bytes(dmin), *(part.to(torch.uint8) for part in packed))
     return Stored(parts, _times(d, s), _times(dmin, m))
 
 
 def _store_four_bits(scales: torch.Tensor, lows: torch.Tensor) -> Stored:
-    """Q2_K: sixteen scales and minima of four bits each, units for both."""
+    """Q2_K: sixteen scales and sixteen minima of four bits each, and two units."""
     (d, s), (dmin, m) = _steps(scales.reshape(-1, 16), 15), _steps(lows.reshape(-1, 16), 15)
     both = (s | m << 4) & 255  # a byte in C
     parts = (both.to(torch.uint8), half_bytes(d), half_bytes(dmin))
@@ -110,7 +87,7 @@ def _store_q3(scales: torch.Tensor, lows: torch.Tensor) -> Stored:
 
 
 def _steps(values: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values of a super-block as a float32 unit and whole multiples of it, 0..top."""
+    """Values of each super-block as a float32 unit and integer multiples of it, 0..top."""
     largest = values.amax(1).clamp(min=0) + 0.0  # not -0
     inverse = torch.where(largest > 0, divide(top, largest), torch.zeros_like(largest))
     return quotient(largest, top), nearest_int(inverse[:, None] * values)
@@ -139,29 +116,29 @@ def _pack_q5(levels: torch.Tensor, parts: tuple[torch.Tensor, ...]) -> torch.Ten
 
 def _pack_q6(levels: torch.Tensor, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
     steps, d = parts
-    # A super-block without a scale is all zeros to ggml, whatever its levels.
+    # ggml writes zeros for a super-block whose scales are all zero, whatever its levels.
     levels = levels * (steps != 0).any(1, keepdim=True)
     return torch.cat([_nibbles(levels, 64), _pairs(levels >> 4), steps, d], dim=1)
 
 
-# Eight levels a word: a shift that would cross into the next byte is masked off first.
+# Eight levels per word; bits that a shift would move into the next byte are masked off first.
 
 
 def _nibbles(levels: torch.Tensor, apart: int) -> torch.Tensor:
-    """The low four bits of levels, two a byte: those that far apart in the super-block together."""
+    """The low four bits of levels, two per byte: levels *apart* weights apart share a byte."""
     words = (levels.view(torch.int64) & 0x0F0F0F0F0F0F0F0F).reshape(-1, 128 // apart, 2, apart // 8)
     return (words[:, :, 0] | words[:, :, 1] << 4).reshape(-1, 16).view(torch.uint8)
 
 
 def _pairs(levels: torch.Tensor) -> torch.Tensor:
-    """The low two bits of levels, four a byte: those 32 apart together."""
+    """The low two bits of levels, four per byte: levels 32 weights apart share a byte."""
     words = (levels.view(torch.int64) & 0x0303030303030303).reshape(-1, 2, 4, 4)
     packed = words[:, :, 0] | words[:, :, 1] << 2 | words[:, :, 2] << 4 | words[:, :, 3] << 6
     return packed.reshape(-1, 8).view(torch.uint8)
 
 
 def _bits(levels: torch.Tensor, bit: int) -> torch.Tensor:
-    """One bit of each level, eight a byte: those 32 apart together."""
+    """One bit of each level, eight per byte: levels 32 weights apart share a byte."""
     words = (levels.view(torch.int64) >> bit & 0x0101010101010101).reshape(-1, 8, 4)
     packed = words[:, 0]
     for i in range(1, 8):
@@ -169,10 +146,10 @@ def _bits(levels: torch.Tensor, bit: int) -> torch.Tensor:
     return packed.view(torch.uint8)
 
 
-FORMATS = {
-    GGMLType.Q2_K: SuperBlock(16, 0, 3, 0, _store_four_bits, _pack_q2),
-    GGMLType.Q3_K: SuperBlock(16, -4, 3, 4, _store_q3, _pack_q3),
-    GGMLType.Q4_K: SuperBlock(32, 0, 15, 0, _store_six_bits, _pack_q4),
-    GGMLType.Q5_K: SuperBlock(32, 0, 31, 0, _store_six_bits, _pack_q5),
-    GGMLType.Q6_K: SuperBlock(16, -32, 31, 32, _store_q6, _pack_q6),
+LAYOUTS = {
+    GGMLType.Q2_K: Layout(_store_four_bits, _pack_q2),
+    GGMLType.Q3_K: Layout(_store_q3, _pack_q3),
+    GGMLType.Q4_K: Layout(_store_six_bits, _pack_q4),
+    GGMLType.Q5_K: Layout(_store_six_bits, _pack_q5),
+    GGMLType.Q6_K: Layout(_store_q6, _pack_q6),
 }

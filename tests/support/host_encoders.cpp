@@ -41,7 +41,7 @@ static inline float from_half(u16 half) {
 #include "encoders.cu"
 
 template <class Format>
-static void super_blocks(const float *x, u8 *out, long long count) {
+static void encode_super_blocks(const float *x, u8 *out, long long count) {
     const int block = SUPER / Format::LANES;
     for (long long b = 0; b < count; ++b, x += SUPER, out += Format::BYTES) {
         Work work;
@@ -52,20 +52,10 @@ static void super_blocks(const float *x, u8 *out, long long count) {
 }
 
 template <class Format>
-static void blocks(const float *x, u8 *out, long long count) {
+static void encode_blocks(const float *x, u8 *out, long long count) {
     for (long long b = 0; b < count; ++b) Format::pack(x + 32 * b, out + Format::BYTES * b);
 }
 
-#define ENCODER(NAME, LOOP, FORMAT) \
-    extern "C" void NAME(const float *x, u8 *out, long long count) { LOOP<FORMAT>(x, out, count); }
-
-ENCODER(Q4_0, blocks, BlockSymmetric<4>)
-ENCODER(Q4_1, blocks, BlockAffine<4>)
-ENCODER(Q5_0, blocks, BlockSymmetric<5>)
-ENCODER(Q5_1, blocks, BlockAffine<5>)
-ENCODER(Q8_0, blocks, Block8)
-ENCODER(Q2_K, super_blocks, Affine16)
-ENCODER(Q3_K, super_blocks, Symmetric3)
-ENCODER(Q4_K, super_blocks, Affine32<4>)
-ENCODER(Q5_K, super_blocks, Affine32<5>)
-ENCODER(Q6_K, super_blocks, Symmetric6)
+// host_encoders.py adds such a line for each format.
+#define ENCODER(NAME, LAUNCHER, FORMAT) \
+    extern "C" void NAME(const float *x, u8 *out, long long count) { LAUNCHER<FORMAT>(x, out, count); }

@@ -13,6 +13,8 @@ import numpy as np
 
 import quantkit
 from quantkit.ggml.types import GGMLType
+from quantkit.kernels.cuda_source import encoder, header, launcher
+from quantkit.kernels.formats import FORMATS
 
 _SOURCE = Path(__file__).with_name("host_encoders.cpp")
 # Without contraction, as the kernels are compiled.
@@ -31,8 +33,12 @@ class HostEncoders:
     def __init__(self, folder: Path) -> None:
         command, library = compiler(), folder / "host_encoders.so"
         assert command is not None
-        include = f"-I{Path(quantkit.__file__).parent / 'kernels'}"
-        subprocess.run([*command, *_OPTIONS, include, str(_SOURCE), "-o", str(library)], check=True)
+        (folder / "formats.h").write_text(header(), encoding="utf-8")
+        program = folder / "host_encoders.cpp"
+        lines = [f"ENCODER({form.type.name}, {launcher(form)}, {encoder(form)})" for form in FORMATS.values()]
+        program.write_text("\n".join([_SOURCE.read_text(encoding="utf-8"), *lines, ""]), encoding="utf-8")
+        include = [f"-I{folder}", f"-I{Path(quantkit.__file__).parent / 'kernels'}"]
+        subprocess.run([*command, *_OPTIONS, *include, str(program), "-o", str(library)], check=True)
         self._library = ctypes.CDLL(str(library))
 
     def encode(self, kind: GGMLType, rows: np.ndarray) -> np.ndarray:

@@ -20,7 +20,8 @@ from quantkit.engine.timeline import NO_TIMELINE, NoTimeline, Timeline
 from quantkit.errors import OutOfRangeError, QuantizationError, QuantkitError
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels import cuda, specification
+from quantkit.kernels.formats import FORMATS
+from quantkit.kernels.reference.encode import encode as specified
 from quantkit.kernels.validity import all_finite
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
@@ -45,7 +46,7 @@ class StandIn(Backend):
         return self.buffer[: raw.numel()].copy_(raw).numpy().data
 
     def encode(self, kind: GGMLType, rows: torch.Tensor) -> torch.Tensor | None:
-        return specification.encode(kind, rows.float()) if kind in cuda.SUPPORTED else None
+        return specified(kind, rows.float()) if kind in FORMATS else None
 
 
 class Values:
@@ -115,7 +116,7 @@ def test_values_that_do_not_fit_are_refused_there_too(tmp_path: Path, on_a_stand
         stream(tensors(), [output(GGMLType.Q4_0)], Values(values), tmp_path, workers=Workers(2))
 
 
-@pytest.mark.parametrize("kind", sorted(cuda.SUPPORTED), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", sorted(FORMATS), ids=lambda kind: kind.name)
 def test_validity_is_what_ggml_says(kind: GGMLType) -> None:
     rows = torch.randn((4, 256), generator=torch.Generator().manual_seed(2)).numpy()
     blocks = torch.from_numpy(ggml.quantize_rows(kind, rows)).reshape(-1, kind.block_nbytes)

@@ -10,19 +10,22 @@ import numpy as np
 import pytest
 import torch
 
+from quantkit.checkpoint.dtypes import GGML_TYPES
 from quantkit.errors import QuantkitError
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels import cuda, specification
+from quantkit.kernels import cuda
 from quantkit.kernels.arithmetic import decided
 from quantkit.kernels.cuda import CudaEncoders
+from quantkit.kernels.formats import FORMATS
 from quantkit.kernels.nvrtc import NVRTC
+from quantkit.kernels.reference.encode import encode as specified
 from tests.support.weights import distributions
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32]
-KINDS = sorted(cuda.SUPPORTED)
+KINDS = sorted(FORMATS)
 # An odd number of super-blocks, more than a thread block takes.
 DISTRIBUTIONS = distributions(1037)
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -31,7 +34,7 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 @cache
 def encoders(dtype: torch.dtype, index: int = 0) -> CudaEncoders:
-    return CudaEncoders(torch.device("cuda", index), KINDS, dtype)
+    return CudaEncoders(torch.device("cuda", index), KINDS, GGML_TYPES[dtype])
 
 
 def inputs(dtype: torch.dtype, index: int = 0) -> dict[str, torch.Tensor]:
@@ -57,7 +60,7 @@ def test_a_kernel_is_ggml(kind: GGMLType, dtype: torch.dtype) -> None:
 @every_kind
 def test_the_specification_on_the_device_is_ggml(kind: GGMLType) -> None:
     for name, rows in inputs(torch.float16).items():
-        differing = (specification.encode(kind, rows.float()).cpu().numpy() != by_ggml(kind, rows)).any(axis=1)
+        differing = (specified(kind, rows.float()).cpu().numpy() != by_ggml(kind, rows)).any(axis=1)
         assert not differing.any(), f"{name}: {differing.sum()} of {differing.size} blocks differ"
 
 
@@ -102,15 +105,15 @@ def test_the_second_device() -> None:
 def test_kernels_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     device, rows = torch.device("cuda", 0), inputs(torch.float16)["weights"]
-    CudaEncoders(device, [GGMLType.Q8_0], torch.float16)
+    CudaEncoders(device, [GGMLType.Q8_0], GGMLType.F16)
     (kept,) = (tmp_path / "quantkit" / "kernels").iterdir()
     # A damaged file is compiled again.
     kept.write_bytes(kept.read_bytes()[:100])
-    CudaEncoders(device, [GGMLType.Q8_0], torch.float16)
+    CudaEncoders(device, [GGMLType.Q8_0], GGMLType.F16)
     assert cuda.read_kept(kept) is not None
     # A whole one is not.
     monkeypatch.setattr(NVRTC, "compile", None)
-    again = CudaEncoders(device, [GGMLType.Q8_0], torch.float16)
+    again = CudaEncoders(device, [GGMLType.Q8_0], GGMLType.F16)
     assert np.array_equal(again.encode(GGMLType.Q8_0, rows).cpu().numpy(), by_ggml(GGMLType.Q8_0, rows))
 
 

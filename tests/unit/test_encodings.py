@@ -12,11 +12,16 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 
+import quantkit
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels import cuda, lanes, specification
+from quantkit.kernels import cuda, lanes
 from quantkit.kernels import encode as encoding
-from quantkit.kernels.arithmetic import decided, nearest_int, root
+from quantkit.kernels.arithmetic import decided, nearest_int
+from quantkit.kernels.cuda_source import program
+from quantkit.kernels.formats import FORMATS, IN_LANES
+from quantkit.kernels.reference.arithmetic import root
+from quantkit.kernels.reference.encode import encode as specified
 from tests.support.host_encoders import HostEncoders, compiler
 from tests.support.weights import blocks, distributions
 
@@ -24,8 +29,8 @@ Encode = Callable[[GGMLType, np.ndarray], np.ndarray]
 
 # Not a multiple of the lanes' groups.
 DISTRIBUTIONS = distributions(37)
-every_kind = pytest.mark.parametrize("kind", sorted(specification.SUPPORTED), ids=lambda kind: kind.name)
-in_lanes = pytest.mark.parametrize("kind", sorted(lanes.SUPPORTED), ids=lambda kind: kind.name)
+every_kind = pytest.mark.parametrize("kind", sorted(FORMATS), ids=lambda kind: kind.name)
+in_lanes = pytest.mark.parametrize("kind", sorted(IN_LANES), ids=lambda kind: kind.name)
 any_blocks = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -34,7 +39,7 @@ def by_ggml(kind: GGMLType, rows: np.ndarray) -> np.ndarray:
 
 
 def by_specification(kind: GGMLType, rows: np.ndarray) -> np.ndarray:
-    return specification.encode(kind, torch.from_numpy(rows)).numpy()
+    return specified(kind, torch.from_numpy(rows)).numpy()
 
 
 def by_lanes(kind: GGMLType, rows: np.ndarray) -> np.ndarray:
@@ -94,7 +99,7 @@ def test_lanes_are_ggml(kind: GGMLType, numba: None) -> None:
 def test_every_way_is_ggml_for_any_values(kind: GGMLType, host: HostEncoders, rows: np.ndarray) -> None:
     assert_ggml(by_specification, kind, rows)
     assert_ggml(host.encode, kind, rows)
-    if kind in lanes.SUPPORTED and lanes.available():
+    if kind in IN_LANES and lanes.available():
         assert_ggml(by_lanes, kind, rows)
     assert bytes(encoding.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
 
@@ -106,6 +111,14 @@ def test_counts_that_do_not_fill_the_lanes(kind: GGMLType, numba: None) -> None:
         assert_ggml(by_lanes, kind, values[:count])
     assert_ggml(by_lanes, kind, np.ascontiguousarray(values.reshape(-1)[: 36 * 256].reshape(3, -1)))
     assert by_lanes(kind, values[:0]).shape == (0, kind.block_nbytes)
+
+
+@in_lanes
+def test_sub_blocks_whose_stored_scale_is_zero(kind: GGMLType, numba: None) -> None:
+    rows = DISTRIBUTIONS["weights"].copy()
+    rows[::3, :64] *= np.float32(1e-6)  # next to the others these round to nothing
+    rows[1, 32:96] = 0
+    assert_ggml(by_lanes, kind, rows)
 
 
 @in_lanes
@@ -127,6 +140,12 @@ def test_without_numba_ggml_encodes(kind: GGMLType, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lanes, "encode", never)
     rows = DISTRIBUTIONS["weights"][:2]
     assert bytes(encoding.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
+
+
+def test_only_tests_import_the_reference() -> None:
+    package = Path(quantkit.__file__).parent
+    importers = {path for path in package.rglob("*.py") if "quantkit.kernels.reference" in path.read_text("utf-8")}
+    assert {path.parent.name for path in importers} == {"reference"}
 
 
 @in_lanes
@@ -209,13 +228,12 @@ def test_nearest_int_wraps_as_its_bits_do() -> None:
 
 
 def test_the_program_has_a_kernel_for_each_format() -> None:
-    source, headers = cuda.program([GGMLType.Q6_K, GGMLType.Q4_0], torch.bfloat16)
+    source, headers = program([GGMLType.Q6_K, GGMLType.Q4_0], GGMLType.BF16)
     assert source.splitlines()[-2:] == [
-        "KERNEL(Q4_0, encode_blocks, BlockSymmetric<4>, BF16)",
-        "KERNEL(Q6_K, encode_super_blocks, Symmetric6, BF16)",
+        "KERNEL(Q4_0, encode_blocks, BlockSymmetric<format::Q4_0>, BF16)",
+        "KERNEL(Q6_K, encode_super_blocks, Symmetric6<format::Q6_K>, BF16)",
     ]
-    assert set(headers) == {"encoders.cu"}
-    assert cuda.SUPPORTED == specification.SUPPORTED
+    assert set(headers) == {"encoders.cu", "formats.h"}
 
 
 def test_a_kept_binary_is_whole_or_not_there(tmp_path: Path) -> None:

@@ -1,0 +1,124 @@
+"""The encoded formats that quantkit has its own encoders for: one record per format, and everything reads these.
+
+The numbers are those of ggml-quants.c and ggml-common.h. Who reads them: the reference in tensor operations, the
+compiled lanes, the validity check, and (through :func:`quantkit.kernels.cuda_source.header`) the CUDA kernels.
+This module does without torch and numba.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantkit.ggml.types import GGMLType
+
+# Weights in a super-block of a K-quant.
+SUPER_BLOCK = 256
+# A sub-block whose largest magnitude is below this is all zeros to ggml (GROUP_MAX_EPS).
+NOTHING = 1e-15
+
+
+@dataclass(frozen=True)
+class AffineSearch:
+    """The search for a scale and a minimum (``make_qkx2_quants``).
+
+    Attributes:
+        first: the first trial widens the range of levels by this.
+        steps: the number of trials after the first, each 0.1 further.
+        absolute: whether errors and weights are magnitudes rather than squares.
+    """
+
+    first: float
+    steps: int
+    absolute: bool
+
+
+@dataclass(frozen=True)
+class TrialSearch:
+    """The search for a scale among trials around the obvious one (``make_qx_quants``).
+
+    Attributes:
+        steps: the number of trials on each side, 0.1 apart.
+    """
+
+    steps: int
+
+
+@dataclass(frozen=True)
+class MovingSearch:
+    """The search for a scale that moves one level after the other (``make_q3_quants``).
+
+    Attributes:
+        rounds: the most passes over a sub-block.
+    """
+
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Format:
+    """An encoded format.
+
+    Attributes:
+        type: its ggml type, which knows the size of a block.
+        kernel: the template in ``encoders.cu`` that encodes it.
+        halves: byte offsets of the float16 numbers in a block: the scale, then the minimum if there is one.
+    """
+
+    type: GGMLType
+    kernel: str
+    halves: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BlockFormat(Format):
+    """A format with one scale per block of 32 weights, and no search.
+
+    Attributes:
+        bits: bits of a level.
+        lanes: whether ``lane_blocks`` has a compiled encoder for it.
+    """
+
+    bits: int
+    lanes: bool = False
+
+
+@dataclass(frozen=True)
+class KQuant(Format):
+    """A format with super-blocks of 256 weights, divided into sub-blocks with a scale each.
+
+    Attributes:
+        block: weights in a sub-block.
+        least: the lowest level; levels are stored as their distance from it.
+        top: the highest level.
+        search: how the scale of a sub-block is found.
+    """
+
+    block: int
+    least: int
+    top: int
+    search: AffineSearch | TrialSearch | MovingSearch
+
+
+K_QUANTS: dict[GGMLType, KQuant] = {
+    form.type: form
+    for form in (
+        KQuant(GGMLType.Q2_K, "Affine16", (80, 82), 16, 0, 3, AffineSearch(-0.5, 15, absolute=True)),
+        KQuant(GGMLType.Q3_K, "Symmetric3", (108,), 16, -4, 3, MovingSearch(5)),
+        KQuant(GGMLType.Q4_K, "Affine32", (0, 2), 32, 0, 15, AffineSearch(-1.0, 20, absolute=False)),
+        KQuant(GGMLType.Q5_K, "Affine32", (0, 2), 32, 0, 31, AffineSearch(-0.5, 15, absolute=False)),
+        KQuant(GGMLType.Q6_K, "Symmetric6", (208,), 16, -32, 31, TrialSearch(9)),
+    )
+}
+BLOCK_FORMATS: dict[GGMLType, BlockFormat] = {
+    form.type: form
+    for form in (
+        BlockFormat(GGMLType.Q4_0, "BlockSymmetric", (0,), 4, lanes=True),
+        BlockFormat(GGMLType.Q4_1, "BlockAffine", (0, 2), 4),
+        BlockFormat(GGMLType.Q5_0, "BlockSymmetric", (0,), 5),
+        BlockFormat(GGMLType.Q5_1, "BlockAffine", (0, 2), 5),
+        BlockFormat(GGMLType.Q8_0, "Block8", (0,), 8, lanes=True),
+    )
+}
+FORMATS: dict[GGMLType, Format] = {**BLOCK_FORMATS, **K_QUANTS}
+# Formats with compiled encoders for the processor.
+IN_LANES = frozenset(K_QUANTS) | {form.type for form in BLOCK_FORMATS.values() if form.lanes}

@@ -1,0 +1,62 @@
+"""The specification of every encoder: exact, on any device, readable as the formats' definition, and slow.
+
+It is the oracle that tests hold the lanes and the kernels to; it is in turn held to ggml, byte for byte. No other
+module imports this package.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from quantkit.ggml.types import GGMLType
+from quantkit.kernels.arithmetic import nearest_int
+from quantkit.kernels.formats import BLOCK_FORMATS, K_QUANTS, SUPER_BLOCK, AffineSearch, KQuant, MovingSearch
+from quantkit.kernels.reference import affine, symmetric
+from quantkit.kernels.reference.blocks import encode_blocks
+from quantkit.kernels.super_block import LAYOUTS, Stored
+
+
+def encode(kind: GGMLType, rows: torch.Tensor) -> torch.Tensor:
+    """Encode rows as ggml's reference does.
+
+    Args:
+        kind: one of :data:`quantkit.kernels.formats.FORMATS`.
+        rows: float32, columns a multiple of the type's block; values that ``arithmetic.decided`` accepts.
+
+    Returns:
+        uint8, shape [blocks, bytes per block], on the device of the rows.
+    """
+    if kind in BLOCK_FORMATS:
+        return encode_blocks(BLOCK_FORMATS[kind], rows)
+    form, layout = K_QUANTS[kind], LAYOUTS[kind]
+    scales, lows, levels = _search(form, rows.reshape(-1, form.block))
+    stored = layout.store(scales, lows)
+    return layout.pack(_fit_levels(rows, form, stored, levels), stored.parts)
+
+
+def _search(form: KQuant, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scales and negated minima, float32 [sub-blocks], and levels, int32 [sub-blocks, block]."""
+    if isinstance(form.search, AffineSearch):
+        return affine.search(x, form.top, form.search)
+    if isinstance(form.search, MovingSearch):
+        scales, levels = symmetric.moving_search(x, form.least, form.top, form.search)
+    else:
+        scales, levels = symmetric.trial_search(x, form.least, form.top, form.search)
+    return scales, torch.zeros_like(scales), levels
+
+
+def _fit_levels(rows: torch.Tensor, form: KQuant, stored: Stored, searched: torch.Tensor) -> torch.Tensor:
+    """Fit levels to scales and minima as they are stored.
+
+    Args:
+        rows: float32, a multiple of 256 weights.
+        form: the format.
+        stored: the scales and minima.
+        searched: the search's levels, int32 [sub-blocks, block]; they stay where a scale became zero.
+
+    Returns:
+        uint8, shape [super-blocks, 256].
+    """
+    x, scale = rows.reshape(-1, form.block), stored.scales[:, None]
+    fitted = nearest_int((x + stored.lows[:, None]) / scale).clamp(form.least, form.top) - form.least
+    return torch.where(scale != 0, fitted, searched).to(torch.uint8).reshape(-1, SUPER_BLOCK)
