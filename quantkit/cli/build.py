@@ -24,7 +24,7 @@ from quantkit.cli.options import (
     via_option,
     write_options,
 )
-from quantkit.engine import cuda_start
+from quantkit.engine import cuda_warmup
 from quantkit.system.shell import command as shown
 from quantkit.system.terminal_text import one_line
 from quantkit.system.units import count, size
@@ -86,7 +86,7 @@ def command(
 ) -> None:
     """Merge, convert, quantize, package and check MODEL in one pass over its weights."""
     if recipe_file is None:  # it may name another device
-        cuda_start.begin(flags["device"])
+        cuda_warmup.begin(flags["device"])
     from quantkit.jobs.build import build
     from quantkit.jobs.memory_estimate import estimate_memory
     from quantkit.jobs.prepare import prepare

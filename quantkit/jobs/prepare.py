@@ -11,10 +11,10 @@ from typing import Any
 
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
+from quantkit.engine.cuda_warmup import warming_up
 from quantkit.engine.device import Workers, choose_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.engine.stream import RowSource
-from quantkit.engine.warm_up import warming_up
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.kv import KV, string
