@@ -1,8 +1,8 @@
-"""Where a worker computes: the processor, or a CUDA device with a stream and pinned memory of the worker's own.
+"""Where a worker computes: on the processor, or on a CUDA device with its own stream and pinned memory.
 
-The engine and its sources do the same steps everywhere and ask the place for what differs: memory to read into, the
-way to the device and back, and encoders. Work on a device is asynchronous until :meth:`Backend.fetch` waits for it;
-workers wait for each other nowhere, so while one waits the others' copies and kernels run.
+The engine and its sources take the same steps on every backend. The backend provides what differs: memory to read
+into, copies to the device and back, and encoders. Work on a device is asynchronous until :meth:`Backend.fetch` waits
+for it. Workers never wait for each other, so the copies and kernels of others run while one waits.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from quantkit.kernels.formats import FORMATS
 
 
 class Backend:
-    """The processor: everything stays where it is.
+    """The processor; no copies are needed.
 
     Attributes:
-        device: where tensors are computed with.
-        name: on the timeline.
-        timeline: told what is done.
+        device: the device that computes.
+        name: the worker's name on the timeline.
+        timeline: records what the worker does.
     """
 
     device = torch.device("cpu")
@@ -37,40 +37,44 @@ class Backend:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """While a worker works here, in its thread."""
+        """Enter this in the worker's thread for as long as it works."""
         yield
 
     def memory(self, nbytes: int) -> torch.Tensor:
-        """Memory of the host to read into, uint8; valid until the next call of this or of :meth:`fetch`."""
+        """Host memory to read into, uint8 [nbytes]; valid until the next call of this or of :meth:`fetch`."""
         return torch.empty(nbytes, dtype=torch.uint8)
 
     def put(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor of the host on the device."""
+        """Copy a tensor from the host to the device."""
         return tensor
 
     def fetch(self, tensor: torch.Tensor) -> memoryview:
-        """The bytes of a tensor, on the host; valid until the next call of this or of :meth:`memory`."""
+        """Copy the bytes of a tensor to the host; valid until the next call of this or of :meth:`memory`."""
         return as_bytes(tensor)
 
     def encode(self, kind: GGMLType, rows: torch.Tensor) -> torch.Tensor | None:
-        """Rows encoded on the device, uint8 [blocks, bytes of a block]; None where libggml must do it on the host.
+        """Encode rows on the device.
 
         Args:
             kind: the type.
-            rows: rounded to their base type, on the device, contiguous; columns a multiple of the type's block.
+            rows: float32, float16 or bfloat16 [n, columns], on the device, contiguous; columns a multiple of the
+                type's block.
+
+        Returns:
+            uint8, shape [blocks, bytes per block], on the device; None if the host must encode them.
         """
         return None
 
     def span(self, name: str, *, computes: bool = False) -> AbstractContextManager[None]:
-        """A step for the timeline; *computes*: its work is done by the device."""
+        """A step on the timeline; *computes* says that the device does its work."""
         return self.timeline.span(self.name, name)
 
 
 class CudaBackend(Backend):
     """One worker's part of a CUDA device.
 
-    One pinned buffer serves a range on its whole way: what was read is on the device before the first encoded bytes
-    come back.
+    One pinned buffer serves a range from start to end: the input is on the device before the first encoded bytes come
+    back.
     """
 
     def __init__(self, device: torch.device, name: str = "worker", timeline: NoTimeline = NO_TIMELINE) -> None:
@@ -99,7 +103,7 @@ class CudaBackend(Backend):
             raise QuantkitError(f"{self.device}: {reason}", hint="pass --device cpu") from None
 
     def memory(self, nbytes: int) -> torch.Tensor:
-        if self._in_flight:  # what was read before may still be on its way
+        if self._in_flight:  # a copy from the buffer may still be running
             self._wait()
         return self._buffer(nbytes)
 
@@ -133,7 +137,7 @@ class CudaBackend(Backend):
 
     def _buffer(self, nbytes: int) -> torch.Tensor:
         if self._pinned.numel() < nbytes:
-            self._pinned = torch.empty(0, dtype=torch.uint8)  # let go before more is asked for
+            self._pinned = torch.empty(0, dtype=torch.uint8)  # free the old buffer first
             self._pinned = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
         return self._pinned[:nbytes]
 
@@ -146,7 +150,7 @@ class CudaBackend(Backend):
 
     @contextmanager
     def _both(self, name: str) -> Iterator[None]:
-        """A span in the worker's thread, and one of what it started on the device."""
+        """A span in the worker's thread, and one for the work it starts on the device."""
         start = self._mark()
         with self.timeline.span(self.name, name):
             yield
@@ -166,10 +170,10 @@ CPU = Backend()
 
 
 def open_backend(device: torch.device, name: str, timeline: NoTimeline) -> Backend:
-    """A place for one worker."""
+    """Open the backend of one worker."""
     return CudaBackend(device, name, timeline) if device.type == "cuda" else Backend(name, timeline)
 
 
 def as_bytes(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a tensor of the host."""
+    """The bytes of a host tensor."""
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -1,4 +1,4 @@
-"""Where to compute, and with how many workers."""
+"""The devices to compute on, and the number of workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantkit.errors import QuantkitError
 from quantkit.system.processors import usable_processors
 
 PROCESSOR = torch.device("cpu")
-# More would wait for the files' locks, and each has its buffers.
+# More workers would wait for the files' locks, and each needs its own buffers.
 _WORKERS_A_DEVICE = 16
 
 
@@ -22,9 +22,9 @@ class Workers:
     """The workers of a stream.
 
     Attributes:
-        threads: how many. Does not change the result.
-        devices: they are dealt over these.
-        timeline: told what they do.
+        threads: the number of workers; it does not affect the output.
+        devices: the devices that the workers are distributed over.
+        timeline: records what they do.
     """
 
     threads: int
@@ -33,25 +33,29 @@ class Workers:
 
     @property
     def cuda(self) -> bool:
-        """Whether they compute on CUDA devices."""
+        """Whether the workers compute on CUDA devices."""
         return self.devices[0].type == "cuda"
 
     @property
     def chunk(self) -> int | None:
-        """Weights in a range; None for what suits processors."""
+        """Weights per range; None for the processor's default."""
         return ranges.DEVICE_CHUNK_WEIGHTS if self.cuda else None
 
 
 def processor_workers(threads: int | None) -> Workers:
-    """Workers on the processor, default one a core."""
+    """Choose workers on the processor, by default one per core."""
     return Workers(threads or usable_processors())
 
 
 def choose_workers(device: str, threads: int | None) -> Workers:
-    """Workers on the devices a user asked for, default one a core and no more than the devices can use.
+    """Choose workers on the devices a user names, by default one per core up to what the devices can use.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: the number of workers; None for the default.
 
     Raises:
-        QuantkitError: there is no such device.
+        QuantkitError: the device does not exist.
     """
     devices = choose_devices(device)
     if devices[0].type == "cpu":
@@ -61,10 +65,10 @@ def choose_workers(device: str, threads: int | None) -> Workers:
 
 
 def choose_devices(name: str) -> tuple[torch.device, ...]:
-    """The devices a user asked for: ``auto``, ``cpu``, ``cuda`` (all of them) or ``cuda:N``.
+    """Choose the devices a user names: ``auto``, ``cpu``, ``cuda`` (all CUDA devices) or ``cuda:N``.
 
     Raises:
-        QuantkitError: there is no such device.
+        QuantkitError: the device does not exist.
     """
     match = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", name)
     if match is None:
@@ -77,5 +81,5 @@ def choose_devices(name: str) -> tuple[torch.device, ...]:
     number = match[1]
     if int(number or 0) >= count:
         raise QuantkitError(f"device {name!r}: this machine has {count} CUDA devices", hint="pass --device cpu")
-    torch.backends.cuda.matmul.allow_tf32 = False  # float32 sums are float32 sums
+    torch.backends.cuda.matmul.allow_tf32 = False  # TF32 would round the factors of float32 products
     return tuple(torch.device("cuda", index) for index in ([int(number)] if number else range(count)))

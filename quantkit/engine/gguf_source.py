@@ -19,12 +19,12 @@ from quantkit.plan.values import Output, PlannedTensor
 
 
 def gguf_tensors(model: GGUFModel) -> tuple[PlannedTensor, ...]:
-    """The tensors of a GGUF model, each based on its own type."""
+    """List the tensors of a GGUF model, each with its own type as outtype."""
     return tuple(PlannedTensor(info.name, info.name, info.shape, info.type) for info in model.header.tensors.values())
 
 
 def check_requantizing(model: GGUFModel, outputs: Sequence[Output], *, allowed: bool) -> None:
-    """Refuse to encode again what is encoded already, unless that is allowed; and what cannot be decoded.
+    """Refuse to quantize a quantized tensor unless that is allowed, and to convert one that cannot be decoded.
 
     Raises:
         QuantizationError: naming the tensor.
@@ -49,13 +49,22 @@ def check_requantizing(model: GGUFModel, outputs: Sequence[Output], *, allowed: 
 
 @dataclass(frozen=True)
 class GGUFSource:
-    """Rows of a GGUF model; ``fds`` are its files, open for reading."""
+    """Rows of a GGUF model.
+
+    Attributes:
+        model: the model.
+        fds: its files, open for reading.
+    """
 
     model: GGUFModel
     fds: tuple[int, ...]
 
     def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
-        """Rows ``start:stop`` as float32, on the device; of a quantized tensor their bytes, uint8, on the host."""
+        """Read rows ``start:stop``.
+
+        Returns:
+            float32 [rows, columns] on the device; of a quantized tensor uint8 [rows, bytes per row] on the host.
+        """
         info = self.model.header.tensors[tensor.name]
         number, begin = self.model.locate(tensor.name)
         row = info.type.nbytes(info.shape) // tensor.rows
@@ -66,24 +75,24 @@ class GGUFSource:
         except OSError as error:
             raise GGUFError(f"{path}: cannot be read ({error.strerror or error})") from None
         if got != buffer.numel():
-            raise GGUFError(f"{path}: file became shorter while it was read")
+            raise GGUFError(f"{path}: the file was truncated while it was read")
         if info.type not in TORCH_DTYPES:
             return buffer.reshape(stop - start, row)
         values = buffer.view(TORCH_DTYPES[info.type]).reshape(stop - start, *flat_shape(info.shape)[1:])
         return backend.put(values).float()
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
-        """Values that are not finite can only come from the file."""
+        """The error for values that are not finite: they can only come from the file."""
         path = self.model.files[self.model.locate(tensor.name)[0]]
         return GGUFError(f"{path}: tensor {tensor.name!r} has NaN or infinite values")
 
 
 @contextmanager
 def open_source(model: GGUFModel) -> Iterator[GGUFSource]:
-    """Open the files of a model.
+    """Open the files of a model as a source.
 
     Raises:
-        GGUFError: one cannot be opened.
+        GGUFError: a file cannot be opened.
     """
     with ExitStack() as stack:
         fds = []

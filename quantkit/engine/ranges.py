@@ -1,8 +1,8 @@
-"""How tensors are cut into ranges of rows, and which worker gets which.
+"""How tensors are divided into ranges of rows, and which worker gets which range.
 
-The cuts depend on a tensor's shape alone, so the result does not depend on the workers. A worker keeps to one tensor as
-long as there are others for the others: its ranges then come in order to the tensor's hash and to its place in the
-file. The largest tensors are begun first, and at the end everyone helps with what is left.
+The division depends only on a tensor's shape, so the output does not depend on the workers. A worker stays with one
+tensor as long as there are others for the other workers: its ranges then reach the tensor's hash and the file in
+order. The largest tensors come first, and at the end all workers share what is left.
 """
 
 from __future__ import annotations
@@ -16,20 +16,27 @@ from dataclasses import dataclass
 
 from quantkit.plan.values import PlannedTensor, count_elements
 
-# Weights in a range on the processor, at most and, but for small tensors, at least: an eighth of the tensor between
-# them. Two cores like ranges whose buffers stay near the cache; many workers like larger ones, because each needs
-# Python's lock between two steps (8B on 16 cores: 13.5, 11.1 and 8.7 s for one, two and four million). Large models are
-# built on large machines. Measured with scripts/bench.
+# The most and the fewest weights in a range on the processor; in between, an eighth of the tensor. Two cores prefer
+# ranges whose buffers fit the cache; many workers prefer larger ones, because each needs Python's lock between two
+# steps (8B on 16 cores: 13.5, 11.1 and 8.7 s for one, two and four million). Large models are built on large machines.
+# Measured with scripts/bench.
 CHUNK_WEIGHTS, LEAST_CHUNK_WEIGHTS = 1 << 22, 1 << 20
-# On a device: large enough that copies run at full rate and the steps' overhead in Python is nothing.
+# On a device: large enough for copies at full speed and negligible overhead in Python.
 DEVICE_CHUNK_WEIGHTS = 1 << 24
-# A float32 product keeps its bits from about 64 rows up, so ranges are whole multiples of it.
+# From about 64 rows on, a float32 matrix product has the same bits for any number of rows.
 _ROW_MULTIPLE = 64
 
 
 @dataclass(frozen=True)
 class RowRange:
-    """A range of rows of one tensor, within one segment of it; ``index`` counts the tensor's ranges."""
+    """A range of rows of one tensor, within one of its segments.
+
+    Attributes:
+        tensor: the tensor.
+        index: the number of the range in the tensor.
+        start: the first row.
+        stop: the row after the last.
+    """
 
     tensor: PlannedTensor
     index: int
@@ -38,11 +45,11 @@ class RowRange:
 
 
 def row_ranges(tensor: PlannedTensor, chunk: int | None = None) -> Iterator[RowRange]:
-    """Cut a tensor into ranges of about *chunk* weights, by its shape alone.
+    """Divide a tensor into ranges of about *chunk* weights, by its shape alone.
 
     Args:
-        tensor: what to cut.
-        chunk: weights in a range; None for what suits processors.
+        tensor: the tensor to divide.
+        chunk: weights per range; None for the processor's default.
     """
     chunk = chunk or min(CHUNK_WEIGHTS, max(LEAST_CHUNK_WEIGHTS, count_elements(tensor.shape) // 8))
     unit = math.lcm(tensor.unit, _ROW_MULTIPLE)
@@ -55,7 +62,7 @@ def row_ranges(tensor: PlannedTensor, chunk: int | None = None) -> Iterator[RowR
 
 
 class Scheduler:
-    """Deals the ranges of tensors out to workers. Safe from any thread."""
+    """Assigns the ranges of tensors to workers. Safe from any thread."""
 
     def __init__(self, tensors: Sequence[PlannedTensor], chunk: int | None) -> None:
         self._chunk = chunk
@@ -64,7 +71,7 @@ class Scheduler:
         self._lock = threading.Lock()
 
     def next(self, worker: int) -> RowRange | None:
-        """The next range for a worker; None when all are dealt out."""
+        """The next range for a worker; None when all are assigned."""
         with self._lock:
             own = self._begun.get(worker)
             if not own:

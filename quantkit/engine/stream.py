@@ -1,9 +1,9 @@
-"""The engine: every tensor once, from the source to all outputs.
+"""The engine: streams every tensor once, from the source to all outputs.
 
-A pool of workers, and no queues: each worker takes the next range of rows and carries it the whole way (read, merge,
+There is a pool of workers and no queue: each worker takes the next range of rows through all steps (read, merge,
 arrange, round, encode for each output, write at its offset, hash). While one waits for the disk or a device the others
-go on, so reading, copying, computing and writing overlap by themselves, and memory is one range a worker. Workers on
-CUDA devices do the same steps as those on the processor; :mod:`quantkit.engine.backend` is the difference.
+continue, so reading, copying, computing and writing overlap, and memory is one range per worker. Workers on CUDA
+devices take the same steps as those on the processor; :mod:`quantkit.engine.backend` makes the difference.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from quantkit.kernels.encode import encode
 from quantkit.kernels.validity import all_finite
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
-# The smallest magnitude that rounds to infinity in each base type.
+# The smallest magnitude that rounds to infinity in each type.
 _OVERFLOW = {GGMLType.F16: 65520.0, GGMLType.BF16: float.fromhex("0x1.ffp127"), GGMLType.F32: math.inf}
 
 Progress = Callable[[int], None]
@@ -41,11 +41,15 @@ class RowSource(Protocol):
     """Where rows come from."""
 
     def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend) -> torch.Tensor:
-        """Rows ``start:stop`` as float32, in the output's layout, on the device of *backend*; of a tensor
-        that is quantized already its bytes, uint8, on the host. Called from many threads, each with its own backend."""
+        """Read rows ``start:stop`` in the output's layout. Called from many threads, each with its own backend.
+
+        Returns:
+            float32 [rows, columns] on the device of *backend*; of a tensor that is stored quantized, uint8
+            [rows, bytes per row] on the host.
+        """
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
-        """The error for input values that are not finite in these rows; None when the input is sound."""
+        """The error for input values in these rows that are not finite; None if all are."""
 
 
 def stream(
@@ -62,17 +66,17 @@ def stream(
     """Stream every tensor once into all outputs.
 
     Args:
-        tensors: what to stream; an output takes those it has a place for.
-        outputs: the files; they must not exist.
-        source: where rows come from.
-        folder: where the files are made.
-        workers: how many, and where they compute.
-        shown: the folder to speak of in errors, where *folder* is a temporary one.
-        wider: the option that asks for a wider type, for the hint when a value does not fit.
+        tensors: the tensors to stream; each output takes those that it has a slot for.
+        outputs: the files to write; they must not exist.
+        source: provides the rows.
+        folder: the folder to write the files in.
+        workers: the number of workers and their devices.
+        shown: the folder to name in errors if *folder* is a temporary one.
+        wider: the option that chooses a wider type, for the hint if a value does not fit.
         progress: called with the number of weights done, from many threads.
 
     Returns:
-        By file, by tensor: sha256 of the tensor's bytes.
+        By file and tensor, the sha256 of the tensor's bytes.
 
     Raises:
         QuantkitError: the first error of any worker; the files are then incomplete.
@@ -116,21 +120,21 @@ class _Job:
         self._errors: list[BaseException] = []
 
     def run(self) -> None:
-        """Run the workers; when this returns or raises, none of them works any more."""
+        """Run the workers; when this returns or raises, all of them have stopped."""
         ended = [threading.Event() for _ in range(self.workers.threads)]
-        # Not daemons: one that the interpreter's end cuts off inside a tensor operation takes the process down.
+        # Not daemons: the interpreter's end inside a tensor operation would crash the process.
         workers = [threading.Thread(target=self._work, args=each) for each in enumerate(ended)]
         try:
             for worker in workers:
                 worker.start()
             for worker, event in zip(workers, ended, strict=True):
-                # Not only Thread.join: interrupted, it takes the thread for ended in Python 3.11. And no wait
-                # without a time limit, which could not be interrupted.
+                # Thread.join alone is not enough: after an interrupt Python 3.11 takes the thread for ended. A wait
+                # without a time limit could not be interrupted.
                 while not event.wait(0.1):
                     pass
                 worker.join()
         except BaseException:
-            self._halt()  # a worker that has only just begun does nothing then
+            self._halt()  # a worker that has just started does nothing then
             for worker, event in zip(workers, ended, strict=True):
                 while worker.ident is not None and not event.is_set():
                     with contextlib.suppress(KeyboardInterrupt):
@@ -162,7 +166,7 @@ class _Job:
             ended.set()
 
     def _carry(self, row_range: RowRange, backend: Backend) -> None:
-        """One range the whole way."""
+        """Take one range through all steps."""
         tensor = row_range.tensor
         rows = self.source.rows(tensor, row_range.start, row_range.stop, backend)
         with backend.span("round", computes=True):
@@ -185,7 +189,7 @@ class _Job:
             self._put(row_range, output, at, data, backend)
 
     def _put(self, row_range: RowRange, output: Output, at: TensorSlot, data: Bytes, backend: Backend) -> None:
-        """Write the range at its offset and add it to the tensor's hash."""
+        """Write a range at its offset and add it to the tensor's hash."""
         name = row_range.tensor.name
         row_nbytes = at.nbytes // row_range.tensor.rows
         with backend.span("write"):
@@ -194,7 +198,7 @@ class _Job:
             self.digests[output.file, name].update(row_range.index, data)
 
     def _check(self, row_range: RowRange, rows: torch.Tensor) -> None:
-        """Refuse rows that are not finite or would not be after rounding."""
+        """Refuse rows that are not finite, or not after rounding."""
         outtype = row_range.tensor.outtype
         if outtype not in TORCH_DTYPES:
             error = self.source.explain_non_finite(row_range.tensor, row_range.start, row_range.stop)
@@ -210,7 +214,7 @@ class _Job:
         if not math.isfinite(largest):
             raise OutOfRangeError(
                 f"tensor {name!r}: the merged values are NaN or infinite in f32",
-                hint="look at the adapter: its scaling (lora_alpha / r) or its weights are too large",
+                hint="check the adapter: its scaling (lora_alpha / r) or its weights are too large",
             )
         raise OutOfRangeError(
             f"tensor {name!r} has a value of {largest:g}, too large for {outtype.label}",
@@ -219,14 +223,18 @@ class _Job:
 
 
 class _OnHost:
-    """One range's values on the host, for the encoders there."""
+    """The values of one range on the host, for the encoders there."""
 
     def __init__(self, row_range: RowRange, rounded: torch.Tensor, backend: Backend) -> None:
         self.row_range, self.rounded, self.backend = row_range, rounded, backend
         self._floats: torch.Tensor | None = None
 
     def encode(self, kind: GGMLType, importance: npt.NDArray[np.float32] | None) -> Bytes:
-        """Encode the range, stacked experts with an importance each.
+        """Encode the range.
+
+        Args:
+            kind: the type.
+            importance: float32 [columns], or [experts * columns] for stacked experts, or None.
 
         Raises:
             QuantizationError: a value is too large for the type.
@@ -243,7 +251,7 @@ class _OnHost:
         return data
 
     def _values(self) -> torch.Tensor:
-        """float32, in memory of their own."""
+        """float32 [rows, columns], in their own memory."""
         if self._floats is None:
             outtype = self.row_range.tensor.outtype
             if outtype not in TORCH_DTYPES:
@@ -259,7 +267,7 @@ class _OnHost:
 
 
 def _refuse_invalid(kind: GGMLType, tensor: PlannedTensor, values: torch.Tensor, *, valid: bool) -> None:
-    """Refuse what was encoded to scales that are no numbers."""
+    """Refuse encoded values whose scales are not finite."""
     if not valid:
         raise QuantizationError(
             f"tensor {tensor.name!r} has values up to {float(values.float().abs().max()):g}, too large for "

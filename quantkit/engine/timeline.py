@@ -1,6 +1,6 @@
-"""What each worker does when, in the format that chrome://tracing and Perfetto show.
+"""A record of what each worker does when, in the trace format of chrome://tracing and Perfetto.
 
-Events are kept in memory and written at the end. Without a timeline a span is one shared object that does nothing.
+Events stay in memory until the end. Without a timeline a span is one shared object that does nothing.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ _NOTHING: AbstractContextManager[None] = contextlib.nullcontext()
 
 
 class NoTimeline:
-    """Keeps nothing."""
+    """Records nothing."""
 
     on = False
 
     def span(self, track: str, name: str) -> AbstractContextManager[None]:
-        """The time between entering and leaving it, on the track of one worker."""
+        """Record the time between entering and leaving, on the track of one worker."""
         return _NOTHING
 
     def add(self, track: str, name: str, start: float, end: float) -> None:
-        """A stretch of time; seconds of ``time.perf_counter``."""
+        """Record an interval, in seconds of ``time.perf_counter``."""
 
 
 class Timeline(NoTimeline):
-    """Keeps every span. Safe from any thread."""
+    """Records every span. Safe from any thread."""
 
     on = True
 
@@ -43,7 +43,7 @@ class Timeline(NoTimeline):
         self._events.append((track, name, start, end))
 
     def write(self, path: Path) -> None:
-        """Write Chrome's trace format: complete events, microseconds."""
+        """Write Chrome's trace format: complete events, in microseconds."""
         tracks = {track: number for number, track in enumerate(sorted({event[0] for event in self._events}))}
         events: list[dict[str, object]] = [
             {"ph": "M", "name": "thread_name", "pid": 0, "tid": number, "args": {"name": track}}

@@ -39,7 +39,7 @@ class CudaEncoders:
         source: the type of the rows: F16, BF16 or F32.
 
     Raises:
-        QuantkitError: NVRTC or the driver refuses.
+        QuantkitError: NVRTC or the driver reports an error, or is missing.
     """
 
     def __init__(self, device: torch.device, kinds: Collection[GGMLType], source: GGMLType) -> None:
@@ -94,7 +94,7 @@ class CudaEncoders:
             text = ctypes.c_char_p()
             self._driver.cuGetErrorString(status, ctypes.byref(text))
             reason = text.value.decode() if text.value else f"error {status}"
-            raise QuantkitError(f"{self.device}: the CUDA driver refuses: {reason}", hint="pass --device cpu")
+            raise QuantkitError(f"{self.device}: the CUDA driver reported an error: {reason}", hint="pass --device cpu")
 
 
 def _driver() -> ctypes.CDLL:

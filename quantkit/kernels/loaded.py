@@ -23,7 +23,7 @@ def encoder(device: torch.device, kind: GGMLType, source: GGMLType) -> CudaEncod
         source: the type of the rows: F16, BF16 or F32.
 
     Raises:
-        QuantkitError: NVRTC or the driver refuses.
+        QuantkitError: NVRTC or the driver reports an error, or is missing.
     """
     key = (device.index, kind, source)
     found = _encoders.get(key)

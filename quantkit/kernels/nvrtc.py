@@ -70,7 +70,7 @@ class NVRTC:
         if status:
             self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
             reason = self._library.nvrtcGetErrorString(status).decode()
-            raise QuantkitError(f"NVRTC refuses: {reason}", hint="pass --device cpu")
+            raise QuantkitError(f"NVRTC reported an error: {reason}", hint="pass --device cpu")
 
 
 def _strings(values: Sequence[str]) -> ctypes.Array[ctypes.c_char_p]:
