@@ -12,7 +12,7 @@ from quantkit.cli.options import FOLDER, print_check
 from quantkit.system.terminal_text import harmless, one_line
 
 if TYPE_CHECKING:
-    from quantkit.verify.smoke import SmokeResult
+    from quantkit.verify.smoke_result import SmokeResult
 
 
 @click.command(name="smoke")
@@ -31,17 +31,18 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
     The exit code is 3 if a check failed.
     """
     from quantkit.errors import VerificationError
+    from quantkit.files.json_file import SCHEMA
     from quantkit.gguf.model import read_whole_model
     from quantkit.package.built import open_all
-    from quantkit.verify.report import SCHEMA
-    from quantkit.verify.smoke_apart import smoke_test_apart
+    from quantkit.verify.process import Request, check_file
 
     results = []
     packages = open_all(path)
     for package in packages:
         read_whole_model(package.gguf)  # a broken file is an error, not a model that fails a check
     for package in packages:
-        result = smoke_test_apart(package.gguf, n_gpu_layers=n_gpu_layers, prompts=prompts, system=package.system)
+        request = Request(package.gguf, package.system, n_gpu_layers=n_gpu_layers, questions=prompts)
+        result = check_file(request).smoke
         results.append(result)
         if not as_json:
             _print(result)

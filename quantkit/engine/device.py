@@ -32,9 +32,14 @@ class Workers:
     timeline: NoTimeline = NO_TIMELINE
 
     @property
+    def kind(self) -> str:
+        """The kind of device: ``cpu`` or ``cuda``."""
+        return self.devices[0].type
+
+    @property
     def cuda(self) -> bool:
         """Whether the workers compute on CUDA devices."""
-        return self.devices[0].type == "cuda"
+        return self.kind == "cuda"
 
     @property
     def chunk(self) -> int | None:

@@ -1,4 +1,4 @@
-"""JSON files of a folder, which may be absent, broken or hostile."""
+"""JSON files: reading those of a folder, which may be absent, broken or hostile; and writing readable ones."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import CheckpointError
+
+SCHEMA = 1
+"""The number of docs/json.md, which every JSON output has: additions keep it, changes raise it."""
 
 # Tokenizers of a quarter of a million tokens have 35 MB.
 _LARGEST = 512 << 20
@@ -33,3 +36,17 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found a {type(value).__name__}")
     return value
+
+
+def write_json(path: Path, value: object, *, indent: int = 2) -> None:
+    """Write readable JSON, UTF-8, with a line feed at its end.
+
+    Args:
+        path: the file.
+        value: what to write.
+        indent: blanks per level; transformers writes 2.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")

@@ -103,16 +103,3 @@ def source_label(source: Source) -> str:
     """The name for people: ``org/name``, or the folder's."""
     origin = hub_origin(source)
     return origin.repo if origin is not None else source_name(source)
-
-
-def source_record(source: Source, folder: Path) -> dict[str, str]:
-    """For a manifest: id and resolved revision, or the folder's name.
-
-    Args:
-        source: as asked.
-        folder: where it is now.
-    """
-    origin = hub_origin(folder) or hub_origin(source)
-    if origin is None:
-        return {"folder": source_name(source)}
-    return {"hub": origin.hub, "id": origin.repo, "revision": origin.revision}

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from quantkit.engine.device import processor_workers
 from quantkit.engine.timeline import Timeline
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.hub.fetch import fetch, folders_here
-from quantkit.hub.source import source_record
+from quantkit.jobs.build_record import build_manifest, build_report
 from quantkit.jobs.prepare import PlannedBuild, prepare, prepare_converted
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_stream import run_stream
 from quantkit.jobs.via_llama_cpp import check_checkout, run_converter
 from quantkit.ollama.messages import check_messages
 from quantkit.ollama.parameters import check_parameters
-from quantkit.package.manifest import SCHEMA, adapter_entry, chat_entry, output_entry, text_files, versions
-from quantkit.package.ollama_modelfile import ollama_differences
+from quantkit.package.manifest import write_manifest
 from quantkit.package.render import write_package
 from quantkit.package.spec import PackageSpec
 from quantkit.plan.values import Plan
@@ -32,6 +29,7 @@ from quantkit.system.progress import Reporter
 from quantkit.verify.encoders import tokenizer_file
 from quantkit.verify.origin import Origin
 from quantkit.verify.report import Report
+from quantkit.verify.report_file import REPORT, write_report
 
 
 @dataclass(frozen=True)
@@ -106,17 +104,17 @@ def build(
             timeline.write(profile)
         clock.lap("stream")
         texts = write_package(prepared.spec, work.path)
-        write_json(work.path / "manifest.json", _manifest(prepared, digests, texts))
+        write_manifest(build_manifest(prepared, digests, texts), work.path)
         clock.lap("package")
         report = _verify(prepared, work, reporter) if verify else None
         clock.lap("verify")
-        write_json(work.path / "report.json", _report(prepared, report, clock.seconds))
+        write_report(build_report(prepared, report, clock.seconds), work.path)
         if report is not None and not report.passed:
             failed = work.publish(work.final.with_name(work.final.name + ".failed"))
             first = next(check for check in report.checks if not check.passed)
             raise VerificationError(
                 f"{failed}: built, but check {first.name!r} failed: {first.figure or first.evidence}",
-                hint=f"read {failed / 'report.json'}",
+                hint=f"read {failed / REPORT}",
             )
         return BuildResult(work.publish(), plan, report, clock.seconds)
 
@@ -152,29 +150,6 @@ def _prepared(recipe: Recipe, work: Workspace, reporter: Reporter) -> Iterator[P
         yield prepared
 
 
-def _manifest(prepared: PlannedBuild, digests: dict[str, dict[str, str]], texts: tuple[Path, ...]) -> dict[str, Any]:
-    recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
-    return {
-        "schema": SCHEMA,
-        "name": spec.name,
-        "versions": versions(subject.libraries),
-        "recipe": recipe.to_json(),
-        "sources": {
-            "model": source_record(recipe.model, subject.folder),
-            "adapters": [
-                source_record(asked.source, folder)
-                for asked, folder in zip(recipe.adapters, subject.adapters, strict=True)
-            ],
-        },
-        "inputs": dict(subject.inputs),
-        "models": [output_entry(parts, digests) for parts in plan.models],
-        "adapter_files": [adapter_entry(file, digests[file.output.file]) for file in subject.adapter_files],
-        "files": text_files(texts),
-        "chat": chat_entry(spec),
-        "notes": list(plan.notes),
-    }
-
-
 def _verify(prepared: PlannedBuild, work: Workspace, reporter: Reporter) -> Report:
     from quantkit.verify.models import verify_outputs
 
@@ -192,27 +167,6 @@ def _verify(prepared: PlannedBuild, work: Workspace, reporter: Reporter) -> Repo
     if tokenizer:
         return report
     return replace(report, not_made=("token ids and prompt ids: no file of the tokenizer", *report.not_made))
-
-
-def _report(prepared: PlannedBuild, report: Report | None, seconds: dict[str, float]) -> dict[str, Any]:
-    plan = prepared.plan
-    verdict: dict[str, Any] = {"schema": SCHEMA, "verified": False, "passed": None, "checks": [], "runs": {}}
-    if report is not None:
-        verdict = {**report.to_json(), "verified": True, "prompts": list(report.prompts)}
-    return {
-        **verdict,
-        "notes": list(plan.notes),
-        "ollama": [
-            {"versions": found.versions, "difference": found.text} for found in ollama_differences(prepared.spec)
-        ],
-        "outputs": [{"file": output.file, "quant": output.label, "size": output.nbytes} for output in plan.outputs],
-        "seconds": {stage: round(value, 3) for stage, value in seconds.items()},
-    }
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write readable JSON, UTF-8, with a line feed at its end."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
 
 
 class _Clock:

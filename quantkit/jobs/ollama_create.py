@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quantkit.errors import OllamaError, QuantkitError, VerificationError
-from quantkit.files.json_file import read_json
 from quantkit.ollama.modelfile import Command
 from quantkit.ollama.read_modelfile import read_modelfile
 from quantkit.ollama.request import NAME, fields, sources
-from quantkit.package.built import MANIFEST
+from quantkit.package.manifest import MANIFEST, read_manifest
 from quantkit.package.ollama_modelfile import modelfile_commands
 from quantkit.package.spec import PackageSpec, ollama_name, version_numbers
 from quantkit.system.progress import Reporter
@@ -79,7 +79,6 @@ def find_modelfile(path: Path) -> tuple[Path, str]:
 
     Raises:
         OllamaError: there is none.
-        QuantkitError: the folder's manifest is broken.
     """
     folder, modelfile = (path, path / "Modelfile") if path.is_dir() else (path.parent, path)
     if not modelfile.is_file():
@@ -89,7 +88,8 @@ def find_modelfile(path: Path) -> tuple[Path, str]:
         raise OllamaError(f"{modelfile}: there is no such Modelfile", hint=hint)
     name = Path(os.path.abspath(folder)).name
     if (folder / MANIFEST).is_file():
-        name = str(read_json(folder / MANIFEST).get("name", name))
+        with suppress(QuantkitError):  # another program's, or a broken one: it is only asked for a name
+            name = read_manifest(folder).name
     tag = modelfile.name.removeprefix("Modelfile.") if modelfile.name.startswith("Modelfile.") else ""
     return modelfile, ollama_name(name) + (f":{ollama_name(tag)}" if tag else "")
 

@@ -18,13 +18,14 @@ from quantkit.files.output_file import write_error
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
-from quantkit.jobs.build import write_json
 from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files
 from quantkit.package.go_template import go_template, opens_with
-from quantkit.package.manifest import SCHEMA, chat_entry, text_files, versions
+from quantkit.package.manifest import Manifest, write_manifest
+from quantkit.package.manifest_entries import ModelEntry, TensorEntry
 from quantkit.package.ollama_modelfile import package_notes
+from quantkit.package.plan_entries import chat_entry, text_entries, versions
 from quantkit.package.render import render_package, write_package
 from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.plan.values import count_elements
@@ -105,16 +106,15 @@ def package(
             for model in found.values():
                 models.append(_add(model, work, advance))
         texts = write_package(spec, work.path)
-        manifest = {
-            "schema": SCHEMA,
-            "name": spec.name,
-            "versions": versions(),
-            "models": models,
-            "files": text_files(texts),
-            "chat": chat_entry(spec),
-            "notes": notes,
-        }
-        write_json(work.path / "manifest.json", manifest)
+        manifest = Manifest(
+            name=spec.name,
+            versions=versions(),
+            models=tuple(models),
+            files=text_entries(texts),
+            chat=chat_entry(spec),
+            notes=tuple(notes),
+        )
+        write_manifest(manifest, work.path)
         return work.publish()
 
 
@@ -213,7 +213,7 @@ def _chat(path: Path, header: Header, template: str) -> ChatFormat | OwnTemplate
     return chat
 
 
-def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> dict[str, Any]:
+def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> ModelEntry:
     """Link or copy the files of one model into the package, and sum its tensors on the way."""
     tensors, headers = {}, {}
     for path, header in zip(model.files, model.headers, strict=True):
@@ -221,16 +221,15 @@ def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> d
         headers[path.name] = sha256_of(blocks(path, 0, header.data_offset))
         for info in header.tensors.values():
             data = _whole(path, header.data_offset + info.offset, info.type.nbytes(info.shape), advance)
-            tensors[info.name] = {"type": info.type.label, "sha256": sha256_of(data)}
-    parts = {"parts": [file.name for file in model.files]} if len(model.files) > 1 else {}
-    return {
-        "file": model.path.name,
-        **parts,
-        "quant": _quant(model.header),
-        "size": model.nbytes,
-        "headers": headers,
-        "tensors": tensors,
-    }
+            tensors[info.name] = TensorEntry(info.type.label, sha256_of(data))
+    return ModelEntry(
+        file=model.path.name,
+        parts=tuple(file.name for file in model.files) if len(model.files) > 1 else (),
+        quant=_quant(model.header),
+        size=model.nbytes,
+        headers=headers,
+        tensors=tensors,
+    )
 
 
 def _whole(path: Path, start: int, size: int, advance: Callable[[int], None]) -> Iterator[bytes]:

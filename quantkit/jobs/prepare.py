@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
@@ -29,8 +28,9 @@ from quantkit.model.opened import open_model
 from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.package.license import license_texts
-from quantkit.package.manifest import input_files, weight_files
+from quantkit.package.manifest_sources import InputsEntry
 from quantkit.package.ollama_modelfile import package_notes
+from quantkit.package.plan_entries import input_files, weight_files
 from quantkit.package.render import render_package
 from quantkit.package.spec import PackagedAdapter, PackagedModel, PackageSpec
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs, unquantized_outputs
@@ -73,7 +73,7 @@ class BuildInput:
     source: RowSource
     folder: Path
     adapters: tuple[Path, ...]
-    inputs: Mapping[str, Any]
+    inputs: InputsEntry
     tokenizer: Path
     libraries: tuple[str, ...]
     adapter_files: tuple[AdapterFile, ...] = ()
@@ -127,10 +127,10 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Planne
                     source=merger(model),
                     folder=folder,
                     adapters=tuple(adapter.folder for adapter in adapters),
-                    inputs={
-                        "model": input_files(model.checkpoint.tensors.values()),
-                        "adapters": [input_files(adapter.file.specs.values()) for adapter in model.adapters],
-                    },
+                    inputs=InputsEntry(
+                        model=input_files(model.checkpoint.tensors.values()),
+                        adapters=tuple(input_files(adapter.file.specs.values()) for adapter in model.adapters),
+                    ),
                     tokenizer=model.tokenizer.folder,
                     libraries=model.libraries,
                     adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
@@ -173,7 +173,7 @@ def prepare_converted(
                 source=source,
                 folder=folder,
                 adapters=folders,
-                inputs={"model": weight_files(folder), "adapters": [weight_files(adapter) for adapter in folders]},
+                inputs=InputsEntry(weight_files(folder), tuple(map(weight_files, folders))),
                 tokenizer=converted.tokenizer,
                 libraries=converted.libraries,
             ),

@@ -1,113 +1,144 @@
-"""manifest.json: what went in, what came out, and with which versions.
+"""manifest.json: what went in, what came out, and with which versions. One value, one writer and one reader.
 
 It carries no time and no absolute path: the same inputs give the same manifest.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from quantkit.package.spec import PackageSpec
+from quantkit.errors import CheckpointError, QuantkitError
+from quantkit.files.json_fields import Fields
+from quantkit.files.json_file import SCHEMA, read_json, write_json
+from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TextEntry
+from quantkit.package.manifest_sources import InputsEntry, SourcesEntry
 
-if TYPE_CHECKING:
-    from quantkit.checkpoint.tensor_file import TensorSpec
-    from quantkit.model.lora_file import AdapterFile
-    from quantkit.plan.values import Output
-
-SCHEMA = 1
-_LIBRARIES = ("torch", "numpy", "llama-cpp-python")
+MANIFEST = "manifest.json"
 
 
-def output_entry(outputs: Sequence[Output], digests: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """One model: its file (or first part, and all parts), its size, sha256 of headers, each tensor's type and sha256.
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a package is. ``quantkit package`` leaves out what only a build knows.
 
-    Args:
-        outputs: the file, or the parts of a split model.
-        digests: by file, by tensor: sha256.
+    Attributes:
+        name: the package's name.
+        versions: of quantkit and of the libraries that decide the bytes, by name.
+        recipe: by ``build``: the request, as far as it determines the result, and the device that was used.
+        sources: by ``build``: where the model and its adapters came from; packages of the first versions have none.
+        inputs: by ``build``: the weight files that were read.
+        models: the GGUF models, the first being the default.
+        adapter_files: by ``build``: the adapters by themselves.
+        files: the text files.
+        chat: how to talk to the model.
+        notes: decisions that the user was told.
     """
-    return {
-        "file": outputs[0].file,
-        **({"parts": [output.file for output in outputs]} if len(outputs) > 1 else {}),
-        "quant": outputs[0].label,
-        "size": sum(output.nbytes for output in outputs),
-        "headers": {output.file: hashlib.sha256(output.header).hexdigest() for output in outputs},
-        "tensors": {
-            name: {"type": slot.type.label, "sha256": digests[output.file][name]}
-            | ({"reason": slot.reason} if slot.reason else {})
-            for output in outputs
-            for name, slot in output.tensors.items()
-        },
-    }
+
+    name: str
+    versions: Mapping[str, str]
+    models: tuple[ModelEntry, ...]
+    files: tuple[TextEntry, ...]
+    chat: ChatEntry
+    notes: tuple[str, ...]
+    recipe: Mapping[str, Any] | None = None
+    sources: SourcesEntry | None = None
+    inputs: InputsEntry | None = None
+    adapter_files: tuple[AdapterEntry, ...] | None = None
+
+    @property
+    def ggufs(self) -> tuple[ModelEntry | AdapterEntry, ...]:
+        """The models, and after them the adapters by themselves."""
+        return (*self.models, *(self.adapter_files or ()))
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The names of all files but the manifest's own and the report's."""
+        return (*(text.file for text in self.files), *(file for gguf in self.ggufs for file in gguf.files))
+
+    @property
+    def own_template(self) -> bool:
+        """Whether the files carry the chat template of the checkpoint, as far as is known."""
+        return bool((self.recipe or {}).get("template", "auto") == "auto")
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, with ``schema``."""
+        values = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "versions": dict(self.versions),
+            "recipe": self.recipe,
+            "sources": self.sources and self.sources.to_json(),
+            "inputs": self.inputs and self.inputs.to_json(),
+            "models": [model.to_json() for model in self.models],
+            "adapter_files": None if self.adapter_files is None else [file.to_json() for file in self.adapter_files],
+            "files": [asdict(text) for text in self.files],
+            "chat": self.chat.to_json(),
+            "notes": list(self.notes),
+        }
+        return {key: value for key, value in values.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: object) -> Manifest:
+        """What :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: something else did, or another version of it.
+        """
+        found = Fields(values)
+        if found.value("schema") != SCHEMA:
+            raise ValueError(f'"schema" is {found.value("schema")!r}, and this version reads schema {SCHEMA}')
+        models = tuple(map(ModelEntry.from_json, found.each("models")))
+        if not models:
+            raise ValueError('"models" is empty')
+        adapters = found.each("adapter_files") if "adapter_files" in found else None
+        versions = found.fields("versions")
+        return cls(
+            name=found.text("name"),
+            versions={name: versions.text(name) for name in versions},
+            recipe=found.fields("recipe").plain() if "recipe" in found else None,
+            sources=SourcesEntry.from_json(found.fields("sources")) if "sources" in found else None,
+            inputs=InputsEntry.from_json(found.fields("inputs")) if "inputs" in found else None,
+            models=models,
+            adapter_files=None if adapters is None else tuple(map(AdapterEntry.from_json, adapters)),
+            files=tuple(map(TextEntry.from_json, found.each("files"))),
+            chat=ChatEntry.from_json(found.fields("chat")),
+            notes=found.texts("notes"),
+        )
 
 
-def adapter_entry(file: AdapterFile, digests: Mapping[str, str]) -> dict[str, Any]:
-    """One adapter by itself: its size, scaling, and each tensor's type and sha256."""
-    return {
-        "file": file.output.file,
-        "adapter": file.label,
-        "alpha": file.alpha,
-        "size": file.output.nbytes,
-        "headers": {file.output.file: hashlib.sha256(file.output.header).hexdigest()},
-        "tensors": {
-            name: {"type": slot.type.label, "sha256": digests[name]} for name, slot in file.output.tensors.items()
-        },
-    }
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Write a package's manifest.json."""
+    write_json(folder / MANIFEST, manifest.to_json(), indent=1)
 
 
-def input_files(specs: Iterable[TensorSpec]) -> list[dict[str, Any]]:
-    """The weight files that were read, with their sizes."""
-    files = sorted({spec.file for spec in specs})
-    return [{"file": file.name, "size": file.stat().st_size} for file in files]
+def read_manifest(folder: Path) -> Manifest:
+    """Read a package's manifest.json.
 
-
-def weight_files(folder: Path) -> list[dict[str, Any]]:
-    """The weight files of a folder that was read by another program."""
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
-    return [{"file": file.name, "size": file.stat().st_size} for file in files]
-
-
-def text_files(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """The package's text files, with sizes and sha256."""
-    return [
-        {"file": file.name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        for file in files
-        for data in (file.read_bytes(),)
-    ]
-
-
-def chat_entry(spec: PackageSpec) -> dict[str, Any]:
-    """How to talk to the model, for ``quantkit chat``."""
-    settings: dict[str, Any] = {}
-    for key, value in spec.parameters:
-        if key == "stop":
-            settings.setdefault("stop", []).append(value)
-        else:
-            settings[key] = value
-    return {
-        "template": spec.chat.name,
-        "system": spec.system,
-        "parameters": settings,
-        "stops": list(spec.chat.stops),
-        "messages": [{"role": role, "content": text} for role, text in spec.messages],
-    }
-
-
-def versions(libraries: Sequence[str] = ()) -> dict[str, str]:
-    """quantkit's version and those of the libraries that decide the bytes.
-
-    Args:
-        libraries: those that decide only some models' bytes.
+    Raises:
+        QuantkitError: there is none, or it is not as :func:`write_manifest` writes it.
     """
-    from quantkit import __version__
+    if not folder.is_dir():
+        raise QuantkitError(f"{folder}: no such folder", hint="give the folder that quantkit build made")
+    path = folder / MANIFEST
+    if not path.exists():
+        raise QuantkitError(
+            f"{folder}: no {MANIFEST}, so this is not a folder made by quantkit build", hint=ggufs_hint(folder)
+        )
+    try:
+        return Manifest.from_json(read_json(path))
+    except CheckpointError as error:
+        why = str(error)
+    except ValueError as error:
+        why = f"{path}: {error}"
+    hint = f"take the file of the original package, or build it again; to chat, {ggufs_hint(folder)}"
+    raise QuantkitError(why, hint=hint)
 
-    found = {"quantkit": __version__}
-    for library in (*_LIBRARIES, *libraries):
-        try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = "unknown"
-    return found
+
+def ggufs_hint(folder: Path) -> str:
+    """What to give instead of a folder without a manifest."""
+    files = sorted(folder.glob("*.gguf"))
+    if not files:
+        return "there is no .gguf file in it; make one with: quantkit build MODEL -o DIR"
+    return "give one of the files: " + ", ".join(str(file) for file in files)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.files.json_file import read_json
+from quantkit.package.manifest import Manifest, read_manifest
+from quantkit.package.manifest_entries import ModelEntry
 from quantkit.system.progress import Reporter
-from quantkit.verify.listing import REPORT, Listing, read_listing
+from quantkit.verify.expected import Expected
 from quantkit.verify.models import verify_outputs
 from quantkit.verify.origin import Origin, open_origin
-from quantkit.verify.prompts import read_expected
 from quantkit.verify.report import Check, Report
+from quantkit.verify.report_file import REPORT, read_kept_prompts
 from quantkit.verify.structure import check_files, check_modelfiles, check_models, file_sums
 
 
@@ -60,48 +61,46 @@ def verify_folder(
         QuantkitError: no package, a source that has no tokenizer, or a report.json that is none.
     """
     reporter = reporter or Reporter()
-    listing = read_listing(folder)
-    origin = open_origin(source, template=listing.own_template) if source is not None else None
-    checks = check_files(listing)
+    manifest = read_manifest(folder)
+    origin = open_origin(source, template=manifest.own_template) if source is not None else None
+    checks = check_files(folder, manifest)
     sound: list[Path] = []
-    total = 2 * sum(model.size for model in listing.models) if sha256 else 0
+    total = 2 * sum(gguf.size for gguf in manifest.ggufs) if sha256 else 0
     with reporter.phase("reading", total, "bytes") as advance:
-        for listed, model, found in check_models(listing, sha256=sha256, advance=advance):
+        for listed, model, found in check_models(folder, manifest, sha256=sha256, advance=advance):
             checks += found
-            if model is not None and not listed.adapter:
+            if model is not None and isinstance(listed, ModelEntry):
                 sound.append(model.path)
-        sums = file_sums(listing, advance) if sha256 else {}
-    checks += check_modelfiles(listing)
+        sums = file_sums(folder, manifest, advance) if sha256 else {}
+    checks += check_modelfiles(folder, manifest)
     not_made = [] if sha256 else ["sha256 of the tensors: not asked for (--sha256)"]
-    kept: Sequence[Mapping[str, Any]] = ()
+    kept: Sequence[Expected] = ()
     if origin is None:
-        kept, why = _kept_prompts(listing)
+        kept, why = _kept_prompts(folder, manifest)
         not_made += why
-    run = _run(listing, sound, origin, kept, threads, reporter)
+    run = _run(manifest, sound, origin, kept, threads, reporter)
     report = Report((*checks, *run.checks), run.runs, (*not_made, *run.not_made))
     return FolderReport(folder, report, sums)
 
 
-def _kept_prompts(listing: Listing) -> tuple[Sequence[Mapping[str, Any]], list[str]]:
+def _kept_prompts(folder: Path, manifest: Manifest) -> tuple[Sequence[Expected], list[str]]:
     """The prompts that the build compared, and which checks cannot be made."""
-    path = listing.folder / REPORT
-    which = f" ({listing.source})" if listing.source else ""
+    source = manifest.sources.model.label if manifest.sources else ""
+    which = f" ({source})" if source else ""
     give = f"give the checkpoint that the package was built from{which}: --source MODEL"
     tokens = f"token ids of single texts: {give}"
-    why = "the package has no report of a build"
-    if path.is_file():
-        prompts = read_json(path).get("prompts")
-        if isinstance(prompts, list) and prompts:
-            return [one.to_json() for one in read_expected(prompts)], [tokens]
-        why = f"{REPORT} has no prompts to compare with"
+    kept = read_kept_prompts(folder)
+    if kept:
+        return kept, [tokens]
+    why = "the package has no report of a build" if kept is None else f"{REPORT} has no prompts to compare with"
     return (), [tokens, f"prompt ids: {why}; {give}"]
 
 
 def _run(
-    listing: Listing,
+    manifest: Manifest,
     sound: Sequence[Path],
     origin: Origin | None,
-    kept: Sequence[Mapping[str, Any]],
+    kept: Sequence[Expected],
     threads: int | None,
     reporter: Reporter,
 ) -> Report:
@@ -111,8 +110,8 @@ def _run(
         sound,
         origin=origin,
         expected=kept,
-        system=listing.system,
-        stops=listing.stops,
+        system=manifest.chat.system,
+        stops=manifest.chat.stops,
         threads=threads,
         reporter=reporter,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from quantkit.errors import VocabularyError
 from quantkit.verify.encoders import tokenizer_file
@@ -25,6 +26,15 @@ class Origin:
     tokenizer: Path
     template: str | None
     special: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"tokenizer": str(self.tokenizer), "template": self.template, "special": dict(self.special)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Origin:
+        """What :meth:`to_json` wrote."""
+        return cls(Path(values["tokenizer"]), values["template"], values["special"])
 
 
 def open_origin(folder: Path, *, template: bool) -> Origin:

@@ -2,9 +2,9 @@
 encode conversations of many shapes, and llama.cpp must get the same ids from the GGUF file.
 
 transformers' ``apply_chat_template`` renders, and encodes what it rendered with nothing added around it. Its ids are
-an :class:`Expected` each; a build keeps them in report.json, so that a package can be checked later without its
-source. They are taken from tokenizer.json as it is, which models were trained with; transformers 5 makes the tokenizers
-of Llama anew, and theirs treat blanks behind special tokens in another way.
+an :class:`~quantkit.verify.expected.Expected` each; a build keeps them in report.json, so that a package can be checked
+later without its source. They are taken from tokenizer.json as it is, which models were trained with; transformers 5
+makes the tokenizers of Llama anew, and theirs treat blanks behind special tokens in another way.
 
 llama.cpp renders with the file's own template and special tokens, and puts BOS in front where the file asks for it.
 
@@ -17,66 +17,22 @@ the blank before a text (Metaspace, as transformers 5 saves those of Llama); any
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from quantkit.chat_template.format import render_jinja
 from quantkit.chat_template.process import TemplateLimitError
-from quantkit.errors import ChatFormatError, VocabularyError
+from quantkit.errors import ChatFormatError
 from quantkit.files.json_file import read_json
 from quantkit.run.session import ChatModel
 from quantkit.verify.conversations import Conversation, conversations
 from quantkit.verify.encoders import Encoder
+from quantkit.verify.expected import Expected
 from quantkit.verify.origin import Origin
 from quantkit.verify.report import Check
 from quantkit.vocab.post_processor import token_text
 
 NAME = "prompt ids"
 _SHOWN = 8  # tokens around a difference
-
-
-@dataclass(frozen=True)
-class Expected:
-    """A conversation and its prompt on the checkpoint's side.
-
-    Attributes:
-        name: of its shape.
-        messages: the conversation.
-        text: the prompt, None where the template refuses the conversation.
-        ids: its tokens.
-        plain_ids: what llama.cpp may make of it, blanks beside added tokens being as it treats them; None where that
-            is the same, or nothing to allow.
-    """
-
-    name: str
-    messages: tuple[dict[str, str], ...]
-    text: str | None
-    ids: tuple[int, ...] = ()
-    plain_ids: tuple[int, ...] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As report.json has it: ids as one text, which stays on one line."""
-        plain = None if self.plain_ids is None else " ".join(map(str, self.plain_ids))
-        ids = " ".join(map(str, self.ids))
-        return {"name": self.name, "messages": list(self.messages), "text": self.text, "ids": ids, "plain_ids": plain}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Expected:
-        """What :meth:`to_json` wrote.
-
-        Raises:
-            ValueError, TypeError, KeyError: something else did.
-        """
-        plain, text = values["plain_ids"], values["text"]
-        if not isinstance(text, str | None):
-            raise TypeError(f"a prompt is {text!r}")
-        return cls(
-            name=str(values["name"]),
-            messages=tuple({"role": str(m["role"]), "content": str(m["content"])} for m in values["messages"]),
-            text=text,
-            ids=tuple(map(int, values["ids"].split())),
-            plain_ids=None if plain is None else tuple(map(int, plain.split())),
-        )
 
 
 def expect(origin: Origin, encoder: Encoder, model: ChatModel, system: str | None) -> tuple[Expected, ...]:
@@ -240,18 +196,3 @@ def check_stops(model: ChatModel, stops: Sequence[str]) -> Check:
 def _ends(model: ChatModel, stop: str) -> bool:
     tokens = model.tokenize(stop)
     return len(tokens) == 1 and model.is_eog(tokens[0])
-
-
-def read_expected(values: Any) -> tuple[Expected, ...]:
-    """The prompts that a build kept.
-
-    Raises:
-        VocabularyError: they are no longer as it wrote them.
-    """
-    try:
-        return tuple(Expected.from_json(one) for one in values)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise VocabularyError(
-            f"the prompts kept in report.json are broken ({type(error).__name__}: {error})",
-            hint="give the checkpoint instead: quantkit verify DIR --source MODEL",
-        ) from None

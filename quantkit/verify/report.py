@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from quantkit.files.json_file import SCHEMA
 from quantkit.system.child_process import ChildError
-
-SCHEMA = 1
+from quantkit.verify.expected import Expected
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,14 @@ class Report:
         checks: in the order in which they were made.
         runs: by file, how it ran, in one line: times, speeds, how its answer ended.
         not_made: checks that could not be made, and why.
-        prompts: what the prompts were compared with, see :meth:`quantkit.verify.prompts.Expected.to_json`.
+        prompts: conversations of many shapes as the model's own template and tokenizer write them: what the prompts
+            were compared with.
     """
 
     checks: tuple[Check, ...]
     runs: Mapping[str, str] = field(default_factory=dict)
     not_made: tuple[str, ...] = ()
-    prompts: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    prompts: tuple[Expected, ...] = field(default=(), repr=False)
 
     @property
     def passed(self) -> bool:

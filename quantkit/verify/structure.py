@@ -11,23 +11,26 @@ from quantkit.errors import QuantkitError
 from quantkit.files.fileio import blocks, sha256_of
 from quantkit.gguf.model import GGUFModel, read_model, read_whole_model
 from quantkit.ollama.modelfile import parse_modelfile
-from quantkit.package.built import MANIFEST
-from quantkit.verify.listing import REPORT, ListedModel, ListedText, Listing
+from quantkit.package.manifest import MANIFEST, Manifest
+from quantkit.package.manifest_entries import AdapterEntry, ModelEntry, TextEntry
 from quantkit.verify.report import Check
+from quantkit.verify.report_file import REPORT
 from quantkit.vocab.from_gguf import gguf_vocabulary
 
 _MODELFILE = "Modelfile"
 _NAMES = 20
 
+GGUFEntry = ModelEntry | AdapterEntry
 
-def check_files(listing: Listing) -> list[Check]:
+
+def check_files(folder: Path, manifest: Manifest) -> list[Check]:
     """Whether every file of the manifest is there, the texts as they were written, and what else there is."""
-    folder, listed = listing.folder, listing.files
+    listed = manifest.file_names
     missing = [file for file in listed if not os.path.isfile(folder / file)]
     gone = set(missing)
-    changed = [text.file for text in listing.texts if text.file not in gone and _changed(folder, text)]
+    changed = [text.file for text in manifest.files if text.file not in gone and _changed(folder, text)]
     others = sorted({path.name for path in folder.iterdir()} - {*listed, MANIFEST, REPORT})
-    texts = len(listing.texts)
+    texts = len(manifest.files)
     return [
         Check(
             "files",
@@ -53,37 +56,38 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMES]) + (f" and {left} more" if left > 0 else "")
 
 
-def _changed(folder: Path, text: ListedText) -> bool:
+def _changed(folder: Path, text: TextEntry) -> bool:
     path = folder / text.file
     return path.stat().st_size != text.size or sha256_of(blocks(path, 0, text.size)) != text.sha256
 
 
 def check_models(
-    listing: Listing, *, sha256: bool, advance: Callable[[int], None]
-) -> Iterator[tuple[ListedModel, GGUFModel | None, list[Check]]]:
+    folder: Path, manifest: Manifest, *, sha256: bool, advance: Callable[[int], None]
+) -> Iterator[tuple[GGUFEntry, GGUFModel | None, list[Check]]]:
     """Look at each GGUF file, as far as it is there.
 
     Args:
-        listing: the package.
+        folder: the package.
+        manifest: what it says of itself.
         sha256: read the tensors too, and compare their sums.
         advance: told of the bytes read.
 
     Returns:
         Each model of the manifest, its headers (None where they cannot be read), and its checks.
     """
-    for listed in listing.models:
-        yield listed, *_check_model(listing, listed, sha256=sha256, advance=advance)
+    for listed in manifest.ggufs:
+        yield listed, *_check_model(folder, manifest, listed, sha256=sha256, advance=advance)
 
 
 def _check_model(
-    listing: Listing, listed: ListedModel, *, sha256: bool, advance: Callable[[int], None]
+    folder: Path, manifest: Manifest, listed: GGUFEntry, *, sha256: bool, advance: Callable[[int], None]
 ) -> tuple[GGUFModel | None, list[Check]]:
-    path = listing.folder / listed.files[0]
+    path = folder / listed.file
     name = f"{path.name}: header"
-    if not all((listing.folder / file).is_file() for file in listed.files):
+    if not all((folder / file).is_file() for file in listed.files):
         return None, []  # named by the check of the files
     try:
-        model = read_model(path) if listed.adapter else read_whole_model(path)
+        model = read_model(path) if isinstance(listed, AdapterEntry) else read_whole_model(path)
     except QuantkitError as error:
         return None, [Check(name, False, "broken", "sound", str(error))]
     wrong = list(_header_faults(listed, model))
@@ -91,16 +95,16 @@ def _check_model(
     checks = [Check(name, not wrong, "changed" if wrong else "sound", "as in the manifest", evidence)]
     if sha256:
         checks.append(_check_tensors(listed, model, advance))
-    if not listed.adapter:
-        checks.append(_check_template(listing, path, model))
+    if isinstance(listed, ModelEntry):
+        checks.append(_check_template(manifest, path, model))
     return model, checks
 
 
-def _header_faults(listed: ListedModel, model: GGUFModel) -> Iterator[str]:
+def _header_faults(listed: GGUFEntry, model: GGUFModel) -> Iterator[str]:
     if model.nbytes != listed.size:
         yield f"{model.nbytes} bytes, the manifest says {listed.size}"
     found = {name: info.type.label for name, info in model.header.tensors.items()}
-    known = {name: kind for name, (kind, _) in listed.tensors.items()}
+    known = {name: tensor.type for name, tensor in listed.tensors.items()}
     if found != known:
         names = sorted(name for name in {*found, *known} if found.get(name) != known.get(name))
         yield f"tensors differ: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -109,13 +113,13 @@ def _header_faults(listed: ListedModel, model: GGUFModel) -> Iterator[str]:
             yield f"the header of {file.name} has another sha256: metadata or vocabulary were changed"
 
 
-def _check_tensors(listed: ListedModel, model: GGUFModel, advance: Callable[[int], None]) -> Check:
+def _check_tensors(listed: GGUFEntry, model: GGUFModel, advance: Callable[[int], None]) -> Check:
     wrong = []
     for file, header in zip(model.files, model.headers, strict=True):
         for name, info in header.tensors.items():
             size = info.type.nbytes(info.shape)
             digest = sha256_of(blocks(file, header.data_offset + info.offset, size))
-            if name in listed.tensors and digest != listed.tensors[name][1]:
+            if name in listed.tensors and digest != listed.tensors[name].sha256:
                 wrong.append(name)
             advance(size)
     count = len(model.header.tensors)
@@ -123,9 +127,10 @@ def _check_tensors(listed: ListedModel, model: GGUFModel, advance: Callable[[int
     return Check(f"{model.path.name}: tensors", not wrong, f"{len(wrong)} changed", "0 changed", evidence)
 
 
-def _check_template(listing: Listing, path: Path, model: GGUFModel) -> Check:
+def _check_template(manifest: Manifest, path: Path, model: GGUFModel) -> Check:
     """The chat template in the file is the format that the package's texts were written for."""
-    name, threshold = f"{path.name}: chat template", f"{listing.template}, ending at {', '.join(listing.stops)}"
+    wanted = manifest.chat
+    name, threshold = f"{path.name}: chat template", f"{wanted.template}, ending at {', '.join(wanted.stops)}"
     vocabulary = gguf_vocabulary(model.header)
     if not vocabulary.chat_template:
         return Check(name, False, "none", threshold, "the file has no chat template")
@@ -139,16 +144,16 @@ def _check_template(listing: Listing, path: Path, model: GGUFModel) -> Check:
         )
     except QuantkitError as error:
         return Check(name, False, "broken", threshold, str(error))
-    same = (chat.name, chat.stops) == (listing.template, listing.stops)
+    same = (chat.name, chat.stops) == (wanted.template, wanted.stops)
     evidence = f"{chat.name}, ending at {', '.join(chat.stops)}"
     return Check(name, same, chat.name, threshold, evidence)
 
 
-def check_modelfiles(listing: Listing) -> Iterator[Check]:
+def check_modelfiles(folder: Path, manifest: Manifest) -> Iterator[Check]:
     """Whether each Modelfile can be read by Ollama's rules, and is for a model of the package."""
-    models = {model.files[0] for model in listing.models if not model.adapter}
-    for text in listing.texts:
-        path = listing.folder / text.file
+    models = {model.file for model in manifest.models}
+    for text in manifest.files:
+        path = folder / text.file
         if not text.file.startswith(_MODELFILE) or not path.is_file():
             continue
         threshold = "FROM a model of the package"
@@ -161,16 +166,16 @@ def check_modelfiles(listing: Listing) -> Iterator[Check]:
         source = [command.value for command in commands if command.keyword == "FROM"][-1]
         file = PurePosixPath(source)
         right = source.startswith("./") and len(file.parts) == 1 and file.name in models
-        there = right and (listing.folder / file.name).is_file()
+        there = right and (folder / file.name).is_file()
         evidence = f"FROM {source}" + ("" if there or not right else ", which is not there")
         yield Check(text.file, there, f"{len(commands)} commands", threshold, evidence)
 
 
-def file_sums(listing: Listing, advance: Callable[[int], None]) -> dict[str, str]:
+def file_sums(folder: Path, manifest: Manifest, advance: Callable[[int], None]) -> dict[str, str]:
     """sha256 of each whole file that is there."""
     sums = {}
-    for name in listing.files:
-        path = listing.folder / name
+    for name in manifest.file_names:
+        path = folder / name
         if path.is_file():
             size = path.stat().st_size
             sums[name] = sha256_of(blocks(path, 0, size))

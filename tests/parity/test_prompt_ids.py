@@ -17,8 +17,9 @@ from transformers import PreTrainedTokenizerFast
 
 from quantkit.chat_template.format import named_template
 from quantkit.verify.encoders import open_encoder
+from quantkit.verify.expected import Expected
 from quantkit.verify.origin import Origin, open_origin
-from quantkit.verify.prompts import Expected, expect
+from quantkit.verify.prompts import expect
 from tests.support import family_templates as families
 
 Maker = Callable[..., Path]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chat_loop import CtrlCAfter, Loop, said
@@ -25,6 +27,7 @@ from quantkit.run.screen import Screen
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import LoadOptions, Settings, chat_settings, load_options
 from quantkit.system.terminal_text import harmless, one_line
+from tests.support.manifests import put_manifest
 
 ROOT = Path(__file__).parents[2]
 
@@ -217,14 +220,12 @@ def test_sampling_of_a_file_that_is_no_number(tmp_path: Path) -> None:
 # -- what to talk to -----------------------------------------------------------------------------------------------
 
 
-def write_package(folder: Path, **chat: object) -> Path:
+def write_package(folder: Path, **chat: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    for name in ("m-q4_0.gguf", "m-q8_0.gguf"):
+    names = ("m-q4_0.gguf", "m-q8_0.gguf")
+    for name in names:
         write_tiny_gguf(folder / name)
-    models = [{"file": "m-q4_0.gguf", "quant": "q4_0"}, {"file": "m-q8_0.gguf", "quant": "q8_0"}]
-    content = {"schema": 1, "name": "m", "models": models, "chat": chat}
-    (folder / "manifest.json").write_text(json.dumps(content), encoding="utf-8")
-    return folder
+    return put_manifest(folder, *names, **chat)
 
 
 def test_a_file_is_a_package_of_its_own(tmp_path: Path) -> None:
@@ -233,13 +234,13 @@ def test_a_file_is_a_package_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_built_folder(tmp_path: Path) -> None:
-    parameters = {"temperature": "0.2", "top_k": 30, "stop": ["###"]}
-    folder = write_package(tmp_path / "m", system="你是助手。", parameters=parameters, stops=["<|eot_id|>", "###"])
+    parameters = {"temperature": "0.2", "stop": ("###", "User:"), "top_k": "30"}
+    folder = write_package(tmp_path / "m", system="你是助手。", parameters=parameters, stops=("<|eot_id|>", "###"))
     package = open_package(folder)
     assert package.gguf == folder / "m-q4_0.gguf"
     assert package.system == "你是助手。"
     assert package.parameters == {"temperature": "0.2", "top_k": "30"}
-    assert package.stops == ("<|eot_id|>", "###")
+    assert package.stops == ("<|eot_id|>", "###", "User:")
     assert [each.gguf.name for each in open_all(folder)] == ["m-q4_0.gguf", "m-q8_0.gguf"]
 
 
@@ -275,33 +276,39 @@ def test_a_missing_model_file(tmp_path: Path) -> None:
     assert "m-q8_0.gguf" in info.value.hint
 
 
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"schema": 1, "models": ' + 100_000 * "["])
+def test_a_manifest_that_is_none(tmp_path: Path, text: str) -> None:
+    folder = write_package(tmp_path / "m")
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
+    with pytest.raises(QuantkitError, match=r"manifest\.json") as info:
+        open_package(folder)
+    assert "build it again; to chat, give one of the files: " in info.value.hint
+
+
 @pytest.mark.parametrize(
-    "manifest",
+    ("change", "why"),
     [
-        "{",
-        "[]",
-        "{}",
-        '{"schema": 2, "models": [{"file": "m.gguf"}], "chat": {}}',
-        '{"schema": 1, "models": [], "chat": {}}',
-        '{"schema": 1, "models": ["m.gguf"], "chat": {}}',
-        '{"schema": 1, "models": [{"file": "../m.gguf"}], "chat": {}}',
-        '{"schema": 1, "models": [{"file": ".."}], "chat": {}}',
-        '{"schema": 1, "models": [{"file": "m.gguf"}], "chat": []}',
-        '{"schema": 1, "models": [{"file": "m.gguf"}], "chat": {"system": 3}}',
-        '{"schema": 1, "models": [{"file": "m.gguf"}], "chat": {"stops": "x"}}',
-        '{"schema": 1, "models": [{"file": "m.gguf"}], "chat": {"parameters": []}}',
-        '{"schema": 1, "models": [{"file": "m.gguf"}], "chat": {"parameters": {"stop": "x"}}}',
-        '{"schema": 1, "models": [{"file": "m.gguf"}], "chat": ' + 100_000 * "[",
+        ({"schema": 2}, '"schema" is 2, and this version reads schema 1'),
+        ({"models": []}, '"models" is empty'),
+        ({"models": ["m-q4_0.gguf"]}, '"models[0]" must be an object'),
+        ({"models": [{"file": "../m.gguf"}]}, '"models[0].file" must be the name of a file'),
+        ({"models": [{"file": ".."}]}, '"models[0].file" must be the name of a file'),
+        ({"chat": []}, '"chat" must be an object'),
+        ({"chat": {"system": 3}}, '"chat.system" must be a text'),
+        ({"chat": {"stops": "x"}}, '"chat.stops" must be a list of texts'),
+        ({"chat": {"parameters": []}}, '"chat.parameters" must be an object'),
+        ({"chat": {"parameters": {"stop": "x"}}}, '"chat.parameters.stop" must be a list of texts'),
+        ({"chat": {"parameters": {"top_k": [1]}}}, '"chat.parameters.top_k" must be a number'),
     ],
 )
-def test_a_broken_manifest(tmp_path: Path, manifest: str) -> None:
-    folder = tmp_path / "m"
-    folder.mkdir()
-    write_tiny_gguf(tmp_path / "m.gguf")
-    write_tiny_gguf(folder / "m.gguf")
-    (folder / "manifest.json").write_text(manifest, encoding="utf-8")
-    with pytest.raises(QuantkitError, match=r"manifest\.json"):
-        open_package(folder)
+def test_a_broken_manifest(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    path = write_package(tmp_path / "m") / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    for key, value in change.items():
+        manifest[key] = {**manifest[key], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(QuantkitError, match=re.escape(f"manifest.json: {why}")):
+        open_package(tmp_path / "m")
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
@@ -346,7 +353,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, template: str | None) ->
 
 
 def test_the_command_takes_parameters(tmp_path: Path) -> None:
-    folder = write_package(tmp_path / "m", parameters={"temperature": "0.9"}, stops=["###"])
+    folder = write_package(tmp_path / "m", parameters={"temperature": "0.9"}, stops=("###",))
     result = run_chat(
         str(folder),
         "--param",
@@ -393,7 +400,7 @@ def test_options_that_go_together(tmp_path: Path, options: list[str]) -> None:
 def test_the_command_imports_no_torch(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "tiny.gguf")
     code = (
-        "import sys\nfrom quantkit.cli import main\n"
+        "import sys\nfrom quantkit.cli.main import main\n"
         "try:\n    main(['chat', sys.argv[1]])\n"
         "except SystemExit as leaving:\n    assert leaving.code == 0\n"
         "assert 'llama_cpp' in sys.modules\nassert 'torch' not in sys.modules\n"

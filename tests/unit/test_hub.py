@@ -22,8 +22,9 @@ from quantkit.errors import HubError
 from quantkit.hub import huggingface as client
 from quantkit.hub.fetch import fetch, local_folder
 from quantkit.hub.files import small_files, weight_files
-from quantkit.hub.source import HubId, parse_source, source_label, source_name, source_record
+from quantkit.hub.source import HubId, parse_source, source_label, source_name
 from quantkit.jobs.recipe import Recipe, read_recipe
+from quantkit.package.plan_entries import source_entry
 from quantkit.system.progress import Reporter
 from tests.support.hub_client import REPOSITORY, Recorder, hub_environment
 from tests.support.hub_server import HubServer, Repo
@@ -104,10 +105,10 @@ def test_names(tmp_path: Path) -> None:
         *("org/name", "org/na-me.1", tmp_path.name),
     ]
     commit = {"hub": "huggingface", "id": "org/na-me.1", "revision": COMMIT}
-    assert source_record(HubId("org/na-me.1", "main"), snapshot) == commit
-    assert source_record(snapshot, snapshot) == commit
-    assert source_record(HubId("org/name", hub="modelscope"), other)["revision"] == "master"
-    assert source_record(tmp_path, tmp_path) == {"folder": tmp_path.name}
+    assert source_entry(HubId("org/na-me.1", "main"), snapshot).to_json() == commit
+    assert source_entry(snapshot, snapshot).to_json() == commit
+    assert source_entry(HubId("org/name", hub="modelscope"), other).revision == "master"
+    assert source_entry(tmp_path, tmp_path).to_json() == {"folder": tmp_path.name}
 
 
 def test_a_recipe_keeps_the_id(tmp_path: Path) -> None:
@@ -282,7 +283,7 @@ def test_only_what_is_needed_once(hub: Hub) -> None:
     total = sum(map(len, wanted.values()))
     assert found["phases"] == [{"name": "downloading tiny", "total": total, "unit": "bytes", "done": total}]
     assert source_name(folder) == "tiny"
-    assert source_record(HubId("org/tiny", "v1"), folder)["revision"] == COMMIT
+    assert source_entry(HubId("org/tiny", "v1"), folder).revision == COMMIT
 
     again = hub.get("org/tiny@v1")
     assert (again["folder"], again["notes"], hub.fetched()) == (found["folder"], [], [])

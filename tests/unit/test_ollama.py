@@ -28,6 +28,7 @@ from quantkit.ollama.read_modelfile import read_modelfile
 from quantkit.package.render import write_package
 from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.system.progress import Reporter
+from tests.support.manifests import put_manifest
 from tests.support.ollama_server import OllamaServer
 
 Maker = Callable[..., Path]
@@ -76,8 +77,7 @@ def package(spec: PackageSpec, folder: Path) -> Path:
     write_package(spec, folder)
     for model in spec.models:
         (folder / model.file).write_bytes(WEIGHTS)
-    (folder / "manifest.json").write_text(json.dumps({"schema": 1, "name": spec.name}), encoding="utf-8")
-    return folder
+    return put_manifest(folder, *(model.file for model in spec.models), name=spec.name)
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[object, str, str]:
@@ -411,6 +411,8 @@ def test_the_command(server: OllamaServer, folder: Path, capsys: pytest.CaptureF
 def test_where_the_modelfile_is(folder: Path, tmp_path: Path) -> None:
     assert find_modelfile(folder) == (folder / "Modelfile", "tiny")
     assert find_modelfile(folder / "Modelfile.q8_0") == (folder / "Modelfile.q8_0", "tiny:q8_0")
+    (folder / "manifest.json").write_text('{"manifest_version": 3}', encoding="utf-8")  # another program's
+    assert find_modelfile(folder) == (folder / "Modelfile", "pkg")
     (folder / "manifest.json").unlink()
     assert find_modelfile(folder) == (folder / "Modelfile", "pkg")
     (folder / "mine.Modelfile").touch()

@@ -36,6 +36,7 @@ from quantkit.serve.answering import Answers
 from quantkit.serve.app import make_app
 from quantkit.serve.completions import MAX_BODY, ChatCompletions, Served
 from quantkit.serve.guard import Guard, is_loopback
+from tests.support.manifests import put_manifest
 from tests.support.served import PATIENCE, ROOT, Server, command, running_server
 
 SYSTEM = "你是一个乐于助人的助手。"
@@ -51,9 +52,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A package with a system prompt, a parameter and a stop text, served."""
     folder = tmp_path_factory.mktemp("tiny")
     write_tiny_gguf(folder / "tiny-q4_0.gguf", Tiny(template=CHOOSY))
-    chat = {"system": SYSTEM, "parameters": {"temperature": 0, "num_predict": 50}, "stops": ["!"]}
-    manifest = {"schema": 1, "chat": chat, "models": [{"file": "tiny-q4_0.gguf"}]}
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    parameters = {"temperature": "0", "num_predict": "50"}
+    put_manifest(folder, "tiny-q4_0.gguf", system=SYSTEM, parameters=parameters, stops=("!",))
     with running_server(folder / "log.txt", folder) as server:
         yield server
 

@@ -14,11 +14,13 @@ from quantkit.cli.smoke import command
 from quantkit.errors import QuantkitError, VerificationError, VocabularyError
 from quantkit.run.session import ChatModel
 from quantkit.system.child_process import ChildError
-from quantkit.verify import smoke_apart
+from quantkit.verify import process
 from quantkit.verify.encoders import open_encoder
 from quantkit.verify.report import Check, Report
-from quantkit.verify.smoke import SmokeResult, smoke_test
+from quantkit.verify.smoke import smoke_test
+from quantkit.verify.smoke_result import SmokeResult
 from quantkit.verify.tokens import PROBES, compare_tokens
+from tests.support.manifests import put_manifest
 
 DONE = LLAMA_3.replace(EOT, "<|done|>")
 
@@ -250,7 +252,7 @@ def test_a_crash_of_llama_cpp_is_a_failed_check(tmp_path: Path, monkeypatch: pyt
     def crash(module: str, question: dict[str, object]) -> object:
         raise ChildError("signal SIGABRT", "GGML_ASSERT(n > 0) failed")
 
-    monkeypatch.setattr(smoke_apart, "ask_module", crash)
+    monkeypatch.setattr(process, "ask_module", crash)
     result = CliRunner().invoke(command, [str(write_tiny_gguf(tmp_path / "tiny.gguf"))])
     assert isinstance(result.exception, VerificationError)
     assert "llama.cpp runs" in str(result.exception)
@@ -262,9 +264,7 @@ def test_the_command_takes_every_model_of_a_folder(tmp_path: Path) -> None:
     names = ("m-q4_0.gguf", "m-q8_0.gguf")
     for name in names:
         write_tiny_gguf(tmp_path / name)
-    models = [{"file": name, "quant": name[2:6]} for name in names]
-    manifest = {"schema": 1, "name": "m", "models": models, "chat": {"system": "你好", "parameters": {}, "stops": []}}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    put_manifest(tmp_path, *names, system="你好")
     content = json.loads(CliRunner().invoke(command, [str(tmp_path), "--json"]).output)
     assert [Path(model["gguf"]).name for model in content["models"]] == list(names)
     assert "你好" in content["models"][1]["checks"][2]["evidence"]

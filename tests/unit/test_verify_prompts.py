@@ -18,8 +18,9 @@ from quantkit.run.session import ChatModel
 from quantkit.verify import prompts
 from quantkit.verify.conversations import CONVERSATIONS
 from quantkit.verify.encoders import open_encoder
+from quantkit.verify.expected import Expected, read_expected
 from quantkit.verify.origin import Origin, open_origin
-from quantkit.verify.prompts import Expected, check_prompts, check_stops, expect, read_expected
+from quantkit.verify.prompts import check_prompts, check_stops, expect
 from quantkit.verify.report import Check
 from quantkit.vocab.phi3_name import known_name
 

@@ -1,0 +1,237 @@
+"""The entries of manifest.json as values. A field is a key of the file, and is described as one.
+
+What is read is read with suspicion: the folder may come from anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.files.json_fields import Fields
+
+_STOP = "stop"
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """A tensor of a GGUF file.
+
+    Attributes:
+        type: its type in lower case, such as ``q4_0``.
+        sha256: of its bytes.
+        reason: why it has another type than the file's; left out where it has not.
+    """
+
+    type: str
+    sha256: str
+    reason: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"type": self.type, "sha256": self.sha256, **({"reason": self.reason} if self.reason else {})}
+
+    @classmethod
+    def from_json(cls, found: Fields) -> TensorEntry:
+        """What :meth:`to_json` wrote."""
+        return cls(found.text("type"), found.text("sha256"), found.optional_text("reason") or "")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A GGUF model: one file, or the parts of a split one.
+
+    Attributes:
+        file: its name, of a split model that of the first part.
+        parts: names of all parts of a split model; left out for one file.
+        quant: its quantization type in lower case, such as ``q4_k_m``.
+        size: bytes of all files.
+        headers: by file, the sha256 of the bytes before its tensors; packages of the first versions have none.
+        tensors: by name.
+    """
+
+    file: str
+    quant: str
+    size: int
+    headers: Mapping[str, str]
+    tensors: Mapping[str, TensorEntry]
+    parts: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The names of all its files, in order."""
+        return self.parts or (self.file,)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "file": self.file,
+            **({"parts": list(self.parts)} if self.parts else {}),
+            "quant": self.quant,
+            "size": self.size,
+            "headers": dict(self.headers),
+            "tensors": {name: tensor.to_json() for name, tensor in self.tensors.items()},
+        }
+
+    @classmethod
+    def from_json(cls, found: Fields) -> ModelEntry:
+        """What :meth:`to_json` wrote."""
+        file = _checked_name(found, "file", found.text("file"))
+        listed = found.texts("parts") if "parts" in found else ()
+        parts = tuple(_checked_name(found, "parts", part) for part in listed)
+        if parts and parts[0] != file:
+            raise found.error("parts", f"a list that begins with {file!r}")
+        return cls(
+            file=file,
+            parts=parts,
+            quant=found.text("quant"),
+            size=found.size("size"),
+            headers=_headers(found),
+            tensors=_tensors(found),
+        )
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """An adapter by itself, as a LoRA file for llama.cpp.
+
+    Attributes:
+        file: its name.
+        adapter: where it came from: an id, or the name of a folder.
+        alpha: the file's scaling.
+        size: bytes of the file.
+        headers: the sha256 of the bytes before its tensors, by its name.
+        tensors: by name.
+    """
+
+    file: str
+    adapter: str
+    alpha: float
+    size: int
+    headers: Mapping[str, str]
+    tensors: Mapping[str, TensorEntry]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Its name: an adapter is never split."""
+        return (self.file,)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "file": self.file,
+            "adapter": self.adapter,
+            "alpha": self.alpha,
+            "size": self.size,
+            "headers": dict(self.headers),
+            "tensors": {name: tensor.to_json() for name, tensor in self.tensors.items()},
+        }
+
+    @classmethod
+    def from_json(cls, found: Fields) -> AdapterEntry:
+        """What :meth:`to_json` wrote."""
+        return cls(
+            file=_checked_name(found, "file", found.text("file")),
+            adapter=found.text("adapter"),
+            alpha=found.number("alpha"),
+            size=found.size("size"),
+            headers=_headers(found),
+            tensors=_tensors(found),
+        )
+
+
+@dataclass(frozen=True)
+class TextEntry:
+    """A text file of the package.
+
+    Attributes:
+        file: its name.
+        size: its bytes.
+        sha256: of its bytes.
+    """
+
+    file: str
+    size: int
+    sha256: str
+
+    @classmethod
+    def from_json(cls, found: Fields) -> TextEntry:
+        """From JSON values."""
+        return cls(_checked_name(found, "file", found.text("file")), found.size("size"), found.text("sha256"))
+
+
+@dataclass(frozen=True)
+class ChatEntry:
+    """How to talk to the model: what ``quantkit chat`` and ``serve`` go by.
+
+    Attributes:
+        template: name of the chat format.
+        system: the system prompt, null for none.
+        parameters: Ollama parameters, name -> value text; those of generation_config.json too. ``stop`` is a list: the
+            user's stop texts.
+        stops: the chat format's stop texts.
+        messages: an example conversation, for Ollama alone: each with ``role`` and ``content``. Packages of the first
+            versions have none.
+    """
+
+    template: str
+    system: str | None
+    parameters: Mapping[str, str | tuple[str, ...]]
+    stops: tuple[str, ...]
+    messages: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The parameters besides ``stop``."""
+        return {name: value for name, value in self.parameters.items() if isinstance(value, str)}
+
+    @property
+    def all_stops(self) -> tuple[str, ...]:
+        """Every text that ends an answer: the chat format's, and the user's after them, as in the Modelfile."""
+        return tuple(dict.fromkeys((*self.stops, *self.parameters.get(_STOP, ()))))
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "template": self.template,
+            "system": self.system,
+            "parameters": {
+                name: value if isinstance(value, str) else list(value) for name, value in self.parameters.items()
+            },
+            "stops": list(self.stops),
+            "messages": [dict(message) for message in self.messages],
+        }
+
+    @classmethod
+    def from_json(cls, found: Fields) -> ChatEntry:
+        """What :meth:`to_json` wrote."""
+        asked = found.fields("parameters")
+        messages = found.each("messages") if "messages" in found else []
+        return cls(
+            template=found.text("template"),
+            system=found.optional_text("system"),
+            parameters={name: asked.texts(name) if name == _STOP else asked.scalar(name) for name in asked},
+            stops=found.texts("stops"),
+            messages=tuple({"role": one.text("role"), "content": one.text("content")} for one in messages),
+        )
+
+
+def _checked_name(found: Fields, key: str, name: str) -> str:
+    """A file of the folder itself: a manifest must not send anybody elsewhere."""
+    if name in ("", ".", "..") or Path(name).name != name or "\\" in name or "\0" in name:
+        raise found.error(key, "the name of a file in the folder", name)
+    return name
+
+
+def _headers(found: Fields) -> dict[str, str]:
+    if "headers" not in found:
+        return {}
+    headers = found.fields("headers")
+    return {_checked_name(found, "headers", file): headers.text(file) for file in headers}
+
+
+def _tensors(found: Fields) -> dict[str, TensorEntry]:
+    tensors = found.fields("tensors")
+    return {name: TensorEntry.from_json(tensors.fields(name)) for name in tensors}

@@ -1,0 +1,130 @@
+"""Entries of manifest.json made from plans, files and specs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from quantkit.hub.source import Source, hub_origin, source_name
+from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TensorEntry, TextEntry
+from quantkit.package.manifest_sources import InputEntry, SourceEntry
+from quantkit.package.spec import PackageSpec
+
+if TYPE_CHECKING:
+    from quantkit.checkpoint.tensor_file import TensorSpec
+    from quantkit.model.lora_file import AdapterFile
+    from quantkit.plan.values import Output
+
+_LIBRARIES = ("torch", "numpy", "llama-cpp-python")
+
+
+def model_entry(outputs: Sequence[Output], digests: Mapping[str, Mapping[str, str]]) -> ModelEntry:
+    """One model that was built.
+
+    Args:
+        outputs: the file, or the parts of a split model.
+        digests: by file, by tensor: sha256.
+    """
+    return ModelEntry(
+        file=outputs[0].file,
+        parts=tuple(output.file for output in outputs) if len(outputs) > 1 else (),
+        quant=outputs[0].label,
+        size=sum(output.nbytes for output in outputs),
+        headers={output.file: _header_sum(output) for output in outputs},
+        tensors={name: tensor for output in outputs for name, tensor in _tensors(output, digests[output.file]).items()},
+    )
+
+
+def adapter_entry(file: AdapterFile, digests: Mapping[str, str]) -> AdapterEntry:
+    """One adapter by itself that was built.
+
+    Args:
+        file: the planned file.
+        digests: by tensor: sha256.
+    """
+    return AdapterEntry(
+        file=file.output.file,
+        adapter=file.label,
+        alpha=file.alpha,
+        size=file.output.nbytes,
+        headers={file.output.file: _header_sum(file.output)},
+        tensors=_tensors(file.output, digests),
+    )
+
+
+def _header_sum(output: Output) -> str:
+    return hashlib.sha256(output.header).hexdigest()
+
+
+def _tensors(output: Output, digests: Mapping[str, str]) -> dict[str, TensorEntry]:
+    return {name: TensorEntry(slot.type.label, digests[name], slot.reason) for name, slot in output.tensors.items()}
+
+
+def source_entry(source: Source, folder: Path) -> SourceEntry:
+    """Where a model or an adapter came from: id and resolved revision, or the folder's name.
+
+    Args:
+        source: as asked.
+        folder: where it is now.
+    """
+    origin = hub_origin(folder) or hub_origin(source)
+    if origin is None:
+        return SourceEntry(folder=source_name(source))
+    return SourceEntry(hub=origin.hub, id=origin.repo, revision=origin.revision)
+
+
+def input_files(specs: Iterable[TensorSpec]) -> tuple[InputEntry, ...]:
+    """The weight files that were read, with their sizes."""
+    return _inputs({spec.file for spec in specs})
+
+
+def weight_files(folder: Path) -> tuple[InputEntry, ...]:
+    """The weight files of a folder that was read by another program."""
+    return _inputs(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+
+
+def _inputs(files: Iterable[Path]) -> tuple[InputEntry, ...]:
+    return tuple(InputEntry(file.name, file.stat().st_size) for file in sorted(files))
+
+
+def text_entries(files: Sequence[Path]) -> tuple[TextEntry, ...]:
+    """The package's text files."""
+    return tuple(
+        TextEntry(file.name, len(data), hashlib.sha256(data).hexdigest())
+        for file in files
+        for data in (file.read_bytes(),)
+    )
+
+
+def chat_entry(spec: PackageSpec) -> ChatEntry:
+    """How to talk to the model."""
+    settings: dict[str, str | tuple[str, ...]] = {}
+    for key, value in spec.parameters:
+        settings[key] = (*settings.get(key, ()), value) if key == "stop" else value
+    return ChatEntry(
+        template=spec.chat.name,
+        system=spec.system,
+        parameters=settings,
+        stops=tuple(spec.chat.stops),
+        messages=tuple({"role": role, "content": text} for role, text in spec.messages),
+    )
+
+
+def versions(libraries: Sequence[str] = ()) -> dict[str, str]:
+    """quantkit's version and those of the libraries that decide the bytes.
+
+    Args:
+        libraries: those that decide only some models' bytes.
+    """
+    from quantkit import __version__
+
+    found = {"quantkit": __version__}
+    for library in (*_LIBRARIES, *libraries):
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = "unknown"
+    return found

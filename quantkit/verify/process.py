@@ -1,0 +1,130 @@
+"""The process that checks one GGUF file, seen from outside: what it is asked, and what it answers.
+
+llama.cpp ends its process when an assertion fails. A file that makes it do so must be a failed check, not a dead build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.run.session import GenerationStats
+from quantkit.system.child_process import ChildError, ask_module
+from quantkit.verify.expected import Expected, read_expected
+from quantkit.verify.origin import Origin
+from quantkit.verify.report import Check, crashed
+from quantkit.verify.smoke_result import Answer, SmokeResult
+
+WORKER = "quantkit.verify.worker"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the process is asked.
+
+    Attributes:
+        gguf: the file.
+        system: the system prompt of every conversation, None for none.
+        n_gpu_layers: layers to put on the GPU, -1 for all.
+        threads: CPU threads, None for the processors this process may use.
+        questions: to put to the model; a greeting if there are none.
+        stops: texts that end a turn.
+        origin: what to compare tokens and prompts with.
+        expected: prompts kept from a build, to compare with where there is no origin.
+    """
+
+    gguf: Path
+    system: str | None = None
+    n_gpu_layers: int = -1
+    threads: int | None = None
+    questions: Sequence[str] = ()
+    stops: Sequence[str] = ()
+    origin: Origin | None = None
+    expected: Sequence[Expected] = ()
+
+    @property
+    def comparisons(self) -> list[str]:
+        """The checks that are made of a file that chats."""
+        asked = {
+            "end of turn ends": self.stops,
+            "token ids of single texts": self.origin,
+            "prompt ids": self.origin or self.expected,
+        }
+        return [name for name, given in asked.items() if given]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "gguf": str(self.gguf),
+            "system": self.system,
+            "n_gpu_layers": self.n_gpu_layers,
+            "threads": self.threads,
+            "questions": list(self.questions),
+            "stops": list(self.stops),
+            "origin": self.origin and self.origin.to_json(),
+            "expected": [one.to_json() for one in self.expected],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Request:
+        """What :meth:`to_json` wrote.
+
+        Raises:
+            VocabularyError: the prompts kept from a build are broken.
+        """
+        origin = values["origin"] and Origin.from_json(values["origin"])
+        expected = read_expected(values["expected"])
+        return cls(**{**values, "gguf": Path(values["gguf"]), "origin": origin, "expected": expected})
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the process answers.
+
+    Attributes:
+        smoke: whether the file chats; with what was found in comparisons.
+        expected: the prompts that were compared with.
+        compared: whether it came to the comparisons: not after a check that failed before.
+        crash: how the process ended where it gave no answer, such as ``signal SIGABRT``.
+    """
+
+    smoke: SmokeResult
+    expected: tuple[Expected, ...] = ()
+    compared: bool = False
+    crash: str = ""
+
+    @property
+    def summary(self) -> str:
+        """How it ran, in one line."""
+        return f"FAILED: the process that checked it ended with {self.crash}" if self.crash else self.smoke.summary
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "smoke": {**asdict(self.smoke), "gguf": str(self.smoke.gguf)},
+            "expected": [one.to_json() for one in self.expected],
+            "compared": self.compared,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Result:
+        """What :meth:`to_json` wrote."""
+        smoke = values["smoke"]
+        answers = [Answer(**{**answer, "stats": GenerationStats(**answer["stats"])}) for answer in smoke["answers"]]
+        checks = [Check(**check) for check in smoke["checks"]]
+        fresh = {"gguf": Path(smoke["gguf"]), "checks": tuple(checks), "answers": tuple(answers)}
+        return cls(SmokeResult(**{**smoke, **fresh}), read_expected(values["expected"]), values["compared"])
+
+
+def check_file(request: Request) -> Result:
+    """Check one file in a process of its own; a crash of it is a failed check.
+
+    Raises:
+        QuantkitError: what to compare with cannot be read, or a question is not valid Unicode.
+    """
+    try:
+        return Result.from_json(ask_module(WORKER, request.to_json()))
+    except ChildError as error:
+        return Result(SmokeResult(request.gguf, (crashed(error),)), crash=error.how)

@@ -1,0 +1,83 @@
+"""report.json: what a build found and how long it took. One value, one writer and one reader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.files.json_file import SCHEMA, read_json, write_json
+from quantkit.package.differences import Difference
+from quantkit.verify.expected import Expected, read_expected
+from quantkit.verify.report import Report
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class OutputFigures:
+    """A GGUF file that was written.
+
+    Attributes:
+        file: its name.
+        quant: the type that was asked for.
+        size: its bytes.
+    """
+
+    file: str
+    quant: str
+    size: int
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What report.json says.
+
+    Attributes:
+        report: its ``checks``, ``runs``, ``not_made``, ``prompts`` and ``passed``; None where nothing was ``verified``.
+        notes: decisions that the user was told.
+        ollama: where Ollama's prompts differ from those of the model's own chat template: ``versions`` (of Ollama) and
+            ``difference``.
+        outputs: the GGUF files.
+        seconds: by stage: plan, stream, package, verify.
+    """
+
+    report: Report | None
+    notes: tuple[str, ...]
+    ollama: tuple[Difference, ...]
+    outputs: tuple[OutputFigures, ...]
+    seconds: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, with ``schema``."""
+        verdict: dict[str, Any] = {"schema": SCHEMA, "verified": False, "passed": None, "checks": [], "runs": {}}
+        if self.report is not None:
+            prompts = [one.to_json() for one in self.report.prompts]
+            verdict = {**self.report.to_json(), "verified": True, "prompts": prompts}
+        return {
+            **verdict,
+            "notes": list(self.notes),
+            "ollama": [{"versions": found.versions, "difference": found.text} for found in self.ollama],
+            "outputs": [asdict(output) for output in self.outputs],
+            "seconds": dict(self.seconds),
+        }
+
+
+def write_report(report: BuildReport, folder: Path) -> None:
+    """Write a package's report.json."""
+    write_json(folder / REPORT, report.to_json(), indent=1)
+
+
+def read_kept_prompts(folder: Path) -> tuple[Expected, ...] | None:
+    """The prompts that a package's report.json keeps; None where the package has no report.
+
+    Raises:
+        CheckpointError: report.json is not a JSON file.
+        VocabularyError: the prompts are no longer as the build wrote them.
+    """
+    path = folder / REPORT
+    if not path.is_file():
+        return None
+    prompts = read_json(path).get("prompts")
+    return read_expected(prompts) if isinstance(prompts, list) else ()
