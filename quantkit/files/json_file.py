@@ -49,4 +49,9 @@ def write_json(path: Path, value: object, *, indent: int = 2) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    path.write_text(readable_json(value, indent=indent), encoding="utf-8", newline="\n")
+
+
+def readable_json(value: object, *, indent: int = 2) -> str:
+    """The text that :func:`write_json` writes."""
+    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"

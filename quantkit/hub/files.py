@@ -15,15 +15,12 @@ from typing import Literal
 
 from quantkit.errors import HubError
 from quantkit.hub.source import HubId
+from quantkit.hub.tokenizer_files import TEMPLATE_FOLDER, TOKENIZER_FILES
 from quantkit.system.shell import command
 
 Kind = Literal["model", "adapter", "any"]
 
-_TOKENIZER = (
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "*.tiktoken"),
-    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
-    *("chat_template*.jinja", "chat_template.json", "additional_chat_templates/*.jinja"),
-)
+_TOKENIZER = (*TOKENIZER_FILES, f"{TEMPLATE_FOLDER}/*.jinja")
 _LEGAL = ("LICENSE*", "NOTICE*", "COPYING*")
 # Code is never run; a merged folder carries it along, for those who will.
 _MODEL = ("config.json", "generation_config.json", "hf_quant_config.json", *_TOKENIZER, *_LEGAL, "*.py")

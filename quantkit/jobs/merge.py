@@ -11,8 +11,9 @@ from quantkit.hub.adapter_source import AdapterLike
 from quantkit.hub.fetch import fetch, folders_here
 from quantkit.hub.source import Source
 from quantkit.jobs.run_stream import merger, run_stream
-from quantkit.model.hf_folder import hf_notes, hf_tensors, safetensors_outputs, write_beside
+from quantkit.model.hf_folder import hf_notes, hf_tensors, write_beside
 from quantkit.model.opened import open_merged
+from quantkit.plan.safetensors_outputs import safetensors_outputs
 from quantkit.system.progress import Reporter
 
 

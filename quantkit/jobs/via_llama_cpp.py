@@ -9,7 +9,6 @@ rounding is the only one. What comes out is a GGUF file like any other, and the 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,9 +25,11 @@ from quantkit.hub.adapter_source import AdapterLike, AdapterSource
 from quantkit.hub.fetch import fetch, folders_here
 from quantkit.hub.source import Source
 from quantkit.jobs.run_stream import check_space, merger, run_stream, stream_files
-from quantkit.model.hf_folder import hf_tensors, safetensors_outputs, write_beside
+from quantkit.model.hf_folder import hf_tensors, write_beside
 from quantkit.model.opened import MergedCheckpoint, open_merged
 from quantkit.plan.gguf_outputs import unquantized_outputs
+from quantkit.plan.safetensors_outputs import safetensors_outputs
+from quantkit.system.child_process import ended_how
 from quantkit.system.progress import Reporter
 from quantkit.system.shell import command
 
@@ -188,11 +189,9 @@ def _run(
     if done.returncode == 0 and made.is_file():
         return
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    code = done.returncode
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     said = " | ".join(lines[-_LAST_LINES:]) or "it said nothing"
     raise ArchitectureError(
-        f"{model}: {script} ended with {how}: {said}",
+        f"{model}: {script} ended with {ended_how(done.returncode)}: {said}",
         hint=f"update the checkout, or look at it by itself: {_by_hand(script, model, adapters)}",
     )
 

@@ -1,21 +1,21 @@
-"""A merged model as a Hugging Face folder: safetensors shards, index, and the base's config and tokenizer."""
+"""A merged model as a Hugging Face folder: its tensors, its index, and the base's config and tokenizer."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from quantkit.checkpoint.dtypes import CONFIG_NAMES
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import TensorSpec
+from quantkit.files.json_file import write_json
 from quantkit.ggml.types import UNQUANTIZED, GGMLType
+from quantkit.hub.tokenizer_files import is_tokenizer_file
 from quantkit.model.opened import MergedCheckpoint
 from quantkit.model.tied_embeddings import untied_config
-from quantkit.model.tokenizer_choice import is_tokenizer_file, write_tokenizer
-from quantkit.plan.values import Output, PlannedTensor, TensorSlot
+from quantkit.model.tokenizer_copy import write_tokenizer
+from quantkit.plan.values import Output, PlannedTensor
 
 # What a merged folder takes along from the base is everything but the weights and their indexes.
 _NOT_CARRIED = (
@@ -60,49 +60,6 @@ def _type_of_config(checkpoint: Checkpoint) -> GGMLType:
     return next((UNQUANTIZED[label] for label, name in CONFIG_NAMES.items() if name == named), GGMLType.F32)
 
 
-def safetensors_outputs(tensors: Sequence[PlannedTensor], max_shard_size: int) -> list[Output]:
-    """Shards of at most *max_shard_size* bytes, in order, named as transformers names them."""
-    shards = list(_shards(tensors, max_shard_size))
-    if len(shards) == 1:
-        return [_output("model.safetensors", shards[0])]
-    return [
-        _output(f"model-{number:05d}-of-{len(shards):05d}.safetensors", shard) for number, shard in enumerate(shards, 1)
-    ]
-
-
-def _shards(tensors: Sequence[PlannedTensor], limit: int) -> Iterator[list[PlannedTensor]]:
-    shard: list[PlannedTensor] = []
-    size = 0
-    for tensor in tensors:
-        nbytes = tensor.outtype.nbytes(tensor.shape)
-        if shard and size + nbytes > limit:
-            yield shard
-            shard, size = [], 0
-        shard.append(tensor)
-        size += nbytes
-    if shard:
-        yield shard
-
-
-def _output(file: str, tensors: Sequence[PlannedTensor]) -> Output:
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    spans, offset = [], 0
-    for tensor in tensors:
-        end = offset + tensor.outtype.nbytes(tensor.shape)
-        entries[tensor.name] = {
-            "dtype": tensor.outtype.name,
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
-        spans.append((tensor, offset, end - offset))
-        offset = end
-    raw = json.dumps(entries, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)  # the format aligns the data to 8 bytes
-    header = struct.pack("<Q", len(raw)) + raw
-    placed = {tensor.name: TensorSlot(tensor.outtype, len(header) + start, nbytes) for tensor, start, nbytes in spans}
-    return Output(file, "safetensors", header, len(header) + offset, placed)
-
-
 def write_beside(model: MergedCheckpoint, outputs: Sequence[Output], folder: Path, dtype: str) -> None:
     """Write config, tokenizer and index beside the shards."""
     for entry in sorted(model.checkpoint.path.iterdir()):
@@ -116,13 +73,9 @@ def write_beside(model: MergedCheckpoint, outputs: Sequence[Output], folder: Pat
         config["dtype"] = CONFIG_NAMES[dtype]
     if model.untied:
         config = untied_config(config)
-    _write_json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     if len(outputs) > 1:
         total = sum(slot.nbytes for output in outputs for slot in output.tensors.values())
         weight_map = {name: output.file for output in outputs for name in output.tensors}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        _write_json(folder / "model.safetensors.index.json", index)
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(folder / "model.safetensors.index.json", index)

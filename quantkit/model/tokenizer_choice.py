@@ -11,30 +11,19 @@ of their own cannot be merged; of two chat templates the last counts.
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from quantkit.errors import VocabularyError
 from quantkit.files.json_file import read_json
 from quantkit.hub.source import source_name
-from quantkit.vocab.files import TokenizerFiles
+from quantkit.hub.tokenizer_files import ADDED_TOKENS, VOCABULARIES, matching
+from quantkit.vocab.files import read_tokenizer_config
 from quantkit.vocab.post_processor import token_text
 from quantkit.vocab.templates import read_templates
 
-# What a tokenizer is read from, any of them.
-_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "*.tiktoken")
-_TEMPLATES = ("chat_template*.jinja", "chat_template.json")
-# What else belongs to a tokenizer, and goes with it where it is carried along.
-_FILES = (
-    *(*_VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "tekken.json", *_TEMPLATES),
-)
-TEMPLATE_FOLDER = "additional_chat_templates"
 # Tokens whose names are compared, and that which goes with the chat template.
 _NAMED, _END = ("bos_token", "eos_token", "pad_token"), "eos_token"
 # Rows of an embedding are rounded up to multiples of these, for speed.
@@ -78,7 +67,7 @@ def choose_tokenizer(
         VocabularyError: two adapters have different tokenizers of their own; or the embedding was resized, no tokenizer
             is beside the adapter, and the base's does not fit.
     """
-    beside = [folder for folder in adapters if next(_matching(folder, _VOCABULARIES), None) is not None]
+    beside = [folder for folder in adapters if next(matching(folder, VOCABULARIES), None) is not None]
     fitting = [folder for folder in beside if rows is not None and (resizing is None or folder in resizing)]
     padded = () if rows is None or fitting else (_padding_note(base, adapters, rows),)
     if not beside:
@@ -148,7 +137,7 @@ def _choose_templates(base: Path, chosen: Path, beside: Sequence[Path]) -> tuple
 
 
 def _templates(folder: Path) -> tuple[str | None, tuple[tuple[str, str], ...]]:
-    found = read_templates(TokenizerFiles(folder, {}, {}, 0))
+    found = read_templates(folder, read_tokenizer_config(folder))
     return found.default, found.named
 
 
@@ -168,7 +157,7 @@ def _choose_special(base: Path, templates: Path, beside: Sequence[Path]) -> tupl
 
 def _named(folder: Path) -> dict[str, str]:
     """The special tokens that tokenizer_config.json names, by setting."""
-    config = _tokenizer_config(folder)
+    config = read_tokenizer_config(folder)
     return {kind: text for kind in _NAMED if (text := token_text(config.get(kind))) is not None}
 
 
@@ -198,8 +187,8 @@ def _sentencepiece_tokens(folder: Path) -> dict[str, int]:
     from quantkit.vocab.model_proto import read_model
 
     pieces = {text: number for number, (text, _, _) in enumerate(read_model(folder / "tokenizer.model").pieces)}
-    added = folder / "added_tokens.json"
-    decoder = _tokenizer_config(folder).get("added_tokens_decoder") or {}
+    added = folder / ADDED_TOKENS
+    decoder = read_tokenizer_config(folder).get("added_tokens_decoder") or {}
     return {
         **pieces,
         **(read_json(added) if added.is_file() else {}),
@@ -220,51 +209,3 @@ def _padding_note(base: Path, adapters: Sequence[Path], rows: int) -> str:
         + ", and no tokenizer is beside the adapter: what the rows stand for is not known",
         hint=f"copy the tokenizer that it was trained with (tokenizer.json, tokenizer_config.json) into {adapters[-1]}",
     )
-
-
-def is_tokenizer_file(name: str) -> bool:
-    """Whether a file belongs to the tokenizer, by its name."""
-    return _matches(name, _FILES)
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _matching(folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
-    """The files of a folder with such names, in order."""
-    return (file for file in sorted(folder.iterdir()) if _matches(file.name, patterns) and file.is_file())
-
-
-def write_tokenizer(choice: TokenizerChoice, folder: Path) -> None:
-    """Write the tokenizer's files into *folder*, with the chat templates that count.
-
-    Raises:
-        CheckpointError: tokenizer_config.json is broken.
-    """
-    templates = choice.templates
-    for file in _matching(choice.folder, _FILES):
-        if templates == choice.folder or not _matches(file.name, _TEMPLATES):
-            shutil.copyfile(file, folder / file.name)
-    for file in _matching(templates, _TEMPLATES):
-        shutil.copyfile(file, folder / file.name)
-    if (templates / TEMPLATE_FOLDER).is_dir():
-        shutil.copytree(templates / TEMPLATE_FOLDER, folder / TEMPLATE_FOLDER, ignore=shutil.ignore_patterns(".*"))
-    if templates == choice.folder:
-        return
-    config = _tokenizer_config(choice.folder)
-    config.pop("chat_template", None)
-    config |= choice.special
-    if (template := _tokenizer_config(templates).get("chat_template")) is not None:
-        config["chat_template"] = template
-    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
-    names = folder / "special_tokens_map.json"
-    if choice.special and names.is_file():
-        text = json.dumps({**read_json(names), **choice.special}, indent=2, ensure_ascii=False) + "\n"
-        names.write_text(text, encoding="utf-8")
-
-
-def _tokenizer_config(folder: Path) -> dict[str, Any]:
-    path = folder / "tokenizer_config.json"
-    return read_json(path) if path.is_file() else {}

@@ -6,7 +6,7 @@ each says which it is and of how many, and llama.cpp loads the others by their n
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
@@ -19,6 +19,7 @@ from quantkit.gguf.header import OUTPUT, TensorInfo, align, encode_header
 from quantkit.gguf.kv import KV, i32, u16, u32
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, part_name
 from quantkit.plan.mixture import Importance, Mixture, ask_llama_cpp
+from quantkit.plan.packing import pack
 from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
@@ -192,7 +193,7 @@ def _outputs(
     max_size: int | None,
 ) -> list[Output]:
     metadata = with_file_type(metadata, FTYPES[label])
-    parts = list(_parts(tensors, mixture.types, max_size))
+    parts = list(pack(tensors, lambda tensor: mixture.types[tensor.name].nbytes(tensor.shape), max_size)) or [[]]
     if len(parts) == 1:
         return [_output(file, label, metadata, parts[0], mixture, importance)]
     if len(parts) > _MAX_PARTS:
@@ -204,22 +205,6 @@ def _outputs(
         name = part_name(PurePath(file).stem, number, len(parts))
         outputs.append(_output(name, label, entries, part, mixture, importance))
     return outputs
-
-
-def _parts(
-    tensors: Sequence[PlannedTensor], types: Mapping[str, GGMLType], limit: int | None
-) -> Iterator[list[PlannedTensor]]:
-    """The tensors of each part, in order; the rule is that of gguf-py's writer."""
-    part: list[PlannedTensor] = []
-    size = 0
-    for tensor in tensors:
-        nbytes = types[tensor.name].nbytes(tensor.shape)
-        if limit is not None and part and size + nbytes > limit:
-            yield part
-            part, size = [], 0
-        part.append(tensor)
-        size += nbytes
-    yield part
 
 
 def _output(

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.files.json_file import read_json
+from quantkit.hub.tokenizer_files import TOKENIZER_CONFIG, VOCABULARIES
 from quantkit.vocab import regexes
-from quantkit.vocab.files import blank_before_text_only, tokens_behind_blanks
+from quantkit.vocab.files import blank_before_text_only, read_tokenizer_config, tokens_behind_blanks
 from quantkit.vocab.tiktoken import SPECIAL, byte_text, merged_parts, read_ranks
 
 
@@ -45,8 +45,7 @@ _FLAGS = ("lstrip", "rstrip", "single_word")
 
 def tokenizer_file(folder: Path) -> Path | None:
     """The file of a folder to compare token ids with: what transformers would load."""
-    names = ("tokenizer.json", "tokenizer.model", *sorted(path.name for path in folder.glob("*.tiktoken")))
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    return next((file for name in VOCABULARIES for file in sorted(folder.glob(name)) if file.is_file()), None)
 
 
 def open_encoder(path: Path) -> Encoder:
@@ -163,13 +162,14 @@ def _open_model(path: Path) -> Encoder:
         processor = load_processor(path.read_bytes())
     except (OSError, RuntimeError) as error:
         raise VocabularyError(f"{path}: cannot be read: {error}") from None
-    config = path.with_name("tokenizer_config.json")
-    settings = read_json(config) if config.is_file() else {}
+    settings = read_tokenizer_config(path.parent)
     entries = settings.get("added_tokens_decoder") or {}
     try:
         added = {str(token["content"]): int(number) for number, token in entries.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise VocabularyError(f"{config}: added_tokens_decoder is broken ({type(error).__name__}: {error})") from None
+        raise VocabularyError(
+            f"{path.parent / TOKENIZER_CONFIG}: added_tokens_decoder is broken ({type(error).__name__}: {error})"
+        ) from None
     own = (processor.unk_id(), processor.bos_id(), processor.eos_id())
     special = {processor.IdToPiece(number): number for number in own if number >= 0} | added
     marks = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))

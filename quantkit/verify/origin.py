@@ -9,7 +9,7 @@ from typing import Any
 
 from quantkit.errors import VocabularyError
 from quantkit.verify.encoders import tokenizer_file
-from quantkit.vocab.files import TokenizerFiles
+from quantkit.vocab.files import read_tokenizer_config
 from quantkit.vocab.templates import read_templates
 
 
@@ -52,5 +52,5 @@ def open_origin(folder: Path, *, template: bool) -> Origin:
         raise VocabularyError(
             f"{folder}: has no tokenizer to compare with", hint="give the folder that the package was built from"
         )
-    own = read_templates(TokenizerFiles(folder, {}, {}, 0)).default if template else None
+    own = read_templates(folder, read_tokenizer_config(folder)).default if template else None
     return Origin(tokenizer, own)

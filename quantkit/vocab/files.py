@@ -10,9 +10,10 @@ from typing import Any
 
 from quantkit.files.json_file import read_json
 from quantkit.gguf.kv import KV, KVType, array, string
+from quantkit.hub.tokenizer_files import TOKENIZER_CONFIG
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 
-# llama.cpp's token types
+# llama.cpp's token types; a control token is never written as text.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 
@@ -53,7 +54,13 @@ class TokenizerFiles:
     @cached_property
     def tokenizer_config(self) -> dict[str, Any]:
         """tokenizer_config.json."""
-        return {**self.json("tokenizer_config.json"), **self.special}
+        return {**read_tokenizer_config(self.folder), **self.special}
+
+
+def read_tokenizer_config(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json of a folder, empty when there is none."""
+    path = folder / TOKENIZER_CONFIG
+    return read_json(path) if path.is_file() else {}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.files.json_file import read_json
+from quantkit.vocab.files import read_tokenizer_config
 
 _ARCHITECTURE = "phi3"
 _WORDS = ("phi-3", "phi3")
@@ -33,8 +34,7 @@ def _added_tokens(folder: Path) -> list[Any]:
     path = folder / "tokenizer.json"
     if path.is_file():
         return list(read_json(path).get("added_tokens") or ())
-    config = folder / "tokenizer_config.json"
-    return list(((read_json(config) if config.is_file() else {}).get("added_tokens_decoder") or {}).values())
+    return list((read_tokenizer_config(folder).get("added_tokens_decoder") or {}).values())
 
 
 def _takes_in_behind(token: Any) -> bool:

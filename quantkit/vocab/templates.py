@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.vocab.files import TokenizerFiles
+from quantkit.files.json_file import read_json
+from quantkit.hub.tokenizer_files import CHAT_TEMPLATE, CHAT_TEMPLATE_JSON, TEMPLATE_FOLDER, TOKENIZER_CONFIG
 
 
 @dataclass(frozen=True)
@@ -26,40 +28,40 @@ class Templates:
     notes: tuple[str, ...]
 
 
-def read_templates(files: TokenizerFiles) -> Templates:
+def read_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Templates:
     """The default chat template and the named ones.
 
     tokenizer_config.json comes before chat_template.jinja, and that before chat_template.json, as in llama.cpp's
     converter.
 
+    Args:
+        folder: with the templates.
+        tokenizer_config: its tokenizer_config.json, empty when there is none.
+
     Raises:
         VocabularyError: a template is no text.
     """
-    value: Any = files.tokenizer_config.get("chat_template")
-    beside = _read_text(files, "chat_template.jinja")
+    value: Any = tokenizer_config.get("chat_template")
+    beside = _read_text(folder / CHAT_TEMPLATE)
     notes = []
     if isinstance(value, str) and beside not in (None, value):
         notes.append(
             "chat_template.jinja differs from chat_template in tokenizer_config.json: the latter is used, as by "
             "llama.cpp's converter; transformers uses the former"
         )
-    source = "tokenizer_config.json"
+    source = TOKENIZER_CONFIG
     if value is None and beside is not None:
-        extra = sorted(files.path("additional_chat_templates").glob("*.jinja"))
+        extra = sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))
         value = [{"name": "default", "template": beside}]
-        value += [
-            {"name": file.stem, "template": _read_text(files, f"{file.parent.name}/{file.name}")} for file in extra
-        ]
+        value += [{"name": file.stem, "template": _read_text(file)} for file in extra]
     elif value is None:
-        source = "chat_template.json"
-        value = files.json(source).get("chat_template")
+        source = CHAT_TEMPLATE_JSON
+        value = (read_json(folder / source) if (folder / source).is_file() else {}).get("chat_template")
     if value is None or isinstance(value, str):
         return Templates(value, (), tuple(notes))
     if not isinstance(value, list) or not all(map(_is_named_template, value)):
         kind = "list of something else" if isinstance(value, list) else type(value).__name__
-        raise VocabularyError(
-            f"{files.path(source)}: chat_template is a {kind}; expected a text, or names and templates"
-        )
+        raise VocabularyError(f"{folder / source}: chat_template is a {kind}; expected a text, or names and templates")
     # llama.cpp's converter keeps letters and digits of a name, so that it is safe in a metadata key.
     named = {re.sub("[^A-Za-z0-9]", "_", entry["name"]): entry["template"] for entry in value}
     default = named.pop("default", None)
@@ -70,8 +72,7 @@ def _is_named_template(entry: Any) -> bool:
     return isinstance(entry, Mapping) and all(isinstance(entry.get(key), str) for key in ("name", "template"))
 
 
-def _read_text(files: TokenizerFiles, name: str) -> str | None:
-    path = files.path(name)
+def _read_text(path: Path) -> str | None:
     if not path.is_file():
         return None
     try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from quantkit.errors import GGUFError, VocabularyError
 from quantkit.gguf.kv import KV, KVType, array, string
+from quantkit.hub.tokenizer_files import TEKKEN
 from quantkit.vocab.bpe import read_bpe
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 from quantkit.vocab.files import Content, TokenizerFiles
@@ -64,7 +65,7 @@ def _read_sentencepiece(files: TokenizerFiles) -> Content | None:
 
 
 # Each kind of tokenizer: the file it is read from, and its reader.
-_READERS: dict[str, tuple[str, Callable[[TokenizerFiles], Content | None]]] = {
+READERS: dict[str, tuple[str, Callable[[TokenizerFiles], Content | None]]] = {
     "sentencepiece": ("tokenizer.model", _read_sentencepiece),
     "llama-hf": ("tokenizer.json", read_llama_hf),
     "bpe": ("tokenizer.json", read_bpe),
@@ -99,23 +100,24 @@ def read_vocabulary(
     """
     generation = checkpoint.json("generation_config.json")
     files = TokenizerFiles(folder or checkpoint.path, checkpoint.config, generation, rows, rules, special or {})
-    if files.path("tekken.json").is_file() and not files.path("tokenizer.json").is_file():
+    if files.path(TEKKEN).is_file() and not files.path("tokenizer.json").is_file():
         raise VocabularyError(
-            f"{files.path('tekken.json')}: Mistral's own tokenizer format is not supported",
+            f"{files.path(TEKKEN)}: Mistral's own tokenizer format is not supported",
             hint="copy tokenizer.json and tokenizer_config.json of the model's Hugging Face version into the folder",
         )
     for kind in tokenizers:
-        file, read = _READERS[kind]
+        file, read = READERS[kind]
         try:
             content = read(files)
             if content is not None:
-                found = read_templates(files if templates is None else replace(files, folder=templates))
+                beside = files if templates is None else replace(files, folder=templates)
+                found = read_templates(beside.folder, beside.tokenizer_config)
                 return _vocabulary(files, content, found)
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             raise VocabularyError(f"{files.path(file)}: broken ({type(error).__name__}: {error})") from None
         except GGUFError as error:
             raise VocabularyError(f"{files.folder}: {error}") from None
-    wanted = list(dict.fromkeys(_READERS[kind][0] for kind in tokenizers))
+    wanted = list(dict.fromkeys(READERS[kind][0] for kind in tokenizers))
     raise VocabularyError(
         f"{files.path(wanted[-1])}: file is missing"
         if len(wanted) == 1

@@ -289,7 +289,9 @@ def test_merged_values(tmp_path: Path) -> None:
         assert torch.equal(merged(name), values), f"{name}: merging changed what is read"
     reverse = Merger(checkpoint, adapters[::-1])
     # A saved module replaces what came before it.
-    assert torch.equal(reverse.rows(PlannedTensor(LM_HEAD, LM_HEAD, (10, 6), GGMLType.F32), 0, 10), torch.full((10, 6), 7.0))
+    assert torch.equal(
+        reverse.rows(PlannedTensor(LM_HEAD, LM_HEAD, (10, 6), GGMLType.F32), 0, 10), torch.full((10, 6), 7.0)
+    )
     for opened in (*adapters, file):
         opened.close()
 

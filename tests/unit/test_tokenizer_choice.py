@@ -11,7 +11,8 @@ import pytest
 
 from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import VocabularyError
-from quantkit.model.tokenizer_choice import choose_tokenizer, write_tokenizer
+from quantkit.model.tokenizer_choice import choose_tokenizer
+from quantkit.model.tokenizer_copy import write_tokenizer
 from quantkit.vocab.vocabulary import read_vocabulary
 
 Maker = Callable[..., Path]

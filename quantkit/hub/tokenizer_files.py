@@ -1,0 +1,42 @@
+"""The files of a tokenizer, by name: what is downloaded of a repository, chosen between folders, and carried along.
+
+Patterns are in fnmatch's language.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+# What a tokenizer can be read from, any of them; transformers prefers the first.
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "*.tiktoken")
+# Mistral's own format, which is not read; without the others it is refused by name.
+TEKKEN = "tekken.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+SPECIAL_TOKENS = "special_tokens_map.json"
+ADDED_TOKENS = "added_tokens.json"
+CHAT_TEMPLATE, CHAT_TEMPLATE_JSON = "chat_template.jinja", "chat_template.json"
+TEMPLATES = ("chat_template*.jinja", CHAT_TEMPLATE_JSON)
+# A folder with further chat templates.
+TEMPLATE_FOLDER = "additional_chat_templates"
+# All of them, but for the folder.
+TOKENIZER_FILES = (
+    *(*VOCABULARIES, TEKKEN, TOKENIZER_CONFIG, SPECIAL_TOKENS, ADDED_TOKENS, "vocab.json", "merges.txt"),
+    *TEMPLATES,
+)
+
+
+def is_tokenizer_file(name: str) -> bool:
+    """Whether a file belongs to the tokenizer, by its name."""
+    return matches(name, TOKENIZER_FILES)
+
+
+def matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
+    """The files of a folder with such names, in the order of the names."""
+    return (file for file in sorted(folder.iterdir()) if matches(file.name, patterns) and file.is_file())
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a name fits one of the patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
