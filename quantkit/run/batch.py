@@ -22,8 +22,9 @@ from quantkit.errors import ChatFormatError, ContextFullError, OutputError, Quan
 from quantkit.run.file_lock import claimed, release_on_windows
 from quantkit.run.session import ChatModel, GenerationStats
 from quantkit.run.settings import Settings, stream_answer
-from quantkit.run.transcript import Conversation, check_messages, check_text
+from quantkit.run.transcript import Conversation, check_messages
 from quantkit.system.progress import Reporter
+from quantkit.system.unicode_text import check_text
 
 _ADDED = ("line", "answer", "stop_reason", "stats")
 

@@ -14,7 +14,7 @@ from quantkit.run.commands import run_command
 from quantkit.run.context_window import make_room
 from quantkit.run.prompt_input import Entry, Read, read_entry, reader_of
 from quantkit.run.settings import stream_answer
-from quantkit.run.transcript import check_text
+from quantkit.system.unicode_text import check_text
 
 GREETING = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D or /bye ends the chat."
 HOW_TO_LEAVE = "(Ctrl-D or /bye ends the chat)"

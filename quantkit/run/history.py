@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from quantkit.errors import OutputError
-from quantkit.run.transcript import write_text
+from quantkit.files.private_file import write_text
 
 KEPT = 1000
 """Entries that are offered; the file is cut to as many when it has twice as many."""

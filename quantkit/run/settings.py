@@ -16,7 +16,8 @@ from quantkit.package.built import RunnablePackage
 from quantkit.run.interrupts import always
 from quantkit.run.options import Sampling, SamplingOptions, chat_sampling, number, sampling_value
 from quantkit.run.session import ChatModel, Messages
-from quantkit.run.transcript import Conversation, check_text
+from quantkit.run.transcript import Conversation
+from quantkit.system.unicode_text import check_text
 
 LOADING = ("num_ctx", "num_thread", "num_gpu")
 """Parameters that count when the model is loaded."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from quantkit.errors import OutputError, QuantkitError
+from quantkit.files.json_file import SCHEMA, readable_json
+from quantkit.files.private_file import write_text
+from quantkit.system.unicode_text import check_text
 
-SCHEMA = 1
 _LARGEST = 64 * 2**20  # bytes; no context holds so much
 
 
@@ -85,18 +86,6 @@ def check_messages(value: object, *, where: str, last: str) -> list[dict[str, st
     return messages
 
 
-def check_text(text: str, where: str) -> None:
-    """Refuse halves of characters, which JSON can write and no tokenizer can read.
-
-    Raises:
-        QuantkitError: there is one.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise QuantkitError(f"{where} is not valid Unicode: {error.reason}", hint="write it as UTF-8") from None
-
-
 def save_conversation(path: Path, conversation: Conversation, model: str) -> None:
     """Write a conversation, all of it or nothing; only another conversation is replaced.
 
@@ -116,32 +105,7 @@ def save_conversation(path: Path, conversation: Conversation, model: str) -> Non
                 f"{path}: exists, and is not a conversation", hint="give another name, or delete it"
             ) from None
     content = {"schema": SCHEMA, "model": model, "messages": conversation.messages}
-    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file for its owner's eyes: beside its place, then renamed.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    path = Path(os.path.realpath(path))  # a link stays one; resolve() raises RuntimeError at a loop of them
-    try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".quantkit-")
-    except OSError as error:
-        raise _not_written(path, error) from None
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.replace(name, path)
-    except OSError as error:
-        raise _not_written(path, error) from None
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _not_written(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: cannot be written ({error.strerror or error})", hint="give another folder or name")
+    write_text(path, readable_json(content, indent=1))
 
 
 def load_conversation(path: Path) -> Conversation:
