@@ -12,9 +12,8 @@ from typing import Any
 
 from quantkit.adapter.changes import Change, LowRank, Replace
 from quantkit.adapter.config import method
+from quantkit.adapter.hints import RESAVE_HINT
 from quantkit.errors import AdapterError
-
-_HINT = "the file is incomplete: save or download the adapter again"
 
 
 def check_complete(
@@ -35,7 +34,7 @@ def check_complete(
     for saved in config.get("modules_to_save") or ():
         if not any(re.fullmatch(rf"(.*\.)?{re.escape(saved)}(\..*)?\.(weight|bias)", name) for name in replaced):
             raise AdapterError(
-                f"{path}: modules_to_save names {saved!r}, but its weights are not in the file", hint=_HINT
+                f"{path}: modules_to_save names {saved!r}, but its weights are not in the file", hint=RESAVE_HINT
             )
     which = config.get("bias") if method(config) == "LORA" else "none"
     for name in base:
@@ -44,4 +43,4 @@ def check_complete(
             which == "lora_only" and any(isinstance(change, LowRank) for change in changes.get(weight, ()))
         )
         if name.endswith(".bias") and trained and name not in replaced:
-            raise AdapterError(f"{path}: bias is {which!r}, but {name!r} is not in the file", hint=_HINT)
+            raise AdapterError(f"{path}: bias is {which!r}, but {name!r} is not in the file", hint=RESAVE_HINT)

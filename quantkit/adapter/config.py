@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from quantkit.adapter.hints import MERGE_HINT, RESAVE_HINT
 from quantkit.adapter.known_settings import refuse_unknown
 from quantkit.errors import AdapterError
 
@@ -54,9 +55,6 @@ UNSUPPORTED: dict[str, str] = {
 # Initialisations after which the trained factors belong to a changed base, not to the one on disk.
 _RESIDUAL_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
-_MERGE_HINT = "merge it with PEFT's merge_and_unload and build from the merged folder"
-_SAVE_HINT = "the file is incomplete: save or download the adapter again"
-
 
 def method(config: Mapping[str, Any]) -> str:
     """The method's name, in capitals as PEFT writes it; empty without one."""
@@ -89,14 +87,14 @@ def _refuse_unsupported(where: Path, config: Mapping[str, Any]) -> None:
         raise AdapterError(
             f"{where}: peft_type is {kind or 'missing'}: "
             + (reason or f"unknown; supported are {', '.join(sorted(SUPPORTED))}"),
-            hint="give another adapter, or leave this one out" if reason == _PROMPT else _MERGE_HINT,
+            hint="give another adapter, or leave this one out" if reason == _PROMPT else MERGE_HINT,
         )
     if kind != "LORA":
         refuse_unknown(where, config, kind)
         return
     for key, name in UNSUPPORTED.items():
         if config.get(key):
-            raise AdapterError(f"{where}: {key} is set: {name} is not supported", hint=_MERGE_HINT)
+            raise AdapterError(f"{where}: {key} is set: {name} is not supported", hint=MERGE_HINT)
     init = str(config.get("init_lora_weights", True)).lower()
     if init.startswith(_RESIDUAL_INITS):
         raise AdapterError(
@@ -129,7 +127,7 @@ def token_indices(
         return {}
     if not isinstance(given, Mapping):
         if not found or (lora and len(found) > 1 and not tied):
-            raise AdapterError(f"{path}: trained tokens for {len(found)} modules are in the file", hint=_SAVE_HINT)
+            raise AdapterError(f"{path}: trained tokens for {len(found)} modules are in the file", hint=RESAVE_HINT)
         return {module: tuple(given) for module in found}
     named = {module: tuple(given[name]) for name in given for module in found if named_by([name], module)}
     for module in found:
@@ -140,7 +138,7 @@ def token_indices(
     for name, indices in given.items():
         shared = tied and tuple(indices) in named.values()
         if not shared and not any(named_by([name], module) for module in found):
-            raise AdapterError(f"{path}: trainable_token_indices names {name!r}, not in the file", hint=_SAVE_HINT)
+            raise AdapterError(f"{path}: trainable_token_indices names {name!r}, not in the file", hint=RESAVE_HINT)
     return named
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from quantkit.adapter.changes import Change, LowRank
 from quantkit.adapter.config import method
+from quantkit.adapter.hints import MERGE_HINT
 from quantkit.adapter.resized import has_row_for_each_token
 from quantkit.arch.families import is_supported
 from quantkit.checkpoint.tensor_file import TensorSpec
@@ -83,7 +84,7 @@ def turn(path: Path, changes: Mapping[str, Sequence[Change]], conv1d: frozenset[
 def _not_supported(path: Path, name: str, what: str) -> AdapterError:
     return AdapterError(
         f"{path}: {name!r} is the weight of a Conv1D layer, stored [in, out]: {what} on one is not supported",
-        hint="merge it with PEFT's merge_and_unload and build from the merged folder",
+        hint=MERGE_HINT,
     )
 
 

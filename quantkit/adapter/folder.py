@@ -24,7 +24,8 @@ from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
 from quantkit.adapter.complete import check_complete
 from quantkit.adapter.config import check_config, method, token_indices
 from quantkit.adapter.conv1d import as_linear, conv1d_weights, refuse_other_methods, turn
-from quantkit.adapter.lora import BASE_HINT, no_such_tensor, read_lora
+from quantkit.adapter.hints import BASE_HINT
+from quantkit.adapter.lora import no_such_tensor, read_lora
 from quantkit.adapter.names import Names, read_names, refuse_other_files, refuse_vision
 from quantkit.adapter.peft_layer import PeftLayers
 from quantkit.adapter.resized import resized_specs, vocabulary_rows

@@ -14,12 +14,11 @@ from typing import Any
 
 from quantkit.adapter.changes import Add, Change, LowRank, Slice
 from quantkit.adapter.config import is_target, rank_and_scale
+from quantkit.adapter.hints import BASE_HINT, MIXED_UP_HINT, RESAVE_HINT
 from quantkit.adapter.parameters import Parameter, layout_is_known, trained_parameters
-from quantkit.adapter.resized import has_row_for_each_token
+from quantkit.adapter.resized import EMBEDDINGS, HEADS, has_row_for_each_token
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
-
-BASE_HINT = "give the base model that the adapter was trained on (base_model_name_or_path in adapter_config.json)"
 
 # module path and role of a key, the adapter's name in the middle optional (training checkpoints keep it)
 _LORA = re.compile(
@@ -147,7 +146,7 @@ def _parameter_changes(
         if role not in roles:
             raise AdapterError(
                 f"{path}: target_parameters names {parameter.name!r}, but its {role} is not in the file",
-                hint="the file is incomplete: save or download the adapter again",
+                hint=RESAVE_HINT,
             )
     if more := sorted(roles.keys() - {"lora_A", "lora_B"}):
         raise AdapterError(f"{path}: tensor {roles[more[0]]!r} has no meaning for the parameter {parameter.name!r}")
@@ -204,7 +203,7 @@ def _magnitude(
             f"{path}: {key!r} is DoRA's, but use_dora is not set in adapter_config.json"
             if key
             else f"{path}: use_dora is set, but module {module!r} has no {_MAGNITUDE}",
-            hint="the config and the weights are from different trainings: use the folder as it was saved",
+            hint=MIXED_UP_HINT,
         )
     if key and specs[key].shape != (size,):
         raise AdapterError(f"{path}: {key!r} has shape {list(specs[key].shape)}, {module!r} needs [{size}]")
@@ -220,7 +219,7 @@ def _misfit(target: str, trained: tuple[int, int], shape: Sequence[int]) -> str:
 
 
 # What PEFT's "all-linear" leaves out: the embedding is no Linear layer, the head is passed over.
-_NOT_LINEAR = ("embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "lm_head", "embed_out")
+_NOT_LINEAR = (*EMBEDDINGS, *HEADS, "wpe")
 # transformers 5 keeps the experts of a layer in one tensor: there is no module for one, however the base names them.
 _EXPERT = re.compile(r".+\.experts\.\d+\..+")
 
@@ -234,7 +233,7 @@ def _check_targets(
         if not is_target(config, module) and not tied:
             raise AdapterError(
                 f"{path}: has weights for {module!r}, which target_modules in adapter_config.json leaves out",
-                hint="the config and the weights are from different trainings: use the folder as it was saved",
+                hint=MIXED_UP_HINT,
             )
     with_experts = any(map(_EXPERT.fullmatch, factors))
     all_linear = str(config.get("target_modules")).lower() == "all-linear"
@@ -245,5 +244,5 @@ def _check_targets(
         if linear and module not in factors and is_target(config, module):
             raise AdapterError(
                 f"{path}: target_modules names {module!r}, but its weights are not in the file",
-                hint="the file is incomplete: save or download the adapter again",
+                hint=RESAVE_HINT,
             )

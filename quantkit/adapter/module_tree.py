@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings")
+from quantkit.adapter.resized import EMBEDDINGS
 
 
 class Norm(nn.Module):
@@ -20,7 +20,7 @@ def layer_of(module: str, weight: torch.Tensor, bias: torch.Tensor | None) -> nn
     with torch.device("meta"):
         if weight.dim() != 2:
             layer = Norm()
-        elif module.rpartition(".")[2] in _EMBEDDINGS:
+        elif module.rpartition(".")[2] in EMBEDDINGS:
             layer = nn.Embedding(*weight.shape)
         else:
             layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from quantkit.errors import AdapterError
 
-_PEFT = "base_model.model."
+PEFT_PREFIX = "base_model.model."
 # Parts of a path that only say by what a module was wrapped: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 _PARALLEL = "module."  # DDP and DeepSpeed, in front of everything
@@ -145,8 +145,8 @@ def _bare(key: str) -> str:
     for wrapper in _WRAPPERS:
         name = re.sub(rf"(^|\.){re.escape(wrapper)}", r"\1", name)
     name = name.removeprefix(_PARALLEL)
-    while name.startswith(_PEFT):
-        name = name.removeprefix(_PEFT).removeprefix(_PARALLEL)
+    while name.startswith(PEFT_PREFIX):
+        name = name.removeprefix(PEFT_PREFIX).removeprefix(_PARALLEL)
     return name
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.adapter.config import named_by
+from quantkit.adapter.hints import MERGE_HINT
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
 
-_MERGE_HINT = "merge it with PEFT's merge_and_unload and build from the merged folder"
 # By the mixture's name in checkpoints, what an expert's gate, up and down matrix are called. transformers 5 calls all
 # of them as the first.
 _MIXTURES = {"mlp": ("gate_proj", "up_proj", "down_proj"), "block_sparse_moe": ("w1", "w3", "w2")}
@@ -61,7 +61,7 @@ def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str,
     for key in _NEVER_WITH:
         if config.get(key):
             raise AdapterError(
-                f"{where}: {key} is set beside target_parameters, which PEFT does not have", hint=_MERGE_HINT
+                f"{where}: {key} is set beside target_parameters, which PEFT does not have", hint=MERGE_HINT
             )
     known = {parameter.name: parameter for parameter in _parameters(base)}
     parts = {name for parameter in known.values() for stacked in parameter.experts for name in stacked}
@@ -72,7 +72,7 @@ def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str,
             raise AdapterError(
                 f"{where}: target_parameters names {other or target!r}: LoRA on parameters other than a mixture's "
                 "experts.gate_up_proj, experts.down_proj and gate.weight is not supported",
-                hint=_MERGE_HINT,
+                hint=MERGE_HINT,
             )
     by_module: dict[str, list[Parameter]] = {}
     for name, parameter in known.items():

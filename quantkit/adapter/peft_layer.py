@@ -26,13 +26,12 @@ import torch
 
 from quantkit.adapter.changes import Change, Module
 from quantkit.adapter.config import method, pattern_value
-from quantkit.adapter.lora import BASE_HINT
+from quantkit.adapter.hints import BASE_HINT, MIXED_UP_HINT, RESAVE_HINT
 from quantkit.adapter.module_tree import layer_of, tree_of
+from quantkit.adapter.names import PEFT_PREFIX
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
 from quantkit.errors import AdapterError
 
-_PREFIX = "base_model.model."
-_AGAIN = "the file is incomplete: save or download the adapter again"
 # Methods with projections for all modules, as large as the largest of them.
 _SIZED_BY_ALL = ("PVERA", "RANDLORA", "VERA")
 # Settings that say where a method is put, or that are dealt with elsewhere.
@@ -104,7 +103,8 @@ class PeftLayers:
         for module in targets:
             if module not in own:
                 raise AdapterError(
-                    f"{path}: target_modules names {module!r}, but its weights are not in the file", hint=_AGAIN
+                    f"{path}: target_modules names {module!r}, but its weights are not in the file",
+                    hint=RESAVE_HINT,
                 )
         biased = frozenset(module for module in targets if f"{module}.bias" in base)
         layers = cls(path, config, file, own, shared, {module: shapes[module] for module in targets}, biased)
@@ -167,14 +167,15 @@ class PeftLayers:
         """Hold the file against what PEFT needs, which is the same for all modules of a kind."""
         demanded: dict[object, dict[str, tuple[int, ...]]] = {}
         for module in self.modules:
+            prefix = f"{PEFT_PREFIX}{module}."
             with _peft(self.path, module):
                 kind = self._kind(module)
                 if kind not in demanded:
                     weight = torch.empty(self.shapes[module], device="meta")
                     bias = torch.empty(self.shapes[module][0], device="meta") if module in self.biased else None
                     state = _state(self._put_on(module, weight, bias))
-                    demanded[kind] = {key.replace(f"{_PREFIX}{module}.", "{}"): shape for key, shape in state.items()}
-            expected = {key.replace("{}", f"{_PREFIX}{module}."): shape for key, shape in demanded[kind].items()}
+                    demanded[kind] = {key.replace(prefix, "{}"): shape for key, shape in state.items()}
+            expected = {key.replace("{}", prefix): shape for key, shape in demanded[kind].items()}
             self._check_keys(module, expected)
 
     def _kind(self, module: str) -> object:
@@ -188,13 +189,13 @@ class PeftLayers:
     def _check_keys(self, module: str, expected: Mapping[str, tuple[int, ...]]) -> None:
         """The file must have what PEFT expects, and nothing else."""
         given = {**self.modules[module], **self.shared}
-        expected = {key: shape for key, shape in expected.items() if not key.startswith(_PREFIX + _LARGEST)}
+        expected = {key: shape for key, shape in expected.items() if not key.startswith(PEFT_PREFIX + _LARGEST)}
         for key in sorted(expected.keys() - given.keys()):
-            raise AdapterError(f"{self.path}: tensor {key!r} is not in the file", hint=_AGAIN)
+            raise AdapterError(f"{self.path}: tensor {key!r} is not in the file", hint=RESAVE_HINT)
         for key in sorted(given.keys() - expected.keys()):
             raise AdapterError(
                 f"{self.path}: tensor {given[key]!r} has no meaning in this {method(self.config)} adapter",
-                hint="the config and the weights are from different trainings: use the folder as it was saved",
+                hint=MIXED_UP_HINT,
             )
         for key, shape in expected.items():
             found = self.file.specs[given[key]].shape
@@ -297,5 +298,5 @@ def _sort(bare: Mapping[str, str], targets: frozenset[str]) -> tuple[dict[str, d
         module = next((m for n in range(len(parts), 0, -1) if (m := ".".join(parts[:n])) in targets), None)
         leaf = plain.removeprefix(f"{module}.")
         if module is not None and leaf not in ("weight", "bias") and not leaf.startswith("base_layer."):
-            own.setdefault(module, {})[_PREFIX + plain] = key
+            own.setdefault(module, {})[PEFT_PREFIX + plain] = key
     return own, shared

@@ -13,15 +13,16 @@ from pathlib import Path
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
 
-# Modules with a row for each token.
-_MODULES = ("embed_tokens", "wte", "word_embeddings", "embed_in", "lm_head", "embed_out")
+# Modules with a row for each token, by the names of all architectures: the embedding, and the output head.
+EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in")
+HEADS = ("lm_head", "embed_out")
 _SAVE_HINT = "save it with both: save_pretrained(..., save_embedding_layers=True)"
 
 
 def has_row_for_each_token(name: str) -> bool:
     """Whether a tensor's rows are the vocabulary: of the embedding or the head."""
     module, _, leaf = name.rpartition(".")
-    return leaf == "weight" and module.rpartition(".")[2] in _MODULES
+    return leaf == "weight" and module.rpartition(".")[2] in (*EMBEDDINGS, *HEADS)
 
 
 def vocabulary_rows(base: Mapping[str, TensorSpec]) -> int | None:

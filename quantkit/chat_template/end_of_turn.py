@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from quantkit.chat_template.format import ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError
 from quantkit.gguf.kv import KV, u32
+from quantkit.vocab.files import CONTROL
 from quantkit.vocab.special import ENDS_BY_NAME, SPARE_ENDS
 from quantkit.vocab.vocabulary import Vocabulary
-
-_CONTROL = 3  # llama.cpp's type of tokens that are never written as text
 
 
 def chat_format(vocabulary: Vocabulary, *, option: str, model: object) -> tuple[ChatFormat | OwnTemplate, str]:
@@ -94,5 +93,5 @@ def stop_notes(parameters: Sequence[tuple[str, str]], metadata: Iterable[KV]) ->
     return [
         f"stop {token!r} is a control token, which answers never show: a stop at it does nothing"
         for number, (token, kind) in enumerate(zip(tokens, types, strict=False))
-        if token in asked and kind == _CONTROL and number not in ends
+        if token in asked and kind == CONTROL and number not in ends
     ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from quantkit.errors import CheckpointError, GGUFError
 from quantkit.gguf.kv import KV, KVType, f32, i32
+from quantkit.gguf.sampling_keys import PARAMETERS, SAMPLING_PREFIX
 
 # By GGUF key, in the order of llama.cpp's converter: the names in the file, the first of which counts, and the type.
 _SETTINGS = {
@@ -25,16 +26,6 @@ _SETTINGS = {
     "mirostat": (("mirostat",), i32),
     "mirostat_tau": (("mirostat_tau",), f32),
     "mirostat_eta": (("mirostat_eta",), f32),
-}
-_PREFIX = "general.sampling."
-# GGUF key -> Ollama's parameter. It has none for XTC, and ignores Mirostat.
-_PARAMETERS = {
-    "temp": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "penalty_repeat": "repeat_penalty",
-    "penalty_last_n": "repeat_last_n",
 }
 
 
@@ -57,7 +48,7 @@ def sampling_metadata(generation_config: Mapping[str, Any], where: str = "genera
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 continue
             try:
-                entries.append(make(f"{_PREFIX}{key}", value))
+                entries.append(make(f"{SAMPLING_PREFIX}{key}", value))
             except GGUFError as error:
                 raise CheckpointError(f"{where}: {name} is {value}", hint=str(error)) from None
             break
@@ -66,11 +57,11 @@ def sampling_metadata(generation_config: Mapping[str, Any], where: str = "genera
 
 def sampling_parameters(metadata: Iterable[KV]) -> tuple[tuple[str, str], ...]:
     """The sampling settings in a GGUF file's metadata as Ollama parameters, name and value text."""
-    found = {entry.key: entry for entry in metadata if entry.key.startswith(_PREFIX)}
+    found = {entry.key: entry for entry in metadata if entry.key.startswith(SAMPLING_PREFIX)}
     return tuple(
         (parameter, _text(entry))
-        for key, parameter in _PARAMETERS.items()
-        if (entry := found.get(f"{_PREFIX}{key}")) is not None
+        for key, parameter in PARAMETERS.items()
+        if (entry := found.get(f"{SAMPLING_PREFIX}{key}")) is not None
     )
 
 

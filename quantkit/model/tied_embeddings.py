@@ -17,6 +17,7 @@ import torch
 
 from quantkit.adapter.changes import Change, LowRank, Replace, Tokens
 from quantkit.adapter.folder import Adapter
+from quantkit.adapter.hints import MERGE_HINT
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import same_values
 from quantkit.errors import AdapterError
@@ -76,7 +77,7 @@ def check_unknown_tie(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> No
             raise AdapterError(
                 f"{adapter.path}: changes {rows[0]!r}, which the base may tie to its output layer; how the two part in "
                 "this architecture is not known",
-                hint="merge it with PEFT's merge_and_unload and build from the merged folder",
+                hint=MERGE_HINT,
             )
 
 

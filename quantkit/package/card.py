@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantkit.package.ollama_modelfile import modelfile_name, ollama_differences
 from quantkit.package.spec import PackageSpec
-from quantkit.package.text import fill, one_line
+from quantkit.package.text import fill, without_controls
 
 _LONG_LICENSE = 80
 
@@ -40,7 +40,7 @@ def _license(spec: PackageSpec) -> str:
     texts = [text for text in spec.licenses if text.strip()]
     if not texts:
         return "not stated by the base model"
-    line = one_line("; ".join(texts))
+    line = without_controls("; ".join(texts))
     if len(line) <= _LONG_LICENSE:
         return line
     has_modelfile = any(model.parts == 1 for model in spec.models)

@@ -11,7 +11,7 @@ from quantkit.ollama.messages import check_messages
 from quantkit.ollama.parameters import check_parameters
 
 DEFAULT_CONTEXT = 8192
-"""Tokens of context asked for by default: a laptop has no memory for the 128k that many models allow."""
+"""Tokens of context by default, if the model has as many: a laptop has no memory for the 128k that many allow."""
 
 _VERSION = re.compile(r"v?[0-9]{1,9}(\.[0-9]{1,9}){0,2}([-+][0-9A-Za-z.+-]+)?")
 _LONGEST_NAME = 80  # of a part of a name in Ollama

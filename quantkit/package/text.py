@@ -51,14 +51,14 @@ def go_quote(text: str) -> str:
     return '"' + "".join(map(_go_character, text)) + '"'
 
 
-def one_line(text: str) -> str:
+def without_controls(text: str) -> str:
     """A text for a comment or a table: line ends and control characters become blanks."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def markdown_code(text: str) -> str:
     """A text as inline code of Markdown, whatever backticks it has."""
-    line = one_line(text)
+    line = without_controls(text)
     fence = "`" * (_longest_run(line) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
     return f"{fence}{pad}{line}{pad}{fence}"
@@ -72,7 +72,7 @@ def markdown_block(text: str) -> str:
 
 def markdown_plain(text: str) -> str:
     """A text as running text of Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~$&!])", r"\\\1", one_line(text))
+    return re.sub(r"([\\`*_{}\[\]<>#|~$&!])", r"\\\1", without_controls(text))
 
 
 @cache
@@ -97,7 +97,7 @@ def _environment() -> Environment:
         "sh": sh_quote,
         "ps1": powershell_quote,
         "go": go_quote,
-        "line": one_line,
+        "line": without_controls,
         "code": markdown_code,
         "block": markdown_block,
         "md": markdown_plain,

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypedDict, cast
 
 from quantkit.errors import QuantkitError
+from quantkit.gguf.sampling_keys import PARAMETERS, SAMPLING_PREFIX
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -74,15 +75,6 @@ class Sampling:
 CHAT_TEMPERATURE = 0.8
 """llama.cpp's own temperature, for a chat whose package and model ask for none."""
 
-# our name -> the end of the GGUF key
-_GGUF_KEYS = {
-    "temperature": "temp",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "repeat_penalty": "penalty_repeat",
-    "repeat_last_n": "penalty_last_n",
-}
 _INTEGERS = frozenset({"top_k", "repeat_last_n", "seed"})
 _NAMES = tuple(SamplingOptions.__annotations__)
 
@@ -101,9 +93,10 @@ def chat_sampling(metadata: Callable[[str], str | None], parameters: Mapping[str
     for name in _NAMES:
         if name in parameters:
             found[name] = sampling_value(name, parameters[name])
-    for name, key in _GGUF_KEYS.items():
-        if name not in parameters and (value := metadata(f"general.sampling.{key}")) is not None:
-            where = f" (general.sampling.{key} of the file)"
+    for end, name in PARAMETERS.items():
+        key = f"{SAMPLING_PREFIX}{end}"
+        if name not in parameters and (value := metadata(key)) is not None:
+            where = f" ({key} of the file)"
             found[name] = number(name, value, integer=name in _INTEGERS, where=where)
     return cast(SamplingOptions, found)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self, Unpack
 
 from quantkit.chat_template.format import FORMAT_NAMES, render_jinja
 from quantkit.errors import ChatFormatError, ContextFullError
+from quantkit.package.spec import DEFAULT_CONTEXT
 from quantkit.run.generation import Generation
 from quantkit.run.interrupts import always
 from quantkit.run.options import Sampler, Sampling, SamplingOptions
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from quantkit.run.engine import Engine
-
-DEFAULT_CONTEXT = 8192
-"""Tokens of context unless asked otherwise, if the model has as many: a laptop has no memory for 128k."""
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -203,11 +201,21 @@ class ChatModel:
         Raises:
             ChatFormatError: as :meth:`render`.
         """
-        tokens = self.tokenize(self.render(messages))
-        bos = self.engine.bos
+        return self.text_tokens(self.render(messages))
+
+    def text_tokens(self, prompt: str) -> list[int]:
+        """The tokens of a rendered prompt, with BOS as in :meth:`prompt_tokens`."""
+        tokens, bos = self.tokenize(prompt), self.engine.bos
         if self.engine.adds_bos and bos is not None and tokens[:1] != [bos]:
             return [bos, *tokens]
         return tokens
+
+    def leading_bos(self, tokens: Sequence[int]) -> int:
+        """How many BOS tokens a prompt begins with.
+
+        Only those count: some templates begin every round with BOS, and in some models BOS also ends a turn.
+        """
+        return next((i for i, token in enumerate(tokens) if token != self.engine.bos), len(tokens))
 
     def prompt_logits(self, messages: Messages) -> npt.NDArray[np.float32]:
         """The logits of the first token of the answer, float32, shape [n_vocab]."""

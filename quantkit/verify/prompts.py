@@ -23,6 +23,7 @@ from quantkit.chat_template.format import render_jinja
 from quantkit.chat_template.process import TemplateLimitError
 from quantkit.errors import ChatFormatError
 from quantkit.files.json_file import read_json
+from quantkit.hub.tokenizer_files import SPECIAL_TOKENS, TOKENIZER_CONFIG
 from quantkit.run.session import ChatModel
 from quantkit.verify.conversations import Conversation, conversations
 from quantkit.verify.encoders import Encoder
@@ -44,7 +45,7 @@ def expect(origin: Origin, encoder: Encoder, model: ChatModel, system: str | Non
         model: the GGUF file, for what the origin does not speak of at all.
         system: the package's system prompt.
     """
-    files = (origin.tokenizer.with_name(name) for name in ("special_tokens_map.json", "tokenizer_config.json"))
+    files = (origin.tokenizer.with_name(name) for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG))
     settings: dict[str, Any] = {}
     for file in files:
         settings |= read_json(file) if file.is_file() else {}
@@ -100,16 +101,13 @@ def check_prompts(model: ChatModel, expected: Sequence[Expected], source: str) -
     if not model.chat_template:
         return []  # the check of the template has failed
     found = {one.name: _prompt(model, one) for one in expected}
-    counts = {name: _leading_bos(model, ids) for name, ids in found.items() if ids is not None}
+    counts = {name: model.leading_bos(ids) for name, ids in found.items() if ids is not None}
     return [_same_ids(model, expected, found, source), _one_bos(model, counts)]
 
 
 def _prompt(model: ChatModel, expected: Expected) -> tuple[int, ...] | None:
     text = _render(model.chat_template, expected.messages, model.bos_token, model.eos_token)
-    if text is None:
-        return None
-    ids, bos = tuple(model.tokenize(text)), model.engine.bos
-    return (bos, *ids) if model.engine.adds_bos and bos is not None and ids[:1] != (bos,) else ids
+    return None if text is None else tuple(model.text_tokens(text))
 
 
 def _same_ids(
@@ -167,10 +165,6 @@ def _difference(model: ChatModel, got: tuple[int, ...], expected: Expected) -> s
 def _token(model: ChatModel, token: int) -> str:
     # llama.cpp ends its process when asked for a token that there is not.
     return repr(model.engine.text(token)) if 0 <= token < model.engine.n_vocab else "(not in the file)"
-
-
-def _leading_bos(model: ChatModel, ids: tuple[int, ...]) -> int:
-    return next((i for i, token in enumerate(ids) if token != model.engine.bos), len(ids))
 
 
 def _one_bos(model: ChatModel, counts: Mapping[str, int]) -> Check:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quantkit.errors import QuantkitError
-from quantkit.run.session import DEFAULT_CONTEXT, ChatModel
+from quantkit.package.spec import DEFAULT_CONTEXT
+from quantkit.run.session import ChatModel
 from quantkit.verify.report import Check
 from quantkit.verify.smoke_result import Answer, SmokeResult
 
@@ -99,8 +100,7 @@ def _one_bos(model: ChatModel, conversations: Sequence[list[dict[str, str]]]) ->
     if bos is None:
         return Check("BOS", True, "none", "", "the vocabulary has no BOS token")
     prompts = [model.prompt_tokens(messages) for messages in conversations]
-    # Only at the start: some templates begin every round with BOS, and in some models BOS also ends a turn.
-    counts = [next((i for i, token in enumerate(tokens) if token != bos), len(tokens)) for tokens in prompts]
+    counts = [model.leading_bos(tokens) for tokens in prompts]
     worst = max(counts, key=lambda count: abs(count - 1))
     first_tokens = f"the prompt begins with tokens {prompts[0][:4]}, BOS is {bos} ({model.bos_token})"
     if model.engine.adds_bos:

@@ -8,7 +8,8 @@ from typing import Any
 
 from quantkit.errors import VocabularyError
 
-_KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+# The kinds of special token that SpecialVocab of llama.cpp's gguf-py looks for.
+KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def read_around(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any
     Raises:
         VocabularyError: something that llama.cpp does not add, or that contradicts tokenizer_config.json.
     """
-    texts = ((kind, token_text(tokenizer_config.get(f"{kind}_token"))) for kind in _KINDS)
+    texts = ((kind, token_text(tokenizer_config.get(f"{kind}_token"))) for kind in KINDS)
     named = {kind: text for kind, text in texts if text}
     added: dict[str, bool] = {}
     if tokenizer and tokenizer_config:

@@ -12,10 +12,8 @@ from typing import Any
 
 from quantkit.errors import VocabularyError
 from quantkit.gguf.kv import KV, boolean, u32
-from quantkit.vocab.post_processor import PostProcessor, read_around, token_text
+from quantkit.vocab.post_processor import KINDS, PostProcessor, read_around, token_text
 
-# The token types SpecialVocab looks for, and the GGUF key of each where it is not "<type>_token_id".
-_TYPES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 # Tokens that llama.cpp ends an answer at by their text, whatever the metadata says (llama-vocab.cpp).
 ENDS_BY_NAME = frozenset(
     ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "<EOT>"]
@@ -29,6 +27,7 @@ _BPE_WITH_BOS = frozenset(
 )
 # Where further end tokens find room in the metadata.
 SPARE_ENDS = ("eot", "eom")
+# The GGUF key of a kind where it is not "<kind>_token_id".
 _KEYS = {
     "unk": "tokenizer.ggml.unknown_token_id",
     "sep": "tokenizer.ggml.seperator_token_id",
@@ -135,7 +134,7 @@ def special_texts(tokenizer_config: Mapping[str, Any]) -> set[str]:
     """The tokens that tokenizer_config.json names as special, by use or in a list."""
     lists = (tokenizer_config.get(key) or () for key in ("additional_special_tokens", "extra_special_tokens"))
     listed = (entry for entries in lists for entry in (entries.values() if isinstance(entries, Mapping) else entries))
-    named = (tokenizer_config.get(f"{kind}_token") for kind in _TYPES)
+    named = (tokenizer_config.get(f"{kind}_token") for kind in KINDS)
     return {text for text in map(token_text, (*named, *listed)) if text is not None}
 
 
@@ -150,11 +149,11 @@ def _ids(tokenizer: Mapping[str, Any], around: PostProcessor, config: Mapping[st
     """By kind: the token tokenizer_config.json names, else the id in config.json."""
     by_text = _added_ids(tokenizer)
     ids: dict[str, int] = {}
-    for kind in _TYPES:
+    for kind in KINDS:
         text = around.named.get(kind)
         if text is not None and text in by_text:
             ids[kind] = by_text[text]
-    for kind in _TYPES:
+    for kind in KINDS:
         value = _in_config(config, kind)
         if value is not None:
             ids.setdefault(kind, value)
