@@ -10,6 +10,7 @@ from typing import Any
 
 from quantkit.demo.data import ADAPTER, BASE, EXAMPLES
 from quantkit.errors import VerificationError
+from quantkit.files.json_file import SCHEMA
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.jobs.build import build
 from quantkit.jobs.recipe import Recipe
@@ -73,7 +74,7 @@ class DemoResult:
         """For ``--json``."""
         pairs = [asdict(pair) for pair in self.pairs]
         return {
-            "schema": 1,
+            "schema": SCHEMA,
             "folder": str(self.folder),
             "file": self.file,
             "matching": self.matching,

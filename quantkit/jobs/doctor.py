@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.files.json_file import SCHEMA
 from quantkit.system.processors import usable_processors
 
-SCHEMA = 1
 GIGABYTE = 10**9
 
 _COMPILERS = ("cc", "gcc", "clang", "cl")

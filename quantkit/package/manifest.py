@@ -132,13 +132,17 @@ def read_manifest(folder: Path) -> Manifest:
         why = str(error)
     except ValueError as error:
         why = f"{path}: {error}"
-    hint = f"take the file of the original package, or build it again; to chat, {ggufs_hint(folder)}"
-    raise QuantkitError(why, hint=hint)
+    again = "take the file of the original package, or build it again"
+    raise QuantkitError(why, hint=f"{again}; to chat, {ggufs_hint(folder)}" if _ggufs(folder) else again)
 
 
 def ggufs_hint(folder: Path) -> str:
     """What to give instead of a folder without a manifest."""
-    files = sorted(folder.glob("*.gguf"))
+    files = _ggufs(folder)
     if not files:
         return "there is no .gguf file in it; make one with: quantkit build MODEL -o DIR"
     return "give one of the files: " + ", ".join(str(file) for file in files)
+
+
+def _ggufs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.gguf"))

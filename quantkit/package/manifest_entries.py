@@ -70,9 +70,7 @@ class ModelEntry:
             "file": self.file,
             **({"parts": list(self.parts)} if self.parts else {}),
             "quant": self.quant,
-            "size": self.size,
-            "headers": dict(self.headers),
-            "tensors": {name: tensor.to_json() for name, tensor in self.tensors.items()},
+            **_contents(self),
         }
 
     @classmethod
@@ -124,9 +122,7 @@ class AdapterEntry:
             "file": self.file,
             "adapter": self.adapter,
             "alpha": self.alpha,
-            "size": self.size,
-            "headers": dict(self.headers),
-            "tensors": {name: tensor.to_json() for name, tensor in self.tensors.items()},
+            **_contents(self),
         }
 
     @classmethod
@@ -223,6 +219,11 @@ def _checked_name(found: Fields, key: str, name: str) -> str:
     if name in ("", ".", "..") or Path(name).name != name or "\\" in name or "\0" in name:
         raise found.error(key, "the name of a file in the folder", name)
     return name
+
+
+def _contents(entry: ModelEntry | AdapterEntry) -> dict[str, Any]:
+    tensors = {name: tensor.to_json() for name, tensor in entry.tensors.items()}
+    return {"size": entry.size, "headers": dict(entry.headers), "tensors": tensors}
 
 
 def _headers(found: Fields) -> dict[str, str]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from quantkit.errors import ChatFormatError, ContextFullError, OutputError, QuantkitError
+from quantkit.files.json_file import SCHEMA
 from quantkit.run.file_lock import claimed, release_on_windows
 from quantkit.run.session import ChatModel, GenerationStats
 from quantkit.run.settings import Settings, stream_answer
@@ -66,7 +67,7 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """The result as ``--json`` prints it."""
-        return {"schema": 1, **self.__dict__, "file": str(self.file)}
+        return {"schema": SCHEMA, **self.__dict__, "file": str(self.file)}
 
 
 def read_prompts(path: Path, system: str | None) -> list[Prompt]:

@@ -391,6 +391,19 @@ def quantkit(hub: Hub, *args: str, cwd: Path, **extra: str) -> str:
     return done.stderr
 
 
+def test_mistrals_own_tokenizer_is_refused_by_name(hub: Hub, checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    """It is downloaded for that."""
+    shutil.copytree(checkpoint("llama3-untied", layers=1), tmp_path / "tiny")
+    (tmp_path / "tiny" / "tokenizer.json").rename(tmp_path / "tiny" / "tekken.json")
+    hub.share("org/tiny", tmp_path / "tiny")
+    words = [sys.executable, "-m", "quantkit", "build", "org/tiny", "--dry-run"]
+    done = subprocess.run(
+        words, cwd=tmp_path, env=hub.environment(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert "tekken.json: Mistral's own tokenizer format is not supported" in done.stderr
+
+
 def test_a_build_from_the_hub_is_the_build_from_the_folders(
     hub: Hub, checkpoint: Callable[..., Path], adapter: Callable[..., Path], tmp_path: Path
 ) -> None:
