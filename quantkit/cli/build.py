@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +12,18 @@ from quantkit.cli.options import (
     ARCHITECTURES_LINE,
     FOLDER,
     adapter_options,
-    compute_options,
     folder_or_id,
     json_option,
     package_options,
     print_created,
     print_json,
-    reporter,
+    recipe_option,
     require_model,
-    split_option,
+    run_options,
     type_options,
-    via_option,
-    write_options,
 )
 from quantkit.engine import cuda_warmup
+from quantkit.jobs.run_options import RECIPE_FILE_FIELDS
 from quantkit.system.shell import command as shown
 from quantkit.system.terminal_text import one_line
 from quantkit.system.units import count, size
@@ -33,42 +32,41 @@ if TYPE_CHECKING:
     from quantkit.jobs.build import BuildResult
     from quantkit.jobs.memory_estimate import MemoryEstimate
     from quantkit.jobs.ollama_create import CreatedModel
+    from quantkit.jobs.run_options import RunOptions
     from quantkit.plan.values import Output, Plan
 
 
 @click.command("build", epilog=ARCHITECTURES_LINE)
 @click.argument("model", type=folder_or_id, required=False)
 @adapter_options()
-@click.option(
-    "--quant",
-    "quants",
-    multiple=True,
-    metavar="TYPE",
-    help="q4_0 (default), q8_0, q4_k_m, ... Repeatable, first is default.",
-)
-@click.option("-o", "--output", "out", type=FOLDER, help="Folder to make; default ./NAME.")
-@click.option("--name", help="Name of the model; default the folders' names.")
-@click.option("--keep-f16", is_flag=True, help="Also keep the unquantized GGUF file.")
+@recipe_option("quants")
+@recipe_option("out")
+@recipe_option("name")
+@recipe_option("keep_f16")
 @package_options
-@click.option(
-    "--outtype", type=click.Choice(["f16", "bf16", "f32"]), help="Type the weights are rounded to first; default f16."
-)
-@compute_options
+@recipe_option("outtype")
 @type_options
-@split_option
-@via_option
-@click.option("--adapter-gguf", is_flag=True, help="Also write each adapter by itself, for llama.cpp's --lora.")
+@recipe_option("split_max_size")
+@recipe_option("via_llama_cpp")
+@recipe_option("adapter_gguf")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--no-verify", is_flag=True, help="Skip every check that loads a model.")
-@click.option("--profile", type=FOLDER, metavar="FILE", help="Write a timeline (Chrome trace JSON) of the stream.")
-@click.option("--recipe", "recipe_file", type=FOLDER, help="TOML file with these settings; flags win over it.")
+@click.option("--profile", type=FOLDER, metavar="FILE", help="Write a timeline of the work (Chrome trace JSON).")
+@click.option(
+    "--recipe",
+    "recipe_file",
+    type=FOLDER,
+    metavar="FILE",
+    help="TOML file with these settings; options given here override it.",
+)
 @click.option(
     "--ollama",
     "ollama_name",
     metavar="NAME",
-    help="Then create the model in Ollama, and chat once; --overwrite replaces the folder and a model of that name.",
+    help="Afterwards import the model into Ollama and test it with one question. With --overwrite a model of that name "
+    "is replaced too.",
 )
-@write_options
+@run_options("device", "threads", "overwrite", "fsync")
 @json_option
 @click.pass_context
 def command(
@@ -79,52 +77,49 @@ def command(
     profile: Path | None,
     recipe_file: Path | None,
     ollama_name: str | None,
-    overwrite: bool,
-    fsync: bool,
+    run: RunOptions,
     as_json: bool,
     **flags: Any,
 ) -> None:
     """Merge, convert, quantize, package and check MODEL in one pass over its weights."""
     if recipe_file is None:  # it may name another device
-        cuda_warmup.begin(flags["device"])
+        cuda_warmup.begin(run.device)
     from quantkit.jobs.build import build
     from quantkit.jobs.memory_estimate import estimate_memory
     from quantkit.jobs.prepare import prepare
     from quantkit.jobs.recipe import Recipe, read_recipe
 
     settings = read_recipe(recipe_file) if recipe_file else {}
-    given = {key for key in flags if ctx.get_parameter_source(key) is not click.core.ParameterSource.DEFAULT}
-    settings |= {key: value for key, value in flags.items() if key in given}
+    settings |= {key: value for key, value in flags.items() if _is_given(ctx, key)}
+    run = replace(
+        run, **{key: settings.pop(key) for key in RECIPE_FILE_FIELDS if key in settings and not _is_given(ctx, key)}
+    )
     settings["model"] = require_model(
         settings.get("model"), settings.get("adapters", ()), otherwise=" (or --recipe with a model)"
     )
     recipe = Recipe(**settings)
     if dry_run:
-        with prepare(recipe, reporter(as_json)) as prepared:
+        with prepare(recipe, run) as prepared:
             _print_plan(prepared.plan, estimate_memory(prepared), as_json)
         return
     planned = None
     if ollama_name is not None:  # what Ollama would refuse is said as soon as it is known: now, or with the plan
         from quantkit.jobs.ollama_create import check_ollama, check_planned
 
-        check_ollama(ollama_name, overwrite=overwrite)
+        check_ollama(ollama_name, overwrite=run.overwrite)
         planned = check_planned
-    result = build(
-        recipe,
-        verify=not no_verify,
-        overwrite=overwrite,
-        fsync=fsync,
-        profile=profile,
-        planned=planned,
-        reporter=reporter(as_json),
-    )
+    result = build(recipe, verify=not no_verify, profile=profile, planned=planned, run=run)
     made = None
     if ollama_name is not None:
         from quantkit.jobs.ollama_create import create_model, find_modelfile
 
         modelfile, _ = find_modelfile(result.folder)
-        made = create_model(modelfile, ollama_name, overwrite=overwrite, reporter=reporter(as_json))
+        made = create_model(modelfile, ollama_name, overwrite=run.overwrite, reporter=run.reporter)
     _print_result(recipe.folder, result, made, as_json)
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 def _print_plan(plan: Plan, needs: MemoryEstimate, as_json: bool) -> None:

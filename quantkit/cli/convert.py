@@ -10,34 +10,32 @@ import click
 
 from quantkit.cli.options import (
     ARCHITECTURES_LINE,
-    FOLDER,
     adapter_options,
-    compute_options,
     folder_or_id,
     json_option,
     print_file,
-    reporter,
+    recipe_option,
     require_model,
-    split_option,
-    via_option,
-    write_options,
+    run_options,
 )
 
 if TYPE_CHECKING:
     from quantkit.hub.adapter_source import AdapterSource
     from quantkit.hub.source import Source
+    from quantkit.jobs.run_options import RunOptions
 
 
 @click.command("convert", epilog=ARCHITECTURES_LINE)
 @click.argument("model", type=folder_or_id, required=False, metavar="MODEL")
 @adapter_options()
-@click.option("-o", "--output", "out", type=FOLDER, required=True, help="GGUF file to write.")
-@click.option("--outtype", type=click.Choice(["f16", "bf16", "f32"]), help="Default f16; f32 with --adapter-gguf.")
-@click.option("--adapter-gguf", is_flag=True, help="Write the adapter by itself, for llama.cpp's --lora.")
-@split_option
-@via_option
-@compute_options
-@write_options
+@recipe_option("out", required=True, metavar="FILE", help="GGUF file to write.")
+@recipe_option(
+    "outtype", default=None, help="Precision of the weights in the file (default: f16; with --adapter-gguf f32)."
+)
+@recipe_option("adapter_gguf", help="Write the adapter as a LoRA file of its own, for llama.cpp's --lora.")
+@recipe_option("split_max_size")
+@recipe_option("via_llama_cpp")
+@run_options("device", "threads", "overwrite", "fsync")
 @json_option
 def command(
     model: Source | None,
@@ -47,10 +45,7 @@ def command(
     adapter_gguf: bool,
     split_max_size: int | None,
     via_llama_cpp: Path | None,
-    device: str,
-    threads: int | None,
-    overwrite: bool,
-    fsync: bool,
+    run: RunOptions,
     as_json: bool,
 ) -> None:
     """Write the checkpoint MODEL, merged with its adapters, as one GGUF file."""
@@ -58,35 +53,13 @@ def command(
     from quantkit.jobs.via_llama_cpp import convert_via
 
     model = require_model(model, adapters)
-    listener = reporter(as_json)
     if adapter_gguf:
         if len(adapters) != 1 or via_llama_cpp is not None or split_max_size is not None:
             raise click.UsageError("--adapter-gguf takes one --adapter, and no --via-llama-cpp or --split-max-size.")
         kind = outtype or "f32"
-        path = convert_adapter(
-            model,
-            out,
-            adapter=adapters[0],
-            outtype=kind,
-            threads=threads,
-            overwrite=overwrite,
-            fsync=fsync,
-            reporter=listener,
-        )
-        print_file(out, path, kind, listener.notes, as_json)
-        return
-    outtype = outtype or "f16"
-    run = convert if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
-    path = run(
-        model,
-        out,
-        adapters=adapters,
-        outtype=outtype,
-        split_max_size=split_max_size,
-        device=device,
-        threads=threads,
-        overwrite=overwrite,
-        fsync=fsync,
-        reporter=listener,
-    )
-    print_file(out, path, outtype, listener.notes, as_json)
+        path = convert_adapter(model, out, adapter=adapters[0], outtype=kind, run=run)
+    else:
+        kind = outtype or "f16"
+        convert_with = convert if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
+        path = convert_with(model, out, adapters=adapters, outtype=kind, split_max_size=split_max_size, run=run)
+    print_file(out, path, kind, run.reporter.notes, as_json)

@@ -8,32 +8,41 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.options import (
-    FOLDER,
     adapter_options,
-    compute_options,
     folder_or_id,
     json_option,
     print_json,
-    reporter,
+    recipe_option,
     require_model,
+    run_options,
     size_value,
-    write_options,
 )
 from quantkit.system.units import size
 
 if TYPE_CHECKING:
     from quantkit.hub.adapter_source import AdapterSource
     from quantkit.hub.source import Source
+    from quantkit.jobs.run_options import RunOptions
 
 
 @click.command("merge")
 @click.argument("model", type=folder_or_id, required=False, metavar="MODEL")
 @adapter_options(required=True)
-@click.option("-o", "--output", "out", type=FOLDER, required=True, help="Folder to write.")
-@click.option("--max-shard-size", default="2GB", show_default=True, callback=size_value)
-@click.option("--dtype", type=click.Choice(["auto", "bf16", "f16", "f32"]), default="auto", show_default=True)
-@compute_options
-@write_options
+@recipe_option("out", required=True, help="Folder to write.")
+@click.option(
+    "--max-shard-size",
+    default="2GB",
+    callback=size_value,
+    metavar="SIZE",
+    help="Largest size of a .safetensors file (default: 2GB); a larger tensor gets a file of its own.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "bf16", "f16", "f32"]),
+    default="auto",
+    help="Precision of the weights (default: auto, the one that each tensor of MODEL has).",
+)
+@run_options("device", "threads", "overwrite", "fsync")
 @json_option
 def command(
     model: Source | None,
@@ -41,29 +50,14 @@ def command(
     out: Path,
     max_shard_size: int,
     dtype: str,
-    device: str,
-    threads: int | None,
-    overwrite: bool,
-    fsync: bool,
+    run: RunOptions,
     as_json: bool,
 ) -> None:
-    """Merge adapters into MODEL and write a Hugging Face folder, for transformers, vLLM and training on."""
+    """Merge adapters into MODEL and write a Hugging Face folder, for transformers, vLLM or further training."""
     from quantkit.jobs.merge import merge
 
     model = require_model(model, adapters)
-    listener = reporter(as_json)
-    path = merge(
-        model,
-        out,
-        adapters=adapters,
-        dtype=dtype,
-        max_shard_size=max_shard_size,
-        device=device,
-        threads=threads,
-        overwrite=overwrite,
-        fsync=fsync,
-        reporter=listener,
-    )
+    path = merge(model, out, adapters=adapters, dtype=dtype, max_shard_size=max_shard_size, run=run)
     shards = sorted(path.glob("*.safetensors"))
     nbytes = sum(shard.stat().st_size for shard in shards)
     if as_json:
@@ -73,7 +67,7 @@ def command(
                 "folder": str(path),
                 "shards": [shard.name for shard in shards],
                 "size": nbytes,
-                "notes": listener.notes,
+                "notes": run.reporter.notes,
             }
         )
     else:

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from quantkit.arch.families import FAMILIES
+from quantkit.jobs.arguments import (
+    ADAPTERS,
+    COUNT,
+    FLAG,
+    MESSAGES,
+    PARAMETERS,
+    PATH,
+    SIZE,
+    TEMPLATE,
+    TEXT,
+    TEXTS,
+    Kind,
+)
+from quantkit.jobs.fields import Field
+from quantkit.jobs.recipe_fields import RECIPE_FIELDS, TypeKeywords
+from quantkit.jobs.run_options import RUN_FIELDS, RunOptions
 from quantkit.system.shell import command
 from quantkit.system.terminal_text import harmless, one_line
 from quantkit.system.units import parse_size, size
@@ -72,18 +89,57 @@ class _ScaledAdapter(click.Option):
         return None, args
 
 
+def recipe_option(name: str, **changes: Any) -> Callable[[F], F]:
+    """The option of a recipe's field.
+
+    Args:
+        name: of the field.
+        **changes: what is different in this command, as :func:`click.option` takes it.
+    """
+    return _option(RECIPE_FIELDS[name], changes)
+
+
+def _option(field: Field, changes: Mapping[str, Any]) -> Callable[[F], F]:
+    kind: dict[str, Any] = dict(_CLICK[field.kind])
+    if field.choices:
+        kind = {"type": click.Choice(field.choices)}
+    elif field.metavar:
+        kind["metavar"] = field.metavar
+    if not kind.get("multiple") and field.default is not None:  # to click, None is a value like others
+        kind["default"] = field.default
+    return click.option(*field.flags, field.name, **{**kind, "help": field.help, **changes})
+
+
+def run_options(*names: str) -> Callable[[F], F]:
+    """Options of a run. The command takes them as one argument, ``run``, whose reporter follows ``--json``.
+
+    Args:
+        *names: fields of :class:`~quantkit.jobs.run_options.RunOptions`.
+    """
+
+    def add(function: F) -> F:
+        @wraps(function)
+        def call(*args: Any, **given: Any) -> Any:
+            options = {name: given.pop(name) for name in names}
+            return function(*args, run=RunOptions(**options, reporter=reporter(given["as_json"])), **given)
+
+        for name in reversed(names):
+            call = _option(RUN_FIELDS[name], {})(call)
+        return call  # type: ignore[return-value]
+
+    return add
+
+
 def adapter_options(*, required: bool = False) -> Callable[[F], F]:
     """``--adapter`` and ``--adapter-scaled``, in the order in which they are given."""
 
     def add(function: F) -> F:
         function = click.option(
             "--adapter-scaled", "_scaled", cls=_ScaledAdapter, expose_value=False, type=(str, float), multiple=True,
-            metavar="PATH WEIGHT", help="The same with a weight: 0.5 merges half of what was trained. Repeatable.",
+            metavar="PATH WEIGHT",
+            help="Merge an adapter with a weight, for example DIR 0.5 for half of what it learned. Repeatable.",
         )(function)  # fmt: skip
-        return click.option(
-            "--adapter", "adapters", type=_adapter, metavar="PATH", multiple=True, required=required,
-            help="PEFT folder or hub id to merge. Repeatable, in order.",
-        )(function)  # fmt: skip
+        return recipe_option("adapters", type=_adapter, multiple=True, required=required)(function)
 
     return add
 
@@ -110,22 +166,6 @@ def require_model(model: Source | None, adapters: Sequence[AdapterLike], otherwi
                 hint=build_hint(adapter.source, read_json(config), str(ctx.info_name)),
             )
     raise click.UsageError(f"Missing argument 'MODEL'{otherwise}.", ctx=ctx)
-
-
-def compute_options(function: F) -> F:
-    """``--device`` and ``--threads``."""
-    function = click.option(
-        "--threads", type=click.IntRange(min=1), help="Workers; default one a core. The result is the same."
-    )(function)
-    return click.option(
-        "--device", default="auto", show_default=True, help="Where to merge: auto, cpu, cuda or cuda:N."
-    )(function)
-
-
-def write_options(function: F) -> F:
-    """``--overwrite`` and ``--fsync``."""
-    function = click.option("--overwrite", is_flag=True, help="Replace an existing output.")(function)
-    return click.option("--fsync", is_flag=True, help="Flush to the disk before the output gets its name.")(function)
 
 
 def json_option(function: F) -> F:
@@ -168,57 +208,34 @@ def size_value(ctx: click.Context, parameter: click.Parameter, value: str | None
     return nbytes
 
 
+# By the kind of a field's values, what click makes of an option.
+_CLICK: Mapping[Kind, Mapping[str, Any]] = {
+    FLAG: {"is_flag": True},
+    COUNT: {"type": click.IntRange(min=1)},
+    SIZE: {"callback": size_value},
+    PATH: {"type": FOLDER},
+    TEXT: {},
+    TEMPLATE: {},
+    TEXTS: {"multiple": True},
+    ADAPTERS: {"multiple": True},
+    PARAMETERS: {"multiple": True, "callback": pairs},
+    MESSAGES: {"multiple": True, "callback": pairs},
+}
+
+
 def type_options(function: F) -> F:
     """``--imatrix``, and the choices of types for single tensors."""
-    for option in reversed(
-        (
-            click.option("--imatrix", type=FOLDER, help="Importance matrix of llama-imatrix (.gguf or .dat)."),
-            click.option("--pure", is_flag=True, help="One type for all tensors, no mixture."),
-            click.option("--output-tensor-type", metavar="TYPE", help="ggml type of the output layer."),
-            click.option("--token-embedding-type", metavar="TYPE", help="ggml type of the token embedding."),
-            click.option("--leave-output-tensor", is_flag=True, help="Do not quantize the output layer."),
-            click.option(
-                "--tensor-type", "tensor_types", multiple=True, metavar="REGEX=TYPE",
-                help="ggml type of the tensors whose name matches, e.g. 'attn_v=q8_0'. Repeatable, first match wins.",
-            ),
-        )
-    ):  # fmt: skip
-        function = option(function)
+    names = ("imatrix", *TypeKeywords.__annotations__)
+    for name in reversed(names):
+        function = recipe_option(name)(function)
     return function
-
-
-def split_option(function: F) -> F:
-    """``--split-max-size``."""
-    return click.option(
-        "--split-max-size", metavar="SIZE", callback=size_value,
-        help="Split GGUF files into parts of at most this size, e.g. 2G; llama.cpp loads them, Ollama does not.",
-    )(function)  # fmt: skip
-
-
-def via_option(function: F) -> F:
-    """``--via-llama-cpp``."""
-    return click.option(
-        "--via-llama-cpp", type=FOLDER, metavar="PATH",
-        help="Convert with the converter of this llama.cpp checkout, for architectures that are not supported here. "
-        "Runs the checkout's own code.",
-    )(function)  # fmt: skip
 
 
 def package_options(function: F) -> F:
     """``--template``, ``--system``, ``--param`` and ``--message``."""
-    function = click.option(
-        "--message", "messages", multiple=True, callback=pairs, metavar="ROLE=TEXT",
-        help="Example turn for Ollama, user=... and assistant=... in turns. Repeatable.",
-    )(function)  # fmt: skip
-    function = click.option(
-        "--param", "parameters", multiple=True, callback=pairs, metavar="KEY=VALUE",
-        help="Parameter for the Modelfile and the chat scripts, e.g. temperature=0.2. Repeatable.",
-    )(function)  # fmt: skip
-    function = click.option("--system", help="Default system prompt.")(function)
-    return click.option(
-        "--template", default="auto", show_default=True,
-        help="Chat format: auto (the model's own), a name (llama-3, chatml, ...) or a Jinja file.",
-    )(function)  # fmt: skip
+    for name in ("messages", "parameters", "system", "template"):
+        function = recipe_option(name)(function)
+    return function
 
 
 def print_created(made: CreatedModel) -> None:

@@ -3,54 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli.options import FOLDER, json_option, package_options, print_json, reporter
+from quantkit.cli.options import FOLDER, json_option, package_options, print_json, recipe_option, run_options
+
+if TYPE_CHECKING:
+    from quantkit.jobs.run_options import RunOptions
 
 
 @click.command("package")
 @click.argument("ggufs", type=FOLDER, nargs=-1, metavar="[GGUF]...")
-@click.option("-o", "--output", "out", type=FOLDER, required=True, help="Folder to make.")
-@click.option("--name", help="Name of the model; default the folder's name.")
+@recipe_option("out", required=True, help="Folder to create.")
+@recipe_option("name", help="Name of the model (default: the folder's name).")
 @package_options
 @click.option(
     "--modelfile",
     type=FOLDER,
     metavar="FILE",
-    help="Start from this Modelfile; without GGUF, package the file of its FROM.",
+    help="Start from this Modelfile; without GGUF, package the file that its FROM names.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@run_options("overwrite")
 @json_option
 def command(
     ggufs: tuple[Path, ...],
     out: Path,
-    name: str | None,
-    template: str,
-    system: str | None,
-    parameters: tuple[tuple[str, str], ...],
-    messages: tuple[tuple[str, str], ...],
+    name: str,
     modelfile: Path | None,
-    overwrite: bool,
+    run: RunOptions,
     as_json: bool,
+    **settings: Any,
 ) -> None:
     """Write Modelfile, chat scripts, card and manifest beside GGUF files of one model."""
     if not ggufs and modelfile is None:
         raise click.UsageError("Missing argument 'GGUF...' (or --modelfile FILE).")
     from quantkit.jobs.package import package
 
-    folder = package(
-        ggufs,
-        out,
-        name=name,
-        template=template,
-        system=system,
-        parameters=parameters,
-        messages=messages,
-        modelfile=modelfile,
-        overwrite=overwrite,
-        reporter=reporter(as_json),
-    )
+    folder = package(ggufs, out, name=name, modelfile=modelfile, run=run, **settings)
     files = sorted(path.name for path in folder.iterdir())
     if as_json:
         print_json({"schema": 1, "folder": str(folder), "files": files})

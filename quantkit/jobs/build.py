@@ -8,15 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Unpack
 
 from quantkit.engine.device import processor_workers
 from quantkit.engine.timeline import Timeline
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.hub.fetch import fetch, folders_here
+from quantkit.jobs.arguments import PathInput, SourceInput, read_path
 from quantkit.jobs.build_record import build_manifest, build_report
 from quantkit.jobs.prepare import PlannedBuild, prepare, prepare_converted
-from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request
+from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import run_stream
 from quantkit.jobs.via_llama_cpp import check_checkout, run_converter
 from quantkit.ollama.messages import check_messages
@@ -25,7 +28,6 @@ from quantkit.package.manifest import write_manifest
 from quantkit.package.render import write_package
 from quantkit.package.spec import PackageSpec
 from quantkit.plan.values import Plan
-from quantkit.system.progress import Reporter
 from quantkit.verify.encoders import tokenizer_file
 from quantkit.verify.origin import Origin
 from quantkit.verify.report import Report
@@ -50,31 +52,34 @@ class BuildResult:
 
 
 def build(
-    recipe: Recipe,
+    model: Recipe | SourceInput,
     *,
     verify: bool = True,
-    overwrite: bool = False,
-    fsync: bool = False,
-    profile: Path | None = None,
+    profile: PathInput | None = None,
     planned: Callable[[PackageSpec], None] | None = None,
-    reporter: Reporter | None = None,
+    run: RunOptions | None = None,
+    **keywords: Unpack[BuildKeywords],
 ) -> BuildResult:
-    """Build a package from a recipe.
+    """Merge, convert, quantize, package and check a model in one pass over its weights.
+
+    For example ``build(model="org/name", adapters="my-lora", quants=["q4_0"])``.
 
     Args:
-        recipe: what to build.
+        model: the base model, a folder or a hub id; or a whole :class:`~quantkit.jobs.recipe.Recipe`.
         verify: load every GGUF file and check it.
-        overwrite: replace the folder if it exists.
-        fsync: flush the folder to disk before and after the rename.
         profile: file for a timeline of the stream, in Chrome's trace format.
         planned: given what will be packaged, before any weight is read; what it raises ends the build.
-        reporter: told of progress and notes.
+        run: how to run; see :class:`~quantkit.jobs.run_options.RunOptions`.
+        **keywords: the other fields of the recipe, and the options of the run one by one, which override those of
+            *run*.
 
     Raises:
         VerificationError: built, but a check failed; the folder is then ``OUT.failed``, with its report.
         QuantkitError: by name, whatever else is wrong; nothing is left behind.
     """
-    reporter = reporter or Reporter()
+    recipe, run = read_request(model, run, **keywords)
+    reporter = run.reporter
+    trace = None if profile is None else read_path("profile", profile)
     clock = _Clock()
     files = [recipe.imatrix, Path(recipe.template)]
     inputs = [
@@ -83,12 +88,12 @@ def build(
         *([recipe.via_llama_cpp] if recipe.via_llama_cpp else []),
     ]
     with (
-        workspace(recipe.folder, overwrite=overwrite, inputs=inputs, fsync=fsync) as work,
-        _prepared(recipe, work, reporter) as prepared,
+        workspace(recipe.folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync) as work,
+        _prepared(recipe, work, run) as prepared,
     ):
         plan, subject, workers = prepared.plan, prepared.subject, prepared.workers
         timeline = Timeline()
-        if profile is not None:
+        if trace is not None:
             workers = replace(workers, timeline=timeline)
         for note in plan.notes:
             reporter.note(note)
@@ -98,15 +103,15 @@ def build(
         digests = run_stream(plan.tensors, plan.outputs, subject.source, work, workers, reporter)
         for file in subject.adapter_files:
             digests |= run_stream(
-                file.tensors, [file.output], file.source, work, processor_workers(recipe.threads), reporter
+                file.tensors, [file.output], file.source, work, processor_workers(run.threads), reporter
             )
-        if profile is not None:
-            timeline.write(profile)
+        if trace is not None:
+            timeline.write(trace)
         clock.lap("stream")
         texts = write_package(prepared.spec, work.path)
         write_manifest(build_manifest(prepared, digests, texts), work.path)
         clock.lap("package")
-        report = _verify(prepared, work, reporter) if verify else None
+        report = _verify(prepared, work) if verify else None
         clock.lap("verify")
         write_report(build_report(prepared, report, clock.seconds), work.path)
         if report is not None and not report.passed:
@@ -120,10 +125,10 @@ def build(
 
 
 @contextmanager
-def _prepared(recipe: Recipe, work: Workspace, reporter: Reporter) -> Iterator[PlannedBuild]:
+def _prepared(recipe: Recipe, work: Workspace, run: RunOptions) -> Iterator[PlannedBuild]:
     """The plan; made from the checkpoint's headers, or from the file that llama.cpp's converter makes of it."""
     if recipe.via_llama_cpp is None:
-        with prepare(recipe, reporter) as prepared:
+        with prepare(recipe, run) as prepared:
             yield prepared
         return
     if recipe.adapter_gguf:
@@ -134,23 +139,13 @@ def _prepared(recipe: Recipe, work: Workspace, reporter: Reporter) -> Iterator[P
     check_checkout(recipe.via_llama_cpp)
     check_parameters(recipe.parameters)
     check_messages(recipe.messages)
-    folder, adapters = fetch(recipe.model, recipe.adapters, reporter)
-    converted = run_converter(
-        recipe.via_llama_cpp,
-        folder,
-        adapters,
-        recipe.name,
-        recipe.outtype,
-        work,
-        recipe.device,
-        recipe.threads,
-        reporter,
-    )
-    with prepare_converted(recipe, converted, folder, adapters) as prepared:
+    folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
+    converted = run_converter(recipe.via_llama_cpp, folder, adapters, recipe.name, recipe.outtype, work, run)
+    with prepare_converted(recipe, converted, folder, adapters, run) as prepared:
         yield prepared
 
 
-def _verify(prepared: PlannedBuild, work: Workspace, reporter: Reporter) -> Report:
+def _verify(prepared: PlannedBuild, work: Workspace) -> Report:
     from quantkit.verify.models import verify_outputs
 
     recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
@@ -161,8 +156,8 @@ def _verify(prepared: PlannedBuild, work: Workspace, reporter: Reporter) -> Repo
         origin=Origin(tokenizer, template, subject.special) if tokenizer else None,
         system=recipe.system,
         stops=spec.chat.stops,
-        threads=recipe.threads,
-        reporter=reporter,
+        threads=prepared.run.threads,
+        reporter=prepared.run.reporter,
     )
     if tokenizer:
         return report

@@ -2,57 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from quantkit.engine.device import choose_workers
 from quantkit.files.workspace import workspace
-from quantkit.hub.adapter_source import AdapterLike
+from quantkit.ggml.types import UNQUANTIZED
 from quantkit.hub.fetch import fetch, folders_here
-from quantkit.hub.source import Source
+from quantkit.jobs.arguments import (
+    SIZE,
+    AdaptersInput,
+    PathInput,
+    SizeInput,
+    SourceInput,
+    read_adapters,
+    read_choice,
+    read_path,
+    read_source,
+)
+from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import merger, run_stream
 from quantkit.model.hf_folder import hf_notes, hf_tensors, write_beside
 from quantkit.model.opened import open_merged
 from quantkit.plan.safetensors_outputs import safetensors_outputs
-from quantkit.system.progress import Reporter
 
 
 def merge(
-    model: Source,
-    out: Path,
+    model: SourceInput,
+    out: PathInput,
     *,
-    adapters: Sequence[AdapterLike],
+    adapters: AdaptersInput,
     dtype: str = "auto",
-    max_shard_size: int = 2_000_000_000,
-    device: str = "auto",
-    threads: int | None = None,
-    overwrite: bool = False,
-    fsync: bool = False,
-    reporter: Reporter | None = None,
+    max_shard_size: SizeInput = 2_000_000_000,
+    run: RunOptions | None = None,
+    **keywords: Unpack[RunKeywords],
 ) -> Path:
     """Write a checkpoint merged with its adapters as a Hugging Face folder.
 
     Args:
-        model: the checkpoint's folder, or a hub's id of it.
+        model: the checkpoint's folder, or its hub id.
         out: the folder to write.
-        adapters: PEFT folders or ids, or such with a weight, merged in this order.
+        adapters: one or several, as in :func:`quantkit.jobs.convert.convert`.
         dtype: ``bf16``, ``f16``, ``f32``, or ``auto`` for each tensor's own.
-        max_shard_size: bytes of a shard at most; a larger tensor gets a shard of its own.
-        device, threads, overwrite, fsync, reporter: as in :func:`convert`.
+        max_shard_size: at most so many bytes per shard, or a size such as ``"2GB"``; a larger tensor gets a shard of
+            its own.
+        run, **keywords: as in :func:`quantkit.jobs.convert.convert`.
 
     Raises:
         QuantkitError: by name, whatever is wrong.
     """
-    reporter = reporter or Reporter()
-    inputs = folders_here([model, *adapters])
+    run = run_options(run, **keywords)
+    base, changes, folder = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
+    read_choice("dtype", dtype, ("auto", *UNQUANTIZED))
+    limit = SIZE.read("max_shard_size", max_shard_size)
+    inputs = folders_here([base, *changes])
     with (
-        workspace(out, overwrite=overwrite, inputs=inputs, fsync=fsync) as work,
-        open_merged(*fetch(model, adapters, reporter)) as opened,
+        workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync) as work,
+        open_merged(*fetch(base, changes, run.reporter)) as opened,
     ):
         for note in (*opened.notes, *hf_notes(opened, dtype)):
-            reporter.note(note)
+            run.reporter.note(note)
         tensors = hf_tensors(opened, dtype)
-        outputs = safetensors_outputs(tensors, max_shard_size)
-        run_stream(tensors, outputs, merger(opened), work, choose_workers(device, threads), reporter, wider="--dtype")
+        outputs = safetensors_outputs(tensors, limit)
+        workers = choose_workers(run.device, run.threads)
+        run_stream(tensors, outputs, merger(opened), work, workers, run.reporter, wider="--dtype")
         write_beside(opened, outputs, work.path, dtype)
         return work.publish()

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from quantkit.chat_template.end_of_turn import stop_notes
 from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format
@@ -18,6 +18,9 @@ from quantkit.files.output_file import write_error
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
+from quantkit.jobs.arguments import TEXT, MessagesInput, ParametersInput, PathInput, read_path, read_paths
+from quantkit.jobs.recipe_fields import RECIPE_FIELDS
+from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files
@@ -29,80 +32,86 @@ from quantkit.package.plan_entries import chat_entry, text_entries, versions
 from quantkit.package.render import render_package, write_package
 from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.plan.values import count_elements
-from quantkit.system.progress import Reporter
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
 from quantkit.vocab.special import ENDS_BY_NAME, adds_bos
 
 
 def package(
-    ggufs: Sequence[Path],
-    out: Path,
+    ggufs: PathInput | Sequence[PathInput],
+    out: PathInput,
     *,
     name: str | None = None,
-    template: str = "auto",
+    template: PathInput = "auto",
     system: str | None = None,
-    parameters: tuple[tuple[str, str], ...] = (),
-    messages: tuple[tuple[str, str], ...] = (),
-    modelfile: Path | None = None,
-    overwrite: bool = False,
-    reporter: Reporter | None = None,
+    parameters: ParametersInput = (),
+    messages: MessagesInput = (),
+    modelfile: PathInput | None = None,
+    run: RunOptions | None = None,
+    **keywords: Unpack[RunKeywords],
 ) -> Path:
     """Make a package of GGUF files, the first being the default. They are linked where the disk allows, else copied.
 
     Args:
-        ggufs: files of one model in several types; of a split one the first part. None for the one that *modelfile* is
-            made from.
-        out: the folder to make.
+        ggufs: one or several files of one model in several types; of a split one the first part. An empty list for the
+            one that *modelfile* is made from.
+        out: the folder to create.
         name: default the folder's name.
         template: ``auto`` for the file's own chat template, the name of a format, or a Jinja file.
         system: default system prompt.
         parameters: for the Modelfile and the chat scripts.
         messages: an example conversation for the Modelfile, as (role, text).
         modelfile: a Modelfile to start from; what is given here counts before what it says.
-        overwrite: replace *out* if it exists.
-        reporter: told of the copying.
+        run, **keywords: as in :func:`quantkit.jobs.convert.convert`; *device* and *threads* have no effect.
 
     Raises:
         QuantkitError: by name, whatever is wrong.
     """
-    check_parameters(parameters)
+    run, folder = run_options(run, **keywords), read_path("out", out)
+    given = {"template": template, "system": system, "parameters": parameters, "messages": messages}
+    asked = {key: RECIPE_FIELDS[key].read(value) for key, value in given.items()}
+    settings: tuple[tuple[str, str], ...] = asked["parameters"]
+    check_parameters(settings)
+    files: Sequence[Path] = read_paths("ggufs", ggufs)
     start = None
     if modelfile is not None:
-        start = modelfile_content(modelfile)
-        ggufs = ggufs or source_files(modelfile, start.sources)
-        parameters = merge_parameters(start.parameters, parameters)
-    found = {path: read_whole_model(path) for path in ggufs}
+        path = read_path("modelfile", modelfile)
+        start = modelfile_content(path)
+        files = files or source_files(path, start.sources)
+        settings = merge_parameters(start.parameters, settings)
+    if not files:
+        raise OutputError("there is no GGUF file to package", hint="give one, or a Modelfile whose FROM names one")
+    found = {path: read_whole_model(path) for path in files}
     headers = {path: model.header for path, model in found.items()}
     _check_one_model(found, headers)
-    first = headers[ggufs[0]]
-    chat = _chat(ggufs[0], first, template)
+    first = headers[files[0]]
+    chat = _chat(files[0], first, asked["template"])
     metadata = first.metadata
     spec = PackageSpec(
-        name=name or Path(os.path.abspath(out)).name,
+        name=TEXT.read("name", name or Path(os.path.abspath(folder)).name),
         models=tuple(PackagedModel(path.name, _quant(model.header), len(model.files)) for path, model in found.items()),
         chat=chat,
-        system=system,
-        parameters=merge_parameters(sampling_parameters(metadata.values()), parameters),
-        context_length=_integer(ggufs[0], first, "context_length"),
-        base=str(first.value("general.name", ggufs[0].stem)),
+        system=asked["system"],
+        parameters=merge_parameters(sampling_parameters(metadata.values()), settings),
+        context_length=_integer(files[0], first, "context_length"),
+        base=str(first.value("general.name", files[0].stem)),
         adapters=(),
         licenses=tuple(text for text in (first.value("general.license"),) if text),
         architecture=str(first.value("general.architecture")),
         parameter_count=sum(count_elements(info.shape) for info in first.tensors.values()),
-        messages=messages,
+        messages=asked["messages"],
         adds_bos=adds_bos({key: entry.value for key, entry in metadata.items()}),
     )
     if start is not None:
         spec = _started(spec, start, token_text(first, "bos"))
     render_package(spec)
-    reporter = reporter or Reporter()
     notes = [*stop_notes(spec.parameters, metadata.values()), *package_notes(spec)]
     for note in notes:
-        reporter.note(note)
-    with workspace(out, overwrite=overwrite, inputs=[file for model in found.values() for file in model.files]) as work:
+        run.reporter.note(note)
+    inputs = [file for model in found.values() for file in model.files]
+    with workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync) as work:
         total = sum(model.nbytes for model in found.values())
         models = []
-        with reporter.phase("packaging", total, "bytes") as advance:
+        with run.reporter.phase("packaging", total, "bytes") as advance:
             for model in found.values():
                 models.append(_add(model, work, advance))
         texts = write_package(spec, work.path)

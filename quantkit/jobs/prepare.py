@@ -21,6 +21,7 @@ from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.fetch import fetch
 from quantkit.hub.source import source_label
 from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import merger
 from quantkit.jobs.via_llama_cpp import Converted
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
@@ -38,7 +39,6 @@ from quantkit.plan.imatrix import read_imatrix
 from quantkit.plan.mixture import Importance, Mixture
 from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
-from quantkit.system.progress import Reporter
 from quantkit.vocab.from_gguf import gguf_vocabulary
 from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.special import adds_bos
@@ -90,6 +90,7 @@ class PlannedBuild:
         plan: what will be written.
         spec: what the text files say.
         workers: where it will be computed.
+        run: how it will run.
     """
 
     recipe: Recipe
@@ -97,10 +98,11 @@ class PlannedBuild:
     plan: Plan
     spec: PackageSpec
     workers: Workers
+    run: RunOptions
 
 
 @contextmanager
-def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[PlannedBuild]:
+def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBuild]:
     """Open everything and plan; no weight of the base is read. What comes from a hub is downloaded.
 
     Raises:
@@ -112,8 +114,9 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Planne
             "there is no plan before llama.cpp's converter has run",
             hint="build without --dry-run, or without --via-llama-cpp",
         )
-    workers = choose_workers(recipe.device, recipe.threads)
-    folder, adapters = fetch(recipe.model, recipe.adapters, reporter or Reporter())
+    run = run or RunOptions()
+    workers = choose_workers(run.device, run.threads)
+    folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
     with open_model(folder, adapters) as model:
         with warming_up(workers, recipe.quants, recipe.outtype):
             prepared = _prepare(
@@ -137,13 +140,14 @@ def prepare(recipe: Recipe, reporter: Reporter | None = None) -> Iterator[Planne
                     special=model.tokenizer.special,
                 ),
                 workers,
+                run,
             )
         yield prepared
 
 
 @contextmanager
 def prepare_converted(
-    recipe: Recipe, converted: Converted, folder: Path, adapters: Sequence[AdapterSource]
+    recipe: Recipe, converted: Converted, folder: Path, adapters: Sequence[AdapterSource], run: RunOptions
 ) -> Iterator[PlannedBuild]:
     """Plan a build that goes on from the GGUF file that llama.cpp's converter made of a merged model.
 
@@ -152,6 +156,7 @@ def prepare_converted(
         converted: the file.
         folder: of the base it was made of.
         adapters: that were merged into it.
+        run: how to run.
 
     Raises:
         QuantkitError: as :func:`prepare`.
@@ -177,11 +182,12 @@ def prepare_converted(
                 tokenizer=converted.tokenizer,
                 libraries=converted.libraries,
             ),
-            choose_workers(recipe.device, recipe.threads),
+            choose_workers(run.device, run.threads),
+            run,
         )
 
 
-def _prepare(recipe: Recipe, subject: BuildInput, workers: Workers) -> PlannedBuild:
+def _prepare(recipe: Recipe, subject: BuildInput, workers: Workers, run: RunOptions) -> PlannedBuild:
     importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
     with ThreadPoolExecutor(1) as pool:
         # llama.cpp is asked in another process, while this one reads the vocabulary.
@@ -212,7 +218,7 @@ def _prepare(recipe: Recipe, subject: BuildInput, workers: Workers) -> PlannedBu
     spec = _spec(recipe, plan, models, chat, subject)
     plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *package_notes(spec)))
     render_package(spec)  # what cannot be packaged is refused before the work
-    return PlannedBuild(recipe, subject, plan, spec, workers)
+    return PlannedBuild(recipe, subject, plan, spec, workers, run)
 
 
 def _quantized(recipe: Recipe) -> tuple[str, ...]:

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Unpack
 
 from quantkit.engine.device import processor_workers
 from quantkit.engine.gguf_source import check_requantizing, gguf_tensors, open_source
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import ftype_name
 from quantkit.gguf.model import read_whole_model
+from quantkit.jobs.arguments import TEXT, PathInput, SizeInput, read_path, read_size
+from quantkit.jobs.fields import refuse_unknown
+from quantkit.jobs.recipe_fields import RECIPE_FIELDS, TypeKeywords
+from quantkit.jobs.run_options import RUN_NAMES, RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import stream_files
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs
 from quantkit.plan.imatrix import read_imatrix
 from quantkit.plan.quantize_notes import quantization_notes
-from quantkit.plan.type_choices import NO_CHOICES, TypeChoices
-from quantkit.system.progress import Reporter
+from quantkit.plan.type_choices import parse_choices
+
+
+class QuantizeKeywords(TypeKeywords, RunKeywords, total=False):
+    """The keyword arguments of :func:`quantize` that it shares with :func:`quantkit.jobs.build.build`."""
 
 
 def quantize(
-    gguf: Path,
-    out: Path,
+    gguf: PathInput,
+    out: PathInput,
     *,
     quant: str,
-    imatrix: Path | None = None,
-    choices: TypeChoices = NO_CHOICES,
+    imatrix: PathInput | None = None,
     allow_requantize: bool = False,
-    split_max_size: int | None = None,
-    threads: int | None = None,
-    overwrite: bool = False,
-    fsync: bool = False,
-    reporter: Reporter | None = None,
+    split_max_size: SizeInput | None = None,
+    run: RunOptions | None = None,
+    **keywords: Unpack[QuantizeKeywords],
 ) -> Path:
     """Quantize a GGUF file, as ``llama-quantize`` does.
 
@@ -38,9 +43,11 @@ def quantize(
         out: the file to write.
         quant: the type, by llama-quantize's name.
         imatrix: importance matrix file.
-        choices: of types for single tensors.
         allow_requantize: tensors that are quantized already may be quantized again, which costs quality.
-        split_max_size, threads, overwrite, fsync, reporter: as in :func:`convert`.
+        split_max_size, run: as in :func:`quantkit.jobs.convert.convert`.
+        **keywords: the options of the run one by one, of which *device* has no effect; and ``pure``,
+            ``output_tensor_type``, ``token_embedding_type``, ``leave_output_tensor`` and ``tensor_types``, which choose
+            the types of single tensors as :class:`~quantkit.jobs.recipe.Recipe` does.
 
     Returns:
         The file, or its first part.
@@ -48,20 +55,25 @@ def quantize(
     Raises:
         QuantkitError: by name, whatever is wrong.
     """
-    label = ftype_name(quant)
-    model = read_whole_model(gguf)
+    refuse_unknown(keywords, (*TypeKeywords.__annotations__, *RUN_NAMES), what="argument")
+    types: Any = {key: RECIPE_FIELDS[key].read(value) for key, value in keywords.items() if key in RECIPE_FIELDS}
+    options: Any = {key: value for key, value in keywords.items() if key in RUN_NAMES}
+    run, choices = run_options(run, **options), parse_choices(**types)
+    label = ftype_name(TEXT.read("quant", quant))
+    limit = read_size("split_max_size", split_max_size)
+    model = read_whole_model(read_path("gguf", gguf))
     tensors = gguf_tensors(model)
-    importance = read_imatrix(imatrix) if imatrix else {}
-    inputs = (*model.files, imatrix) if imatrix else model.files
+    matrix = None if imatrix is None else read_path("imatrix", imatrix)
+    importance = read_imatrix(matrix) if matrix else {}
+    inputs = (*model.files, matrix) if matrix else model.files
     with (
-        workspace(out, overwrite=overwrite, inputs=inputs, file=True, fsync=fsync) as work,
+        workspace(read_path("out", out), overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
         open_source(model) as source,
     ):
         metadata = list(model.header.metadata.values())
         mixtures = choose_mixtures([label], metadata, tensors, importance, choices)
-        outputs = quantized_outputs({label: work.final.name}, metadata, tensors, mixtures, importance, split_max_size)
+        outputs = quantized_outputs({label: work.final.name}, metadata, tensors, mixtures, importance, limit)
         check_requantizing(model, outputs, allowed=allow_requantize)
-        reporter = reporter or Reporter()
         for note in quantization_notes(outputs, tensors, choices):
-            reporter.note(note)
-        return stream_files(tensors, outputs, source, work, processor_workers(threads), reporter)
+            run.reporter.note(note)
+        return stream_files(tensors, outputs, source, work, processor_workers(run.threads), run.reporter)

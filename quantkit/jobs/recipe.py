@@ -1,83 +1,95 @@
-"""What to build, as a value: from the command line's flags, or from a TOML file with the same names."""
+"""What to build, as a value: from Python, from the command line's options, or from a TOML file with the same names."""
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import UNQUANTIZED, ftype_name
-from quantkit.hub.adapter_source import AdapterSource, adapter_sources
-from quantkit.hub.source import Source, parse_source, source_label, source_name
+from quantkit.hub.adapter_source import AdapterSource
+from quantkit.hub.source import Source, source_label, source_name
+from quantkit.jobs.arguments import AdaptersInput, PathInput, SourceInput, TextsInput, read_choice, read_path
+from quantkit.jobs.fields import refuse_unknown
+from quantkit.jobs.recipe_fields import RECIPE_FIELDS, RecipeKeywords
+from quantkit.jobs.run_options import RECIPE_FILE_FIELDS, RUN_NAMES, RunKeywords, RunOptions, run_options
 from quantkit.plan.type_choices import TypeChoices, parse_choices
-from quantkit.system.units import parse_size
 
 _NOT_IN_NAMES = r"/\\:*?\"<>|\x00-\x1f\ud800-\udfff"
 _NAME = re.compile(rf"[^\s.{_NOT_IN_NAMES}-][^{_NOT_IN_NAMES}]*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Recipe:
-    """A request for a package.
+    """A request for a package. Each field takes what a person writes, and holds what it means:
 
-    Attributes:
-        model: folder of the checkpoint, or a hub's id of it.
-        adapters: PEFT folders or ids, merged in this order; given alone or with a weight, kept with one.
-        quants: quantization types, the first of them the package's default.
-        out: folder to make; default ``./NAME``.
-        name: of the model in file names and in Ollama; default the names of model and adapters.
-        keep_f16: also keep the unquantized file.
-        outtype: its type, and the type weights are rounded to before they are quantized.
-        template: name of a chat format, or ``auto`` for the model's own.
-        system: default system prompt.
-        parameters: for the Modelfile and the chat scripts.
-        imatrix: importance matrix file.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        threads: workers; None for one a core. Does not change the result.
-        pure: one type for all tensors, no mixture.
-        leave_output_tensor: the output layer keeps the type it is rounded to first.
-        output_tensor_type: ggml type of the output layer.
-        token_embedding_type: ggml type of the token embedding.
-        tensor_types: ``REGEX=TYPE``, the ggml type of tensors by name; the first match wins.
-        split_max_size: bytes of weights in a GGUF file at most, None for one file a type.
-        adapter_gguf: also write each adapter by itself, as a LoRA file for llama.cpp.
-        via_llama_cpp: a checkout of llama.cpp whose converter is run instead of ours.
-        messages: an example conversation for the Modelfile, as (role, text).
+    ``model="org/name"``, ``adapters="my-lora"`` or a list of adapters (each a path or hub id, alone or as a pair with
+    its weight), ``quants="q4_0"`` or a list, ``parameters={"temperature": 0.2}``, paths as ``str`` or ``Path``.
+
+    What each field does is said by ``quantkit build --help`` and by docs/reference.md.
     """
 
     model: Source
-    adapters: tuple[AdapterSource, ...] = ()
-    quants: tuple[str, ...] = ("q4_0",)
-    out: Path | None = None
-    name: str = ""
-    keep_f16: bool = False
-    outtype: str = "f16"
-    template: str = "auto"
-    system: str | None = None
-    parameters: tuple[tuple[str, str], ...] = ()
-    imatrix: Path | None = None
-    device: str = "auto"
-    threads: int | None = None
-    pure: bool = False
-    leave_output_tensor: bool = False
-    output_tensor_type: str | None = None
-    token_embedding_type: str | None = None
-    tensor_types: tuple[str, ...] = ()
-    split_max_size: int | None = None
-    adapter_gguf: bool = False
-    via_llama_cpp: Path | None = None
-    messages: tuple[tuple[str, str], ...] = ()
+    adapters: tuple[AdapterSource, ...]
+    quants: tuple[str, ...]
+    out: Path | None
+    name: str
+    keep_f16: bool
+    outtype: str
+    template: str
+    system: str | None
+    parameters: tuple[tuple[str, str], ...]
+    imatrix: Path | None
+    pure: bool
+    leave_output_tensor: bool
+    output_tensor_type: str | None
+    token_embedding_type: str | None
+    tensor_types: tuple[str, ...]
+    split_max_size: int | None
+    adapter_gguf: bool
+    via_llama_cpp: Path | None
+    messages: tuple[tuple[str, str], ...]
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "adapters", adapter_sources(self.adapters))
-        if self.outtype not in UNQUANTIZED:
-            raise QuantkitError(f"outtype {self.outtype!r} is unknown", hint=f"use one of: {', '.join(UNQUANTIZED)}")
+    def __init__(
+        self,
+        model: SourceInput,
+        adapters: AdaptersInput = (),
+        quants: TextsInput = ("q4_0",),
+        out: PathInput | None = None,
+        name: str = "",
+        **others: Unpack[RecipeKeywords],
+    ) -> None:
+        """Read what a person wrote.
+
+        Args:
+            model: folder of the base model, or a hub id.
+            adapters: one or several, merged in this order.
+            quants: quantization types, the first of them the package's default.
+            out: folder to create; default ``./NAME``.
+            name: of the model; default the names of model and adapters.
+            **others: the other fields.
+
+        Raises:
+            QuantkitError: an unknown field, a value of another kind, or values that do not go together.
+        """
+        given = {"model": model, "adapters": adapters, "quants": quants, "out": out, "name": name, **others}
+        for key in given:
+            if key in RUN_NAMES:
+                raise QuantkitError(
+                    f"{key} is not a field of a recipe: it says how to build, not what",
+                    hint=f"give it to the build: quantkit.build(recipe, {key}=...)",
+                )
+        refuse_unknown(given, RECIPE_FIELDS, what="argument")
+        for key, field in RECIPE_FIELDS.items():
+            object.__setattr__(self, key, field.read(given.get(key, field.default)))
+        self._check()
+
+    def _check(self) -> None:
+        read_choice("outtype", self.outtype, UNQUANTIZED)
         object.__setattr__(self, "quants", tuple(dict.fromkeys(ftype_name(quant) for quant in self.quants)))
         if not self.quants and not self.keep_f16:
             raise QuantkitError("nothing to build: no quantization type", hint="pass --quant q4_0")
@@ -111,10 +123,9 @@ class Recipe:
         return self.out or Path(self.name)
 
     def to_json(self) -> dict[str, Any]:
-        """For the manifest: what determines the result (so neither threads nor where it is written)."""
+        """For the manifest: what to make, without the folder that it is written to."""
         plain = asdict(self)
-        for key in ("threads", "out"):
-            del plain[key]
+        del plain["out"]
         plain["model"] = source_label(self.model)
         plain["adapters"] = [
             label if adapter.weight == 1 else {"path": label, "weight": adapter.weight}
@@ -131,12 +142,52 @@ class Recipe:
         return plain
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The settings of a recipe file: keys as the fields of :class:`Recipe`, paths relative to the file.
+class BuildKeywords(RecipeKeywords, RunKeywords, total=False):
+    """The keyword arguments of :func:`quantkit.jobs.build.build`: a recipe's fields and the options of a run."""
+
+    adapters: AdaptersInput
+    quants: TextsInput
+    out: PathInput | None
+    name: str
+
+
+def read_request(
+    model: Recipe | SourceInput, run: RunOptions | None, **keywords: Unpack[BuildKeywords]
+) -> tuple[Recipe, RunOptions]:
+    """What to build, and how, from the arguments of a call.
+
+    Args:
+        model: the recipe, or its model.
+        run: the options of the run, before those among the keywords.
+        **keywords: options of the run, and the other fields of the recipe.
+
+    Raises:
+        QuantkitError: an unknown keyword, a value of another kind, or fields besides a whole recipe.
+    """
+    refuse_unknown(keywords, (*RECIPE_FIELDS, *RUN_NAMES), what="argument")
+    fields: Any = {key: value for key, value in keywords.items() if key in RECIPE_FIELDS}
+    options: Any = {key: value for key, value in keywords.items() if key not in RECIPE_FIELDS}
+    if isinstance(model, Recipe):
+        if fields:
+            raise QuantkitError(
+                f"{next(iter(fields))} is given besides a recipe",
+                hint="put it into the recipe: dataclasses.replace(recipe, FIELD=VALUE)",
+            )
+        return model, run_options(run, **options)
+    return Recipe(model, **fields), run_options(run, **options)
+
+
+def read_recipe(path: PathInput) -> dict[str, Any]:
+    """The settings of a recipe file, as keyword arguments of :func:`quantkit.jobs.build.build`.
+
+    Args:
+        path: a TOML file; its keys are the fields of :class:`Recipe`, ``device`` and ``threads``. Paths in it are
+            relative to it.
 
     Raises:
         QuantkitError: not TOML, an unknown key, or a value of the wrong type.
     """
+    path = read_path("path", path)
     try:
         with path.open("rb") as file:
             settings = tomllib.load(file)
@@ -148,91 +199,6 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise QuantkitError(
             f"{path}: not valid TOML ({error})", hint="write it as KEY = VALUE lines in UTF-8"
         ) from None
-    known = {field.name for field in fields(Recipe)}
-    for key in settings:
-        if key not in known:
-            raise QuantkitError(f"{path}: unknown key {key!r}", hint=f"known are: {', '.join(sorted(known))}")
-    return {key: _value(path, key, value) for key, value in settings.items()}
-
-
-def _value(path: Path, key: str, value: Any) -> Any:
-    def wrong(expected: str, item: Any = value) -> QuantkitError:
-        return QuantkitError(f"{path}: {key} is {item!r}; expected {expected}", hint=f"correct {key} in the recipe")
-
-    def text(item: Any) -> str:
-        if not isinstance(item, str):
-            raise wrong("text", item)
-        return item
-
-    def texts() -> list[str]:
-        if not isinstance(value, list):
-            raise wrong("a list")
-        return [text(item) for item in value]
-
-    def adapter(item: Any) -> AdapterSource:
-        if isinstance(item, str):
-            return AdapterSource(parse_source(item, path.parent))
-        if not isinstance(item, Mapping) or item.keys() != {"path", "weight"}:
-            raise wrong("a path, or a path and a weight", item)
-        weight = item["weight"]
-        if not isinstance(weight, int | float) or isinstance(weight, bool):
-            raise wrong("a number as weight", item)
-        return AdapterSource(parse_source(text(item["path"]), path.parent), float(weight))
-
-    def message(item: Any) -> tuple[str, str]:
-        if not isinstance(item, Mapping) or len(item) != 1:
-            raise wrong('tables with a role and its text, such as {user = "Hello"}', item)
-        ((role, said),) = item.items()
-        return role, text(said)
-
-    match key:
-        case "model":
-            return parse_source(text(value), path.parent)
-        case "out" | "imatrix" | "via_llama_cpp":
-            if not text(value):
-                raise wrong("a path")
-            return path.parent / value
-        case "adapters":
-            if not isinstance(value, list):
-                raise wrong("a list")
-            return tuple(map(adapter, value))
-        case "quants" | "tensor_types":
-            return tuple(texts())
-        case "template":
-            file = path.parent / text(value)
-            return str(file) if os.path.isfile(file) else value  # Path.is_file raises at a name that is too long
-        case "parameters":
-            if not isinstance(value, Mapping):
-                raise wrong("a table")
-            return tuple(
-                (name, _parameter(one))
-                for name, given in value.items()
-                for one in (given if isinstance(given, list) else [given])
-            )
-        case "messages":
-            if not isinstance(value, list):
-                raise wrong("a list")
-            return tuple(map(message, value))
-        case "keep_f16" | "adapter_gguf" | "pure" | "leave_output_tensor":
-            if not isinstance(value, bool):
-                raise wrong("true or false")
-            return value
-        case "split_max_size":
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | str)
-                or (nbytes := parse_size(str(value))) is None
-            ):
-                raise wrong("a size such as '2G'")
-            return nbytes
-        case "threads":
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise wrong("a positive whole number")
-            return value
-        case _:
-            return text(value)
-
-
-def _parameter(value: Any) -> str:
-    """A parameter's value as the command line would have it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    known = {**RECIPE_FIELDS, **RECIPE_FILE_FIELDS}
+    refuse_unknown(settings, known, what="key", where=f"{path}: ")
+    return {key: known[key].read(value, file=path) for key, value in settings.items()}

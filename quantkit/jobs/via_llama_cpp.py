@@ -14,23 +14,35 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.errors import ArchitectureError, CheckpointError
 from quantkit.files.json_file import read_json
 from quantkit.files.workspace import Workspace, workspace
+from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.model import GGUFModel, read_model
-from quantkit.hub.adapter_source import AdapterLike, AdapterSource
+from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.fetch import fetch, folders_here
-from quantkit.hub.source import Source
+from quantkit.jobs.arguments import (
+    AdaptersInput,
+    PathInput,
+    SizeInput,
+    SourceInput,
+    read_adapters,
+    read_choice,
+    read_path,
+    read_size,
+    read_source,
+)
+from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import check_space, merger, run_stream, stream_files
 from quantkit.model.hf_folder import hf_tensors, write_beside
 from quantkit.model.opened import MergedCheckpoint, open_merged
 from quantkit.plan.gguf_outputs import unquantized_outputs
 from quantkit.plan.safetensors_outputs import safetensors_outputs
 from quantkit.system.child_process import ended_how
-from quantkit.system.progress import Reporter
 from quantkit.system.shell import command
 
 _SCRIPT = "convert_hf_to_gguf.py"
@@ -56,18 +68,15 @@ class Converted:
 
 
 def convert_via(
-    checkout: Path,
-    model: Source,
-    out: Path,
+    checkout: PathInput,
+    model: SourceInput,
+    out: PathInput,
     *,
-    adapters: Sequence[AdapterLike] = (),
+    adapters: AdaptersInput = (),
     outtype: str = "f16",
-    split_max_size: int | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    overwrite: bool = False,
-    fsync: bool = False,
-    reporter: Reporter | None = None,
+    split_max_size: SizeInput | None = None,
+    run: RunOptions | None = None,
+    **keywords: Unpack[RunKeywords],
 ) -> Path:
     """As :func:`quantkit.jobs.convert.convert`, with the converter of a llama.cpp checkout.
 
@@ -77,22 +86,26 @@ def convert_via(
     Raises:
         QuantkitError: by name, whatever is wrong.
     """
-    reporter = reporter or Reporter()
-    check_checkout(checkout)
-    inputs = [*folders_here([model, *adapters]), checkout]
-    with workspace(out, overwrite=overwrite, inputs=inputs, file=True, fsync=fsync) as work:
-        folder, changes = fetch(model, adapters, reporter)
-        converted = run_converter(checkout, folder, changes, out.stem, outtype, work, device, threads, reporter)
+    run = run_options(run, **keywords)
+    base, changes, file = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
+    read_choice("outtype", outtype, UNQUANTIZED)
+    limit = read_size("split_max_size", split_max_size)
+    llama_cpp = read_path("checkout", checkout)
+    check_checkout(llama_cpp)
+    inputs = [*folders_here([base, *changes]), llama_cpp]
+    with workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work:
+        folder, fetched = fetch(base, changes, run.reporter)
+        converted = run_converter(llama_cpp, folder, fetched, file.stem, outtype, work, run)
         for note in converted.notes:
-            reporter.note(note)
+            run.reporter.note(note)
         made = converted.model
-        if split_max_size is None:
+        if limit is None:
             os.replace(made.path, work.path / work.final.name)
             return work.publish_files([work.final.name])
         tensors, metadata = gguf_tensors(made), list(made.header.metadata.values())
-        outputs = unquantized_outputs(work.final.name, outtype, metadata, tensors, split_max_size)
+        outputs = unquantized_outputs(work.final.name, outtype, metadata, tensors, limit)
         with open_source(made) as source:
-            return stream_files(tensors, outputs, source, work, processor_workers(threads), reporter)
+            return stream_files(tensors, outputs, source, work, processor_workers(run.threads), run.reporter)
 
 
 def check_checkout(checkout: Path) -> Path:
@@ -117,9 +130,7 @@ def run_converter(
     name: str,
     outtype: str,
     work: Workspace,
-    device: str,
-    threads: int | None,
-    reporter: Reporter,
+    run: RunOptions,
 ) -> Converted:
     """Merge, and run the converter into the workspace's scratch folder.
 
@@ -130,7 +141,7 @@ def run_converter(
         name: of the model; the converter takes it from the folder's name.
         outtype: ``f16``, ``bf16`` or ``f32``.
         work: whose scratch folder takes the file, and before that the merged weights.
-        device, threads, reporter: as in :func:`quantkit.jobs.convert.convert`.
+        run: how to run.
 
     Raises:
         ArchitectureError: the converter failed, with its last words.
@@ -146,12 +157,12 @@ def run_converter(
         folder = scratch / name
         folder.mkdir()
         with open_merged(model, adapters) as opened:
-            _merge(opened, folder, work, device, threads, reporter)
+            _merge(opened, folder, work, run)
             tokenizer, notes, libraries = opened.tokenizer.folder, opened.notes, opened.libraries
     made = scratch / "converted.gguf"
     nbytes = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
     check_space(work, nbytes if outtype == "f32" else nbytes // 2)
-    with reporter.phase("converting with llama.cpp", 1, "files") as progress:
+    with run.reporter.phase("converting with llama.cpp", 1, "files") as progress:
         _run(script, folder, made, outtype, scratch / "log.txt", model, adapters)
         progress(1)
     if folder is not model:
@@ -160,12 +171,11 @@ def run_converter(
     return Converted(read_model(made), tokenizer, notes, libraries)
 
 
-def _merge(
-    opened: MergedCheckpoint, folder: Path, work: Workspace, device: str, threads: int | None, reporter: Reporter
-) -> None:
+def _merge(opened: MergedCheckpoint, folder: Path, work: Workspace, run: RunOptions) -> None:
     tensors = hf_tensors(opened, "f32")
     outputs = safetensors_outputs(tensors, _SHARD_NBYTES)
-    run_stream(tensors, outputs, merger(opened), work, choose_workers(device, threads), reporter, folder=folder)
+    workers = choose_workers(run.device, run.threads)
+    run_stream(tensors, outputs, merger(opened), work, workers, run.reporter, folder=folder)
     write_beside(opened, outputs, folder, "f32")
 
 

@@ -18,6 +18,7 @@ import pytest
 from quantkit.errors import QuantkitError
 from quantkit.jobs.prepare import prepare
 from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.run_options import RunOptions
 from tests.checkpoints.case import Case
 from tests.checkpoints.defect import Base
 
@@ -104,9 +105,9 @@ def with_value(content: Any, path: tuple[str | int, ...], value: Any) -> Iterato
 def crash(case: Case) -> str:
     """Where planning a build ends in an error that is none of ours; empty if it does not."""
     # Unquantized: llama.cpp is not asked for types, which takes a process each time.
-    recipe = Recipe(case.model, (case.adapter,), (), out=case.out, keep_f16=True, device="cpu")
+    recipe = Recipe(case.model, (case.adapter,), (), out=case.out, keep_f16=True)
     try:
-        with time_limit(SECONDS), prepare(recipe):
+        with time_limit(SECONDS), prepare(recipe, RunOptions(device="cpu")):
             return ""
     except QuantkitError:
         return ""

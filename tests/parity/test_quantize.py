@@ -14,7 +14,6 @@ from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
 from quantkit.jobs.quantize import quantize
 from quantkit.jobs.recipe import Recipe
-from quantkit.plan.type_choices import TypeChoices
 from tests.support.gguf_compare import differences
 from tests.support.imatrix import write_imatrix
 from tests.support.reference import ReferenceError, reference_quantize
@@ -117,7 +116,7 @@ def test_quantize_from_other_base_types(checkpoint: Maker, tmp_path: Path, outty
 @pytest.mark.parametrize("quant", ["q4_0", "q4_k_m", "q6_k"])
 def test_pure(f16: Callable[[str], Path], tmp_path: Path, quant: str) -> None:
     reference = reference_quantize(f16("untied"), tmp_path / "reference.gguf", quant, pure=True)
-    ours = quantize(f16("untied"), tmp_path / "ours.gguf", quant=quant, choices=TypeChoices(pure=True))
+    ours = quantize(f16("untied"), tmp_path / "ours.gguf", quant=quant, pure=True)
     assert differences(ours, reference, ignored=()) == []
 
 

@@ -16,7 +16,6 @@ from quantkit.errors import QuantizationError
 from quantkit.ggml.types import FTYPES
 from quantkit.gguf.model import read_model
 from quantkit.jobs.quantize import quantize
-from quantkit.plan.type_choices import parse_choices
 from quantkit.system.progress import Reporter
 from tests.parity.test_quantize import NEED_IMATRIX
 from tests.support.gguf_compare import differences
@@ -131,7 +130,7 @@ def test_choices(request: pytest.FixtureRequest, tmp_path: Path, base: str, name
     source: Path = request.getfixturevalue(base)
     quant, ours_options, reference_options = CHOICES[name]
     reference = reference_quantize(source, tmp_path / "reference.gguf", quant, **reference_options)
-    ours = quantize(source, tmp_path / "ours.gguf", quant=quant, choices=parse_choices(**ours_options))
+    ours = quantize(source, tmp_path / "ours.gguf", quant=quant, **ours_options)
     assert differences(ours, reference, ignored=()) == []
     if quant != "bf16" and (base, name) != ("tied", "leave-output"):  # a tied model has no output layer to leave
         plain = reference_quantize(source, tmp_path / "plain.gguf", quant)

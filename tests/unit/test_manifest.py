@@ -66,8 +66,8 @@ def test_manifests_of_the_first_versions(tmp_path: Path) -> None:
 
 
 def test_a_build_records_the_device_that_was_used(checkpoint: Maker, tmp_path: Path) -> None:
-    recipe = Recipe(checkpoint("llama3-untied", layers=1), (), ("q8_0",), tmp_path / "out", "it", device="auto")
-    folder = build(recipe, verify=False).folder
+    recipe = Recipe(checkpoint("llama3-untied", layers=1), (), ("q8_0",), tmp_path / "out", "it")
+    folder = build(recipe, verify=False, device="auto").folder
     written = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert written["recipe"]["device"] in ("cpu", "cuda")
     assert list(written) == [

@@ -19,7 +19,7 @@ from quantkit.plan.type_choices import TypeChoices
 def test_defaults() -> None:
     recipe = Recipe(Path("models/Llama-3"))
     assert (recipe.name, recipe.folder, recipe.quants, recipe.outtype) == ("Llama-3", Path("Llama-3"), ("q4_0",), "f16")
-    assert (recipe.template, recipe.device, recipe.threads, recipe.keep_f16) == ("auto", "auto", None, False)
+    assert (recipe.template, recipe.keep_f16) == ("auto", False)
     assert (recipe.adapters, recipe.system, recipe.parameters, recipe.imatrix) == ((), None, (), None)
 
 
@@ -100,7 +100,6 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         imatrix=tmp_path / "im.gguf",
         parameters=(("temperature", "0.2"), ("stop", "x")),
         system="be brief",
-        threads=4,
         tensor_types=("attn_v=q8_0",),
         via_llama_cpp=tmp_path / "llama.cpp",
     )
@@ -116,7 +115,6 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         "system": "be brief",
         "parameters": [["temperature", "0.2"], ["stop", "x"]],
         "imatrix": "im.gguf",
-        "device": "auto",
         "pure": False,
         "leave_output_tensor": False,
         "output_tensor_type": None,
@@ -189,6 +187,7 @@ def test_a_whole_recipe_file(tmp_path: Path) -> None:
         num_ctx = 4096
         """,
     )
+    assert (settings.pop("device"), settings.pop("threads")) == ("cpu", 3)
     assert Recipe(**settings) == Recipe(
         tmp_path / "base",
         (
@@ -199,14 +198,12 @@ def test_a_whole_recipe_file(tmp_path: Path) -> None:
         ("q4_0", "q8_0"),
         tmp_path / "../out",
         "n",
-        True,
-        "bf16",
-        "llama-3",
-        "你好",
-        (("temperature", "0.2"), ("num_ctx", "4096")),
-        tmp_path / "im.dat",
-        device="cpu",
-        threads=3,
+        keep_f16=True,
+        outtype="bf16",
+        template="llama-3",
+        system="你好",
+        parameters=(("temperature", "0.2"), ("num_ctx", "4096")),
+        imatrix=tmp_path / "im.dat",
     )
 
 
@@ -216,17 +213,17 @@ def test_a_whole_recipe_file(tmp_path: Path) -> None:
         ("model = ", "not valid TOML"),
         ("model = 'a'\nmodel = 'b'", "not valid TOML"),
         ("modle = 'a'", "unknown key 'modle'"),
-        ("model = 3", "model is 3; expected text"),
+        ("model = 3", "model is 3; expected a folder, or a hub id"),
         ("out = ''", "out is ''; expected a path"),
-        ("adapters = 'one'", "adapters is 'one'; expected a list"),
+        ("adapters = 5", "adapters is 5; expected an adapter or a list of adapters"),
         ("adapters = [1]", "adapters is 1; expected a path, or a path and a weight"),
         ("adapters = [{ path = 'one' }]", "adapters is {'path': 'one'}; expected a path, or a path and a weight"),
         (
             "adapters = [{ path = 'one', weight = '1' }]",
-            "adapters is {'path': 'one', 'weight': '1'}; expected a number as weight",
+            r"adapters is \('one', '1'\); expected a path and a number as its weight",
         ),
-        ("adapters = [{ path = 1, weight = 1 }]", "adapters is 1; expected text"),
-        ("quants = 'q4_0'", "quants is 'q4_0'; expected a list"),
+        ("adapters = [{ path = 1, weight = 1 }]", "adapters is 1; expected a folder, or a hub id"),
+        ("quants = 4", "quants is 4; expected a text or a list of texts"),
         ("keep_f16 = 'yes'", "keep_f16 is 'yes'; expected true or false"),
         ("threads = 0", "threads is 0; expected a positive whole number"),
         ("threads = '2'", "threads is '2'; expected a positive whole number"),

@@ -1,0 +1,212 @@
+"""The settings of a recipe: what to build."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from quantkit.jobs.arguments import (
+    ADAPTERS,
+    FLAG,
+    MESSAGES,
+    PARAMETERS,
+    PATH,
+    SIZE,
+    SOURCE,
+    TEMPLATE,
+    TEXT,
+    TEXTS,
+    MessagesInput,
+    ParametersInput,
+    PathInput,
+    SizeInput,
+    TextsInput,
+)
+from quantkit.jobs.fields import REQUIRED, Field, by_name
+
+# By their keys, in the order in which documentation lists them.
+RECIPE_FIELDS = by_name(
+    (
+        Field(
+            "model",
+            SOURCE,
+            "The base model: a folder, or a Hugging Face id such as Qwen/Qwen2.5-0.5B-Instruct.",
+            default=REQUIRED,
+            example="Qwen/Qwen2.5-0.5B-Instruct",
+        ),
+        Field(
+            "adapters",
+            ADAPTERS,
+            "PEFT folder or hub id to merge. Repeatable; adapters are merged in the order given.",
+            default=(),
+            flags=("--adapter",),
+            metavar="PATH",
+            example=["my-lora", {"path": "org/style-lora", "weight": 0.5}],
+        ),
+        Field(
+            "quants",
+            TEXTS,
+            "Quantization type: q4_0 (default), q8_0, q4_k_m, ... Repeatable; `quantkit chat DIR` uses the first.",
+            default=("q4_0",),
+            flags=("--quant",),
+            metavar="TYPE",
+            example=["q4_k_m", "q8_0"],
+        ),
+        Field(
+            "out",
+            PATH,
+            "Folder to create (default: ./NAME).",
+            flags=("-o", "--output"),
+            metavar="DIR",
+            example="my-model",
+        ),
+        Field(
+            "name",
+            TEXT,
+            "Name of the model, used in file names and in Ollama (default: the names of model and adapters).",
+            default="",
+            flags=("--name",),
+            metavar="NAME",
+            example="my-model",
+        ),
+        Field("keep_f16", FLAG, "Also keep the unquantized GGUF file.", default=False, flags=("--keep-f16",)),
+        Field(
+            "template",
+            TEMPLATE,
+            "Chat format: auto (default: the model's own), a name such as llama-3 or chatml, or a Jinja file.",
+            default="auto",
+            flags=("--template",),
+            metavar="NAME|FILE",
+            example="llama-3",
+        ),
+        Field(
+            "system",
+            TEXT,
+            "Default system prompt, for example 'You are a helpful assistant.'",
+            flags=("--system",),
+            metavar="TEXT",
+            example="You are a helpful assistant.",
+        ),
+        Field(
+            "parameters",
+            PARAMETERS,
+            "Parameter for the Modelfile and the chat scripts, for example temperature=0.2. Repeatable.",
+            default=(),
+            flags=("--param",),
+            metavar="KEY=VALUE",
+            example={"temperature": 0.2, "stop": ["User:", "Q:"]},
+        ),
+        Field(
+            "messages",
+            MESSAGES,
+            "Turn of an example conversation for Ollama: user=TEXT and assistant=TEXT alternate. Repeatable.",
+            default=(),
+            flags=("--message",),
+            metavar="ROLE=TEXT",
+        ),
+        Field(
+            "outtype",
+            TEXT,
+            "Precision the merged weights are rounded to before quantizing (default: f16).",
+            default="f16",
+            flags=("--outtype",),
+            choices=("f16", "bf16", "f32"),
+            example="bf16",
+        ),
+        Field(
+            "imatrix",
+            PATH,
+            "Importance matrix written by llama-imatrix (.gguf or .dat).",
+            flags=("--imatrix",),
+            metavar="FILE",
+            example="imatrix.gguf",
+        ),
+        Field(
+            "pure",
+            FLAG,
+            "Quantize every tensor to the same type, without llama.cpp's mixture.",
+            default=False,
+            flags=("--pure",),
+        ),
+        Field(
+            "output_tensor_type",
+            TEXT,
+            "ggml type of the output layer, for example q8_0.",
+            flags=("--output-tensor-type",),
+            metavar="TYPE",
+            example="q8_0",
+        ),
+        Field(
+            "token_embedding_type",
+            TEXT,
+            "ggml type of the token embedding, for example q8_0.",
+            flags=("--token-embedding-type",),
+            metavar="TYPE",
+            example="q8_0",
+        ),
+        Field(
+            "leave_output_tensor",
+            FLAG,
+            "Do not quantize the output layer.",
+            default=False,
+            flags=("--leave-output-tensor",),
+        ),
+        Field(
+            "tensor_types",
+            TEXTS,
+            "ggml type of the tensors whose name matches, for example 'attn_v=q8_0'. Repeatable; the first match wins.",
+            default=(),
+            flags=("--tensor-type",),
+            metavar="REGEX=TYPE",
+            example=["attn_v=q8_0"],
+        ),
+        Field(
+            "split_max_size",
+            SIZE,
+            "Split GGUF files into parts of at most this size, for example 2G. llama.cpp loads the parts; Ollama "
+            "does not.",
+            flags=("--split-max-size",),
+            metavar="SIZE",
+        ),
+        Field(
+            "adapter_gguf",
+            FLAG,
+            "Also write each adapter as a LoRA file of its own, for llama.cpp's --lora.",
+            default=False,
+            flags=("--adapter-gguf",),
+        ),
+        Field(
+            "via_llama_cpp",
+            PATH,
+            "Convert with the converter of this llama.cpp checkout, for architectures that quantkit does not support. "
+            "Runs the checkout's own code.",
+            flags=("--via-llama-cpp",),
+            metavar="PATH",
+            example="llama.cpp",
+        ),
+    )
+)
+
+
+class TypeKeywords(TypedDict, total=False):
+    """The keyword arguments that choose the types of single tensors."""
+
+    pure: bool
+    output_tensor_type: str | None
+    token_embedding_type: str | None
+    leave_output_tensor: bool
+    tensor_types: TextsInput
+
+
+class RecipeKeywords(TypeKeywords, total=False):
+    """The keyword arguments of :class:`~quantkit.jobs.recipe.Recipe` besides its first five."""
+
+    keep_f16: bool
+    template: PathInput
+    system: str | None
+    parameters: ParametersInput
+    messages: MessagesInput
+    outtype: str
+    imatrix: PathInput | None
+    split_max_size: SizeInput | None
+    adapter_gguf: bool
+    via_llama_cpp: PathInput | None
