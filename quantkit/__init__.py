@@ -1,5 +1,150 @@
-"""quantkit: from a fine-tuned Llama-style model to files that chat on a laptop, offline."""
+"""quantkit: from a fine-tuned Llama-style model to files that chat on a laptop, offline.
+
+::
+
+    built = quantkit.build(model="org/name", adapters="my-lora", quants=["q4_0"])
+    with quantkit.Chat(built.folder) as chat:
+        print(chat.answer("Who are you?"))
+
+The names below are imported when they are used first: ``import quantkit`` itself costs nothing. docs/python.md shows
+them at work.
+"""
 
 from __future__ import annotations
 
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quantkit.errors import (
+        AdapterError,
+        ArchitectureError,
+        ChatFormatError,
+        CheckpointError,
+        ContextFullError,
+        GGUFError,
+        HubError,
+        OllamaError,
+        OutOfRangeError,
+        OutputError,
+        QuantizationError,
+        QuantkitError,
+        VerificationError,
+        VocabularyError,
+    )
+    from quantkit.hub.adapter_source import AdapterSource
+    from quantkit.hub.source import HubId
+    from quantkit.jobs.build import BuildResult, build
+    from quantkit.jobs.chat import Chat
+    from quantkit.jobs.convert import convert, convert_adapter
+    from quantkit.jobs.inspect import inspect
+    from quantkit.jobs.merge import merge
+    from quantkit.jobs.package import package
+    from quantkit.jobs.plan import plan
+    from quantkit.jobs.quantize import quantize
+    from quantkit.jobs.recipe import Recipe, read_recipe
+    from quantkit.jobs.run_options import RunOptions
+    from quantkit.jobs.verify import verify
+    from quantkit.plan.values import Plan
+    from quantkit.run.session import GenerationStats
+    from quantkit.system.progress import Reporter, TerminalReporter
+    from quantkit.verify.folder import FolderReport
+    from quantkit.verify.report import Check, Report
+
 __version__ = "0.2.0"
+
+__all__ = [
+    "AdapterError",
+    "AdapterSource",
+    "ArchitectureError",
+    "BuildResult",
+    "Chat",
+    "ChatFormatError",
+    "Check",
+    "CheckpointError",
+    "ContextFullError",
+    "FolderReport",
+    "GGUFError",
+    "GenerationStats",
+    "HubError",
+    "HubId",
+    "OllamaError",
+    "OutOfRangeError",
+    "OutputError",
+    "Plan",
+    "QuantizationError",
+    "QuantkitError",
+    "Recipe",
+    "Report",
+    "Reporter",
+    "RunOptions",
+    "TerminalReporter",
+    "VerificationError",
+    "VocabularyError",
+    "__version__",
+    "build",
+    "convert",
+    "convert_adapter",
+    "inspect",
+    "merge",
+    "package",
+    "plan",
+    "quantize",
+    "read_recipe",
+    "verify",
+]
+
+# Where the names that do not live in quantkit.errors do.
+_HOMES = {
+    "AdapterSource": "hub.adapter_source",
+    "BuildResult": "jobs.build",
+    "Chat": "jobs.chat",
+    "Check": "verify.report",
+    "FolderReport": "verify.folder",
+    "GenerationStats": "run.session",
+    "HubId": "hub.source",
+    "Plan": "plan.values",
+    "Recipe": "jobs.recipe",
+    "Report": "verify.report",
+    "Reporter": "system.progress",
+    "RunOptions": "jobs.run_options",
+    "TerminalReporter": "system.progress",
+    "build": "jobs.build",
+    "convert": "jobs.convert",
+    "convert_adapter": "jobs.convert",
+    "inspect": "jobs.inspect",
+    "merge": "jobs.merge",
+    "package": "jobs.package",
+    "plan": "jobs.plan",
+    "quantize": "jobs.quantize",
+    "read_recipe": "jobs.recipe",
+    "verify": "jobs.verify",
+}
+
+
+if not TYPE_CHECKING:  # to a type checker, only the names above exist
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("__") or name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Face(ModuleType):
+    """``package``, ``plan`` and ``verify`` are functions here, and packages inside.
+
+    Python sets a package that is imported as an attribute of its parent, where it would hide the function.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face

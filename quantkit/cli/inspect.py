@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 @json_option
 def command(source: Source, as_json: bool) -> None:
     """Show what is in a checkpoint, an adapter or a GGUF file. No weight is read."""
-    from quantkit.hub.fetch import local_folder
     from quantkit.jobs.inspect import inspect
 
-    found = inspect(local_folder(source, "any", reporter(as_json)))
+    found = inspect(source, reporter=reporter(as_json))
     if as_json:
         print_json({"schema": 1, **found})
         return

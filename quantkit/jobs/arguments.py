@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +65,19 @@ class Kind:
     example: object
     reader: Callable[[Argument, Any], Any]
 
-    def read(self, name: str, value: object) -> Any:
+    def read(self, name: str, value: object, *, example: object = None) -> Any:
         """The value of a Python function's argument.
+
+        Args:
+            name: the argument's.
+            value: as written.
+            example: for the hint, in place of the kind's.
 
         Raises:
             QuantkitError: it is something else, with its name, what was expected, and an example.
         """
-        return self.reader(Argument(name, hint=f"write it as {name}={self.example!r}"), value)
+        shown = self.example if example is None else example
+        return self.reader(Argument(name, hint=f"write it as {name}={shown!r}"), value)
 
 
 def read_source(name: str, value: SourceInput) -> Source:
@@ -250,7 +256,7 @@ def _adapters(at: Argument, value: Any) -> tuple[AdapterSource, ...]:
 def _parameter(at: Argument, value: Any) -> str:
     """A parameter's value as it is typed on the command line."""
     if not isinstance(value, str | int | float):
-        raise at.refused(value, "a text, a number, True or False for each parameter")
+        raise at.refused(value, "a text, a number, true or false")
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -263,7 +269,7 @@ def _parameters(at: Argument, value: Any) -> tuple[tuple[str, str], ...]:
         ]
     else:
         pairs = [_pair(at, item, PARAMETERS.expected) for item in _items(at, value, PARAMETERS.expected)]
-    return tuple((_text(at, name), _parameter(at, one)) for name, one in pairs)
+    return tuple((_text(at, name), _parameter(replace(at, name=f"{at.name}[{name!r}]"), one)) for name, one in pairs)
 
 
 def _pair(at: Argument, item: Any, expected: str) -> tuple[Any, Any]:

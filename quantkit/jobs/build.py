@@ -15,7 +15,7 @@ from quantkit.engine.timeline import Timeline
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.hub.fetch import fetch, folders_here
-from quantkit.jobs.arguments import PathInput, SourceInput, read_path
+from quantkit.jobs.arguments import FLAG, PathInput, SourceInput, read_path
 from quantkit.jobs.build_record import build_manifest, build_report
 from quantkit.jobs.prepare import PlannedBuild, prepare, prepare_converted
 from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request
@@ -78,7 +78,7 @@ def build(
         QuantkitError: by name, whatever else is wrong; nothing is left behind.
     """
     recipe, run = read_request(model, run, **keywords)
-    reporter = run.reporter
+    reporter, checked = run.reporter, FLAG.read("verify", verify)
     trace = None if profile is None else read_path("profile", profile)
     clock = _Clock()
     files = [recipe.imatrix, Path(recipe.template)]
@@ -111,7 +111,7 @@ def build(
         texts = write_package(prepared.spec, work.path)
         write_manifest(build_manifest(prepared, digests, texts), work.path)
         clock.lap("package")
-        report = _verify(prepared, work) if verify else None
+        report = _verify(prepared, work) if checked else None
         clock.lap("verify")
         write_report(build_report(prepared, report, clock.seconds), work.path)
         if report is not None and not report.passed:

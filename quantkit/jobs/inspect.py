@@ -14,13 +14,20 @@ from quantkit.files.json_file import read_json
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.kv import KVType
 from quantkit.gguf.model import read_model
+from quantkit.hub.fetch import local_folder
+from quantkit.jobs.arguments import SourceInput, read_source
 from quantkit.plan.values import count_elements
+from quantkit.system.progress import Reporter
 
 _GIVE = "give a model folder, an adapter folder or a .gguf file"
 
 
-def inspect(path: Path) -> dict[str, Any]:
-    """Describe a path.
+def inspect(source: SourceInput, *, reporter: Reporter | None = None) -> dict[str, Any]:
+    """Describe a checkpoint, an adapter or a GGUF file. No weight is read.
+
+    Args:
+        source: its path; or a hub id, which is downloaded.
+        reporter: hears of the download.
 
     Returns:
         ``kind`` (``checkpoint``, ``adapter`` or ``gguf``), ``path``, and what belongs to the kind; ``tensors`` lists
@@ -29,6 +36,7 @@ def inspect(path: Path) -> dict[str, Any]:
     Raises:
         QuantkitError: it is none of these, or broken.
     """
+    path = local_folder(read_source("source", source), "any", reporter or Reporter())
     if path.is_file():
         return _gguf(path)
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():

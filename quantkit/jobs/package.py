@@ -18,7 +18,7 @@ from quantkit.files.output_file import write_error
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
-from quantkit.jobs.arguments import TEXT, MessagesInput, ParametersInput, PathInput, read_path, read_paths
+from quantkit.jobs.arguments import MessagesInput, ParametersInput, PathInput, read_path, read_paths
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.model.sampling import sampling_parameters
@@ -67,7 +67,7 @@ def package(
         QuantkitError: by name, whatever is wrong.
     """
     run, folder = run_options(run, **keywords), read_path("out", out)
-    given = {"template": template, "system": system, "parameters": parameters, "messages": messages}
+    given = {"name": name or "", "template": template, "system": system, "parameters": parameters, "messages": messages}
     asked = {key: RECIPE_FIELDS[key].read(value) for key, value in given.items()}
     settings: tuple[tuple[str, str], ...] = asked["parameters"]
     check_parameters(settings)
@@ -87,7 +87,7 @@ def package(
     chat = _chat(files[0], first, asked["template"])
     metadata = first.metadata
     spec = PackageSpec(
-        name=TEXT.read("name", name or Path(os.path.abspath(folder)).name),
+        name=asked["name"] or Path(os.path.abspath(folder)).name,
         models=tuple(PackagedModel(path.name, _quant(model.header), len(model.files)) for path, model in found.items()),
         chat=chat,
         system=asked["system"],

@@ -10,7 +10,7 @@ from quantkit.engine.gguf_source import check_requantizing, gguf_tensors, open_s
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import ftype_name
 from quantkit.gguf.model import read_whole_model
-from quantkit.jobs.arguments import TEXT, PathInput, SizeInput, read_path, read_size
+from quantkit.jobs.arguments import FLAG, TEXT, PathInput, SizeInput, read_path, read_size
 from quantkit.jobs.fields import refuse_unknown
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, TypeKeywords
 from quantkit.jobs.run_options import RUN_NAMES, RunKeywords, RunOptions, run_options
@@ -59,7 +59,7 @@ def quantize(
     types: Any = {key: RECIPE_FIELDS[key].read(value) for key, value in keywords.items() if key in RECIPE_FIELDS}
     options: Any = {key: value for key, value in keywords.items() if key in RUN_NAMES}
     run, choices = run_options(run, **options), parse_choices(**types)
-    label = ftype_name(TEXT.read("quant", quant))
+    label = ftype_name(TEXT.read("quant", quant, example="q4_0"))
     limit = read_size("split_max_size", split_max_size)
     model = read_whole_model(read_path("gguf", gguf))
     tensors = gguf_tensors(model)
@@ -73,7 +73,7 @@ def quantize(
         metadata = list(model.header.metadata.values())
         mixtures = choose_mixtures([label], metadata, tensors, importance, choices)
         outputs = quantized_outputs({label: work.final.name}, metadata, tensors, mixtures, importance, limit)
-        check_requantizing(model, outputs, allowed=allow_requantize)
+        check_requantizing(model, outputs, allowed=FLAG.read("allow_requantize", allow_requantize))
         for note in quantization_notes(outputs, tensors, choices):
             run.reporter.note(note)
         return stream_files(tensors, outputs, source, work, processor_workers(run.threads), run.reporter)

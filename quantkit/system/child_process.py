@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import IO, Any
 
 from quantkit.errors import QuantkitError
 
@@ -61,10 +61,13 @@ def answer_module(answer: Callable[[dict[str, Any]], Any]) -> None:
     json.dump(found, sys.stdout, ensure_ascii=True)
 
 
-def start_module(module: str, arguments: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-    """Start ``python -m module`` with pipes for its stdin, stdout and stderr."""
+def start_module(
+    module: str, arguments: Sequence[str] = (), *, stderr: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start ``python -m module`` with pipes for its stdin and stdout, and for its stderr if no file is given for it."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(_command(module, arguments), stdin=pipe, stdout=pipe, stderr=pipe, env=_environment())
+    words = _command(module, arguments)
+    return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=stderr or pipe, env=_environment())
 
 
 def ended_how(code: int) -> str:
