@@ -11,7 +11,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 
-.PHONY: demo test check parity prompts bench modelfiles install dev clean
+.PHONY: demo test check parity prompts bench modelfiles reference install dev clean
 
 demo: install
 	$(BIN)/quantkit demo .cache/quantkit-demo --overwrite
@@ -28,6 +28,7 @@ check: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/render_modelfiles --check
+	$(BIN)/python scripts/render_reference --check
 
 parity: dev
 	$(BIN)/python scripts/reference >/dev/null
@@ -42,6 +43,9 @@ bench: dev
 
 modelfiles: install
 	$(BIN)/python scripts/render_modelfiles
+
+reference: install
+	$(BIN)/python scripts/render_reference
 
 install: .venv/installed
 dev: .venv/installed-dev

@@ -53,7 +53,7 @@ UNSUPPORTED: dict[str, str] = {
     "monteclora_config": "MonteCLoRA",
 }
 # Initialisations after which the trained factors belong to a changed base, not to the one on disk.
-_RESIDUAL_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
+RESIDUAL_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 def method(config: Mapping[str, Any]) -> str:
@@ -96,7 +96,7 @@ def _refuse_unsupported(where: Path, config: Mapping[str, Any]) -> None:
         if config.get(key):
             raise AdapterError(f"{where}: {key} is set: {name} is not supported", hint=MERGE_HINT)
     init = str(config.get("init_lora_weights", True)).lower()
-    if init.startswith(_RESIDUAL_INITS):
+    if init.startswith(RESIDUAL_INITS):
         raise AdapterError(
             f"{where}: init_lora_weights is {init!r}: the factors belong to a residual base, not to this one",
             hint="save it as plain LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)",

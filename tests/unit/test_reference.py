@@ -1,0 +1,119 @@
+"""docs/reference.md is what scripts/render_reference makes of the code, and the code has what it needs for it."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+
+from quantkit.adapter.config import NOT_MERGEABLE, RESIDUAL_INITS, SUPPORTED, UNSUPPORTED
+from quantkit.arch.families import FAMILIES
+from quantkit.cli.main import COMMANDS, cli
+from quantkit.ggml.types import FTYPES
+from quantkit.jobs.recipe_fields import RECIPE_FIELDS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "reference.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def render() -> ModuleType:
+    path = ROOT / "scripts" / "render_reference"
+    loader = importlib.machinery.SourceFileLoader("render_reference", str(path))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_not_stale(render: ModuleType) -> None:
+    assert "\n".join(render.lines()) + "\n" == TEXT, "stale: run scripts/render_reference"
+
+
+def test_check_finds_a_stale_page(
+    render: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    monkeypatch.setattr("sys.argv", ["render_reference", "--check", "--file", str(page)])
+    assert render.main() == 1
+    assert capsys.readouterr().err == f"stale: {page}; run scripts/render_reference\n"
+    assert not page.exists()
+    monkeypatch.setattr("sys.argv", ["render_reference", "--file", str(page)])
+    assert render.main() == 0
+    assert page.read_text(encoding="utf-8") == TEXT
+
+
+def test_everything_is_in_it() -> None:
+    for name in (*COMMANDS, "ollama create"):
+        assert name == "ollama" or f"### quantkit {name}\n" in TEXT
+    names = (*RECIPE_FIELDS, *SUPPORTED, *NOT_MERGEABLE, *UNSUPPORTED, *RESIDUAL_INITS, *FAMILIES, *FTYPES)
+    assert [name for name in names if f"`{name}`" not in TEXT] == []
+
+
+def options(command: click.Command) -> list[click.Option]:
+    inner = command.commands.values() if isinstance(command, click.Group) else ()
+    own = [one for one in command.params if isinstance(one, click.Option)]
+    return [*own, *(option for one in inner for option in options(one))]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_says_what_it_does(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    for option in options(command):
+        assert option.help, option.name
+        assert option.help.endswith((".", "'", ")")), option.help
+
+
+@dataclass
+class Inner:
+    """A value in another.
+
+    Attributes:
+        size: in bytes.
+    """
+
+    size: int
+
+
+@dataclass
+class Outer:
+    """A value.
+
+    Attributes:
+        name: its name,
+            on two lines.
+        parts: the ``parts``.
+    """
+
+    name: str
+    parts: tuple[Inner, ...] | None
+
+
+@dataclass
+class Bare:
+    """A value.
+
+    Attributes:
+        name: its name.
+    """
+
+    name: str
+    size: int
+
+
+def test_keys_are_described_by_their_docstrings(render: ModuleType) -> None:
+    assert [(key, " ".join(text.split())) for key, text in render.described(Outer)] == [
+        ("name", "its name, on two lines."),
+        ("parts", "the `parts`."),
+        ("parts.size", "in bytes."),
+    ]
+    with pytest.raises(AssertionError, match=r"Bare\.size has no line under Attributes"):
+        list(render.described(Bare))
