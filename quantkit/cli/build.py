@@ -90,10 +90,9 @@ def command(
     from quantkit.jobs.recipe import Recipe, read_recipe
 
     settings = read_recipe(recipe_file) if recipe_file else {}
+    in_file = {key: settings.pop(key) for key in RECIPE_FILE_FIELDS if key in settings}
+    run = replace(run, **{key: value for key, value in in_file.items() if not _is_given(ctx, key)})
     settings |= {key: value for key, value in flags.items() if _is_given(ctx, key)}
-    run = replace(
-        run, **{key: settings.pop(key) for key in RECIPE_FILE_FIELDS if key in settings and not _is_given(ctx, key)}
-    )
     settings["model"] = require_model(
         settings.get("model"), settings.get("adapters", ()), otherwise=" (or --recipe with a model)"
     )

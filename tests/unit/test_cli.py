@@ -21,6 +21,9 @@ from quantkit.cli.main import COMMANDS, main
 from quantkit.cli.options import pairs, size_value
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.gguf.header import read_header
+from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.run_options import RunOptions
+from quantkit.system.progress import Reporter, TerminalReporter
 from quantkit.system.units import size
 
 Maker = Callable[..., Path]
@@ -379,6 +382,31 @@ def test_build_json(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) 
     }
     report = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert (report["schema"], report["verified"], report["passed"]) == (1, False, None)
+
+
+def test_how_a_build_runs_is_in_the_recipe_or_in_flags_that_win(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ran: list[RunOptions] = []
+
+    def build(recipe: Recipe, *, run: RunOptions, **others: object) -> None:
+        ran.append(run)
+        raise QuantkitError("seen")
+
+    monkeypatch.setattr(quantkit.jobs.build, "build", build)
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("model = 'm'\ndevice = 'cpu'\nthreads = 3", encoding="utf-8")
+    run("build", "--recipe", recipe)
+    run("build", "--recipe", recipe, "--threads", 2, "--overwrite")
+    run("build", "--recipe", recipe, "--device", "cuda:1", "--fsync", "--json")
+    run("build", "m")
+    assert [(one.device, one.threads, one.overwrite, one.fsync) for one in ran] == [
+        ("cpu", 3, False, False),
+        ("cpu", 2, True, False),
+        ("cuda:1", 3, False, True),
+        ("auto", None, False, False),
+    ]
+    assert [type(one.reporter) for one in ran] == [TerminalReporter, TerminalReporter, Reporter, TerminalReporter]
 
 
 def test_a_recipe_and_flags_that_win_over_it(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) -> None:
