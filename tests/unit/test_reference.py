@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.machinery
 import importlib.util
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -11,9 +13,11 @@ from types import ModuleType
 import click
 import pytest
 
+import quantkit
 from quantkit.adapter.config import NOT_MERGEABLE, RESIDUAL_INITS, SUPPORTED, UNSUPPORTED
 from quantkit.arch.families import FAMILIES
 from quantkit.cli.main import COMMANDS, cli
+from quantkit.demo.data import ADAPTER, BASE
 from quantkit.ggml.types import FTYPES
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS
 
@@ -70,6 +74,33 @@ def test_every_option_says_what_it_does(name: str) -> None:
     for option in options(command):
         assert option.help, option.name
         assert option.help.endswith((".", "'", ")")), option.help
+
+
+# Whose keys are names of files, tensors, libraries, settings or stages.
+BY_NAME = ("models.headers", "models.tensors", "adapter_files.headers", "adapter_files.tensors", "versions", "recipe",
+           "chat.parameters", "runs", "seconds")  # fmt: skip
+# Of others' formats, or named in the text of the key before.
+ELSEWHERE = re.compile(r"(chat\.messages|prompts\.messages|ollama)\.\w+")
+
+
+def paths(value: object, where: str = "") -> set[str]:
+    """The keys of a JSON value, those of objects in it after a dot."""
+    if isinstance(value, list):
+        return {path for item in value for path in paths(item, where)}
+    if not isinstance(value, dict):
+        return set()
+    inner = {key: where if where in BY_NAME else f"{where}.{key}".lstrip(".") for key in value}
+    return {*inner.values(), *(path for key, item in value.items() for path in paths(item, inner[key]))} - {""}
+
+
+def test_the_keys_of_a_package_are_in_it(tmp_path: Path) -> None:
+    folder = quantkit.build(BASE, adapters=ADAPTER, quants="q8_0", out=tmp_path / "kit", adapter_gguf=True).folder
+    for name in ("manifest.json", "report.json"):
+        section = TEXT.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        listed = set(re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE))
+        found = paths(json.loads((folder / name).read_text(encoding="utf-8")))
+        assert {path for path in found - listed if not ELSEWHERE.fullmatch(path)} == set()
+        assert {path for path in listed - found if "." not in path} == set()
 
 
 @dataclass
