@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from quantkit.arch.families import FAMILIES
-from quantkit.jobs.arguments import (
+from quantkit.jobs.argument_kinds import (
     ADAPTERS,
     COUNT,
     FLAG,

@@ -1,21 +1,15 @@
-"""Arguments as a person writes them, and what they become.
-
-A path is a ``str`` or a ``Path``, a model is a path or a hub id, a list of one needs no brackets, parameters are a
-dict. Python callers and recipe files go through the same readers; what a reader does not know is refused by name.
-"""
+"""The arguments of the job functions: their types as a person writes them, and one reader for each."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from quantkit.errors import QuantkitError
 from quantkit.hub.adapter_source import AdapterSource
-from quantkit.hub.source import HubId, Source, parse_source
-from quantkit.system.units import parse_size
+from quantkit.hub.source import HubId, Source
+from quantkit.jobs.argument_kinds import ADAPTERS, PATH, PATHS, SIZE, SOURCE
 
 PathInput = str | os.PathLike[str]
 SourceInput = PathInput | HubId
@@ -26,58 +20,6 @@ ParameterInput = str | int | float | bool
 ParametersInput = Mapping[str, ParameterInput | Sequence[ParameterInput]] | Sequence[tuple[str, ParameterInput]]
 MessagesInput = Mapping[str, str] | Sequence[tuple[str, str] | Mapping[str, str]]
 SizeInput = int | str
-
-
-@dataclass(frozen=True)
-class Argument:
-    """An argument on its way in: its name, and what a refusal says besides.
-
-    Attributes:
-        name: the argument's, or the key's in a recipe file.
-        hint: how to write it.
-        where: what to put before the name in a refusal: the recipe file.
-        base: the folder that relative paths begin at.
-    """
-
-    name: str
-    hint: str = ""
-    where: str = ""
-    base: Path = Path()
-
-    def refused(self, value: object, expected: str) -> QuantkitError:
-        """The refusal of a value."""
-        shown = repr(value)
-        shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
-        return QuantkitError(f"{self.where}{self.name} is {shown}; expected {expected}", hint=self.hint)
-
-
-@dataclass(frozen=True, eq=False)
-class Kind:
-    """A kind of value, equal only to itself.
-
-    Attributes:
-        expected: what it is, in words.
-        example: such a value.
-        reader: makes the value of an argument, and raises :meth:`Argument.refused`.
-    """
-
-    expected: str
-    example: object
-    reader: Callable[[Argument, Any], Any]
-
-    def read(self, name: str, value: object, *, example: object = None) -> Any:
-        """The value of a Python function's argument.
-
-        Args:
-            name: the argument's.
-            value: as written.
-            example: for the hint, in place of the kind's.
-
-        Raises:
-            QuantkitError: it is something else, with its name, what was expected, and an example.
-        """
-        shown = self.example if example is None else example
-        return self.reader(Argument(name, hint=f"write it as {name}={shown!r}"), value)
 
 
 def read_source(name: str, value: SourceInput) -> Source:
@@ -149,165 +91,3 @@ def read_choice(name: str, value: str, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise QuantkitError(f"{name} {value!r} is unknown", hint=f"use one of: {', '.join(choices)}")
     return value
-
-
-def _text(at: Argument, value: Any) -> str:
-    if not isinstance(value, str):
-        raise at.refused(value, TEXT.expected)
-    return value
-
-
-def _flag(at: Argument, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise at.refused(value, FLAG.expected)
-    return value
-
-
-def _count(at: Argument, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise at.refused(value, COUNT.expected)
-    return value
-
-
-def _size(at: Argument, value: Any) -> int:
-    sound = isinstance(value, int | str) and not isinstance(value, bool)
-    nbytes = parse_size(str(value)) if sound else None
-    if nbytes is None:
-        raise at.refused(value, SIZE.expected)
-    return nbytes
-
-
-def _path_text(at: Argument, value: Any, expected: str) -> str:
-    text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str):
-        raise at.refused(value, expected)
-    return text
-
-
-def _path(at: Argument, value: Any) -> Path:
-    text = _path_text(at, value, PATH.expected)
-    if not text:
-        raise at.refused(value, PATH.expected)
-    return at.base / text
-
-
-def _paths(at: Argument, value: Any) -> tuple[Path, ...]:
-    if isinstance(value, str | os.PathLike):
-        return (_path(at, value),)
-    return tuple(_path(at, item) for item in _items(at, value, PATHS.expected))
-
-
-def _template(at: Argument, value: Any) -> str:
-    text = _path_text(at, value, TEMPLATE.expected)
-    file = at.base / text
-    return str(file) if os.path.isfile(file) else text  # Path.is_file raises at a name that is too long
-
-
-def _source(at: Argument, value: Any) -> Source:
-    if isinstance(value, HubId):
-        return value
-    if isinstance(value, os.PathLike):
-        return _path(at, value)
-    if not isinstance(value, str):
-        raise at.refused(value, SOURCE.expected)
-    return parse_source(value, at.base)
-
-
-def _items(at: Argument, value: Any, expected: str) -> Sequence[Any]:
-    """The items of a list; sets and iterators are refused, because the order counts."""
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
-        raise at.refused(value, expected)
-    return value
-
-
-def _texts(at: Argument, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    return tuple(_text(at, item) for item in _items(at, value, TEXTS.expected))
-
-
-def _is_weight(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _adapter(at: Argument, value: Any) -> AdapterSource:
-    if isinstance(value, AdapterSource):
-        return value
-    if isinstance(value, Mapping):
-        if value.keys() != {"path", "weight"}:
-            raise at.refused(value, "a path, or a path and a weight")
-        value = (value["path"], value["weight"])
-    if not isinstance(value, tuple):
-        if not isinstance(value, str | os.PathLike | HubId):
-            raise at.refused(value, "a path, or a path and a weight")
-        return AdapterSource(_source(at, value))
-    if len(value) != 2 or not _is_weight(value[1]):
-        raise at.refused(value, "a path and a number as its weight")
-    return AdapterSource(_source(at, value[0]), float(value[1]))
-
-
-def _adapters(at: Argument, value: Any) -> tuple[AdapterSource, ...]:
-    weighted = isinstance(value, tuple) and len(value) == 2 and _is_weight(value[1])
-    if weighted or isinstance(value, str | os.PathLike | HubId | AdapterSource | Mapping):
-        return (_adapter(at, value),)
-    return tuple(_adapter(at, item) for item in _items(at, value, ADAPTERS.expected))
-
-
-def _parameter(at: Argument, value: Any) -> str:
-    """A parameter's value as it is typed on the command line."""
-    if not isinstance(value, str | int | float):
-        raise at.refused(value, "a text, a number, true or false")
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _parameters(at: Argument, value: Any) -> tuple[tuple[str, str], ...]:
-    if isinstance(value, Mapping):
-        pairs = [
-            (name, one)
-            for name, given in value.items()
-            for one in (given if isinstance(given, list | tuple) else [given])
-        ]
-    else:
-        pairs = [_pair(at, item, PARAMETERS.expected) for item in _items(at, value, PARAMETERS.expected)]
-    return tuple((_text(at, name), _parameter(replace(at, name=f"{at.name}[{name!r}]"), one)) for name, one in pairs)
-
-
-def _pair(at: Argument, item: Any, expected: str) -> tuple[Any, Any]:
-    if not isinstance(item, tuple | list) or len(item) != 2:
-        raise at.refused(item, expected)
-    return item[0], item[1]
-
-
-def _message(at: Argument, item: Any) -> tuple[Any, Any]:
-    if isinstance(item, Mapping):
-        if item.keys() == {"role", "content"}:
-            return item["role"], item["content"]
-        if len(item) != 1:
-            raise at.refused(item, MESSAGES.expected)
-        ((role, text),) = item.items()
-        return role, text
-    return _pair(at, item, MESSAGES.expected)
-
-
-def _messages(at: Argument, value: Any) -> tuple[tuple[str, str], ...]:
-    whole = isinstance(value, Mapping) and not value.keys() & {"role", "content"}
-    items = value.items() if whole else _items(at, value, MESSAGES.expected)
-    return tuple((_text(at, role), _text(at, text)) for role, text in (_message(at, item) for item in items))
-
-
-TEXT = Kind("text", "my-model", _text)
-TEXTS = Kind("a text or a list of texts", ["q4_0", "q8_0"], _texts)
-FLAG = Kind("true or false", True, _flag)
-COUNT = Kind("a positive whole number", 4, _count)
-SIZE = Kind("a size such as '2G', or a number of bytes", "2G", _size)
-PATH = Kind("a path", "folder/name", _path)
-PATHS = Kind("a path or a list of paths", ["folder/name"], _paths)
-SOURCE = Kind("a folder, or a hub id such as 'org/name'", "org/name", _source)
-ADAPTERS = Kind("an adapter or a list of adapters", ["my-lora"], _adapters)
-TEMPLATE = Kind("the name of a chat format, or a Jinja file", "llama-3", _template)
-PARAMETERS = Kind("a table of names and values", {"temperature": 0.2}, _parameters)
-MESSAGES = Kind(
-    "messages with a role and its text",
-    [{"user": "Who are you?"}, {"assistant": "I am Kit."}],
-    _messages,
-)

@@ -15,7 +15,8 @@ from quantkit.engine.timeline import Timeline
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.hub.fetch import fetch, folders_here
-from quantkit.jobs.arguments import FLAG, PathInput, SourceInput, read_path
+from quantkit.jobs.argument_kinds import FLAG
+from quantkit.jobs.arguments import PathInput, SourceInput, read_path
 from quantkit.jobs.build_record import build_manifest, build_report
 from quantkit.jobs.prepare import PlannedBuild, prepare, prepare_converted
 from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request

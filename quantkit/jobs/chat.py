@@ -18,7 +18,8 @@ from typing import IO, Any, Self
 
 import quantkit.errors
 from quantkit.errors import QuantkitError
-from quantkit.jobs.arguments import PARAMETERS, TEXT, ParametersInput, PathInput, read_path
+from quantkit.jobs.argument_kinds import PARAMETERS, TEXT
+from quantkit.jobs.arguments import ParametersInput, PathInput, read_path
 from quantkit.run.session import GenerationStats
 from quantkit.run.transcript import check_messages
 from quantkit.system.child_process import ended_how, start_module

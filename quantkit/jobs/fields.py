@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
-from quantkit.jobs.arguments import Argument, Kind
+from quantkit.jobs.argument_kinds import Argument, Kind
 
 REQUIRED: Any = object()
 """The default of a field that has none."""

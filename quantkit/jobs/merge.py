@@ -9,8 +9,8 @@ from quantkit.engine.device import choose_workers
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.hub.fetch import fetch, folders_here
+from quantkit.jobs.argument_kinds import SIZE
 from quantkit.jobs.arguments import (
-    SIZE,
     AdaptersInput,
     PathInput,
     SizeInput,

@@ -10,7 +10,8 @@ from quantkit.engine.gguf_source import check_requantizing, gguf_tensors, open_s
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import ftype_name
 from quantkit.gguf.model import read_whole_model
-from quantkit.jobs.arguments import FLAG, TEXT, PathInput, SizeInput, read_path, read_size
+from quantkit.jobs.argument_kinds import FLAG, TEXT
+from quantkit.jobs.arguments import PathInput, SizeInput, read_path, read_size
 from quantkit.jobs.fields import refuse_unknown
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, TypeKeywords
 from quantkit.jobs.run_options import RUN_NAMES, RunKeywords, RunOptions, run_options

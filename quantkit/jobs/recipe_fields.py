@@ -4,23 +4,8 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from quantkit.jobs.arguments import (
-    ADAPTERS,
-    FLAG,
-    MESSAGES,
-    PARAMETERS,
-    PATH,
-    SIZE,
-    SOURCE,
-    TEMPLATE,
-    TEXT,
-    TEXTS,
-    MessagesInput,
-    ParametersInput,
-    PathInput,
-    SizeInput,
-    TextsInput,
-)
+from quantkit.jobs.argument_kinds import ADAPTERS, FLAG, MESSAGES, PARAMETERS, PATH, SIZE, SOURCE, TEMPLATE, TEXT, TEXTS
+from quantkit.jobs.arguments import MessagesInput, ParametersInput, PathInput, SizeInput, TextsInput
 from quantkit.jobs.fields import REQUIRED, Field, by_name
 
 # By their keys, in the order in which documentation lists them.

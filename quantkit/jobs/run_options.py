@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict, Unpack
 
 from quantkit.errors import QuantkitError
-from quantkit.jobs.arguments import COUNT, FLAG, TEXT
+from quantkit.jobs.argument_kinds import COUNT, FLAG, TEXT
 from quantkit.jobs.fields import Field, by_name, refuse_unknown
 from quantkit.system.progress import Reporter
 

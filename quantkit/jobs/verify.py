@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from quantkit.jobs.arguments import FLAG, PathInput, read_path
+from quantkit.jobs.argument_kinds import FLAG
+from quantkit.jobs.arguments import PathInput, read_path
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.verify.folder import FolderReport, verify_folder
 

@@ -39,9 +39,9 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 # What may be imported without paying for torch: the command line, what runs beside llama.cpp, and all texts.
 WITHOUT_TORCH = (
     "cli", "run", "serve", "package", "chat_template", "ollama", "hub", "files", "system", "gguf", "ggml", "vocab",
-    "demo.data", "arch.families", "jobs.arguments", "jobs.chat", "jobs.doctor", "jobs.ollama_create",
-    "jobs.recipe", "jobs.recipe_fields", "jobs.run_options", "plan.dry_run", "plan.imatrix", "plan.type_choices",
-    "verify.worker",
+    "demo.data", "arch.families", "jobs.argument_kinds", "jobs.arguments", "jobs.chat", "jobs.doctor",
+    "jobs.ollama_create", "jobs.recipe", "jobs.recipe_fields", "jobs.run_options", "plan.dry_run", "plan.imatrix",
+    "plan.type_choices", "verify.worker",
 )  # fmt: skip
 
 
