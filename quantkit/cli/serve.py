@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from quantkit.cli.options import FOLDER, json_option, pairs
+from quantkit.system.shell import installation
 from quantkit.system.terminal_text import one_line
 
 # By whether there is a key.
@@ -60,9 +61,7 @@ def command(
         from quantkit.serve.guard import is_loopback
         from quantkit.serve.server import listen, serve, url_of
     except ModuleNotFoundError as error:
-        raise QuantkitError(
-            f"the server needs the package {error.name}", hint="pip install 'quantkit[serve]'"
-        ) from None
+        raise QuantkitError(f"the server needs the package {error.name}", hint=installation("serve")) from None
 
     if api_key is not None and not (api_key and api_key.isprintable()):
         raise QuantkitError("--api-key: no request can name an empty or unprintable key", hint="choose another key")

@@ -10,6 +10,7 @@ from quantkit.errors import HubError
 from quantkit.hub.files import Kind, small_files, weight_files
 from quantkit.hub.source import HubId
 from quantkit.system.progress import Reporter
+from quantkit.system.shell import installation
 from quantkit.system.units import size
 
 
@@ -24,7 +25,7 @@ def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
         from modelscope.hub.errors import HubError as ClientError
         from modelscope.hub.snapshot_download import snapshot_download
     except ImportError:
-        raise HubError(f"{source}: needs the package modelscope", hint="pip install 'quantkit[modelscope]'") from None
+        raise HubError(f"{source}: needs the package modelscope", hint=installation("modelscope")) from None
 
     revision = source.revision or None
 

@@ -17,12 +17,13 @@ from typing import Any
 
 from quantkit.files.json_file import SCHEMA
 from quantkit.system.processors import usable_processors
+from quantkit.system.shell import installation
 
 GIGABYTE = 10**9
 
 _COMPILERS = ("cc", "gcc", "clang", "cl")
 _OLLAMA_SECONDS = 5
-_INSTALL = "pip install --upgrade quantkit"
+_INSTALL = installation()
 _LOW_DISK, _LOW_MEMORY = 20 * GIGABYTE, 4 * GIGABYTE
 
 
@@ -129,7 +130,7 @@ def find_library(name: str) -> Finding:
 
 def find_numba() -> Finding:
     """Numba, which compiles the encoders for the processor. Builds are the same without it, and slower."""
-    version, get = _version("numba"), "pip install 'quantkit[fast]'"
+    version, get = _version("numba"), installation("fast")
     if version is None:
         return Finding("numba", True, "not installed", f"not needed; to encode several times as fast on the CPU: {get}")
     failure = _import_failure("numba")

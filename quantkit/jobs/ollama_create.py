@@ -24,6 +24,7 @@ from quantkit.package.ollama_modelfile import modelfile_commands
 from quantkit.package.spec import PackageSpec, ollama_name, version_numbers
 from quantkit.system.progress import Reporter
 from quantkit.system.shell import command as shown
+from quantkit.system.shell import installation
 
 if TYPE_CHECKING:
     from quantkit.ollama.client import Server
@@ -163,9 +164,7 @@ def _connect() -> Server:
     try:
         from quantkit.ollama.client import Server
     except ImportError:
-        raise OllamaError(
-            "the client library for Ollama is not installed", hint="install it: pip install 'quantkit[ollama]'"
-        ) from None
+        raise OllamaError("the client library for Ollama is not installed", hint=installation("ollama")) from None
     return Server()
 
 

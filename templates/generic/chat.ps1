@@ -55,7 +55,7 @@ if (Test-Program 'llama-cli') {
 } else {
     [Console]::Error.WriteLine('error: neither llama-cli nor quantkit is installed')
     [Console]::Error.WriteLine('hint: install llama.cpp (winget install llama.cpp, or')
-    [Console]::Error.WriteLine('      https://github.com/ggml-org/llama.cpp/releases), or: pip install quantkit')
+    [Console]::Error.WriteLine('      https://github.com/ggml-org/llama.cpp/releases), or quantkit, which made this folder')
     exit 1
 }
 

@@ -553,7 +553,7 @@ def test_modelscope_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "modelscope", None)
     with pytest.raises(HubError, match="needs the package modelscope") as caught:
         local_folder(parse_source("modelscope:org/tiny"), "model", Reporter())
-    assert caught.value.hint == "pip install 'quantkit[modelscope]'"
+    assert caught.value.hint == "in quantkit's checkout: pip install '.[modelscope]'"
 
 
 def test_no_client_without_an_id() -> None:

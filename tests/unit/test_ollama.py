@@ -234,7 +234,7 @@ def test_no_library(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.delitem(sys.modules, "quantkit.ollama.client")
     with pytest.raises(OllamaError, match="library for Ollama is not installed") as refused:
         create_model(folder / "Modelfile", "tiny")
-    assert refused.value.hint == "install it: pip install 'quantkit[ollama]'"
+    assert refused.value.hint == "in quantkit's checkout: pip install '.[ollama]'"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:x", "http://[::", "127.0.0.1:99999"])

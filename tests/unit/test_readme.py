@@ -76,6 +76,14 @@ def test_links_lead_somewhere() -> None:
             assert target.startswith("http") or (ROOT / target).exists(), f"{document}: {target}"
 
 
+def test_nobody_is_told_to_install_another_project() -> None:
+    """The package index has a quantkit that is not ours."""
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "scripts").iterdir()]
+    texts += [*(ROOT / "quantkit").rglob("*.py"), *(ROOT / "templates" / "generic").iterdir()]
+    for path in filter(Path.is_file, texts):
+        assert not re.search(r"pip install ['\"]?quantkit(?![-\w])", path.read_text(encoding="utf-8")), path
+
+
 def test_changelog_has_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     versions = re.findall(r"^## (\d+\.\d+\.\d+)", changelog, re.MULTILINE)

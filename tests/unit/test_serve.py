@@ -594,4 +594,4 @@ def test_without_the_extra(tmp_path: Path, missing: str) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert "error: the server needs the package " in done.stderr
-    assert "hint: pip install 'quantkit[serve]'" in done.stderr
+    assert "hint: in quantkit's checkout: pip install '.[serve]'" in done.stderr

@@ -70,5 +70,5 @@ fi
 printf '%s\n' \
     'error: neither llama-cli nor quantkit is installed' \
     'hint: install llama.cpp (brew install llama.cpp, winget install llama.cpp,' \
-    '      or https://github.com/ggml-org/llama.cpp/releases), or: pip install quantkit' >&2
+    '      or https://github.com/ggml-org/llama.cpp/releases), or quantkit, which made this folder' >&2
 exit 1
