@@ -31,6 +31,7 @@ from pathlib import Path
 from quantkit.chat_template.render import ask, render_jinja
 from quantkit.chat_template.turns import ChatFormat, OwnTemplate, Shape, SystemPlace, Turn, read_format
 from quantkit.errors import ChatFormatError
+from quantkit.system.template_folder import template_folder
 
 __all__ = [
     "FORMAT_NAMES",
@@ -45,8 +46,6 @@ __all__ = [
     "named_template",
     "render_jinja",
 ]
-
-_TEMPLATES = Path(__file__).parent.parent / "templates"
 
 # name -> (bos_token, eos_token) of the models the format comes from
 _NAMED_TOKENS = {
@@ -75,7 +74,7 @@ def named_template(name: str) -> str:
         raise ChatFormatError(
             f"there is no chat format named {name[:80]!r}", hint=f"use one of: {', '.join(FORMAT_NAMES)}"
         )
-    return (_TEMPLATES / name / "chat_template.jinja").read_text(encoding="utf-8").removesuffix("\n")
+    return (template_folder() / name / "chat_template.jinja").read_text(encoding="utf-8").removesuffix("\n")
 
 
 @cache

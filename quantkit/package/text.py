@@ -9,15 +9,13 @@ import re
 import shlex
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from quantkit.errors import ChatFormatError
+from quantkit.system.template_folder import template_folder
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-_FOLDER = Path(__file__).parent.parent / "templates" / "generic"
 
 # Everything that PowerShell takes for a single quote.
 _POWERSHELL_QUOTES = re.compile("['\u2018\u2019\u201a\u201b]")
@@ -80,7 +78,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
+        loader=FileSystemLoader(template_folder() / "generic"),
         undefined=StrictUndefined,
         block_start_string="[%",
         block_end_string="%]",
