@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantkit.cli.completers import complete_path
 from quantkit.cli.options import (
     ARCHITECTURES_LINE,
     FOLDER,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @click.command("build", epilog=ARCHITECTURES_LINE)
-@click.argument("model", type=folder_or_id, required=False)
+@click.argument("model", type=folder_or_id, required=False, shell_complete=complete_path)
 @adapter_options()
 @recipe_option("quants")
 @recipe_option("out")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from quantkit.cli.completers import complete_path
 from quantkit.cli.options import (
     ARCHITECTURES_LINE,
     adapter_options,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("convert", epilog=ARCHITECTURES_LINE)
-@click.argument("model", type=folder_or_id, required=False, metavar="MODEL")
+@click.argument("model", type=folder_or_id, required=False, metavar="MODEL", shell_complete=complete_path)
 @adapter_options()
 @recipe_option("out", required=True, metavar="FILE", help="GGUF file to write.")
 @recipe_option(

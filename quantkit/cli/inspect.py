@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantkit.cli.completers import complete_path
 from quantkit.cli.options import folder_or_id, json_option, print_json, reporter
 from quantkit.system.terminal_text import one_line
 from quantkit.system.units import size
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect")
-@click.argument("source", metavar="PATH", type=folder_or_id)
+@click.argument("source", metavar="PATH", type=folder_or_id, shell_complete=complete_path)
 @json_option
 def command(source: Source, as_json: bool) -> None:
     """Show what is in a checkpoint, an adapter or a GGUF file. No weight is read."""

@@ -12,7 +12,7 @@ import importlib
 import os
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -20,9 +20,15 @@ from quantkit import __version__
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.system.terminal_text import one_line
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 EXIT_ERROR = 1
 EXIT_UNVERIFIED = 3
 EXIT_INTERRUPTED = 130
+
+# Set by the scripts of `quantkit completion`, when a shell asks for completions.
+COMPLETE_VARIABLE = "_QUANTKIT_COMPLETE"
 
 # In the order in which a user meets them. The help lines stand here so that the list costs no import.
 COMMANDS: dict[str, str] = {
@@ -39,6 +45,7 @@ COMMANDS: dict[str, str] = {
     "ollama": "Bring a built model into Ollama, and chat with it there once.",
     "demo": "Build the embedded model and talk to it.",
     "doctor": "Show what this machine has for the job.",
+    "completion": "Print the script that completes quantkit's words in a shell.",
 }
 
 
@@ -54,6 +61,12 @@ class LazyGroup(click.Group):
         command = importlib.import_module(f"quantkit.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -96,9 +109,11 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 def _run(args: list[str] | None) -> int:
     """Run a command and turn whatever it raises into a message and an exit code."""
+    if COMPLETE_VARIABLE in os.environ:
+        importlib.import_module("quantkit.cli.completion")  # which adds PowerShell to click's shells
     try:
         # Without the standalone mode click returns the code of ctx.exit() and raises the rest to us.
-        code = cli.main(args=args, prog_name="quantkit", standalone_mode=False)
+        code = cli.main(args=args, prog_name="quantkit", complete_var=COMPLETE_VARIABLE, standalone_mode=False)
         _flush()
     except QuantkitError as error:
         return _report(error)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from quantkit.cli.completers import complete_path
 from quantkit.cli.options import (
     adapter_options,
     folder_or_id,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("merge")
-@click.argument("model", type=folder_or_id, required=False, metavar="MODEL")
+@click.argument("model", type=folder_or_id, required=False, metavar="MODEL", shell_complete=complete_path)
 @adapter_options(required=True)
 @recipe_option("out", required=True, help="Folder to write.")
 @click.option(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from quantkit.arch.families import FAMILIES
+from quantkit.cli.completers import COMPLETERS, complete_path
 from quantkit.jobs.argument_kinds import (
     ADAPTERS,
     COUNT,
@@ -107,6 +108,8 @@ def _option(field: Field, changes: Mapping[str, Any]) -> Callable[[F], F]:
         kind["metavar"] = field.metavar
     if not kind.get("multiple") and field.default is not None:  # to click, None is a value like others
         kind["default"] = field.default
+    if field.name in COMPLETERS:
+        kind["shell_complete"] = COMPLETERS[field.name]
     return click.option(*field.flags, field.name, **{**kind, "help": field.help, **changes})
 
 
@@ -136,6 +139,7 @@ def adapter_options(*, required: bool = False) -> Callable[[F], F]:
     def add(function: F) -> F:
         function = click.option(
             "--adapter-scaled", "_scaled", cls=_ScaledAdapter, expose_value=False, type=(str, float), multiple=True,
+            shell_complete=complete_path,
             metavar="PATH WEIGHT",
             help="Merge an adapter with a weight, for example DIR 0.5 for half of what it learned. Repeatable.",
         )(function)  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantkit.cli.completers import complete_quant
 from quantkit.cli.options import FOLDER, json_option, print_file, recipe_option, run_options, type_options
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     "--quant",
     required=True,
     metavar="TYPE",
+    shell_complete=complete_quant,
     help="Type, as llama-quantize names it: q4_0, q8_0, q4_k_m, ...",
 )
 @type_options

@@ -1,7 +1,8 @@
 """The few calls into libggml-base, the C library that llama.cpp quantizes with.
 
 Loaded by path from the installed llama-cpp-python, without importing it. ctypes releases the GIL during a call, so
-threads encode side by side.
+threads encode side by side. numpy is imported where it is used: a shell that completes names of types must not wait
+for it.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import importlib.util
 import sys
 from functools import cache
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from quantkit.errors import QuantizationError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 _NAMES = {"win32": "ggml-base.dll", "darwin": "libggml-base.dylib"}
 _FLOATS = ctypes.POINTER(ctypes.c_float)
@@ -90,6 +93,8 @@ def type_name(ggml_type: int) -> str:
 
 def is_valid(ggml_type: int, data: memoryview | bytes) -> bool:
     """Whether encoded rows hold no NaN and no infinity, as llama.cpp checks them."""
+    import numpy as np
+
     raw = np.frombuffer(data, dtype=np.uint8)
     return bool(_library().ggml_validate_row_data(ggml_type, raw.ctypes.data, raw.nbytes))
 
@@ -107,6 +112,8 @@ def quantize_rows(
     Returns:
         The encoded bytes, shape [n * row_nbytes].
     """
+    import numpy as np
+
     count, columns = rows.shape
     out = np.empty(count * (columns // block_size(ggml_type)) * block_nbytes(ggml_type), dtype=np.uint8)
     weights = None if importance is None else importance.ctypes.data_as(_FLOATS)
@@ -132,6 +139,8 @@ def dequantize_rows(ggml_type: int, data: memoryview | bytes, columns: int) -> n
     Returns:
         float32, shape [rows, columns].
     """
+    import numpy as np
+
     raw = np.frombuffer(data, dtype=np.uint8)
     rows = raw.nbytes // (columns // block_size(ggml_type) * block_nbytes(ggml_type))
     out = np.empty((rows, columns), dtype=np.float32)
