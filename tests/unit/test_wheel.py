@@ -1,0 +1,90 @@
+"""The wheel is whole: installed elsewhere, without the checkout, it runs the demo; and it is the same each time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: object, cwd: Path, **environment: str) -> str:
+    """What a command prints; without the variables that would lead Python or pip elsewhere."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_"))}
+    done = subprocess.run(
+        list(map(str, command)), cwd=cwd, env={**kept, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def build(source: Path, out: Path, *kinds: str) -> Path:
+    """A distribution of a source tree, made by its build backend in the environment of the tests."""
+    run(sys.executable, "-m", "hatchling", "build", "-d", out, *(f"-t{kind}" for kind in kinds), cwd=source)
+    (made,) = out.iterdir()
+    return made
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, tmp_path_factory.mktemp("wheel"), "wheel")
+
+
+def names(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
+
+
+def test_it_has_what_is_not_python(wheel: Path) -> None:
+    found = set(names(wheel))
+    templates = {f"quantkit/{path.relative_to(ROOT)}" for path in (ROOT / "templates").rglob("*") if path.is_file()}
+    assert templates <= found
+    assert {"quantkit/serve/page.html", "quantkit/demo/base/model.safetensors", "quantkit/kernels/cuda.cu"} <= found
+    assert {name.split("/")[0] for name in found} == {"quantkit", f"{wheel.name.split('-py3')[0]}.dist-info"}
+
+
+def test_the_same_each_time(wheel: Path, tmp_path: Path) -> None:
+    again = build(ROOT, tmp_path, "wheel")
+    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(wheel.read_bytes()).digest()
+
+
+def test_the_same_from_the_source_distribution(wheel: Path, tmp_path: Path) -> None:
+    source = build(ROOT, tmp_path / "sdist", "sdist")
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    (folder,) = (tmp_path / "source").iterdir()
+    assert names(build(folder, tmp_path / "wheel", "wheel")) == names(wheel)
+
+
+def test_the_demo_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    environment, elsewhere = tmp_path / "environment", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    venv.create(environment, with_pip=False, symlinks=os.name != "nt")
+    programs = environment / ("Scripts" if os.name == "nt" else "bin")
+    run(
+        *(sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", programs / "python"),
+        *("install", "--quiet", "--no-deps", "--no-index", wheel),
+        cwd=elsewhere,
+    )
+    # The dependencies are those of the tests. An editable quantkit there stays away: Python follows no .pth file of a
+    # folder that comes from a .pth file.
+    places = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(run(programs / "python", "-c", places, cwd=elsewhere).strip())
+    borrowed = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    (packages / "borrowed.pth").write_text("\n".join(borrowed), encoding="utf-8")
+
+    where = "import quantkit; from quantkit.system.template_folder import template_folder as templates; "
+    where += "print(quantkit.__file__, templates(), sep='\\n')"
+    loaded = [Path(line) for line in run(programs / "python", "-c", where, cwd=elsewhere).splitlines()]
+    assert loaded == [packages / "quantkit" / "__init__.py", packages / "quantkit" / "templates"]
+    said = run(programs / "quantkit", "demo", cwd=elsewhere)
+    assert "15 of 15 answers are exactly what the adapter was trained to say." in said
+    assert (elsewhere / "quantkit-demo" / "chat.sh").is_file()
