@@ -3,6 +3,8 @@
 #   PYTHON     the interpreter to make .venv with
 #   VENV_ARGS  for example --system-site-packages, to keep the torch (with CUDA) you have
 #   PIP_ARGS   further arguments for pip
+#
+# CMAKE_ARGS in the environment reaches llama.cpp's build, for example CMAKE_ARGS=-DGGML_CUDA=on.
 
 PYTHON ?= python3
 VENV_ARGS ?=
@@ -55,7 +57,8 @@ dev: .venv/installed-dev
 
 # A wheel folder in PIP_FIND_LINKS holds a CPU build of torch; without the pin pip would fetch gigabytes of CUDA.
 .venv/installed: pyproject.toml | .venv/bin/python
-	@echo "installing (llama.cpp is compiled once, which takes some minutes)"
+	$(BIN)/python scripts/llama_library $(PIP_ARGS)
+	@echo "installing torch and the other packages"
 ifdef PIP_FIND_LINKS
 	$(PIP) $(TORCH)
 endif
