@@ -13,7 +13,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 
-.PHONY: demo test check parity prompts bench modelfiles reference install dev clean
+.PHONY: demo test test-fast check parity prompts bench modelfiles reference install dev clean
 
 demo: install
 	$(BIN)/quantkit demo .cache/quantkit-demo --overwrite
@@ -24,6 +24,9 @@ test: dev
 	$(BIN)/python scripts/reference >/dev/null
 	$(BIN)/python scripts/llama_tools >/dev/null
 	$(BIN)/python -m pytest
+
+test-fast: dev
+	$(BIN)/python -m pytest --fast
 
 check: dev
 	$(BIN)/ruff check .
