@@ -1,9 +1,9 @@
-"""Answers to a file of prompts.
+"""Answers a file of prompts.
 
-Everything that can be wrong with the prompts is found before the first answer, their length included: an hour of
-answers must not end at a bad line. What was answered is kept beside the output under a name that stands for the job
-(prompts, model, settings), so the same command goes on where it was stopped, and another job never takes it for its
-own. The output gets its name when it is whole.
+All prompts are checked before the first answer, their length included: an hour of answers must not end at a bad line.
+Finished answers are kept next to the output, in a file named after the job (prompts, model, settings). So the same
+command continues where it stopped, and another job never picks up these answers. The output gets its name when it is
+complete.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Prompt:
     """One conversation to be answered.
 
     Attributes:
-        line: where it stands in the file, from 1.
-        given: what stands there, as the keys of its answer's line.
-        messages: what the model is given.
+        line: its line number in the file, from 1.
+        given: the keys and values of that line, which are copied to the line of its answer.
+        messages: the conversation the model sees.
     """
 
     line: int
@@ -47,15 +47,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Summary:
-    """What was done.
+    """The result of a run.
 
     Attributes:
         file: the output.
-        answers: lines in it.
+        answers: number of lines in it.
         resumed: how many of them an earlier run had answered.
-        generated_tokens: tokens of this run's answers.
-        seconds: time of this run.
-        stop_reasons: how often answers ended how, by :attr:`GenerationStats.stop_reason`, of all lines.
+        generated_tokens: tokens in this run's answers.
+        seconds: duration of this run.
+        stop_reasons: number of answers per :attr:`GenerationStats.stop_reason`, over all lines.
     """
 
     file: Path
@@ -71,28 +71,28 @@ class Summary:
 
 
 def read_prompts(path: Path, system: str | None) -> list[Prompt]:
-    """The prompts of a file: a line each that is not blank, or in a ``.jsonl`` file an object each.
+    """Read the prompts of a file: one per line that is not blank, or one object per line of a ``.jsonl`` file.
 
-    An object has ``prompt``, or ``messages`` that end with the user's; what else it has is passed on to the output.
+    An object has ``prompt``, or ``messages`` that end with the user's; its other keys are copied to the output.
 
     Args:
         path: the file, UTF-8.
-        system: the system prompt of conversations that have none of their own.
+        system: the system prompt for conversations without one.
 
     Raises:
-        QuantkitError: it cannot be read, has no prompt, or a line is not a prompt.
+        QuantkitError: the file cannot be read, contains no prompt, or a line is not a prompt.
     """
-    hint = "give a UTF-8 text file with a prompt a line, or a .jsonl file"
+    hint = "give a UTF-8 text file with one prompt per line, or a .jsonl file"
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise QuantkitError(f"{path}: cannot be read ({error.strerror or error})", hint=hint) from None
     except UnicodeDecodeError as error:
         raise QuantkitError(f"{path}: not UTF-8 ({error.reason} at byte {error.start})", hint=hint) from None
-    # Not splitlines: a prompt may hold the rarer line ends of Unicode.
+    # Not splitlines: a prompt may contain the rarer line ends of Unicode.
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
-        raise QuantkitError(f"{path}: there is no prompt in it", hint=hint)
+        raise QuantkitError(f"{path}: contains no prompts", hint=hint)
     if path.suffix.lower() != ".jsonl":
         return [
             Prompt(number, {"prompt": line}, Conversation(system).asking(line))
@@ -110,21 +110,21 @@ def answer_prompts(
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> Summary:
-    """Answer each prompt by itself and write the answers, a JSON object a line.
+    """Answer each prompt in a conversation of its own and write the answers, one JSON object per line.
 
     Args:
         model: the model that answers.
         settings: how it answers.
-        prompts: what to answer.
+        prompts: the prompts.
         out: the file to write.
-        overwrite: it may be replaced.
-        reporter: told of the progress.
+        overwrite: whether an existing file may be replaced.
+        reporter: receives the progress.
 
     Raises:
         ContextFullError: prompts do not fit into the context; nothing was answered.
-        ChatFormatError: the chat template refuses one; nothing was answered.
-        OutputError: the file exists, or cannot be written, or another run writes it now.
-        QuantkitError: an answer cannot be had.
+        ChatFormatError: the chat template rejects a prompt; nothing was answered.
+        OutputError: the file already exists, cannot be written, or another run is writing it.
+        QuantkitError: the model cannot answer.
     """
     reporter = reporter or Reporter()
     started = time.perf_counter()
@@ -137,7 +137,7 @@ def answer_prompts(
             done, size = _answered(file, prompts)
             resumed, reasons = len(done), Counter(str(line["stop_reason"]) for line in done)
             if resumed:
-                reporter.note(f"{resumed} of {len(prompts)} answers are there from an earlier run")
+                reporter.note(f"continuing an earlier run: {resumed} of {len(prompts)} answers are done")
             file.truncate(size)
             try:
                 with reporter.phase("answering", len(prompts), "answers") as advance:
@@ -166,20 +166,21 @@ def _prompt(line: str, number: int, where: str, system: str | None) -> Prompt:
     hint = 'write it as {"prompt": "..."} or {"messages": [...]}'
     try:
         given = json.loads(line)
-        text = json.dumps(given, ensure_ascii=False, allow_nan=False)  # Python reads NaN and 1e999, which JSON has not
+        # Python reads NaN and 1e999, which JSON does not have.
+        text = json.dumps(given, ensure_ascii=False, allow_nan=False)
     except (ValueError, RecursionError) as error:
         raise QuantkitError(f"{where}: not valid JSON ({error})", hint=hint) from None
     if not isinstance(given, dict) or ("prompt" in given) == ("messages" in given):
         raise QuantkitError(f'{where}: must be an object with either "prompt" or "messages"', hint=hint)
     if taken := [key for key in _ADDED if key in given]:
-        raise QuantkitError(f'{where}: "{taken[0]}" is a key of the output', hint="call it something else")
+        raise QuantkitError(f'{where}: the key "{taken[0]}" is reserved for the output', hint="rename that key")
     check_text(text, where)
     if "messages" in given:
         messages = check_messages(given["messages"], where=where, last="user")
         opened = messages[0]["role"] == "system" or not system
         return Prompt(number, given, messages if opened else [{"role": "system", "content": str(system)}, *messages])
     if not isinstance(given["prompt"], str):
-        raise QuantkitError(f'{where}: "prompt" must be a text', hint=hint)
+        raise QuantkitError(f'{where}: "prompt" must be a string', hint=hint)
     return Prompt(number, given, Conversation(system).asking(given["prompt"]))
 
 
@@ -187,10 +188,12 @@ def _check_free(out: Path, overwrite: bool) -> None:
     if not os.path.lexists(out):
         return
     if not out.is_file() or out.is_symlink():  # a device, too, would be replaced by a file
-        raise OutputError(f"{out}: is a folder, a link or no plain file", hint="choose another --predictions-file")
+        raise OutputError(
+            f"{out}: is a folder, a symbolic link or a special file", hint="choose another --predictions-file"
+        )
     if not overwrite:
         hint = "choose another --predictions-file, or pass --overwrite"
-        raise OutputError(f"{out}: exists already", hint=hint)
+        raise OutputError(f"{out}: already exists", hint=hint)
 
 
 def _check_fit(model: ChatModel, prompts: Sequence[Prompt]) -> None:
@@ -203,16 +206,16 @@ def _check_fit(model: ChatModel, prompts: Sequence[Prompt]) -> None:
         if tokens >= model.n_ctx:
             long.append((prompt.line, tokens))
     if long:
-        lines = ", ".join(f"{line} ({size} tokens)" for line, size in long[:5])
+        lines = ", ".join(f"line {line} ({size} tokens)" for line, size in long[:5])
         more = f" and {len(long) - 5} more" if len(long) > 5 else ""
         raise ContextFullError(
-            f"the context holds {model.n_ctx} tokens, too few for the prompt of line {lines}{more}",
-            hint=f"shorten them, or pass a larger context: --param num_ctx={2 * max(size for _, size in long)}",
+            f"the context holds {model.n_ctx} tokens, too few for these prompts: {lines}{more}",
+            hint=f"shorten them, or use a larger context: --param num_ctx={2 * max(size for _, size in long)}",
         )
 
 
 def _job(model: ChatModel, settings: Settings, prompts: Sequence[Prompt]) -> str:
-    """A name for all that the answers depend on."""
+    """Return a name for everything the answers depend on."""
     file = model.path.stat()
     facts = [
         [model.path.name, file.st_size, file.st_mtime_ns, model.n_ctx],
@@ -223,14 +226,14 @@ def _job(model: ChatModel, settings: Settings, prompts: Sequence[Prompt]) -> str
 
 
 def _answered(file: BinaryIO, prompts: Sequence[Prompt]) -> tuple[list[dict[str, Any]], int]:
-    """The answers that are there, in order and whole, and how many bytes they are."""
+    """Return the complete answers of an earlier run, in order, and their size in bytes."""
     done: list[dict[str, Any]] = []
     size = 0
     file.seek(0)
     for line, prompt in zip(file, prompts, strict=False):
         try:
             value = json.loads(line)
-        except ValueError:  # half a line, of a run that was killed
+        except ValueError:  # half a line, left by a run that was killed
             break
         if not line.endswith(b"\n") or value.get("line") != prompt.line:
             break
@@ -255,9 +258,9 @@ def _answer(model: ChatModel, settings: Settings, prompt: Prompt) -> tuple[bytes
 
 
 def _tell_what_is_kept(file: BinaryIO, partial: Path, done: int, wanted: int, reporter: Reporter) -> None:
-    """After a run that did not come to its end."""
+    """After a run that did not finish: say where its answers are, or remove the empty file."""
     if not done:
         release_on_windows(file)
         partial.unlink(missing_ok=True)
     elif done < wanted:
-        reporter.note(f"{done} of {wanted} answers are in {partial}; the same command goes on with them")
+        reporter.note(f"{done} of {wanted} answers are kept in {partial}; run the same command again to continue")

@@ -1,7 +1,7 @@
-"""The conversation at the terminal: reads a line, streams an answer, remembers both.
+"""The chat loop: reads a line, streams an answer, remembers both.
 
-Works on streams that are given to it, so the same loop serves a terminal (a prompt, line editing, Ctrl-C handled) and
-a pipe (each line of the input is one turn, the answers are the output and nothing else is).
+It works on the streams it is given, so the same loop serves a terminal (prompt, line editing, Ctrl-C) and a pipe (each
+input line is one turn, and the output contains the answers and nothing else).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from quantkit.system.unicode_text import check_text
 
 GREETING = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D or /bye ends the chat."
 HOW_TO_LEAVE = "(Ctrl-D or /bye ends the chat)"
-CONTEXT_FULL = "(the context is full, so the answer was cut; the next question makes room)"
-LIMIT_REACHED = "(the answer was cut after num_predict tokens)"
-NO_ANSWER = "(no answer; the question is forgotten)"
+CONTEXT_FULL = "(the context is full, so the answer was cut off; your next question makes room)"
+LIMIT_REACHED = "(the answer was cut off after num_predict tokens)"
+NO_ANSWER = "(no answer; the question was dropped)"
 
 
 class ChatLoop(ChatState):
-    """Turns of a conversation between a person (or a pipe) and a model."""
+    """A conversation between a person (or a pipe) and a model."""
 
     def run_terminal(self, read: Read, remember: Callable[[str], None]) -> None:
-        """Talk to a person until they leave.
+        """Chat with a person until they leave.
 
         Args:
             read: shows a prompt and returns a line, as :func:`input` does.
-            remember: keeps what was typed for the arrow keys.
+            remember: adds what was typed to the history.
         """
         self.screen.say(GREETING)
         going = True
@@ -58,8 +58,8 @@ class ChatLoop(ChatState):
         """Answer each line in turn, in one conversation.
 
         Raises:
-            QuantkitError: an answer cannot be had.
-            KeyboardInterrupt: Ctrl-C ends all of it: there is nobody to go on with.
+            QuantkitError: the model cannot answer.
+            KeyboardInterrupt: Ctrl-C ends the whole run, because nobody is there to continue.
         """
         read = reader_of(lines)
         while True:
@@ -91,7 +91,7 @@ class ChatLoop(ChatState):
         if answer:
             self.conversation.add(question, answer)
         else:
-            # A question without an answer would be followed by another question, which templates refuse.
+            # A question without an answer would be followed by another question, which templates reject.
             self.screen.say(NO_ANSWER)
         if stats := self.model.last_stats:
             self.last = stats
@@ -104,10 +104,10 @@ class ChatLoop(ChatState):
         conversation, settings = self.conversation, self.settings
         check_text(question, "the question")
         if gone := make_room(self.model, conversation, question, longest=settings.max_tokens):
-            what = "oldest exchange is" if gone == 1 else f"{gone} oldest exchanges are"
-            self.screen.say(f"(the context is full: the {what} no longer given to the model)")
+            what = "oldest exchange" if gone == 1 else f"{gone} oldest exchanges"
+            self.screen.say(f"(the context is full: the model no longer sees the {what})")
         pieces = stream_answer(self.model, conversation.asking(question), settings)
-        with self.screen.waiting("reading"):
+        with self.screen.waiting("reading the question"):
             first = next(pieces, "")
         yield first
         yield from pieces

@@ -1,4 +1,4 @@
-"""What a conversation at the terminal is made of: the model, its settings, what was said, and the screen."""
+"""The state of a chat at the terminal: model, settings, conversation and screen."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class ChatState:
         model: the model that answers.
         settings: how it answers.
         initial: how it answered at the beginning.
-        conversation: what was said.
-        screen: where answers and notices go.
-        last: how the last answer of this conversation went, None before the first.
+        conversation: the messages so far.
+        screen: shows answers and notices.
+        last: statistics of the last answer in this conversation, None before the first.
     """
 
     def __init__(self, model: ChatModel, settings: Settings, conversation: Conversation, screen: Screen) -> None:
@@ -26,11 +26,11 @@ class ChatState:
         Args:
             model: the model that answers.
             settings: how it answers.
-            conversation: what was said before; the turns are added to it.
-            screen: where answers and notices go.
+            conversation: the messages so far; new turns are added to it.
+            screen: shows answers and notices.
 
         Raises:
-            ChatFormatError: the model has no chat template, or it refuses the system prompt.
+            ChatFormatError: the model has no chat template, or the template rejects the system prompt.
         """
         self.model = model
         self.settings = self.initial = settings
@@ -40,5 +40,5 @@ class ChatState:
         check_system(model, conversation.system)
 
     def begin(self, conversation: Conversation) -> None:
-        """Go on with another conversation."""
+        """Switch to another conversation."""
         self.conversation, self.last = conversation, None

@@ -1,4 +1,4 @@
-"""The commands of a chat: what begins with a slash."""
+"""The commands of a chat, such as /save: lines that begin with a slash."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from quantkit.errors import QuantkitError
 from quantkit.run.chat_state import ChatState
 from quantkit.run.prompt_input import QUOTES
+from quantkit.run.session import placement
 from quantkit.run.settings import ANSWERING, change, check_system, require_answering
 from quantkit.run.transcript import Conversation, load_conversation, save_conversation
 
@@ -20,9 +21,9 @@ class Command:
     """A command.
 
     Attributes:
-        run: does it, with the text behind its name; says whether the chat goes on.
-        help: what it does, for people.
-        takes: the text behind it, "" for none; in brackets what may be left out.
+        run: carries it out, given the text after its name; returns whether the chat continues.
+        help: its line in /help.
+        takes: its argument as shown to people, "" for none; optional parts in brackets.
     """
 
     run: Callable[[ChatState, str], bool]
@@ -31,20 +32,20 @@ class Command:
 
 
 def run_command(chat: ChatState, name: str, text: str) -> bool:
-    """Do what a command says; returns whether the chat goes on.
+    """Carry out a command; returns whether the chat continues.
 
     Raises:
-        QuantkitError: there is no such command, or it cannot do what it is asked to.
+        QuantkitError: there is no such command, or it fails.
     """
     command = COMMANDS.get(name)
     if command is None:
         close = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
         raise QuantkitError(
             f"there is no command {name}" + (f"; did you mean {close[0]}?" if close else ""),
-            hint="/help lists them; a line that begins with a space is a question",
+            hint="/help lists the commands; to send the line as a question, begin it with a space",
         )
     if text and not command.takes:
-        raise QuantkitError(f"{name} takes nothing behind it", hint="/help lists the commands")
+        raise QuantkitError(f"{name} takes no argument", hint="/help lists the commands")
     if not text and command.takes and not command.takes.startswith("["):
         raise QuantkitError(f"{name} needs a {command.takes.lower()}", hint=f"{name} {command.takes}")
     return command.run(chat, text)
@@ -65,14 +66,14 @@ def _system(chat: ChatState, text: str) -> bool:
 
 def _reset(chat: ChatState, text: str) -> bool:
     chat.begin(Conversation(system=chat.conversation.system))
-    chat.screen.say("(a new conversation)")
+    chat.screen.say("(started a new conversation)")
     return True
 
 
 def _save(chat: ChatState, text: str) -> bool:
     path = _path(text)
     save_conversation(path, chat.conversation, chat.model.path.name)
-    chat.screen.say(f"(saved {_exchanges(chat.conversation)} as {path})")
+    chat.screen.say(f"(saved {_exchanges(chat.conversation)} to {path})")
     return True
 
 
@@ -86,7 +87,7 @@ def _load(chat: ChatState, text: str) -> bool:
 
 def _path(text: str) -> Path:
     if "\0" in text:
-        raise QuantkitError("a file name holds no NUL", hint="give another name")
+        raise QuantkitError("a file name cannot contain a NUL character", hint="choose another name")
     return Path(os.path.expanduser(text))
 
 
@@ -103,15 +104,15 @@ def _set(chat: ChatState, text: str) -> bool:
 
 def _stats(chat: ChatState, text: str) -> bool:
     model, conversation, stats = chat.model, chat.conversation, chat.last
-    used = "none" if stats is None else stats.prompt_tokens + stats.generated_tokens
+    used = 0 if stats is None else stats.prompt_tokens + stats.generated_tokens
     context = f"{used} of {model.n_ctx} tokens used, {_exchanges(conversation)}"
     if conversation.forgotten:
-        context += f", the first {conversation.forgotten // 2} no longer given to the model"
-    loaded = f"loaded in {model.load_seconds:.2f} s, layers on the GPU {model.offload_figure}"
+        context += f"; the model no longer sees the first {conversation.forgotten // 2}"
+    loaded = f"loaded in {model.load_seconds:.2f} s, {placement(model.offload_figure)}"
     rows = [("model", f"{model.path.name}, {loaded}"), ("context", context)]
     if stats is not None:
-        reused = f", {stats.reused_tokens} known from before" if stats.reused_tokens else ""
-        ended = stats.stop_reason.replace("_", " ")
+        reused = f" ({stats.reused_tokens} cached)" if stats.reused_tokens else ""
+        ended = stats.stop_reason.replace("stop_text", "stop sequence").replace("_", " ")
         rows += [
             ("question", f"{stats.prompt_tokens} prompt tokens{reused}, {stats.prompt_rate:.1f} tokens/s"),
             ("answer", f"{stats.generated_tokens} tokens, {stats.generation_rate:.1f} tokens/s, ended: {ended}"),
@@ -123,7 +124,7 @@ def _stats(chat: ChatState, text: str) -> bool:
 def _help(chat: ChatState, text: str) -> bool:
     rows = [(f"{name} {command.takes}".rstrip(), command.help) for name, command in COMMANDS.items() if name[0] == "/"]
     rows += [
-        (f"{QUOTES} ... {QUOTES}", "a text of several lines (a pasted one needs no quotes)"),
+        (f"{QUOTES} ... {QUOTES}", "multi-line text (pasted text needs no quotes)"),
         ("Ctrl-C", "stop an answer"),
         ("Ctrl-D", "leave"),
     ]
@@ -142,14 +143,14 @@ def _exchanges(conversation: Conversation) -> str:
 
 
 COMMANDS: dict[str, Command] = {
-    "/system": Command(_system, 'show the system prompt, or set it; "" is none', "[TEXT]"),
-    "/reset": Command(_reset, "begin a new conversation"),
-    "/save": Command(_save, "write the conversation to a file", "FILE"),
-    "/load": Command(_load, "go on with a conversation from a file", "FILE"),
-    "/set": Command(_set, 'show the parameters, or set one: /set temperature 0.2 (or default)',
+    "/system": Command(_system, 'show or set the system prompt ("" for none)', "[TEXT]"),
+    "/reset": Command(_reset, "start a new conversation"),
+    "/save": Command(_save, "save the conversation to a file", "FILE"),
+    "/load": Command(_load, "continue a saved conversation", "FILE"),
+    "/set": Command(_set, 'show or change parameters: /set temperature 0.2 (or default)',
                     "[NAME [VALUE]]"),
-    "/stats": Command(_stats, "tokens, speed, context"),
-    "/help": Command(_help, "this list"),
-    "/bye": Command(_leave, "leave, as Ctrl-D does"),
+    "/stats": Command(_stats, "show tokens, speed and context"),
+    "/help": Command(_help, "show this list"),
+    "/bye": Command(_leave, "leave (same as Ctrl-D)"),
     "exit": Command(_leave, "leave"),
 }  # fmt: skip

@@ -1,8 +1,8 @@
-"""What of a long conversation the model is given: context shifting that says what it does.
+"""Chooses which part of a long conversation the model sees: context shifting that says what it does.
 
-When a question has no room any more, the oldest exchanges are left out, the system prompt never. llama.cpp's own
-shifting (cutting tokens out of its memory and renumbering the rest) was rejected: what is left is half a turn that no
-template wrote, and the model was not trained on that.
+When a question no longer fits, the oldest exchanges are left out, but never the system prompt. llama.cpp's own shifting
+(it removes tokens from the cache and renumbers the rest) was rejected: it leaves half a turn that no template wrote,
+and the model was not trained on that.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from quantkit.run.transcript import Conversation
 
 
 def make_room(model: ChatModel, conversation: Conversation, question: str, *, longest: int | None) -> int:
-    """Forget the oldest exchanges if a question and its answer have no room otherwise.
+    """Drop the oldest exchanges if a question and its answer do not fit otherwise.
 
-    A quarter of the context is kept for an answer. What must go is more than needed, so that half of the context is
-    free: what follows has to be evaluated anew, and that should not happen with every question.
+    A quarter of the context is reserved for the answer. More is dropped than needed, until half of the context is free:
+    the rest has to be evaluated again, and that should not happen at every question.
 
     Args:
         model: counts the tokens.
-        conversation: what was said; its ``forgotten`` is moved on.
-        question: what comes next.
-        longest: the longest answer in tokens, None for any.
+        conversation: the messages so far; its ``forgotten`` is increased.
+        question: the next question.
+        longest: the longest answer in tokens, None for no limit.
 
     Returns:
-        How many exchanges were forgotten.
+        The number of exchanges dropped.
 
     Raises:
-        ContextFullError: the question does not fit even by itself. Nothing is forgotten then.
-        ChatFormatError: the template refuses the conversation.
+        ContextFullError: the question alone does not fit. Nothing is dropped then.
+        ChatFormatError: the template rejects the conversation.
     """
     held = range(conversation.forgotten // 2, len(conversation.turns) // 2 + 1)
     most = model.n_ctx // 4
@@ -42,13 +42,13 @@ def make_room(model: ChatModel, conversation: Conversation, question: str, *, lo
     fits = model.n_ctx - (most if longest is None else min(longest, most))
     if tokens(held[0]) <= fits:
         return 0
-    # At least the last exchange should stay, if it can.
+    # The last exchange should stay if it fits.
     first = held[bisect_left(held[:-1], True, key=lambda at: tokens(at) <= model.n_ctx // 2)]
     if first == held[-1]:
         first = held[bisect_left(held[:-1], True, key=lambda at: tokens(at) <= fits)]
     if (needed := tokens(first)) >= model.n_ctx:
         raise ContextFullError(
-            f"the question has {needed} tokens with all that belongs to it, and the context holds {model.n_ctx}",
+            f"the question with its system prompt is {needed} tokens long, and the context holds {model.n_ctx}",
             hint=f"shorten it, or start with a larger context: --param num_ctx={2 * needed}",
         )
     conversation.forgotten = 2 * first

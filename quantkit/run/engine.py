@@ -1,8 +1,8 @@
-"""llama.cpp's C interface, as little of it as a conversation needs.
+"""The part of llama.cpp's C API that a conversation needs.
 
 llama-cpp-python's ``Llama`` class is not used: it compiles the model's chat template on loading (untrusted text, which
-only quantkit.chat_template.render may run), takes the model's whole context by default (16 GB of cache for a 128k
-Llama), cuts long token texts and long metadata, and prints. The functions below are those of ``llama.h``.
+only quantkit.chat_template.render may run), allocates the model's whole context by default (16 GB of cache for a
+128k Llama), truncates long token texts and long metadata, and prints. The functions below are those of ``llama.h``.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from quantkit.run.load_log import count_offloaded, failure_reason
 from quantkit.system.processors import MOST_THREADS, usable_processors
 from quantkit.system.shell import command
 
-# Tokens a call of llama_decode takes. Small on the CPU, where a long call would leave Ctrl-C unanswered for seconds.
+# Tokens per call of llama_decode. Small on the CPU, where a long call would delay Ctrl-C for seconds.
 _CHUNK_CPU, _CHUNK_GPU = 64, 512
 
 
 class Engine:
-    """A loaded model with one context. Close it, or its memory stays taken.
+    """A loaded model with one context. Close it to free its memory.
 
     Attributes:
-        load_seconds: how long loading took, the context included.
+        load_seconds: time to load, including the context.
         n_layers: transformer layers.
         n_ctx: tokens of context.
         n_vocab: tokens in the vocabulary.
         supports_offload: whether this build of llama.cpp can use a GPU.
-        offloaded_layers: layers, the output layer counted as one more, that llama.cpp put on a GPU.
-        evaluated: the tokens in the context's memory.
+        offloaded_layers: layers that llama.cpp put on a GPU; the output layer counts as one.
+        evaluated: the tokens in the context's cache.
     """
 
     def __init__(self, path: Path, *, n_gpu_layers: int, n_ctx: int | None, max_ctx: int, threads: int | None) -> None:
@@ -49,16 +49,16 @@ class Engine:
 
         Args:
             path: a GGUF file.
-            n_gpu_layers: layers to put on the GPU, -1 for all; without effect in a build without a GPU.
+            n_gpu_layers: layers to put on the GPU, -1 for all; no effect in a build without GPU support.
             n_ctx: tokens of context, None for the model's own up to *max_ctx*.
-            max_ctx: see n_ctx; without effect if that is given.
+            max_ctx: see n_ctx; no effect if that is given.
             threads: CPU threads, None for the processors this process may use.
 
         Raises:
-            GGUFError: no such file, not a sound GGUF file of a model, or llama.cpp refuses it, with llama.cpp's reason.
-            QuantkitError: no memory for the context, or a number that makes no sense.
+            GGUFError: no such file, not a valid GGUF model, or llama.cpp rejects it, with llama.cpp's reason.
+            QuantkitError: not enough memory for the context, or a number out of range.
         """
-        read_whole_model(path)  # llama.cpp ends its process at some of the files that this refuses
+        read_whole_model(path)  # llama.cpp aborts the process at some of the files that this rejects
         for name, value, most in (
             ("num_ctx", n_ctx, 2**31 - 1),
             ("max_ctx", max_ctx, 2**31 - 1),
@@ -66,7 +66,7 @@ class Engine:
         ):
             if value is not None and not 1 <= value <= most:
                 hint = f"pass --param {name}=N, or build the package with it"
-                raise QuantkitError(f"{name} is {value}, and must be from 1 to {most}", hint=hint)
+                raise QuantkitError(f"{name} is {value}; it must be from 1 to {most}", hint=hint)
         os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # on an assertion llama.cpp would start a debugger
         self._stack = ExitStack()
         self.evaluated: list[int] = []
@@ -100,7 +100,7 @@ class Engine:
         if model is None:
             raise GGUFError(
                 f"{path}: llama.cpp cannot load it: {failure_reason(log.text)}",
-                hint=f"look into it: {command('quantkit', 'inspect', path)}; build or download it again",
+                hint=f"see what is in it: {command('quantkit', 'inspect', path)}; or build or download it again",
             )
         return model, log.text
 
@@ -115,20 +115,20 @@ class Engine:
                 self._stack.callback(llama_cpp.llama_free, context)
         if context is None:
             raise QuantkitError(
-                f"{path}: no memory for a context of {self.n_ctx} tokens: {failure_reason(log.text)}",
-                hint="ask for a smaller num_ctx, or put fewer layers on the GPU with --n-gpu-layers",
+                f"{path}: not enough memory for a context of {self.n_ctx} tokens: {failure_reason(log.text)}",
+                hint="use a smaller context with --param num_ctx=N, or put fewer layers on the GPU with --n-gpu-layers",
             )
         return context
 
     def close(self) -> None:
-        """Free the memory. Nothing else may be called afterwards."""
+        """Free the memory. No other method may be called afterwards."""
         with captured_log():
             self._stack.close()
 
     # -- the file ----------------------------------------------------------------------------------------------------
 
     def metadata(self, key: str) -> str | None:
-        """The value of a GGUF key as text, None if the file has none."""
+        """Return the value of a GGUF key as text, None if the file does not have the key."""
         name = key.encode()
         size = llama_cpp.llama_model_meta_val_str(self._model, name, ctypes.create_string_buffer(1), 1)
         if size < 0:
@@ -138,7 +138,7 @@ class Engine:
         return buffer.value.decode(errors="replace")
 
     def chat_template(self) -> str:
-        """The chat template in the file, "" if there is none."""
+        """Return the chat template in the file, "" if there is none."""
         template = llama_cpp.llama_model_chat_template(self._model, None)
         return "" if template is None else template.decode(errors="replace")
 
@@ -156,15 +156,15 @@ class Engine:
 
     @property
     def adds_bos(self) -> bool:
-        """Whether the file says that a prompt begins with BOS."""
+        """Whether the file says that prompts begin with BOS."""
         return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """The tokens of *text* alone, nothing added.
+        """Return the tokens of *text*, with nothing added.
 
         Args:
             text: any text.
-            special: whether the texts of special tokens mean these tokens.
+            special: whether texts of special tokens are parsed as these tokens.
 
         Raises:
             QuantkitError: the text is not valid Unicode.
@@ -182,7 +182,7 @@ class Engine:
             room = -count
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
-        """The bytes that *token* stands for; those of a control token only with *special*."""
+        """Return the bytes of *token*; those of a control token only with *special*."""
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)
@@ -192,7 +192,7 @@ class Engine:
             room = -count
 
     def text(self, token: int) -> str:
-        """How *token* stands in the vocabulary: the text itself for special tokens, else byte-encoded."""
+        """Return *token* as the vocabulary stores it: plain text for special tokens, else byte-encoded."""
         return str(llama_cpp.llama_vocab_get_text(self._vocab, token).decode(errors="replace"))
 
     def is_eog(self, token: int) -> bool:
@@ -200,7 +200,7 @@ class Engine:
         return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
     def is_special(self, token: int) -> bool:
-        """Whether *token* is a control token or one that was added for a purpose, and not a piece of plain text."""
+        """Whether *token* is a control token or an added token rather than a piece of plain text."""
         wanted = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
         return bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & wanted)
 
@@ -212,7 +212,7 @@ class Engine:
         return self._context
 
     def keep(self, count: int) -> int:
-        """Forget all but the first *count* evaluated tokens; returns how many were kept (0 where none can be)."""
+        """Drop all but the first *count* evaluated tokens; returns how many were kept (0 if the memory cannot)."""
         memory = llama_cpp.llama_get_memory(self._context)
         with captured_log():
             if not llama_cpp.llama_memory_seq_rm(memory, 0, count, -1):
@@ -222,11 +222,11 @@ class Engine:
         return len(self.evaluated)
 
     def evaluate(self, tokens: Sequence[int], go_on: Callable[[], bool] = always) -> None:
-        """Run *tokens* through the model behind those evaluated before. Returns when the logits are there.
+        """Run *tokens* through the model after those already evaluated. Returns when the logits are ready.
 
         Args:
-            tokens: what to evaluate.
-            go_on: asked before each chunk of them; False leaves the rest out.
+            tokens: the tokens.
+            go_on: called before each chunk of them; False skips the rest.
 
         Raises:
             QuantkitError: llama.cpp failed.
@@ -247,7 +247,7 @@ class Engine:
             self.evaluated += chunk
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """The logits of the last evaluated token, float32, shape [n_vocab]; a copy.
+        """Return the logits of the last evaluated token, float32, shape [n_vocab]; a copy.
 
         Raises:
             QuantkitError: nothing has been evaluated.

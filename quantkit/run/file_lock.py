@@ -1,4 +1,4 @@
-"""A file that one process at a time may write."""
+"""A file that only one process may write at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantkit.errors import OutputError
 if sys.platform == "win32":
     import msvcrt
 
-    # Other handles cannot read what is locked; nothing is ever written so far behind.
+    # Other handles cannot read locked bytes, so the lock is on one that is never written.
     _BEHIND = 2**62
 
     def _lock(file: BinaryIO) -> None:
@@ -30,25 +30,25 @@ else:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[BinaryIO]:
-    """The file, made where there is none, to read and append to; nobody else gets it until it is closed.
+    """Open the file for reading and appending, creating it if needed, and lock it until it is closed.
 
     Raises:
-        OutputError: somebody else has it.
-        OSError: it cannot be opened, or its file system has no locks.
+        OutputError: another process has it.
+        OSError: it cannot be opened, or its file system does not support locks.
     """
     with open(path, "a+b") as file:
         try:
             _lock(file)
-            # Whoever had it until now may have moved or removed it.
+            # The previous owner may have moved or removed it.
             lost = not path.exists() or not os.path.samestat(os.fstat(file.fileno()), path.stat())
         except (BlockingIOError, PermissionError):
             lost = True
         if lost:
-            raise OutputError(f"{path}: another run is writing it", hint="wait for that run to end, or stop it")
+            raise OutputError(f"{path}: another run is writing this file", hint="wait for that run to end, or stop it")
         yield file
 
 
 def release_on_windows(file: BinaryIO) -> None:
-    """Give up the file there before it is moved or removed: no open one can be; elsewhere it stays claimed."""
+    """Close the file on Windows, where an open file cannot be moved or removed; elsewhere it stays locked."""
     if sys.platform == "win32":
         file.close()

@@ -1,4 +1,4 @@
-"""Generating one answer token by token, and knowing why it ended."""
+"""Generates one answer token by token, and records why it ended."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Generation:
-    """One answer, being generated behind a prompt that was evaluated.
+    """One answer, generated after a prompt that has been evaluated.
 
     Attributes:
         generated: tokens so far, without the one that ended it.
-        seconds: time to choose and evaluate them.
-        stopped: the model ended it, with an end-of-generation token or a stop text.
+        seconds: time to sample and evaluate them.
+        stopped: the model ended it, with an end-of-generation token or a stop sequence.
         context_full: the context had no room for more.
-        limit_reached: it has as many tokens as it may have.
+        limit_reached: it reached the maximum number of tokens.
         stop_token: the end-of-generation token, None if there was none.
     """
 
@@ -39,12 +39,12 @@ class Generation:
         self._pending: int | None = None
 
     def pieces(self, sampler: Sampler, max_tokens: int, go_on: Callable[[], bool]) -> Iterator[str]:
-        """Generate, and give the text in whole characters.
+        """Generate the answer and yield its text in whole characters.
 
         Args:
             sampler: chooses the tokens.
-            max_tokens: the most of them.
-            go_on: asked before each; False ends the answer there.
+            max_tokens: the maximum number of tokens.
+            go_on: called before each token; False ends the answer there.
         """
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         while self.generated < max_tokens and not self.stopped and go_on():
@@ -54,7 +54,7 @@ class Generation:
             token = self._next(sampler)
             if token is None:
                 break
-            # Evaluated when the next token is wanted, so the last one never is.
+            # Evaluated only when the next token is needed, so the last one never is.
             self._pending = token
             if text := self._stops.push(decoder.decode(self._engine.piece(token))):
                 yield text

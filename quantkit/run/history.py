@@ -1,7 +1,7 @@
-"""What was typed in earlier chats, for the arrow keys.
+"""The history of what was typed in earlier chats, for the arrow keys.
 
-A file of its own format (a JSON text a line) instead of readline's: that has no way to keep an entry of several lines
-together, and its two implementations do not read each other's. Only its owner may read it.
+The file has its own format (one JSON string per line) instead of readline's, which cannot keep a multi-line entry
+together, and whose two implementations do not read each other's files. Only its owner may read it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from quantkit.errors import OutputError
 from quantkit.files.private_file import write_text
 
 KEPT = 1000
-"""Entries that are offered; the file is cut to as many when it has twice as many."""
+"""Maximum number of entries offered; the file is cut to this number when it has twice as many."""
 
 
 def history_path() -> Path | None:
-    """Where the history is kept: the folder for programs' state, as the XDG specification has it; None if nowhere."""
+    """Return the history's file, in the XDG folder for program state; None if there is no such folder."""
     root = os.environ.get("XDG_STATE_HOME")
     try:
         state = Path(root) if root else Path.home() / ".local" / "state"
@@ -31,17 +31,17 @@ class History:
     """Entries of earlier chats and of this one.
 
     Attributes:
-        entries: the oldest first.
+        entries: oldest first.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Read what there is.
+        """Read the existing history.
 
         Args:
-            path: the file, which need not exist; None keeps nothing.
+            path: the file, which need not exist; None saves nothing.
 
         Raises:
-            OutputError: the file cannot be read or cut.
+            OutputError: the file cannot be read or shortened.
         """
         self._path = path
         self.entries: list[str] = []
@@ -58,14 +58,14 @@ class History:
             write_text(path, "".join(map(_line, self.entries)))
 
     def is_new(self, text: str) -> bool:
-        """Whether an entry is worth keeping: not blank, and not the last one again."""
+        """Whether an entry is worth saving: not blank, and not the same as the last one."""
         return bool(text.strip()) and self.entries[-1:] != [text]
 
     def add(self, text: str) -> None:
-        """Keep an entry, if it is new.
+        """Save an entry, if it is new.
 
         Raises:
-            OutputError: it cannot be written; nothing more is from then on.
+            OutputError: it cannot be written; nothing is saved from then on.
         """
         if not self.is_new(text):
             return
@@ -85,7 +85,8 @@ class History:
 
 def _unusable(path: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{path}: what you type cannot be kept ({error.strerror or error})", hint="pass --no-history to do without"
+        f"{path}: your chat history cannot be saved ({error.strerror or error})",
+        hint="pass --no-history to chat without it",
     )
 
 
@@ -94,7 +95,7 @@ def _line(text: str) -> str:
 
 
 def _entry(line: str) -> str | None:
-    """The text of a line; None for one that a killed program left half written."""
+    """Return the text of a line; None for one that a killed program left half written."""
     try:
         value = json.loads(line)
     except ValueError:

@@ -1,7 +1,7 @@
-"""Ctrl-C while llama.cpp works.
+"""Ctrl-C while llama.cpp is working.
 
-llama.cpp calls back into Python (its log, its progress), and a KeyboardInterrupt that is raised inside such a callback
-is printed and lost. So Ctrl-C is only noted while a long call runs, and raised when it is over.
+llama.cpp calls back into Python (for its log and its progress), and a KeyboardInterrupt raised inside such a callback
+is printed and lost. So Ctrl-C is only recorded while a long call runs, and raised when the call returns.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from types import FrameType
 
 @contextmanager
 def interrupts_deferred() -> Iterator[Callable[[], bool]]:
-    """Note Ctrl-C inside the block and raise KeyboardInterrupt at its end.
+    """Record Ctrl-C inside the block and raise KeyboardInterrupt at its end.
 
-    Yields a function that says whether Ctrl-C was pressed, so that the work can be cut short. Where Ctrl-C does not
-    raise KeyboardInterrupt here anyway (another thread, a handler of the program's own) nothing is changed.
+    Yields a function that says whether Ctrl-C was pressed, so that the work can stop early. Where Ctrl-C would not
+    raise KeyboardInterrupt here anyway (another thread, a custom handler) nothing changes.
     """
     pressed = False
 
@@ -45,5 +45,5 @@ def interrupts_deferred() -> Iterator[Callable[[], bool]]:
 
 
 def always() -> bool:
-    """The ``go_on`` of work that nobody cuts short."""
+    """The ``go_on`` of work that is never stopped early."""
     return True

@@ -1,4 +1,4 @@
-"""What llama.cpp's log of a load tells, and its interface does not."""
+"""Facts about a load that llama.cpp writes to its log but does not return."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _REASON = re.compile(r"error loading model: (.+)")
 
 
 def count_offloaded(log: str) -> int:
-    """Layers, the output layer as one more, that llama.cpp's log of a load assigns to another device than the CPU.
+    """Count the layers, including the output layer, that llama.cpp's load log assigns to a device other than the CPU.
 
-    Its summary "offloaded 33/33 layers" is what was asked for, even where no GPU was found; the assignments are real.
+    Its summary "offloaded 33/33 layers" repeats the request, even if no GPU was found; the assignments are real.
     """
     return sum(device != "CPU" for device in _ASSIGNED.findall(log))
 
 
 def failure_reason(log: str) -> str:
-    """The line of llama.cpp's log that says why it gave up."""
+    """Return the line of llama.cpp's log that says why it failed."""
     if found := _REASON.findall(log):
         return str(found[-1]).strip()
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1] if lines else "it gives no reason"
+    return lines[-1] if lines else "no reason given"

@@ -1,8 +1,7 @@
-"""How the next token is chosen: the settings, where their defaults come from, and llama.cpp's samplers for them.
+"""Sampling: the settings, their defaults, and llama.cpp's samplers for them.
 
-Nothing here is invented. A package's parameters come first, then what the GGUF file itself asks for
-(``general.sampling.*``), then llama.cpp's own defaults, which are the ones written below. The samplers stand in
-llama.cpp's order.
+A package's parameters come first, then those of the GGUF file (``general.sampling.*``), then llama.cpp's own defaults,
+which are the ones written below. The samplers are in llama.cpp's order.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from quantkit.gguf.sampling_keys import PARAMETERS, SAMPLING_PREFIX
 
 
 class SamplingOptions(TypedDict, total=False):
-    """The keyword arguments that :class:`Sampling` takes."""
+    """The keyword arguments of :class:`Sampling`."""
 
     temperature: float
     top_k: int
@@ -34,19 +33,19 @@ class SamplingOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen. The defaults are llama.cpp's, but greedy: checks must not depend on luck.
+    """How the next token is sampled. The defaults are llama.cpp's, but greedy: checks must not depend on chance.
 
     Attributes:
-        temperature: 0 takes the likeliest token, whatever else is set but the penalties.
-        top_k: how many of the likeliest tokens are kept; 0 keeps all.
+        temperature: 0 takes the most likely token; only the penalties still apply.
+        top_k: how many of the most likely tokens are kept; 0 keeps all.
         top_p: the probability mass that is kept; 1 keeps all.
-        min_p: the least probability kept, relative to the likeliest token's; 0 keeps all.
-        typical_p: locally typical sampling; 1 is off.
-        repeat_penalty: divides the logits of recent tokens; 1 is off.
-        repeat_last_n: how many recent tokens, the prompt's among them, are penalized; 0 is none, -1 the whole context.
-        frequency_penalty: subtracted for each time a recent token was seen; 0 is off.
-        presence_penalty: subtracted once for a recent token; 0 is off.
-        seed: of the random numbers; None takes a new one each time.
+        min_p: the minimum probability, relative to the most likely token's; 0 keeps all.
+        typical_p: locally typical sampling; 1 turns it off.
+        repeat_penalty: divides the logits of recent tokens; 1 turns it off.
+        repeat_last_n: how many recent tokens are penalized, including the prompt's; 0 is none, -1 the whole context.
+        frequency_penalty: subtracted for each occurrence of a recent token; 0 turns it off.
+        presence_penalty: subtracted once for each recent token; 0 turns it off.
+        seed: seed of the random numbers; None for a random one.
     """
 
     temperature: float = 0.0
@@ -63,28 +62,30 @@ class Sampling:
     def __post_init__(self) -> None:
         for name, value in (("repeat_penalty", self.repeat_penalty), ("temperature", self.temperature)):
             if not isfinite(value) or (name == "repeat_penalty" and value <= 0):
-                raise QuantkitError(f"{name} is {value}", hint="repeat_penalty 1.0 is off; temperature 0 is greedy")
+                raise QuantkitError(
+                    f"{name} cannot be {value}", hint="repeat_penalty 1.0 turns it off; temperature 0 is greedy"
+                )
 
     @property
     def penalizes(self) -> bool:
-        """Whether recent tokens change anything."""
+        """Whether any penalty has an effect."""
         neutral = (self.repeat_penalty, self.frequency_penalty, self.presence_penalty) == (1.0, 0.0, 0.0)
         return not neutral and self.repeat_last_n != 0
 
 
 CHAT_TEMPERATURE = 0.8
-"""llama.cpp's own temperature, for a chat whose package and model ask for none."""
+"""llama.cpp's own temperature, for a chat whose package and model do not set one."""
 
 _INTEGERS = frozenset({"top_k", "repeat_last_n", "seed"})
 _NAMES = tuple(SamplingOptions.__annotations__)
 
 
 def chat_sampling(metadata: Callable[[str], str | None], parameters: Mapping[str, str]) -> SamplingOptions:
-    """The sampling of a chat: the package's parameters, else the model's own, else llama.cpp's.
+    """Return the sampling options of a chat: the package's parameters, else the model's own, else llama.cpp's.
 
     Args:
-        metadata: gives the text of a GGUF key, None if the file has none.
-        parameters: the package's parameters, name and value text; those that are not about sampling are passed over.
+        metadata: returns the text of a GGUF key, None if the file does not have the key.
+        parameters: the package's parameters, name and value text; those not about sampling are ignored.
 
     Raises:
         QuantkitError: a value is not a number.
@@ -102,38 +103,38 @@ def chat_sampling(metadata: Callable[[str], str | None], parameters: Mapping[str
 
 
 def sampling_value(name: str, text: str) -> float | int | None:
-    """The value of a parameter of :class:`SamplingOptions`; a negative seed is None, a new one each time.
+    """Return the value of a parameter of :class:`SamplingOptions`; a negative seed is None, for a random one.
 
     Raises:
-        QuantkitError: the text is not a number of the kind.
+        QuantkitError: the text is not a number of the right kind.
     """
     value = number(name, text, integer=name in _INTEGERS)
     return None if name == "seed" and value < 0 else value
 
 
 def number(name: str, text: str, *, integer: bool, where: str = "") -> float | int:
-    """The number that *text* is.
+    """Return *text* as a number.
 
     Args:
         name: the parameter.
         text: its value.
-        integer: whether it must be a whole one.
-        where: what to call its place in errors, "" for a package.
+        integer: whether it must be a whole number.
+        where: where it comes from, for errors; "" for a package.
 
     Raises:
-        QuantkitError: it is none.
+        QuantkitError: it is not a number.
     """
     try:
         return int(text) if integer else float(text)
     except ValueError:
         kind = "a whole number" if integer else "a number"
         raise QuantkitError(
-            f"parameter {name}{where} is {text!r}, not {kind}", hint=f"give another one: --param {name}=VALUE"
+            f"{name}{where} must be {kind}, not {text!r}", hint=f"set it with --param {name}=VALUE"
         ) from None
 
 
 class Sampler:
-    """llama.cpp's chain of samplers for a :class:`Sampling`; a context manager, for the memory is llama.cpp's."""
+    """llama.cpp's sampler chain for a :class:`Sampling`; a context manager, because llama.cpp owns the memory."""
 
     def __init__(self, sampling: Sampling, *, n_vocab: int, n_ctx: int, recent: Sequence[int]) -> None:
         """Build the chain.
@@ -142,7 +143,7 @@ class Sampler:
             sampling: the settings.
             n_vocab: tokens in the vocabulary.
             n_ctx: tokens in the context.
-            recent: the prompt's tokens, which count as seen for the penalties.
+            recent: the prompt's tokens, to which the penalties apply.
         """
         import llama_cpp
 
@@ -154,7 +155,7 @@ class Sampler:
                 llama_cpp.llama_sampler_accept(self._chain, token)
 
     def sample(self, context: Any) -> int:
-        """The next token, from the logits of the last position that llama.cpp's *context* evaluated."""
+        """Sample the next token from the logits of the last position that llama.cpp's *context* evaluated."""
         import llama_cpp
 
         return int(llama_cpp.llama_sampler_sample(self._chain, context, -1))
@@ -177,7 +178,7 @@ def _parts(sampling: Sampling, n_vocab: int, n_ctx: int) -> list[Any]:
         parts.append(
             llama_cpp.llama_sampler_init_penalties(
                 n_vocab,
-                # More than the context is the same as all of it, and would be reserved in memory.
+                # More than the context has no effect, and would reserve memory.
                 n_ctx if sampling.repeat_last_n < 0 else min(sampling.repeat_last_n, n_ctx),
                 sampling.repeat_penalty,
                 sampling.frequency_penalty,

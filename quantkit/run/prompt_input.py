@@ -1,7 +1,7 @@
-"""What a person types, or a pipe gives: questions and commands, on one line or several.
+"""Reads questions and commands, on one line or several, from a terminal or a pipe.
 
-Several lines are one text between two ``\"\"\"``, as in Ollama. At a terminal a pasted text of several lines is one by
-itself: it is shown, and Enter sends it.
+Lines between two ``\"\"\"`` are one text, as in Ollama. At a terminal, a pasted multi-line text is one text without
+them: it is shown, and Enter sends it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _COMMAND = re.compile(r"(/[A-Za-z]*|exit(?=\s*\Z))(?:\s+|\Z)")
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing said.
+    """A question or a command.
 
     Attributes:
-        typed: as it was typed.
+        typed: the text as typed.
         command: the name of a command, such as "/set"; None for a question.
-        text: the question, or what stands behind the command.
+        text: the question, or the argument of the command.
     """
 
     typed: str
@@ -42,13 +42,13 @@ class Entry:
 
 
 def read_entry(read: Read) -> Entry:
-    """The next question or command.
+    """Read the next question or command.
 
-    A line is a command if it begins with a slash and a word; with a space in front it is a question.
+    A line is a command if it begins with a slash and a word; with a space before the slash it is a question.
 
     Raises:
-        EOFError: there is no more.
-        QuantkitError: a text that was begun has no end.
+        EOFError: the input has ended.
+        QuantkitError: a multi-line text is not closed.
     """
     typed = read(PROMPT)
     block = _BLOCK.match(typed)
@@ -59,7 +59,7 @@ def read_entry(read: Read) -> Entry:
             typed += "\n" + read(MORE)
         except EOFError:
             raise QuantkitError(
-                f"the text that {QUOTES} begins has no end, and was not sent", hint=f"end it with a second {QUOTES}"
+                f"the text after {QUOTES} is not closed, so it was not sent", hint=f"close it with another {QUOTES}"
             ) from None
     return Entry(typed, block[1].strip() or None, body.removesuffix(QUOTES).strip("\n"))
 
@@ -71,7 +71,7 @@ def _plain(line: str) -> Entry:
 
 
 def reader_of(lines: Iterable[str]) -> Read:
-    """Reads from *lines*, which may have their ends, and shows no prompt."""
+    """Return a reader of *lines*, with or without line ends, that shows no prompt."""
     rest = iter(lines)
 
     def read(prompt: str) -> str:
@@ -83,9 +83,9 @@ def reader_of(lines: Iterable[str]) -> Read:
 
 
 def terminal_reader(history: History) -> tuple[Read, Callable[[str], None]]:
-    """Lines edited with the arrow keys, where the system can; and what keeps an entry for them.
+    """Return a reader with line editing, where the system supports it, and a function that adds to the history.
 
-    With standard output elsewhere, the prompt goes to standard error.
+    If standard output is redirected, the prompt goes to standard error.
     """
     if not sys.stdout.isatty():
         return _read_with_prompt_on_stderr, history.add
@@ -95,7 +95,7 @@ def terminal_reader(history: History) -> tuple[Read, Callable[[str], None]]:
         return input, history.add
     readline.set_auto_history(False)
     if os.environ.get("TERM", "dumb") != "dumb":
-        readline.parse_and_bind("set enable-bracketed-paste on")  # a paste is one text, also over several lines
+        readline.parse_and_bind("set enable-bracketed-paste on")  # a paste is one text, even with several lines
     for entry in history.entries:
         readline.add_history(entry)
 

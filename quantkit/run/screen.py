@@ -1,7 +1,7 @@
-"""What a chat shows: answers on one stream, everything else on another.
+"""The output of a chat: answers on one stream, everything else on another.
 
-Rich draws the spinner and dims the notices, at a terminal only. Answers are written as they come: Markdown would have
-to be guessed from its beginning, and changes what the model said.
+Rich draws the spinner and dims the notices, only at a terminal. Answers are written as they arrive: Markdown would have
+to be guessed from its beginning, and rendering it changes what the model said.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from quantkit.system.terminal_text import harmless
 
 
 class Screen:
-    """Two streams, each with what it can show."""
+    """The streams of a chat."""
 
     def __init__(self, out: TextIO, err: TextIO, *, lively: bool = False) -> None:
         """Prepare.
 
         Args:
-            out: where answers go, and nothing else.
-            err: where everything else goes.
-            lively: whether somebody watches who likes to see that something goes on.
+            out: stream for answers only.
+            err: stream for everything else.
+            lively: whether a person is watching, who should see a spinner.
         """
         from rich.console import Console
 
@@ -37,12 +37,12 @@ class Screen:
         self._out.flush()
 
     def say(self, text: str, style: str = "dim") -> None:
-        """Tell something that is not part of an answer."""
+        """Show text that is not part of an answer."""
         self._console.print(harmless(text), style=style)
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
-        """Something that takes a while."""
+        """Show a spinner while the block runs."""
         if not self._lively:
             yield
             return

@@ -1,7 +1,8 @@
-"""A model that answers: prompt from the file's own chat template, tokens as llama.cpp sees them, text as it comes.
+"""A model that answers: prompts from the file's own chat template, llama.cpp's tokens, text as it is generated.
 
-The prompt is built by hand rather than by llama-cpp-python's chat handlers, so that what is checked here (one BOS,
-special tokens as single tokens, the end of a turn ends the answer) is what every llama.cpp program does with the file.
+quantkit builds the prompt itself instead of using llama-cpp-python's chat handlers, so that what is checked here (one
+BOS, special tokens as single tokens, an end-of-turn token that ends the answer) is what every llama.cpp program does
+with the file.
 """
 
 from __future__ import annotations
@@ -30,21 +31,23 @@ if TYPE_CHECKING:
 
 Messages = Sequence[Mapping[str, str]]
 
+_CPU_BUILD = "(CPU build)"
+
 
 @dataclass(frozen=True)
 class GenerationStats:
-    """How one answer went.
+    """Statistics of one answer.
 
     Attributes:
-        prompt_tokens: tokens of the prompt.
-        prompt_seconds: time to evaluate those that were not in the context already.
-        generated_tokens: tokens of the answer, without the one that ended it.
-        generation_seconds: time to choose and evaluate them.
-        stopped: the model ended the answer itself, with an end-of-generation token or a stop text.
-        reused_tokens: tokens of the prompt that an earlier turn had left in the context.
-        context_full: the answer was cut because the context had no room left.
+        prompt_tokens: tokens in the prompt.
+        prompt_seconds: time to evaluate those that were not cached.
+        generated_tokens: tokens in the answer, without the one that ended it.
+        generation_seconds: time to sample and evaluate them.
+        stopped: the model ended the answer, with an end-of-generation token or a stop sequence.
+        reused_tokens: prompt tokens that were cached, left in the context by an earlier turn.
+        context_full: the answer was cut off because the context was full.
         stop_token: the end-of-generation token, None if there was none.
-        limit_reached: the answer was cut because it had as many tokens as it may have.
+        limit_reached: the answer was cut off at the maximum number of tokens.
     """
 
     prompt_tokens: int
@@ -59,7 +62,7 @@ class GenerationStats:
 
     @property
     def stop_reason(self) -> str:
-        """What ended the answer: end_of_turn, stop_text, length, context_full or interrupted."""
+        """The reason the answer ended: end_of_turn, stop_text, length, context_full or interrupted."""
         if self.stopped:
             return "stop_text" if self.stop_token is None else "end_of_turn"
         if self.context_full:
@@ -68,34 +71,41 @@ class GenerationStats:
 
     @property
     def prompt_rate(self) -> float:
-        """Prompt tokens evaluated a second."""
+        """Prompt tokens evaluated per second."""
         evaluated = self.prompt_tokens - self.reused_tokens
         return evaluated / self.prompt_seconds if self.prompt_seconds > 0 else 0.0
 
     @property
     def generation_rate(self) -> float:
-        """Tokens generated a second."""
+        """Tokens generated per second."""
         return self.generated_tokens / self.generation_seconds if self.generation_seconds > 0 else 0.0
 
 
+def placement(offloaded: str) -> str:
+    """Say where a model runs, given its :attr:`ChatModel.offload_figure`."""
+    if offloaded.endswith(_CPU_BUILD):
+        return "runs on the CPU (this llama-cpp-python has no GPU support)"
+    return f"{offloaded} layers on the GPU"
+
+
 class ChatModel:
-    """A GGUF file, loaded quietly and ready to answer. A context manager; not for several threads at once.
+    """A GGUF file, loaded without messages and ready to answer. A context manager; not thread-safe.
 
     Attributes:
         path: the file.
-        load_seconds: how long loading took.
+        load_seconds: time to load.
         n_layers: transformer layers.
-        offloaded_layers: layers, the output layer counted as one more, that are really on a GPU.
+        offloaded_layers: layers that are really on a GPU; the output layer counts as one.
         supports_offload: whether this build of llama.cpp can use a GPU.
         n_ctx: tokens of context.
-        chat_template: the Jinja text in the file, "" if there is none.
+        chat_template: the Jinja template in the file, "" if there is none.
         bos_token: text of the beginning-of-sequence token, "" if there is none.
         eos_token: text of the end-of-sequence token, "" if there is none.
-        last_stats: how the last answer went; None before the first. Set also when the answer was interrupted.
+        last_stats: statistics of the last answer; None before the first. Also set when the answer was interrupted.
     """
 
     def __init__(self, path: Path, engine: Engine) -> None:
-        """Wrap a loaded engine; :meth:`load` is the way in."""
+        """Wrap a loaded engine; callers use :meth:`load`."""
         self.path = path
         self.engine = engine
         self.load_seconds = engine.load_seconds
@@ -118,18 +128,18 @@ class ChatModel:
         max_ctx: int = DEFAULT_CONTEXT,
         threads: int | None = None,
     ) -> ChatModel:
-        """Load a GGUF file; llama.cpp's messages are caught and used for the errors.
+        """Load a GGUF file; llama.cpp's messages are captured and used in errors.
 
         Args:
             path: the file.
-            n_gpu_layers: layers to put on the GPU, -1 for all; without effect in a build without a GPU.
+            n_gpu_layers: layers to put on the GPU, -1 for all; no effect in a build without GPU support.
             n_ctx: tokens of context, None for the model's own up to *max_ctx*.
-            max_ctx: see n_ctx; without effect if that is given.
+            max_ctx: see n_ctx; no effect if that is given.
             threads: CPU threads, None for the processors this process may use.
 
         Raises:
-            GGUFError: no such file, not a GGUF file, or llama.cpp refuses it.
-            QuantkitError: no memory for the context, or a number that makes no sense.
+            GGUFError: no such file, not a GGUF file, or llama.cpp rejects it.
+            QuantkitError: not enough memory for the context, or a number out of range.
         """
         from quantkit.run.engine import Engine
 
@@ -148,12 +158,12 @@ class ChatModel:
 
     @property
     def offload_figure(self) -> str:
-        """How many layers are on a GPU, such as "33/33" or "0/33 (CPU build)"; the output layer counts as one."""
+        """The layers on a GPU, such as "33/33" or "0/33 (CPU build)"; the output layer counts as one."""
         figure = f"{self.offloaded_layers}/{self.n_layers + 1}"
-        return figure if self.supports_offload else f"{figure} (CPU build)"
+        return figure if self.supports_offload else f"{figure} {_CPU_BUILD}"
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
-        """llama.cpp's tokens of *text*, nothing added in front; with *special*, special token texts are parsed."""
+        """Return llama.cpp's tokens of *text*, with nothing added; with *special*, special tokens are parsed."""
         return self.engine.tokenize(text, special=special)
 
     def is_eog(self, token: int) -> bool:
@@ -162,17 +172,17 @@ class ChatModel:
 
     @cached_property
     def token_ids(self) -> dict[str, int]:
-        """Token text -> id, for the whole vocabulary; the first of equal texts."""
+        """Token text -> id, for the whole vocabulary; the first id of equal texts."""
         ids: dict[str, int] = {}
         for token in range(self.engine.n_vocab):
             ids.setdefault(self.engine.text(token), token)
         return ids
 
     def render(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
-        """The prompt text of a conversation, by the file's chat template.
+        """Render the prompt of a conversation with the file's chat template.
 
         Raises:
-            ChatFormatError: the file has no chat template, or the template refuses the conversation.
+            ChatFormatError: the file has no chat template, or the template rejects the conversation.
         """
         self.require_template()
         return render_jinja(
@@ -184,19 +194,19 @@ class ChatModel:
         )
 
     def require_template(self) -> None:
-        """Refuse a file without a chat template.
+        """Check that the file has a chat template.
 
         Raises:
-            ChatFormatError: nobody can know how to talk to the model.
+            ChatFormatError: it has none.
         """
         if not self.chat_template:
             raise ChatFormatError(
-                f"{self.path}: the file has no chat template, so nobody knows how to talk to the model",
+                f"{self.path}: the file has no chat template, so the model's prompt format is unknown",
                 hint=f"build it with the format it was trained on: --template NAME, one of {', '.join(FORMAT_NAMES)}",
             )
 
     def prompt_tokens(self, messages: Messages) -> list[int]:
-        """The tokens the model is given: BOS in front where the file asks for it and the template did not write it.
+        """Return the tokens of a prompt, with BOS first if the file asks for it and the template did not write it.
 
         Raises:
             ChatFormatError: as :meth:`render`.
@@ -218,7 +228,7 @@ class ChatModel:
         return next((i for i, token in enumerate(tokens) if token != self.engine.bos), len(tokens))
 
     def prompt_logits(self, messages: Messages) -> npt.NDArray[np.float32]:
-        """The logits of the first token of the answer, float32, shape [n_vocab]."""
+        """Return the logits of the first token of the answer, float32, shape [n_vocab]."""
         self._evaluate_prompt(self.prompt_tokens(messages))
         return self.engine.logits()
 
@@ -233,15 +243,15 @@ class ChatModel:
     ) -> Iterator[str]:
         """Answer a conversation piece by piece.
 
-        The pieces are whole characters: a Chinese character or emoji that is spread over tokens comes out when it is
-        complete. Control tokens are not printed. The conversation's tokens that are in the context already are not
-        evaluated again. :attr:`last_stats` is set when the answer ends, however it ends.
+        The pieces are whole characters: a Chinese character or emoji that is split into several tokens is yielded when
+        it is complete. Control tokens are left out. Tokens that are already in the context are not evaluated again.
+        :attr:`last_stats` is set when the answer ends, for whatever reason.
 
         Args:
-            messages: the conversation, the last message the user's.
+            messages: the conversation; the last message is the user's.
             max_tokens: the longest answer.
-            stops: texts that end the answer, besides the end-of-generation tokens; they are not part of it.
-            go_on: asked between the steps, also while the prompt is evaluated; False ends the answer there.
+            stops: stop sequences, in addition to the end-of-generation tokens; they are not part of the answer.
+            go_on: called between steps, also while the prompt is evaluated; False ends the answer there.
             **sampling: see :class:`~quantkit.run.options.Sampling`; greedy by default.
 
         Raises:
@@ -274,15 +284,15 @@ class ChatModel:
     def answer(
         self, messages: Messages, *, max_tokens: int, stops: Sequence[str] = (), **sampling: Unpack[SamplingOptions]
     ) -> str:
-        """The whole answer; as :meth:`stream`."""
+        """Return the whole answer; otherwise as :meth:`stream`."""
         return "".join(self.stream(messages, max_tokens=max_tokens, stops=stops, **sampling))
 
     def _evaluate_prompt(self, prompt: Sequence[int], go_on: Callable[[], bool] = always) -> int:
         if len(prompt) >= self.n_ctx:
-            raise ContextFullError(f"the conversation has {len(prompt)} tokens and the context holds {self.n_ctx}")
+            raise ContextFullError(f"the conversation is {len(prompt)} tokens long, and the context holds {self.n_ctx}")
         engine = self.engine
         common = 0
-        # At least one token is evaluated, for its logits.
+        # At least one token must be evaluated, for its logits.
         for old, new in zip(engine.evaluated, prompt[:-1], strict=False):
             if old != new:
                 break

@@ -1,7 +1,7 @@
-"""How a model is loaded and how it answers, in the words of a package's parameters (Ollama's).
+"""How a model is loaded and how it answers, from a package's parameters (which have Ollama's names).
 
-Parameters come from three sides: the package, ``--param`` of the command and ``/set`` in a chat. What the user asks for
-is checked more strictly than what a package says: a parameter that would change nothing is refused by name.
+Parameters come from three places: the package, ``--param`` of the command and ``/set`` in a chat. Those of the user are
+checked more strictly than those of a package: a parameter that would have no effect is refused by name.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from quantkit.run.transcript import Conversation
 from quantkit.system.unicode_text import check_text
 
 LOADING = ("num_ctx", "num_thread", "num_gpu")
-"""Parameters that count when the model is loaded."""
+"""Parameters that apply when the model loads."""
 
 ANSWERING = (*SamplingOptions.__annotations__, "num_predict", "stop")
-"""Parameters that count for each answer."""
+"""Parameters that apply to each answer."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Settings:
     """How answers are generated.
 
     Attributes:
-        sampling: how tokens are chosen.
-        max_tokens: the longest answer; None is up to the end of the context.
-        stops: texts that end an answer.
+        sampling: how tokens are sampled.
+        max_tokens: the longest answer; None for no limit but the context.
+        stops: stop sequences.
     """
 
     sampling: SamplingOptions
@@ -41,14 +41,14 @@ class Settings:
     stops: tuple[str, ...] = ()
 
     def shown(self) -> dict[str, str]:
-        """Each parameter of :data:`ANSWERING` and its value, as people read it."""
+        """Return each parameter of :data:`ANSWERING` with its value as shown to people."""
         sampling = Sampling(**self.sampling)
         values = {name: f"{getattr(sampling, name):g}" for name in ANSWERING[:-2] if name != "seed"}
         return {
             **values,
-            "seed": "a new one each time" if sampling.seed is None else str(sampling.seed),
-            "num_predict": "up to the end of the context" if self.max_tokens is None else str(self.max_tokens),
-            "stop": "  ".join(map(repr, self.stops)) or "none but the model's end of turn",
+            "seed": "random" if sampling.seed is None else str(sampling.seed),
+            "num_predict": "no limit but the context" if self.max_tokens is None else str(self.max_tokens),
+            "stop": "  ".join(map(repr, self.stops)) or "only the model's end of turn",
         }
 
 
@@ -68,10 +68,10 @@ class LoadOptions:
 
 
 def with_parameters(package: RunnablePackage, asked: Iterable[tuple[str, str]]) -> RunnablePackage:
-    """The package with the parameters that the user asks for; ``stop`` adds one.
+    """Return the package with the user's parameters; ``stop`` adds a stop sequence.
 
     Raises:
-        QuantkitError: an unknown name, a value of the wrong type, or a parameter that changes nothing here.
+        QuantkitError: an unknown name, a value of the wrong type, or a parameter that has no effect here.
     """
     parameters, stops = dict(package.parameters), list(package.stops)
     for name, text in asked:
@@ -86,11 +86,11 @@ def with_parameters(package: RunnablePackage, asked: Iterable[tuple[str, str]]) 
 
 
 def load_options(parameters: Mapping[str, str], n_gpu_layers: int | None = None) -> LoadOptions:
-    """What num_ctx, num_thread and num_gpu of a package ask for.
+    """Return the load options that num_ctx, num_thread and num_gpu of a package ask for.
 
     Args:
-        parameters: the package's.
-        n_gpu_layers: in place of num_gpu, None for that.
+        parameters: the package's parameters.
+        n_gpu_layers: used instead of num_gpu, unless it is None.
 
     Raises:
         QuantkitError: a value is not a whole number.
@@ -103,17 +103,17 @@ def load_options(parameters: Mapping[str, str], n_gpu_layers: int | None = None)
     layers = value("num_gpu") if n_gpu_layers is None else n_gpu_layers
     return LoadOptions(
         n_ctx=value("num_ctx"),
-        threads=None if threads is None or threads <= 0 else threads,  # up to 0: Ollama, too, chooses
+        threads=None if threads is None or threads <= 0 else threads,  # 0 or less: as in Ollama, the program chooses
         n_gpu_layers=-1 if layers is None else layers,
     )
 
 
 def check_system(model: ChatModel, system: str | None) -> None:
-    """Refuse a system prompt that the model cannot be given, and a model that nobody can talk to.
+    """Refuse a system prompt that the model cannot take, and a model without a usable chat template.
 
     Raises:
         QuantkitError: it is not valid Unicode.
-        ChatFormatError: the model has no chat template, or that refuses the system prompt.
+        ChatFormatError: the model has no chat template, or the template rejects the system prompt.
     """
     check_text(system or "", "the system prompt")
     try:
@@ -121,18 +121,19 @@ def check_system(model: ChatModel, system: str | None) -> None:
     except ChatFormatError as error:
         model.render(Conversation().asking("."))  # raises, if it is not the system prompt
         raise ChatFormatError(
-            f"{error} (with a system prompt)", hint='go without one: --system "" at the start, /system "" in a chat'
+            f"{error} (with a system prompt)",
+            hint='use no system prompt: --system "" on the command line, /system "" in a chat',
         ) from None
 
 
 def chat_settings(model: ChatModel, package: RunnablePackage) -> Settings:
-    """The package's settings, else the model's own, else llama.cpp's defaults.
+    """Return the package's settings, else the model's own, else llama.cpp's defaults.
 
     Parameters that change how Ollama runs a model but not what it answers (num_batch, main_gpu, num_keep, use_mmap)
-    have no meaning here.
+    are ignored here.
 
     Raises:
-        QuantkitError: a parameter is not a number, or not one that llama.cpp can do with.
+        QuantkitError: a parameter is not a number, or out of llama.cpp's range.
     """
     sampling = chat_sampling(model.engine.metadata, package.parameters)
     Sampling(**sampling)
@@ -141,13 +142,13 @@ def chat_settings(model: ChatModel, package: RunnablePackage) -> Settings:
 
 
 def change(settings: Settings, initial: Settings, name: str, text: str) -> Settings:
-    """The settings with one parameter changed.
+    """Return the settings with one parameter changed.
 
     Args:
-        settings: those of now.
-        initial: those that the text ``default`` stands for.
+        settings: the current settings.
+        initial: the settings that the value ``default`` restores.
         name: the parameter.
-        text: its value; of ``stop`` one text more.
+        text: its value; for ``stop`` an additional stop sequence.
 
     Raises:
         QuantkitError: an unknown name, a value of the wrong type, or a parameter that cannot be changed in a chat.
@@ -180,28 +181,27 @@ def stream_answer(
 
 
 def require_answering(name: str) -> None:
-    """Refuse what is not a parameter that can be changed in a chat.
+    """Refuse a parameter that cannot be changed in a chat.
 
     Raises:
-        QuantkitError: an unknown name, one that counts when the model is loaded, or one that changes nothing here.
+        QuantkitError: an unknown name, one that applies when the model loads, or one that has no effect here.
     """
     if name not in PARAMETERS:
         check_parameters([(name, "")])
     if name in LOADING:
-        raise QuantkitError(
-            f"{name} counts when the model is loaded", hint=f"leave, and start again with --param {name}=VALUE"
-        )
+        raise QuantkitError(f"{name} is set when the model loads", hint=f"leave, and restart with --param {name}=VALUE")
     _require_meaning(name)
 
 
 def _require_meaning(name: str) -> None:
     if name not in LOADING and name not in ANSWERING:
         raise QuantkitError(
-            f"{name} changes nothing here: it is for Ollama", hint=f"choose of: {', '.join((*ANSWERING, *LOADING))}"
+            f"{name} only affects Ollama, so it has no effect here",
+            hint=f"choose one of: {', '.join((*ANSWERING, *LOADING))}",
         )
 
 
 def _limit(text: str) -> int | None:
-    """The longest answer; a negative number is Ollama's way to say: as long as it takes."""
+    """Return the longest answer; a negative number means no limit, as in Ollama."""
     limit = int(number("num_predict", text, integer=True))
     return None if limit < 0 else limit

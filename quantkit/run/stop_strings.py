@@ -1,4 +1,4 @@
-"""Texts that end an answer, found in a stream whose pieces may cut them anywhere."""
+"""Stop sequences, found in a stream whose pieces may split them anywhere."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 class StopTexts:
-    """Lets text through up to the first stop text; holds back an end that may yet become one.
+    """Passes text on up to the first stop sequence; holds back an end that may still become one.
 
     Attributes:
-        found: whether a stop text was met. Nothing comes out afterwards.
+        found: whether a stop sequence was found. No text is passed on afterwards.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -18,7 +18,7 @@ class StopTexts:
         self.found = False
 
     def push(self, text: str) -> str:
-        """Take the next piece; returns what is certain to be part of the answer."""
+        """Take the next piece; returns the text that is certain to be part of the answer."""
         if self.found:
             return ""
         held = self._held + text
@@ -31,11 +31,11 @@ class StopTexts:
         return held[:cut]
 
     def flush(self) -> str:
-        """What was held back, when no more comes."""
+        """Return the text held back, at the end of the stream."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The longest end of *text* that *stop* begins with."""
+    """Return the length of the longest end of *text* that *stop* begins with."""
     return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)

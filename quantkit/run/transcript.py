@@ -1,8 +1,8 @@
-"""What was said: the conversation, and the file it is kept in.
+"""The conversation, and the file it is saved in.
 
-The file has the messages as every chat interface writes them, so other programs can read it, and what they write can
-be loaded. What is loaded is checked message by message: chat templates take anything, and a prompt made of a wrong one
-would be wrong without a word.
+The file has the messages in the usual chat format, so other programs can read it, and files that they write can be
+loaded. Every loaded message is checked: chat templates take anything, and a wrong message would silently give a wrong
+prompt.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from quantkit.files.json_file import SCHEMA, readable_json
 from quantkit.files.private_file import write_text
 from quantkit.system.unicode_text import check_text
 
-_LARGEST = 64 * 2**20  # bytes; no context holds so much
+_LARGEST = 64 * 2**20  # bytes; more than any context holds
 
 
 @dataclass
 class Conversation:
-    """What was said so far. The system prompt stands apart, so that it can outlive the rest.
+    """The messages so far. The system prompt is separate, because it can outlive the rest.
 
     Attributes:
         system: the system prompt, None or "" for none.
-        turns: question and answer in turn, beginning with a question and ending with an answer.
-        forgotten: how many turns at the beginning the model is no longer given.
+        turns: alternating questions and answers, from a question to an answer.
+        forgotten: how many of the first turns the model no longer sees.
     """
 
     system: str | None = None
@@ -37,16 +37,16 @@ class Conversation:
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """All of it, as a chat template wants it."""
+        """All messages, in the form that chat templates take."""
         return [*self._opening(), *self.turns]
 
     def asking(self, question: str, *, forgotten: int | None = None) -> list[dict[str, str]]:
-        """What the model is given for a question: the system prompt, the turns not forgotten, and the question."""
+        """Return the messages the model sees: the system prompt, the turns not forgotten, and the question."""
         start = self.forgotten if forgotten is None else forgotten
         return [*self._opening(), *self.turns[start:], {"role": "user", "content": question}]
 
     def add(self, question: str, answer: str) -> None:
-        """Remember one exchange."""
+        """Add one exchange."""
         self.turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
     def _opening(self) -> list[dict[str, str]]:
@@ -54,17 +54,17 @@ class Conversation:
 
 
 def check_messages(value: object, *, where: str, last: str) -> list[dict[str, str]]:
-    """The messages of a conversation: a system message if any, then user and assistant in turn.
+    """Check and return the messages of a conversation: an optional system message, then user and assistant in turn.
 
     Args:
-        value: what stood in the JSON.
-        where: what to call it in errors.
+        value: the value from the JSON.
+        where: its place, for errors.
         last: the role that the last message must have.
 
     Raises:
-        QuantkitError: it is something else.
+        QuantkitError: it is not such a list.
     """
-    hint = 'write it as [{"role": "user", "content": "..."}, ...], user and assistant in turn'
+    hint = 'write it as [{"role": "user", "content": "..."}, ...], with user and assistant in turn'
     if not isinstance(value, list):
         raise QuantkitError(f'{where}: "messages" must be a list', hint=hint)
     messages: list[dict[str, str]] = []
@@ -75,41 +75,41 @@ def check_messages(value: object, *, where: str, last: str) -> list[dict[str, st
         opened = bool(messages) and messages[0]["role"] == "system"
         wanted = ("user", "assistant")[(number - 1 - opened) % 2]
         if role != wanted and not (role == "system" and number == 1):
-            raise QuantkitError(f"{where}: message {number} must be of the {wanted}, not of {role!r}", hint=hint)
+            raise QuantkitError(f"{where}: message {number} must have the role {wanted!r}, not {role!r}", hint=hint)
         if not isinstance(content, str):
-            raise QuantkitError(f"{where}: the content of message {number} must be a text", hint=hint)
+            raise QuantkitError(f"{where}: the content of message {number} must be a string", hint=hint)
         check_text(content, f"{where}: message {number}")
         messages.append({"role": role, "content": content})
     talk = [message for message in messages if message["role"] != "system"]
     if (talk or last == "user") and (not talk or talk[-1]["role"] != last):
-        raise QuantkitError(f"{where}: the last message must be of the {last}", hint=hint)
+        raise QuantkitError(f"{where}: the last message must have the role {last!r}", hint=hint)
     return messages
 
 
 def save_conversation(path: Path, conversation: Conversation, model: str) -> None:
-    """Write a conversation, all of it or nothing; only another conversation is replaced.
+    """Write a conversation, completely or not at all; an existing file is only replaced if it is a conversation.
 
     Args:
         path: the file.
-        conversation: what was said.
+        conversation: the conversation.
         model: the name of the model's file, for people.
 
     Raises:
-        OutputError: the file is something else, or cannot be written.
+        OutputError: the file exists and is not a conversation, or cannot be written.
     """
     if os.path.lexists(path):
         try:
             _read(path)
         except QuantkitError:
             raise OutputError(
-                f"{path}: exists, and is not a conversation", hint="give another name, or delete it"
+                f"{path}: already exists and is not a conversation", hint="choose another name, or delete it"
             ) from None
     content = {"schema": SCHEMA, "model": model, "messages": conversation.messages}
     write_text(path, readable_json(content, indent=1))
 
 
 def load_conversation(path: Path) -> Conversation:
-    """Read what :func:`save_conversation` wrote.
+    """Read a conversation written by :func:`save_conversation`.
 
     Raises:
         QuantkitError: no such file, or it is not a conversation.
@@ -135,6 +135,6 @@ def _read(path: Path) -> dict[str, Any]:
         raise QuantkitError(f'{path}: not a conversation: it must be an object with "messages"', hint=hint)
     if value.get("schema") != SCHEMA:
         raise QuantkitError(
-            f'{path}: "schema" is {value.get("schema")!r}, and this version reads schema {SCHEMA}', hint=hint
+            f'{path}: "schema" is {value.get("schema")!r}; this version of quantkit reads schema {SCHEMA}', hint=hint
         )
     return value

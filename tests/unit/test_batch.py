@@ -77,11 +77,11 @@ def test_a_jsonl_file(tmp_path: Path) -> None:
         ('"hello"', "must be an object"),
         ("{}", "either"),
         ('{"prompt": "a", "messages": []}', "either"),
-        ('{"prompt": 3}', "must be a text"),
-        ('{"prompt": "a", "answer": "b"}', '"answer" is a key of the output'),
+        ('{"prompt": 3}', "must be a string"),
+        ('{"prompt": "a", "answer": "b"}', 'the key "answer" is reserved for the output'),
         ('{"prompt": "\\ud800"}', "not valid Unicode"),
-        ('{"messages": []}', "last message must be of the user"),
-        ('{"messages": [{"role": "assistant", "content": "a"}]}', "message 1 must be of the user"),
+        ('{"messages": []}', "last message must have the role 'user'"),
+        ('{"messages": [{"role": "assistant", "content": "a"}]}', "message 1 must have the role 'user'"),
     ],
 )
 def test_lines_that_are_no_prompts(tmp_path: Path, line: str, message: str) -> None:
@@ -143,7 +143,9 @@ def test_an_answer_that_fills_the_context(tmp_path: Path) -> None:
 
 def test_prompts_that_do_not_fit_are_named_before_the_first_answer(tmp_path: Path) -> None:
     with ChatModel.load(write_tiny_gguf(tmp_path / "t.gguf"), n_ctx=50, threads=1) as model:
-        with pytest.raises(ContextFullError, match=r"holds 50 tokens, too few for the prompt of line 2 \(\d+ tok") as e:
+        with pytest.raises(
+            ContextFullError, match=r"holds 50 tokens, too few for these prompts: line 2 \(\d+"
+        ) as e:
             answer_prompts(model, GREEDY, prompts("a", "b1 " * 50, "c"), tmp_path / "out.jsonl")
         assert "num_ctx=" in e.value.hint
         assert model.last_stats is None
@@ -161,7 +163,7 @@ def test_a_prompt_that_the_template_refuses_is_named(tmp_path: Path) -> None:
 def test_an_existing_output(model: ChatModel, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     out.write_text("old", encoding="utf-8")
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         answer_prompts(model, GREEDY, prompts("a"), out)
     assert out.read_text(encoding="utf-8") == "old"
     answer_prompts(model, GREEDY, prompts("a"), out, overwrite=True)
@@ -169,7 +171,7 @@ def test_an_existing_output(model: ChatModel, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to(out)
     for other in (tmp_path, tmp_path / "fifo", tmp_path / "link"):
-        with pytest.raises(OutputError, match="is a folder, a link or no plain file"):
+        with pytest.raises(OutputError, match="is a folder, a symbolic link or a special file"):
             answer_prompts(model, GREEDY, prompts("a"), other, overwrite=True)
     assert (tmp_path / "fifo").is_fifo()
     with pytest.raises(OutputError, match="cannot be written"):
@@ -194,7 +196,7 @@ def stopped(model: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(KeyboardInterrupt):
             answer_prompts(model, GREEDY, prompts("a", "b", "c"), tmp_path / "out.jsonl", reporter=reporter)
     (partial,) = hidden(tmp_path)
-    assert reporter.notes == [f"2 of 3 answers are in {partial}; the same command goes on with them"]
+    assert reporter.notes == [f"2 of 3 answers are kept in {partial}; run the same command again to continue"]
     assert not (tmp_path / "out.jsonl").exists()
     return partial
 
@@ -206,7 +208,7 @@ def test_a_stopped_run_goes_on(model: ChatModel, tmp_path: Path, stopped: Path) 
     reporter = Reporter()
     summary = answer_prompts(model, GREEDY, prompts("a", "b", "c"), tmp_path / "out.jsonl", reporter=reporter)
     assert (summary.answers, summary.resumed, summary.generated_tokens) == (3, 2, len(ANSWER.encode()))
-    assert reporter.notes == ["2 of 3 answers are there from an earlier run"]
+    assert reporter.notes == ["continuing an earlier run: 2 of 3 answers are done"]
     assert (tmp_path / "out.jsonl").read_bytes().startswith(before)
     assert [line["prompt"] for line in lines(tmp_path / "out.jsonl")] == ["a", "b", "c"]
     assert hidden(tmp_path) == []
@@ -227,7 +229,7 @@ def test_a_second_run_of_the_same_job_is_refused(
     refused: list[OutputError] = []
 
     def stream(model: ChatModel, messages: list[dict[str, str]], settings: Settings) -> Iterator[str]:
-        with pytest.raises(OutputError, match="another run is writing it") as info:
+        with pytest.raises(OutputError, match="another run is writing this file") as info:
             answer_prompts(model, GREEDY, prompts("a", "b"), out)
         refused.append(info.value)
         return real(model, messages, settings)
@@ -312,7 +314,7 @@ def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert b"the same command goes on with them" in errors
+    assert b"run the same command again to continue" in errors
     assert b"Traceback" not in errors
     assert 1 <= len(lines(kept[0])) < 50
     assert not out.exists()

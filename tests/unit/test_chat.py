@@ -136,9 +136,9 @@ def test_texts_of_several_lines() -> None:
 
 def test_a_text_without_an_end_is_not_sent(model: ChatModel) -> None:
     loop = Loop(model)
-    assert "has no end, and was not sent" in loop.terminal(f"{QUOTES}hello")
-    assert "has no end" not in loop.terminal(f"{QUOTES}hello", KeyboardInterrupt())
-    with pytest.raises(QuantkitError, match="has no end"):
+    assert "is not closed, so it was not sent" in loop.terminal(f"{QUOTES}hello")
+    assert "is not closed" not in loop.terminal(f"{QUOTES}hello", KeyboardInterrupt())
+    with pytest.raises(QuantkitError, match="is not closed"):
         loop.run_lines([f"{QUOTES}hello\n"])
     assert loop.conversation.turns == []
 
@@ -202,9 +202,9 @@ def test_settings_of_a_package(model: ChatModel) -> None:
     assert load_options({"num_thread": "0"}).threads is None
     plain = chat_settings(model, RunnablePackage(model.path, parameters={"num_predict": "-1"}))
     assert plain == Settings(sampling={"temperature": CHAT_TEMPERATURE}, max_tokens=None)
-    with pytest.raises(QuantkitError, match="num_thread is 513, and must be from 1 to 512"):
+    with pytest.raises(QuantkitError, match="num_thread is 513; it must be from 1 to 512"):
         ChatModel.load(model.path, threads=513)
-    with pytest.raises(QuantkitError, match="num_ctx is 'big'"):
+    with pytest.raises(QuantkitError, match="num_ctx must be a whole number, not 'big'"):
         load_options({"num_ctx": "big"})
 
 
@@ -372,7 +372,7 @@ def test_the_command_takes_parameters(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("param", "message"),
-    [("temprature=1", "temprature"), ("top_k=many", "top_k: 'many'"), ("num_keep=24", "num_keep changes nothing here")],
+    [("temprature=1", "temprature"), ("top_k=many", "top_k: 'many'"), ("num_keep=24", "num_keep only affects Ollama")],
 )
 def test_the_command_refuses_parameters_by_name(tmp_path: Path, param: str, message: str) -> None:
     result = run_chat(str(write_package(tmp_path / "m")), "--param", param, stdin=b"hi\n")

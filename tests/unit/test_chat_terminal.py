@@ -134,12 +134,12 @@ def test_prompts_are_not_among_the_answers(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_history_that_cannot_be_kept_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot be kept") as info:
+    with pytest.raises(OutputError, match="chat history cannot be saved") as info:
         History(tmp_path / "file" / "history")
     assert "--no-history" in info.value.hint
     history = History(tmp_path / "folder")
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match="cannot be kept"):
+    with pytest.raises(OutputError, match="chat history cannot be saved"):
         history.add("one")
     history.add("two")
     assert history.entries == ["one", "two"]

@@ -192,7 +192,7 @@ def test_default_context_is_the_models_own_up_to_a_bound(tmp_path: Path) -> None
 @pytest.mark.parametrize(("option", "name"), [("n_ctx", "num_ctx"), ("max_ctx", "max_ctx")])
 def test_sizes_that_make_no_sense(tmp_path: Path, option: str, name: str) -> None:
     for value in (-1, 2**31, 10**17):
-        with pytest.raises(QuantkitError, match=f"{name} is {value}, "):
+        with pytest.raises(QuantkitError, match=f"{name} is {value}; "):
             load(tmp_path, Tiny(), **{option: value})
 
 
@@ -320,7 +320,7 @@ def test_failure_reasons() -> None:
     log = "load: some warning\nllama_model_load: error loading model: tensor 'x' is bad\nfailed to load model\n"
     assert failure_reason(log) == "tensor 'x' is bad"
     assert failure_reason("one\n  two  \n\n") == "two"
-    assert failure_reason("") == "it gives no reason"
+    assert failure_reason("") == "no reason given"
 
 
 def test_sampling_comes_from_the_package_then_the_model_then_llama_cpp() -> None:
@@ -332,7 +332,7 @@ def test_sampling_comes_from_the_package_then_the_model_then_llama_cpp() -> None
     expected = {"temperature": 0.2, "top_k": 20, "repeat_penalty": 1.1, "seed": 7}
     assert chat_sampling(model.get, asked) == expected
     assert chat_sampling(none.get, {"seed": "-1"})["seed"] is None
-    with pytest.raises(QuantkitError, match="top_k is 'many'"):
+    with pytest.raises(QuantkitError, match="top_k must be a whole number, not 'many'"):
         chat_sampling(none.get, {"top_k": "many"})
 
 
