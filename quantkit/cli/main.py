@@ -41,7 +41,7 @@ COMMANDS: dict[str, str] = {
     "verify": "Check a built package: files, prompts token by token, an answer.",
     "inspect": "Show what is in a checkpoint, an adapter or a GGUF file.",
     "chat": "Chat with a GGUF file or a built folder, offline.",
-    "serve": "Serve OpenAI's interface and a page to chat in the browser.",
+    "serve": "Serve an OpenAI-compatible API and a chat page for the browser.",
     "ollama": "Bring a built model into Ollama, and chat with it there once.",
     "demo": "Build the embedded model and talk to it.",
     "doctor": "Show what this machine has for the job.",

@@ -1,4 +1,4 @@
-"""``quantkit serve``: a model behind OpenAI's interface, and a page to chat with it."""
+"""``quantkit serve``: an OpenAI-compatible API, and a chat page for the browser."""
 
 from __future__ import annotations
 
@@ -13,24 +13,33 @@ from quantkit.cli.options import FOLDER, json_option, pairs
 from quantkit.system.shell import installation
 from quantkit.system.terminal_text import one_line
 
-# By whether there is a key.
+# Key: whether an API key is set.
 _RISK = {
-    False: "by anyone there; --api-key TEXT asks for a key",
-    True: "and what is sent, the key too, is not encrypted",
+    False: "anyone on your network can use this server; set a key with --api-key",
+    True: "requests over the network are not encrypted, and neither is the key",
 }
 
 
 @click.command(name="serve")
 @click.argument("path", metavar="GGUF|DIR", type=FOLDER)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes any free one.")
-@click.option("--n-gpu-layers", type=click.IntRange(min=-1), help="Layers to put on the GPU, -1 for all (the default).")
-@click.option("--system", metavar="TEXT", help="System prompt of requests without one (default: the package's).")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for the network.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)  # fmt: skip
+@click.option(
+    "--n-gpu-layers", type=click.IntRange(min=-1),
+    help="Layers to put on the GPU, 0 for none (default: num_gpu of the package, else all).",
+)  # fmt: skip
+@click.option("--system", metavar="TEXT", help="System prompt for requests without one (default: the package's).")
 @click.option(
     "--param", "parameters", multiple=True, callback=pairs, metavar="KEY=VALUE",
-    help="Parameter in place of the package's, e.g. temperature=0.2. Repeatable.",
+    help="Override a parameter of the package, e.g. temperature=0.2 or num_ctx=4096. Repeatable; stop adds one.",
 )  # fmt: skip
-@click.option("--api-key", envvar="QUANTKIT_API_KEY", show_envvar=True, help="Refuse requests that do not name it.")
+@click.option(
+    "--api-key", metavar="KEY", envvar="QUANTKIT_API_KEY", show_envvar=True,
+    help="Require this key in requests (Authorization: Bearer KEY).",
+)  # fmt: skip
 @json_option
 def command(
     path: Path,
@@ -42,12 +51,14 @@ def command(
     api_key: str | None,
     as_json: bool,
 ) -> None:
-    """Serve a GGUF file or a built folder: OpenAI's interface under /v1, and a page to chat in the browser.
+    """Serve a GGUF file or a built folder: an OpenAI-compatible API under /v1, and a chat page for the browser.
 
-    Answers are those of `quantkit chat`. What a request leaves out (system prompt, temperature and the like) is the
-    package's; its stop texts come on top of the package's. An empty system message means no system prompt.
+    Answers are the same as in `quantkit chat`. What a request leaves out (system prompt, temperature and so on) comes
+    from the package; stop sequences are added to the package's. An empty system message means no system prompt.
 
-    Prints the URL when it answers, on a line of its own. Ctrl-C or SIGTERM ends it.
+    Prints the URL on a line of its own when the server is ready. Stop it with Ctrl-C or SIGTERM.
+
+    Example: quantkit serve my-model --port 8080
     """
     from quantkit.errors import QuantkitError
     from quantkit.package.built import open_package
@@ -64,7 +75,7 @@ def command(
         raise QuantkitError(f"the server needs the package {error.name}", hint=installation("serve")) from None
 
     if api_key is not None and not (api_key and api_key.isprintable()):
-        raise QuantkitError("--api-key: no request can name an empty or unprintable key", hint="choose another key")
+        raise QuantkitError("--api-key must not be empty or contain unprintable characters", hint="choose another key")
     package = with_parameters(open_package(path), parameters)
     system = package.system if system is None else system
     options = load_options(package.parameters, n_gpu_layers)
@@ -81,9 +92,9 @@ def command(
 
         def started() -> None:
             click.echo(json.dumps({"schema": 1, "url": url}) if as_json else url)
-            _note(f"serving {served.name}: the page at {url}/, OpenAI's interface at {url}/v1; Ctrl-C ends it")
+            _note(f"serving {served.name}  chat page: {url}/  API: {url}/v1  stop with Ctrl-C")
             if not loopback:
-                _note(f"warning: {host} can be reached over the network, {_RISK[api_key is not None]}")
+                _note(f"warning: {_RISK[api_key is not None]}")
 
         app = make_app(served, api_key=api_key, loopback=loopback, names=(host, socket.gethostname()))
         serve(app, listening, started=started, stop=served.answers.stop)

@@ -1,4 +1,4 @@
-"""The model's turn: one answer at a time, in a thread of its own, and none for a client that has left."""
+"""Generates one answer at a time, in a separate thread, and stops when its client disconnects."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from quantkit.serve.request import ChatRequest, StoppingError
 
 
 class Answers:
-    """Gives answers, in the order in which they are asked for: a model has one context."""
+    """Answers requests one by one, in the order of their arrival: a model has one context."""
 
     def __init__(self, model: ChatModel) -> None:
-        """Take *model*, which nobody else may use from now on."""
+        """Take *model*; nothing else may use it from now on."""
         self.model = model
         self._turn = asyncio.Lock()
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """End the answer that is being given, and give no more."""
+        """End the current answer, and refuse further ones."""
         self._stopping.set()
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[str | GenerationStats]:
-        """Answer piece by piece; the last item says how it went.
+        """Answer piece by piece; the last item is the statistics.
 
-        Closing the generator ends the answer at its next step. A reader may be slow: the next turn does not wait for
-        it.
+        Closing the generator ends the answer at its next step. The next answer does not wait for a slow reader.
 
         Raises:
-            ChatFormatError: the model's template refuses the conversation.
+            ChatFormatError: the model's template rejects the conversation.
             ContextFullError: the conversation does not fit into the context.
             StoppingError: see :meth:`stop`.
         """
@@ -51,7 +50,7 @@ class Answers:
         def finished(work: asyncio.Future[GenerationStats]) -> None:
             self._turn.release()
             pieces.put_nowait(None)
-            work.exception()  # if the client has left, nobody else asks for it
+            work.exception()  # marks it as retrieved, because after a disconnect nobody else does
 
         await self._turn.acquire()
         working = loop.run_in_executor(None, work)
@@ -63,5 +62,5 @@ class Answers:
         finally:
             left.set()
         if stats.stop_reason == "interrupted":
-            raise StoppingError("the server is being stopped")
+            raise StoppingError("the server is shutting down")
         yield stats

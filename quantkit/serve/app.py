@@ -1,4 +1,4 @@
-"""The web application: OpenAI's interface under ``/v1``, and the page."""
+"""The web application: the OpenAI-compatible API under ``/v1``, and the chat page."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from quantkit.serve.reply import error_object
 
 
 def make_app(served: Served, *, api_key: str | None, loopback: bool, names: Collection[str] = ()) -> Starlette:
-    """The application.
+    """Make the application.
 
     Args:
         served: the model and its settings.
-        api_key: what requests to ``/v1`` have to name; None for nothing.
-        loopback: whether it is for this machine only, see :class:`~quantkit.serve.guard.Guard`.
-        names: what the machine is called on a network, see there.
+        api_key: the key that requests to ``/v1`` must contain; None for no key.
+        loopback: whether it serves this machine only, see :class:`~quantkit.serve.guard.Guard`.
+        names: the machine's names on a network, see there.
     """
     return Starlette(
         routes=[
@@ -46,7 +46,7 @@ async def _models(served: Served, request: Request) -> Response:
 async def _model(served: Served, request: Request) -> Response:
     name = request.path_params["name"]
     if name != served.name:
-        message = f"there is no model {name}; this server has {served.name}"
+        message = f"there is no model {name}; this server serves {served.name}"
         content = error_object(message, "invalid_request_error", param="model", code="model_not_found")
         return JSONResponse(content, status_code=404)
     return JSONResponse(_model_object(served))

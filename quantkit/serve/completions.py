@@ -20,9 +20,9 @@ from quantkit.serve.reply import DONE, Reply, event, refusal
 from quantkit.serve.request import ChatRequest, RequestError, read_request
 
 MAX_BODY = 4 * 2**20
-"""The longest request in bytes; no context holds as much text."""
+"""The longest request in bytes; more text than any context holds."""
 
-# What the log says of parameters that clients invent.
+# Limits for unknown parameters in the log, because clients can invent any number of them.
 _MOST_NAMES, _LONGEST_NAME = 100, 64
 
 Items = AsyncIterator[str | GenerationStats]
@@ -30,15 +30,15 @@ Items = AsyncIterator[str | GenerationStats]
 
 @dataclass(frozen=True)
 class Served:
-    """What is served.
+    """The model being served.
 
     Attributes:
         name: the model's name.
         answers: gives the answers.
-        system: the system prompt of requests that have none.
-        settings: how to answer where a request says nothing.
-        note: takes a line for the log.
-        since: when it was started, in seconds since 1970.
+        system: the system prompt for requests without one.
+        settings: the settings for what a request leaves out.
+        note: writes a line to the log.
+        since: the start time, in seconds since 1970.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Served:
 
 
 class ChatCompletions:
-    """The endpoint, as an ASGI application. An answer ends when its client leaves."""
+    """The endpoint, as an ASGI application. An answer ends when its client disconnects."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
@@ -83,7 +83,7 @@ class ChatCompletions:
         parameter = parameter[:_LONGEST_NAME]
         if parameter not in self._noted and len(self._noted) < _MOST_NAMES:
             self._noted.add(parameter)
-            self._served.note(f"requests have {parameter!r}, which is not known here and changes nothing")
+            self._served.note(f"ignored unknown request parameter {parameter!r}")
 
 
 async def _body(request: Request) -> bytes:
@@ -110,14 +110,14 @@ async def _whole(reply: Reply, items: Items) -> Response:
             text += item
     except QuantkitError as error:
         return _refused(error)
-    raise AssertionError("an answer ends with how it went")
+    raise AssertionError("an answer ends with its statistics")
 
 
 async def _send_stream(
     asked: ChatRequest, reply: Reply, items: Items, scope: Scope, receive: Receive, send: Send
 ) -> None:
     try:
-        # Until there is something to send, an error can have a status of its own.
+        # Before anything has been sent, an error can still have its own status.
         first = await anext(items)
     except QuantkitError as error:
         await _refused(error)(scope, receive, send)

@@ -1,8 +1,8 @@
-"""Who may talk to the server: this machine's own programs and pages, not every page that its browser shows.
+"""Access control: this machine's own programs and pages may use the server, other web pages may not.
 
-A web page elsewhere can send requests to 127.0.0.1, and with a name that changes its address (DNS rebinding) it can
-read the answers too. The first has a foreign ``Origin``, the second a foreign ``Host``. On a network the same page
-reaches every server there, so only a key opens one to names that it does not know itself by.
+A web page from elsewhere can send requests to 127.0.0.1, and with a name that changes its address (DNS rebinding) it
+can also read the answers. The first has a foreign ``Origin``, the second a foreign ``Host``. On a network the same page
+can reach every server there, so a server without a key only accepts names that it knows as its own.
 """
 
 from __future__ import annotations
@@ -28,17 +28,18 @@ _HEADERS = {
 
 
 class Guard:
-    """Middleware that lets a request through or refuses it, and marks what is sent as not for others."""
+    """Middleware that passes a request on or refuses it, and adds headers that keep responses from other pages."""
 
     def __init__(self, app: ASGIApp, *, api_key: str | None, loopback: bool, names: Collection[str]) -> None:
         """Guard *app*.
 
         Args:
             app: the application.
-            api_key: what requests to ``/v1`` have to name, as ``Authorization: Bearer KEY``; None for nothing.
-            loopback: whether the server listens on a loopback address. Only its names are a right ``Host`` then.
-            names: of the machine on a network. A server that asks for no key is reached by these and by addresses
-                only; with a key by any name, for it cannot know all that it has there.
+            api_key: the key that requests to ``/v1`` must contain, as ``Authorization: Bearer KEY``; None for no key.
+            loopback: whether the server listens on a loopback address. Then only loopback names are accepted as
+                ``Host``.
+            names: the machine's names on a network. A server without a key accepts only these and addresses; with a
+                key it accepts any name, because it cannot know all of its names.
         """
         self._app = app
         self._keys = () if api_key is None else _as_sent(f"Bearer {api_key}")
@@ -64,12 +65,12 @@ class Guard:
     def _refusal(self, headers: Headers, path: str) -> Response | None:
         host = headers.get("host", "")
         if self._loopback and not is_loopback(_name(host)):
-            return _refused(403, f"this server is for this machine, and {host!r} is not a name of it")
+            return _refused(403, f"this server answers only to localhost and 127.0.0.1, not to {host!r}")
         if not self._loopback and not self._keys and not self._is_known(_name(host)):
-            return _refused(403, f"{host!r} is not known as a name of this server: use its address, or --host NAME")
+            return _refused(403, f"this server does not know the name {host!r}: use its address, or --host NAME")
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in {f"{scheme}://{host.lower()}" for scheme in ("http", "https")}:
-            return _refused(403, f"pages of {origin} may not use this server")
+            return _refused(403, f"web pages from {origin} may not use this server")
         if self._keys and path.startswith("/v1"):
             given = headers.get("authorization", "").encode("latin-1")
             if not any(secrets.compare_digest(given, key) for key in self._keys):
@@ -94,7 +95,7 @@ def _is_address(host: str) -> bool:
 
 
 def _as_sent(text: str) -> tuple[bytes, ...]:
-    """The bytes of a header that says *text*: programs send UTF-8, browsers Latin-1 where they can."""
+    """Return the bytes of a header with *text*: programs send UTF-8, browsers Latin-1 where possible."""
     sent = [text.encode("utf-8", "surrogateescape")]
     with suppress(UnicodeEncodeError):
         sent.append(text.encode("latin-1"))
@@ -102,7 +103,7 @@ def _as_sent(text: str) -> tuple[bytes, ...]:
 
 
 def _name(host: str) -> str:
-    """The name or address in a ``Host`` header; "" if it is none."""
+    """Return the name or address in a ``Host`` header, "" if it is invalid."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

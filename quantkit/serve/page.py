@@ -1,4 +1,4 @@
-"""The page to chat in the browser: one file with its script and style, and a policy that allows nothing else."""
+"""The chat page: one file with its script and style, and a policy that allows nothing else."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from starlette.responses import HTMLResponse, Response
 
 
 async def page_response(request: Request) -> Response:
-    """The page."""
+    """Serve the page."""
     page = read_page()
     return HTMLResponse(page, headers={"content-security-policy": content_policy(page)})
 
 
 @cache
 def read_page() -> str:
-    """Its HTML."""
+    """Return the page's HTML."""
     return files("quantkit.serve").joinpath("page.html").read_text(encoding="utf-8")
 
 
 @cache
 def content_policy(page: str) -> str:
-    """The Content-Security-Policy: what is in the page may run and talk to its own server; all else is refused.
+    """Return the Content-Security-Policy: only the page's own script may run, and only talk to its own server.
 
-    Trusted types switch ``innerHTML`` and its like off, so nothing a model says can become markup.
+    Trusted types disable ``innerHTML`` and the like, so nothing a model says can become markup.
     """
     return "; ".join(
         [

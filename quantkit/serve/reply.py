@@ -1,4 +1,4 @@
-"""The objects of OpenAI's interface that a model answers with."""
+"""The objects of OpenAI's API that answers and errors consist of."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ _FINISH = {"end_of_turn": "stop", "stop_text": "stop", "length": "length", "cont
 
 @dataclass(frozen=True)
 class Reply:
-    """What all objects of one answer share: the model's name, an id and the time."""
+    """The fields that all objects of one answer share: the model's name, an id and the time."""
 
     model: str
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
     def whole(self, text: str, stats: GenerationStats) -> dict[str, Any]:
-        """A ``chat.completion``."""
+        """Return a ``chat.completion``."""
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _FINISH[stats.stop_reason]}
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage(stats)}
 
     def first(self) -> dict[str, Any]:
-        """The chunk that opens a stream."""
+        """Return the chunk that opens a stream."""
         return self._chunk({"role": "assistant", "content": ""}, None)
 
     def piece(self, text: str) -> dict[str, Any]:
-        """A chunk with some text."""
+        """Return a chunk with some text."""
         return self._chunk({"content": text}, None)
 
     def last(self, stats: GenerationStats) -> dict[str, Any]:
-        """The chunk that says why the answer ended."""
+        """Return the chunk that says why the answer ended."""
         return self._chunk({}, _FINISH[stats.stop_reason])
 
     def usage(self, stats: GenerationStats) -> dict[str, Any]:
-        """The chunk without text, for those who asked for the numbers of tokens."""
+        """Return the chunk with the token counts and no text, for requests with ``include_usage``."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(stats)}
 
     def _chunk(self, delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Reply:
 
 
 def usage(stats: GenerationStats) -> dict[str, Any]:
-    """The numbers of tokens; cached are those of the prompt that an earlier answer had left in the context."""
+    """Return the token counts; cached tokens are prompt tokens that an earlier answer left in the context."""
     return {
         "prompt_tokens": stats.prompt_tokens,
         "completion_tokens": stats.generated_tokens,
@@ -67,17 +67,17 @@ def usage(stats: GenerationStats) -> dict[str, Any]:
 
 
 def event(value: dict[str, Any]) -> bytes:
-    """A server-sent event with JSON; the text is escaped, so no line can end in it."""
+    """Return a server-sent event with JSON; the text is escaped, so it contains no line ends."""
     return f"data: {json.dumps(value)}\n\n".encode()
 
 
 def error_object(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """An error as OpenAI's clients understand it."""
+    """Return an error in the form that OpenAI's clients understand."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
 def refusal(error: QuantkitError) -> tuple[int, dict[str, Any]]:
-    """HTTP status and error object for what a request cannot be answered with."""
+    """Return the HTTP status and the error object for an error."""
     kind = "invalid_request_error"
     match error:
         case RequestError(param=param, status=status):

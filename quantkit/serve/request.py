@@ -1,7 +1,8 @@
-"""What a request for an answer may say, and what it means together with the package.
+"""Reads a chat request and fills in the package's settings.
 
-The parameters are those of OpenAI and of llama-cpp-python's server. Where a request leaves one out, or says null, the
-package's counts. What would change the answer and cannot be had here is refused by name; what changes nothing is taken.
+The parameters are those of OpenAI and of llama-cpp-python's server. Where a request leaves one out, or sets it to null,
+the package's applies. Unsupported parameters that would change the answer are refused by name; those without an effect
+are ignored.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from quantkit.errors import QuantkitError
 from quantkit.run.options import Sampling, SamplingOptions
 from quantkit.run.settings import Settings
 
-# Parameter -> the values with which it asks for nothing.
+# Parameter -> the values with which it has no effect.
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "audio": (),
     "best_of": (1,),
@@ -65,11 +67,11 @@ IGNORED = frozenset(
 
 
 class RequestError(QuantkitError):
-    """The request is not one that can be answered.
+    """The request cannot be answered.
 
     Attributes:
         param: the parameter that is wrong.
-        status: the HTTP status that says so.
+        status: the HTTP status of the response.
     """
 
     def __init__(self, message: str, *, param: str | None = None, status: int = 400) -> None:
@@ -78,7 +80,7 @@ class RequestError(QuantkitError):
 
 
 class StoppingError(QuantkitError):
-    """The server is being stopped, so there is no answer."""
+    """The server is shutting down, so there is no answer."""
 
     default_hint = "start it again: quantkit serve"
 
@@ -93,7 +95,7 @@ def _parts(content: Any) -> Any:
 
 
 class _Message(BaseModel):
-    """A turn. Further fields may be there as long as they say nothing: no template would hear of them."""
+    """A turn. Other fields are accepted only if they are empty, because no template would see them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -118,7 +120,7 @@ class _StreamOptions(BaseModel):
 
 
 class _Body(BaseModel):
-    """The parameters that count; the others stay in ``model_extra``."""
+    """The supported parameters; the others stay in ``model_extra``."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
@@ -142,13 +144,13 @@ class _Body(BaseModel):
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """One answer that is asked for.
+    """One request for an answer.
 
     Attributes:
-        messages: the conversation, the system prompt in front if there is one.
+        messages: the conversation, with the system prompt first if there is one.
         settings: how to answer.
         stream: whether the answer is sent piece by piece.
-        include_usage: whether a stream ends with the numbers of tokens.
+        include_usage: whether a stream ends with the token counts.
     """
 
     messages: tuple[Mapping[str, str], ...]
@@ -158,24 +160,24 @@ class ChatRequest:
 
 
 def read_request(body: bytes, *, system: str | None, settings: Settings, note: Callable[[str], None]) -> ChatRequest:
-    """The request that *body* is.
+    """Read a request.
 
     Args:
         body: JSON.
-        system: the system prompt for requests that have none; an empty one in the request means none at all.
-        settings: what counts where the request says nothing. The request's stop texts come on top of the package's,
-            which belong to the chat format.
-        note: takes the name of a parameter that is not known and not regarded.
+        system: the system prompt for requests without one; an empty one in the request means no system prompt.
+        settings: the settings for what the request leaves out. The request's stop sequences are added to the
+            package's, which belong to the chat format.
+        note: receives the name of each unknown parameter, which is ignored.
 
     Raises:
-        RequestError: it is not JSON, a value is wrong, or it asks for what cannot be had.
+        RequestError: it is not JSON, a value is wrong, or it asks for something unsupported.
     """
     try:
         asked = _Body.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = ".".join(str(part) for part in first["loc"])
-        raise RequestError(f"{param or 'the request'}: {first['msg']}", param=param or None) from None
+        raise RequestError(_problem(first), param=param or None) from None
     _refuse_unsupported(asked.model_extra or {}, note)
     return ChatRequest(
         messages=_conversation(asked.messages, system),
@@ -187,6 +189,29 @@ def read_request(body: bytes, *, system: str | None, settings: Settings, note: C
         stream=bool(asked.stream),
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
     )
+
+
+def _problem(error: ErrorDetails) -> str:
+    """Say in one line what pydantic found wrong."""
+    name, *rest = error["loc"] or ("the request",)
+    if name == "stop":
+        return "stop must be a string or a list of strings"
+    where = str(name) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
+    match error["type"]:
+        case "json_invalid":
+            return f"{where} is not valid JSON: {error['msg'].removeprefix('Invalid JSON: ')}"
+        case "extra_forbidden":
+            return f"{where} is not supported"
+        case "missing":
+            return f"{where} is missing"
+        case "too_short":
+            return f"{where} is empty"
+        case "list_type" if rest[-1:] == ["content"]:
+            return f"{where} must be text"
+        case "model_type":
+            return f"{where} must be an object"
+    rule = error["msg"].removeprefix("Input should be ")
+    return f"{where}: {rule}" if rule == error["msg"] else f"{where} must be {rule}"
 
 
 def _refuse_unsupported(extra: Mapping[str, Any], note: Callable[[str], None]) -> None:
@@ -213,7 +238,7 @@ def _sampling(asked: _Body, default: SamplingOptions) -> SamplingOptions:
     names = SamplingOptions.__annotations__
     given = {name: value for name in names if (value := getattr(asked, name)) is not None}
     if given.get("seed", 0) < 0:
-        given["seed"] = None  # llama.cpp's way to say: another one each time
+        given["seed"] = None  # llama.cpp's value for a random seed
     sampling = cast(SamplingOptions, {**default, **given})
     try:
         Sampling(**sampling)
@@ -226,10 +251,10 @@ def _limit(asked: _Body, default: int | None) -> int | None:
     limit = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
     if limit is None:
         return default
-    if limit == -1:  # llama.cpp's way to say: as long as it takes
+    if limit == -1:  # llama.cpp's value for no limit
         return None
     if limit < 1:
-        raise RequestError(f"max_tokens: it is {limit}, and must be at least 1", param="max_tokens")
+        raise RequestError(f"max_tokens must be at least 1 (or -1 for no limit), not {limit}", param="max_tokens")
     return limit
 
 

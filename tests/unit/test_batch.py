@@ -143,9 +143,7 @@ def test_an_answer_that_fills_the_context(tmp_path: Path) -> None:
 
 def test_prompts_that_do_not_fit_are_named_before_the_first_answer(tmp_path: Path) -> None:
     with ChatModel.load(write_tiny_gguf(tmp_path / "t.gguf"), n_ctx=50, threads=1) as model:
-        with pytest.raises(
-            ContextFullError, match=r"holds 50 tokens, too few for these prompts: line 2 \(\d+"
-        ) as e:
+        with pytest.raises(ContextFullError, match=r"holds 50 tokens, too few for these prompts: line 2 \(\d+") as e:
             answer_prompts(model, GREEDY, prompts("a", "b1 " * 50, "c"), tmp_path / "out.jsonl")
         assert "num_ctx=" in e.value.hint
         assert model.last_stats is None

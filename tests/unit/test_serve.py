@@ -49,7 +49,7 @@ CHOOSY = (
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A package with a system prompt, a parameter and a stop text, served."""
+    """A package with a system prompt, a parameter and a stop sequence, served."""
     folder = tmp_path_factory.mktemp("tiny")
     write_tiny_gguf(folder / "tiny-q4_0.gguf", Tiny(template=CHOOSY))
     parameters = {"temperature": "0", "num_predict": "50"}
@@ -405,7 +405,7 @@ def status(guard: Guard, **headers: bytes) -> int:
 @pytest.mark.parametrize("key", ["", "a\nb"])
 def test_an_api_key_that_no_request_can_name(key: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(serve_command, [str(write_tiny_gguf(tmp_path / "tiny.gguf")), "--api-key", key])
-    assert "--api-key: no request can name" in str(result.exception)
+    assert "--api-key must not be empty" in str(result.exception)
 
 
 def test_an_api_key_that_is_not_ascii() -> None:
@@ -423,7 +423,7 @@ def test_addresses() -> None:
     assert not any(map(is_loopback, ["0.0.0.0", "::", "10.0.0.1", "example.org", ""]))
 
 
-@pytest.mark.parametrize(("key", "said"), [((), "by anyone there"), (("--api-key", "x"), "is not encrypted")])
+@pytest.mark.parametrize(("key", "said"), [((), "anyone on your network"), (("--api-key", "x"), "not encrypted")])
 def test_the_network_is_warned_of(tmp_path: Path, key: Sequence[str], said: str) -> None:
     path = write_tiny_gguf(tmp_path / "tiny.gguf")
     with running_server(tmp_path / "log.txt", path, "--host", "0.0.0.0", *key) as server:
@@ -435,8 +435,7 @@ def test_the_network_is_warned_of(tmp_path: Path, key: Sequence[str], said: str)
         assert server.request("GET", "/", headers={"origin": "http://evil.example"}).status == 403
         code, log = server.end(signal.SIGTERM)
     assert code == 0
-    assert "warning: 0.0.0.0 can be reached over the network" in log
-    assert said in log
+    assert any(line.startswith("warning: ") and said in line for line in log.splitlines())
 
 
 # -- ends --------------------------------------------------------------------------------------------------------------
@@ -521,8 +520,8 @@ def test_signals_end_it_in_the_middle_of_an_answer(tmp_path: Path, number: int, 
         assert response.read(6) == b"data: "
         ended, log = server.end(number)
         assert ended == code
-        assert "being stopped" in response.read().decode().split("\n\n")[-2]
-        assert log.split("ends it\n")[1].strip() == ("interrupted" if code else "")
+        assert "shutting down" in response.read().decode().split("\n\n")[-2]
+        assert log.split("stop with Ctrl-C\n")[1].strip() == ("interrupted" if code else "")
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

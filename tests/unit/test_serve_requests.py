@@ -146,6 +146,30 @@ def test_what_is_no_request(body: bytes, param: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"messages": [{**HELLO, "name": "Li"}]}, "messages[0].name is not supported"),
+        ({"messages": []}, "messages is empty"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content must be text"),
+        ({"messages": [{"content": "x"}]}, "messages[0].role is missing"),
+        ({"stop": [1]}, "stop must be a string or a list of strings"),
+        ({"temperature": -1}, "temperature must be greater than or equal to 0"),
+        ({"max_tokens": 0}, "max_tokens must be at least 1 (or -1 for no limit), not 0"),
+        ({"stream_options": 1}, "stream_options must be an object"),
+    ],
+)
+def test_the_message_says_what_is_wrong(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        read(**parameters)
+    assert str(caught.value) == message
+
+
+def test_the_message_says_that_it_is_not_json() -> None:
+    with pytest.raises(RequestError, match=r"^the request is not valid JSON: EOF"):
+        read_request(b"{", system=None, settings=PACKAGE, note=print)
+
+
+@pytest.mark.parametrize(
     "parameters",
     [
         {"temperature": -1},
