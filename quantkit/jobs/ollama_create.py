@@ -1,9 +1,9 @@
-"""A package's model into Ollama, and one chat with it there.
+"""Creates a package's model in Ollama, and chats with it there once.
 
-What is done is what ``ollama create NAME -f Modelfile`` does: the Modelfile is read by Ollama's rules, its files go to
-the server as blobs, and one request describes the model. The ``ollama`` program is not run: it would need to be on this
-machine where the server may be on another, it has no answer for programs, and some of what it only warns of is worth a
-refusal. The chat afterwards is the proof: a model that Ollama loads, that answers, and that ends its answer.
+This does what ``ollama create NAME -f Modelfile`` does: read the Modelfile by Ollama's rules, send its files to the
+server as blobs, and describe the model in one request. The ``ollama`` program is not run: it would have to be on this
+machine although the server may be on another, it does not report to programs, and it only warns of things that should
+be refused. The chat afterwards is the proof: Ollama loads the model, it answers, and its answer ends.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 QUESTION = "Hello! Who are you?"
 MAX_TOKENS = 1024
-"""Of the chat's answer; one that is longer is taken for one that never ends."""
+"""The longest answer of the chat; a longer one counts as one that never ends."""
 
 OLDEST = "0.5.5"
-"""The version of Ollama that has the create request used here."""
+"""The first version of Ollama with the create request used here."""
 
-_DEVELOPMENT = (0, 0, 0)  # what an Ollama says that was built from source
+_DEVELOPMENT = (0, 0, 0)  # reported by an Ollama built from source
 _DETECTED = "using autodetected template"
 
 
@@ -46,12 +46,12 @@ class CreatedModel:
 
     Attributes:
         name: in Ollama.
-        version: of the server.
-        modelfile: it was made from.
-        question: put to it.
-        answer: to the question.
-        tokens: of the answer.
-        notes: what the user should know.
+        version: the server's version.
+        modelfile: the Modelfile it was created from.
+        question: the question it was asked.
+        answer: its answer.
+        tokens: number of tokens in the answer.
+        notes: notes for the user.
     """
 
     name: str
@@ -76,17 +76,17 @@ class CreatedModel:
 
 
 def find_modelfile(path: Path) -> tuple[Path, str]:
-    """The Modelfile of a built folder, or the one given, and the name that its model has unless told otherwise.
+    """Return the Modelfile of a built folder, or the one given, and the default name of its model.
 
     Raises:
-        OllamaError: there is none.
+        OllamaError: there is no Modelfile.
     """
     folder, modelfile = (path, path / "Modelfile") if path.is_dir() else (path.parent, path)
     if not modelfile.is_file():
-        hint = "Ollama takes no split files; join the parts and run quantkit package"
+        hint = "Ollama does not support split files: join them with llama-gguf-split --merge, then run quantkit package"
         if not (folder / MANIFEST).is_file():
             hint = "give a folder made by quantkit build or quantkit package, or a Modelfile"
-        raise OllamaError(f"{modelfile}: there is no such Modelfile", hint=hint)
+        raise OllamaError(f"{modelfile}: no such Modelfile", hint=hint)
     name = Path(os.path.abspath(folder)).name
     if (folder / MANIFEST).is_file():
         with suppress(QuantkitError):  # another program's, or a broken one: it is only asked for a name
@@ -96,7 +96,7 @@ def find_modelfile(path: Path) -> tuple[Path, str]:
 
 
 def check_ollama(name: str, *, overwrite: bool) -> None:
-    """Whether a model can be created under a name, before there is one.
+    """Check that a model can be created under a name, before the model exists.
 
     Raises:
         OllamaError: no server, too old a one, no name, or the name is taken.
@@ -107,7 +107,7 @@ def check_ollama(name: str, *, overwrite: bool) -> None:
 
 
 def check_planned(spec: PackageSpec) -> None:
-    """Whether Ollama can take the default model of a package, before the package is made.
+    """Check that Ollama can load the default model of a package, before the package is made.
 
     Raises:
         OllamaError: the model is split, or the server is too old for it.
@@ -115,7 +115,7 @@ def check_planned(spec: PackageSpec) -> None:
     model = spec.models[0]
     if model.parts > 1:
         raise OllamaError(
-            f"{model.file} is the first of {model.parts} parts, and Ollama takes no split files",
+            f"{model.file} is split into {model.parts} parts, and Ollama does not support split files",
             hint="leave out --split-max-size, or --ollama",
         )
     with _connect() as server:
@@ -129,15 +129,15 @@ def create_model(
 
     Args:
         modelfile: the file.
-        name: of the model in Ollama.
-        overwrite: replace a model of that name.
-        reporter: told of the upload and the notes.
+        name: the model's name in Ollama.
+        overwrite: whether an existing model of that name may be replaced.
+        reporter: receives the progress of the upload and the notes.
 
     Raises:
-        OllamaError: no server, too old a one, no name, the name is taken, or the server refuses the model.
+        OllamaError: no server, too old a one, an invalid name, the name is taken, or the server refuses the model.
         ChatFormatError: Ollama would refuse the Modelfile.
-        GGUFError: a file that it names is not there, or is no GGUF file.
-        VerificationError: created, but it does not chat.
+        GGUFError: a file that it names is missing, or is not a GGUF file.
+        VerificationError: the model was created, but does not chat.
     """
     reporter = reporter or Reporter()
     _check_name(name)
@@ -171,13 +171,13 @@ def _connect() -> Server:
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise OllamaError(
-            f"{name[:80]!r} cannot be the name of a model in Ollama",
-            hint="use letters, digits, '-', '_' and '.', and a tag behind ':' if you like, such as my-model:q4_0",
+            f"{name[:80]!r} is not a valid model name in Ollama",
+            hint="use letters, digits, '-', '_' and '.', and optionally a tag after ':', such as my-model:q4_0",
         )
 
 
 def _required(commands: Iterable[Command]) -> str | None:
-    """The version that a Modelfile asks for; the last counts."""
+    """Return the version that a Modelfile requires; the last REQUIRES applies."""
     return next(reversed([command.value for command in commands if command.keyword == "REQUIRES"]), None)
 
 
@@ -185,7 +185,7 @@ def _check_server(server: Server, version: str, name: str, requires: str | None,
     _check_version(server, version, requires)
     if not overwrite and server.has_model(name):
         raise OllamaError(
-            f"Ollama has a model {name} already", hint="choose another name, or replace it with --overwrite"
+            f"Ollama already has a model {name}", hint="choose another name, or replace it with --overwrite"
         )
 
 
@@ -202,28 +202,30 @@ def _numbers(version: str) -> tuple[int, ...]:
     try:
         return version_numbers(version)
     except ValueError:
-        raise OllamaError(f"{version!r} is no version of Ollama", hint="write it like 0.33.0") from None
+        raise OllamaError(f"{version!r} is not a version of Ollama", hint="write it like 0.33.0") from None
 
 
 def _create(server: Server, request: dict[str, Any]) -> list[str]:
-    """Create the model; the notes."""
+    """Create the model and return the notes."""
     notes, last = [], ""
     for last in server.create_model(request):
         if last.startswith(_DETECTED) and "template" not in request:
             notes.append(
-                f"Ollama takes its built-in template {last.removeprefix(_DETECTED).strip()} for the model's own chat "
-                "template, which it resembles: its prompts may differ"
+                f"Ollama uses its built-in template {last.removeprefix(_DETECTED).strip()} instead of the model's own "
+                "chat template, which is similar: prompts may differ"
             )
     if last != "success":
-        raise OllamaError(f"Ollama at {server.address}: the model {request['model']} was not created (last: {last!r})")
+        raise OllamaError(
+            f"Ollama at {server.address}: the model {request['model']} was not created (last status: {last!r})"
+        )
     return notes
 
 
 def _chat(server: Server, name: str) -> tuple[str, int]:
-    """The answer to the question, and its tokens.
+    """Ask the question; returns the answer and its number of tokens.
 
     Raises:
-        VerificationError: there is none, or it does not end.
+        VerificationError: there is no answer, or it does not end.
     """
     answer, thoughts, pieces = "", "", 0
     try:
@@ -251,5 +253,5 @@ def _ended(name: str, answer: str, reason: str | None, tokens: int) -> tuple[str
 def _failed(name: str, why: str) -> QuantkitError:
     return VerificationError(
         f"{name} was created in Ollama, but the chat failed: {why}",
-        hint=f"look into the server's log; remove the model with: {shown('ollama', 'rm', name)}",
+        hint=f"check the server's log; remove the model with: {shown('ollama', 'rm', name)}",
     )

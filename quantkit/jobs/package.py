@@ -1,4 +1,4 @@
-"""``quantkit package``: Modelfile, chat scripts, card and manifest for GGUF files that exist already."""
+"""``quantkit package``: Modelfile, chat scripts, card and manifest for existing GGUF files."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ def package(
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Path:
-    """Make a package of GGUF files, the first being the default. They are linked where the disk allows, else copied.
+    """Make a package of GGUF files; the first is the default. They are hard-linked if the disk allows it, else copied.
 
     Args:
         ggufs: one or several files of one model in several types; of a split one the first part. An empty list for the
-            one that *modelfile* is made from.
+            file that *modelfile* names.
         out: the folder to create.
-        name: default the folder's name.
+        name: the package's name; by default the folder's.
         template: ``auto`` for the file's own chat template, the name of a format, or a Jinja file.
         system: default system prompt.
         parameters: for the Modelfile and the chat scripts.
         messages: an example conversation for the Modelfile, as (role, text).
-        modelfile: a Modelfile to start from; what is given here counts before what it says.
+        modelfile: a Modelfile to start from; the other arguments override it.
         run, **keywords: as in :func:`quantkit.jobs.convert.convert`; *device* and *threads* have no effect.
 
     Raises:
-        QuantkitError: by name, whatever is wrong.
+        QuantkitError: a file or a value is wrong; the message names it.
     """
     run, folder = run_options(run, **keywords), read_path("out", out)
     given = {"name": name or "", "template": template, "system": system, "parameters": parameters, "messages": messages}
@@ -128,7 +128,7 @@ def package(
 
 
 def _started(spec: PackageSpec, start: ModelfileContent, bos_token: str) -> PackageSpec:
-    """A package with what a Modelfile says where the user said nothing.
+    """Return the package, with the Modelfile's values for what the user left out.
 
     Raises:
         ChatFormatError: its TEMPLATE would double the beginning-of-sequence token.
@@ -139,7 +139,7 @@ def _started(spec: PackageSpec, start: ModelfileContent, bos_token: str) -> Pack
     if template is not None and spec.adds_bos and bos_token and opens_with(template, bos_token):
         raise ChatFormatError(
             f"the TEMPLATE begins with {bos_token!r}, which Ollama adds by itself: the token would be doubled",
-            hint=f"take {bos_token} out of the TEMPLATE",
+            hint=f"remove {bos_token} from the TEMPLATE",
         )
     return replace(
         spec,
@@ -157,7 +157,7 @@ def _quant(header: Header) -> str:
 
 
 def _check_one_model(models: Mapping[Path, GGUFModel], headers: Mapping[Path, Header]) -> None:
-    """Files of one package are the same model: other types, but the same tensors and tokens."""
+    """Check that all files are the same model: other types, but the same tensors and tokens."""
     names = Counter(file.name for model in models.values() for file in model.files)
     if twice := [name for name, count in names.items() if count > 1]:
         raise OutputError(f"{twice[0]}: two of the GGUF files have the same name", hint="rename one of them")
@@ -176,20 +176,20 @@ def _check_one_model(models: Mapping[Path, GGUFModel], headers: Mapping[Path, He
         for what, aspect in aspects.items():
             if aspect(headers[path]) != aspect(headers[first]):
                 raise GGUFError(
-                    f"{path}: its {what} is not that of {first}: files of one package are one model in several types",
-                    hint="make a package of its own for each model",
+                    f"{path}: its {what} differs from that of {first}: a package contains one model in several types",
+                    hint="make a separate package for each model",
                 )
 
 
 def _integer(path: Path, header: Header, key: str) -> int:
     value = header.value(f"{header.value('general.architecture')}.{key}")
     if not isinstance(value, int):
-        raise GGUFError(f"{path}: has no {key}", hint="give a GGUF file of a language model")
+        raise GGUFError(f"{path}: does not contain {key}", hint="give a GGUF file of a language model")
     return value
 
 
 def _chat(path: Path, header: Header, template: str) -> ChatFormat | OwnTemplate:
-    """The chat format, proven against the file's own vocabulary."""
+    """Return the chat format, checked against the file's own vocabulary."""
     vocabulary = gguf_vocabulary(header)
     own = vocabulary.chat_template
     rebuild = (
@@ -209,7 +209,7 @@ def _chat(path: Path, header: Header, template: str) -> ChatFormat | OwnTemplate
         raise ChatFormatError(f"{path}: {error}", hint=rebuild) from error  # --template cannot change what is in it
     if jinja != own:
         raise ChatFormatError(
-            f"{path}: carries another chat template than {template}, which llama.cpp would use",
+            f"{path}: contains a different chat template than {template}, and llama.cpp would use it",
             hint=rebuild,
         )
     ends = {*(token_text(header, kind) for kind in ("eos", "eot", "eom")), *ENDS_BY_NAME}
@@ -223,7 +223,7 @@ def _chat(path: Path, header: Header, template: str) -> ChatFormat | OwnTemplate
 
 
 def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> ModelEntry:
-    """Link or copy the files of one model into the package, and sum its tensors on the way."""
+    """Link or copy the files of one model into the package, and hash its tensors; returns its manifest entry."""
     tensors, headers = {}, {}
     for path, header in zip(model.files, model.headers, strict=True):
         _link(path, work)
@@ -242,14 +242,14 @@ def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> M
 
 
 def _whole(path: Path, start: int, size: int, advance: Callable[[int], None]) -> Iterator[bytes]:
-    """:func:`quantkit.files.fileio.blocks`, and a refusal where the file ends before."""
+    """Yield :func:`quantkit.files.fileio.blocks`, and refuse a file that ends too early."""
     read = 0
     for block in blocks(path, start, size):
         yield block
         read += len(block)
         advance(len(block))
     if read < size:
-        raise GGUFError(f"{path}: became shorter while it was read", hint="package it when nothing writes to it")
+        raise GGUFError(f"{path}: was truncated while being read", hint="try again when no program is writing to it")
 
 
 def _link(path: Path, work: Workspace) -> None:

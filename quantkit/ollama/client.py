@@ -1,8 +1,8 @@
-"""The connection to an Ollama server: the ``ollama`` client library, and what it has no method for.
+"""The connection to an Ollama server: the ``ollama`` client library, and three features that it lacks.
 
-Three things are missing there: the server's version, whether it has a blob already, and the fields REQUIRES, PARSER and
-RENDERER of a create request. They are asked for in the library's own way. Whatever goes wrong becomes an
-:class:`OllamaError` that says what to do.
+They are the server's version, whether it already has a blob, and the fields REQUIRES, PARSER and RENDERER of a create
+request. They use the library's own way of sending requests. Every failure becomes an :class:`OllamaError` that says
+what to do.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from quantkit.files.fileio import blocks, sha256_of
 def _no_client(error: Exception) -> OllamaError:
     if host := os.environ.get("OLLAMA_HOST"):
         return OllamaError(
-            f"OLLAMA_HOST {host!r} is no address ({error})", hint="set it to an address such as 127.0.0.1:11434"
+            f"OLLAMA_HOST {host!r} is not a valid address ({error})",
+            hint="set it to an address such as 127.0.0.1:11434",
         )
     return OllamaError(
-        f"no client for Ollama can be made ({error})", hint="correct the proxy or OLLAMA_API_KEY in the environment"
+        f"cannot set up the Ollama client ({error})", hint="check the proxy and OLLAMA_API_KEY in the environment"
     )
 
 
-try:  # it makes a client of its own as soon as it is imported
+try:  # importing it already creates a client
     import ollama
     from ollama._client import _parse_host
 except (ValueError, httpx.InvalidURL) as error:
     raise _no_client(error) from None
 
 _QUICK_SECONDS = 10.0
-# Loading a large model from a slow disk; nothing else takes long without a word.
+# Loading a large model from a slow disk takes long; nothing else does without sending progress.
 _PATIENCE_SECONDS = 600.0
 _NOT_FOUND = 404
 _LISTENING = ("0.0.0.0", "::")
@@ -49,13 +50,13 @@ class Server(ollama.Client):
     """A server at ``OLLAMA_HOST``, or on this machine.
 
     Raises:
-        OllamaError: ``OLLAMA_HOST`` is no address, or the environment has no usable proxy or key.
+        OllamaError: ``OLLAMA_HOST`` is not an address, or a proxy or key in the environment is invalid.
     """
 
     def __init__(self) -> None:
         try:
             url = httpx.URL(_parse_host(os.environ.get("OLLAMA_HOST")))
-            if url.host in _LISTENING:  # set for a server that all machines may ask, and no address to ask at
+            if url.host in _LISTENING:  # where a server listens, not an address to connect to
                 url = url.copy_with(host="127.0.0.1")
             super().__init__(
                 str(url),
@@ -67,11 +68,11 @@ class Server(ollama.Client):
 
     @property
     def address(self) -> str:
-        """Where it is."""
+        """The server's URL."""
         return str(self._client.base_url).rstrip("/")
 
     def version(self) -> str:
-        """The server's version, such as "0.33.0".
+        """Ask for the server's version, such as "0.33.0".
 
         Raises:
             OllamaError: there is no server, or it is not Ollama.
@@ -84,27 +85,27 @@ class Server(ollama.Client):
         return version
 
     def has_model(self, name: str) -> bool:
-        """Whether there is a model of that name.
+        """Whether the server has a model of that name.
 
         Raises:
-            OllamaError: the server does not say.
+            OllamaError: the server does not answer.
         """
         with self._told(f"the model {name}"):
             return self._found("POST", "/api/show", json={"model": name})
 
     def upload(self, file: Path, advance: Callable[[int], None]) -> str:
-        """Bring a file to the server, unless it has it.
+        """Upload a file, unless the server already has it.
 
         Args:
             file: a GGUF file.
-            advance: called with each number of bytes, once while the file is hashed and once while it is sent.
+            advance: called with the number of bytes done, once while hashing and once while sending.
 
         Returns:
-            Its digest, which is how the server knows it.
+            Its digest, by which the server identifies it.
 
         Raises:
             GGUFError: the file cannot be read.
-            OllamaError: the server does not take it.
+            OllamaError: the server does not accept it.
         """
         digest = f"sha256:{sha256_of(_blocks(file, advance))}"
         blob = f"/api/blobs/{digest}"
@@ -117,7 +118,7 @@ class Server(ollama.Client):
         return digest
 
     def create_model(self, request: Mapping[str, Any]) -> Iterator[str]:
-        """Create a model, and say what the server is doing.
+        """Create a model and yield the server's progress messages.
 
         Args:
             request: the body of the request, as Ollama's API documents it.
@@ -133,10 +134,10 @@ class Server(ollama.Client):
     def answer(
         self, model: str, messages: Sequence[Mapping[str, str]], *, max_tokens: int
     ) -> Iterator[ollama.ChatResponse]:
-        """The pieces of an answer, the last of which says how it ended.
+        """Yield the pieces of an answer; the last one says how it ended.
 
         Raises:
-            OllamaError: there is none.
+            OllamaError: the server does not answer.
         """
         with self._told(f"a chat with {model}"):
             yield from self.chat(model, messages, stream=True, options={"num_predict": max_tokens})
@@ -156,7 +157,7 @@ class Server(ollama.Client):
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
-        """Say what went wrong, in words for the user."""
+        """Turn failures into errors for the user."""
         try:
             yield
         except (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout):
@@ -164,26 +165,27 @@ class Server(ollama.Client):
         except ollama.ResponseError as error:
             raise OllamaError(f"Ollama at {self.address}: {what}: {error.error}") from None
         except httpx.TimeoutException:
-            raise OllamaError(f"Ollama at {self.address}: {what}: it does not answer any more") from None
+            raise OllamaError(f"Ollama at {self.address}: {what}: the server stopped responding") from None
         except httpx.HTTPError as error:
-            raise OllamaError(f"Ollama at {self.address}: {what}: the connection broke ({error})") from None
+            raise OllamaError(f"Ollama at {self.address}: {what}: the connection was lost ({error})") from None
         except (ValueError, ValidationError):  # neither JSON nor what the library knows
             raise self._foreign() from None
 
     def _absent(self) -> OllamaError:
-        message = f"no Ollama answers at {self.address}"
+        message = f"no Ollama server responds at {self.address}"
         if os.environ.get("OLLAMA_HOST"):
             return OllamaError(message, hint="start the server there, or correct OLLAMA_HOST")
         if shutil.which("ollama"):
-            return OllamaError(f"{message}: its server is not running", hint="start it: ollama serve")
+            return OllamaError(f"{message}: Ollama is not running", hint="start it: ollama serve")
         return OllamaError(
-            f"{message}: it is not installed here",
-            hint="install it from https://ollama.com/download; without it: quantkit chat DIR",
+            f"{message}: Ollama is not installed here",
+            hint="install it from https://ollama.com/download, or chat without it: quantkit chat DIR",
         )
 
     def _foreign(self) -> OllamaError:
         return OllamaError(
-            f"{self.address} answers, but not as Ollama does", hint="set OLLAMA_HOST to the address of an Ollama server"
+            f"{self.address} responded, but is not an Ollama server",
+            hint="set OLLAMA_HOST to the address of an Ollama server",
         )
 
 

@@ -1,7 +1,7 @@
-"""Whether a Go template closes what it opens: the mistakes for which Ollama refuses a TEMPLATE, seen before it does.
+"""Checks that a Go template closes what it opens, to find mistakes before Ollama refuses the TEMPLATE.
 
-Only brackets, quotes and blocks are read, by the rules of Go's text/template. Functions and fields are not, as each
-version of Ollama has its own.
+Only brackets, quotes and blocks are checked, by the rules of Go's text/template. Functions and fields are not, because
+each version of Ollama has its own.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class _Block:
 
 
 def check_go_syntax(template: str) -> None:
-    """Refuse a template that leaves something open, or closes what is not.
+    """Refuse a template that leaves something open, or closes something that is not open.
 
     Raises:
-        ChatFormatError: with the line and what it is about.
+        ChatFormatError: with the line and the reason.
     """
     blocks: list[_Block] = []
     for line, word, second in _actions(template):
@@ -44,28 +44,28 @@ def check_go_syntax(template: str) -> None:
             blocks.append(_Block(word, line))
         elif word == "end":
             if not blocks:
-                raise _error(line, "{{ end }} ends nothing")
+                raise _error(line, "{{ end }} without an open block")
             blocks.pop()
         elif word == "else":
             _check_else(blocks, line, second)
     if blocks:
-        raise _error(blocks[-1].line, f"{{{{ {blocks[-1].word} }}}} has no {{{{ end }}}}")
+        raise _error(blocks[-1].line, f"{{{{ {blocks[-1].word} }}}} is not closed with {{{{ end }}}}")
 
 
 def _check_else(blocks: list[_Block], line: int, second: str) -> None:
-    """An ``else``, or the ``else if`` or ``else with`` that goes on with a block of the same kind."""
+    """Check an ``else``, or an ``else if`` or ``else with``, which continues a block of the same kind."""
     if not blocks or blocks[-1].word in _WITHOUT_ELSE:
-        raise _error(line, "{{ else }} belongs to no {{ if }}, {{ range }} or {{ with }}")
+        raise _error(line, "{{ else }} is not inside {{ if }}, {{ range }} or {{ with }}")
     if blocks[-1].has_else:
-        raise _error(line, f"{{{{ {blocks[-1].word} }}}} of line {blocks[-1].line} has an {{{{ else }}}} already")
+        raise _error(line, f"{{{{ {blocks[-1].word} }}}} of line {blocks[-1].line} already has an {{{{ else }}}}")
     if second not in _CHAINED:
         blocks[-1].has_else = True
     elif second != blocks[-1].word:
-        raise _error(line, f"{{{{ else {second} }}}} belongs to no {{{{ {second} }}}}")
+        raise _error(line, f"{{{{ else {second} }}}} is not inside {{{{ {second} }}}}")
 
 
 def _actions(template: str) -> Iterator[tuple[int, str, str]]:
-    """The line, the first word and the second of each action; comments are none."""
+    """Yield the line, the first and the second word of each action, leaving out comments."""
     position = 0
     while opening := _OPENING.search(template, position):
         start = opening.start()
@@ -87,7 +87,7 @@ def _comment_end(template: str, position: int, line: int) -> int:
         raise _error(line, "a comment is not closed with */")
     end = _COMMENT_END.match(template, close)
     if end is None:
-        raise _error(line, "}} must follow at once where a comment ends")
+        raise _error(line, "}} must follow directly after the */ of a comment")
     return end.end()
 
 
@@ -104,11 +104,11 @@ def _action_end(template: str, position: int, line: int) -> int:
         elif mark == ")":
             depth -= 1
             if depth < 0:
-                raise _error(line, "a ) closes nothing")
+                raise _error(line, "a ) without a (")
         elif mark:
-            raise _error(line, f"a text that begins with {mark} is not closed")
+            raise _error(line, f"a string that begins with {mark} is not closed")
     raise _error(line, "{{ is not closed with }}")
 
 
 def _error(line: int, what: str) -> ChatFormatError:
-    return ChatFormatError(f"TEMPLATE, line {line} of it: {what}", hint="correct the TEMPLATE; Ollama would refuse it")
+    return ChatFormatError(f"TEMPLATE, line {line}: {what}", hint="correct the TEMPLATE; Ollama would refuse it")

@@ -1,11 +1,11 @@
-"""Reading and writing Ollama's Modelfile by the rules of Ollama's own parser.
+"""Reads and writes Ollama's Modelfile by the rules of Ollama's own parser.
 
-The format has no escapes. A value ends at the first line end where what was read so far is complete: plain text
+The format does not have escapes. A value ends at the first line end where the text read so far is complete: plain text
 always is, text opened by ``"`` is when it ends with ``"``, and text opened by triple quotes is when it ends with
-triple quotes. White space around a plain value is lost, and so is, anywhere in a value, every character that Go does
-not call printable (zero-width joiners, right-to-left marks, no-break spaces), tab and line ends aside. So some texts
-cannot be written at all. :func:`quote` tries each way of writing a value, reads it back, and refuses the value when
-none gives the same text.
+triple quotes. White space around a plain value is lost. Everywhere in a value, characters that Go does not consider
+printable (zero-width joiners, right-to-left marks, no-break spaces) are lost, except tabs and line ends. So some texts
+cannot be written at all. :func:`quote` tries each way of writing a value, reads it back, and refuses the value if none
+returns the same text.
 """
 
 from __future__ import annotations
@@ -54,33 +54,33 @@ class Command:
 
 
 def parse_modelfile(text: str) -> tuple[Command, ...]:
-    """The commands of a Modelfile, in order, read as Ollama reads them.
+    """Return the commands of a Modelfile, in order, read as Ollama reads them.
 
     Parameters are not checked here, see :func:`quantkit.ollama.parameters.check_parameters`.
 
     Raises:
-        ChatFormatError: Ollama would refuse the file; the message has the line.
+        ChatFormatError: Ollama would refuse the file; the message names the line.
     """
     commands = tuple(_commands(text.removeprefix("\ufeff")))
     if not any(command.keyword == "FROM" for command in commands):
-        raise ChatFormatError("the Modelfile has no FROM line", hint="name the model in it: FROM ./FILE.gguf")
+        raise ChatFormatError("the Modelfile has no FROM line", hint="add a line such as: FROM ./FILE.gguf")
     return commands
 
 
 def print_modelfile(commands: Iterable[Command]) -> str:
-    """The text of a Modelfile; reading it gives the same commands back.
+    """Return the text of a Modelfile; reading it returns the same commands.
 
     Raises:
-        ChatFormatError: a value that no quoting can carry.
+        ChatFormatError: a value that a Modelfile cannot contain.
     """
     return "".join(f"{print_command(command)}\n" for command in commands)
 
 
 def print_command(command: Command) -> str:
-    """One command as a line, or as several where its value has several.
+    """Return one command as a line, or as several lines if its value has several.
 
     Raises:
-        ChatFormatError: a value that no quoting can carry, or a keyword or key that is none.
+        ChatFormatError: a value that a Modelfile cannot contain, or an unknown keyword or key.
     """
     head = f"{command.keyword} {command.key}" if command.key else command.keyword
     return f"{head} {quote(command.value, what=head, block=command.keyword in ('TEMPLATE', 'SYSTEM', 'LICENSE'))}"
@@ -91,11 +91,11 @@ def quote(text: str, *, what: str = "the text", block: bool = False) -> str:
 
     Args:
         text: the value.
-        what: what the value is, for the error message.
-        block: whether triple quotes are tried first, as is usual for prompts; they are last otherwise.
+        what: a name for the value, for the error message.
+        block: whether triple quotes are tried first, as is usual for prompts, rather than last.
 
     Raises:
-        ChatFormatError: no way of writing it reads back the same.
+        ChatFormatError: no way of writing it is read back as the same text.
     """
     ways = [f'"{text}"', f"{_BLOCK}{text}{_BLOCK}", text]
     first = f"{_BLOCK}{text}{_BLOCK}" if block else text if _PLAIN.fullmatch(text) else ways[0]
@@ -103,13 +103,13 @@ def quote(text: str, *, what: str = "the text", block: bool = False) -> str:
         if _reads_back(way, text):
             return way
     raise ChatFormatError(
-        f"{what}: no quoting of a Modelfile can carry {_reason(text)}",
-        hint="Modelfiles have no escapes: reword that place",
+        f"{what}: a Modelfile cannot contain {_reason(text)}",
+        hint="reword it, because Modelfiles do not have escapes",
     )
 
 
 def can_quote(text: str) -> bool:
-    """Whether a Modelfile can carry a value."""
+    """Whether a Modelfile can contain a value."""
     try:
         quote(text)
     except ChatFormatError:
@@ -130,7 +130,7 @@ def _reason(text: str) -> str:
     for character in text:
         if not _is_kept(character):
             return f"the character U+{ord(character):04X}, which Ollama drops when it reads the file"
-    return "this text: a line of it ends with quotes, which end the value"
+    return "this text, because one of its lines ends with quotes, which end the value"
 
 
 def _commands(text: str) -> Iterable[Command]:
@@ -164,12 +164,12 @@ def _command(text: str, position: int) -> tuple[Command, int]:
 
 
 def _word(text: str, position: int, pattern: re.Pattern[str], what: str) -> tuple[str, int]:
-    """A word and the one blank that must follow it."""
+    """Read a word and the one blank that must follow it."""
     match = pattern.match(text, position)
     word = match.group() if match else ""
     end = position + len(word)
     if end == len(text):
-        raise _error(text, end, f"the file ends within {what}")
+        raise _error(text, end, f"the file ends inside {what}")
     if text[end] not in " \t":
         raise _error(text, end, f"{what} must be a word followed by a value")
     return word, end + 1
@@ -184,13 +184,13 @@ def _value(text: str, position: int) -> tuple[str, int]:
         if value is not None:
             return value, end
         if end == len(text):
-            raise _error(text, end, "the file ends within quotes")
+            raise _error(text, end, "the file ends inside quotes")
         read += text[end]
         position = end + 1
 
 
 def _unquote(text: str) -> str | None:
-    """The value, or None where more lines must follow."""
+    """Return the value, or None if more lines must follow."""
     for mark in (_BLOCK, '"'):
         if text.startswith(mark):
             complete = len(text) >= 2 * len(mark) and text.endswith(mark)
@@ -210,4 +210,6 @@ def _line_end(text: str, position: int) -> int:
 
 def _error(text: str, position: int, message: str) -> ChatFormatError:
     line = text.count("\n", 0, position) + 1
-    return ChatFormatError(f"Modelfile, line {line}: {message}", hint="give a Modelfile, or correct that line of it")
+    return ChatFormatError(
+        f"Modelfile, line {line}: {message}", hint="correct that line, or give another file that is a Modelfile"
+    )

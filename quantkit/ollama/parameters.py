@@ -1,4 +1,4 @@
-"""The parameters that Ollama knows, checked before a package is built rather than after it was copied to a laptop."""
+"""Ollama's parameters, checked before a package is built rather than after it was copied to a laptop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PARAMETERS: dict[str, str] = {
 }
 """Name -> type."""
 
-# What old versions of Ollama took, and newer ones only warn of.
+# Old versions of Ollama supported these; newer ones only warn.
 _IGNORED = frozenset(
     [
         *("f16_kv", "logits_all", "low_vram", "mirostat", "mirostat_eta", "mirostat_tau", "penalize_newline"),
@@ -47,9 +47,10 @@ _PATTERNS = {
     "bool": re.compile(r"true|false"),
     "string": re.compile(r"(?s).+"),
 }
-_EXAMPLES = {"int": "42", "float": "0.2", "bool": "true or false", "string": "a text"}
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text"}
+_EXAMPLES = {"int": "42", "float": "0.2", "bool": "true", "string": "END"}
 
-# What a value must lie between, by name or else by type: llama.cpp has 32 bits for it, and no use for the others.
+# The exclusive bounds of a value, by name or else by type: llama.cpp stores 32 bits, and some values make no sense.
 _FLOAT32, _INT32 = 3.4e38, 2**31
 _BETWEEN = {
     "float": (-_FLOAT32, _FLOAT32),
@@ -61,25 +62,24 @@ _BETWEEN = {
 
 
 def merge_parameters(own: Iterable[tuple[str, str]], given: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    """Parameters of a model or a Modelfile with those of the user, which replace others of their name; stops add up.
+    """Merge a model's or a Modelfile's parameters with the user's, which replace those of the same name; stops add up.
 
     Args:
         own: pairs of name and value text.
-        given: the same, by the user.
+        given: the user's pairs.
     """
     replaced = {name for name, _ in given} - {"stop"}
     return (*((name, value) for name, value in own if name not in replaced), *given)
 
 
 def check_parameters(parameters: Iterable[tuple[str, str]]) -> None:
-    """Refuse what Ollama would refuse, or ignore, or fail with.
+    """Refuse parameters that Ollama would refuse, ignore, or fail with.
 
     Args:
         parameters: pairs of name and value text.
 
     Raises:
-        ChatFormatError: an unknown name, with the closest known ones, a value of the wrong type, or one that no program
-            could work with.
+        ChatFormatError: an unknown name (with the closest known ones), or a value of the wrong type or out of range.
     """
     for name, value in parameters:
         if name in _IGNORED:
@@ -90,11 +90,11 @@ def check_parameters(parameters: Iterable[tuple[str, str]]) -> None:
         kind = PARAMETERS[name]
         if not _PATTERNS[kind].fullmatch(value):
             raise ChatFormatError(
-                f"Ollama parameter {name}: {value!r} is not of type {kind}", hint=f"write it as {_EXAMPLES[kind]}"
+                f"{name} must be {_KINDS[kind]}, not {value!r}", hint=f"use a value such as {_EXAMPLES[kind]}"
             )
         between = _BETWEEN.get(name, _BETWEEN.get(kind))
         if between is not None and not between[0] < float(value) < between[1]:
             raise ChatFormatError(
-                f"Ollama parameter {name} is {value}, which is out of range",
+                f"{name} is out of range: {value}",
                 hint=f"it must be above {between[0]} and below {between[1]}",
             )

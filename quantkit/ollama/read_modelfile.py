@@ -1,4 +1,4 @@
-"""An existing Modelfile as the start of a package, or of a model in Ollama."""
+"""Reads an existing Modelfile, as the start of a package or of a model in Ollama."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from quantkit.ollama.modelfile import Command, parse_modelfile
 from quantkit.ollama.parameters import check_parameters
 
 PASSTHROUGH = "passthrough"
-"""The PARSER that does nothing, and so makes Ollama take the TEMPLATE."""
+"""The PARSER that does nothing, and so makes Ollama use the TEMPLATE."""
 
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 @dataclass(frozen=True)
 class ModelfileContent:
-    """What a Modelfile says, in the terms of a package.
+    """The content of a Modelfile, in the terms of a package.
 
     Attributes:
         sources: the text of each FROM.
         template: its Go TEMPLATE.
-        forced: whether it makes Ollama take that TEMPLATE in any case.
+        forced: whether it makes Ollama use that TEMPLATE in any case.
         system: its system prompt.
         parameters: name and value text.
         licenses: license texts.
         messages: roles and texts.
-        requires: the version of Ollama it wants.
+        requires: the version of Ollama it requires.
     """
 
     sources: tuple[str, ...]
@@ -44,7 +44,7 @@ class ModelfileContent:
 
 
 def read_modelfile(path: Path) -> tuple[Command, ...]:
-    """The commands of a Modelfile, in UTF-8 or, as Windows writes it, in UTF-16 with a byte order mark.
+    """Read the commands of a Modelfile, in UTF-8 or, as Windows writes it, in UTF-16 with a byte order mark.
 
     Raises:
         QuantkitError: it cannot be read.
@@ -59,11 +59,15 @@ def read_modelfile(path: Path) -> tuple[Command, ...]:
     try:
         text = data.decode(_BYTE_ORDER_MARKS.get(data[:2], "utf-8"))
     except UnicodeDecodeError as error:
-        raise ChatFormatError(f"{path}: not valid UTF-8 ({error.reason})", hint="save it as UTF-8") from None
+        raise ChatFormatError(
+            f"{path}: not valid UTF-8 ({error.reason})", hint="give a Modelfile, saved as UTF-8"
+        ) from None
     try:
         commands = parse_modelfile(text)
         check_parameters((command.key, command.value) for command in commands if command.keyword == "PARAMETER")
-        for command in [command for command in commands if command.keyword == "TEMPLATE"][-1:]:  # the one that counts
+        for command in [command for command in commands if command.keyword == "TEMPLATE"][
+            -1:
+        ]:  # the one that Ollama uses
             check_go_syntax(command.value)
     except ChatFormatError as error:
         raise ChatFormatError(f"{path}: {error}", hint=error.hint) from None
@@ -71,13 +75,13 @@ def read_modelfile(path: Path) -> tuple[Command, ...]:
 
 
 def modelfile_content(path: Path) -> ModelfileContent:
-    """What a Modelfile says, if a package can say it too.
+    """Read the content of a Modelfile, if a package can contain it.
 
-    Of what Ollama takes once, the last one counts, as it does there.
+    Of commands that may appear once, the last one applies, as in Ollama.
 
     Raises:
         QuantkitError: it cannot be read.
-        ChatFormatError: Ollama would refuse it, or it has a command that a package has no place for.
+        ChatFormatError: Ollama would refuse it, or it has a command that packages do not support.
     """
     commands = read_modelfile(path)
 
@@ -89,14 +93,14 @@ def modelfile_content(path: Path) -> ModelfileContent:
 
     for keyword, hint in (
         ("ADAPTER", "merge it into the model: quantkit build MODEL --adapter DIR"),
-        ("DRAFT", "leave the line out"),
-        ("RENDERER", "leave the line out: the chat template of the GGUF file is what counts"),
+        ("DRAFT", "remove the line"),
+        ("RENDERER", "remove the line: the chat template of the GGUF file is used"),
     ):
         if values(keyword):
-            raise ChatFormatError(f"{path}: {keyword} cannot be carried into a package", hint=hint)
+            raise ChatFormatError(f"{path}: {keyword} is not supported in a package", hint=hint)
     parser, template = last("PARSER"), last("TEMPLATE")
     if parser is not None and (parser != PASSTHROUGH or template is None):
-        raise ChatFormatError(f"{path}: PARSER {parser} cannot be carried into a package", hint="leave the line out")
+        raise ChatFormatError(f"{path}: PARSER {parser} is not supported in a package", hint="remove the line")
     return ModelfileContent(
         sources=values("FROM"),
         template=template,
@@ -110,20 +114,20 @@ def modelfile_content(path: Path) -> ModelfileContent:
 
 
 def source_path(modelfile: Path, source: str) -> Path:
-    """The path that a FROM means: relative to the Modelfile, ``~`` being the home folder."""
+    """Return the path that a FROM means: relative to the Modelfile, with ``~`` as the home folder."""
     return modelfile.parent / os.path.expanduser(source)
 
 
 def source_files(modelfile: Path, sources: Sequence[str]) -> tuple[Path, ...]:
-    """The one GGUF file that a Modelfile is made from.
+    """Return the one GGUF file that a Modelfile is made from.
 
     Raises:
-        GGUFError: it names several, or none that is here.
+        GGUFError: it names several, or one that does not exist.
     """
     hint = f"name the files: quantkit package FILE.gguf --modelfile {modelfile} -o DIR"
     if len(sources) > 1:
-        raise GGUFError(f"{modelfile}: has {len(sources)} FROM lines; a package is of one model", hint=hint)
+        raise GGUFError(f"{modelfile}: has {len(sources)} FROM lines, and a package contains one model", hint=hint)
     path = source_path(modelfile, sources[0])
-    if not os.path.isfile(path):  # where Path.is_file raises, at a name that is too long
-        raise GGUFError(f"{modelfile}: FROM {sources[0][:80]}: there is no such file", hint=hint)
+    if not os.path.isfile(path):  # Path.is_file would raise at a name that is too long
+        raise GGUFError(f"{modelfile}: FROM {sources[0][:80]}: no such file", hint=hint)
     return (path,)

@@ -1,4 +1,4 @@
-"""What a Modelfile asks of an Ollama server: the files it is made from, and the fields of a create request."""
+"""Turns a Modelfile into a create request for an Ollama server: the files to upload, and the fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantkit.ollama.read_modelfile import source_path
 
 _PART = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
 NAME = re.compile(rf"(([A-Za-z0-9_][A-Za-z0-9_.:-]{{0,349}}/)?[A-Za-z0-9_][A-Za-z0-9_-]{{0,79}}/)?{_PART}(:{_PART})?")
-"""Of a model in Ollama."""
+"""The name of a model in Ollama."""
 
 _SINGLE = {
     "TEMPLATE": "template",
@@ -29,35 +29,35 @@ _PYTHON: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": 
 
 
 def sources(modelfile: Path, commands: Iterable[Command]) -> tuple[list[Path], str | None]:
-    """What a model is made from: GGUF files, and the name of a model that Ollama has or can get, None if it needs none.
+    """Return the sources of a model: GGUF files, and the name of a model that Ollama has or can pull, else None.
 
     Raises:
         ChatFormatError: it needs an adapter or a draft model.
-        GGUFError: a file is not there, is no GGUF file, or has the name of another one.
+        GGUFError: a file is missing, is not a GGUF file, or has the same name as another one.
     """
     files: list[Path] = []
     model = None
     for command in commands:
         if command.keyword in ("ADAPTER", "DRAFT"):
             raise ChatFormatError(
-                f"{modelfile}: {command.keyword} is not supported: Ollama takes whole models",
-                hint="merge an adapter into the model: quantkit build MODEL --adapter DIR",
+                f"{modelfile}: {command.keyword} is not supported: quantkit only creates whole models",
+                hint="merge the adapter into the model: quantkit build MODEL --adapter DIR",
             )
         if command.keyword != "FROM":
             continue
         path = source_path(modelfile, command.value)
-        if os.path.isfile(path):  # where Path.is_file raises, at a name that is too long
-            read_header(path)  # nothing but models leaves this machine
+        if os.path.isfile(path):  # Path.is_file would raise at a name that is too long
+            read_header(path)  # only models may be uploaded
             if path.name in (file.name for file in files):
                 raise GGUFError(
-                    f"{modelfile}: two files of FROM lines have the name {path.name}, by which Ollama tells them apart",
+                    f"{modelfile}: two FROM lines name a file {path.name}, and Ollama needs different names",
                     hint="rename one of them",
                 )
             files.append(path)
         elif os.path.isdir(path) or not NAME.fullmatch(command.value) or command.value.endswith(".gguf"):
             raise GGUFError(
-                f"{modelfile}: FROM {command.value[:80]}: there is no such GGUF file",
-                hint="put it beside the Modelfile",
+                f"{modelfile}: FROM {command.value[:80]}: no such GGUF file",
+                hint="put it next to the Modelfile",
             )
         else:
             model = command.value
@@ -65,7 +65,7 @@ def sources(modelfile: Path, commands: Iterable[Command]) -> tuple[list[Path], s
 
 
 def fields(commands: Sequence[Command]) -> dict[str, Any]:
-    """The body of a create request, but for the model's name and its files."""
+    """Return the body of a create request, without the model's name and its files."""
     body: dict[str, Any] = {
         _SINGLE[command.keyword]: command.value for command in commands if command.keyword in _SINGLE
     }

@@ -10,7 +10,7 @@ _LONG_LICENSE = 80
 
 
 def card(spec: PackageSpec) -> str:
-    """The Markdown text of a package's card."""
+    """Return the Markdown text of a package's card."""
     return fill(
         "README.md",
         {

@@ -1,7 +1,7 @@
-"""``chat.sh`` and ``chat.ps1``: a chat by double click or one short command, for people who have no Ollama.
+"""``chat.sh`` and ``chat.ps1``: a chat with a double click or one short command, for people without Ollama.
 
-Both start llama-cli, which renders the model's own chat template, and otherwise ``quantkit chat``. Where there is only
-llama-completion or its old name ``main``, the turns of the chat format are passed to it, as far as there are turns.
+Both start llama-cli, which renders the model's own chat template, else ``quantkit chat``. If only llama-completion or
+its old name ``main`` is installed, they pass the turns of the chat format to it, if turns describe the format.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from quantkit.errors import ChatFormatError
 from quantkit.package.spec import PackageSpec
 from quantkit.package.text import fill
 
-# Ollama's name -> the option of llama.cpp's programs that means the same. num_ctx, num_gpu and stop have rules of their
-# own; draft_num_predict needs a second model, and no option for use_mmap is known to all versions.
+# Ollama's name -> the equivalent option of llama.cpp's programs. num_ctx, num_gpu and stop have their own rules;
+# draft_num_predict needs a second model, and no option for use_mmap exists in all versions.
 _OPTIONS = {
     "frequency_penalty": "--frequency-penalty",
     "main_gpu": "-mg",
@@ -39,20 +39,19 @@ _BYTE_ORDER_MARK = "\ufeff"
 
 _LONGEST_ARGUMENT = 128 * 1024 - 1  # bytes, of one argument of a command on Linux
 
-# llama.cpp's programs read escapes in these options, and older versions of PowerShell lose the double quotes of
-# arguments.
+# llama.cpp's programs read escapes in these options, and older versions of PowerShell drop double quotes in arguments.
 _ESCAPES = str.maketrans({"\\": "\\x5c", '"': "\\x22", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
-# Stands for the user's text; no text of a package has it.
+# A placeholder for the user's text; no text of a package contains it.
 _CONTENT = "\0"
 
 
 @dataclass(frozen=True)
 class TurnOptions:
-    """A chat format as llama-completion and ``main`` take it, in their interactive mode. Escapes are written.
+    """A chat format as options of llama-completion and ``main`` in interactive mode, with escapes written.
 
     Attributes:
-        prompt: what comes before anything that the user types.
+        prompt: the text before anything that the user types.
         options: the other options.
     """
 
@@ -61,31 +60,30 @@ class TurnOptions:
 
 
 def chat_sh(spec: PackageSpec) -> str:
-    """The chat script for sh, dash and bash.
+    """Return the chat script for sh, dash and bash.
 
     Raises:
-        ChatFormatError: a text that no command line can carry.
+        ChatFormatError: a text that a command line cannot contain.
     """
     _check_lengths(spec)
     return fill("chat.sh", _values(spec))
 
 
 def chat_ps1(spec: PackageSpec) -> str:
-    """The chat script for PowerShell.
+    """Return the chat script for PowerShell.
 
-    It begins with a byte order mark: Windows PowerShell reads a file without one in the code page of the machine.
+    It begins with a byte order mark: Windows PowerShell reads a file without one in the machine's code page.
 
     Raises:
-        ChatFormatError: a text that no command line can carry.
+        ChatFormatError: a text that a command line cannot contain.
     """
     return _BYTE_ORDER_MARK + fill("chat.ps1", _values(spec))
 
 
 def llama_cli_options(spec: PackageSpec) -> tuple[str, ...]:
-    """The package's settings as options of llama-cli; of a parameter given twice the last value, as Ollama takes it.
+    """Return the package's settings as options of llama-cli; the last value of a repeated parameter, as in Ollama.
 
-    What ends an answer of the chat format is an end-of-generation token in the GGUF, so only the user's stops are
-    passed.
+    The chat format's stops are end-of-generation tokens in the GGUF, so only the user's stops are passed.
     """
     options = _settings(spec)
     for stop in _own_stops(spec):
@@ -94,15 +92,15 @@ def llama_cli_options(spec: PackageSpec) -> tuple[str, ...]:
 
 
 def turn_options(spec: PackageSpec, chat: ChatFormat) -> TurnOptions:
-    """The package's settings and the turns of its chat format as options of llama-completion and ``main``.
+    """Return the package's settings and the turns of its chat format as options of llama-completion and ``main``.
 
-    These programs keep the tokens of an answer, with the one that ended it, and write a text before the next question:
-    that of ``--in-prefix`` before every one, or, if there is any, that of the first ``-r`` when such a token came. The
-    second is for formats whose first question begins otherwise than those after an answer.
+    These programs keep the tokens of an answer, including the one that ended it, and write a text before the next
+    question: that of ``--in-prefix`` before every question, or, if given, that of the first ``-r`` after such a token.
+    The second is for formats whose first question begins differently from those after an answer.
     """
     system = [{"role": "system", "content": spec.system_text}] if spec.system_text else []
     rendered = chat.render([*system, {"role": "user", "content": _CONTENT}])
-    # The tokenizer writes BOS, if the model has one.
+    # The tokenizer adds BOS, if the model has one.
     opening, _, closing = rendered.removeprefix(chat.bos if spec.adds_bos else "").partition(_CONTENT)
     between = _after_end(chat) + chat.user.prefix
     prompt = opening.removesuffix(between)
@@ -125,7 +123,7 @@ def _check_lengths(spec: PackageSpec) -> None:
     for what, text in carried:
         if len(text.encode()) > _LONGEST_ARGUMENT:
             raise ChatFormatError(
-                f"{what} is too long for chat.sh: an argument of a command has at most {_LONGEST_ARGUMENT} bytes",
+                f"{what} is too long for chat.sh: a command-line argument is limited to {_LONGEST_ARGUMENT} bytes",
                 hint=f"shorten {what}",
             )
 
@@ -154,7 +152,7 @@ def _own_stops(spec: PackageSpec) -> list[str]:
 
 
 def _after_end(chat: ChatFormat) -> str:
-    """What the format writes after the token that ends an answer."""
+    """Return what the format writes after the token that ends an answer."""
     suffix = chat.assistant.suffix
     ends = [suffix.index(stop) + len(stop) for stop in chat.stops if stop in suffix]
     return suffix[min(ends, default=0) :]

@@ -1,8 +1,8 @@
 """A chat format as the Go template that Ollama's TEMPLATE is.
 
 Every fixed text is written as a Go string literal, so neither Go's white-space trimming nor the quoting of the
-Modelfile can touch it. The template opens with the beginning-of-sequence token only where the model's own template
-does and llama.cpp does not add it by itself: else the token would be doubled, or missing.
+Modelfile can change it. The template begins with the beginning-of-sequence token only if the model's own template does
+and llama.cpp does not add it by itself: otherwise the token would be doubled, or missing.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _LITERAL = re.compile(r"\{\{-?\s*[\"`]?")
 
 
 def go_template(chat: ChatFormat, *, default_system: str | None = None, adds_bos: bool = True) -> str:
-    """The chat format as a template of Ollama.
+    """Return the chat format as a template for Ollama.
 
-    Both of Ollama's forms are in it: the list of messages, and the system, prompt and response of old versions. Where
-    an answer that was given begins otherwise than one that is asked for, or the system message belongs into the last
-    question, the old form has no way to say it and writes what is right for a first question.
-    Contents are not trimmed, since Go templates cannot, whatever ``chat.trims`` says.
+    It contains both of Ollama's forms: the list of messages, and the system, prompt and response of old versions. If
+    an answer in the history begins differently from the one to be generated, or the system message belongs into the
+    last question, the old form cannot express it and writes what is right for a first question.
+    Contents are not trimmed, whatever ``chat.trims`` says, because Go templates cannot.
 
     Args:
         chat: the format.
-        default_system: the system text of conversations without one, in place of the format's own.
+        default_system: the system prompt for conversations without one, instead of the format's own.
         adds_bos: whether llama.cpp puts the beginning-of-sequence token before the prompt.
     """
     text = default_system if default_system is not None else chat.default_system
@@ -44,7 +44,7 @@ def go_template(chat: ChatFormat, *, default_system: str | None = None, adds_bos
 
 
 def _question(chat: ChatFormat, place: SystemPlace, opening: str | None) -> str:
-    """Go for what opens a question of the list: its prefix, or in its place the system message that stands in it."""
+    """Return Go that opens a question of the list: its prefix, or the system message that takes its place."""
     prefix = _literal(chat.user.prefix)
     if chat.system is None or place is SystemPlace.TURN:
         return prefix
@@ -59,12 +59,12 @@ def _question(chat: ChatFormat, place: SystemPlace, opening: str | None) -> str:
 
 
 def _literal(text: str) -> str:
-    """Go that writes a text as it is."""
+    """Return Go that writes a text unchanged."""
     return f"{{{{ {go_quote(text)} }}}}" if text else ""
 
 
 def opens_with(template: str, text: str) -> bool:
-    """Whether the first thing that a template prints is a text, as far as reading it can tell."""
+    """Whether a template begins by printing a text, as far as reading the template can tell."""
     rest = template[_end(_SILENT, template) :]
     return rest.startswith(text) or rest[_end(_LITERAL, rest) :].startswith(text)
 

@@ -1,4 +1,4 @@
-"""The license of a checkpoint: the files that its makers put beside the weights."""
+"""The license of a checkpoint: the license files next to the weights."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _NAMES = ("license", "licence", "copying", "notice")
 
 
 def license_texts(folder: Path) -> tuple[str, ...]:
-    """The texts of LICENSE, COPYING and NOTICE files, LICENSE.txt and the like, in the order of their names.
+    """Return the texts of LICENSE, COPYING and NOTICE files (LICENSE.txt and so on), in the order of their names.
 
-    They are UTF-8; older ones, which are not, are read as Latin-1.
+    Files that are not UTF-8 are read as Latin-1.
 
     Raises:
         CheckpointError: one cannot be read.

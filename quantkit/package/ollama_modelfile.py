@@ -1,8 +1,8 @@
 """The Modelfile of a package.
 
-A model whose template turns cannot describe has no TEMPLATE; :mod:`quantkit.chat_template.format` says why, and when
-PARSER is needed. Stops are always written, because Ollama otherwise keeps those of the built-in template that it
-believes to recognise.
+There is no TEMPLATE for a model whose chat template turns cannot describe; :mod:`quantkit.chat_template.format` says
+why, and when PARSER is needed. Stops are always written, because Ollama would otherwise use those of the built-in
+template that it thinks it recognises.
 """
 
 from __future__ import annotations
@@ -17,30 +17,32 @@ from quantkit.package.go_template import go_template
 from quantkit.package.spec import PackagedModel, PackageSpec, version_numbers
 from quantkit.package.text import fill
 
-# What Ollama's OpenAI interface sets where a request does not, over what the Modelfile says.
+# Parameters that Ollama's OpenAI-compatible API sets if a request does not, overriding the Modelfile.
 _SET_BY_OPENAI = frozenset({"temperature", "top_p"})
-_OPENAI = "its OpenAI interface (/v1) takes 1.0 for temperature and top_p where a request has none, not the values here"
-_EXAMPLES = "a conversation's own system message comes behind the example messages"
+_OPENAI = (
+    "its OpenAI-compatible API (/v1) uses 1.0 for temperature and top_p unless a request sets them, not the values here"
+)
+_EXAMPLES = "a conversation's own system message comes after the example messages"
 
 _ORDER = ("FROM", "REQUIRES", "TEMPLATE", "PARSER", "SYSTEM", "MESSAGE", "PARAMETER", "LICENSE")
 
 
 def modelfile_name(index: int, model: PackagedModel) -> str:
-    """The Modelfile's name for the model at that place of a package."""
+    """Return the file name of the Modelfile for a package's model at that index."""
     return "Modelfile" if index == 0 else f"Modelfile.{model.quant}"
 
 
 def _no_modelfile_notes(models: Sequence[PackagedModel]) -> list[str]:
-    """A note for each model that has no Modelfile because it is split."""
+    """Return a note for each model without a Modelfile because it is split."""
     return [
-        f"{model.quant}: {model.parts} files, for llama.cpp; Ollama takes no split files, so it has no Modelfile"
+        f"{model.quant}: {model.parts} files; Ollama does not support split files, so there is no Modelfile"
         for model in models
         if model.parts > 1
     ]
 
 
 def ollama_differences(spec: PackageSpec) -> tuple[Difference, ...]:
-    """Where Ollama's prompts are not those of the model's own chat template."""
+    """Return the differences between Ollama's prompts and those of the model's own chat template."""
     found = differences(spec.chat, forced=_forced(spec), own_template=spec.own_template is not None)
     if {name for name, _ in spec.parameters} & _SET_BY_OPENAI:
         found += (Difference(ANY, _OPENAI, usual=True),)
@@ -50,16 +52,16 @@ def ollama_differences(spec: PackageSpec) -> tuple[Difference, ...]:
 
 
 def package_notes(spec: PackageSpec) -> list[str]:
-    """What the user should know of a package: models without a Modelfile, and this model's differences."""
+    """Return notes for the user: models without a Modelfile, and this model's differences."""
     mine = [f"{found.versions}: {found.text}" for found in ollama_differences(spec) if not found.usual]
     return [*_no_modelfile_notes(spec.models), *mine]
 
 
 def modelfile(spec: PackageSpec, index: int) -> str:
-    """The Modelfile of one model of a package.
+    """Return the Modelfile of one model of a package.
 
     Raises:
-        ChatFormatError: a value that no Modelfile can carry.
+        ChatFormatError: a value that a Modelfile cannot contain.
     """
     model = spec.models[index]
     commands = modelfile_commands(spec, model)
@@ -79,12 +81,12 @@ def modelfile(spec: PackageSpec, index: int) -> str:
         },
     )
     if parse_modelfile(text) != commands:
-        raise ChatFormatError(f"{modelfile_name(index, model)} would not be read as it is meant")
+        raise ChatFormatError(f"{modelfile_name(index, model)} would not be read back as written")
     return text
 
 
 def modelfile_commands(spec: PackageSpec, model: PackagedModel) -> tuple[Command, ...]:
-    """The commands of a model's Modelfile, in order."""
+    """Return the commands of a model's Modelfile, in order."""
     inside = _system_inside(spec)
     system = spec.system_text
     commands = [Command("FROM", f"./{model.file}")]
@@ -105,12 +107,12 @@ def modelfile_commands(spec: PackageSpec, model: PackagedModel) -> tuple[Command
 
 
 def _forced(spec: PackageSpec) -> bool:
-    """Whether the Modelfile forces its TEMPLATE upon an Ollama that would take the chat template of the GGUF file."""
+    """Whether the Modelfile forces an Ollama that would use the GGUF file's chat template to use the TEMPLATE."""
     return spec.forced or (_system_inside(spec) and spec.turns is not None and spec.turns.mentions_tools)
 
 
 def _system_inside(spec: PackageSpec) -> bool:
-    """Whether the system prompt goes into the TEMPLATE, because no SYSTEM line can carry it."""
+    """Whether the system prompt goes into the TEMPLATE, because a SYSTEM line cannot contain it."""
     text = spec.system_text
     return text is not None and spec.turns is not None and spec.own_template is None and not can_quote(text)
 
@@ -122,12 +124,12 @@ def _template(spec: PackageSpec, system: str | None) -> str | None:
 
 
 def _requires(spec: PackageSpec) -> str | None:
-    """The later of the version that the package needs and the one that the user asks for."""
+    """Return the later of the version that the package needs and the one that the user asks for."""
     needed = RENDERS_JINJA if spec.turns is None and spec.own_template is None else None
     asked = [version for version in (needed, spec.requires) if version is not None]
     return max(asked, key=version_numbers, default=None)
 
 
 def _readable(text: str) -> str:
-    """Without what Ollama's parser drops, such as the form feeds between the pages of a license."""
+    """Remove what Ollama's parser drops, such as the form feeds between the pages of a license."""
     return "".join(character for character in text if character.isprintable() or character in "\t\r\n")

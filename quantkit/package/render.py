@@ -15,12 +15,12 @@ _EXECUTABLE = "chat.sh"
 
 
 def render_package(spec: PackageSpec) -> dict[str, str]:
-    """The text of every file, by name: Modelfile, Modelfile.TYPE for further models, chat.sh, chat.ps1, README.md.
+    """Return every text file by name: Modelfile, Modelfile.TYPE for further models, chat.sh, chat.ps1, README.md.
 
-    A split model has no Modelfile: Ollama takes single files only.
+    A split model does not get a Modelfile: Ollama does not support split files.
 
     Raises:
-        OutputError: a file name that some system cannot have, or two models of one type.
+        OutputError: a file name that some system does not allow, or two models of the same type.
         ChatFormatError: a parameter, system prompt or other text that cannot be written.
     """
     check_spec(spec)
@@ -29,7 +29,9 @@ def render_package(spec: PackageSpec) -> dict[str, str]:
     for index, model in enumerate(spec.models):
         name = modelfile_name(index, model)
         if name in names:
-            raise OutputError(f"package {spec.name!r} has two models of type {model.quant}: both would be {name}")
+            raise OutputError(
+                f"package {spec.name!r} has two models of type {model.quant}: both would use the name {name}"
+            )
         names.add(name)
         if model.parts == 1:
             files[name] = modelfile(spec, index)

@@ -1,4 +1,4 @@
-"""What a package is made from: a value that the build fills in and the renderers read."""
+"""The specification of a package: a value that the build fills in and the renderers read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from quantkit.ollama.messages import check_messages
 from quantkit.ollama.parameters import check_parameters
 
 DEFAULT_CONTEXT = 8192
-"""Tokens of context by default, if the model has as many: a laptop has no memory for the 128k that many allow."""
+"""Default context in tokens, if the model supports as many: a laptop does not have the memory for 128k."""
 
 _VERSION = re.compile(r"v?[0-9]{1,9}(\.[0-9]{1,9}){0,2}([-+][0-9A-Za-z.+-]+)?")
-_LONGEST_NAME = 80  # of a part of a name in Ollama
+_LONGEST_NAME = 80  # per part of a name in Ollama
 
-# Kept out of file names: Windows refuses most of them, and Ollama's parser drops control characters.
+# Not allowed in file names: Windows refuses most of them, and Ollama's parser drops control characters.
 _FORBIDDEN_IN_NAMES = set('<>:"/\\|?*')
 
 
@@ -37,7 +37,7 @@ class PackagedModel:
 
 @dataclass(frozen=True)
 class PackagedAdapter:
-    """An adapter by itself in a package.
+    """An adapter as a separate file in a package.
 
     Attributes:
         file: its name inside the package's folder.
@@ -55,21 +55,21 @@ class PackageSpec:
     Attributes:
         name: the package's name.
         models: its GGUF files; the first one is the default.
-        chat: how the model wants to be prompted, or that only its own template can say it.
-        system: the system prompt; None or "" leaves it to the chat format's own.
+        chat: the model's chat format, or the fact that only its own template can express it.
+        system: the system prompt; None or "" for the chat format's own.
         parameters: Ollama parameters in the order given, as (name, value text); the model's own before the user's.
         context_length: tokens of context the model was trained for.
         base: where the base model came from.
         adapters: where the adapters came from, in the order they were applied.
-        licenses: license texts, or the name of one; none if unknown.
+        licenses: license texts, or the name of one; empty if unknown.
         architecture: such as "llama".
         parameter_count: number of weights.
-        adapter_files: the adapters by themselves, as LoRA files for llama.cpp.
+        adapter_files: the adapters as separate LoRA files for llama.cpp.
         messages: an example conversation for Ollama, as (role, text).
         adds_bos: whether llama.cpp puts the beginning-of-sequence token before every prompt.
-        own_template: a TEMPLATE that the user brought, in place of the one for the chat format.
-        forced: whether that one must win over the chat template in the GGUF file.
-        requires: the version of Ollama that the user asks for at least.
+        own_template: a TEMPLATE of the user, instead of the one for the chat format.
+        forced: whether that TEMPLATE must override the chat template in the GGUF file.
+        requires: the minimum version of Ollama that the user asks for.
     """
 
     name: str
@@ -92,18 +92,18 @@ class PackageSpec:
 
     @property
     def turns(self) -> ChatFormat | None:
-        """The chat format where turns describe it."""
+        """The chat format if turns describe it, else None."""
         return self.chat if isinstance(self.chat, ChatFormat) else None
 
     @property
     def num_ctx(self) -> int:
-        """Tokens of context that the package asks for: the last num_ctx given, else min(context_length, 8192)."""
+        """The package's context in tokens: the last num_ctx given, else min(context_length, 8192)."""
         given = [int(value) for name, value in self.parameters if name == "num_ctx"]
         return given[-1] if given else min(self.context_length, DEFAULT_CONTEXT)
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The chat format's stop texts and then the user's, each once."""
+        """The chat format's stop sequences and then the user's, without duplicates."""
         return tuple(dict.fromkeys((*self.chat.stops, *(value for name, value in self.parameters if name == "stop"))))
 
     @property
@@ -125,39 +125,42 @@ class PackageSpec:
 
 
 def ollama_name(name: str) -> str:
-    """A name that Ollama accepts, as near to *name* as there is one."""
+    """Return a name that Ollama accepts, as close to *name* as possible."""
     return re.sub(r"[^a-z0-9_.-]+", "-", name.lower()).strip("-._")[:_LONGEST_NAME].rstrip("-._") or "model"
 
 
 def version_numbers(version: str) -> tuple[int, ...]:
-    """The numbers of a version of Ollama, which is checked to have some; what follows a ``-`` does not count."""
+    """Return the numbers of a valid version of Ollama; what follows a ``-`` or ``+`` is ignored."""
     return tuple(map(int, version.removeprefix("v").partition("-")[0].partition("+")[0].split(".")))
 
 
 def check_spec(spec: PackageSpec) -> None:
-    """Refuse what the package's files could not say.
+    """Refuse what the package's files could not express.
 
     Raises:
-        OutputError: a file name that some system cannot have.
+        OutputError: a file name that some system does not allow.
         ChatFormatError: a parameter, system prompt or other text that cannot be written.
     """
     if not spec.models:
-        raise OutputError(f"package {spec.name!r} has no model")
+        raise OutputError(f"package {spec.name!r} contains no model")
     for model in spec.models:
         if bad := sorted({c for c in model.file if c in _FORBIDDEN_IN_NAMES or not c.isprintable()}):
             raise OutputError(
-                f"{model.file!r} cannot be the name of a file in a package: it has {', '.join(map(repr, bad))}",
+                f"{model.file!r} cannot be a file name in a package: it contains {', '.join(map(repr, bad))}",
                 hint="choose another one with --name",
             )
     check_parameters(spec.parameters)
     check_messages(spec.messages)
     if spec.requires is not None and not _VERSION.fullmatch(spec.requires):
-        raise ChatFormatError(f"REQUIRES {spec.requires!r} is no version of Ollama", hint="write it like 0.33.0")
+        raise ChatFormatError(f"REQUIRES {spec.requires!r} is not a version of Ollama", hint="write it like 0.33.0")
     if spec.num_ctx < 1:
-        raise ChatFormatError(f"num_ctx is {spec.num_ctx}", hint="ask for at least 1 token: --param num_ctx=4096")
+        raise ChatFormatError(
+            f"num_ctx must be at least 1, not {spec.num_ctx}", hint="set it with --param num_ctx=4096"
+        )
     if spec.system_text is not None and not spec.chat.takes_system:
         raise ChatFormatError(
-            f"the model's chat template ({spec.chat.name}) takes no system message", hint="build without --system"
+            f"the model's chat template ({spec.chat.name}) does not support a system message",
+            hint="build without --system",
         )
     stops = [(f"stop {stop!r}", stop) for stop in spec.stops]
     licenses = [("the license", text) for text in spec.licenses]
@@ -165,9 +168,9 @@ def check_spec(spec: PackageSpec) -> None:
     for what, text in (("the system prompt", spec.system or ""), *licenses, *messages, *stops):
         if "\0" in text:
             raise ChatFormatError(
-                f"{what} has a NUL character, which no command line can carry", hint=f"take it out of {what}"
+                f"{what} contains a NUL character, which a command line cannot", hint=f"remove it from {what}"
             )
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise ChatFormatError(
-                f"{what} is not valid Unicode: it has half of a surrogate pair", hint=f"write {what} as UTF-8"
+                f"{what} is not valid Unicode: it contains half of a surrogate pair", hint=f"write {what} as UTF-8"
             )

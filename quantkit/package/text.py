@@ -1,4 +1,4 @@
-"""Filling in ``templates/generic/``, and the filters that make any text safe in its new surroundings.
+"""Renders ``templates/generic/``, with filters that quote any text for its context.
 
 The delimiters are square brackets, because braces belong to Go templates and shells.
 """
@@ -22,40 +22,40 @@ _POWERSHELL_QUOTES = re.compile("['\u2018\u2019\u201a\u201b]")
 
 
 def fill(template: str, values: Mapping[str, object]) -> str:
-    """The text of ``templates/generic/<template>`` with values filled in."""
+    """Return the text of ``templates/generic/<template>`` with values filled in."""
     return _environment().get_template(template).render(values)
 
 
 def sh_quote(text: str) -> str:
-    """A text as one word of a POSIX shell.
+    """Return a text as one word of a POSIX shell.
 
     Raises:
-        ChatFormatError: it has a NUL character.
+        ChatFormatError: it contains a NUL character.
     """
     return shlex.quote(_without_nul(text))
 
 
 def powershell_quote(text: str) -> str:
-    """A text as a PowerShell literal.
+    """Return a text as a PowerShell literal.
 
     Raises:
-        ChatFormatError: it has a NUL character.
+        ChatFormatError: it contains a NUL character.
     """
     return "'" + _POWERSHELL_QUOTES.sub(lambda match: match.group() * 2, _without_nul(text)) + "'"
 
 
 def go_quote(text: str) -> str:
-    """A text as an interpreted Go string: printable characters as they are, everything else escaped."""
+    """Return a text as an interpreted Go string: printable characters unchanged, everything else escaped."""
     return '"' + "".join(map(_go_character, text)) + '"'
 
 
 def without_controls(text: str) -> str:
-    """A text for a comment or a table: line ends and control characters become blanks."""
+    """Return a text for a comment or a table: line ends and control characters become spaces."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def markdown_code(text: str) -> str:
-    """A text as inline code of Markdown, whatever backticks it has."""
+    """Return a text as inline code in Markdown, whatever backticks it contains."""
     line = without_controls(text)
     fence = "`" * (_longest_run(line) + 1)
     pad = " " if line.startswith("`") or line.endswith("`") else ""
@@ -63,13 +63,13 @@ def markdown_code(text: str) -> str:
 
 
 def markdown_block(text: str) -> str:
-    """A text as a fenced block of Markdown, whatever backticks it has."""
+    """Return a text as a fenced block in Markdown, whatever backticks it contains."""
     fence = "`" * max(3, _longest_run(text) + 1)
     return f"{fence}text\n{text}\n{fence}"
 
 
 def markdown_plain(text: str) -> str:
-    """A text as running text of Markdown."""
+    """Return a text as plain text in Markdown."""
     return re.sub(r"([\\`*_{}\[\]<>#|~$&!])", r"\\\1", without_controls(text))
 
 
@@ -105,7 +105,7 @@ def _environment() -> Environment:
 
 def _without_nul(text: str) -> str:
     if "\0" in text:
-        raise ChatFormatError(f"no command line can carry the NUL character of {text[:40]!r}")
+        raise ChatFormatError(f"a command line cannot contain the NUL character in {text[:40]!r}")
     return text
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Chat with [[ spec.name | line ]] on this machine, offline. Made by quantkit.
-# shellcheck disable=SC2016 # Nothing in the texts is to be expanded.
+# shellcheck disable=SC2016 # The texts must not be expanded.
 set -eu
 
 model=[[ model.file | sh ]]
@@ -13,17 +13,17 @@ case "${1-}" in
     printf '%s\n' \
         'usage: sh chat.sh [OPTION]...' \
         '' \
-        'Starts a chat with the model beside this script, in llama-cli of llama.cpp. Where that is not installed:' \
-        'in quantkit, else in llama-completion[% if turns %] or an old main[% endif %] of llama.cpp.' \
+        'Starts a chat with the model in the folder of this script, using llama-cli (llama.cpp).' \
+        'If that is not installed, it uses quantkit, else llama-completion[% if turns %] or an old main[% endif %] (llama.cpp).' \
         '' \
-        'Every OPTION is passed on to the program that is found. Without a GPU and at another temperature:' \
+        'Options are passed on to the program that it uses. For example, without a GPU and at temperature 0.7:' \
         '    sh chat.sh -ngl 0 --temp 0.7                           # llama.cpp' \
         '    sh chat.sh --n-gpu-layers 0 --param temperature=0.7    # quantkit'
     exit 0
     ;;
 esac
 
-# The folder of this script, also when it was started through a symbolic link. The x keeps line ends of strange names.
+# The folder of this script, even if it was started through a symbolic link. The x protects line ends in unusual names.
 script=$0
 if [ ! -e "$script" ]; then
     script=$(command -v -- "$script" && echo x)
@@ -54,13 +54,13 @@ if command -v quantkit >/dev/null 2>&1; then
 fi
 [% if turns %]
 
-# The conversation's format as older programs take it: they know no chat templates.
+# Older programs do not support chat templates, so they get the chat format as options.
 program=
 if command -v llama-completion >/dev/null 2>&1; then
     program=llama-completion
     set -- -no-cnv "$@"
 elif command -v main >/dev/null 2>&1; then
-    # Other programs have that name too.
+    # Other programs are called main, too.
     case $(main --help </dev/null 2>&1) in *--in-prefix*) program=main ;; esac
 fi
 if [ -n "$program" ]; then

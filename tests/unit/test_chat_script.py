@@ -288,7 +288,7 @@ def test_a_hostile_name_reaches_llama_cli_or_is_refused(name: str, tmp_path: Pat
     file = f"{HOSTILE[name]}.gguf"
     spec = replace(SPEC, name=HOSTILE[name], models=(PackagedModel(file, "q4_0"),))
     if name not in ("single quotes", "braces", "chinese", "dash", "spaces", "long"):
-        with pytest.raises(OutputError, match="cannot be the name of a file in a package"):
+        with pytest.raises(OutputError, match="cannot be a file name in a package"):
             render_package(spec)
         # Not as a file's name, but it still stands in the script's comment.
         spec, file = replace(spec, models=SPEC.models), SPEC.models[0].file
@@ -360,7 +360,7 @@ def test_what_no_command_line_carries_is_refused_by_name(name: str) -> None:
     for changes, what in (({"system": text}, "the system prompt"), ({"parameters": (("stop", text),)}, "stop")):
         with pytest.raises(ChatFormatError, match=f"^{what} .*(NUL|Unicode)"):
             render_package(replace(SPEC, **changes))  # type: ignore[arg-type]
-    with pytest.raises(OutputError, match="cannot be the name of a file"):
+    with pytest.raises(OutputError, match="cannot be a file name"):
         render_package(replace(SPEC, models=(PackagedModel(text, "q4_0"),)))
 
 

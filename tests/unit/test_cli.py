@@ -373,8 +373,8 @@ def test_build_json(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) 
         "outputs": [{"file": "it-q4_0.gguf", "quant": "q4_0", "size": (out / "it-q4_0.gguf").stat().st_size}],
         "adapter_outputs": [],
         "notes": [
-            "any Ollama: the chat template strips white space around messages of system, user, assistant; a TEMPLATE "
-            "cannot strip any"
+            "Ollama: spaces and blank lines around system, user, assistant messages reach the model; its own chat "
+            "template removes them (this rarely matters)"
         ],
         "verified": False,
         "checks": [],

@@ -127,8 +127,8 @@ def test_a_template_of_the_users_own(gguf: Path, tmp_path: Path) -> None:
     assert Command("TEMPLATE", OWN_TEMPLATE) in made(out)
     assert Command("PARAMETER", "<|eot_id|>", "stop") in made(out)
     (note,) = reporter.notes
-    assert "the TEMPLATE is the one you gave" in note
-    assert "the TEMPLATE is the one you gave" in (out / "README.md").read_text(encoding="utf-8")
+    assert "the TEMPLATE is your own" in note
+    assert "the TEMPLATE is your own" in (out / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -151,32 +151,32 @@ def test_a_template_that_doubles_bos(gguf: Path, tmp_path: Path, template: str) 
 @pytest.mark.parametrize(
     ("lines", "error", "why"),
     [
-        (("FROM a", "ADAPTER ./lora.gguf"), ChatFormatError, "ADAPTER cannot be carried"),
-        (("FROM a", "DRAFT ./b.gguf"), ChatFormatError, "DRAFT cannot be carried"),
-        (("FROM a", "RENDERER qwen3"), ChatFormatError, "RENDERER cannot be carried"),
-        (("FROM a", "PARSER qwen3"), ChatFormatError, "PARSER qwen3 cannot be carried"),
-        (("FROM a", "PARSER passthrough"), ChatFormatError, "PARSER passthrough cannot be carried"),
+        (("FROM a", "ADAPTER ./lora.gguf"), ChatFormatError, "ADAPTER is not supported"),
+        (("FROM a", "DRAFT ./b.gguf"), ChatFormatError, "DRAFT is not supported"),
+        (("FROM a", "RENDERER qwen3"), ChatFormatError, "RENDERER is not supported"),
+        (("FROM a", "PARSER qwen3"), ChatFormatError, "PARSER qwen3 is not supported"),
+        (("FROM a", "PARSER passthrough"), ChatFormatError, "PARSER passthrough is not supported"),
         (("FROM a", "PARAMETER mirostat 1"), ChatFormatError, "Ollama ignores the parameter mirostat"),
-        (("FROM a", "PARAMETER top_k 1.5"), ChatFormatError, "is not of type int"),
+        (("FROM a", "PARAMETER top_k 1.5"), ChatFormatError, "top_k must be a whole number"),
         (("FROM a", "FROM b"), GGUFError, "has 2 FROM lines"),
-        (("FROM llama3",), GGUFError, "FROM llama3: there is no such file"),
-        (("FROM .",), GGUFError, r"FROM \.: there is no such file"),
-        (("FROM ~/none.gguf",), GGUFError, "FROM ~/none.gguf: there is no such file"),
-        (("FROM ~nobody-of-that-name/x.gguf",), GGUFError, "FROM ~nobody-of-that-name/x.gguf: there is no such file"),
-        (("FROM " + "x" * 300,), GGUFError, "FROM x{80}: there is no such file"),
+        (("FROM llama3",), GGUFError, "FROM llama3: no such file"),
+        (("FROM .",), GGUFError, r"FROM \.: no such file"),
+        (("FROM ~/none.gguf",), GGUFError, "FROM ~/none.gguf: no such file"),
+        (("FROM ~nobody-of-that-name/x.gguf",), GGUFError, "FROM ~nobody-of-that-name/x.gguf: no such file"),
+        (("FROM " + "x" * 300,), GGUFError, "FROM x{80}: no such file"),
         (("SYSTEM x",), ChatFormatError, "Modelfile: the Modelfile has no FROM line"),
-        (("FROM a", 'SYSTEM """x'), ChatFormatError, "Modelfile, line 2: the file ends within quotes"),
+        (("FROM a", 'SYSTEM """x'), ChatFormatError, "Modelfile, line 2: the file ends inside quotes"),
         (("FROM {gguf}", "MESSAGE system x"), ChatFormatError, "message 1 is a system message"),
         (("FROM {gguf}", "MESSAGE user x"), ChatFormatError, "message 1 has no answer"),
-        (("FROM {gguf}", "MESSAGE assistant x"), ChatFormatError, "message 1 is of 'assistant'"),
-        (("FROM {gguf}", "MESSAGE user x", "MESSAGE user y"), ChatFormatError, "message 2 is of 'user'"),
+        (("FROM {gguf}", "MESSAGE assistant x"), ChatFormatError, "message 1 has the role 'assistant'"),
+        (("FROM {gguf}", "MESSAGE user x", "MESSAGE user y"), ChatFormatError, "message 2 has the role 'user'"),
         (("FROM {gguf}", 'MESSAGE user ""', "MESSAGE assistant y"), ChatFormatError, "message 1 is empty"),
         (
             ("FROM {gguf}", 'TEMPLATE """{{ .Prompt """'),
             ChatFormatError,
-            "Modelfile: TEMPLATE, line 1 of it: {{ is",
+            "Modelfile: TEMPLATE, line 1: {{ is",
         ),
-        (("FROM {gguf}", "REQUIRES soon"), ChatFormatError, "REQUIRES 'soon' is no version"),
+        (("FROM {gguf}", "REQUIRES soon"), ChatFormatError, "REQUIRES 'soon' is not a version"),
     ],
 )
 def test_what_is_refused(
@@ -192,9 +192,9 @@ def test_what_is_refused(
 @pytest.mark.parametrize(
     ("lines", "hint"),
     [
-        (("root:x:0:0",), "give a Modelfile, or correct that line of it"),
-        (("FROM a", 'SYSTEM """x'), "give a Modelfile, or correct that line of it"),
-        (("SYSTEM x",), "name the model in it: FROM ./FILE.gguf"),
+        (("root:x:0:0",), "correct that line, or give another file that is a Modelfile"),
+        (("FROM a", 'SYSTEM """x'), "correct that line, or give another file that is a Modelfile"),
+        (("SYSTEM x",), "add a line such as: FROM ./FILE.gguf"),
         (("FROM a", "TEMPLATE {{ if .System }}"), "correct the TEMPLATE; Ollama would refuse it"),
     ],
 )

@@ -170,17 +170,17 @@ def test_a_modelfile_of_a_model_that_ollama_has(server: OllamaServer, tmp_path: 
 @pytest.mark.parametrize(
     ("text", "error", "why"),
     [
-        ("FROM ./none.gguf", GGUFError, r"FROM \./none\.gguf: there is no such GGUF file"),
-        ("FROM .", GGUFError, "there is no such GGUF file"),
-        ("FROM " + "x" * 300, GGUFError, "FROM x{80}: there is no such GGUF file"),
-        ("FROM ~nobody-of-that-name/x.gguf", GGUFError, "there is no such GGUF file"),
+        ("FROM ./none.gguf", GGUFError, r"FROM \./none\.gguf: no such GGUF file"),
+        ("FROM .", GGUFError, "no such GGUF file"),
+        ("FROM " + "x" * 300, GGUFError, "FROM x{80}: no such GGUF file"),
+        ("FROM ~nobody-of-that-name/x.gguf", GGUFError, "no such GGUF file"),
         ("FROM ./Modelfile", GGUFError, "Modelfile: not a GGUF file"),
-        ("FROM ./one/x.gguf\nFROM two/x.gguf", GGUFError, r"two files of FROM lines have the name x\.gguf"),
+        ("FROM ./one/x.gguf\nFROM two/x.gguf", GGUFError, r"two FROM lines name a file x\.gguf"),
         ("FROM a\nADAPTER ./lora", ChatFormatError, "ADAPTER is not supported"),
         ("FROM a\nDRAFT ./b", ChatFormatError, "DRAFT is not supported"),
         ("FROM a\nPARAMETER temprature 1", ChatFormatError, "Modelfile: unknown Ollama parameter 'temprature'"),
         ("SYSTEM a", ChatFormatError, "Modelfile: the Modelfile has no FROM line"),
-        ("FROM a\nREQUIRES soon", OllamaError, "'soon' is no version of Ollama"),
+        ("FROM a\nREQUIRES soon", OllamaError, "'soon' is not a version of Ollama"),
     ],
 )
 def test_modelfiles_that_cannot_be_created(
@@ -203,7 +203,7 @@ def test_no_server(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{port}")
-    with pytest.raises(OllamaError, match=f"no Ollama answers at http://127.0.0.1:{port}") as refused:
+    with pytest.raises(OllamaError, match=f"no Ollama server responds at http://127.0.0.1:{port}") as refused:
         create_model(folder / "Modelfile", "tiny")
     assert "OLLAMA_HOST" in refused.value.hint
 
@@ -211,8 +211,8 @@ def test_no_server(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("program", "why", "hint"),
     [
-        (None, "it is not installed here", "https://ollama.com/download"),
-        ("/usr/bin/ollama", "its server is not running", "ollama serve"),
+        (None, "Ollama is not installed here", "https://ollama.com/download"),
+        ("/usr/bin/ollama", "Ollama is not running", "ollama serve"),
     ],
 )
 def test_no_server_on_this_machine(
@@ -240,7 +240,7 @@ def test_no_library(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1:x", "http://[::", "127.0.0.1:99999"])
 def test_addresses_that_are_none(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("OLLAMA_HOST", host)
-    with pytest.raises(OllamaError, match=f"OLLAMA_HOST '{re.escape(host)}' is no address") as refused:
+    with pytest.raises(OllamaError, match=f"OLLAMA_HOST '{re.escape(host)}' is not a valid address") as refused:
         check_ollama("tiny", overwrite=True)
     assert refused.value.hint == "set it to an address such as 127.0.0.1:11434"
 
@@ -248,10 +248,10 @@ def test_addresses_that_are_none(monkeypatch: pytest.MonkeyPatch, host: str) -> 
 @pytest.mark.parametrize(
     ("name", "value", "what"),
     [
-        ("OLLAMA_HOST", "::bad:[", "OLLAMA_HOST '::bad:[' is no address"),
-        ("OLLAMA_HOST", "http://127.0.0.1:99999", "OLLAMA_HOST 'http://127.0.0.1:99999' is no address"),
-        ("OLLAMA_HOST", "a\x01b", r"OLLAMA_HOST 'a\x01b' is no address"),
-        ("HTTP_PROXY", "nothing://x", "no client for Ollama can be made (Unknown scheme for proxy URL"),
+        ("OLLAMA_HOST", "::bad:[", "OLLAMA_HOST '::bad:[' is not a valid address"),
+        ("OLLAMA_HOST", "http://127.0.0.1:99999", "OLLAMA_HOST 'http://127.0.0.1:99999' is not a valid address"),
+        ("OLLAMA_HOST", "a\x01b", r"OLLAMA_HOST 'a\x01b' is not a valid address"),
+        ("HTTP_PROXY", "nothing://x", "cannot set up the Ollama client (Unknown scheme for proxy URL"),
     ],
 )
 def test_what_the_library_stumbles_over_when_it_is_imported(
@@ -291,7 +291,7 @@ def test_a_server_on_this_machine_is_not_asked_through_a_proxy(
 
 def test_another_server(server: OllamaServer, folder: Path) -> None:
     server.foreign = True
-    with pytest.raises(OllamaError, match="answers, but not as Ollama does"):
+    with pytest.raises(OllamaError, match="responded, but is not an Ollama server"):
         create_model(folder / "Modelfile", "tiny")
 
 
@@ -317,7 +317,7 @@ def test_servers_that_are_new_enough_for_a_template(server: OllamaServer, folder
 def test_the_name_is_taken(server: OllamaServer, folder: Path) -> None:
     server.models["tiny"] = "before"
     for call in (lambda: check_ollama("tiny", overwrite=False), lambda: create_model(folder / "Modelfile", "tiny")):
-        with pytest.raises(OllamaError, match="Ollama has a model tiny already") as refused:
+        with pytest.raises(OllamaError, match="Ollama already has a model tiny") as refused:
             call()
         assert "--overwrite" in refused.value.hint
     assert server.models["tiny"] == "before"
@@ -331,7 +331,7 @@ def test_the_name_is_taken(server: OllamaServer, folder: Path) -> None:
     ["", " ", "a b", "-a", "a/b/c/d", "a:b:c", "模型", "a" * 81, "x.y/b", "a\n", "a;b", "$(touch pwned)", "../a"],
 )
 def test_names_that_ollama_does_not_take(server: OllamaServer, name: str) -> None:
-    with pytest.raises(OllamaError, match="cannot be the name of a model"):
+    with pytest.raises(OllamaError, match="is not a valid model name"):
         check_ollama(name, overwrite=True)
     assert server.requests == []
 
@@ -387,7 +387,7 @@ def test_the_command(server: OllamaServer, folder: Path, capsys: pytest.CaptureF
         "next: ollama run tiny",
     ]
     code, _, err = run(capsys, "ollama", "create", folder)
-    assert (code, err.splitlines()[0]) == (1, "error: Ollama has a model tiny already")
+    assert (code, err.splitlines()[0]) == (1, "error: Ollama already has a model tiny")
     code, out, _ = run(capsys, "ollama", "create", folder / "Modelfile.q8_0", "--json")
     assert (code, json.loads(out)) == (
         0,
@@ -417,7 +417,7 @@ def test_where_the_modelfile_is(folder: Path, tmp_path: Path) -> None:
     assert find_modelfile(folder) == (folder / "Modelfile", "pkg")
     (folder / "mine.Modelfile").touch()
     assert find_modelfile(folder / "mine.Modelfile") == (folder / "mine.Modelfile", "pkg")
-    with pytest.raises(OllamaError, match="there is no such Modelfile") as refused:
+    with pytest.raises(OllamaError, match="no such Modelfile") as refused:
         find_modelfile(tmp_path)
     assert "quantkit build" in refused.value.hint
     (tmp_path / "manifest.json").write_text("{}", encoding="utf-8")
@@ -443,7 +443,7 @@ def test_build_into_ollama(
     assert server.models["mine:1"]["parameters"]["temperature"] == 0.6  # what generation_config.json says
     # The name is taken: said before anything is built.
     code, _, err = run(capsys, *arguments, "-o", tmp_path / "b", "--ollama", "mine:1")
-    assert (code, err.splitlines()[0]) == (1, "error: Ollama has a model mine:1 already")
+    assert (code, err.splitlines()[0]) == (1, "error: Ollama already has a model mine:1")
     # Others are known with the plan, and still before any weight is read.
     monkeypatch.setattr(quantkit.jobs.build, "run_stream", None)
     code, _, err = run(
@@ -452,7 +452,7 @@ def test_build_into_ollama(
     assert (code, err.splitlines()[-2:]) == (
         1,
         [
-            "error: b-q8_0-00001-of-00004.gguf is the first of 4 parts, and Ollama takes no split files",
+            "error: b-q8_0-00001-of-00004.gguf is split into 4 parts, and Ollama does not support split files",
             "hint: leave out --split-max-size, or --ollama",
         ],
     )

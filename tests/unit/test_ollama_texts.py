@@ -219,15 +219,15 @@ def told(**changes: Any) -> list[str]:
 def test_old_and_new_versions_are_told_apart() -> None:
     chat = named_format("llama-3")
     plain, tools = told(chat=chat), told(chat=replace(chat, mentions_tools=True))
-    assert all(text.startswith("any Ollama: ") for text in plain)
-    assert any("strips white space around messages of system, user, assistant" in text for text in plain)
+    assert all(text.startswith("Ollama: ") for text in plain)
+    assert any("blank lines around system, user, assistant messages" in text for text in plain)
     assert any("joined with a blank line" in text for text in plain)
     new, *old = tools
-    assert new.startswith("Ollama from 0.33.0: the chat template has words for tools")
+    assert new.startswith("Ollama 0.33.0 and later: the chat template supports tools")
     assert all(text.startswith("Ollama before 0.33.0: ") for text in old)
-    assert any("the TEMPLATE is taken, which has no words for tools" in text for text in old)
+    assert any("the TEMPLATE is used, which does not support tools" in text for text in old)
     own = told(chat=OwnTemplate("it counts", ("</s>",), takes_system=True))
-    assert [text.split(":")[0] for text in own] == [*["Ollama from 0.33.0"] * 2, "Ollama before 0.33.0"]
+    assert [text.split(":")[0] for text in own] == [*["Ollama 0.33.0 and later"] * 2, "Ollama before 0.33.0"]
     assert "it counts" in own[0]
     assert "using autodetected template" in own[1]
     assert "refused" in own[2]
@@ -239,7 +239,7 @@ def test_old_and_new_versions_are_told_apart() -> None:
     ]
     forced = told(chat=replace(chat, mentions_tools=True), system="\u202e")
     assert "PARSER passthrough" in forced[0]
-    assert any(text.startswith("any Ollama: the chat template strips") for text in forced)
+    assert any(text.startswith("Ollama: spaces and blank lines") for text in forced)
 
 
 def test_the_card_names_them() -> None:
@@ -254,8 +254,8 @@ def test_the_trap_of_tools_in_a_gguf(tmp_path: Path) -> None:
     gguf = write_tiny_gguf(tmp_path / "x.gguf", Tiny(template=LLAMA_3 + "{# tools #}"))
     out = package((gguf,), tmp_path / "out")
     notes = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["notes"]
-    assert any(note.startswith("Ollama from 0.33.0: the chat template has words for tools") for note in notes)
-    assert any(note.startswith("Ollama before 0.33.0: the TEMPLATE is taken") for note in notes)
+    assert any(note.startswith("Ollama 0.33.0 and later: the chat template supports tools") for note in notes)
+    assert any(note.startswith("Ollama before 0.33.0: the TEMPLATE is used") for note in notes)
     assert commands(out, "TEMPLATE")
     assert not commands(out, "PARSER")
 

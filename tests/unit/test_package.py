@@ -82,7 +82,7 @@ def test_tools_in_the_models_own_template_win_unless_that_loses_the_system_promp
     tools = replace(SPEC, chat=replace(named_format("chatml"), mentions_tools=True))
     forced = Command("PARSER", "passthrough")
     assert forced not in commands(tools)
-    assert "a newer Ollama takes that one" in render_package(tools)["Modelfile"]
+    assert "a newer Ollama uses that one" in render_package(tools)["Modelfile"]
     assert "a newer Ollama takes" not in render_package(SPEC)["Modelfile"]
     assert forced not in commands(replace(tools, system="Be brief."))
     assert forced in commands(replace(tools, system=HOSTILE["right to left"]))
@@ -104,9 +104,9 @@ def test_without_turns_there_is_no_template_but_there_are_stops() -> None:
     assert "# thoughts have rules.\n" in files["Modelfile"]
     assert "--jinja" in files["chat.sh"]
     assert "| chat format | jinja |" in files["README.md"]
-    with pytest.raises(ChatFormatError, match="SYSTEM: no quoting of a Modelfile can carry"):
+    with pytest.raises(ChatFormatError, match="SYSTEM: a Modelfile cannot contain"):
         render_package(replace(spec, system=HOSTILE["right to left"]))
-    with pytest.raises(ChatFormatError, match="takes no system message"):
+    with pytest.raises(ChatFormatError, match="does not support a system message"):
         render_package(replace(spec, chat=replace(own, takes_system=False)))
 
 
@@ -114,8 +114,8 @@ def test_notes_say_where_ollama_may_differ() -> None:
     plain = named_format("chatml")
     assert package_notes(SPEC) == []
     for changes, word in (
-        ({"trims": ("user",)}, "white space"),
-        ({"uneven": ("user",)}, "white space"),
+        ({"trims": ("user",)}, "spaces and blank lines"),
+        ({"uneven": ("user",)}, "spaces and blank lines"),
         ({"dated": True}, "date"),
         ({"mentions_tools": True}, "tools or thinking"),
     ):
@@ -124,7 +124,7 @@ def test_notes_say_where_ollama_may_differ() -> None:
         assert all(word in note for note in notes)
     (note,) = package_notes(replace(SPEC, chat=OwnTemplate("it counts", ("</s>",), takes_system=False)))
     assert "it counts" in note
-    assert "no TEMPLATE" in note
+    assert "a TEMPLATE cannot express" in note
 
 
 def test_the_date_is_told_in_modelfile_and_card() -> None:
@@ -167,7 +167,7 @@ def test_a_hostile_license_keeps_what_ollama_can_read(name: str) -> None:
     if can_quote(kept):
         assert Command("LICENSE", kept) in commands(replace(SPEC, licenses=(text,)))
     else:
-        with pytest.raises(ChatFormatError, match="LICENSE: no quoting"):
+        with pytest.raises(ChatFormatError, match="LICENSE: a Modelfile cannot"):
             render_package(replace(SPEC, licenses=(text,)))
 
 
@@ -180,7 +180,7 @@ def test_a_hostile_name_is_in_the_modelfile_exactly(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a\nFROM evil", "a/../../b", "a\\b", 'a"b', "a\u200db", "a\0b", "a|b", "a:b"])
 def test_a_name_that_is_no_file_name_everywhere_is_refused(name: str) -> None:
-    with pytest.raises(OutputError, match="cannot be the name of a file"):
+    with pytest.raises(OutputError, match="cannot be a file name"):
         render_package(replace(SPEC, models=(PackagedModel(f"{name}.gguf", "q4_0"),)))
 
 
@@ -194,14 +194,14 @@ def test_a_hostile_base_stays_a_comment() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"models": ()}, "has no model"),
+        ({"models": ()}, "contains no model"),
         ({"models": (SPEC.models[0], SPEC.models[1], SPEC.models[1])}, "two models of type q8_0"),
-        ({"system": "a\0b"}, "the system prompt has a NUL"),
+        ({"system": "a\0b"}, "the system prompt contains a NUL"),
         ({"system": "a\ud800b"}, "the system prompt is not valid Unicode"),
-        ({"parameters": (("stop", "a\0"),)}, "has a NUL"),
-        ({"parameters": (("num_ctx", "0"),)}, "num_ctx is 0"),
-        ({"chat": replace(named_format("chatml"), system=None), "system": "hi"}, "takes no system message"),
-        ({"licenses": ('a"""\n"""\n"b',)}, "LICENSE: no quoting of a Modelfile can carry this text"),
+        ({"parameters": (("stop", "a\0"),)}, "contains a NUL"),
+        ({"parameters": (("num_ctx", "0"),)}, "num_ctx is out of range: 0"),
+        ({"chat": replace(named_format("chatml"), system=None), "system": "hi"}, "does not support a system message"),
+        ({"licenses": ('a"""\n"""\n"b',)}, "LICENSE: a Modelfile cannot contain this text"),
     ],
 )
 def test_what_cannot_be_written_is_refused(changes: dict[str, object], why: str) -> None:
@@ -225,7 +225,7 @@ def test_what_is_quoted_reads_back(text: str) -> None:
     else:
         # Only quotes at a line's end, and characters that the parser drops, are reasons to refuse.
         assert re.search(r'"[ \t]*[\r\n]', text) or not all(c.isprintable() or c in "\t\r\n" for c in text)
-        with pytest.raises(ChatFormatError, match="no quoting of a Modelfile can carry"):
+        with pytest.raises(ChatFormatError, match="a Modelfile cannot contain"):
             quote(text)
 
 
@@ -252,12 +252,12 @@ def test_printing_and_reading_a_modelfile(listed: list[Command]) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("FROM a\nPARAMETER stop", "line 2: the file ends within what follows PARAMETER"),
+        ("FROM a\nPARAMETER stop", "line 2: the file ends inside what follows PARAMETER"),
         ("FROM a\n\nSYSTEM\nx", "line 3: a command must be a word followed by a value"),
-        ("FROM a\nSYSTEM", "line 2: the file ends within a command"),
+        ("FROM a\nSYSTEM", "line 2: the file ends inside a command"),
         ("FROM a\n* x", "line 2: a command must be a word"),
         ("FROM a\nMESSAGE tool x", "line 2: a message's role must be one of system, user, assistant"),
-        ('FROM a\nSYSTEM """x\n"', "line 3: the file ends within quotes"),
+        ('FROM a\nSYSTEM """x\n"', "line 3: the file ends inside quotes"),
         ("FROM a\nSYSTM x", "line 2: unknown command; the commands are FROM, LICENSE"),
     ],
 )
@@ -336,18 +336,18 @@ def test_good_parameters(pair: tuple[str, str]) -> None:
         (("Temperature", "0.2"), "unknown Ollama parameter 'Temperature'", "did you mean: temperature"),
         (("zzz", "0.2"), "unknown Ollama parameter 'zzz'", "num_ctx, num_gpu"),
         (("mirostat", "1"), "Ollama ignores the parameter mirostat", "leave mirostat out"),
-        (("temperature", "hot"), "temperature: 'hot' is not of type float", "write it as 0.2"),
-        (("temperature", "nan"), "'nan' is not of type float", ""),
-        (("temperature", ""), "'' is not of type float", ""),
-        (("top_k", "5.5"), "top_k: '5.5' is not of type int", "write it as 42"),
-        (("top_k", "٣"), "is not of type int", ""),
-        (("top_k", "1\n"), "is not of type int", ""),
-        (("use_mmap", "yes"), "'yes' is not of type bool", "true or false"),
-        (("stop", ""), "'' is not of type string", ""),
-        (("num_ctx", "0"), "num_ctx is 0, which is out of range", "above 0 and below 2147483648"),
-        (("num_gpu", "2147483648"), "num_gpu is 2147483648, which is out of range", ""),
+        (("temperature", "hot"), "temperature must be a number, not 'hot'", "use a value such as 0.2"),
+        (("temperature", "nan"), "must be a number, not 'nan'", ""),
+        (("temperature", ""), "must be a number, not ''", ""),
+        (("top_k", "5.5"), "top_k must be a whole number, not '5.5'", "use a value such as 42"),
+        (("top_k", "٣"), "must be a whole number", ""),
+        (("top_k", "1\n"), "must be a whole number", ""),
+        (("use_mmap", "yes"), "must be true or false, not 'yes'", "such as true"),
+        (("stop", ""), "must be a text, not ''", ""),
+        (("num_ctx", "0"), "num_ctx is out of range: 0", "above 0 and below 2147483648"),
+        (("num_gpu", "2147483648"), "num_gpu is out of range: 2147483648", ""),
         (("num_thread", "2147483648"), "is out of range", ""),
-        (("repeat_penalty", "0"), "repeat_penalty is 0, which is out of range", "above 0 and"),
+        (("repeat_penalty", "0"), "repeat_penalty is out of range: 0", "above 0 and"),
         (("temperature", 50 * "9"), "is out of range", "below 3.4e+38"),
     ],
 )
@@ -370,11 +370,11 @@ def test_card() -> None:
         "| base model | a\\|b |",
         "| adapter | first-lora |",
         "| adapter | second-lora |",
-        "| an answer ends at | \\<\\|im\\_end\\|\\> |",
-        "| context | 131072 tokens; the files here ask for 8192 |",
+        "| end-of-turn token | \\<\\|im\\_end\\|\\> |",
+        "| context | 131072 tokens; chats here use 8192 |",
         "| license | MIT |",
         "ollama create my_model-x-y -f Modelfile",
-        "| Modelfile.q8\\_0 | how Ollama prompts and stops tiny-q8\\_0.gguf |",
+        "| Modelfile.q8\\_0 | Ollama settings for tiny-q8\\_0.gguf |",
         "````text",
     ):
         assert line in text.splitlines()

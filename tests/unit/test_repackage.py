@@ -47,7 +47,7 @@ def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path: Path, monkeypatc
         os.truncate(source, source.stat().st_size // 2)
 
     monkeypatch.setattr("quantkit.jobs.package._link", shortened)
-    with pytest.raises(GGUFError, match=r"tiny\.gguf: became shorter while it was read"):
+    with pytest.raises(GGUFError, match=r"tiny\.gguf: was truncated while being read"):
         package((path,), tmp_path / "pkg")
     assert not (tmp_path / "pkg").exists()
 
@@ -166,7 +166,7 @@ def test_a_model_without_a_chat_template(tmp_path: Path) -> None:
         package((path,), tmp_path / "pkg")
     assert "quantkit build MODEL --template NAME" in caught.value.hint
     # A named one would not be in the file, and llama.cpp takes the file's.
-    with pytest.raises(ChatFormatError, match="carries another chat template than llama-3"):
+    with pytest.raises(ChatFormatError, match="contains a different chat template than llama-3"):
         package((path,), tmp_path / "pkg", template="llama-3")
 
 
@@ -175,7 +175,7 @@ def test_a_broken_chat_template_is_replaced_by_a_build_and_not_here(tmp_path: Pa
     with pytest.raises(ChatFormatError, match=r"x\.gguf: the chat template") as refused:
         package((path,), tmp_path / "pkg")
     assert refused.value.hint.startswith("build the file again from its checkpoint")
-    with pytest.raises(ChatFormatError, match="carries another chat template than llama-3") as refused:
+    with pytest.raises(ChatFormatError, match="contains a different chat template than llama-3") as refused:
         package((path,), tmp_path / "pkg", template="llama-3")
     assert refused.value.hint.startswith("build the file again from its checkpoint")
 
@@ -202,7 +202,7 @@ def test_parameters_are_checked_first(ggufs: tuple[Path, Path], tmp_path: Path) 
 
 def test_files_of_two_models(ggufs: tuple[Path, Path], checkpoint: Maker, tmp_path: Path) -> None:
     other = convert(checkpoint("llama3-untied", layers=2), tmp_path / "other.gguf")
-    with pytest.raises(GGUFError, match=r"other\.gguf: its list of tensors is not that of .*tiny-f16\.gguf"):
+    with pytest.raises(GGUFError, match=r"other\.gguf: its list of tensors differs from that of .*tiny-f16\.gguf"):
         package((ggufs[0], other), tmp_path / "pkg")
     assert not (tmp_path / "pkg").exists()
 

@@ -99,13 +99,13 @@ def test_a_package_of_parts(parts: Path, tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == {*names, "chat.sh", "chat.ps1", "README.md", "manifest.json"}
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     note, _ = manifest["notes"]  # the other is of the chat template
-    assert "Ollama takes no split files" in note
+    assert "Ollama does not support split files" in note
     (model,) = manifest["models"]
     assert (model["file"], model["parts"]) == (names[0], names)
     assert model["size"] == sum((out / name).stat().st_size for name in names)
     assert model["tensors"].keys() == read_model(parts).header.tensors.keys()
     readme = (out / "README.md").read_text(encoding="utf-8")
-    assert "Ollama takes no split files" in readme
+    assert "Ollama does not support split files" in readme
     assert "ollama create" not in readme
     assert [found.gguf for found in open_all(out)] == [out / names[0]]
     assert verify_outputs([out / names[0]], origin=None).passed
@@ -130,7 +130,7 @@ def test_build_in_parts(checkpoint: Maker, tmp_path: Path) -> None:
     assert [parts[0].file for parts in result.plan.models] == sorted(
         (path.name for path in result.folder.glob("it-*-00001-of-*.gguf")), reverse=True
     )
-    assert any("Ollama takes no split files" in note for note in result.plan.notes)
+    assert any("Ollama does not support split files" in note for note in result.plan.notes)
     whole = convert(checkpoint("llama3-untied", layers=1), tmp_path / "f16.gguf")
     for models in result.plan.models:
         expected = read_model(quantize(whole, tmp_path / f"{models[0].label}.gguf", quant=models[0].label))

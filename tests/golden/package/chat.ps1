@@ -11,10 +11,10 @@ if ($args.Count -gt 0 -and @('-h', '--help') -contains $args[0]) {
     @(
         'usage: powershell -ExecutionPolicy Bypass -File chat.ps1 [OPTION]...'
         ''
-        'Starts a chat with the model beside this script, in llama-cli of llama.cpp. Where that is not installed:'
-        'in quantkit, else in llama-completion or an old main of llama.cpp.'
+        'Starts a chat with the model in the folder of this script, using llama-cli (llama.cpp).'
+        'If that is not installed, it uses quantkit, else llama-completion or an old main (llama.cpp).'
         ''
-        'Every OPTION is passed on to the program that is found. Without a GPU and at another temperature:'
+        'Options are passed on to the program that it uses. For example, without a GPU and at temperature 0.7:'
         '    .\chat.ps1 -ngl 0 --temp 0.7                           # llama.cpp'
         '    .\chat.ps1 --n-gpu-layers 0 --param temperature=0.7    # quantkit'
     ) | Write-Output
@@ -25,9 +25,9 @@ function Test-Program([string] $program) {
     [bool] (Get-Command $program -CommandType Application -ErrorAction SilentlyContinue)
 }
 
-# Other programs have the name main too.
+# Other programs are called main, too.
 function Test-OldMain {
-    # What a program writes beside its output is an error to Windows PowerShell, and would end the script.
+    # Windows PowerShell treats a program's output on stderr as an error, which would end the script.
     $ErrorActionPreference = 'Continue'
     (Test-Program 'main') -and "$(@() | & main --help 2>&1)".Contains('--in-prefix')
 }
@@ -63,14 +63,15 @@ if ($program -eq 'llama-cli') {
     $textOption = '-sysf'
 } else {
     [Console]::Error.WriteLine("llama-cli is not installed; using $program")
-    # The conversation's format as older programs take it: they know no chat templates.
+    # Older programs do not support chat templates, so they get the chat format as options.
     if ($program -eq 'llama-completion') { $options += '-no-cnv' }
     $options += @('-ngl', '999', '-c', '4096', '--temp', '0.2', '--keep', '24', '-if', '-e', '-r', '<|start_header_id|>user<|end_header_id|>\n\n', '-r', 'Say \x22User\x22:\x5c', '--in-suffix', '<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n')
     $text = '<|start_header_id|>system<|end_header_id|>\n\nYou''re \x22helpful\x22.\n\n$(reboot) `reboot` 你是一个乐于助人的助手。‘‘引号’’<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n'
     $textOption = '-f'
 }
 
-# Through a file: older versions of PowerShell lose the double quotes of arguments. The program drops the last line end.
+# The text goes through a file, because older versions of PowerShell drop double quotes in arguments. The program removes
+# the last line end.
 $file = $null
 try {
     if ($text) {
