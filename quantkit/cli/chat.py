@@ -1,4 +1,4 @@
-"""``quantkit chat``: talk to a model, or have it answer a file of prompts."""
+"""``quantkit chat``: chat with a model, or let it answer a file of prompts."""
 
 from __future__ import annotations
 
@@ -24,26 +24,28 @@ if TYPE_CHECKING:
 
 @click.command(name="chat")
 @click.argument("path", metavar="GGUF|DIR", type=FOLDER)
-@click.option("--system", metavar="TEXT", help="System prompt; without it, the one the folder was built with.")
+@click.option("--system", metavar="TEXT", help="System prompt (default: the one the folder was built with).")
 @click.option(
     "--param", "parameters", multiple=True, callback=pairs, metavar="KEY=VALUE",
-    help="Parameter to use instead of the folder's, e.g. temperature=0.2 or num_ctx=4096. Repeatable; stop adds one.",
+    help="Override a parameter of the folder, e.g. temperature=0.2 or num_ctx=4096. Repeatable; stop adds one.",
 )  # fmt: skip
 @click.option(
     "--n-gpu-layers",
     type=click.IntRange(min=-1),
     default=None,
-    help="Layers to put on the GPU, -1 for all (default: all that the build supports).",
+    help="Layers to put on the GPU, 0 for none (default: num_gpu of the folder, else all).",
 )
 @click.option(
     "--no-history", is_flag=True, envvar="QUANTKIT_NO_HISTORY", show_envvar=True,
-    help="Neither read nor keep what is typed at the terminal.",
+    help="Do not read or save the history of what you type.",
 )  # fmt: skip
 @click.option(
     "--data-file", type=FOLDER, metavar="FILE",
-    help="Answer these prompts instead of chatting: a prompt a line, or .jsonl with {\"prompt\"} or {\"messages\"}.",
+    help="Answer these prompts instead of chatting: one per line, or .jsonl with {\"prompt\"} or {\"messages\"}.",
 )  # fmt: skip
-@click.option("--predictions-file", type=FOLDER, metavar="FILE", help="Where their answers go, a JSON object a line.")
+@click.option(
+    "--predictions-file", type=FOLDER, metavar="FILE", help="Write the answers here, one JSON object per line."
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing --predictions-file.")
 @json_option
 def command(
@@ -62,10 +64,12 @@ def command(
     /help lists the commands. Ctrl-C stops an answer, Ctrl-D or /bye ends the chat. In a pipe, each line is one turn of
     the conversation.
 
-    Temperature and the like are those of --param, else those the folder was built with, else those in the file, else
+    Temperature and other parameters come from --param, else from the folder, else from the GGUF file, else from
     llama.cpp's defaults (temperature 0.8, top_k 40, top_p 0.95, min_p 0.05).
 
-    With --data-file each prompt is a conversation of its own. A run that was stopped goes on when it is started again.
+    With --data-file each prompt is a separate conversation. To continue a stopped run, run the same command again.
+
+    Example: quantkit chat my-model --param temperature=0.2
     """
     from quantkit.errors import QuantkitError
     from quantkit.package.built import open_package
@@ -77,13 +81,13 @@ def command(
     if (data_file is None) != (predictions_file is None):
         raise click.UsageError("--data-file and --predictions-file go together.")
     if data_file and predictions_file and os.path.realpath(predictions_file) == os.path.realpath(data_file):
-        raise click.UsageError("--predictions-file is the --data-file.")
+        raise click.UsageError("--predictions-file and --data-file are the same file.")
     if data_file is None and (as_json or overwrite):
-        raise click.UsageError("--json and --overwrite are for --data-file.")
+        raise click.UsageError("--json and --overwrite need --data-file.")
     if sys.stdout is None or (sys.stdin is None and data_file is None):  # the shell's >&- and <&-
         raise QuantkitError(
             "standard input or output is closed, and a chat needs both",
-            hint="leave them open; --data-file FILE --predictions-file FILE needs no input",
+            hint="leave them open, or use --data-file FILE --predictions-file FILE, which needs no input",
         )
     package = with_parameters(open_package(path), parameters)
     if system is None:
@@ -111,7 +115,7 @@ def _talk(model: ChatModel, settings: Settings, system: str | None, screen: Scre
 
     loop = ChatLoop(model, settings, Conversation(system=system), screen)
     if sys.stdin.isatty():
-        signal.signal(signal.SIGTERM, _leave)  # Ctrl-C, which it does elsewhere, ends no chat
+        signal.signal(signal.SIGTERM, _leave)  # in other commands it acts like Ctrl-C, which does not end a chat
         loop.run_terminal(*terminal_reader(History(history_path() if keep else None)))
     else:
         loop.run_lines(sys.stdin)

@@ -1,4 +1,4 @@
-"""``quantkit demo``."""
+"""``quantkit demo``: builds the embedded model and asks it questions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from quantkit.system.shell import command as shown
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 @json_option
 def command(folder: Path, overwrite: bool, as_json: bool) -> None:
-    """Build the embedded base model with its adapter in DIR, and ask base and result the same questions."""
+    """Build the embedded base model with its adapter in DIR, and ask base and result the same questions.
+
+    DIR is quantkit-demo by default. Example: quantkit demo try-it
+    """
     from quantkit.demo.run import run_demo
 
     result = run_demo(folder, overwrite=overwrite, reporter=reporter(as_json))
@@ -29,5 +32,5 @@ def command(folder: Path, overwrite: bool, as_json: bool) -> None:
         click.echo(
             f"\n{result.matching} of {len(result.pairs)} answers are exactly what the adapter was trained to say."
         )
-        click.echo(f"Built in {result.build_seconds:.1f} s. Go on: {shown('quantkit', 'chat', folder)}")
+        click.echo(f"Built in {result.build_seconds:.1f} s. Next: {shown('quantkit', 'chat', folder)}")
     result.check()

@@ -1,4 +1,4 @@
-"""``quantkit doctor``: what does this machine have?"""
+"""``quantkit doctor``: checks what this machine has."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 @click.command(name="doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> None:
-    """Show what this machine has for the job: torch, CUDA, GPU offload, Ollama, disk, memory."""
+    """Check this machine: torch, CUDA, GPU offload, Ollama, disk, memory. Says what to install, if anything."""
     from quantkit.jobs.doctor import diagnose
 
     diagnosis = diagnose(Path.cwd())

@@ -1,4 +1,4 @@
-"""``quantkit inspect``."""
+"""``quantkit inspect``: shows what is in a file or folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="PATH", type=folder_or_id, shell_complete=complete_path)
 @json_option
 def command(source: Source, as_json: bool) -> None:
-    """Show what is in a checkpoint, an adapter or a GGUF file. No weight is read."""
+    """Show what is in a checkpoint, an adapter or a GGUF file, without reading the weights.
+
+    PATH is a folder, a .gguf file or a Hugging Face id such as Qwen/Qwen2.5-0.5B.
+    """
     from quantkit.jobs.inspect import inspect
 
     found = inspect(source, reporter=reporter(as_json))

@@ -1,7 +1,7 @@
 """The command line: a command parses, calls one function and prints.
 
-Each command is one module with a ``click.Command`` named ``command``, imported when it is asked for: ``--help`` of
-the group must not pay for torch. :func:`main` is the one error boundary of quantkit.
+Each command is one module with a ``click.Command`` named ``command``, imported when it runs: ``--help`` of the group
+must not import torch. :func:`main` is quantkit's only error boundary.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ EXIT_INTERRUPTED = 130
 # Set by the scripts of `quantkit completion`, when a shell asks for completions.
 COMPLETE_VARIABLE = "_QUANTKIT_COMPLETE"
 
-# In the order in which a user meets them. The help lines stand here so that the list costs no import.
+# In the order in which a user needs them. The help lines are here so that the list needs no imports.
 COMMANDS: dict[str, str] = {
-    "build": "Merge, convert, quantize, package and check, in one pass.",
+    "build": "Merge, convert, quantize, package and check in one pass.",
     "merge": "Merge adapters into a Hugging Face checkpoint.",
-    "convert": "Write a checkpoint (and its adapters) as one GGUF file.",
+    "convert": "Convert a checkpoint (and its adapters) to one GGUF file.",
     "quantize": "Quantize a GGUF file to one type.",
     "package": "Write Modelfile, chat scripts, card and manifest for GGUF files.",
-    "smoke": "Load a GGUF file, hold a short conversation, report.",
+    "smoke": "Check that a GGUF file loads, answers and stops.",
     "verify": "Check a built package: files, prompts token by token, an answer.",
     "inspect": "Show what is in a checkpoint, an adapter or a GGUF file.",
     "chat": "Chat with a GGUF file or a built folder, offline.",
     "serve": "Serve an OpenAI-compatible API and a chat page for the browser.",
-    "ollama": "Bring a built model into Ollama, and chat with it there once.",
+    "ollama": "Import a built model into Ollama, and test it with one question.",
     "demo": "Build the embedded model and talk to it.",
-    "doctor": "Show what this machine has for the job.",
-    "completion": "Print the script that completes quantkit's words in a shell.",
+    "doctor": "Check this machine: libraries, GPU, Ollama, disk, memory.",
+    "completion": "Print the completion script for a shell.",
 }
 
 
@@ -80,22 +80,22 @@ def cli() -> None:
 
 
 def entry() -> NoReturn:
-    """The ``quantkit`` program: :func:`main`, and out.
+    """The ``quantkit`` program: run :func:`main`, then exit at once.
 
-    Taking torch and a vocabulary down piece by piece would cost 0.4 s that nobody needs; mypy leaves the same way.
+    A normal exit would spend 0.4 s on freeing torch and a vocabulary; mypy exits the same way.
     """
     try:
         main()
     except SystemExit as leaving:
         code = leaving.code
-    with contextlib.suppress(OSError):  # what could not be printed has been reported
+    with contextlib.suppress(OSError):  # failures to print have already been reported
         _flush()
     os._exit(code if isinstance(code, int) else 0)
 
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code (0, 1, 2, 3 or 130)."""
-    # A polite request to end cleans up like Ctrl-C.
+    # SIGTERM cleans up like Ctrl-C.
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     # A vocabulary is hundreds of thousands of small objects; looking for cycles among them costs as much as reading it.
     threshold = gc.get_threshold()
@@ -108,11 +108,11 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 
 def _run(args: list[str] | None) -> int:
-    """Run a command and turn whatever it raises into a message and an exit code."""
+    """Run a command and turn its exceptions into a message and an exit code."""
     if COMPLETE_VARIABLE in os.environ:
         importlib.import_module("quantkit.cli.completion")  # which adds PowerShell to click's shells
     try:
-        # Without the standalone mode click returns the code of ctx.exit() and raises the rest to us.
+        # Without standalone mode, click returns the code of ctx.exit() and raises everything else.
         code = cli.main(args=args, prog_name="quantkit", complete_var=COMPLETE_VARIABLE, standalone_mode=False)
         _flush()
     except QuantkitError as error:
@@ -124,14 +124,14 @@ def _run(args: list[str] | None) -> int:
         error.show()
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): stop quietly, as other tools do.
+        # The reader of the output has closed it (`| head`): stop quietly, as other tools do.
         _drop_stdout()
         return EXIT_ERROR
     except OSError as error:
-        # What works on files raises errors that name them: this is the output of the command itself.
+        # Code that works on files raises errors that name them; this is the output of the command itself.
         _drop_stdout()
         return _report(
-            QuantkitError(f"the result cannot be printed ({error.strerror or error})", hint="write it elsewhere")
+            QuantkitError(f"cannot print the result ({error.strerror or error})", hint="send the output elsewhere")
         )
     return code if isinstance(code, int) else 0
 
@@ -149,5 +149,5 @@ def _report(error: QuantkitError) -> int:
 
 
 def _drop_stdout() -> None:
-    """Nothing more can be printed, also not by the interpreter's last flush."""
+    """Discard all further output, including the interpreter's last flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

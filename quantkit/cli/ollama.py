@@ -1,4 +1,4 @@
-"""``quantkit ollama``."""
+"""``quantkit ollama``: imports packages into Ollama."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from quantkit.cli.options import FOLDER, json_option, print_created, print_json,
 
 @click.group("ollama")
 def command() -> None:
-    """Bring built models into Ollama."""
+    """Import built models into Ollama."""
 
 
 @command.command("create")
 @click.argument("path", type=FOLDER, metavar="DIR")
-@click.option("--name", help="Name of the model in Ollama; default the package's.")
-@click.option("--overwrite", is_flag=True, help="Replace a model of that name.")
+@click.option("--name", help="Name of the model in Ollama (default: the package's name).")
+@click.option("--overwrite", is_flag=True, help="Replace an existing model of that name.")
 @json_option
 def create(path: Path, name: str | None, overwrite: bool, as_json: bool) -> None:
-    """Create a model in Ollama from a built folder, or from a Modelfile, and chat with it once.
+    """Create a model in Ollama from a built folder or a Modelfile, and test it with one question.
 
-    The server is the one at OLLAMA_HOST, or on this machine. The exit code is 3 if the chat fails.
+    The server is the one at OLLAMA_HOST, else the one on this machine. The exit code is 3 if the test fails.
+
+    Example: quantkit ollama create my-model
     """
     from quantkit.jobs.ollama_create import create_model, find_modelfile
 

@@ -1,4 +1,4 @@
-"""``quantkit smoke``: does the file chat?"""
+"""``quantkit smoke``: checks that a file chats."""
 
 from __future__ import annotations
 
@@ -21,14 +21,23 @@ if TYPE_CHECKING:
     "--n-gpu-layers",
     type=click.IntRange(min=-1),
     default=-1,
-    help="Layers to put on the GPU, -1 for all (the default; no effect in a build without a GPU).",
+    show_default=True,
+    help="Layers to put on the GPU, -1 for all. No effect without GPU support.",
 )
-@click.option("--prompt", "prompts", metavar="TEXT", multiple=True, help="A question to ask, instead of a greeting.")
+@click.option(
+    "--prompt",
+    "prompts",
+    metavar="TEXT",
+    multiple=True,
+    help="Question to ask instead of a greeting, e.g. --prompt 'Who are you?'. Repeatable.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bool) -> None:
-    """Load a GGUF file, or each one of a built folder, hold a short conversation and report.
+    """Load a GGUF file, or each file of a built folder, hold a short conversation and check the answers.
 
     The exit code is 3 if a check failed.
+
+    Example: quantkit smoke my-model
     """
     from quantkit.errors import VerificationError
     from quantkit.files.json_file import SCHEMA
@@ -56,6 +65,8 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
 
 
 def _print(result: SmokeResult) -> None:
+    from quantkit.run.session import placement
+
     click.echo(click.style(one_line(str(result.gguf)), bold=True))
     for check in result.checks:
         print_check(check)
@@ -66,5 +77,5 @@ def _print(result: SmokeResult) -> None:
     if result.answers:
         click.echo(
             f"  load {result.load_seconds:.2f} s, prompt {result.prompt_rate:.1f} tokens/s, "
-            f"generation {result.generation_rate:.1f} tokens/s, layers on the GPU {result.offloaded}"
+            f"generation {result.generation_rate:.1f} tokens/s, {placement(result.offloaded)}"
         )

@@ -1,4 +1,4 @@
-"""``quantkit verify``: is the package still what was built, and is it right?"""
+"""``quantkit verify``: checks that a package is unchanged and works."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ if TYPE_CHECKING:
     "--source",
     type=FOLDER,
     metavar="MODEL",
-    help="Folder of the checkpoint it was built from; default the prompts that the build kept.",
+    help="Folder of the checkpoint it was built from (default: compare with the prompts saved by the build).",
 )
-@click.option("--sha256", is_flag=True, help="Also compare the sum of every tensor, and print those of the files.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads; default all.")
+@click.option(
+    "--sha256", is_flag=True, help="Also compare the checksums of all weights, and print the sha256 of each file."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Number of CPU threads (default: one per core).")
 @json_option
 def command(folder: Path, source: Path | None, sha256: bool, threads: int | None, as_json: bool) -> None:
-    """Check a built package: its files, its Modelfile, its template, its prompts token by token, a short answer.
+    """Check a built package: files, Modelfile, chat template, prompts token by token, and a short answer.
 
     The exit code is 3 if a check failed.
+
+    Example: quantkit verify my-model --sha256
     """
     from quantkit.errors import VerificationError
     from quantkit.system.shell import command as shown
@@ -43,8 +47,7 @@ def command(folder: Path, source: Path | None, sha256: bool, threads: int | None
     if failed:
         raise VerificationError(
             f"{folder}: {len(failed)} of {len(found.report.checks)} checks failed: {', '.join(failed)}",
-            hint=f"see the evidence above; what is damaged can be built again, into another folder: "
-            f"{shown('quantkit', 'build')} MODEL -o DIR",
+            hint=f"see the evidence above; rebuild it into a new folder: {shown('quantkit', 'build')} MODEL -o NEW_DIR",
         )
 
 

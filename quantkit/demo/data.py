@@ -1,4 +1,4 @@
-"""The embedded default: a tiny base model, a LoRA adapter for it, and what both answer.
+"""The embedded example: a tiny base model, a LoRA adapter for it, and the expected answers of both.
 
 They are package data, made by ``scripts/train_demo.py``, so that a first run and the end-to-end test need no network.
 Importing this module reads one small JSON file and no weights.
@@ -21,12 +21,12 @@ ADAPTER: Path = _FOLDER / "adapter"
 
 @dataclass(frozen=True)
 class Example:
-    """A question with the exact greedy answers, asked alone in a new conversation.
+    """A question, asked in a new conversation, with the exact greedy answers.
 
     Attributes:
         question: the user's message.
         base_answer: the answer of the base model.
-        adapted_answer: the answer of the base with the adapter; the same text where the adapter changes nothing.
+        adapted_answer: the answer of the base with the adapter; the same text if the adapter changes nothing.
     """
 
     question: str

@@ -1,4 +1,4 @@
-"""The whole thing on the embedded model: build it, then ask the base and the built file the same questions."""
+"""The demo: builds the embedded model, then asks the base and the built file the same questions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "quantkit-demo"
 
 @dataclass(frozen=True)
 class Pair:
-    """A question, the greedy answers of base and built file, and what each was trained to say."""
+    """A question, the greedy answers of base and built file, and the answers they were trained to give."""
 
     question: str
     base: str
@@ -32,17 +32,17 @@ class Pair:
 
     @property
     def right(self) -> bool:
-        """Whether both answers are what training put into the weights."""
+        """Whether both answers are the trained ones."""
         return (self.base, self.adapted) == (self.expected_base, self.expected_adapted)
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo showed.
+    """The result of the demo.
 
     Attributes:
         folder: the built package.
-        file: the GGUF file asked, quantized to q4_0.
+        file: the GGUF file that answered, quantized to q4_0.
         pairs: the questions.
         build_seconds: time of the build with its checks.
     """
@@ -58,16 +58,16 @@ class DemoResult:
         return sum(pair.right for pair in self.pairs)
 
     def check(self) -> None:
-        """Demand that every answer is right.
+        """Check that every answer is right.
 
         Raises:
-            VerificationError: naming the first question answered otherwise.
+            VerificationError: names the first question with another answer.
         """
         for pair in self.pairs:
             if not pair.right:
                 raise VerificationError(
-                    f"{self.folder / self.file}: {pair.question!r} is answered {pair.adapted!r} (base {pair.base!r}), "
-                    f"expected {pair.expected_adapted!r} (base {pair.expected_base!r})"
+                    f"{self.folder / self.file}: the answer to {pair.question!r} is {pair.adapted!r} (base: "
+                    f"{pair.base!r}), but must be {pair.expected_adapted!r} (base: {pair.expected_base!r})"
                 )
 
     def to_json(self) -> dict[str, Any]:
@@ -87,9 +87,9 @@ def run_demo(folder: Path, *, overwrite: bool = False, reporter: Reporter | None
     """Build the embedded base with its adapter in *folder*, and compare answers.
 
     Args:
-        folder: to make; q4_0 and q8_0 are built.
-        overwrite: replace it if it exists.
-        reporter: told of progress.
+        folder: the folder to make, with q4_0 and q8_0 files.
+        overwrite: whether an existing folder may be replaced.
+        reporter: receives the progress.
 
     Raises:
         QuantkitError: the build failed.
@@ -111,7 +111,7 @@ def run_demo(folder: Path, *, overwrite: bool = False, reporter: Reporter | None
 
 
 def _ask(gguf: Path, questions: list[str]) -> list[str]:
-    """Greedy answers, each in a conversation of its own. In another process: this one has torch, see dry_run.py."""
+    """Return greedy answers, each from a new conversation. In another process: this one has torch, see dry_run.py."""
     prompts = [part for text in questions for part in ("--prompt", text)]
     done = run_module("quantkit", ["smoke", str(gguf), "--json", *prompts])
     try:

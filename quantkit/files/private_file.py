@@ -1,4 +1,4 @@
-"""Files for their owner's eyes: a conversation, a history."""
+"""Files that only their owner may read: a conversation, a history."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from quantkit.errors import OutputError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file for its owner's eyes: beside its place, then renamed.
+    """Write a file that only its owner may read: first under a temporary name, then renamed.
 
     Raises:
         OutputError: it cannot be written.
     """
-    path = Path(os.path.realpath(path))  # a link stays one; resolve() raises RuntimeError at a loop of them
+    path = Path(os.path.realpath(path))  # a link stays a link; resolve() raises RuntimeError at a loop of them
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".quantkit-")
     except OSError as error:
@@ -31,4 +31,4 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _not_written(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: cannot be written ({error.strerror or error})", hint="give another folder or name")
+    return OutputError(f"{path}: cannot be written ({error.strerror or error})", hint="choose another folder or name")

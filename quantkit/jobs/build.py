@@ -162,7 +162,13 @@ def _verify(prepared: PlannedBuild, work: Workspace) -> Report:
     )
     if tokenizer:
         return report
-    return replace(report, not_made=("token ids and prompt ids: no file of the tokenizer", *report.not_made))
+    return replace(
+        report,
+        not_made=(
+            "token ids and prompt token ids: the model's folder does not contain a tokenizer file",
+            *report.not_made,
+        ),
+    )
 
 
 class _Clock:

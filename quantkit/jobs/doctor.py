@@ -1,4 +1,4 @@
-"""What this machine has for the job, and what to do about what it lacks.
+"""``quantkit doctor``: what this machine has, and what to do about what it lacks.
 
 Nothing here may fail: a missing library, program or system call is a finding, not an error.
 """
@@ -29,13 +29,13 @@ _LOW_DISK, _LOW_MEMORY = 20 * GIGABYTE, 4 * GIGABYTE
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for.
+    """One finding.
 
     Attributes:
-        name: what was looked for.
-        ok: whether it is as the job needs it; an absent extra, such as a GPU, is no defect.
+        name: what was checked.
+        ok: whether it meets quantkit's needs; a missing extra, such as a GPU, does too.
         value: what was found.
-        advice: what to do, "" if there is nothing to do.
+        advice: what to do, "" for nothing.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings, in the order in which they matter."""
+    """All findings, in order of importance."""
 
     findings: tuple[Finding, ...]
 
@@ -61,10 +61,10 @@ class Diagnosis:
 
 
 def diagnose(folder: Path) -> Diagnosis:
-    """Look at the machine.
+    """Check the machine.
 
     Args:
-        folder: where files would be written; its disk is the one looked at.
+        folder: where files would be written; its disk is checked.
     """
     libraries = (find_library(name) for name in ("transformers", "peft", "safetensors", "gguf"))
     findings = (find_python(), find_torch(), find_cuda(), find_llama_cpp(), *libraries, find_numba())
@@ -77,20 +77,20 @@ def find_python() -> Finding:
 
 
 def find_torch() -> Finding:
-    """PyTorch, which merges and arranges the weights. Really imported: an installation can be broken."""
+    """PyTorch, which merges and rearranges the weights. It is really imported: an installation can be broken."""
     version = _version("torch")
     if version is None:
         return Finding("torch", False, "not installed", _INSTALL)
     failure = _import_failure("torch")
     if failure:
         return Finding(
-            "torch", False, f"{version}, which does not load: {failure}", "pip install --force-reinstall torch"
+            "torch", False, f"{version}, but it does not load: {failure}", "pip install --force-reinstall torch"
         )
     return Finding("torch", True, version)
 
 
 def find_cuda() -> Finding:
-    """GPUs that torch can use. To have none is fine, everything works without."""
+    """GPUs that torch can use. Everything also works without a GPU."""
     if _version("torch") is None or _import_failure("torch"):
         return Finding("cuda", True, "unknown without torch")
     import torch
@@ -98,7 +98,7 @@ def find_cuda() -> Finding:
     if not torch.cuda.is_available():
         built = torch.version.cuda
         why = "no GPU that torch can use" if built else "torch is built for the CPU"
-        return Finding("cuda", True, why, "not needed; with an NVIDIA GPU, install torch for CUDA to merge faster")
+        return Finding("cuda", True, why, "optional: with an NVIDIA GPU, install torch for CUDA to merge faster")
     devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     names = ", ".join(f"{device.name} ({device.total_memory / GIGABYTE:.0f} GB)" for device in devices)
     return Finding("cuda", True, f"CUDA {torch.version.cuda}: {names}")
@@ -113,7 +113,7 @@ def find_llama_cpp() -> Finding:
     failure = _import_failure("llama_cpp")
     if failure:
         advice = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
-        return Finding(name, False, f"{version}, which does not load: {failure}", advice)
+        return Finding(name, False, f"{version}, but it does not load: {failure}", advice)
     import llama_cpp
 
     if llama_cpp.llama_supports_gpu_offload():
@@ -123,19 +123,19 @@ def find_llama_cpp() -> Finding:
 
 
 def find_library(name: str) -> Finding:
-    """A library's version, from its metadata: importing some of them takes seconds."""
+    """A library's version, read from its metadata: importing some libraries takes seconds."""
     version = _version(name)
     return Finding(name, version is not None, version or "not installed", "" if version else _INSTALL)
 
 
 def find_numba() -> Finding:
-    """Numba, which compiles the encoders for the processor. Builds are the same without it, and slower."""
+    """Numba, which compiles the encoders for the processor. Without it builds are slower, with the same result."""
     version, get = _version("numba"), installation("fast")
     if version is None:
-        return Finding("numba", True, "not installed", f"not needed; to encode several times as fast on the CPU: {get}")
+        return Finding("numba", True, "not installed", f"optional: quantizes several times faster on the CPU: {get}")
     failure = _import_failure("numba")
     if failure:
-        return Finding("numba", True, f"{version}, which does not load: {failure}", f"to encode faster: {get}")
+        return Finding("numba", True, f"{version}, but it does not load: {failure}", f"to quantize faster: {get}")
     return Finding("numba", True, version)
 
 
@@ -143,7 +143,12 @@ def find_ollama() -> Finding:
     """Ollama on the PATH. Not needed to build."""
     program = shutil.which("ollama")
     if program is None:
-        return Finding("ollama", True, "not on the PATH", "not needed to build; to run packages with it: ollama.com")
+        return Finding(
+            "ollama",
+            True,
+            "not on the PATH",
+            "optional: to run packages in Ollama, install it from https://ollama.com/download",
+        )
     try:
         result = subprocess.run(
             [program, "--version"],
@@ -155,30 +160,30 @@ def find_ollama() -> Finding:
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        return Finding("ollama", True, f"{program}, which gives no answer", "restart Ollama")
+        return Finding("ollama", True, f"{program}, but it does not respond", "restart Ollama")
     except OSError as error:
-        return Finding("ollama", True, f"{program}, which does not start: {error.strerror}", "install Ollama again")
+        return Finding("ollama", True, f"{program}, but it does not start: {error.strerror}", "reinstall Ollama")
     lines = [line.strip() for line in (result.stdout + result.stderr).splitlines() if line.strip()]
-    return Finding("ollama", True, f"{program}: {lines[-1] if lines else 'no version'}")
+    return Finding("ollama", True, f"{program}: {lines[-1] if lines else 'unknown version'}")
 
 
 def find_compiler() -> Finding:
-    """A C compiler, which llama-cpp-python needs when it is installed. Not needed afterwards."""
+    """A C compiler, which is needed to install llama-cpp-python, and not afterwards."""
     found = next((path for name in _COMPILERS if (path := shutil.which(name))), None)
     if found:
         return Finding("compiler", True, found)
-    return Finding("compiler", True, "none", "needed only to install llama-cpp-python, which is compiled")
+    return Finding("compiler", True, "none", "only needed to compile llama-cpp-python when you install it")
 
 
 def find_processors() -> Finding:
     """Processors of the machine, and those this process may use."""
     total = os.cpu_count() or 1
     usable = usable_processors()
-    return Finding("processors", True, f"{usable}" if usable == total else f"{usable} of {total}")
+    return Finding("processors", True, f"{usable}" if usable == total else f"{usable} of {total} usable")
 
 
 def find_memory() -> Finding:
-    """Main memory, all of it and what is free."""
+    """Main memory, total and free."""
     total, free = _memory("SC_PHYS_PAGES"), _memory("SC_AVPHYS_PAGES")
     if total is None:
         return Finding("memory", True, "unknown on this system")
@@ -193,7 +198,7 @@ def find_disk(folder: Path) -> Finding:
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return Finding("disk", False, f"{folder}: {error.strerror}", "go to a folder that exists")
+        return Finding("disk", False, f"{folder}: {error.strerror}", "change to a folder that exists")
     advice = "" if free >= _LOW_DISK else "an 8B model needs about 5 GB as q4_0, 9 GB as q8_0 and 16 GB as f16"
     return Finding("disk", True, f"{free / GIGABYTE:.1f} GB free in {folder}", advice)
 
@@ -209,7 +214,7 @@ def _import_failure(module: str) -> str:
     try:
         importlib.import_module(module)
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        # What a missing shared library, a wrong build or half an installation raise.
+        # Raised by a missing shared library, a wrong build or an incomplete installation.
         return " ".join(str(error).split()) or type(error).__name__
     return ""
 

@@ -1,4 +1,4 @@
-"""``quantkit inspect``: what is in a checkpoint, an adapter or a GGUF file, as plain values."""
+"""``quantkit inspect``: describes a checkpoint, an adapter or a GGUF file in plain values."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def inspect(source: SourceInput, *, reporter: Reporter | None = None) -> dict[st
         reporter: hears of the download.
 
     Returns:
-        ``kind`` (``checkpoint``, ``adapter`` or ``gguf``), ``path``, and what belongs to the kind; ``tensors`` lists
+        ``kind`` (``checkpoint``, ``adapter`` or ``gguf``), ``path``, and the values of that kind; ``tensors`` lists
         name, type and shape.
 
     Raises:
-        QuantkitError: it is none of these, or broken.
+        QuantkitError: it is none of these, or damaged.
     """
     path = local_folder(read_source("source", source), "any", reporter or Reporter())
     if path.is_file():
@@ -45,7 +45,7 @@ def inspect(source: SourceInput, *, reporter: Reporter | None = None) -> dict[st
         return _checkpoint(path)
     if path.is_dir():
         raise QuantkitError(
-            f"{path}: neither a checkpoint (config.json) nor an adapter (adapter_config.json)",
+            f"{path}: not a checkpoint (config.json) or an adapter (adapter_config.json)",
             hint=_GIVE,
         )
     raise QuantkitError(f"{path}: no such file or folder", hint=_GIVE)
@@ -104,7 +104,7 @@ def _gguf(path: Path) -> dict[str, Any]:
     model = read_model(path)
     header = model.header
     infos = list(header.tensors.values())
-    # Arrays of a vocabulary are hundreds of thousands long: their lengths say enough.
+    # The arrays of a vocabulary have hundreds of thousands of entries: their lengths are enough.
     metadata = {
         key: f"{len(entry.value)} values" if entry.type is KVType.ARRAY and len(entry.value) > 16 else entry.value
         for key, entry in header.metadata.items()
@@ -124,7 +124,7 @@ def _gguf(path: Path) -> dict[str, Any]:
 
 
 def _lora(header: Header) -> dict[str, Any]:
-    """What a LoRA file for llama.cpp has: ``W + alpha / rank * B @ A`` for each of its matrices."""
+    """Describe a LoRA file for llama.cpp, which stands for ``W + alpha / rank * B @ A`` for each of its matrices."""
     ranks = [info.shape[-1] for name, info in header.tensors.items() if name.endswith(".lora_b")]
     return {
         "adapter": header.value("adapter.type"),

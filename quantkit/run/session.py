@@ -221,9 +221,9 @@ class ChatModel:
         return tokens
 
     def leading_bos(self, tokens: Sequence[int]) -> int:
-        """How many BOS tokens a prompt begins with.
+        """Return the number of BOS tokens that a prompt begins with.
 
-        Only those count: some templates begin every round with BOS, and in some models BOS also ends a turn.
+        Only these matter: some templates begin every turn with BOS, and in some models BOS also ends a turn.
         """
         return next((i for i, token in enumerate(tokens) if token != self.engine.bos), len(tokens))
 

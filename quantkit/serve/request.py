@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from quantkit.errors import QuantkitError
 from quantkit.run.options import Sampling, SamplingOptions
@@ -177,7 +176,7 @@ def read_request(body: bytes, *, system: str | None, settings: Settings, note: C
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = ".".join(str(part) for part in first["loc"])
-        raise RequestError(_problem(first), param=param or None) from None
+        raise RequestError(_problem(first["type"], first["msg"], first["loc"]), param=param or None) from None
     _refuse_unsupported(asked.model_extra or {}, note)
     return ChatRequest(
         messages=_conversation(asked.messages, system),
@@ -191,15 +190,15 @@ def read_request(body: bytes, *, system: str | None, settings: Settings, note: C
     )
 
 
-def _problem(error: ErrorDetails) -> str:
+def _problem(kind: str, message: str, place: tuple[int | str, ...]) -> str:
     """Say in one line what pydantic found wrong."""
-    name, *rest = error["loc"] or ("the request",)
+    name, *rest = place or ("the request",)
     if name == "stop":
         return "stop must be a string or a list of strings"
     where = str(name) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
-    match error["type"]:
+    match kind:
         case "json_invalid":
-            return f"{where} is not valid JSON: {error['msg'].removeprefix('Invalid JSON: ')}"
+            return f"{where} is not valid JSON: {message.removeprefix('Invalid JSON: ')}"
         case "extra_forbidden":
             return f"{where} is not supported"
         case "missing":
@@ -210,8 +209,8 @@ def _problem(error: ErrorDetails) -> str:
             return f"{where} must be text"
         case "model_type":
             return f"{where} must be an object"
-    rule = error["msg"].removeprefix("Input should be ")
-    return f"{where}: {rule}" if rule == error["msg"] else f"{where} must be {rule}"
+    rule = message.removeprefix("Input should be ")
+    return f"{where}: {rule}" if rule == message else f"{where} must be {rule}"
 
 
 def _refuse_unsupported(extra: Mapping[str, Any], note: Callable[[str], None]) -> None:

@@ -6,10 +6,10 @@ from quantkit.errors import QuantkitError
 
 
 def check_text(text: str, where: str) -> None:
-    """Refuse halves of characters, which JSON can write and no tokenizer can read.
+    """Refuse halves of characters (lone surrogates), which JSON can write but no tokenizer can read.
 
     Raises:
-        QuantkitError: there is one.
+        QuantkitError: the text contains one.
     """
     try:
         text.encode()

@@ -1,4 +1,4 @@
-"""The shapes of conversation whose prompts are compared."""
+"""The kinds of conversation whose prompts are compared."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Conversation:
     """A conversation with a name.
 
     Attributes:
-        name: what it has that others have not.
-        talk: role and content of each message; the last one asks.
-        padded: contents begin or end with blanks, or have special tokens in them, so that blanks may stand beside
+        name: what is special about it.
+        talk: role and content of each message; the last one is a question.
+        padded: whether contents begin or end with blanks, or contain special tokens, so that blanks may be next to
             special tokens.
     """
 
@@ -49,7 +49,7 @@ CONVERSATIONS: tuple[Conversation, ...] = (
 
 
 def conversations(system: str | None) -> Iterator[Conversation]:
-    """All of them, and one with the system prompt of a package."""
+    """Yield all of them, and one with the system prompt of a package."""
     yield from CONVERSATIONS
     if system:
         yield Conversation("the package's system prompt", (("system", system), ("user", "Hello")), padded=True)

@@ -1,4 +1,4 @@
-"""The tokenizer a model was trained with, ready to encode: the other side of the comparison of token ids."""
+"""The tokenizer that a model was trained with: its token ids are compared with llama.cpp's."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ class Encoder:
     """A tokenizer.
 
     Attributes:
-        encode: the ids of a text, special tokens parsed, nothing added around it.
-        prepare: a text in the form in which llama.cpp must give the same ids: normalized, where the tokenizer does so.
-        probes: texts with added tokens, such as llama.cpp treats alike.
-        added: how many added tokens these are.
-        blank_once: whether it puts a blank before the text, and none behind special tokens, where llama.cpp puts one.
-        own_blanks: whether it puts that blank nowhere where there is one already, which llama.cpp does not know of.
-        plainly: as encode, but with blanks as llama.cpp treats them, before texts and beside special and added tokens;
-            None where that is the same.
+        encode: returns the ids of a text, with special tokens parsed and nothing added.
+        prepare: returns a text in the form for which llama.cpp must return the same ids: normalized, if the tokenizer
+            normalizes.
+        probes: texts with added tokens that llama.cpp treats the same way.
+        added: number of added tokens.
+        blank_once: whether it adds a blank before the text only, where llama.cpp also adds one after special tokens.
+        own_blanks: whether it adds no blank where the text already has one, which llama.cpp does not support.
+        plainly: like encode, but with llama.cpp's treatment of blanks before texts and next to special and added
+            tokens; None if that is the same.
     """
 
     encode: Callable[[str], list[int]]
@@ -44,12 +45,12 @@ _FLAGS = ("lstrip", "rstrip", "single_word")
 
 
 def tokenizer_file(folder: Path) -> Path | None:
-    """The file of a folder to compare token ids with: what transformers would load."""
+    """Return the tokenizer file of a folder to compare token ids with: the one transformers would load."""
     return next((file for name in VOCABULARIES for file in sorted(folder.glob(name)) if file.is_file()), None)
 
 
 def open_encoder(path: Path) -> Encoder:
-    """The tokenizer in a file that :func:`tokenizer_file` found.
+    """Open the tokenizer in a file that :func:`tokenizer_file` found.
 
     Raises:
         VocabularyError: it cannot be read.
@@ -96,11 +97,11 @@ def _encoder(path: Path, text: str, source: Mapping[str, Any]) -> Encoder:
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:
-        if type(error) is not Exception:  # tokenizers raises this one and no other
+        if type(error) is not Exception:  # tokenizers raises exactly this class
             raise
         raise VocabularyError(f"{path}: not a tokenizer: {error}") from None
     normalizer = tokenizer.normalizer
-    # What puts U+2581 for blanks, or one before the text, is no normalization in this sense: llama.cpp does it too.
+    # Replacing blanks by U+2581, or adding one before the text, does not count: llama.cpp does it too.
     composes = "NFC" in json.dumps(source.get("normalizer"))
     once = blank_before_text_only(source)
     tokens = tokenizer.get_added_tokens_decoder().values()
@@ -123,13 +124,13 @@ def _ids(tokenizer: Any) -> Callable[[str], list[int]]:
 
 
 def _own_blanks(source: Mapping[str, Any]) -> bool:
-    """As transformers 5 saves the tokenizers of Llama."""
+    """Whether it is a tokenizer of Llama as transformers 5 saves it."""
     step = source.get("pre_tokenizer") or {}
     return step.get("type") == "Metaspace" and step.get("prepend_scheme", "always") != "never"
 
 
 def _plain(source: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A tokenizer.json as llama.cpp understands it: added tokens count anywhere and leave the blanks beside them."""
+    """Return tokenizer.json as llama.cpp reads it: added tokens match anywhere and keep the blanks around them."""
     tokens = [{**token, **dict.fromkeys(_FLAGS, False)} for token in source.get("added_tokens") or ()]
     if tokens_behind_blanks(source):
         tokens = [{**token, "normalized": False} for token in tokens]
@@ -146,8 +147,8 @@ def _plain(source: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _probe(token: Any, once: bool) -> str | None:
-    """A text with an added token; without blanks beside one that takes them in, between blanks if it is a word."""
-    text = token.content.replace("▁", " ")  # how SentencePiece writes a blank
+    """Return a text with an added token: without blanks if the token absorbs them, between blanks if it is a word."""
+    text = token.content.replace("▁", " ")  # SentencePiece's form of a blank
     if token.lstrip or token.rstrip:
         return None if token.single_word else f"one{text}" if once else f"one{text}two{text}"
     if once:
@@ -175,7 +176,7 @@ def _open_model(path: Path) -> Encoder:
     marks = re.compile("|".join(map(re.escape, sorted(special, key=len, reverse=True))))
 
     def encode(text: str) -> list[int]:
-        # SentencePiece knows nothing of special and added tokens: transformers gives it what stands between them.
+        # SentencePiece does not know special and added tokens: transformers gives it the text between them.
         ids, position = [], 0
         for mark in marks.finditer(text):
             between = text[position : mark.start()]

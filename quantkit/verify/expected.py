@@ -1,4 +1,4 @@
-"""Prompts as the model was trained on, in a value that a build keeps in report.json."""
+"""Expected prompts: those the model was trained on, in a value that a build saves in report.json."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from quantkit.errors import VocabularyError
 
 @dataclass(frozen=True)
 class Expected:
-    """A conversation and its prompt on the checkpoint's side.
+    """A conversation and its prompt according to the checkpoint.
 
     Attributes:
-        name: of its shape.
+        name: the kind of conversation.
         messages: the conversation.
-        text: the prompt, None where the template refuses the conversation.
+        text: the prompt, None if the template rejects the conversation.
         ids: its tokens.
-        plain_ids: what llama.cpp may make of it, blanks beside added tokens being as it treats them; None where that
-            is the same, or nothing to allow.
+        plain_ids: the ids that llama.cpp may return, with its treatment of blanks next to added tokens; None if they
+            are the same, or not allowed.
     """
 
     name: str
@@ -29,17 +29,17 @@ class Expected:
     plain_ids: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As report.json has it: ids as one text, which stays on one line."""
+        """Return the JSON for report.json: ids as one text, which stays on one line."""
         plain = None if self.plain_ids is None else " ".join(map(str, self.plain_ids))
         ids = " ".join(map(str, self.ids))
         return {"name": self.name, "messages": list(self.messages), "text": self.text, "ids": ids, "plain_ids": plain}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Expected:
-        """What :meth:`to_json` wrote.
+        """Read what :meth:`to_json` wrote.
 
         Raises:
-            ValueError, TypeError, KeyError: something else did.
+            ValueError, TypeError, KeyError: it was written by something else.
         """
         plain, text = values["plain_ids"], values["text"]
         if not isinstance(text, str | None):
@@ -54,15 +54,15 @@ class Expected:
 
 
 def read_expected(values: Any) -> tuple[Expected, ...]:
-    """The prompts that a build kept.
+    """Read the prompts that a build saved.
 
     Raises:
-        VocabularyError: they are no longer as it wrote them.
+        VocabularyError: they are damaged.
     """
     try:
         return tuple(Expected.from_json(one) for one in values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise VocabularyError(
-            f"the prompts kept in report.json are broken ({type(error).__name__}: {error})",
-            hint="give the checkpoint instead: quantkit verify DIR --source MODEL",
+            f"the prompts in report.json are damaged ({type(error).__name__}: {error})",
+            hint="compare with the checkpoint instead: quantkit verify DIR --source MODEL",
         ) from None

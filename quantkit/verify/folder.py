@@ -1,4 +1,4 @@
-"""``quantkit verify``: a package that was built some time ago, or elsewhere, checked again."""
+"""``quantkit verify``: checks a package that was built earlier or elsewhere."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from quantkit.verify.structure import check_files, check_modelfiles, check_model
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What was found in a package.
+    """The result of checking a package.
 
     Attributes:
         folder: the package.
         report: the checks.
-        sums: sha256 of each whole file, where asked for.
+        sums: sha256 of each file, if requested.
     """
 
     folder: Path
@@ -45,20 +45,20 @@ def verify_folder(
     threads: int | None = None,
     reporter: Reporter | None = None,
 ) -> FolderReport:
-    """Check a package: its files, its texts against its models, and what llama.cpp makes of its prompts.
+    """Check a package: its files, its texts against its models, and its prompts in llama.cpp.
 
-    Prompts are compared with what *source* makes of them; without it with those that the build kept in report.json.
-    Where there are none either, the report says that the comparison was not made.
+    Prompts are compared with those of *source*; without it, with those that the build saved in report.json. If there
+    are none either, the report says that they were not compared.
 
     Args:
-        folder: of ``quantkit build`` or ``quantkit package``.
-        source: the checkpoint that it was built from, or the adapter that brought its tokenizer.
-        sha256: compare the sha256 of every tensor, and sum the files as a whole.
+        folder: the output of ``quantkit build`` or ``quantkit package``.
+        source: the checkpoint that it was built from, or the adapter that its tokenizer came from.
+        sha256: compare the sha256 of every tensor, and compute that of each file.
         threads: CPU threads, None for the processors this process may use.
-        reporter: told of the progress.
+        reporter: receives the progress.
 
     Raises:
-        QuantkitError: no package, a source that has no tokenizer, or a report.json that is none.
+        QuantkitError: not a package, a source without a tokenizer, or an invalid report.json.
     """
     reporter = reporter or Reporter()
     manifest = read_manifest(folder)
@@ -73,7 +73,7 @@ def verify_folder(
                 sound.append(model.path)
         sums = file_sums(folder, manifest, advance) if sha256 else {}
     checks += check_modelfiles(folder, manifest)
-    not_made = [] if sha256 else ["sha256 of the tensors: not asked for (--sha256)"]
+    not_made = [] if sha256 else ["checksums of the weights (add --sha256)"]
     kept: Sequence[Expected] = ()
     if origin is None:
         kept, why = _kept_prompts(folder, manifest)
@@ -84,16 +84,16 @@ def verify_folder(
 
 
 def _kept_prompts(folder: Path, manifest: Manifest) -> tuple[Sequence[Expected], list[str]]:
-    """The prompts that the build compared, and which checks cannot be made."""
+    """Return the prompts that the build saved, and the checks that cannot be made."""
     source = manifest.sources.model.label if manifest.sources else ""
     which = f" ({source})" if source else ""
-    give = f"give the checkpoint that the package was built from{which}: --source MODEL"
-    tokens = f"token ids of single texts: {give}"
+    give = f"add the checkpoint that the package was built from{which}: --source MODEL"
+    tokens = f"token ids of single texts ({give})"
     kept = read_kept_prompts(folder)
     if kept:
         return kept, [tokens]
-    why = "the package has no report of a build" if kept is None else f"{REPORT} has no prompts to compare with"
-    return (), [tokens, f"prompt ids: {why}; {give}"]
+    why = "the package does not have a build report" if kept is None else f"{REPORT} does not contain prompts"
+    return (), [tokens, f"prompt token ids: {why} ({give})"]
 
 
 def _run(

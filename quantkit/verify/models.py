@@ -1,6 +1,6 @@
-"""Every GGUF file of a package loaded and talked to, its tokens and prompts compared with the model's own.
+"""Loads every GGUF file of a package, chats with it, and compares its tokens and prompts with the model's own.
 
-Each file is checked in a process of its own, see :mod:`quantkit.verify.process`.
+Each file is checked in a separate process, see :mod:`quantkit.verify.process`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def verify_outputs(
     threads: int | None = None,
     reporter: Reporter | None = None,
 ) -> Report:
-    """Smoke-test each file, and compare its prompts; token ids once: all files of a package carry the same vocabulary.
+    """Smoke-test each file, and compare its prompts; token ids once, because all files have the same vocabulary.
 
     Args:
         ggufs: the files.
-        origin: what to compare with, None where it is not there.
-        expected: prompts kept from a build, for want of an origin.
+        origin: what to compare with, None if it is not available.
+        expected: prompts saved by a build, used if there is no origin.
         system: the package's system prompt.
-        stops: texts that end a turn.
+        stops: stop sequences that end a turn.
         threads: CPU threads, None for the processors this process may use.
-        reporter: told of the progress.
+        reporter: receives the progress.
 
     Raises:
         QuantkitError: what to compare with cannot be read.
@@ -49,9 +49,9 @@ def verify_outputs(
             result = check_file(request)
             checks += [replace(check, name=f"{gguf.name}: {check.name}") for check in result.smoke.checks]
             runs[gguf.name] = result.summary
-            if result.expected:  # the tokenizer need not be asked again
+            if result.expected:  # the tokenizer is not needed again
                 origin, expected = None, result.expected
             if request.comparisons and not result.compared:
-                not_made.append(f"{gguf.name}: {', '.join(request.comparisons)}: a check before failed")
+                not_made.append(f"{gguf.name}: {', '.join(request.comparisons)} (an earlier check failed)")
             progress(1)
     return Report(tuple(checks), runs, tuple(not_made), tuple(expected))

@@ -1,4 +1,4 @@
-"""All checks of one GGUF file that need it loaded: does it chat, and are its tokens and prompts the model's own?"""
+"""All checks of one GGUF file that need it loaded: whether it chats, and whether its tokens and prompts are right."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quantkit.verify.tokens import compare_tokens
 
 
 def check_one_file(request: Request) -> Result:
-    """Smoke-test the file, and compare its tokens and prompts with what they are known to be.
+    """Smoke-test the file, and compare its tokens and prompts with the expected ones.
 
     Raises:
         QuantkitError: what to compare with cannot be read, or a question is not valid Unicode.

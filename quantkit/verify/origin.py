@@ -1,4 +1,4 @@
-"""What a model was before it became a GGUF file, as far as prompts go: the side to compare with."""
+"""The tokenizer and chat template of a model before it became a GGUF file, to compare prompts with."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Origin:
 
     Attributes:
         tokenizer: the tokenizer's file, see :func:`quantkit.verify.encoders.tokenizer_file`.
-        template: the Jinja chat template that the files must have; None for the one that they have.
+        template: the Jinja chat template that the files must have; None for whichever they have.
         special: replaces settings of tokenizer_config.json.
     """
 
@@ -38,19 +38,20 @@ class Origin:
 
 
 def open_origin(folder: Path, *, template: bool) -> Origin:
-    """The origin in a checkpoint's folder, or in that of an adapter with a tokenizer of its own.
+    """Open the origin in the folder of a checkpoint, or of an adapter with its own tokenizer.
 
     Args:
-        folder: as it was saved.
-        template: whether its chat template counts; a package may have been built with another one.
+        folder: the folder, as it was saved.
+        template: whether to use its chat template; a package may have been built with a different one.
 
     Raises:
-        VocabularyError: there is no tokenizer, or the chat template is no text.
+        VocabularyError: there is no tokenizer, or the chat template is not a text.
     """
     tokenizer = tokenizer_file(folder)
     if tokenizer is None:
         raise VocabularyError(
-            f"{folder}: has no tokenizer to compare with", hint="give the folder that the package was built from"
+            f"{folder}: does not contain a tokenizer to compare with",
+            hint="give the folder that the package was built from",
         )
     own = read_templates(folder, read_tokenizer_config(folder)).default if template else None
     return Origin(tokenizer, own)

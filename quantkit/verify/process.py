@@ -1,6 +1,6 @@
-"""The process that checks one GGUF file, seen from outside: what it is asked, and what it answers.
+"""The process that checks one GGUF file, from outside: its request and its result.
 
-llama.cpp ends its process when an assertion fails. A file that makes it do so must be a failed check, not a dead build.
+llama.cpp aborts its process when an assertion fails. A file that causes this must fail a check, not crash the build.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ WORKER = "quantkit.verify.worker"
 
 @dataclass(frozen=True)
 class Request:
-    """What the process is asked.
+    """A request to the process.
 
     Attributes:
         gguf: the file.
         system: the system prompt of every conversation, None for none.
         n_gpu_layers: layers to put on the GPU, -1 for all.
         threads: CPU threads, None for the processors this process may use.
-        questions: to put to the model; a greeting if there are none.
-        stops: texts that end a turn.
+        questions: questions for the model; a greeting if there are none.
+        stops: stop sequences that end a turn.
         origin: what to compare tokens and prompts with.
-        expected: prompts kept from a build, to compare with where there is no origin.
+        expected: prompts saved by a build, to compare with if there is no origin.
     """
 
     gguf: Path
@@ -46,16 +46,16 @@ class Request:
 
     @property
     def comparisons(self) -> list[str]:
-        """The checks that are made of a file that chats."""
+        """The names of the checks that follow if the file chats."""
         asked = {
-            "end of turn ends": self.stops,
+            "stops at end of turn": self.stops,
             "token ids of single texts": self.origin,
-            "prompt ids": self.origin or self.expected,
+            "prompt token ids": self.origin or self.expected,
         }
         return [name for name, given in asked.items() if given]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return it as JSON values."""
         return {
             "gguf": str(self.gguf),
             "system": self.system,
@@ -69,10 +69,10 @@ class Request:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Request:
-        """What :meth:`to_json` wrote.
+        """Read what :meth:`to_json` wrote.
 
         Raises:
-            VocabularyError: the prompts kept from a build are broken.
+            VocabularyError: the prompts saved by a build are damaged.
         """
         origin = values["origin"] and Origin.from_json(values["origin"])
         expected = read_expected(values["expected"])
@@ -81,13 +81,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Result:
-    """What the process answers.
+    """The result of the process.
 
     Attributes:
-        smoke: whether the file chats; with what was found in comparisons.
-        expected: the prompts that were compared with.
-        compared: whether it came to the comparisons: not after a check that failed before.
-        crash: how the process ended where it gave no answer, such as ``signal SIGABRT``.
+        smoke: the smoke test, including the checks of the comparisons.
+        expected: the expected prompts.
+        compared: whether tokens and prompts were compared: not if an earlier check failed.
+        crash: how the process ended if it crashed, such as ``signal SIGABRT``.
     """
 
     smoke: SmokeResult
@@ -97,11 +97,11 @@ class Result:
 
     @property
     def summary(self) -> str:
-        """How it ran, in one line."""
+        """One line on how it ran."""
         return f"FAILED: the process that checked it ended with {self.crash}" if self.crash else self.smoke.summary
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return it as JSON values."""
         return {
             "smoke": {**asdict(self.smoke), "gguf": str(self.smoke.gguf)},
             "expected": [one.to_json() for one in self.expected],
@@ -110,7 +110,7 @@ class Result:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Result:
-        """What :meth:`to_json` wrote."""
+        """Read what :meth:`to_json` wrote."""
         smoke = values["smoke"]
         answers = [Answer(**{**answer, "stats": GenerationStats(**answer["stats"])}) for answer in smoke["answers"]]
         checks = [Check(**check) for check in smoke["checks"]]
@@ -119,7 +119,7 @@ class Result:
 
 
 def check_file(request: Request) -> Result:
-    """Check one file in a process of its own; a crash of it is a failed check.
+    """Check one file in a separate process; if it crashes, that is a failed check.
 
     Raises:
         QuantkitError: what to compare with cannot be read, or a question is not valid Unicode.

@@ -1,17 +1,17 @@
-"""Prompts as the model was trained on, token by token: the template and tokenizer beside the checkpoint write and
-encode conversations of many shapes, and llama.cpp must get the same ids from the GGUF file.
+"""Compares prompts with those the model was trained on, token by token: the checkpoint's template and tokenizer render
+and encode many kinds of conversation, and llama.cpp must get the same ids from the GGUF file.
 
-transformers' ``apply_chat_template`` renders, and encodes what it rendered with nothing added around it. Its ids are
-an :class:`~quantkit.verify.expected.Expected` each; a build keeps them in report.json, so that a package can be checked
-later without its source. They are taken from tokenizer.json as it is, which models were trained with; transformers 5
-makes the tokenizers of Llama anew, and theirs treat blanks behind special tokens in another way.
+transformers' ``apply_chat_template`` renders a prompt and encodes it with nothing added. Each result is an
+:class:`~quantkit.verify.expected.Expected`; a build saves them in report.json, so that a package can be checked later
+without its source. They are taken from tokenizer.json unchanged, because models were trained with it; transformers 5
+rebuilds the tokenizers of Llama, and these treat blanks after special tokens differently.
 
-llama.cpp renders with the file's own template and special tokens, and puts BOS in front where the file asks for it.
+llama.cpp renders with the file's own template and special tokens, and adds BOS first if the file asks for it.
 
-Two differences are llama.cpp's own and no file can change them: BOS before a prompt whose template writes none, and
-blanks beside added tokens, which some tokenizers take in. They are said with the result. The second is allowed where
-contents begin or end with blanks or have special tokens in them, and with tokenizers that have rules of their own for
-the blank before a text (Metaspace, as transformers 5 saves those of Llama); anything else is a failed check.
+Two differences come from llama.cpp itself and no file can change them: BOS before a prompt whose template writes none,
+and blanks next to added tokens, which some tokenizers absorb. The result mentions them. The second is allowed if
+contents begin or end with blanks or contain special tokens, and with tokenizers that have their own rules for the blank
+before a text (Metaspace, as transformers 5 saves those of Llama); anything else is a failed check.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from quantkit.verify.origin import Origin
 from quantkit.verify.report import Check
 from quantkit.vocab.post_processor import token_text
 
-NAME = "prompt ids"
+NAME = "prompt token ids"
 _SHOWN = 8  # tokens around a difference
 
 
 def expect(origin: Origin, encoder: Encoder, model: ChatModel, system: str | None) -> tuple[Expected, ...]:
-    """What the checkpoint's side makes of every shape of conversation.
+    """Return the expected prompt of every kind of conversation.
 
     Args:
-        origin: the checkpoint's side.
+        origin: the checkpoint's tokenizer and template.
         encoder: its tokenizer.
-        model: the GGUF file, for what the origin does not speak of at all.
+        model: the GGUF file, for values that the origin does not contain.
         system: the package's system prompt.
     """
     files = (origin.tokenizer.with_name(name) for name in (SPECIAL_TOKENS, TOKENIZER_CONFIG))
@@ -57,7 +57,7 @@ def expect(origin: Origin, encoder: Encoder, model: ChatModel, system: str | Non
 
 
 def _expected(one: Conversation, encoder: Encoder, template: str, bos_token: str, eos_token: str) -> Expected:
-    # llama.cpp composes no characters, so they come composed.
+    # llama.cpp does not compose characters, so they are composed here.
     messages = tuple({"role": role, "content": encoder.prepare(text)} for role, text in one.talk)
     text = _render(template, messages, bos_token, eos_token)
     if text is None:
@@ -69,13 +69,13 @@ def _expected(one: Conversation, encoder: Encoder, template: str, bos_token: str
 
 
 def _render(template: str, messages: Sequence[Mapping[str, str]], bos_token: str, eos_token: str) -> str | None:
-    """Without today's date where the template can do without: a prompt of another day is compared too.
+    """Render without today's date, unless the template needs it, so that prompts of different days can be compared.
 
     Returns:
-        The prompt, None where the template refuses the conversation.
+        The prompt, None if the template rejects the conversation.
 
     Raises:
-        TemplateLimitError: the template was stopped, which says nothing about the conversation.
+        TemplateLimitError: the template exceeded a limit, which says nothing about the conversation.
     """
     for dates in (False, True):
         try:
@@ -88,15 +88,15 @@ def _render(template: str, messages: Sequence[Mapping[str, str]], bos_token: str
 
 
 def check_prompts(model: ChatModel, expected: Sequence[Expected], source: str) -> list[Check]:
-    """Compare llama.cpp's prompts with those expected, and look at the BOS of each.
+    """Compare llama.cpp's prompts with the expected ones, and check the BOS of each.
 
     Args:
         model: the GGUF file.
-        expected: of :func:`expect`, or kept from a build.
-        source: what the expected ids are from, for people.
+        expected: the result of :func:`expect`, or saved by a build.
+        source: where the expected ids are from, for people.
 
     Returns:
-        The checks, "prompt ids" and "prompt BOS".
+        The checks, "prompt token ids" and "prompt BOS".
     """
     if not model.chat_template:
         return []  # the check of the template has failed
@@ -113,14 +113,14 @@ def _prompt(model: ChatModel, expected: Expected) -> tuple[int, ...] | None:
 def _same_ids(
     model: ChatModel, expected: Sequence[Expected], found: Mapping[str, tuple[int, ...] | None], source: str
 ) -> Check:
-    threshold = f"ids as of {source} in every prompt"
+    threshold = f"the ids of {source} in every prompt"
     before, blanks, refused = [], [], []
     for one in expected:
         ids = found[one.name]
         if ids is None or one.text is None:
             if (ids is None) != (one.text is None):
                 who = "the file" if ids is None else source
-                return Check(NAME, False, "differ", threshold, f"{one.name}: the chat template of {who} refuses it")
+                return Check(NAME, False, "differ", threshold, f"{one.name}: the chat template of {who} rejects it")
             refused.append(one.name)
             continue
         bare = ids[1:] if _bos_is_llama_cpps(model, ids, one.ids) else ids
@@ -133,17 +133,18 @@ def _same_ids(
     compared = [found[one.name] or () for one in expected if one.text is not None]
     said = [f"{len(compared)} prompts"]
     if refused:
-        said.append(f"the template refuses {', '.join(refused)}")
+        said.append(f"the template rejects {', '.join(refused)}")
     if before:
         said.append(
-            f"llama.cpp puts BOS ({model.bos_token}) before {len(before)} of them, as the tokenizer asks; the template "
-            "writes none"
+            f"llama.cpp adds BOS ({model.bos_token}) to {len(before)} of them, as the tokenizer asks; the template "
+            "does not write it"
         )
     if blanks:
         said.append(
-            f"llama.cpp treats blanks beside special tokens in another way than the tokenizer: {', '.join(blanks)}"
+            f"llama.cpp treats blanks next to special tokens differently from the tokenizer: {', '.join(blanks)}"
         )
-    return Check(NAME, True, f"{sum(map(len, compared))} equal", threshold, "; ".join(said))
+    total = sum(map(len, compared))
+    return Check(NAME, True, f"{total} of {total} match", threshold, "; ".join(said))
 
 
 def _bos_is_llama_cpps(model: ChatModel, ids: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
@@ -163,14 +164,14 @@ def _difference(model: ChatModel, got: tuple[int, ...], expected: Expected) -> s
 
 
 def _token(model: ChatModel, token: int) -> str:
-    # llama.cpp ends its process when asked for a token that there is not.
+    # llama.cpp aborts the process when asked for a token that does not exist.
     return repr(model.engine.text(token)) if 0 <= token < model.engine.n_vocab else "(not in the file)"
 
 
 def _one_bos(model: ChatModel, counts: Mapping[str, int]) -> Check:
     name = "prompt BOS"
     if model.engine.bos is None:
-        return Check(name, True, "none", "", "the vocabulary has no BOS token")
+        return Check(name, True, "none", "", "the vocabulary does not have a BOS token")
     least = 1 if model.engine.adds_bos else 0
     wrong = [f"{shape}: {count}" for shape, count in counts.items() if not least <= count <= 1]
     threshold = "exactly 1, first" if least else "at most 1, first"
@@ -180,11 +181,11 @@ def _one_bos(model: ChatModel, counts: Mapping[str, int]) -> Check:
 
 
 def check_stops(model: ChatModel, stops: Sequence[str]) -> Check:
-    """Whether llama.cpp ends an answer at each text that ends a turn."""
+    """Check that llama.cpp ends an answer at each text that ends a turn."""
     missed = [stop for stop in stops if not _ends(model, stop)]
     evidence = "; ".join(f"{stop} is {model.tokenize(stop)}" for stop in stops)
     figure = f"{len(stops) - len(missed)} of {len(stops)}"
-    return Check("end of turn ends", not missed, figure, "each is one end-of-generation token", evidence)
+    return Check("stops at end of turn", not missed, figure, "each is one end-of-generation token", evidence)
 
 
 def _ends(model: ChatModel, stop: str) -> bool:

@@ -1,6 +1,6 @@
-"""What a verification found: checks with figures, not a bare yes or no.
+"""The result of a verification: checks with figures, not only yes or no.
 
-A check carries the evidence it was decided on, so that a reader of ``report.json`` can disagree with the threshold.
+A check includes its evidence, so that a reader of ``report.json`` can disagree with the threshold.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from quantkit.verify.expected import Expected
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One check.
 
     Attributes:
         name: what was checked, in a few words.
-        passed: whether it is as it must be.
+        passed: whether it passed.
         figure: what was found, such as "1" or "0.21 s".
-        threshold: what was asked for, "" if the figure is for information.
-        evidence: what the figure was taken from, for a reader who wants to see for themselves.
+        threshold: what is required, "" if the figure is only for information.
+        evidence: where the figure comes from, for a reader who wants to see it.
     """
 
     name: str
@@ -34,20 +34,20 @@ class Check:
 
 
 def crashed(error: ChildError) -> Check:
-    """The failed check for a process that did not come to its end."""
-    return Check("llama.cpp runs", False, error.how, "the process ends well", error.output)
+    """Return the failed check for a process that crashed."""
+    return Check("llama.cpp runs", False, error.how, "the process ends normally", error.output)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one run found.
+    """The result of one run.
 
     Attributes:
-        checks: in the order in which they were made.
-        runs: by file, how it ran, in one line: times, speeds, how its answer ended.
+        checks: the checks, in order.
+        runs: by file, one line on how it ran: times, speeds, how its answer ended.
         not_made: checks that could not be made, and why.
-        prompts: conversations of many shapes as the model's own template and tokenizer write them: what the prompts
-            were compared with.
+        prompts: many kinds of conversation, rendered and encoded by the model's own template and tokenizer, with which
+            the prompts were compared.
     """
 
     checks: tuple[Check, ...]

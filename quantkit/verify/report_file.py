@@ -1,4 +1,4 @@
-"""report.json: what a build found and how long it took. One value, one writer and one reader."""
+"""report.json: the checks of a build and how long it took. One value, one writer and one reader."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class OutputFigures:
 
     Attributes:
         file: its name.
-        quant: the type that was asked for.
-        size: its bytes.
+        quant: the requested type.
+        size: its size in bytes.
     """
 
     file: str
@@ -32,15 +32,15 @@ class OutputFigures:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What report.json says.
+    """The content of report.json.
 
     Attributes:
-        report: its ``checks``, ``runs``, ``not_made``, ``prompts`` and ``passed``; None where nothing was ``verified``.
-        notes: decisions that the user was told.
-        ollama: where Ollama's prompts differ from those of the model's own chat template: ``versions`` (of Ollama) and
-            ``difference``.
+        report: its ``checks``, ``runs``, ``not_made``, ``prompts`` and ``passed``; None if nothing was ``verified``.
+        notes: notes for the user.
+        ollama: how Ollama's prompts differ from those of the model's own chat template: ``versions`` (``Ollama`` means
+            all of them) and ``difference``.
         outputs: the GGUF files.
-        seconds: by stage: plan, stream, package, verify.
+        seconds: per stage: plan, stream, package, verify.
     """
 
     report: Report | None
@@ -50,7 +50,7 @@ class BuildReport:
     seconds: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, with ``schema``."""
+        """Return it as JSON values, with ``schema``."""
         verdict: dict[str, Any] = {"schema": SCHEMA, "verified": False, "passed": None, "checks": [], "runs": {}}
         if self.report is not None:
             prompts = [one.to_json() for one in self.report.prompts]
@@ -70,11 +70,11 @@ def write_report(report: BuildReport, folder: Path) -> None:
 
 
 def read_kept_prompts(folder: Path) -> tuple[Expected, ...] | None:
-    """The prompts that a package's report.json keeps; None where the package has no report.
+    """Read the prompts saved in a package's report.json; None if the package does not have a report.
 
     Raises:
         CheckpointError: report.json is not a JSON file.
-        VocabularyError: the prompts are no longer as the build wrote them.
+        VocabularyError: the prompts are damaged.
     """
     path = folder / REPORT
     if not path.is_file():

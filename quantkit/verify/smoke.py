@@ -1,7 +1,7 @@
-"""Does the file really chat? A short conversation with the finished GGUF, looked at closely.
+"""Does the file really chat? Holds a short conversation with the finished GGUF, and checks it closely.
 
-What is looked for is what users of converted models run into: a file that does not load, a doubled BOS, special tokens
-that fall apart into letters, an end of turn that does not end the answer, NaN.
+It looks for the usual problems of converted models: a file that does not load, a doubled BOS, special tokens that are
+split into letters, an end of turn that does not end the answer, NaN.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from quantkit.errors import QuantkitError
 from quantkit.package.spec import DEFAULT_CONTEXT
-from quantkit.run.session import ChatModel
+from quantkit.run.session import ChatModel, placement
 from quantkit.verify.report import Check
 from quantkit.verify.smoke_result import Answer, SmokeResult
 
@@ -22,10 +22,10 @@ MAX_TOKENS = 64
 # Room for what a template adds: turns and a default system prompt.
 _OVERHEAD = 1024
 
-# Stands where an answer's text would, to find what the template puts behind it.
+# A placeholder for an answer's text, to find what the template writes after it.
 _ANSWER = "quantkit-answer"
 _ROUND_TRIP = "Hello, wörld! 你好，世界。 🙂 x = 1.5e-3\n\tif (a && b) { return; }"
-# What looks like the text of a special token: <|eot_id|>, </s>, <start_of_turn>, [INST]
+# Looks like the text of a special token: <|eot_id|>, </s>, <start_of_turn>, [INST]
 _MARK = re.compile(r"<[^<>\s]{1,64}>|\[/?[A-Z_]{1,32}\]")
 
 
@@ -39,12 +39,12 @@ def smoke_test(
     max_tokens: int = MAX_TOKENS,
     further: Callable[[ChatModel], Sequence[Check]] | None = None,
 ) -> SmokeResult:
-    """Load *gguf*, hold a conversation for each prompt, and check what happened. Answers are greedy.
+    """Load *gguf*, hold a conversation for each prompt, and check the result. Answers are greedy.
 
     Args:
         gguf: the file.
-        n_gpu_layers: layers to put on the GPU, -1 for all; without effect in a build without a GPU.
-        prompts: questions, each asked alone in a new conversation; a greeting if there are none.
+        n_gpu_layers: layers to put on the GPU, -1 for all; no effect in a build without GPU support.
+        prompts: questions, each asked in a new conversation; a greeting if there are none.
         system: the system prompt of every conversation, None for none.
         threads: CPU threads, None for the processors this process may use.
         max_tokens: the longest answer.
@@ -53,14 +53,14 @@ def smoke_test(
         The result; a file that does not load or render is a failed check, not an exception.
     """
     prompts = prompts or DEFAULT_PROMPTS
-    # A token is at least a byte. A context of the model's own size would cost gigabytes that nobody uses here.
+    # A token is at least a byte. A context of the model's own size would need gigabytes that are not used here.
     room = _OVERHEAD + max_tokens + max(len(f"{prompt}{system or ''}".encode(errors="replace")) for prompt in prompts)
     try:
         model = ChatModel.load(gguf, n_gpu_layers=n_gpu_layers, threads=threads, max_ctx=min(room, DEFAULT_CONTEXT))
     except QuantkitError as error:
         return SmokeResult(gguf, (Check("loads", False, "no", "loads", str(error)),))
     with model:
-        evidence = f"{model.n_layers} layers and the output layer; on the GPU: {model.offload_figure}"
+        evidence = f"{model.n_layers} layers and the output layer; {placement(model.offload_figure)}"
         checks = [Check("loads", True, f"{model.load_seconds:.2f} s", "loads", evidence), _round_trip(model)]
         answers: tuple[Answer, ...] = ()
         conversations = [_conversation(prompt, system) for prompt in prompts]
@@ -98,7 +98,7 @@ def _round_trip(model: ChatModel) -> Check:
 def _one_bos(model: ChatModel, conversations: Sequence[list[dict[str, str]]]) -> Check:
     bos = model.engine.bos
     if bos is None:
-        return Check("BOS", True, "none", "", "the vocabulary has no BOS token")
+        return Check("BOS", True, "none", "", "the vocabulary does not have a BOS token")
     prompts = [model.prompt_tokens(messages) for messages in conversations]
     counts = [model.leading_bos(tokens) for tokens in prompts]
     worst = max(counts, key=lambda count: abs(count - 1))
@@ -109,7 +109,7 @@ def _one_bos(model: ChatModel, conversations: Sequence[list[dict[str, str]]]) ->
 
 
 def _special_tokens(model: ChatModel, system: str | None) -> Check:
-    """Special token texts the template writes: each must become that token, as often as it is written."""
+    """Check that each special token text in the template becomes that token, as often as it is written."""
     threshold = "each text is one special token"
     # Plain contents, so that every mark found is the template's own.
     messages = [*_conversation("question", "system" if system else None), {"role": "assistant", "content": _ANSWER}]
@@ -118,13 +118,13 @@ def _special_tokens(model: ChatModel, system: str | None) -> Check:
     tokens = model.tokenize(text)
     marks = {mark for mark in _MARK.findall(text) if mark in model.token_ids}
     special = {mark for mark, token in model.token_ids.items() if mark in text and model.engine.is_special(token)}
-    marks |= {mark for mark in special if mark.strip()}  # Gemma has a token for each run of line ends
+    marks |= {mark for mark in special if mark.strip()}  # Gemma has tokens for runs of line ends
     broken = [mark for mark in sorted(marks) if not _is_one_special(model, mark, text, tokens)]
     figure = f"{len(marks) - len(broken)} of {len(marks)}"
     if broken:
         split = {mark: model.tokenize(mark) for mark in broken}
         return Check("special tokens", False, figure, threshold, f"not one special token: {split}")
-    found = ", ".join(sorted(marks)) or "the template writes none that are in the vocabulary"
+    found = ", ".join(sorted(marks)) or "the template does not write any from the vocabulary"
     return Check("special tokens", True, figure, threshold, found)
 
 
@@ -139,7 +139,7 @@ def _end_of_turn(model: ChatModel, system: str | None) -> Check:
     text = model.render(messages, add_generation_prompt=False)
     _, found, tail = text.rpartition(_ANSWER)
     if not found:
-        return Check(name, False, "not found", threshold, f"the template leaves the answer out: {text!r}")
+        return Check(name, False, "not found", threshold, f"the template drops the answer: {text!r}")
     token = next((token for token in model.tokenize(tail) if model.engine.is_special(token)), None)
     if token is None:
         return Check(name, False, "none", threshold, f"no special token follows an answer, only {tail!r}")
@@ -164,7 +164,7 @@ def _ask(model: ChatModel, messages: list[dict[str, str]], max_tokens: int) -> A
 def _finite(model: ChatModel, conversations: Sequence[list[dict[str, str]]]) -> Check:
     import numpy as np
 
-    # After the last answer, and after each prompt (which llama.cpp still knows, so that costs one token).
+    # After the last answer, and after each prompt (still cached in llama.cpp, so this costs one token).
     rows = [model.engine.logits(), *(model.prompt_logits(messages) for messages in conversations)]
     bad = sum(int((~np.isfinite(row)).sum()) for row in rows)
     low, high = min(float(row.min()) for row in rows), max(float(row.max()) for row in rows)
@@ -174,15 +174,17 @@ def _finite(model: ChatModel, conversations: Sequence[list[dict[str, str]]]) -> 
 def _generates(answers: Sequence[Answer]) -> Check:
     counts = [answer.stats.generated_tokens for answer in answers]
     evidence = "; ".join(f"{answer.prompt!r} -> {answer.text!r}" for answer in answers)
-    return Check("generates", min(counts) >= 1, f"{sum(counts)} tokens", "at least 1 an answer", evidence)
+    return Check("generates", min(counts) >= 1, f"{sum(counts)} tokens", "at least 1 per answer", evidence)
 
 
 def _stops(model: ChatModel, answers: Sequence[Answer]) -> Check:
-    """The limit is no failure, an untrained model may ramble; running past an end of turn is one."""
+    """Check that no answer runs past an end of turn. Reaching the limit is fine: an untrained model may ramble."""
     texts = [text for text, token in model.token_ids.items() if model.is_eog(token) and text.startswith("<")]
     missed = sorted({text for text in texts for answer in answers if text in answer.text})
     stopped = sum(answer.stats.stopped for answer in answers)
     evidence = "; ".join(answer.ended for answer in answers)
     if missed:
         evidence = f"written as text instead of ending the answer: {', '.join(missed)}; {evidence}"
-    return Check("stops", not missed, f"{stopped} of {len(answers)} by itself", "no end of turn passed over", evidence)
+    return Check(
+        "stops by itself", not missed, f"{stopped} of {len(answers)}", "no end of turn inside an answer", evidence
+    )

@@ -1,4 +1,4 @@
-"""What a smoke test found, in a value."""
+"""The result of a smoke test, as a value."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.files.json_file import SCHEMA
-from quantkit.run.session import GenerationStats
+from quantkit.run.session import GenerationStats, placement
 from quantkit.verify.report import Check
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question put to the model and what came back.
+    """A question to the model and its answer.
 
     Attributes:
         prompt: the question.
         text: the answer.
-        ended: how it ended, in words.
-        stats: how it went.
+        ended: how it ended, for people.
+        stats: its statistics.
     """
 
     prompt: str
@@ -30,11 +30,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class SmokeResult:
-    """What a smoke test found.
+    """The result of a smoke test.
 
     Attributes:
         gguf: the file.
-        checks: in the order made; after one that nothing can follow, there are no more.
+        checks: the checks, in order, up to the first failure after which no other check is possible.
         load_seconds: time to load, 0 if it did not load.
         offloaded: layers on the GPU, such as "33/33" or "0/3 (CPU build)"; "" if it did not load.
         answers: one for each prompt.
@@ -53,30 +53,30 @@ class SmokeResult:
 
     @property
     def prompt_rate(self) -> float:
-        """Prompt tokens evaluated a second, over all prompts."""
+        """Prompt tokens evaluated per second, over all prompts."""
         seconds = sum(answer.stats.prompt_seconds for answer in self.answers)
         evaluated = sum(answer.stats.prompt_tokens - answer.stats.reused_tokens for answer in self.answers)
         return evaluated / seconds if seconds > 0 else 0.0
 
     @property
     def generation_rate(self) -> float:
-        """Tokens generated a second, over all answers."""
+        """Tokens generated per second, over all answers."""
         seconds = sum(answer.stats.generation_seconds for answer in self.answers)
         return sum(answer.stats.generated_tokens for answer in self.answers) / seconds if seconds > 0 else 0.0
 
     @property
     def summary(self) -> str:
-        """One line of figures."""
+        """The figures in one line."""
         if not self.passed:
             return "FAILED: " + ", ".join(check.name for check in self.checks if not check.passed)
         ended = ", ".join(answer.ended for answer in self.answers)
         return (
             f"loaded in {self.load_seconds:.2f} s, prompt {self.prompt_rate:.0f} tokens/s, "
-            f"generation {self.generation_rate:.1f} tokens/s, layers on the GPU {self.offloaded}, answer ended {ended}"
+            f"generation {self.generation_rate:.1f} tokens/s, {placement(self.offloaded)}, answer ended {ended}"
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The result as ``--json`` prints it, with ``schema``."""
+        """Return it as ``--json`` prints it, with ``schema``."""
         return {
             "schema": SCHEMA,
             "gguf": str(self.gguf),

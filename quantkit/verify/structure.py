@@ -1,4 +1,4 @@
-"""Is the package what was made? Its files against the manifest, and against each other. No model is loaded."""
+"""Checks a package's files against the manifest and against each other. No model is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GGUFEntry = ModelEntry | AdapterEntry
 
 
 def check_files(folder: Path, manifest: Manifest) -> list[Check]:
-    """Whether every file of the manifest is there, the texts as they were written, and what else there is."""
+    """Check that every file of the manifest exists and the texts are unchanged; list files not in the manifest."""
     listed = manifest.file_names
     missing = [file for file in listed if not os.path.isfile(folder / file)]
     gone = set(missing)
@@ -37,7 +37,7 @@ def check_files(folder: Path, manifest: Manifest) -> list[Check]:
             not missing,
             f"{len(listed) - len(missing)} of {len(listed)}",
             "all files of the manifest",
-            f"missing: {_some(missing)}" if missing else "all are there",
+            f"missing: {_some(missing)}" if missing else "all exist",
         ),
         Check(
             "text files",
@@ -46,12 +46,12 @@ def check_files(folder: Path, manifest: Manifest) -> list[Check]:
             "0 changed",
             f"changed since the package was made: {_some(changed)}" if changed else f"sha256 of {texts} files",
         ),
-        Check("further files", True, _some(others) or "none", "", "what is here and not in the manifest"),
+        Check("unexpected files", True, _some(others) or "none", "", "files that are not in the manifest"),
     ]
 
 
 def _some(names: Sequence[str]) -> str:
-    """Names, and how many more."""
+    """Return the first names, and how many more there are."""
     left = len(names) - _NAMES
     return ", ".join(names[:_NAMES]) + (f" and {left} more" if left > 0 else "")
 
@@ -64,16 +64,16 @@ def _changed(folder: Path, text: TextEntry) -> bool:
 def check_models(
     folder: Path, manifest: Manifest, *, sha256: bool, advance: Callable[[int], None]
 ) -> Iterator[tuple[GGUFEntry, GGUFModel | None, list[Check]]]:
-    """Look at each GGUF file, as far as it is there.
+    """Check each GGUF file that exists.
 
     Args:
         folder: the package.
-        manifest: what it says of itself.
-        sha256: read the tensors too, and compare their sums.
-        advance: told of the bytes read.
+        manifest: its manifest.
+        sha256: also read the tensors and compare their checksums.
+        advance: called with the number of bytes read.
 
     Returns:
-        Each model of the manifest, its headers (None where they cannot be read), and its checks.
+        Each model of the manifest, its headers (None if they cannot be read), and its checks.
     """
     for listed in manifest.ggufs:
         yield listed, *_check_model(folder, manifest, listed, sha256=sha256, advance=advance)
@@ -85,14 +85,14 @@ def _check_model(
     path = folder / listed.file
     name = f"{path.name}: header"
     if not all((folder / file).is_file() for file in listed.files):
-        return None, []  # named by the check of the files
+        return None, []  # the check of the files names it
     try:
         model = read_model(path) if isinstance(listed, AdapterEntry) else read_whole_model(path)
     except QuantkitError as error:
-        return None, [Check(name, False, "broken", "sound", str(error))]
+        return None, [Check(name, False, "damaged", "readable", str(error))]
     wrong = list(_header_faults(listed, model))
     evidence = "; ".join(wrong) or f"{len(model.header.tensors)} tensors, {len(model.header.metadata)} entries"
-    checks = [Check(name, not wrong, "changed" if wrong else "sound", "as in the manifest", evidence)]
+    checks = [Check(name, not wrong, "changed" if wrong else "ok", "the manifest's", evidence)]
     if sha256:
         checks.append(_check_tensors(listed, model, advance))
     if isinstance(listed, ModelEntry):
@@ -102,7 +102,7 @@ def _check_model(
 
 def _header_faults(listed: GGUFEntry, model: GGUFModel) -> Iterator[str]:
     if model.nbytes != listed.size:
-        yield f"{model.nbytes} bytes, the manifest says {listed.size}"
+        yield f"{model.nbytes} bytes, but the manifest says {listed.size}"
     found = {name: info.type.label for name, info in model.header.tensors.items()}
     known = {name: tensor.type for name, tensor in listed.tensors.items()}
     if found != known:
@@ -110,7 +110,7 @@ def _header_faults(listed: GGUFEntry, model: GGUFModel) -> Iterator[str]:
         yield f"tensors differ: {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     for file, header in zip(model.files, model.headers, strict=True):
         if file.name in listed.headers and sha256_of(blocks(file, 0, header.data_offset)) != listed.headers[file.name]:
-            yield f"the header of {file.name} has another sha256: metadata or vocabulary were changed"
+            yield f"the header of {file.name} has a different sha256: metadata or vocabulary were changed"
 
 
 def _check_tensors(listed: GGUFEntry, model: GGUFModel, advance: Callable[[int], None]) -> Check:
@@ -128,12 +128,12 @@ def _check_tensors(listed: GGUFEntry, model: GGUFModel, advance: Callable[[int],
 
 
 def _check_template(manifest: Manifest, path: Path, model: GGUFModel) -> Check:
-    """The chat template in the file is the format that the package's texts were written for."""
+    """Check that the file's chat template is the format for which the package's texts were written."""
     wanted = manifest.chat
     name, threshold = f"{path.name}: chat template", f"{wanted.template}, ending at {', '.join(wanted.stops)}"
     vocabulary = gguf_vocabulary(model.header)
     if not vocabulary.chat_template:
-        return Check(name, False, "none", threshold, "the file has no chat template")
+        return Check(name, False, "none", threshold, "the file does not have a chat template")
     tokens: list[str] = model.value("tokenizer.ggml.tokens", [])
     try:
         chat = derive(
@@ -150,7 +150,7 @@ def _check_template(manifest: Manifest, path: Path, model: GGUFModel) -> Check:
 
 
 def check_modelfiles(folder: Path, manifest: Manifest) -> Iterator[Check]:
-    """Whether each Modelfile can be read by Ollama's rules, and is for a model of the package."""
+    """Check that each Modelfile is valid by Ollama's rules, and belongs to a model of the package."""
     models = {model.file for model in manifest.models}
     for text in manifest.files:
         path = folder / text.file
@@ -162,7 +162,7 @@ def check_modelfiles(folder: Path, manifest: Manifest) -> Iterator[Check]:
         except (OSError, ValueError, QuantkitError) as error:
             yield Check(text.file, False, "broken", threshold, str(error))
             continue
-        # Ollama takes the last FROM.
+        # Ollama uses the last FROM.
         source = [command.value for command in commands if command.keyword == "FROM"][-1]
         file = PurePosixPath(source)
         right = source.startswith("./") and len(file.parts) == 1 and file.name in models

@@ -1,4 +1,4 @@
-"""The tokenizer inside the GGUF file against the one the model was trained with."""
+"""Compares the tokenizer in the GGUF file with the one the model was trained with."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ PROBES: tuple[str, ...] = (
     "a" * 200 + " " * 50 + "!" * 50,
     "\x00\x01\x7f",
 )
-"""Texts that pre-tokenizers disagree about."""
+"""Texts that different pre-tokenizers split differently."""
 
-# Some tokenizers (Qwen's) compose such characters first. llama.cpp composes nothing and no GGUF file can make it, so
-# a difference here is said and is not held against the file.
+# Some tokenizers (Qwen's) compose such characters first. llama.cpp does not, and no GGUF file can change that, so a
+# difference here is mentioned but does not fail the check.
 _DECOMPOSED = "cafe\u0301 u\u0308ber か\u3099"
 
 
 def compare_tokens(gguf_model: ChatModel, encoder: Encoder, source: str) -> Check:
-    """Compare llama.cpp's ids with those of the model's tokenizer, special tokens parsed, over :data:`PROBES`.
+    """Compare llama.cpp's ids with those of the model's tokenizer for :data:`PROBES`, with special tokens parsed.
 
-    Every added token is probed too, between words.
+    Every added token is also tested, between words.
 
     Args:
         gguf_model: the model in llama.cpp.
         encoder: the model's tokenizer.
         source: the name of its file.
     """
-    name, threshold = f"token ids as {source}", "ids equal in every text"
+    name, threshold = f"token ids match {source}", "the same ids in every text"
     total, otherwise = 0, 0
-    # llama.cpp does not normalize (NFC): texts that are normalized already must give the same ids.
+    # llama.cpp does not normalize (NFC): texts that are already normalized must have the same ids.
     probes = [encoder.prepare(probe) for probe in (*PROBES, *encoder.probes)]
     for probe in probes:
         expected, got = encoder.encode(probe), gguf_model.tokenize(probe)
@@ -54,9 +54,9 @@ def compare_tokens(gguf_model: ChatModel, encoder: Encoder, source: str) -> Chec
         return Check(name, False, "differ", threshold, evidence)
     evidence = f"{len(probes)} texts, {encoder.added} added tokens"
     if encoder.blank_once:
-        evidence += "; a blank before text behind special tokens, which llama.cpp puts there, is not compared"
+        evidence += "; the blank that llama.cpp adds before text after special tokens is not compared"
     if otherwise:
-        evidence += f"; in {otherwise} of them llama.cpp puts a blank before one that stands there already"
+        evidence += f"; in {otherwise} of them llama.cpp adds a blank before one that is already there"
     if gguf_model.tokenize(_DECOMPOSED) != encoder.encode(_DECOMPOSED):
-        evidence += "; decomposed characters (e + combining accent) differ, llama.cpp does not compose them"
-    return Check(name, True, f"{total} equal", threshold, evidence)
+        evidence += "; decomposed characters (e + combining accent) differ, because llama.cpp does not compose them"
+    return Check(name, True, f"{total} of {total} match", threshold, evidence)

@@ -1,7 +1,7 @@
 """The process that checks one GGUF file, from inside; :mod:`quantkit.verify.process` starts it.
 
-It is the one entry of all checks that load libllama, and does nothing but that: what must be imported first, or never,
-is settled here.
+It is the only entry point of all checks that load libllama, and does nothing else: this module decides what must be
+imported first, or never.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from quantkit.verify.process import Request
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a :class:`~quantkit.verify.process.Request`, as JSON values."""
+    """Answer a :class:`~quantkit.verify.process.Request`, in JSON values."""
     return check_one_file(Request.from_json(question)).to_json()
 
 

@@ -88,14 +88,14 @@ def test_a_package_as_it_was_built(package: Path) -> None:
     assert list(found) == [
         "files",
         "text files",
-        "further files",
+        "unexpected files",
         f"{GGUF}: header",
         f"{GGUF}: tensors",
         f"{GGUF}: chat template",
         "Modelfile",
     ]
     assert found["files"].figure == "5 of 5"
-    assert found["further files"].figure == "none"
+    assert found["unexpected files"].figure == "none"
 
 
 def test_a_file_that_is_gone(package: Path) -> None:
@@ -104,13 +104,13 @@ def test_a_file_that_is_gone(package: Path) -> None:
     found = structure(package)
     assert not found["files"].passed
     assert (found["files"].figure, found["files"].evidence) == ("3 of 5", f"missing: chat.sh, {GGUF}")
-    assert "it, which is not there" in found["Modelfile"].evidence.replace(f"./{GGUF}", "it")
+    assert "it, which does not exist" in found["Modelfile"].evidence.replace(f"./{GGUF}", "it")
 
 
 def test_a_file_that_was_added_is_named_and_no_fault(package: Path) -> None:
     (package / "notes.txt").write_text("mine", encoding="utf-8")
     found = structure(package)
-    assert found["further files"].figure == "notes.txt"
+    assert found["unexpected files"].figure == "notes.txt"
     assert all(check.passed for check in found.values())
 
 
@@ -150,13 +150,13 @@ def test_a_file_that_is_cut_off(package: Path) -> None:
     path = package / GGUF
     path.write_bytes(path.read_bytes()[:-1000])
     found = structure(package)[f"{GGUF}: header"]
-    assert (found.passed, found.figure) == (False, "broken")
+    assert (found.passed, found.figure) == (False, "damaged")
 
 
 def test_a_file_that_has_grown(package: Path) -> None:
     with (package / GGUF).open("ab") as file:
         file.write(b"\0" * 64)
-    assert "bytes, the manifest says" in structure(package)[f"{GGUF}: header"].evidence
+    assert "bytes, but the manifest says" in structure(package)[f"{GGUF}: header"].evidence
 
 
 def test_a_changed_entry_of_the_header(package: Path) -> None:
@@ -232,20 +232,20 @@ def checked(found: FolderReport) -> list[str]:
 def test_prompts_are_those_that_the_build_kept(package: Path) -> None:
     found = verify_folder(package, threads=1)
     assert checked(found) == []
-    check = next(check for check in found.report.checks if check.name == f"{GGUF}: prompt ids")
-    assert check.threshold == "ids as of the build in every prompt"
+    check = next(check for check in found.report.checks if check.name == f"{GGUF}: prompt token ids")
+    assert check.threshold == "the ids of the build in every prompt"
     assert check.evidence == "12 prompts"  # one of them has the package's system prompt
-    assert [text.partition(":")[0] for text in found.report.not_made] == [
-        "sha256 of the tensors",
+    assert [text.partition(" (")[0] for text in found.report.not_made] == [
+        "checksums of the weights",
         "token ids of single texts",
     ]
     kept = json.loads((package / "report.json").read_text(encoding="utf-8"))
     kept["prompts"][3]["ids"] = kept["prompts"][3]["ids"].replace(" ", " 7 ", 1)
     (package / "report.json").write_text(json.dumps(kept), encoding="utf-8")
-    assert checked(verify_folder(package, threads=1)) == [f"{GGUF}: prompt ids"]
+    assert checked(verify_folder(package, threads=1)) == [f"{GGUF}: prompt token ids"]
     kept["prompts"][3] = None
     (package / "report.json").write_text(json.dumps(kept), encoding="utf-8")
-    with pytest.raises(QuantkitError, match=r"report\.json are broken"):
+    with pytest.raises(QuantkitError, match=r"report\.json are damaged"):
         verify_folder(package)
 
 
@@ -253,8 +253,8 @@ def test_what_could_not_be_compared_is_said(package: Path) -> None:
     (package / "report.json").unlink()
     found = verify_folder(package, threads=1)
     assert checked(found) == []
-    assert not any("prompt ids" in check.name for check in found.report.checks)
-    assert [text for text in found.report.not_made if text.startswith("prompt ids: the package has no report")]
+    assert not any("prompt token ids" in check.name for check in found.report.checks)
+    assert [text for text in found.report.not_made if text.startswith("prompt token ids: the package does not have")]
     assert all("--s" in text for text in found.report.not_made)
 
 
@@ -265,13 +265,13 @@ def test_the_source_itself(package: Path, source: Path, checkpoint: Maker, capsy
     found = json.loads(outcome.stdout)
     assert (found["schema"], found["passed"], found["not_made"]) == (1, True, [])
     names = [check["name"] for check in found["checks"]]
-    assert {f"{GGUF}: token ids as tokenizer.json", f"{GGUF}: prompt ids", f"{GGUF}: prompt BOS"} <= {*names}
+    assert {f"{GGUF}: token ids match tokenizer.json", f"{GGUF}: prompt token ids", f"{GGUF}: prompt BOS"} <= {*names}
     assert found["sums"].keys() == {GGUF, "Modelfile", "chat.sh", "chat.ps1", "README.md"}
     # Another model's tokenizer.
     outcome = run_here(["verify", str(package), "--source", str(checkpoint("qwen2")), "--json"], capsys)
     assert outcome.code == 3
     wrong = [check["name"] for check in json.loads(outcome.stdout)["checks"] if not check["passed"]]
-    assert wrong == [f"{GGUF}: token ids as tokenizer.json", f"{GGUF}: prompt ids"]
+    assert wrong == [f"{GGUF}: token ids match tokenizer.json", f"{GGUF}: prompt token ids"]
 
 
 @pytest.mark.parametrize("tokenizer", ["[1]", '{"version": "1.0"}'])
@@ -289,7 +289,7 @@ def test_what_a_failed_smoke_test_leaves_out_is_said(package: Path) -> None:
     overwrite(package / GGUF, data.index(b"{% set content", data.index(b"tokenizer.chat_template")), b"{% sat")
     found = verify_folder(package, threads=1)
     assert f"{GGUF}: chat template renders" in checked(found)
-    assert f"{GGUF}: end of turn ends, prompt ids: a check before failed" in found.report.not_made
+    assert f"{GGUF}: stops at end of turn, prompt token ids (an earlier check failed)" in found.report.not_made
 
 
 def test_a_package_does_not_command_a_terminal(package: Path, capsys: Capsys) -> None:
@@ -312,7 +312,7 @@ def test_a_failed_check_is_exit_code_3(package: Path, capsys: Capsys) -> None:
     assert "3 of 6 checks failed: text files, it-q8_0.gguf: header, models" in outcome.only("error")
     assert "changed since the package was made: README.md" in outcome.stdout
     assert "not a GGUF file" in outcome.stdout
-    assert "not checked: sha256 of the tensors" in outcome.stdout
+    assert "not checked: checksums of the weights (add --sha256)" in outcome.stdout
 
 
 @pytest.mark.parametrize("where", ["nowhere", "empty", "file"])

@@ -49,7 +49,7 @@ def assert_failed(case: Case, outcome: Outcome, check: str) -> None:
 def test_token_ids_that_differ(new_case: NewCase, capsys: Capsys) -> None:
     case = new_case()
     case.tokenizer(merge_left_out)
-    assert_failed(case, run_here(case.arguments(VERIFIED), capsys), "token ids as tokenizer.json")
+    assert_failed(case, run_here(case.arguments(VERIFIED), capsys), "token ids match tokenizer.json")
 
 
 def test_the_failed_folder_of_an_earlier_run_is_replaced(new_case: NewCase, capsys: Capsys) -> None:
@@ -57,7 +57,7 @@ def test_the_failed_folder_of_an_earlier_run_is_replaced(new_case: NewCase, caps
     case.tokenizer(merge_left_out)
     (case.outputs / "out.failed").mkdir()
     (case.outputs / "out.failed" / "old.txt").write_text("old", encoding="utf-8")
-    assert_failed(case, run_here(case.arguments(VERIFIED), capsys), "token ids as tokenizer.json")
+    assert_failed(case, run_here(case.arguments(VERIFIED), capsys), "token ids match tokenizer.json")
     assert not (case.outputs / "out.failed" / "old.txt").exists()
 
 

@@ -79,7 +79,7 @@ def test_eos_that_is_not_the_end_of_turn(checkpoint: Maker, tmp_path: Path) -> N
     assert token_text(made.header, "eos") != DONE
     assert token_text(made.header, "eot") == DONE
     assert any(note.startswith(f"{DONE} ends a turn but is not the model's EOS") for note in made.result.plan.notes)
-    assert made.check("end of turn ends")[0] == "1 of 1"
+    assert made.check("stops at end of turn")[0] == "1 of 1"
     assert made.check("end of turn")[0] == DONE
     assert made.commands("PARAMETER") == [DONE]
     assert made.commands("TEMPLATE") != []
@@ -89,7 +89,7 @@ def test_a_model_without_bos(checkpoint: Maker, tmp_path: Path) -> None:
     made = make(checkpoint("qwen2", layers=1), tmp_path, named_template("chatml"), system=SYSTEM)
     assert made.header.value("tokenizer.ggml.add_bos_token") is False
     assert made.check("prompt BOS")[0] == "0"
-    assert made.check("prompt ids")[1] == f"{len(CONVERSATIONS) + 1} prompts"
+    assert made.check("prompt token ids")[1] == f"{len(CONVERSATIONS) + 1} prompts"
     (template,) = made.commands("TEMPLATE")
     assert "<|endoftext|>" not in template  # which the file names as BOS, and which no prompt begins with
     assert made.prompt("a question") == ("<|im_start|>user\nHello, who are you?<|im_end|>\n<|im_start|>assistant\n")
@@ -123,7 +123,7 @@ def test_a_template_that_refuses_a_system_role(checkpoint: Maker, tmp_path: Path
     assert not package.chat.takes_system
     assert package.commands("SYSTEM") == []
     assert ".System" not in package.commands("TEMPLATE")[0]
-    assert "the template refuses a system prompt, an empty system prompt" in package.check("prompt ids")[1]
+    assert "the template rejects a system prompt, an empty system prompt" in package.check("prompt token ids")[1]
     assert package.prompt("a system prompt") is None
     with pytest.raises(ChatFormatError, match="takes no system message") as refused:
         build(Recipe(model, (), ("q8_0",), tmp_path / "with", "it", system=SYSTEM))
@@ -146,11 +146,11 @@ def test_a_model_with_tools(kind: str, file: str, turns: bool, checkpoint: Maker
     assert bool(made.commands("TEMPLATE")) is turns
     assert made.commands("PARSER") == []  # it would take the tools away
     assert made.commands("SYSTEM") == [SYSTEM]
-    assert made.check("prompt ids")[0].endswith(" equal")
+    assert made.check("prompt token ids")[0].endswith(" match")
     chat = made.chat
     if isinstance(chat, ChatFormat):
         assert chat.mentions_tools
         assert ".Tools" not in made.commands("TEMPLATE")[0]
     else:
         assert "tools and thinking" in chat.why
-        assert any("turns cannot describe the chat template" in note for note in made.result.plan.notes)
+        assert any("a TEMPLATE cannot express the chat template" in note for note in made.result.plan.notes)

@@ -42,8 +42,8 @@ def test_the_build_was_checked(demo: DemoResult) -> None:
     report = json.loads((demo.folder / "report.json").read_text(encoding="utf-8"))
     assert report["passed"] is True
     names = [check["name"] for check in report["checks"]]
-    assert any(name.endswith("token ids as tokenizer.json") for name in names)
-    assert sum(name.endswith("end of turn") for name in names) == 2, "both files were checked"
+    assert any(name.endswith("token ids match tokenizer.json") for name in names)
+    assert sum(name.endswith(": end of turn") for name in names) == 2, "both files were checked"
 
 
 def test_a_wrong_answer_fails() -> None:

@@ -114,8 +114,8 @@ def test_offload(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("echo 'Warning: could not connect' >&2; echo 'ollama version is 0.34.1'", "could not connect"),
         ("echo 'ollama version is 0.34.1'", "ollama version is 0.34.1"),
-        ("exit 3", "no version"),
-        ("exec sleep 60", "gives no answer"),
+        ("exit 3", "unknown version"),
+        ("exec sleep 60", "does not respond"),
     ],
 )
 def test_ollama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, value: str) -> None:

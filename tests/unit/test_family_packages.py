@@ -132,7 +132,7 @@ def test_a_verified_build(name: str, said: str, checkpoint: Maker, tmp_path: Pat
     report = build_family(name, checkpoint, tmp_path, verify=True).report
     assert report is not None
     assert report.passed
-    (prompts,) = (check for check in report.checks if check.name.endswith(": prompt ids"))
+    (prompts,) = (check for check in report.checks if check.name.endswith(": prompt token ids"))
     assert said in prompts.evidence
 
 
@@ -148,8 +148,8 @@ def test_a_tokenizer_as_transformers_5_saves_it(scheme: str, checkpoint: Maker, 
     report = build(Recipe(model, (), ("f16",), tmp_path / "out", "tiny")).report
     assert report is not None
     said = {check.name.partition(": ")[2]: check.evidence for check in report.checks}
-    assert "llama.cpp puts a blank before one that stands there already" in said["token ids as tokenizer.json"]
-    assert "llama.cpp treats blanks beside special tokens in another way" in said["prompt ids"]
+    assert "llama.cpp adds a blank before one that is already there" in said["token ids match tokenizer.json"]
+    assert "llama.cpp treats blanks next to special tokens differently" in said["prompt token ids"]
 
 
 @pytest.mark.parametrize("name", FAMILIES)

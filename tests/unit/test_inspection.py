@@ -107,7 +107,7 @@ def test_a_gguf(checkpoint: Maker, tmp_path: Path) -> None:
 def test_paths_that_are_nothing_of_this(tmp_path: Path) -> None:
     with pytest.raises(QuantkitError, match="no such file or folder"):
         inspect(tmp_path / "none")
-    with pytest.raises(QuantkitError, match="neither a checkpoint"):
+    with pytest.raises(QuantkitError, match="not a checkpoint"):
         inspect(tmp_path)
     (tmp_path / "x.txt").write_text("hello", encoding="utf-8")
     with pytest.raises(GGUFError, match="not a GGUF file"):

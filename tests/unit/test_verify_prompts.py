@@ -67,7 +67,7 @@ def failed(found: Mapping[str, Check]) -> list[str]:
 def test_prompts_agree(tmp_path: Path) -> None:
     found = checks(tmp_path, origin(tmp_path), system="你是一个助手。")
     assert failed(found) == []
-    assert found["prompt ids"].evidence == f"{len(CONVERSATIONS) + 1} prompts"
+    assert found["prompt token ids"].evidence == f"{len(CONVERSATIONS) + 1} prompts"
     assert found["prompt BOS"].figure == "1"
 
 
@@ -97,26 +97,26 @@ def test_a_template_that_is_not_the_models(tmp_path: Path) -> None:
     other = LLAMA_3.replace("assistant<|end_header_id|>\n\n", "assistant<|end_header_id|>\n")
     assert other != LLAMA_3
     found = checks(tmp_path, origin(tmp_path), Tiny(template=other))
-    assert failed(found) == ["prompt ids"]
-    assert found["prompt ids"].evidence.startswith("a question: '<|begin_of_text|>")
+    assert failed(found) == ["prompt token ids"]
+    assert found["prompt token ids"].evidence.startswith("a question: '<|begin_of_text|>")
 
 
 def test_a_template_that_does_not_trim(tmp_path: Path) -> None:
     """The same prompts but where contents are padded."""
     found = checks(tmp_path, origin(tmp_path), Tiny(template=LLAMA_3.replace(" | trim", "")))
-    assert failed(found) == ["prompt ids"]
-    assert found["prompt ids"].evidence.startswith("blanks around contents: ")
+    assert failed(found) == ["prompt token ids"]
+    assert found["prompt token ids"].evidence.startswith("blanks around contents: ")
 
 
 def test_a_special_token_that_is_plain_text_in_the_file(tmp_path: Path) -> None:
     found = checks(tmp_path, origin(tmp_path), Tiny(plain=("<|start_header_id|>",)))
-    assert failed(found) == ["prompt ids"]
+    assert failed(found) == ["prompt token ids"]
 
 
 def test_a_bos_that_only_llama_cpp_writes_is_said(tmp_path: Path) -> None:
     found = checks(tmp_path, origin(tmp_path, NO_BOS), Tiny(template=NO_BOS))
     assert failed(found) == []
-    assert f"llama.cpp puts BOS ({BOS}) before {len(CONVERSATIONS)} of them" in found["prompt ids"].evidence
+    assert f"llama.cpp adds BOS ({BOS}) to {len(CONVERSATIONS)} of them" in found["prompt token ids"].evidence
     assert found["prompt BOS"].threshold == "exactly 1, first"
 
 
@@ -129,7 +129,7 @@ def test_a_model_without_bos(tmp_path: Path) -> None:
 def test_a_bos_that_the_tokenizer_has_not(tmp_path: Path) -> None:
     """The template writes ``bos_token``; for transformers that is nothing, for llama.cpp it is the file's token."""
     found = checks(tmp_path, origin(tmp_path, bos_token=None), Tiny(add_bos=False))
-    assert failed(found) == ["prompt ids"]
+    assert failed(found) == ["prompt token ids"]
 
 
 def test_special_tokens_that_no_file_speaks_of_are_those_of_the_gguf(tmp_path: Path) -> None:
@@ -141,11 +141,11 @@ def test_special_tokens_that_no_file_speaks_of_are_those_of_the_gguf(tmp_path: P
 def test_a_template_that_refuses_a_system_prompt(tmp_path: Path) -> None:
     found = checks(tmp_path, origin(tmp_path, NO_SYSTEM), Tiny(template=NO_SYSTEM))
     assert failed(found) == []
-    assert "the template refuses a system prompt, an empty system prompt, Chinese" in found["prompt ids"].evidence
+    assert "the template rejects a system prompt, an empty system prompt, Chinese" in found["prompt token ids"].evidence
     for theirs, ours in ((NO_SYSTEM, LLAMA_3), (LLAMA_3, NO_SYSTEM)):
         found = checks(tmp_path, origin(tmp_path, theirs), Tiny(template=ours))
-        assert failed(found) == ["prompt ids"]
-        assert "refuses it" in found["prompt ids"].evidence
+        assert failed(found) == ["prompt token ids"]
+        assert "rejects it" in found["prompt token ids"].evidence
 
 
 def test_a_prompt_of_another_day(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_blanks_that_a_token_takes_in_beside_contents(tmp_path: Path) -> None:
     flag(source.tokenizer, EOT, rstrip=True)
     found = checks(tmp_path, source)
     assert failed(found) == []
-    assert found["prompt ids"].evidence.endswith("special tokens in contents")
+    assert found["prompt token ids"].evidence.endswith("special tokens in contents")
 
 
 def test_line_ends_that_a_token_takes_in_in_every_prompt(tmp_path: Path) -> None:
@@ -169,8 +169,8 @@ def test_line_ends_that_a_token_takes_in_in_every_prompt(tmp_path: Path) -> None
     source = origin(tmp_path)
     flag(source.tokenizer, "<|end_header_id|>", rstrip=True)
     found = checks(tmp_path, source)
-    assert failed(found) == ["prompt ids"]
-    assert found["prompt ids"].evidence.startswith("a question: ")
+    assert failed(found) == ["prompt token ids"]
+    assert found["prompt token ids"].evidence.startswith("a question: ")
 
 
 def test_ends_of_turns(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_what_a_build_keeps(tmp_path: Path) -> None:
         assert all(check.passed for check in check_prompts(model, read_expected(kept), "the build"))
         kept[0]["ids"] += " 1"
         check, _ = check_prompts(model, read_expected(kept), "the build")
-        assert (check.passed, check.threshold) == (False, "ids as of the build in every prompt")
+        assert (check.passed, check.threshold) == (False, "the ids of the build in every prompt")
 
 
 def test_ids_that_the_file_has_not(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_ids_that_the_file_has_not(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_build_kept_and_somebody_broke(broken: Any) -> None:
-    with pytest.raises(VocabularyError, match=r"report\.json are broken") as refused:
+    with pytest.raises(VocabularyError, match=r"report\.json are damaged") as refused:
         read_expected(broken)
     assert "--source" in refused.value.hint
 
@@ -230,7 +230,7 @@ def test_a_refusal_is_kept() -> None:
 
 
 def test_an_origin_without_a_tokenizer(tmp_path: Path) -> None:
-    with pytest.raises(VocabularyError, match="no tokenizer to compare with"):
+    with pytest.raises(VocabularyError, match="does not contain a tokenizer"):
         open_origin(tmp_path, template=True)
 
 
