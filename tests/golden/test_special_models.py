@@ -125,7 +125,7 @@ def test_a_template_that_refuses_a_system_role(checkpoint: Maker, tmp_path: Path
     assert ".System" not in package.commands("TEMPLATE")[0]
     assert "the template rejects a system prompt, an empty system prompt" in package.check("prompt token ids")[1]
     assert package.prompt("a system prompt") is None
-    with pytest.raises(ChatFormatError, match="takes no system message") as refused:
+    with pytest.raises(ChatFormatError, match="does not support a system message") as refused:
         build(Recipe(model, (), ("q8_0",), tmp_path / "with", "it", system=SYSTEM))
     assert refused.value.hint == "build without --system"
     assert not (tmp_path / "with").exists()

@@ -124,8 +124,8 @@ def build_family(name: str, checkpoint: Maker, root: Path, *, verify: bool = Fal
     [
         ("Gemma 3", ""),
         ("Granite 3.0", ""),
-        ("Phi-3", "llama.cpp puts BOS (<s>) before 12 of them, as the tokenizer asks; the template writes none"),
-        ("Phi-4", "blanks beside special tokens in another way than the tokenizer: blanks around contents, special"),
+        ("Phi-3", "llama.cpp adds BOS (<s>) to 12 of them, as the tokenizer asks; the template does not write it"),
+        ("Phi-4", "blanks next to special tokens differently from the tokenizer: blanks around contents, special"),
     ],
 )
 def test_a_verified_build(name: str, said: str, checkpoint: Maker, tmp_path: Path) -> None:
