@@ -283,7 +283,7 @@ def two_ggufs_of_one_name(case: Case) -> None:
     (case.root / "other" / GGUF).write_bytes(case.gguf.read_bytes())
 
 
-@defect(GGUF, "another chat template", hint="--template", command=(*PACKAGE, "--template", "chatml"))
+@defect(GGUF, "different chat template", hint="--template", command=(*PACKAGE, "--template", "chatml"))
 def package_with_another_template(case: Case) -> None:
     pass
 
@@ -298,7 +298,7 @@ def package_of_a_gguf_without_template(case: Case) -> None:
 
 for _name, _path, _texts in (
     ("nothing", "{root}/nowhere", ("nowhere", "no such")),
-    ("folder-of-something-else", "{root}/outputs", ("outputs", "neither")),
+    ("folder-of-something-else", "{root}/outputs", ("outputs", "not a checkpoint")),
 ):
     request(f"inspect-{_name}", *_texts, command=("inspect", _path))
 
