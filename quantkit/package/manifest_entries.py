@@ -166,8 +166,8 @@ class ChatEntry:
         template: name of the chat format.
         system: the system prompt, null for none.
         parameters: Ollama parameters, name -> value text; those of generation_config.json too. ``stop`` is a list: the
-            user's stop texts.
-        stops: the chat format's stop texts.
+            user's stop sequences.
+        stops: the chat format's stop sequences.
         messages: an example conversation, for Ollama alone: each with ``role`` and ``content``. Packages of the first
             versions have none.
     """
