@@ -1,25 +1,25 @@
-"""Everything quantkit refuses, by name.
+"""The errors that quantkit raises for its users.
 
 ::
 
     QuantkitError
     ├── CheckpointError      a Hugging Face folder that is broken, incomplete or unsafe
-    ├── AdapterError         a PEFT folder that is broken, unsupported or trained on another base
-    ├── ArchitectureError    a model family, or a setting of one, that is not supported
+    ├── AdapterError         a PEFT folder that is broken, unsupported or trained on another base model
+    ├── ArchitectureError    a model family, or one of its settings, that is not supported
     ├── VocabularyError      a tokenizer that llama.cpp would not reproduce
     ├── ChatFormatError      a chat template that is missing, broken or cannot be expressed
     ├── ContextFullError     a conversation that is longer than the context
-    ├── QuantizationError    a type that cannot be had for these tensors
-    ├── OutOfRangeError    a weight too large for the type asked for
+    ├── QuantizationError    a quantization type that these tensors cannot have
+    ├── OutOfRangeError      a weight that is too large for the chosen type
     ├── GGUFError            a GGUF file that is broken
-    ├── HubError             a model that its hub does not give
-    ├── OllamaError          an Ollama that is not there, too old, or refuses a model
+    ├── HubError             a model that cannot be downloaded
+    ├── OllamaError          an Ollama server that is missing, too old, or rejects a model
     ├── OutputError          a folder or disk that cannot be written
-    └── VerificationError    built, but a check failed (exit code 3)
+    └── VerificationError    a package that was built but failed a check (exit code 3)
 
-The message says what and where (file, tensor, shape, expected); the hint is the next thing to type or do. Where a place
-has no hint of its own, its class has one for the usual way out. The command line turns any of these into two lines,
-``error:`` and ``hint:``, and nothing else in quantkit prints errors.
+The message says what and where (file, tensor, shape, expected value); the hint is the next thing to type or do. Every
+class has a default hint for errors that are raised without one. The command line prints an error as two lines,
+``error:`` and ``hint:``; an interactive chat prints it and continues.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import ClassVar
 
 
 class QuantkitError(Exception):
-    """Base of all errors a user can act on.
+    """Base class of all errors that a user can act on.
 
     Attributes:
-        default_hint: the hint of a class, for errors that are raised without one.
+        default_hint: hint for errors that are raised without one.
         hint: the next thing to type or do; never empty.
     """
 
-    default_hint: ClassVar[str] = "see what the command takes: quantkit COMMAND --help"
+    default_hint: ClassVar[str] = "list the options of the command: quantkit COMMAND --help"
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -45,47 +45,47 @@ class QuantkitError(Exception):
 class CheckpointError(QuantkitError):
     """The checkpoint folder is broken, incomplete or unsafe."""
 
-    default_hint = "download the folder again, or use it as it was saved"
+    default_hint = "download the folder again, or use it unmodified"
 
 
 class AdapterError(QuantkitError):
-    """The adapter folder is broken, unsupported or does not fit the base."""
+    """The adapter folder is broken, unsupported or does not fit the base model."""
 
-    default_hint = "use the adapter's folder as PEFT's save_pretrained wrote it"
+    default_hint = "use the adapter folder as PEFT's save_pretrained wrote it"
 
 
 class ArchitectureError(QuantkitError):
     """The model family, or one of its settings, is not supported."""
 
-    default_hint = "use config.json as it was saved with the model; see the supported models in the README"
+    default_hint = "use the model's original config.json; the README lists the supported models"
 
 
 class VocabularyError(QuantkitError):
-    """The tokenizer is one that llama.cpp would not reproduce."""
+    """llama.cpp would not reproduce the tokenizer."""
 
-    default_hint = "use the tokenizer's files that were saved with the model"
+    default_hint = "use the tokenizer files that were saved with the model"
 
 
 class ChatFormatError(QuantkitError):
     """The chat template is missing, broken or cannot be expressed."""
 
-    default_hint = "name a chat format with --template, or correct the text"
+    default_hint = "choose a chat format with --template, or correct the chat template or message"
 
 
 class ContextFullError(QuantkitError):
     """The conversation is longer than the context."""
 
-    default_hint = "begin a new conversation, or build with a larger context: --param num_ctx=N"
+    default_hint = "start a new conversation, or restart with a larger context: --param num_ctx=N"
 
 
 class QuantizationError(QuantkitError):
-    """The quantization type cannot be had for these tensors."""
+    """These tensors cannot have the quantization type."""
 
     default_hint = "choose another --quant, such as q4_0 or q8_0"
 
 
 class OutOfRangeError(QuantkitError):
-    """A weight does not fit the base type."""
+    """A weight is too large for the outtype."""
 
     default_hint = "choose a wider type: bf16 or f32"
 
@@ -97,24 +97,24 @@ class GGUFError(QuantkitError):
 
 
 class HubError(QuantkitError):
-    """A model or an adapter cannot be had from its hub."""
+    """A model or adapter cannot be downloaded from its hub."""
 
-    default_hint = "check the id, or download the model elsewhere and give its folder"
+    default_hint = "check the id, or download the model another way and give its folder"
 
 
 class OllamaError(QuantkitError):
-    """Ollama is not there, too old, or does not take the model."""
+    """Ollama is missing, too old, or rejects the model."""
 
-    default_hint = "look into the log of the Ollama server"
+    default_hint = "check the log of the Ollama server"
 
 
 class OutputError(QuantkitError):
     """The output cannot be written."""
 
-    default_hint = "choose another place with -o"
+    default_hint = "choose another output path with -o"
 
 
 class VerificationError(QuantkitError):
     """The package was built, but a check failed."""
 
-    default_hint = "see what failed above, and build again"
+    default_hint = "see the failed checks above, then build again"

@@ -1,6 +1,6 @@
-"""What an adapter does to one tensor of its base: the closed list of changes that merging knows.
+"""The changes that an adapter makes to one tensor of its base: a closed list that the merger matches on.
 
-A change names keys of the adapter's file and holds no values, so it can be made from headers alone.
+A change names keys of the adapter file and contains no values, so it can be made from headers alone.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 class Slice:
     """One matrix's share of factors that PEFT stores for all experts of a layer together.
 
-    It keeps ``lora_A`` as [experts * r, in], expert by expert, and ``lora_B`` as [out, r * experts], in which the
+    PEFT stores ``lora_A`` as [experts * r, in], expert by expert, and ``lora_B`` as [out, r * experts], in which the
     columns of one expert are *experts* apart (``ParamWrapper.get_delta_weight`` of PEFT 0.21).
 
     Attributes:
-        expert: whose it is.
-        experts: how many there are.
-        start: first row of the left factor: an expert's gate and up matrix are stacked.
-        stop: row behind the last.
+        expert: index of the expert.
+        experts: number of experts.
+        start: first row of the left factor; an expert's gate and up matrices are stacked.
+        stop: end of the rows, exclusive.
     """
 
     expert: int
@@ -38,9 +38,9 @@ class LowRank:
         transposed: the stored factors are the transposes of these, as PEFT stores them for embeddings.
         scale: the scaling.
         magnitude: key of DoRA's magnitudes (Liu et al. 2024, arXiv:2402.09353); empty for plain LoRA. After the sum,
-            each row is given its magnitude as its norm: shape [out]. For embeddings, whose factors are stored
-            transposed, it is each column: shape [in].
-        part: what of the stored factors belongs to this tensor; None for all of them.
+            each row is rescaled so that its norm is its magnitude: shape [out]. For embeddings, whose factors are
+            stored transposed, each column is rescaled: shape [in].
+        part: the part of the stored factors that belongs to this tensor; None for all of them.
     """
 
     rows: str
@@ -68,7 +68,7 @@ class Add:
 
 @dataclass(frozen=True)
 class Tokens:
-    """``W[indices] = key``: the rows of single tokens, trained in full; ``key`` is of shape [len(indices), hidden]."""
+    """``W[indices] = key``: rows of single tokens, trained in full; ``key`` has shape [len(indices), hidden]."""
 
     key: str
     indices: tuple[int, ...]
@@ -76,7 +76,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Module:
-    """The weight or the bias that PEFT's own layer merges to: see :mod:`quantkit.adapter.peft_layer`.
+    """The weight or bias that PEFT's own layer computes, see :mod:`quantkit.adapter.peft_layer`.
 
     Attributes:
         module: path of the module in the model that was trained.

@@ -1,6 +1,6 @@
-"""Whether an adapter's file has everything that its config says was trained in full.
+"""Checks that an adapter file has everything that its config says was trained in full.
 
-PEFT loads what it finds, and leaves the rest as it was in the base.
+PEFT itself loads what it finds and silently keeps the base's values for the rest.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from quantkit.errors import AdapterError
 def check_complete(
     path: Path, config: Mapping[str, Any], changes: Mapping[str, Sequence[Change]], base: Iterable[str]
 ) -> None:
-    """Check the modules of ``modules_to_save``, and the biases of ``bias``.
+    """Check that the modules of ``modules_to_save`` and the biases of ``bias`` are in the file.
 
     Args:
         path: the adapter's folder.
         config: ``adapter_config.json``, checked.
-        changes: by name of the tensor in training.
-        base: names of the base's tensors in training.
+        changes: by the tensor's name in training.
+        base: names in training of the base's tensors.
 
     Raises:
-        AdapterError: naming what is not in the file.
+        AdapterError: a module or a bias is not in the file.
     """
     replaced = {name for name, ops in changes.items() if isinstance(ops[0], Replace)}
     for saved in config.get("modules_to_save") or ():

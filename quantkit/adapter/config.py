@@ -1,7 +1,7 @@
-"""adapter_config.json: what it refuses, and which modules it means.
+"""adapter_config.json: checks its settings, and finds the modules that it targets.
 
-The rules are PEFT's own (``check_target_module_exists`` and ``get_pattern_key`` of PEFT 0.21), so that the modules
-named here are the ones PEFT put LoRA on.
+The rules are PEFT's own (``check_target_module_exists`` and ``get_pattern_key`` of PEFT 0.21), so the modules found
+here are the ones that PEFT put LoRA on.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ from quantkit.adapter.hints import MERGE_HINT, RESAVE_HINT
 from quantkit.adapter.known_settings import refuse_unknown
 from quantkit.errors import AdapterError
 
-# Methods that are computed here, by rows.
+# Methods that quantkit computes itself, by rows.
 _BY_ROWS = ("LORA", "TRAINABLE_TOKENS")
-# Methods that PEFT 0.21 can merge a module at a time: its own layer does.
+# Methods that PEFT's own layers merge, one module at a time (PEFT 0.21).
 _BY_MODULE = (
     *("ADALORA", "BEFT", "BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA", "HRA"),
     *("IA3", "LN_TUNING", "LOHA", "LOKR", "MISS", "OFT", "PEANUT", "PVERA", "RANDLORA", "ROAD"),
     *("SHIRA", "SUPERTUNING", "VBLORA", "VERA", "WAVEFT"),
 )
 SUPPORTED = frozenset(_BY_ROWS + _BY_MODULE)
-_PROMPT = "it learns a prompt beside the model, which has no merged form"
-_WHOLE = "its factors come from all modules of the model at once"
-_DECOMPOSED = "it takes the base's weights apart again (SVD), whose last bits are not sure to come out the same"
-# Methods of PEFT that cannot be merged so, with the reason.
+_PROMPT = "it trains a prompt instead of the model's weights, so there is nothing to merge"
+_WHOLE = "its factors depend on all modules of the model at once"
+_DECOMPOSED = "it decomposes the base's weights again (SVD), and the last bits may differ from those in training"
+# PEFT methods that quantkit cannot merge, with the reason.
 NOT_MERGEABLE: dict[str, str] = {
     **dict.fromkeys(("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT"), _PROMPT),
     **dict.fromkeys(("ADAPTION_PROMPT", "CARTRIDGE"), _PROMPT),
     **dict.fromkeys(("FROD", "TINYLORA", "UNILORA"), _WHOLE),
-    **dict.fromkeys(("XLORA", "POLY"), "it mixes adapters anew for each input, and has no merged form"),
+    **dict.fromkeys(("XLORA", "POLY"), "it mixes adapters differently for each input, so there is nothing to merge"),
     **dict.fromkeys(("LILY", "SHADOW"), "PEFT itself cannot merge it"),
-    "ADAMSS": "it divides the base's weights by clustering, which is not sure to come out the same again",
+    "ADAMSS": "it clusters the base's weights, and the clusters may differ from those in training",
     **dict.fromkeys(("OSF", "PSOFT"), _DECOMPOSED),
-    "BONE": "PEFT gave it up for MISS",
+    "BONE": "PEFT replaced it with MISS",
 }
 
-# Settings of LoRA that change what the adapter means, with the way on for each.
+# LoRA settings that change the meaning of the weights, with the name of the feature.
 UNSUPPORTED: dict[str, str] = {
     "use_qalora": "QALoRA",
-    "alora_invocation_tokens": "aLoRA, which is active after some tokens only and has no merged form",
+    "alora_invocation_tokens": "aLoRA (active only after certain tokens)",
     "layer_replication": "layer replication",
     "megatron_config": "Megatron LoRA",
     "use_bdlora": "BD-LoRA",
@@ -52,17 +52,17 @@ UNSUPPORTED: dict[str, str] = {
     "velora_config": "VeLoRA",
     "monteclora_config": "MonteCLoRA",
 }
-# Initialisations after which the trained factors belong to a changed base, not to the one on disk.
+# Initializations after which the trained factors belong to a modified base, not to the one on disk.
 RESIDUAL_INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 def method(config: Mapping[str, Any]) -> str:
-    """The method's name, in capitals as PEFT writes it; empty without one."""
+    """The name of the PEFT method in capitals, as PEFT writes it; empty if the config names none."""
     return str(config.get("peft_type") or "").upper()
 
 
 def check_config(path: Path, config: Mapping[str, Any]) -> None:
-    """Refuse what is unsupported, and every setting of a wrong kind, so that nobody behind has to ask again.
+    """Refuse unsupported settings and values of a wrong type, so that later code can rely on them.
 
     Raises:
         AdapterError: naming the setting.
@@ -75,7 +75,7 @@ def check_config(path: Path, config: Mapping[str, Any]) -> None:
         try:
             sound = is_sound(value)
         except (re.error, OverflowError, RecursionError) as error:
-            raise AdapterError(f"{where}: {key} has a broken pattern: {repr(value)[:120]} ({error})") from None
+            raise AdapterError(f"{where}: {key} is not a valid pattern: {repr(value)[:120]} ({error})") from None
         if not sound:
             raise AdapterError(f"{where}: {key} is {repr(value)[:120]}; expected {expected}")
 
@@ -86,8 +86,8 @@ def _refuse_unsupported(where: Path, config: Mapping[str, Any]) -> None:
         reason = NOT_MERGEABLE.get(kind)
         raise AdapterError(
             f"{where}: peft_type is {kind or 'missing'}: "
-            + (reason or f"unknown; supported are {', '.join(sorted(SUPPORTED))}"),
-            hint="give another adapter, or leave this one out" if reason == _PROMPT else MERGE_HINT,
+            + (reason or f"unknown method; supported are {', '.join(sorted(SUPPORTED))}"),
+            hint="use another adapter, or build without this one" if reason == _PROMPT else MERGE_HINT,
         )
     if kind != "LORA":
         refuse_unknown(where, config, kind)
@@ -98,7 +98,7 @@ def _refuse_unsupported(where: Path, config: Mapping[str, Any]) -> None:
     init = str(config.get("init_lora_weights", True)).lower()
     if init.startswith(RESIDUAL_INITS):
         raise AdapterError(
-            f"{where}: init_lora_weights is {init!r}: the factors belong to a residual base, not to this one",
+            f"{where}: init_lora_weights is {init!r}: the factors belong to a residual base model, not to this one",
             hint="save it as plain LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)",
         )
     refuse_unknown(where, config, kind)
@@ -107,38 +107,46 @@ def _refuse_unsupported(where: Path, config: Mapping[str, Any]) -> None:
 def token_indices(
     path: Path, config: Mapping[str, Any], found: Collection[str], tied: bool
 ) -> dict[str, tuple[int, ...]]:
-    """The tokens that were trained, by module.
+    """The ids of the trained tokens, by module.
 
     Args:
         path: the adapter's folder, for errors.
         config: ``adapter_config.json``, checked.
         found: modules that the file has trained tokens for.
-        tied: the base has one tensor for embedding and head. PEFT then saves the tokens once where both are asked for,
-            and of both where the vocabulary was resized.
+        tied: the base has one tensor for the embedding and the output head. If both were trained, PEFT then saves the
+            tokens once, or twice if the vocabulary was resized.
 
     Raises:
-        AdapterError: config and file name different modules.
+        AdapterError: the config and the file name different modules.
     """
     lora = config.get("trainable_token_indices")
     given = config.get("token_indices") if method(config) == "TRAINABLE_TOKENS" else lora
     if not given:
         if found:
-            raise AdapterError(f"{path}: has trained tokens for {min(found)!r}, adapter_config.json does not say which")
+            raise AdapterError(
+                f"{path}: the file has trained tokens for {min(found)!r}, but adapter_config.json does not say which"
+            )
         return {}
     if not isinstance(given, Mapping):
         if not found or (lora and len(found) > 1 and not tied):
-            raise AdapterError(f"{path}: trained tokens for {len(found)} modules are in the file", hint=RESAVE_HINT)
+            raise AdapterError(
+                f"{path}: the file has trained tokens for {len(found)} modules, expected 1", hint=RESAVE_HINT
+            )
         return {module: tuple(given) for module in found}
     named = {module: tuple(given[name]) for name in given for module in found if named_by([name], module)}
     for module in found:
         if module not in named and tied and len(set(named.values())) == 1:
             named[module] = next(iter(named.values()))
         if module not in named:
-            raise AdapterError(f"{path}: has trained tokens for {module!r}, which trainable_token_indices leaves out")
+            raise AdapterError(
+                f"{path}: the file has trained tokens for {module!r}, but trainable_token_indices does not name it"
+            )
     for name, indices in given.items():
         shared = tied and tuple(indices) in named.values()
         if not shared and not any(named_by([name], module) for module in found):
-            raise AdapterError(f"{path}: trainable_token_indices names {name!r}, not in the file", hint=RESAVE_HINT)
+            raise AdapterError(
+                f"{path}: trainable_token_indices names {name!r}, which is not in the file", hint=RESAVE_HINT
+            )
     return named
 
 
@@ -163,7 +171,7 @@ def _pattern(value: Any) -> bool:
 
 
 def _inner_pattern(value: Any) -> bool:
-    """A pattern that stays one behind others, where flags such as (?i) are out of place."""
+    """A pattern that is also valid inside a larger one, where flags such as (?i) are not allowed."""
     return isinstance(value, str) and bool(re.compile(rf"\.({value})"))
 
 
@@ -187,18 +195,21 @@ def _switch(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
-# What each setting that is used here must be: in words, and as a test, which lets re.error out for a broken pattern.
+# What each setting must be, in words and as a test. A test lets re.error through for an invalid pattern.
 _LORA_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "r": ("a positive whole number", _rank),
     "lora_alpha": ("a number", _number),
     "use_rslora": ("true or false", _switch),
     "use_dora": ("true or false", _switch),
-    "rank_pattern": ("patterns and positive whole numbers", lambda value: not value or _patterns_to(_rank, value)),
-    "alpha_pattern": ("patterns and numbers", lambda value: not value or _patterns_to(_number, value)),
+    "rank_pattern": (
+        "a table of patterns with positive whole numbers",
+        lambda value: not value or _patterns_to(_rank, value),
+    ),
+    "alpha_pattern": ("a table of patterns with numbers", lambda value: not value or _patterns_to(_number, value)),
     "bias": ("none, all or lora_only", lambda value: value in (None, "none", "all", "lora_only")),
     "target_parameters": ("a list of names", lambda value: value is None or _names(value)),
     "trainable_token_indices": (
-        "a list of different token ids, or one for each module",
+        "a list of different token ids, or one such list per module",
         lambda value: value is None or _tokens(value) or _tokens_by_module(value),
     ),
 }
@@ -215,15 +226,15 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "modules_to_save": ("a list of names", lambda value: value is None or _names(value)),
     "layers_to_transform": (
-        "a layer's number, or a list of them",
+        "a layer number, or a list of layer numbers",
         lambda value: value is None or _whole(value) or (isinstance(value, list) and all(map(_whole, value))),
     ),
-    "layers_pattern": ("a pattern, or a list of them", lambda value: value is None or _layer_patterns(value)),
+    "layers_pattern": ("a pattern, or a list of patterns", lambda value: value is None or _layer_patterns(value)),
 }
 
 
 def pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) -> Any:
-    """PEFT's lookup in ``rank_pattern`` and ``alpha_pattern``: the first key that matches the end of the name."""
+    """Look *module* up in ``rank_pattern`` or ``alpha_pattern`` as PEFT does: the first key that matches its end."""
     for key, value in (pattern or {}).items():
         if re.match(rf"(.*\.)?({key})$", module):
             return value
@@ -231,7 +242,7 @@ def pattern_value(pattern: Mapping[str, Any] | None, module: str, default: Any) 
 
 
 def rank_and_scale(config: Mapping[str, Any], name: str) -> tuple[int, float]:
-    """The rank of a module's or parameter's factors, and what their product is multiplied with."""
+    """The rank of the factors of a module or parameter, and the scale of their product."""
     rank: int = pattern_value(config.get("rank_pattern"), name, config["r"])
     alpha = float(pattern_value(config.get("alpha_pattern"), name, config["lora_alpha"]))
     return rank, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank

@@ -1,8 +1,8 @@
-"""Layers that keep their weight the other way round, [in, out]: Conv1D of GPT-2 and those made after it.
+"""Layers that store their weight transposed, [in, out]: Conv1D of GPT-2 and models derived from it.
 
-PEFT stores LoRA on them as on any Linear layer, so the product of the factors is turned before it is added. No
-supported family has such layers; models that are only merged may. PEFT says so in ``fan_in_fan_out``, but sets that
-back when a Linear layer comes after them, so the models of transformers that have them are known by name.
+PEFT stores LoRA on them as on any Linear layer, so the product of the factors is transposed before it is added. No
+supported family has such layers, but a model that is only merged may. PEFT records them in ``fan_in_fan_out``, but
+resets it when a Linear layer comes after them, so a table names the transformers models that have them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from quantkit.errors import AdapterError
 
 _MODELS = ("decision_transformer", "gpt2", "imagegpt", "openai-gpt")
 _LAYERS = ("c_attn", "c_fc", "c_proj", "q_attn")
-# What follows a module's path in the keys of what was trained in full.
+# What follows a module's path in the keys of tensors that were trained in full.
 _COPIES = ("weight", "bias", "base_layer", "modules_to_save", "original_module")
 
 
@@ -47,7 +47,7 @@ def conv1d_weights(
 
 
 def as_linear(base: Mapping[str, TensorSpec], conv1d: frozenset[str]) -> Mapping[str, TensorSpec]:
-    """The base's tensors in the shapes in which LoRA sees them, [out, in]."""
+    """The base's tensors in the shapes that LoRA sees, [out, in]."""
     return {**base, **{name: replace(base[name], shape=base[name].shape[::-1]) for name in conv1d}}
 
 
@@ -57,7 +57,7 @@ def refuse_other_methods(
     """Check that a method other than LoRA has no tensors for Conv1D layers.
 
     Raises:
-        AdapterError: it has.
+        AdapterError: it has one.
     """
     for plain in bare.values():
         parts = plain.split(".")
@@ -68,10 +68,10 @@ def refuse_other_methods(
 
 
 def turn(path: Path, changes: Mapping[str, Sequence[Change]], conv1d: frozenset[str]) -> dict[str, list[Change]]:
-    """The changes with the LoRA of Conv1D weights turned to [in, out].
+    """The changes, with LoRA on Conv1D weights transposed to [in, out].
 
     Raises:
-        AdapterError: DoRA on one.
+        AdapterError: DoRA was trained on a Conv1D layer.
     """
     turned = {name: list(ops) for name, ops in changes.items()}
     for name in conv1d & changes.keys():
@@ -83,7 +83,7 @@ def turn(path: Path, changes: Mapping[str, Sequence[Change]], conv1d: frozenset[
 
 def _not_supported(path: Path, name: str, what: str) -> AdapterError:
     return AdapterError(
-        f"{path}: {name!r} is the weight of a Conv1D layer, stored [in, out]: {what} on one is not supported",
+        f"{path}: {name!r} is the weight of a Conv1D layer, stored [in, out]: {what} is not supported on such layers",
         hint=MERGE_HINT,
     )
 

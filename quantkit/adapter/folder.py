@@ -1,12 +1,11 @@
 """A PEFT folder: which tensors of the base it changes, and how.
 
-The adapter's file is opened by its header and checked against the base's shapes before any weight is read; the values
-are read when the tensor they belong to streams by. Every key must have a meaning here: a key that PEFT would pass
-over in silence, or a method nobody here knows, is refused by name, because a merged model that quietly lacks part of
-its training is the failure users cannot see.
+Opening an adapter reads the header of its file and checks it against the base's shapes. The values are read later, when
+the tensor that they belong to is streamed. Every key must have a known meaning: a key that PEFT would silently ignore,
+or an unknown method, is refused by name, because users cannot see that a merged model lacks part of its training.
 
-LoRA and DoRA are computed here, by rows; tensors trained in full and single tokens are copied; every other method goes
-through PEFT's own layers.
+quantkit computes LoRA and DoRA itself, by rows, and copies tensors and single tokens that were trained in full; every
+other method goes through PEFT's own layers.
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec, open_tensor_
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.files.json_file import read_json
 
-# Factors of whole layers of experts kept at hand: consecutive tensors share one, and a few are in work at a time.
+# Cached factors of whole expert layers: consecutive tensors share one, and several tensors are in work at a time.
 _SHARED_KEPT = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """An open adapter. Two are the same only if they are one object, so that factors can be cached by adapter.
+    """An open adapter. Two are equal only if they are the same object, so that factors can be cached by adapter.
 
     Attributes:
         path: the folder.
         config: ``adapter_config.json``.
-        changes: by name of the base tensor, what happens to it, in order.
+        changes: by name of the base tensor, its changes in order.
         file: the weights.
-        weight: how much of the changes is merged, see :class:`quantkit.hub.adapter_source.AdapterSource`.
-        layers: PEFT's layers, for the changes that are theirs.
-        vocabulary: rows of the embedding it was trained with, None where it changes neither embedding nor head.
+        weight: factor of the changes, see :class:`quantkit.hub.adapter_source.AdapterSource`.
+        layers: PEFT's layers, for the changes that PEFT computes.
+        vocabulary: rows of the embedding in training; None if it changes neither the embedding nor the output head.
     """
 
     path: Path
@@ -73,7 +72,7 @@ class Adapter:
         if not torch.isfinite(tensor).all():
             raise AdapterError(
                 f"{self.path}: tensor {key!r} has NaN or infinite values",
-                hint="the training diverged: use an earlier adapter checkpoint",
+                hint="the training diverged: use an earlier checkpoint of the adapter",
             )
         return tensor
 
@@ -93,24 +92,24 @@ class Adapter:
 
     @cached_property
     def _shared(self) -> Callable[[str], torch.Tensor]:
-        """Factors that many tensors share, as they are stored: a few of them are kept at hand."""
+        """Reads factors that many tensors share, as they are stored, and caches a few of them."""
         return lru_cache(maxsize=_SHARED_KEPT)(self.file.read)
 
     def overwrites(self, name: str) -> bool:
-        """Whether nothing of what a tensor was before is left in it."""
+        """Whether the changes replace the tensor completely."""
         return self.weight == 1 and any(isinstance(change, Replace) for change in self.changes.get(name, ()))
 
     def is_linear(self, name: str) -> bool:
-        """Whether all changes of a tensor are sums, which a weight multiplies."""
+        """Whether all changes of a tensor are additions, which the adapter's weight can scale."""
         return all(
             isinstance(change, Add) or (isinstance(change, LowRank) and not change.magnitude)
             for change in self.changes.get(name, ())
         )
 
     def trains_together(self, embedding: str, head: str) -> bool:
-        """Whether tied weights stayed one tensor in training.
+        """Whether tied embeddings stayed one tensor in training.
 
-        So PEFT does with ``ensure_weight_tying``, and for single trained tokens of the embedding in any case.
+        PEFT keeps them so with ``ensure_weight_tying``, and always for single trained tokens of the embedding.
         """
         if self.config.get("ensure_weight_tying"):
             return True
@@ -133,10 +132,10 @@ def open_adapter(
 
     Args:
         path: folder with ``adapter_config.json`` and ``adapter_model.safetensors`` (or ``.bin``).
-        base: the base's tensors by Hugging Face name; a tied head is listed under its own name too.
-        weight: how much of it is merged.
-        model: the base's ``config.json``; without it every matrix is taken for a Linear layer's.
-        language_only: of a model that also sees, the base is the language model alone.
+        base: the base's tensors by Hugging Face name; a tied output head is also listed under its own name.
+        weight: factor of its changes.
+        model: the base's ``config.json``; without it, every matrix counts as that of a Linear layer.
+        language_only: the base is only the language model of a vision-language model.
 
     Raises:
         AdapterError: naming what is unsupported, missing or does not fit.
@@ -144,11 +143,11 @@ def open_adapter(
     if not path.is_dir():
         raise AdapterError(
             f"{path}: no such folder",
-            hint="give the folder that holds adapter_config.json, or a hub's id of it: org/name",
+            hint="give the folder that contains adapter_config.json, or the adapter's Hugging Face id: ORG/NAME",
         )
     if not (path / "adapter_config.json").is_file():
         raise AdapterError(
-            f"{path}: adapter_config.json is missing", hint="give the folder PEFT's save_pretrained wrote"
+            f"{path}: adapter_config.json is missing", hint="give the folder that PEFT's save_pretrained wrote"
         )
     try:
         config = read_json(path / "adapter_config.json")
@@ -179,7 +178,7 @@ def open_adapter(
 _SAVED = re.compile(
     r"(?P<module>.+?)(?:\.modules_to_save(?:\.[^.]+)?|(?:\.token_adapter)?\.base_layer)?\.(?P<leaf>weight|bias)"
 )
-# What a module saved in full was before training: PEFT saves it too where the vocabulary was resized.
+# A module as it was before it was trained in full: PEFT saves it too if the vocabulary was resized.
 _BEFORE = re.compile(r"(?P<module>.+)\.original_module\.(?P<leaf>weight|bias)")
 _TOKENS = re.compile(r"(?P<module>.+?)(?:\.token_adapter)?\.trainable_tokens_delta(?:\.[^.]+)?")
 
@@ -192,10 +191,10 @@ def _changes(
     base: Mapping[str, TensorSpec],
     conv1d: frozenset[str],
 ) -> tuple[dict[str, list[Change]], PeftLayers | None]:
-    """By name of the tensor in the model that was trained, as the config's patterns see it, what happens to it."""
+    """The changes, by the tensor's name in training, which is the name that the config's patterns match."""
     specs, layers = file.specs, None
     if not specs:
-        raise AdapterError(f"{path}: the adapter's file has no tensors", hint="save the adapter again")
+        raise AdapterError(f"{path}: the adapter file has no tensors", hint="save the adapter again")
     own: dict[str, list[Change]] = {}
     used: set[str] = set()
     kind = method(config)
@@ -212,7 +211,7 @@ def _changes(
                 f"{path}: tensor {key!r} is stored as {specs[key].dtype}; supported are {', '.join(SAFETENSORS_DTYPES)}"
             )
     rest = {key: plain for key, plain in names.bare.items() if key not in used}
-    # A module saved in full comes first: PEFT saves a copy of the base's embedding beside the factors of one.
+    # A module saved in full comes first: next to an embedding's factors PEFT also saves a copy of the base's embedding.
     for target, change in (*_replaced(path, kind, rest, file, base), *_tokens(path, config, rest, specs, base)):
         changes.setdefault(target, []).append(change)
     for target, ops in own.items():
@@ -222,7 +221,7 @@ def _changes(
 
 
 def _saved(names: Names, specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """By name in the model that was trained, the tensors that the file has in full."""
+    """The tensors that the file has in full, by name in training."""
     found = {key: match for key, plain in names.bare.items() if (match := _SAVED.fullmatch(plain))}
     return {f"{match['module']}.{match['leaf']}": specs[key] for key, match in found.items()}
 
@@ -234,7 +233,7 @@ def _replaced(
     file: TensorFile,
     base: Mapping[str, TensorSpec],
 ) -> Iterator[tuple[str, Change]]:
-    """The tensors that the file has in full."""
+    """A change for each tensor that the file has in full."""
     seen: dict[str, str] = {}
     before = {key: match for key, plain in keys.items() if (match := _BEFORE.fullmatch(plain))}
     for key, plain in keys.items():
@@ -242,20 +241,20 @@ def _replaced(
             continue
         match = _SAVED.fullmatch(plain)
         if match is None:
-            raise AdapterError(f"{path}: tensor {key!r} has no meaning in a {kind} adapter")
+            raise AdapterError(f"{path}: unexpected tensor {key!r} in this {kind} adapter")
         target = f"{match['module']}.{match['leaf']}"
         if (other := seen.setdefault(target, key)) != key:
             if same_values(file, key, other):  # PEFT saves a resized module twice, as trained and as part of the model
                 continue
             raise AdapterError(
-                f"{path}: {other!r} and {key!r} are two copies of {target!r}: more than one adapter in the file",
-                hint="save the adapter that you mean alone: save_pretrained(..., selected_adapters=[NAME])",
+                f"{path}: {other!r} and {key!r} both replace {target!r}: the file contains more than one adapter",
+                hint="save only the adapter you want: save_pretrained(..., selected_adapters=[NAME])",
             )
         _check_replacement(path, key, file.specs[key], target, base)
         yield target, Replace(key)
     for key, match in before.items():
         if f"{match['module']}.{match['leaf']}" not in seen:
-            raise AdapterError(f"{path}: tensor {key!r} has no meaning without the one that was trained in its place")
+            raise AdapterError(f"{path}: tensor {key!r} is there, but the trained tensor that replaces it is not")
 
 
 def _check_replacement(path: Path, key: str, spec: TensorSpec, target: str, base: Mapping[str, TensorSpec]) -> None:
@@ -263,7 +262,7 @@ def _check_replacement(path: Path, key: str, spec: TensorSpec, target: str, base
         raise no_such_tensor(path, key, target)
     if spec.shape != base[target].shape:
         raise AdapterError(
-            f"{path}: {key!r} has shape {list(spec.shape)}, the base's {target!r} has {list(base[target].shape)}",
+            f"{path}: {key!r} has shape {list(spec.shape)}, expected {list(base[target].shape)} as {target!r}",
             hint=BASE_HINT,
         )
 
@@ -275,10 +274,12 @@ def _tokens(
     specs: Mapping[str, TensorSpec],
     base: Mapping[str, TensorSpec],
 ) -> Iterator[tuple[str, Change]]:
-    """The single tokens that were trained."""
+    """A change for each module of which single tokens were trained."""
     found = {match["module"]: key for key, plain in keys.items() if (match := _TOKENS.fullmatch(plain))}
     if len(found) < len([plain for plain in keys.values() if _TOKENS.fullmatch(plain)]):
-        raise AdapterError(f"{path}: the trained tokens of one module are there twice: more than one adapter")
+        raise AdapterError(
+            f"{path}: the file has trained tokens of one module twice: it contains more than one adapter"
+        )
     tied = len(set(base.values())) < len(base)  # two names of one tensor
     for module, indices in token_indices(path, config, found, tied).items():
         key, target = found[module], f"{module}.weight"
@@ -287,12 +288,12 @@ def _tokens(
         rows, columns = base[target].shape
         if specs[key].shape != (len(indices), columns):
             raise AdapterError(
-                f"{path}: {key!r} has shape {list(specs[key].shape)}, {len(indices)} tokens of {target!r} need "
+                f"{path}: {key!r} has shape {list(specs[key].shape)}, but {len(indices)} tokens of {target!r} need "
                 f"{[len(indices), columns]}"
             )
         if max(indices) >= rows:
             raise AdapterError(
-                f"{path}: token {max(indices)} was trained, {target!r} has {rows} rows",
-                hint="give the base with the vocabulary that the adapter was trained on",
+                f"{path}: token {max(indices)} was trained, but {target!r} has only {rows} rows",
+                hint="use the base model with the vocabulary that the adapter was trained on",
             )
         yield target, Tokens(key, indices)

@@ -1,8 +1,8 @@
-"""LoRA and DoRA: an adapter's factors -> what they change.
+"""LoRA and DoRA: from an adapter's factors to the changes that they make.
 
 The semantics are those of PEFT 0.21: scaling ``alpha / r``, or ``alpha / sqrt(r)`` for rsLoRA (Kalajdzievski 2023,
 arXiv:2312.03732); ``rank_pattern`` and ``alpha_pattern`` match the end of a module's name; ``fan_in_fan_out`` has no
-effect on Linear layers. DoRA's magnitudes (Liu et al. 2024, arXiv:2402.09353) come with every factor or with none.
+effect on Linear layers. Either all factors have DoRA's magnitudes (Liu et al. 2024, arXiv:2402.09353) or none has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quantkit.adapter.resized import EMBEDDINGS, HEADS, has_row_for_each_token
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
 
-# module path and role of a key, the adapter's name in the middle optional (training checkpoints keep it)
+# Module path and role of a key. The adapter's name between them is optional: training checkpoints keep it.
 _LORA = re.compile(
     r"(?P<module>.+)\.(?P<role>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
     r"(?:\.(?!weight$|bias$)[^.]+)?(?P<leaf>\.weight|\.bias)?"
@@ -46,7 +46,7 @@ def read_lora(
         base: the base's tensors.
 
     Returns:
-        By base tensor its changes; and the keys of the file that are factors.
+        The changes by base tensor, and the keys of the file that are factors.
 
     Raises:
         AdapterError: naming the tensor that is missing, unknown or does not fit.
@@ -56,15 +56,15 @@ def read_lora(
         match = _LORA.fullmatch(plain)
         if match is None:
             if "lora_" in plain:
-                raise AdapterError(f"{path}: tensor {key!r} is not part of LoRA")
+                raise AdapterError(f"{path}: unexpected tensor {key!r}: it is not part of LoRA")
             continue
         role = match["role"] + (".bias" if match["leaf"] == ".bias" else "")
         if role not in _ROLES:
-            raise AdapterError(f"{path}: tensor {key!r} has no meaning in a LoRA adapter")
+            raise AdapterError(f"{path}: unexpected tensor {key!r} in this LoRA adapter")
         if factors.setdefault(match["module"], {}).setdefault(role, key) != key:
             raise AdapterError(
-                f"{path}: module {match['module']!r} has two {role}: more than one adapter in the file",
-                hint="save the adapter that you mean alone: save_pretrained(..., selected_adapters=[NAME])",
+                f"{path}: module {match['module']!r} has two {role}: the file contains more than one adapter",
+                hint="save only the adapter you want: save_pretrained(..., selected_adapters=[NAME])",
             )
     changes: dict[str, list[Change]] = {}
     parameters = trained_parameters(path, config, base)
@@ -80,7 +80,7 @@ def read_lora(
 
 
 def no_such_tensor(path: Path, key: str, target: str) -> AdapterError:
-    """The error for a key that belongs to nothing in the base."""
+    """The error for a key whose tensor the base does not have."""
     return AdapterError(f"{path}: {key!r} belongs to {target!r}, which the base model does not have", hint=BASE_HINT)
 
 
@@ -92,7 +92,7 @@ def _module_changes(
     specs: Mapping[str, TensorSpec],
     base: Mapping[str, TensorSpec],
 ) -> Iterator[tuple[str, Change]]:
-    """The changes one module's factors make: its weight, and with ``lora_bias`` its bias."""
+    """The changes that one module's factors make: to its weight, and with ``lora_bias`` to its bias."""
     embedding = "lora_embedding_A" in roles or "lora_embedding_B" in roles
     first, second = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
     for role in (first, second):
@@ -103,16 +103,16 @@ def _module_changes(
         raise no_such_tensor(path, roles[first], target)
     a, b = specs[roles[first]], specs[roles[second]]
     rank, scale = rank_and_scale(config, module)
-    # PEFT keeps an embedding's factors the other way round: A is [r, vocabulary], B is [hidden, r].
+    # PEFT stores an embedding's factors transposed: A is [r, vocabulary], B is [hidden, r].
     rows, cols = (a.shape[::-1], b.shape[::-1]) if embedding else (b.shape, a.shape)
     if len(a.shape) != 2 or len(b.shape) != 2 or 0 in (*a.shape, *b.shape):
         raise AdapterError(
             f"{path}: module {module!r} has factors of shape {list(a.shape)} and {list(b.shape)}",
-            hint="sharded training (ZeRO-3, FSDP) must gather the weights before save_pretrained",
+            hint="after sharded training (ZeRO-3, FSDP), gather the weights before save_pretrained",
         )
     if rows[1] != rank or cols[0] != rank:
         raise AdapterError(
-            f"{path}: module {module!r} has rank {cols[0]} and {rows[1]}, adapter_config.json says {rank}"
+            f"{path}: module {module!r} has rank {cols[0]} and {rows[1]}, but adapter_config.json says {rank}"
         )
     shape = base[target].shape
     if (rows[0], cols[1]) != shape:
@@ -128,7 +128,7 @@ def _module_changes(
             raise no_such_tensor(path, key, bias)
         if specs[key].shape != base[bias].shape:
             raise AdapterError(
-                f"{path}: {key!r} has shape {list(specs[key].shape)}, {bias!r} has {list(base[bias].shape)}"
+                f"{path}: {key!r} has shape {list(specs[key].shape)}, but {bias!r} has {list(base[bias].shape)}"
             )
         yield bias, Add(key, scale)
 
@@ -141,7 +141,7 @@ def _parameter_changes(
     specs: Mapping[str, TensorSpec],
     base: Mapping[str, TensorSpec],
 ) -> Iterator[tuple[str, Change]]:
-    """The changes of one parameter's factors: a share of them for each tensor that is stacked in it."""
+    """The changes that one parameter's factors make: one for each tensor that is stacked in it."""
     for role in ("lora_A", "lora_B"):
         if role not in roles:
             raise AdapterError(
@@ -149,22 +149,22 @@ def _parameter_changes(
                 hint=RESAVE_HINT,
             )
     if more := sorted(roles.keys() - {"lora_A", "lora_B"}):
-        raise AdapterError(f"{path}: tensor {roles[more[0]]!r} has no meaning for the parameter {parameter.name!r}")
+        raise AdapterError(f"{path}: unexpected tensor {roles[more[0]]!r} for the parameter {parameter.name!r}")
     rank, scale = rank_and_scale(config, parameter.name)
     shapes = _stacked_shapes(path, parameter, roles["lora_A"], base)
     out, width, count = sum(shape[0] for shape in shapes), shapes[0][1], len(parameter.experts)
     a, b = specs[roles["lora_A"]].shape, specs[roles["lora_B"]].shape
     if a != (rank * count, width) or b != (out, rank * count):
         raise AdapterError(
-            f"{path}: {parameter.name!r} has factors of shape {list(a)} and {list(b)}; {count} experts of this base at "
-            f"rank {rank} need {[rank * count, width]} and {[out, rank * count]}",
+            f"{path}: {parameter.name!r} has factors of shape {list(a)} and {list(b)}, expected "
+            f"{[rank * count, width]} and {[out, rank * count]} ({count} experts in the base model, rank {rank})",
             hint=BASE_HINT,
         )
     if out == width and not layout_is_known(config):
         raise AdapterError(
-            f"{path}: {parameter.name!r} is square, and peft_version in adapter_config.json does not say which way "
-            "round its factors are",
-            hint="load it with the PEFT that saved it, and merge it there with merge_and_unload",
+            f"{path}: {parameter.name!r} is square, and peft_version in adapter_config.json does not say whether its "
+            "factors are transposed",
+            hint="merge it with merge_and_unload of the PEFT version that saved it",
         )
     for expert, stacked in enumerate(parameter.experts):
         start = 0
@@ -177,14 +177,14 @@ def _parameter_changes(
 def _stacked_shapes(
     path: Path, parameter: Parameter, key: str, base: Mapping[str, TensorSpec]
 ) -> list[tuple[int, ...]]:
-    """The shapes of the matrices that one expert has in *parameter*, every expert the same."""
+    """The shapes of one expert's matrices in *parameter*, which must be the same for all experts."""
     for target in (name for stacked in parameter.experts for name in stacked):
         if target not in base:
             raise no_such_tensor(path, key, target)
     by_expert = [[base[name].shape for name in stacked] for stacked in parameter.experts]
     widths = {shape[1:] for shape in by_expert[0]}
     if any(shapes != by_expert[0] for shapes in by_expert) or len(widths) != 1 or len(widths.pop()) != 1:
-        raise AdapterError(f"{path}: {parameter.name!r} belongs to experts that are not alike in the base")
+        raise AdapterError(f"{path}: the experts of {parameter.name!r} have different shapes in the base model")
     return by_expert[0]
 
 
@@ -196,43 +196,43 @@ def _magnitude(
     specs: Mapping[str, TensorSpec],
     size: int,
 ) -> str:
-    """The key of a module's DoRA magnitudes, *size* of them; empty for plain LoRA."""
+    """The key of a module's DoRA magnitudes, of shape [*size*]; empty for plain LoRA."""
     key = roles.get(_MAGNITUDE, "")
     if bool(key) != bool(config.get("use_dora")):
         raise AdapterError(
-            f"{path}: {key!r} is DoRA's, but use_dora is not set in adapter_config.json"
+            f"{path}: {key!r} belongs to DoRA, but use_dora is not set in adapter_config.json"
             if key
             else f"{path}: use_dora is set, but module {module!r} has no {_MAGNITUDE}",
             hint=MIXED_UP_HINT,
         )
     if key and specs[key].shape != (size,):
-        raise AdapterError(f"{path}: {key!r} has shape {list(specs[key].shape)}, {module!r} needs [{size}]")
+        raise AdapterError(f"{path}: {key!r} has shape {list(specs[key].shape)}, expected [{size}]")
     return key
 
 
 def _misfit(target: str, trained: tuple[int, int], shape: Sequence[int]) -> str:
-    """How the adapter's shape differs: in the words users know where the input of the layer is the hidden state."""
+    """How the shapes differ; as hidden sizes, which users know, if the layer's input is the hidden state."""
     from_hidden = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "lm_head", "embed_tokens")
     if target.split(".")[-2] in from_hidden and trained[1] != shape[1]:
-        return f"adapter was trained on hidden size {trained[1]}, this base has {shape[1]}"
-    return f"adapter was trained on {list(trained)}, this base has {list(shape)}"
+        return f"the adapter was trained on hidden size {trained[1]}, but this base model has {shape[1]}"
+    return f"the adapter was trained on shape {list(trained)}, but this base model has {list(shape)}"
 
 
-# What PEFT's "all-linear" leaves out: the embedding is no Linear layer, the head is passed over.
+# Modules that PEFT's "all-linear" leaves out: embeddings are not Linear layers, and output heads are skipped.
 _NOT_LINEAR = (*EMBEDDINGS, *HEADS, "wpe")
-# transformers 5 keeps the experts of a layer in one tensor: there is no module for one, however the base names them.
+# transformers 5 keeps all experts of a layer in one tensor, so no expert is a module, whatever the base's names are.
 _EXPERT = re.compile(r".+\.experts\.\d+\..+")
 
 
 def _check_targets(
     path: Path, config: Mapping[str, Any], factors: Mapping[str, Any], base: Mapping[str, TensorSpec]
 ) -> None:
-    """The modules that the config names and those that the file has factors for must be the same."""
+    """Check that the config names the same modules that the file has factors for."""
     for module in factors:
         tied = config.get("ensure_weight_tying") and has_row_for_each_token(f"{module}.weight")
         if not is_target(config, module) and not tied:
             raise AdapterError(
-                f"{path}: has weights for {module!r}, which target_modules in adapter_config.json leaves out",
+                f"{path}: target_modules in adapter_config.json does not name {module!r}, but the file has its weights",
                 hint=MIXED_UP_HINT,
             )
     with_experts = any(map(_EXPERT.fullmatch, factors))

@@ -1,4 +1,4 @@
-"""Modules that are merged as a whole, kept for as long as ranges of their rows are asked for."""
+"""Modules that are merged as a whole, cached until all of their rows have been read."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ import torch
 
 from quantkit.engine.backend import CPU, Backend
 
-# The adapter's number, the module in the base and in training.
+# The adapter's number, and the module's name in the base and in training.
 Key = tuple[int, str, str]
 
-# Modules kept at a time: the one in work and those before it that some worker still takes rows of.
+# Modules cached at a time: the current one, and earlier ones that some worker still reads.
 _KEPT = 3
 
 
 @dataclass
 class _Merged:
     weight: torch.Tensor
-    left: int  # rows of the weight that nobody has taken yet
+    left: int  # rows of the weight that have not been read yet
 
 
 class MergedModules:
     """Merged weights and biases, computed once and one at a time. Safe from any thread.
 
-    A weight is let go when the last of its rows was taken, or when too many are kept; it is then computed again if it
-    is asked for again. Biases are small, and kept.
+    A weight is dropped when the last of its rows has been read, or when too many are cached; if it is needed again, it
+    is computed again. Biases are small and stay cached.
 
     Args:
-        compute: merges a module given by its key, on a backend: weight, and bias or None, on the host.
+        compute: merges the module of a key on a backend; returns its weight, and its bias or None, on the host.
     """
 
     def __init__(self, compute: Callable[[Key, Backend], tuple[torch.Tensor, torch.Tensor | None]]) -> None:
         self._compute = compute
         self._kept: OrderedDict[Key, _Merged] = OrderedDict()
         self._biases: dict[Key, torch.Tensor] = {}
-        self._lock = threading.RLock()  # to merge a module, one of an earlier adapter may be needed
+        self._lock = threading.RLock()  # merging a module may need that of an earlier adapter
 
     def weight(self, key: Key, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
-        """Rows ``start:stop`` of a module's weight, for the caller to change."""
+        """Rows ``start:stop`` of a module's weight, as a copy that the caller may change."""
         with self._lock:
             merged = self._kept.get(key) or self._merge(key, backend)
             rows = merged.weight[start:stop].clone()

@@ -1,4 +1,4 @@
-"""Torch modules around single tensors, at their paths in a model: all of a model that merging one module needs."""
+"""Torch modules around single tensors, at their paths in a model: as much of a model as merging one module needs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantkit.adapter.resized import EMBEDDINGS
 
 
 class Norm(nn.Module):
-    """A vector of weights, which is all that merging needs to know of a norm."""
+    """A vector of weights: all that merging needs of a norm."""
 
 
 def layer_of(module: str, weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Module:

@@ -1,9 +1,9 @@
-"""Whose tensor a key of an adapter's file is: the names trainers write, brought to those of the base.
+"""Maps the keys of an adapter file to the names of the base's tensors.
 
 PEFT writes ``base_model.model.`` and the module's path in the model that was trained. That model may have been wrapped
-(torch.compile, FSDP, DDP, PEFT in PEFT), or be another class around the same decoder: with a vision tower beside it,
-or without a head. What such keys can begin with is a closed table, and each entry is tried against the base's tensors:
-one way of reading the file must explain it, or it is refused. Guessing is how adapters come to do nothing.
+(torch.compile, FSDP, DDP, PEFT in PEFT), or be another class around the same decoder: with a vision tower, or without
+an output head. A closed table lists the possible prefixes, and each is tried against the base's tensors: exactly one
+must explain the file, or the file is refused. A wrong guess would give an adapter that does nothing.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from pathlib import Path
 from quantkit.errors import AdapterError
 
 PEFT_PREFIX = "base_model.model."
-# Parts of a path that only say by what a module was wrapped: torch.compile, FSDP, activation checkpointing.
+# Parts of a path that only name the wrapper of a module: torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-_PARALLEL = "module."  # DDP and DeepSpeed, in front of everything
-# The parts of a vision model since transformers 4.52, and before.
+_PARALLEL = "module."  # DDP and DeepSpeed, before everything else
+# The parts of a vision-language model since transformers 4.52, and before.
 _SINCE_4_52 = (
     ("model.language_model.", "language_model.model."),
     ("lm_head.", "language_model.lm_head."),
     ("model.vision_tower.", "vision_tower."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
 )
-# What paths begin with in the adapter and in the base.
+# Prefixes of the paths in the adapter and in the base.
 _READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("", ""),),
-    (("model.language_model.", "model."),),  # trained as the text half of a vision model
+    (("model.language_model.", "model."),),  # trained as the language model of a vision-language model
     (("language_model.", ""),),  # the same before transformers 4.52
-    (("", "model."),),  # trained without a head (AutoModel)
+    (("", "model."),),  # trained without an output head (AutoModel)
     (("", "transformer."),),
-    (("model.", "model.language_model."),),  # the base is the vision model
+    (("model.", "model.language_model."),),  # the base is the vision-language model
     (("", "language_model."),),
     (("lm_head.", "embed_out."),),  # GPT-NeoX in transformers 5
-    _SINCE_4_52,  # both are the vision model, and the base is older
+    _SINCE_4_52,  # both are vision-language models, and the base is older
     tuple((before, since) for since, before in _SINCE_4_52),  # or the adapter is
 )
-# What a model that also sees has beside its language model.
+# The modules of a vision-language model other than its language model.
 _VISION = re.compile(r"(model\.)?(vision_tower|vision_model|visual|multi_modal_projector)\.")
-# Libraries that write adapters in a layout of their own, by the keys they use.
+# Libraries that write adapters in their own layout, by the keys they use.
 _TORCHTUNE = re.compile(r"(layers\.\d+\.(attn|mlp)|output|tok_embeddings)\..*\b(lora_a|lora_b|magnitude)\b.*")
 _MLX = re.compile(r".*\.(lora_a|lora_b)")
-_TORCHTUNE_HINT = "give the folder of the epoch with adapter_model.safetensors, which torchtune writes for PEFT"
+_TORCHTUNE_HINT = "give the epoch's folder with adapter_model.safetensors, which torchtune writes for PEFT"
 _MLX_HINT = "fuse it with mlx_lm.fuse --dequantize, and build from that folder"
-# And by the names of their files.
+# The same libraries by the names of their files.
 _OTHER_FILES = (
     ("adapter_[0-9]*.pt", "torchtune", _TORCHTUNE_HINT),
     ("adapter_model.pt", "torchtune", _TORCHTUNE_HINT),
@@ -57,25 +57,25 @@ _OTHER_FILES = (
 
 @dataclass(frozen=True)
 class Names:
-    """How one file names the base's tensors.
+    """How an adapter file names the base's tensors.
 
     Attributes:
-        bare: by key of the file, the same key without what only says by what the model was wrapped.
-        prefixes: what paths begin with in the model that was trained, and what stands there in the base.
+        bare: by key of the file, the same key without the names of wrappers.
+        prefixes: pairs of a path prefix in the model that was trained and the prefix in the base.
     """
 
     bare: Mapping[str, str]
     prefixes: tuple[tuple[str, str], ...] = (("", ""),)
 
     def in_training(self, name: str) -> str | None:
-        """The name of the base's tensor *name* in the model that was trained; None where it had no such tensor."""
+        """The name that the base's tensor *name* had in the model that was trained; None if it had no such tensor."""
         for own, base in self.prefixes:
             if name.startswith(base):
                 return own + name.removeprefix(base)
         return None if any(name.startswith(own) for own, _ in self.prefixes) else name
 
     def in_base(self, name: str) -> str:
-        """The base's name of a tensor of the model that was trained."""
+        """The name in the base of a tensor of the model that was trained."""
         for own, base in self.prefixes:
             if name.startswith(own):
                 return base + name.removeprefix(own)
@@ -83,14 +83,13 @@ class Names:
 
 
 def read_names(path: Path, keys: Iterable[str], base: Iterable[str]) -> Names:
-    """Find the one way to read an adapter's keys.
+    """Find the one reading that explains an adapter's keys.
 
-    Keys that belong to no module of the base under any reading are left as they are: what they are is for the method
-    to say.
+    Keys that belong to no module of the base under any reading are left as they are: the method decides about them.
 
     Args:
         path: the adapter's folder, for errors.
-        keys: of its file.
+        keys: the keys of its file.
         base: names of the base's tensors.
 
     Raises:
@@ -107,40 +106,40 @@ def read_names(path: Path, keys: Iterable[str], base: Iterable[str]) -> Names:
             one, two = best[0].in_base(name), other.in_base(name)
             if one != two and (_has_owner(one, modules) or _has_owner(two, modules)):
                 raise AdapterError(
-                    f"{path}: {key!r} may belong to {one!r} or to {two!r}: the base has both",
-                    hint="save the adapter from the model that is given as the base",
+                    f"{path}: {key!r} may belong to {one!r} or to {two!r}: the base model has both",
+                    hint="save the adapter from the model that you give as the base",
                 )
     return best[0]
 
 
 def refuse_vision(path: Path, names: Names) -> None:
-    """Say that the vision part is not written, where an adapter changes it.
+    """Refuse an adapter that changes the vision part, which is not written.
 
     Raises:
-        AdapterError: it does.
+        AdapterError: the adapter changes the vision part.
     """
     for key, name in names.bare.items():
         if _VISION.match(name):
             raise AdapterError(
-                f"{path}: {key!r} changes the vision part, and only the language model is written",
-                hint="train the language model alone; or merge it into the whole model with quantkit merge, and build "
-                "from the merged folder",
+                f"{path}: {key!r} changes the vision part of the model, but only the language model is converted",
+                hint="train only the language model; or merge the adapter into the whole model with quantkit merge and "
+                "build from the merged folder",
             )
 
 
 def refuse_other_files(path: Path) -> None:
-    """Say whose adapter it is where a folder has the weights in another library's file.
+    """Refuse a folder whose weights are in another library's file, and name the library.
 
     Raises:
-        AdapterError: it has.
+        AdapterError: the folder has such a file.
     """
     for pattern, library, hint in _OTHER_FILES:
         for file in sorted(path.glob(pattern)):
-            raise AdapterError(f"{file}: is an adapter in {library}'s own layout, not in PEFT's", hint=hint)
+            raise AdapterError(f"{file}: this adapter is in {library}'s own layout, not in PEFT's", hint=hint)
 
 
 def _bare(key: str) -> str:
-    """*key* without the wrappers' names."""
+    """*key* without the names of wrappers."""
     name = key
     for wrapper in _WRAPPERS:
         name = re.sub(rf"(^|\.){re.escape(wrapper)}", r"\1", name)
@@ -151,7 +150,7 @@ def _bare(key: str) -> str:
 
 
 def _has_owner(name: str, modules: set[str]) -> bool:
-    """Whether a module of the base is on the way to *name*."""
+    """Whether a module of the base contains *name*."""
     while name:
         name = name.rpartition(".")[0]
         if name in modules:
@@ -163,7 +162,7 @@ def _refuse_other_layouts(path: Path, bare: Mapping[str, str]) -> None:
     for key, name in bare.items():
         if _TORCHTUNE.fullmatch(name):
             raise AdapterError(
-                f"{path}: {key!r} is in torchtune's own layout, which orders the rows of q and k by its model",
+                f"{path}: {key!r} is in torchtune's own layout, which orders the rows of q and k differently",
                 hint=_TORCHTUNE_HINT,
             )
         if _MLX.fullmatch(name):

@@ -1,9 +1,9 @@
-"""LoRA on parameters (``target_parameters``): on the experts that transformers 5 keeps as one parameter a layer.
+"""LoRA on parameters (``target_parameters``): on the experts that transformers 5 keeps as one parameter per layer.
 
-Checkpoints have a matrix for each expert. transformers 5 loads them stacked, the gate's rows over the up's, and PEFT
-from 0.19 on puts LoRA on the stack: when it is asked for by name, and when ``target_modules`` names an expert's
-projections. The router is a parameter of its own module then. What such parameters consist of is a closed table here;
-LoRA on any other parameter is refused by name.
+Checkpoints have one matrix per expert. transformers 5 loads them stacked, the gate's rows above the up's rows. PEFT
+puts LoRA on the stack since version 0.19 if it is named, or if ``target_modules`` names an expert's projections. The
+router is then a parameter of its own module. A closed table says which tensors such a parameter consists of; LoRA on
+any other parameter is refused by name.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from quantkit.adapter.hints import MERGE_HINT
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
 
-# By the mixture's name in checkpoints, what an expert's gate, up and down matrix are called. transformers 5 calls all
-# of them as the first.
+# By the mixture's name in checkpoints, the names of an expert's gate, up and down matrices. transformers 5 names all
+# of them like the first entry.
 _MIXTURES = {"mlp": ("gate_proj", "up_proj", "down_proj"), "block_sparse_moe": ("w1", "w3", "w2")}
 _EXPERT = re.compile(rf"(?P<layer>.+)\.(?P<mixture>{'|'.join(_MIXTURES)})\.experts\.(?P<expert>\d+)\.[^.]+\.weight")
-# What PEFT itself does not combine with LoRA on parameters.
+# Settings that PEFT itself does not combine with LoRA on parameters.
 _NEVER_WITH = ("use_dora", "lora_bias", "fan_in_fan_out")
 # Before this version PEFT stored the factors of the transposed experts.
 _LAYOUT_SINCE = (0, 19)
@@ -34,8 +34,8 @@ class Parameter:
     """A parameter of the model that was trained.
 
     Attributes:
-        name: in that model.
-        experts: by expert, the checkpoint's tensors that are stacked in it, one over the other.
+        name: its name in that model.
+        experts: by expert, the checkpoint's tensors that are stacked in it, from the top down.
     """
 
     name: str
@@ -43,9 +43,9 @@ class Parameter:
 
 
 def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str, TensorSpec]) -> dict[str, Parameter]:
-    """The parameters that ``target_parameters`` names, by the module under which the adapter's file has their factors.
+    """The parameters that ``target_parameters`` names, by the module under which the adapter file has their factors.
 
-    PEFT wraps a module anew for each of its parameters, so the factors of the first are in ``base_layer``.
+    PEFT wraps a module again for each of its parameters, so the factors of the first are in ``base_layer``.
 
     Args:
         path: the adapter's folder, for errors.
@@ -53,7 +53,7 @@ def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str,
         base: the base's tensors.
 
     Raises:
-        AdapterError: naming a parameter that is no expert's or router's, or a setting that PEFT has not for them.
+        AdapterError: a parameter is not that of experts or a router, or PEFT does not support a setting for parameters.
     """
     targets, where = config.get("target_parameters") or (), path / "adapter_config.json"
     if not targets:
@@ -61,7 +61,7 @@ def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str,
     for key in _NEVER_WITH:
         if config.get(key):
             raise AdapterError(
-                f"{where}: {key} is set beside target_parameters, which PEFT does not have", hint=MERGE_HINT
+                f"{where}: {key} and target_parameters are set, which PEFT does not support", hint=MERGE_HINT
             )
     known = {parameter.name: parameter for parameter in _parameters(base)}
     parts = {name for parameter in known.values() for stacked in parameter.experts for name in stacked}
@@ -70,8 +70,8 @@ def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str,
         other = next((name for name in others if named_by([target], name)), None)
         if other is not None or not any(named_by([target], name) for name in known):
             raise AdapterError(
-                f"{where}: target_parameters names {other or target!r}: LoRA on parameters other than a mixture's "
-                "experts.gate_up_proj, experts.down_proj and gate.weight is not supported",
+                f"{where}: target_parameters names {other or target!r}, but LoRA on parameters is supported only for "
+                "experts.gate_up_proj, experts.down_proj and gate.weight of a mixture of experts",
                 hint=MERGE_HINT,
             )
     by_module: dict[str, list[Parameter]] = {}
@@ -86,13 +86,13 @@ def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str,
 
 
 def layout_is_known(config: Mapping[str, Any]) -> bool:
-    """Whether the adapter says that a PEFT saved it which stores factors as they are read here."""
+    """Whether the adapter was saved by a PEFT version that stores the factors in the layout that is read here."""
     match = re.match(r"(\d+)\.(\d+)", str(config.get("peft_version")))
     return match is not None and (int(match[1]), int(match[2])) >= _LAYOUT_SINCE
 
 
 def _parameters(base: Mapping[str, TensorSpec]) -> Iterator[Parameter]:
-    """What transformers makes of the mixtures of *base*, a module's parameters in the order in which it has them."""
+    """The parameters that transformers makes of the experts of *base*, in the order of their module."""
     experts: dict[tuple[str, str], set[str]] = {}
     for name in base:
         if match := _EXPERT.fullmatch(name):

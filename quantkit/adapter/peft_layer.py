@@ -1,12 +1,12 @@
-"""Methods other than LoRA, merged by PEFT's own layers: one module at a time, never the model.
+"""Methods other than LoRA, merged by PEFT's own layers: one module at a time, never the whole model.
 
-PEFT has dozens of methods, and each knows best how it is merged. So a module's merged weight is asked of PEFT itself:
-a tree of torch modules is built that has nothing but this one module, at its path and with the base's float32 weight;
-PEFT puts its layer on it, loads the module's tensors and merges. Memory is one module, whatever the model's size.
+PEFT has dozens of methods, and each knows best how to merge itself. So PEFT computes the merged weight: quantkit builds
+a tree of torch modules that contains only this module, at its path and with the base's float32 weight; PEFT puts its
+layer on it, loads the module's tensors and merges. This needs memory for one module, whatever the model's size.
 
-Before that, when the adapter is opened, PEFT is asked which modules the config means and, on the meta device, where
-tensors have shapes and no values, which tensors each of them needs. These must be exactly those of the file. PEFT
-itself would load what it finds and leave the rest at its initial values.
+Before that, when the adapter is opened, PEFT says which modules the config targets and, on the meta device, where
+tensors have shapes but no values, which tensors each module needs. The file must have exactly these. PEFT itself would
+load what it finds and leave the rest at its initial values.
 
 This is the only module that imports PEFT, and with it transformers, and only when an adapter needs it.
 """
@@ -32,18 +32,18 @@ from quantkit.adapter.names import PEFT_PREFIX
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
 from quantkit.errors import AdapterError
 
-# Methods with projections for all modules, as large as the largest of them.
+# Methods with projections that all modules share, as large as the largest module needs.
 _SIZED_BY_ALL = ("PVERA", "RANDLORA", "VERA")
-# Settings that say where a method is put, or that are dealt with elsewhere.
+# Settings that say where a method is applied, or that other code handles.
 _PLACES: dict[str, Any] = dict.fromkeys(("exclude_modules", "layers_to_transform", "layers_pattern"))
 _ELSEWHERE: dict[str, Any] = {
     **dict.fromkeys(("modules_to_save", "task_type", "auto_mapping", "base_model_name_or_path", "revision")),
     "bias": "none",
     "inference_mode": True,
 }
-# A path no model has, for a module that only stands for the size of the largest.
+# A path that no model has, for a module that only stands for the largest size.
 _LARGEST = "largest_of_all_modules"
-# What PEFT raises for settings and tensors that do not fit; its checks are of many kinds.
+# What PEFT raises for settings and tensors that do not fit.
 _PEFT_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError),
     *(ValueError, re.error),
@@ -58,8 +58,8 @@ class PeftLayers:
         path: the adapter's folder.
         config: ``adapter_config.json``.
         file: its tensors.
-        modules: by path of a module, by PEFT's key the file's.
-        shared: the same for tensors of all modules.
+        modules: by path of a module, a table from PEFT's key to the file's key.
+        shared: the same table for tensors that all modules share.
         shapes: by path of a module, its weight's shape.
         biased: modules that have a bias.
     """
@@ -81,7 +81,7 @@ class PeftLayers:
         file: TensorFile,
         base: Mapping[str, TensorSpec],
     ) -> PeftLayers:
-        """Ask PEFT what the adapter needs, and hold it against the file.
+        """Ask PEFT which tensors the adapter needs, and check that the file has them.
 
         Args:
             path: the adapter's folder.
@@ -91,14 +91,16 @@ class PeftLayers:
             base: the base's tensors, by their names in training.
 
         Raises:
-            AdapterError: PEFT is missing or too old, refuses the config, or needs other tensors than the file has.
+            AdapterError: PEFT is missing, too old or rejects the config, or the file does not have the needed tensors.
         """
         shapes = {name.removesuffix(".weight"): spec.shape for name, spec in base.items() if name.endswith(".weight")}
         with _peft(path, "adapter_config.json"):
             where = _config(config, {"modules_to_save": config.get("modules_to_save")}, path)
             targets = _targets(where, [module for module, shape in shapes.items() if len(shape) < 3])
         if not targets:
-            raise AdapterError(f"{path}: target_modules in adapter_config.json names no module", hint=BASE_HINT)
+            raise AdapterError(
+                f"{path}: target_modules in adapter_config.json matches no module of the base model", hint=BASE_HINT
+            )
         own, shared = _sort(bare, frozenset(targets))
         for module in targets:
             if module not in own:
@@ -113,18 +115,18 @@ class PeftLayers:
 
     @property
     def keys(self) -> set[str]:
-        """The keys of the file that are PEFT's."""
+        """The keys of the file whose tensors PEFT merges."""
         return {key for keys in (self.shared, *self.modules.values()) for key in keys.values()}
 
     def changes(self) -> dict[str, list[Change]]:
-        """By name of the tensor in training: every module's weight, and its bias, which some methods change too."""
+        """The changes of all weights and biases, by name in training: some methods change biases too."""
         found: dict[str, list[Change]] = {f"{module}.weight": [Module(module, "weight")] for module in self.modules}
         return found | {f"{module}.bias": [Module(module, "bias")] for module in self.modules if module in self.biased}
 
     def merge(
         self, module: str, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Merge one module. Not for several threads at a time.
+        """Merge one module. Not safe for several threads at a time.
 
         Args:
             module: its path in training.
@@ -135,7 +137,7 @@ class PeftLayers:
             Weight and bias, float32, on the device of *weight*.
 
         Raises:
-            AdapterError: PEFT refuses, or the adapter's tensors are not finite.
+            AdapterError: PEFT fails, or the adapter's tensors are not finite.
         """
         state = {key: self._read(name) for key, name in (*self.modules[module].items(), *self.shared.items())}
         self._check_mask(module, state)
@@ -152,7 +154,7 @@ class PeftLayers:
             return merged.weight.data, None if bias is None else merged.bias.data
 
     def _put_on(self, module: str, weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
-        """PEFT's model of a tree that has one module; on the meta device if *weight* is there."""
+        """PEFT's model around a tree with one module; on the meta device if *weight* is there."""
         from peft import PeftModel
 
         layers = {module: layer_of(module, weight, bias)}
@@ -164,7 +166,7 @@ class PeftLayers:
         return PeftModel(tree_of(layers), config, low_cpu_mem_usage=weight.is_meta)
 
     def _check(self) -> None:
-        """Hold the file against what PEFT needs, which is the same for all modules of a kind."""
+        """Check the file against what PEFT needs, which is the same for all modules of a kind."""
         demanded: dict[object, dict[str, tuple[int, ...]]] = {}
         for module in self.modules:
             prefix = f"{PEFT_PREFIX}{module}."
@@ -179,7 +181,7 @@ class PeftLayers:
             self._check_keys(module, expected)
 
     def _kind(self, module: str) -> object:
-        """What a module's tensors depend on. AdaLoRA gives each module a rank of its own."""
+        """A value that is equal for modules that need the same tensors. AdaLoRA has a rank per module."""
         if method(self.config) == "ADALORA":
             return module
         patterns = [value for key, value in self.config.items() if key.endswith("_pattern") and isinstance(value, dict)]
@@ -187,22 +189,22 @@ class PeftLayers:
         return module.rpartition(".")[2], self.shapes[module], module in self.biased, chosen
 
     def _check_keys(self, module: str, expected: Mapping[str, tuple[int, ...]]) -> None:
-        """The file must have what PEFT expects, and nothing else."""
+        """Check that the file has what PEFT expects, and nothing else."""
         given = {**self.modules[module], **self.shared}
         expected = {key: shape for key, shape in expected.items() if not key.startswith(PEFT_PREFIX + _LARGEST)}
         for key in sorted(expected.keys() - given.keys()):
             raise AdapterError(f"{self.path}: tensor {key!r} is not in the file", hint=RESAVE_HINT)
         for key in sorted(given.keys() - expected.keys()):
             raise AdapterError(
-                f"{self.path}: tensor {given[key]!r} has no meaning in this {method(self.config)} adapter",
+                f"{self.path}: unexpected tensor {given[key]!r} in this {method(self.config)} adapter",
                 hint=MIXED_UP_HINT,
             )
         for key, shape in expected.items():
             found = self.file.specs[given[key]].shape
             if found != shape:
                 raise AdapterError(
-                    f"{self.path}: {given[key]!r} has shape {list(found)}, this base and adapter_config.json demand "
-                    f"{list(shape)}",
+                    f"{self.path}: {given[key]!r} has shape {list(found)}; with this base model, adapter_config.json "
+                    f"needs {list(shape)}",
                     hint=BASE_HINT,
                 )
 
@@ -211,22 +213,22 @@ class PeftLayers:
         if not torch.isfinite(tensor).all():
             raise AdapterError(
                 f"{self.path}: tensor {key!r} has NaN or infinite values",
-                hint="the training diverged: use an earlier adapter checkpoint",
+                hint="the training diverged: use an earlier checkpoint of the adapter",
             )
         return tensor
 
     def _check_mask(self, module: str, state: Mapping[str, torch.Tensor]) -> None:
-        """SHiRA's places must be in the weight: PEFT hands them to torch unchecked."""
+        """Check that SHiRA's indices lie inside the weight: PEFT passes them to torch unchecked."""
         for key, places in state.items():
             if key.endswith(".shira_indices"):
                 size = torch.tensor(self.shapes[module]).unsqueeze(1)
                 if not ((places >= 0) & (places < size)).all():
-                    raise AdapterError(f"{self.path}: {key!r} has places outside of {list(self.shapes[module])}")
+                    raise AdapterError(f"{self.path}: {key!r} has indices outside of {list(self.shapes[module])}")
 
 
 @contextmanager
 def _peft(path: Path, where: str) -> Iterator[None]:
-    """PEFT at work: its warnings are not for our users, as the checks here are stricter; its errors are refusals."""
+    """Run PEFT: hide its warnings, because the checks here are stricter, and turn its errors into AdapterError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -234,8 +236,8 @@ def _peft(path: Path, where: str) -> Iterator[None]:
     except _PEFT_ERRORS as error:
         words = " ".join(str(error).split())[:200]
         raise AdapterError(
-            f"{path}: PEFT refuses {where}: {type(error).__name__}: {words}",
-            hint="load the adapter with PEFT itself, in the version that saved it, and save it again",
+            f"{path}: PEFT rejects {where}: {type(error).__name__}: {words}",
+            hint="load the adapter with the PEFT version that saved it, and save it again",
         ) from None
 
 
@@ -247,29 +249,29 @@ def _config(
 
     kind = method(config)
     if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise AdapterError(f"{path}: the PEFT installed here does not know {kind}", hint="pip install -U peft")
+        raise AdapterError(f"{path}: the installed PEFT does not support {kind}", hint="pip install -U peft")
     cls = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
     known = {field.name for field in dataclasses.fields(cls)}
     settings = cls.check_kwargs(**{**config, "peft_type": kind})
     for key, value in settings.items():
         if key not in known and value:
             raise AdapterError(
-                f"{path / 'adapter_config.json'}: {key} is unknown to the PEFT installed here",
+                f"{path / 'adapter_config.json'}: the installed PEFT does not know the setting {key}",
                 hint="pip install -U peft",
             )
     settings |= {**_ELSEWHERE, **changed}
-    if kind == "SHIRA":  # its mask is in the file; PEFT would first draw one at random
+    if kind == "SHIRA":  # its mask is in the file; without this PEFT would first draw a random one
         settings["mask_type"] = "of the file"
-    if kind == "ADALORA" and only and settings.get("rank_pattern"):  # the kept ranks of each module, by its name
+    if kind == "ADALORA" and only and settings.get("rank_pattern"):  # the ranks that were kept, by module name
         kept = {name: ranks for name, ranks in settings["rank_pattern"].items() if name.rpartition(".lora_")[0] == only}
         settings["rank_pattern"] = kept or None
-        if kept and meta:  # where no values can be taken out, the module has this rank from the beginning
+        if kept and meta:  # without values nothing can be cut out, so the module starts with this rank
             settings |= {"rank_pattern": None, "init_r": sum(map(sum, kept.values()))}
     return cls(**{key: value for key, value in settings.items() if key in known})
 
 
 def _targets(config: Any, modules: Iterable[str]) -> list[str]:
-    """The modules that PEFT would put the method on."""
+    """The modules that PEFT would apply the method to."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     tuner = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type]
@@ -287,7 +289,7 @@ def _state(model: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _sort(bare: Mapping[str, str], targets: frozenset[str]) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
-    """By module, and for all modules: PEFT's key of each of the file's. What belongs to neither is left out."""
+    """Tables from PEFT's key to the file's, per module and for all modules. Other keys are left out."""
     own: dict[str, dict[str, str]] = {}
     shared: dict[str, str] = {}
     for key, plain in bare.items():

@@ -87,7 +87,7 @@ def key_matches_no_base_tensor(case: Case) -> None:
     edit_tensors(case.adapter_weights, change)
 
 
-@defect("{adapter}", "something.weird", "no meaning", command=BUILD_ADAPTER)
+@defect("{adapter}", "something.weird", "unexpected tensor", command=BUILD_ADAPTER)
 def key_without_meaning(case: Case) -> None:
     edit_tensors(case.adapter_weights, lambda tensors: tensors.update({"something.weird": torch.ones(4)}))
 
@@ -108,7 +108,11 @@ def two_adapters_in_one_file(case: Case) -> None:
 
 
 @defect(
-    "{adapter}", Q, "adapter was trained on hidden size 128, this base has 64", hint=BASE_HINT, command=BUILD_ADAPTER
+    "{adapter}",
+    Q,
+    "adapter was trained on hidden size 128, but this base model has 64",
+    hint=BASE_HINT,
+    command=BUILD_ADAPTER,
 )
 def trained_on_another_hidden_size(case: Case) -> None:
     def change(tensors: dict[str, torch.Tensor]) -> None:
@@ -163,7 +167,7 @@ def target_modules_names_absent_weights(case: Case) -> None:
     case.adapter_config(target_modules=["q_proj", "v_proj", "k_proj"])
 
 
-@defect("{adapter}", "v_proj", "leaves out", hint="saved", command=BUILD_ADAPTER)
+@defect("{adapter}", "v_proj", "does not name", hint="saved", command=BUILD_ADAPTER)
 def weights_that_target_modules_leaves_out(case: Case) -> None:
     case.adapter_config(target_modules=["q_proj"])
 
@@ -215,7 +219,7 @@ def merged_weight_overflows_f32(case: Case) -> None:
 # Methods
 
 
-@defect("{adapter}", "use_dora", Q, "lora_magnitude_vector", hint="folder as it was saved", command=BUILD_ADAPTER)
+@defect("{adapter}", "use_dora", Q, "lora_magnitude_vector", hint="same saved folder", command=BUILD_ADAPTER)
 def dora_without_magnitudes(case: Case) -> None:
     case.adapter_config(use_dora=True)
 
@@ -261,7 +265,7 @@ def setting_that_peft_does_not_know(case: Case) -> None:
     other_method(case, {key: torch.ones(64, 1) for key in IA3}, **IA3_CONFIG, new_setting=1)
 
 
-@defect("{adapter}", "ia3_l", "NaN", hint="earlier adapter checkpoint", command=BUILD_ADAPTER)
+@defect("{adapter}", "ia3_l", "NaN", hint="earlier checkpoint of the adapter", command=BUILD_ADAPTER)
 def ia3_with_a_nan(case: Case) -> None:
     other_method(case, {key: torch.full((64, 1), torch.nan) for key in IA3}, **IA3_CONFIG)
 
@@ -280,7 +284,7 @@ def lora_weights_under_another_method(case: Case) -> None:
     case.adapter_config(**{**dict.fromkeys(LORA_SETTINGS), "peft_type": "VERA", "target_modules": ["q_proj"]})
 
 
-@defect("{adapter}", Q, "PEFT refuses", "`r`", hint="PEFT", command=BUILD_ADAPTER)
+@defect("{adapter}", Q, "PEFT rejects", "`r`", hint="PEFT", command=BUILD_ADAPTER)
 def loha_with_a_rank_of_zero(case: Case) -> None:
     tensors = {key.replace("ia3_l", "hada_w1_a"): torch.ones(64, 4) for key in IA3}
     other_method(case, tensors, peft_type="LOHA", target_modules=["q_proj"], r=0, alpha=8)
@@ -291,7 +295,7 @@ def method_that_nobody_knows(case: Case) -> None:
     case.adapter_config(peft_type="NOVEL")
 
 
-@defect(CONFIG, "PREFIX_TUNING", "no merged form", hint="another adapter", command=BUILD_ADAPTER)
+@defect(CONFIG, "PREFIX_TUNING", "nothing to merge", hint="another adapter", command=BUILD_ADAPTER)
 def prefix_tuning(case: Case) -> None:
     case.adapter_config(peft_type="PREFIX_TUNING")
 
@@ -383,7 +387,7 @@ def tied_weights_trained_together_with_a_head_of_their_own(case: Case) -> None:
     edit_tensors(case.adapter_weights, lambda tensors: tensors.update({key: torch.ones(2007, 64)}))
 
 
-@defect(CONFIG, "use_something_new", "unknown here", hint=MERGE_HINT, command=BUILD_ADAPTER)
+@defect(CONFIG, "use_something_new", "does not know this setting", hint=MERGE_HINT, command=BUILD_ADAPTER)
 def a_setting_of_a_newer_peft(case: Case) -> None:
     case.adapter_config(use_something_new=True)
 

@@ -299,81 +299,89 @@ def test_merged_values(tmp_path: Path) -> None:
 A, B = f"{PREFIX}{Q}.lora_A.weight", f"{PREFIX}{Q}.lora_B.weight"
 TOKENS = f"{PREFIX}model.embed_tokens.token_adapter.trainable_tokens_delta"
 REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
-    "method": ({"peft_type": "LODA"}, pair(Q), "peft_type is LODA: unknown; supported are ADALORA, .*, LORA"),
+    "method": ({"peft_type": "LODA"}, pair(Q), "peft_type is LODA: unknown method; supported are ADALORA, .*, LORA"),
     "no-method": ({"peft_type": None}, pair(Q), "peft_type is missing"),
-    "prompt": ({"peft_type": "PREFIX_TUNING"}, pair(Q), "PREFIX_TUNING: it learns a prompt beside the model"),
-    "whole-model": ({"peft_type": "UNILORA"}, pair(Q), "UNILORA: its factors come from all modules"),
+    "prompt": (
+        {"peft_type": "PREFIX_TUNING"},
+        pair(Q),
+        "PREFIX_TUNING: it trains a prompt instead of the model's weights",
+    ),
+    "whole-model": ({"peft_type": "UNILORA"}, pair(Q), "UNILORA: its factors depend on all modules"),
     "no-magnitude": ({"use_dora": True}, pair(Q), f"use_dora is set, but module '{Q}' has no lora_magnitude_vector"),
     "magnitude-shape": (
         {"use_dora": True},
         {**pair(Q), f"{PREFIX}{Q}.lora_magnitude_vector": torch.ones(6)},
-        r"has shape \[6\], .* needs \[8\]",
+        r"has shape \[6\], expected \[8\]",
     ),
-    "no-tokens": ({"trainable_token_indices": [3]}, pair(Q), "trained tokens for 0 modules are in the file"),
+    "no-tokens": ({"trainable_token_indices": [3]}, pair(Q), "trained tokens for 0 modules, expected 1"),
     "tokens-unsaid": ({}, {**pair(Q), TOKENS: torch.ones(1, 6)}, "adapter_config.json does not say which"),
     "tokens-shape": (
         {"trainable_token_indices": [3, 4]},
         {**pair(Q), TOKENS: torch.ones(1, 6)},
-        r"has shape \[1, 6\], 2 tokens of .* need \[2, 6\]",
+        r"has shape \[1, 6\], but 2 tokens of .* need \[2, 6\]",
     ),
     "tokens-beyond": (
         {"trainable_token_indices": [10]},
         {**pair(Q), TOKENS: torch.ones(1, 6)},
-        "token 10 was trained, .* has 10 rows",
+        "token 10 was trained, but .* has only 10 rows",
     ),
     "tokens-elsewhere": (
         {"trainable_token_indices": {"lm_head": [1]}},
         {**pair(Q), TOKENS: torch.ones(1, 6)},
-        "trained tokens for 'model.embed_tokens', which trainable_token_indices leaves out",
+        "trained tokens for 'model.embed_tokens', but trainable_token_indices does not name it",
     ),
     "tokens-missing": (
         {"trainable_token_indices": {"lm_head": [1], "embed_tokens": [1]}},
         {**pair(Q), TOKENS: torch.ones(1, 6)},
-        "trainable_token_indices names 'lm_head', not in the file",
+        "trainable_token_indices names 'lm_head', which is not in the file",
     ),
     "tokens-twice": ({"trainable_token_indices": [3, 3]}, pair(Q), r"trainable_token_indices is \[3, 3\]; expected"),
     "parameters": ({"target_parameters": ["x"]}, pair(Q), "target_parameters names 'x'"),
     "replication": ({"layer_replication": [[0, 1]]}, pair(Q), "layer replication"),
     "alora": ({"alora_invocation_tokens": [1]}, pair(Q), "aLoRA"),
     "pissa": ({"init_lora_weights": "pissa_niter_4"}, pair(Q), "init_lora_weights is 'pissa_niter_4'"),
-    "olora": ({"init_lora_weights": "olora"}, pair(Q), "belong to a residual base"),
-    "loftq": ({"init_lora_weights": "loftq"}, pair(Q), "belong to a residual base"),
+    "olora": ({"init_lora_weights": "olora"}, pair(Q), "belong to a residual base model"),
+    "loftq": ({"init_lora_weights": "loftq"}, pair(Q), "belong to a residual base model"),
     "no-rank": ({"r": None}, pair(Q), "r is None; expected a positive"),
     "rank-zero": ({"r": 0}, pair(Q), "r is 0; expected a positive"),
     "no-alpha": ({"lora_alpha": None}, pair(Q), "lora_alpha is None"),
     "nan-alpha": ({"lora_alpha": math.nan}, pair(Q), "lora_alpha is nan"),
-    "pattern-list": ({"rank_pattern": [4]}, pair(Q), r"rank_pattern is \[4\]; expected patterns"),
-    "broken-target": ({"target_modules": "("}, pair(Q), "broken pattern"),
-    "rank-mismatch": ({"r": 4}, pair(Q, 2), f"'{Q}' has rank 2 and 2, adapter_config.json says 4"),
-    "unlike-ranks": ({}, {A: torch.ones(2, 6), B: torch.ones(8, 3)}, "has rank 2 and 3, adapter_config.json says 2"),
+    "pattern-list": ({"rank_pattern": [4]}, pair(Q), r"rank_pattern is \[4\]; expected a table of patterns"),
+    "broken-target": ({"target_modules": "("}, pair(Q), "is not a valid pattern"),
+    "rank-mismatch": ({"r": 4}, pair(Q, 2), f"'{Q}' has rank 2 and 2, but adapter_config.json says 4"),
+    "unlike-ranks": (
+        {},
+        {A: torch.ones(2, 6), B: torch.ones(8, 3)},
+        "has rank 2 and 3, but adapter_config.json says 2",
+    ),
     "one-factor": ({}, {A: torch.ones(2, 6)}, f"module '{Q}' has no lora_B"),
     "other-factor": ({}, {B: torch.ones(8, 2)}, f"module '{Q}' has no lora_A"),
     "sharded": ({}, {A: torch.ones(0), B: torch.ones(8, 2)}, r"factors of shape \[0\] and \[8, 2\]"),
     "hidden-size": (
         {},
         {A: torch.ones(2, 16), B: torch.ones(8, 2)},
-        f"'{Q}': adapter was trained on hidden size 16, this base has 6$",
+        f"'{Q}': the adapter was trained on hidden size 16, but this base model has 6$",
     ),
-    "rows": ({}, {A: torch.ones(2, 6), B: torch.ones(9, 2)}, r"trained on \[9, 6\], this base has \[8, 6\]$"),
+    "rows": ({}, {A: torch.ones(2, 6), B: torch.ones(9, 2)}, r"trained on shape \[9, 6\], but .* has \[8, 6\]$"),
     "no-such-module": (
         {},
         {k.replace("layers.0", "layers.7"): v for k, v in pair(Q).items()},
         r"belongs to 'model\.layers\.7\.self_attn\.q_proj\.weight', which the base model does not have",
     ),
-    "two-adapters": ({}, {**pair(Q, name=".a"), **pair(Q, name=".b")}, "more than one adapter in the file"),
+    "two-adapters": ({}, {**pair(Q, name=".a"), **pair(Q, name=".b")}, "contains more than one adapter"),
     "magnitude": (
         {},
         {**pair(Q), f"{PREFIX}{Q}.lora_magnitude_vector.weight": torch.ones(8)},
-        "lora_magnitude_vector.* is DoRA's, but use_dora is not set",
+        "lora_magnitude_vector.* belongs to DoRA, but use_dora is not set",
     ),
-    "nonsense": ({}, {**pair(Q), "optimizer": torch.ones(8)}, "'optimizer' has no meaning in a LORA adapter"),
+    "nonsense": ({}, {**pair(Q), "optimizer": torch.ones(8)}, "unexpected tensor 'optimizer' in this LORA adapter"),
     "integers": ({}, {**pair(Q), A: torch.ones(2, 6).to(torch.int8)}, "is stored as I8; supported are F32, F16, BF16"),
-    "nothing": ({}, {}, "the adapter's file has no tensors"),
-    "not-a-target": ({}, {**pair(Q), **pair(V)}, f"weights for '{V}', which target_modules .* leaves out"),
+    "nothing": ({}, {}, "the adapter file has no tensors"),
+    "not-a-target": ({}, {**pair(Q), **pair(V)}, f"target_modules .* does not name '{V}', but"),
     "left-out-layer": (
         {"layers_to_transform": [1]},
         pair(Q),
-        f"weights for '{Q}', which target_modules .* leaves out",
+        f"target_modules .* does not name '{Q}', but",
     ),
     "incomplete": (
         {"target_modules": ["q_proj", "v_proj"]},
@@ -384,7 +392,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "saved-shape": (
         {"modules_to_save": ["lm_head"]},
         {**pair(Q), f"{PREFIX}lm_head.weight": torch.ones(12, 6)},
-        "'lm_head.weight' is resized to 12 rows, 'model.embed_tokens.weight' is not in the file",
+        "'lm_head.weight' was resized to 12 rows, but 'model.embed_tokens.weight' is not in the file",
     ),
     "saved-nowhere": (
         {"modules_to_save": ["score"]},
@@ -399,7 +407,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "bias-shape": (
         {"lora_bias": True},
         {**pair(Q), f"{PREFIX}{Q}.lora_B.bias": torch.ones(9)},
-        r"has shape \[9\], .* has \[8\]",
+        r"has shape \[9\], but .* has \[8\]",
     ),
 }
 
@@ -555,7 +563,9 @@ def test_the_vision_part_is_not_written(tmp_path: Path) -> None:
     tower = "model.vision_tower.encoder.layers.0.self_attn.q_proj"
     seen = {f"{PREFIX}{tower}.lora_A.weight": torch.ones(2, 6), f"{PREFIX}{tower}.lora_B.weight": torch.ones(8, 2)}
     folder = write(tmp_path / "a", {**pair(Q), **seen})
-    with pytest.raises(AdapterError, match="changes the vision part, and only the language model is written") as caught:
+    with pytest.raises(
+        AdapterError, match="changes the vision part of the model, but only the language model is converted"
+    ) as caught:
         open_adapter(folder, BASE, language_only=True)
     assert "quantkit merge" in caught.value.hint
 
@@ -569,7 +579,7 @@ def test_every_setting_of_peft_is_known_or_refused_by_name(kind: str) -> None:
 
 
 def test_a_setting_that_nobody_here_knows(tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match=r"use_foo is True: this setting is unknown here") as caught:
+    with pytest.raises(AdapterError, match=r"use_foo is True: quantkit does not know this setting") as caught:
         changes(tmp_path / "a", pair(Q), use_foo=True, peft_version="0.30.0")
     assert "PEFT 0.30.0" in caught.value.hint
     assert changes(tmp_path / "b", pair(Q), use_foo=False, foo_config=None, bar={})
@@ -625,5 +635,5 @@ def test_a_key_passed_over(tmp_path: Path) -> None:
 def test_two_copies_of_a_saved_module(tmp_path: Path, second: str) -> None:
     first = f"{PREFIX}lm_head.modules_to_save.default.weight"
     tensors = {**pair(Q), first: torch.zeros(10, 6), PREFIX + second: torch.ones(10, 6)}
-    with pytest.raises(AdapterError, match="two copies"):
+    with pytest.raises(AdapterError, match="both replace"):
         changes(tmp_path / "a", tensors, modules_to_save=["lm_head"])

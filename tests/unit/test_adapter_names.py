@@ -81,7 +81,7 @@ def test_a_key_of_nothing_is_left_to_the_method() -> None:
 
 def test_two_ways_to_read_a_file_are_refused() -> None:
     base = (*LLAMA, f"{Q}.weight")
-    with pytest.raises(AdapterError, match=r"may belong to .* or to .*: the base has both"):
+    with pytest.raises(AdapterError, match=r"may belong to .* or to .*: the base model has both"):
         read_names(PATH, [f"base_model.model.{Q}.lora_A.weight"], base)
 
 

@@ -144,22 +144,22 @@ UNEQUAL = BASE | {f"{LAYER}.mlp.experts.1.up_proj.weight": BASE[f"{LAYER}.mlp.ex
 LESS = {name: spec for name, spec in BASE.items() if name != f"{LAYER}.mlp.experts.1.up_proj.weight"}
 REFUSED: dict[str, tuple[dict[str, Any], Mapping[str, torch.Tensor], Mapping[str, TensorSpec], str]] = {
     "not-a-list": ({"target_parameters": "down_proj"}, DOWN, BASE, "target_parameters is 'down_proj'; expected a list"),
-    "unknown": ({"target_parameters": ["x"]}, DOWN, BASE, "target_parameters names 'x': LoRA on parameters other than"),
+    "unknown": ({"target_parameters": ["x"]}, DOWN, BASE, "target_parameters names 'x', but LoRA on parameters"),
     "dense": (
         {"target_parameters": ["q_proj.weight"]},
         DOWN,
         BASE,
-        r"target_parameters names 'model\.layers\.0\.self_attn\.q_proj\.weight': LoRA on parameters other",
+        r"target_parameters names 'model\.layers\.0\.self_attn\.q_proj\.weight', but LoRA on parameters",
     ),
     "all": ({"target_parameters": ["weight"]}, DOWN, BASE, r"target_parameters names .*q_proj\.weight'"),
-    "dora": ({"use_dora": True}, {**GATE_UP, **DOWN}, BASE, "use_dora is set beside target_parameters"),
-    "bias": ({"lora_bias": True}, {**GATE_UP, **DOWN}, BASE, "lora_bias is set beside target_parameters"),
-    "transposed": ({"fan_in_fan_out": True}, {**GATE_UP, **DOWN}, BASE, "fan_in_fan_out is set beside"),
+    "dora": ({"use_dora": True}, {**GATE_UP, **DOWN}, BASE, "use_dora and target_parameters are set"),
+    "bias": ({"lora_bias": True}, {**GATE_UP, **DOWN}, BASE, "lora_bias and target_parameters are set"),
+    "transposed": ({"fan_in_fan_out": True}, {**GATE_UP, **DOWN}, BASE, "fan_in_fan_out and target_parameters are set"),
     "magnitude": (
         {},
         {**GATE_UP, **DOWN, f"{FUSED}.lora_magnitude_vector.weight": torch.ones(5)},
         BASE,
-        r"lora_magnitude_vector\.weight' has no meaning for the parameter 'model\.layers\.0\.mlp\.experts\.down_proj'",
+        r"unexpected tensor .*vector\.weight' for the parameter 'model\.layers\.0\.mlp\.experts\.down_proj'",
     ),
     "inner-missing": ({}, DOWN, BASE, r"names '.*experts\.gate_up_proj', but its lora_A is not in the file"),
     "outer-missing": ({}, GATE_UP, BASE, r"names '.*experts\.down_proj', but its lora_A is not in the file"),
@@ -179,21 +179,21 @@ REFUSED: dict[str, tuple[dict[str, Any], Mapping[str, torch.Tensor], Mapping[str
         {},
         {**factors(f"{FUSED}.base_layer", 2 * INNER, HIDDEN, experts=3), **DOWN},
         BASE,
-        r"gate_up_proj' has factors of shape \[6, 5\] and \[6, 6\]; 2 experts of this base at rank 2 need \[4, 5\]",
+        r"gate_up_proj' has factors of shape \[6, 5\] and \[6, 6\], expected \[4, 5\] and \[6, 4\] \(2 experts",
     ),
     "other-rank": (
         {"r": 3},
         {**GATE_UP, **DOWN},
         BASE,
-        r"2 experts of this base at rank 3 need \[6, 3\] and \[5, 6\]",
+        r"expected \[6, 3\] and \[5, 6\] \(2 experts in the base model, rank 3\)",
     ),
-    "other-width": ({}, {**GATE_UP, **DOWN}, base(inner=4), r"need \[4, 4\] and \[5, 4\]"),
+    "other-width": ({}, {**GATE_UP, **DOWN}, base(inner=4), r"expected \[4, 4\] and \[5, 4\]"),
     # As PEFT stored them before 0.19.
     "old-layout": (
         {"target_parameters": ["down_proj"]},
         factors(FUSED, INNER, HIDDEN),
         BASE,
-        r"has factors of shape \[4, 5\] and \[3, 4\]; 2 experts .* need \[4, 3\] and \[5, 4\]",
+        r"has factors of shape \[4, 5\] and \[3, 4\], expected \[4, 3\] and \[5, 4\]",
     ),
     "square-and-old": (
         {"target_parameters": ["down_proj"], "peft_version": "0.18.1"},
@@ -207,7 +207,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Mapping[str, torch.Tensor], Mapping[str
         base(inner=HIDDEN),
         "down_proj' is square, and peft_version",
     ),
-    "unlike-experts": ({}, {**GATE_UP, **DOWN}, UNEQUAL, "belongs to experts that are not alike in the base"),
+    "unlike-experts": ({}, {**GATE_UP, **DOWN}, UNEQUAL, "have different shapes in the base model"),
     "base-incomplete": ({}, {**GATE_UP, **DOWN}, LESS, r"experts\.1\.up_proj\.weight', which the base model does not"),
 }
 
