@@ -1,4 +1,4 @@
-"""What the architecture files are written in: rules from checkpoint tensors to GGUF tensors, and config readers."""
+"""Building blocks of the architecture files: rules from checkpoint tensors to GGUF tensors, and config readers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantkit.gguf.header import MAX_LAYERS
 from quantkit.gguf.kv import KV
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 
-# The exponent of float32 ends here.
+# The limit of float32.
 _FLOAT32 = 2.0**128
 
 Config = Mapping[str, Any]
@@ -23,17 +23,17 @@ Arrange = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Rule:
-    """One tensor of the GGUF file and the tensors of the checkpoint it is made of.
+    """One tensor of the GGUF file and the checkpoint tensors that it is made from.
 
     Attributes:
-        source: name in the checkpoint, or the names of the tensors whose rows follow each other in the target, all of
-            one shape (the matrices of experts, which GGUF stacks).
+        source: name in the checkpoint, or the names of several tensors whose rows follow each other in the target, all
+            with the same shape (the matrices of experts, which GGUF stacks).
         target: name in the GGUF file.
-        shape: of the target, as the config demands it.
-        arrange: pure function on consecutive rows that puts them into GGUF's form; None keeps them.
-        unit: ``arrange`` is given a multiple of this many rows (a whole head), and maps each unit onto itself.
-        optional: the checkpoint may lack it.
-        source_shape: the shape of each source, where it is neither the target's nor, of several, one row of it.
+        shape: shape of the target, according to the config.
+        arrange: pure function that turns consecutive rows into GGUF's layout; None keeps them.
+        unit: ``arrange`` gets a multiple of this many rows (a whole attention head), and maps each unit onto itself.
+        optional: the checkpoint may not have it.
+        source_shape: shape of each source, if it is not the target's shape nor (with several sources) one row of it.
     """
 
     source: str | tuple[str, ...]
@@ -46,12 +46,12 @@ class Rule:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What the target is made of, in order."""
+        """The sources of the target, in order."""
         return (self.source,) if isinstance(self.source, str) else self.source
 
     @property
     def shape_of_sources(self) -> tuple[int, ...]:
-        """The shape that each source has to have."""
+        """The shape that each source must have."""
         if self.source_shape is not None:
             return self.source_shape
         return self.shape if isinstance(self.source, str) else self.shape[1:]
@@ -71,15 +71,15 @@ class Architecture:
 
     Attributes:
         name: the GGUF architecture (``general.architecture``).
-        metadata: config to metadata entries, without ``general.*`` and the vocabulary.
-        rules: config to the tensors, in the order of the file.
-        generated: config to tensors that no checkpoint holds.
-        tokenizers: the kinds of tokenizer such a checkpoint may have, in the order in which they are looked for:
+        metadata: function from the config to metadata entries, without ``general.*`` and the vocabulary.
+        rules: function from the config to the tensors, in the order of the file.
+        generated: function from the config to tensors that are in no checkpoint.
+        tokenizers: the kinds of tokenizer that a checkpoint may have, in the order in which they are tried:
             ``sentencepiece`` (tokenizer.model), ``llama-hf`` (tokenizer.json with byte fallback), ``bpe``,
             ``tiktoken``.
-        vocabulary: what the family adds to what the tokenizer's files say.
-        defaults: settings that a config.json may leave out, with the values of transformers' config class.
-        notes: config to what the user should know of the converted model.
+        vocabulary: the family's additions to what the tokenizer files say.
+        defaults: settings that config.json may omit, with the default values of transformers' config class.
+        notes: function from the config to notes for the user about the converted model.
     """
 
     name: str
@@ -92,54 +92,54 @@ class Architecture:
     notes: Callable[[Config], list[str]] = lambda config: []
 
     def settings(self, config: Config) -> Config:
-        """The config as transformers reads it: the language model's part, and defaults where it is silent.
+        """The config as transformers reads it: the language model's part, with defaults for settings that it omits.
 
         The other functions take this.
 
         Raises:
-            ArchitectureError: every token sees those behind it, as in models that embed texts.
+            ArchitectureError: tokens attend to later tokens, as in embedding models.
         """
         text = config.get("text_config")
         found = {**self.defaults, **config}
         if isinstance(text, Mapping):
             outside = {key: config[key] for key in config if key == "architectures" or key.endswith("_token_id")}
             found |= {**text, **outside}
-        hint = "llama.cpp runs this family as one that writes texts; use a model that was trained for that"
+        hint = "llama.cpp runs this family only for text generation; use a model that was trained to generate text"
         require(found, "is_causal", True, hint=hint)
         require(found, "use_bidirectional_attention", False, hint=hint)
         return found
 
 
 def require(config: Config, key: str, *values: Any, where: str = "config.json", hint: str = "") -> None:
-    """Refuse a setting other than the *values* that llama.cpp's graph for the family computes with, or none.
+    """Refuse a setting unless it is absent or one of the *values* that llama.cpp's graph for the family supports.
 
     Raises:
-        ArchitectureError: it is something else.
+        ArchitectureError: the setting has another value.
     """
     value = config.get(key)
     if value is not None and value not in values:
-        wanted = " or ".join(map(str, values)) if values else "it to be absent"
+        supported = f"supports {' or '.join(map(str, values))}" if values else "does not support this setting"
         raise ArchitectureError(
-            f"{where}: {key} {repr(value)[:120]} is not supported for this model: llama.cpp wants {wanted}", hint=hint
+            f"{where}: {key} {repr(value)[:120]} is not supported for this model: llama.cpp {supported}", hint=hint
         )
 
 
 def window_note(config: Config) -> list[str]:
-    """What a model with a sliding window loses where llama.cpp's graph has none."""
+    """A note about a sliding window that llama.cpp's graph does not have; empty without a window."""
     window, context = config.get("sliding_window"), positive(config, "max_position_embeddings")
     if not isinstance(window, int) or window >= context:
         return []
     return [
-        f"the model attends to the last {window} tokens, llama.cpp to all: the two are equal up to a context of "
-        f"{window} of the {context} tokens"
+        f"the model attends to the last {window} tokens, llama.cpp to all: beyond {window} of the {context} tokens of "
+        "context, the results differ from the original model"
     ]
 
 
 def positive(config: Config, key: str, most: int = 2**31 - 1) -> int:
-    """A positive whole number of the config, at most *most*.
+    """A positive whole number in the config, at most *most*.
 
     Raises:
-        ArchitectureError: it is absent or something else.
+        ArchitectureError: it is missing or something else.
     """
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
@@ -148,15 +148,15 @@ def positive(config: Config, key: str, most: int = 2**31 - 1) -> int:
 
 
 def layers(config: Config) -> int:
-    """The number of layers, of which llama.cpp has room for a few hundred."""
+    """The number of layers, which llama.cpp limits to a few hundred."""
     return positive(config, "num_hidden_layers", MAX_LAYERS)
 
 
 def number(config: Config, key: str, where: str = "config.json", above: float = -math.inf) -> float:
-    """A number of the config, greater than *above*, that float32 can hold.
+    """A number in the config, greater than *above*, that float32 can represent.
 
     Raises:
-        ArchitectureError: it is absent or something else.
+        ArchitectureError: it is missing or something else.
     """
     value: Any = config.get(key)
     sound = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -167,13 +167,13 @@ def number(config: Config, key: str, where: str = "config.json", above: float = 
 
 
 def kv_heads(config: Config) -> int:
-    """``num_key_value_heads``, which old configs leave out where it equals the number of heads."""
+    """``num_key_value_heads``, which old configs omit if it equals the number of attention heads."""
     key = "num_key_value_heads"
     return positive(config, key) if config.get(key) is not None else positive(config, "num_attention_heads")
 
 
 def head_dim(config: Config) -> int:
-    """The size of an attention head: explicit, or hidden size over heads.
+    """The size of an attention head: ``head_dim``, or the hidden size divided by the number of heads.
 
     Raises:
         ArchitectureError: the heads do not divide the hidden size, or the size is odd.
@@ -186,5 +186,5 @@ def head_dim(config: Config) -> int:
     else:
         size = hidden // heads
     if size % 2:
-        raise ArchitectureError(f"config.json: an odd head size ({size}) has no rotary form")
+        raise ArchitectureError(f"config.json: attention heads have size {size}; rotary embeddings need an even size")
     return size

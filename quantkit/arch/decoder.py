@@ -1,7 +1,7 @@
-"""The parts dense decoders are put together from: metadata of their sizes, and blocks of tensors.
+"""The parts of dense decoders: metadata of their sizes, and blocks of tensors.
 
-A family lists the parts of one of its layers, with names relative to the layer; :func:`decoder_rules` repeats them for
-every layer and adds embedding and head.
+A family lists the parts of one layer, with names relative to the layer; :func:`decoder_rules` repeats them for every
+layer and adds the embedding and the output head.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Sizes:
     """Rows and columns of a decoder's matrices.
 
     Attributes:
-        hidden: of the residual stream.
-        inner: of the MLP.
+        hidden: width of the residual stream.
+        inner: width inside the MLP.
         vocabulary: rows of the embedding.
         head: dimensions of an attention head.
-        queries: rows of q: its heads times ``head``.
+        queries: rows of q: number of its heads times ``head``.
         keys: rows of k, and of v.
     """
 
@@ -39,10 +39,10 @@ class Sizes:
 
 
 def sizes(config: Config) -> Sizes:
-    """The sizes a config gives.
+    """The sizes in a config.
 
     Raises:
-        ArchitectureError: one is absent, or they do not fit together.
+        ArchitectureError: a size is missing, or the sizes do not fit together.
     """
     heads, kv, size = positive(config, "num_attention_heads"), kv_heads(config), head_dim(config)
     if heads % kv:
@@ -58,7 +58,7 @@ def sizes(config: Config) -> Sizes:
 
 
 def decoder_metadata(arch: str, config: Config) -> list[KV]:
-    """The entries every dense decoder has, in the order of llama.cpp's converter; without the rotary ones."""
+    """The entries that every dense decoder has, in the order of llama.cpp's converter, without the rotary ones."""
     return [
         u32(f"{arch}.block_count", layers(config)),
         u32(f"{arch}.context_length", positive(config, "max_position_embeddings")),
@@ -72,25 +72,26 @@ def decoder_metadata(arch: str, config: Config) -> list[KV]:
 
 
 def head_metadata(arch: str, config: Config) -> list[KV]:
-    """The size of a head, which llama.cpp otherwise takes for hidden size over heads."""
+    """The size of an attention head; without it llama.cpp divides the hidden size by the number of heads."""
     size = head_dim(config)
     return [u32(f"{arch}.attention.key_length", size), u32(f"{arch}.attention.value_length", size)]
 
 
 def require_plain_heads(config: Config) -> None:
-    """Refuse heads of a size of their own, where llama.cpp has only hidden size over heads."""
+    """Refuse a ``head_dim`` other than the hidden size divided by the number of heads, which llama.cpp uses."""
     if (size := head_dim(config)) != head_dim({**config, "head_dim": None}):
         raise ArchitectureError(
-            f"config.json: head_dim {size} is not supported for this model: llama.cpp takes hidden_size over heads"
+            f"config.json: head_dim {size} is not supported for this model: llama.cpp uses "
+            "hidden_size / num_attention_heads"
         )
 
 
 def decoder_rules(config: Config, layer: Sequence[Rule]) -> list[Rule]:
-    """The tensors of a decoder whose layers are all alike.
+    """The tensors of a decoder whose layers all have the same tensors.
 
     Args:
         config: config.json.
-        layer: the tensors of a layer, their names without ``model.layers.N.`` and ``blk.N.``.
+        layer: the tensors of a layer, with names without ``model.layers.N.`` and ``blk.N.``.
     """
     size = sizes(config)
     tied = bool(config.get("tie_word_embeddings", False))
@@ -125,7 +126,7 @@ def linear(
     arrange: Arrange | None = None,
     unit: int = 1,
 ) -> list[Rule]:
-    """A matrix and perhaps its bias."""
+    """A matrix, and its bias with *bias*."""
     rules = [Rule(f"{source}.weight", f"{target}.weight", (rows, columns), arrange, unit)]
     if bias:
         rules.append(Rule(f"{source}.bias", f"{target}.bias", (rows,), arrange, unit))
@@ -138,10 +139,10 @@ def attention(
     """The four matrices of attention.
 
     Args:
-        size: of the model.
+        size: sizes of the model.
         qkv_bias: q, k and v have biases.
         output_bias: o has one.
-        interleaved: llama.cpp rotates neighbours in this family, so that q and k change their order.
+        interleaved: llama.cpp rotates neighboring elements in this family, so the rows of q and k are reordered.
     """
 
     def heads(name: str, rows: int) -> list[Rule]:
@@ -161,8 +162,8 @@ def head_norms(rows: int, columns: int | None = None) -> list[Rule]:
     """Norms of q and k.
 
     Args:
-        rows: size of q's.
-        columns: size of k's, where it is another.
+        rows: size of q's norm.
+        columns: size of k's norm, if it is different.
     """
     return [
         vector("self_attn.q_norm", "attn_q_norm", rows),
@@ -171,7 +172,7 @@ def head_norms(rows: int, columns: int | None = None) -> list[Rule]:
 
 
 def gated_mlp(hidden: int, inner: int, *, bias: bool = False, source: str = "mlp", suffix: str = "") -> list[Rule]:
-    """Gate, up and down of a gated MLP: of the module *source*, in GGUF with *suffix*."""
+    """Gate, up and down matrices of a gated MLP, from the module *source*; their GGUF names end with *suffix*."""
     return [
         *linear(f"{source}.gate_proj", f"ffn_gate{suffix}", inner, hidden, bias=bias),
         *linear(f"{source}.up_proj", f"ffn_up{suffix}", inner, hidden, bias=bias),
@@ -180,7 +181,7 @@ def gated_mlp(hidden: int, inner: int, *, bias: bool = False, source: str = "mlp
 
 
 def pre_normed(size: Sizes, attention: Iterable[Rule], mlp: Iterable[Rule]) -> list[Rule]:
-    """A layer with one norm before attention and one before the MLP, as most have."""
+    """A layer with one norm before attention and one before the MLP, as in most families."""
     return [
         vector("input_layernorm", "attn_norm", size.hidden),
         *attention,
@@ -190,10 +191,10 @@ def pre_normed(size: Sizes, attention: Iterable[Rule], mlp: Iterable[Rule]) -> l
 
 
 def interleave_halves(rows: torch.Tensor, size: int) -> torch.Tensor:
-    """Whole q or k heads from transformers' rotary order (two halves) to ggml's (pairs side by side).
+    """Reorder whole q or k heads from transformers' rotary order (two halves) to ggml's (adjacent pairs).
 
     Row ``half * size/2 + i`` of a head becomes row ``2 * i + half``: transformers rotates element i with element
-    i + size/2 (``rotate_half``), ggml's "norm" rope rotates neighbours.
+    i + size/2 (``rotate_half``), ggml's "norm" rope rotates neighboring elements.
 
     Args:
         rows: shape [heads * size, ...].

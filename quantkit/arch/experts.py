@@ -1,4 +1,4 @@
-"""What mixtures of experts have in common: the router, and the experts' matrices that GGUF stacks."""
+"""Parts that all mixtures of experts share: the router, and the experts' matrices, which GGUF stacks."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ _MAX_EXPERTS = 1024
 
 
 def refuse_partly_sparse(config: Config, *, renormalized: bool) -> None:
-    """Refuse settings of Qwen's mixtures that llama.cpp's graph for them does not have.
+    """Refuse settings of Qwen's mixtures of experts that llama.cpp's graph does not support.
 
     Args:
         config: config.json.
-        renormalized: whether that graph makes the weights of a token's experts sum to 1.
+        renormalized: the graph makes the weights of a token's experts sum to 1.
 
     Raises:
-        ArchitectureError: some layers are dense, or the weights are used in the other way.
+        ArchitectureError: some layers are dense, or ``norm_topk_prob`` is not what the graph computes.
     """
     require(config, "decoder_sparse_step", 1)
     require(config, "mlp_only_layers", [])
-    # What is left out is false.
+    # The default is false.
     require({"norm_topk_prob": bool(config.get("norm_topk_prob"))}, "norm_topk_prob", renormalized)
 
 
 def expert_metadata(arch: str, config: Config, key: str) -> list[KV]:
-    """How many experts there are, by the config's *key*, and how many of them a token goes through.
+    """The number of experts, from *key* of the config, and the number of experts per token.
 
     Raises:
-        ArchitectureError: one of them is absent, or a token goes through more experts than there are.
+        ArchitectureError: a number is missing, or a token uses more experts than there are.
     """
     count, used = positive(config, key, _MAX_EXPERTS), positive(config, "num_experts_per_tok")
     if used > count:
-        raise ArchitectureError(f"config.json: num_experts_per_tok is {used}, of {count} experts ({key})")
+        raise ArchitectureError(
+            f"config.json: num_experts_per_tok is {used}, but there are only {count} experts ({key})"
+        )
     return [u32(f"{arch}.expert_count", count), u32(f"{arch}.expert_used_count", used)]
 
 
@@ -46,9 +48,9 @@ def expert_rules(module: str, count: int, names: Mapping[str, str], hidden: int,
     """The router and the experts of one layer, each kind of matrix stacked over the experts.
 
     Args:
-        module: of the layer, that holds ``gate`` (the router) and ``experts``.
+        module: the layer's module that contains ``gate`` (the router) and ``experts``.
         count: number of experts.
-        names: what an expert's ``gate``, ``up`` and ``down`` matrix are called in the checkpoint.
+        names: the checkpoint's names for an expert's ``gate``, ``up`` and ``down`` matrices.
         hidden: width of the model.
         inner: width inside an expert.
     """

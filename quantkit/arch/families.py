@@ -1,8 +1,9 @@
-"""The supported model families: one file each, three answers.
+"""The supported model families, one file each.
 
 An :class:`~quantkit.arch.base.Architecture` says which GGUF metadata a config becomes, which GGUF tensor each tensor of
-the checkpoint becomes (with the shape it must have), and how its rows are laid out. To add a family: write its file,
-and name it in ``FAMILIES``. A file is imported when its family is asked for: the list of names costs no torch.
+the checkpoint becomes (with the shape that it must have), and how its rows are laid out. To add a family, write its
+file and add its name to ``FAMILIES``. A file is imported when its family is needed, so the list of names does not
+import torch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from quantkit.arch.base import Architecture
 
 
-# By the name in config.json's "architectures": the file of the family.
+# The family's file, by the name in "architectures" of config.json.
 FAMILIES: Mapping[str, str] = {
     "LlamaForCausalLM": "llama",
     "LLaMAForCausalLM": "llama",
@@ -40,7 +41,7 @@ FAMILIES: Mapping[str, str] = {
 
 
 class _Architectures(Mapping[str, "Architecture"]):
-    """The families by the same names, each imported on the first look."""
+    """The families by the same names, each imported on first use."""
 
     def __getitem__(self, name: str) -> Architecture:
         architecture: Architecture = importlib.import_module(f"quantkit.arch.{FAMILIES[name]}").ARCHITECTURE
@@ -67,19 +68,19 @@ def _named(config: Mapping[str, Any]) -> str | None:
 
 
 def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
-    """The architecture a config names.
+    """The architecture that a config names.
 
     Raises:
-        ArchitectureError: none, or one that is not supported; with the list of those that are.
+        ArchitectureError: the config names none, or one that is not supported; the hint lists the supported ones.
     """
     name = _named(config)
     supported = ", ".join(sorted(FAMILIES))
     if name is None:
-        raise ArchitectureError(f"{where}: names no architecture", hint=f"supported architectures: {supported}")
+        raise ArchitectureError(f"{where}: architectures is missing", hint=f"supported architectures: {supported}")
     if name not in FAMILIES:
         raise ArchitectureError(
             f"{where}: architecture {name!r} is not supported",
-            hint="pass --via-llama-cpp PATH with a checkout of llama.cpp, whose converter may know it; supported "
-            f"architectures: {supported}",
+            hint="try llama.cpp's own converter: pass --via-llama-cpp PATH with a llama.cpp checkout; architectures "
+            f"that quantkit supports: {supported}",
         )
     return ARCHITECTURES[name]

@@ -1,4 +1,4 @@
-"""What Gemma 2 and 3 have in common: four norms a layer whose weights are less one, windows, defaults."""
+"""Common parts of Gemma 2 and 3: four norms per layer, stored minus one; sliding windows; defaults."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DEFAULTS = {
 
 
 def require_gemma(config: Config, period: int, large: int) -> None:
-    """Refuse what llama.cpp's graphs for Gemma do otherwise.
+    """Refuse settings that llama.cpp's graphs for Gemma do not support.
 
     Args:
         config: config.json.
-        period: the last of so many layers attends to the whole context.
-        large: the number of layers of the 27B model, which alone scales attention by the hidden size.
+        period: every *period*-th layer attends to the whole context.
+        large: the number of layers of the 27B model, the only one that scales attention by the hidden size.
     """
     require(config, "hidden_activation", _GELU)
     require(config, "attention_bias", False)
@@ -56,7 +56,7 @@ def four_norms(size: Sizes, attention: Iterable[Rule]) -> list[Rule]:
 
 
 def add_ones(rules: Iterable[Rule]) -> list[Rule]:
-    """Gemma's norms multiply by one plus their weight; GGUF has the sum."""
+    """The rules, with one added to the norms: Gemma multiplies by one plus the weight, and GGUF stores the sum."""
     return [replace(rule, arrange=_plus_one) if rule.target.endswith("norm.weight") else rule for rule in rules]
 
 

@@ -1,4 +1,4 @@
-"""Gemma 2: caps on the logits, a window in every other layer, one tensor for embedding and head."""
+"""Gemma 2: capped logits, a sliding window in every other layer, tied embeddings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def metadata(config: Config) -> list[KV]:
     settings = rope(config)
     check_scaling(settings, ())
     require(settings, "partial_rotary_factor", 1)
-    require({"rope_theta": rope_base(settings)}, "rope_theta", DEFAULT_ROPE_THETA)  # the file has no place for it
+    require({"rope_theta": rope_base(settings)}, "rope_theta", DEFAULT_ROPE_THETA)  # GGUF has no key for it
     return [
         *decoder_metadata("gemma2", config),
         f32("gemma2.attn_logit_softcapping", number(config, "attn_logit_softcapping", above=0)),

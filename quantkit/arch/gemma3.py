@@ -1,4 +1,4 @@
-"""Gemma 3, the text model: five layers with a window to each without, which rotate at different speeds."""
+"""Gemma 3, the text model: five layers with a sliding window per layer without, with different rotary bases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def metadata(config: Config) -> list[KV]:
 
 
 def _local_base(config: Config) -> float:
-    """The rotary base of the layers with a window, which are never scaled."""
+    """The rotary base of the layers with a sliding window, which are never scaled."""
     nested = config.get("rope_parameters") or {}
     local = nested.get("sliding_attention") or {} if isinstance(nested, dict) else {}
     check_scaling(rope({"rope_parameters": local}), ())

@@ -1,4 +1,4 @@
-"""Llama 2, 3, 3.1, 3.2 and 3.3, and everything trained in their shape."""
+"""Llama 2, 3, 3.1, 3.2 and 3.3, and models with the same architecture."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from quantkit.vocab.families import VocabularyRules
 
 SCALINGS = ("llama3", "linear", "yarn", "longrope")
 TOKENIZERS = ("sentencepiece", "llama-hf", "bpe")
-# By their sizes: small Granite and SmolLM models, and Code Llama, which ends what it fills in with a token of its own.
+# By size: small Granite and SmolLM models, and Code Llama, which ends an infill with its own token.
 VOCABULARY = VocabularyRules(writes_add_space_prefix=True, no_bos_vocab_size=49152, special={32016: {"eot": 32010}})
 
 
 def metadata(config: Config) -> list[KV]:
-    """With the size of a head always, as transformers' config class fills it in."""
+    """Metadata that always includes the head size, because transformers' config class fills it in."""
     return llama_metadata("llama", {**config, "head_dim": head_dim(config)}, SCALINGS)
 
 
 def llama_metadata(arch: str, config: Config, scalings: Collection[str]) -> list[KV]:
-    """The entries of all families whose graph in llama.cpp is made after Llama's."""
+    """The entries of all families whose graph in llama.cpp is derived from Llama's."""
     require(config, "hidden_act", "silu")
     return [
         *decoder_metadata(arch, config),

@@ -1,4 +1,4 @@
-"""Mistral 7B, Nemo, Small and their kin: Llama's graph in llama.cpp."""
+"""Mistral 7B, Nemo, Small and related models: Llama's graph in llama.cpp."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistral Small 3.1 and 3.2, the language model of a checkpoint that also sees: Mistral under a name of its own."""
+"""Mistral Small 3.1 and 3.2, the language model of a vision-language checkpoint: Mistral under another name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quantkit.gguf.kv import KV
 
 
 def metadata(config: Config) -> list[KV]:
-    require(config, "model_type", "mistral")  # Ministral 3 and Mistral 4 are other graphs
+    require(config, "model_type", "mistral")  # Ministral 3 and Mistral 4 have other graphs
     return llama.llama_metadata("mistral3", {**config, "head_dim": head_dim(config)}, ("llama3", "linear", "yarn"))
 
 

@@ -1,4 +1,4 @@
-"""Mixtral 8x7B and 8x22B: for llama.cpp a Llama with experts."""
+"""Mixtral 8x7B and 8x22B: in llama.cpp, Llama with experts."""
 
 from __future__ import annotations
 

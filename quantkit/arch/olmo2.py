@@ -1,4 +1,4 @@
-"""OLMo 2: norms after attention and MLP, and over the whole of q and k."""
+"""OLMo 2: norms after attention and MLP, and over all heads of q and k together."""
 
 from __future__ import annotations
 

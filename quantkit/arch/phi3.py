@@ -24,7 +24,7 @@ def metadata(config: Config) -> list[KV]:
         *(long if _stretched(settings) else long[1:]),
         u32("phi3.rope.dimension_count", _rotated(config)),
         f32("phi3.rope.freq_base", rope_base(settings)),
-        # Also where there is no window: llama.cpp then takes none from the context's length.
+        # Written even without a window: llama.cpp would otherwise derive one from the context length.
         u32("phi3.attention.sliding_window", config.get("sliding_window") or 0),
     ]
 
@@ -48,7 +48,7 @@ def generated(config: Config) -> list[Generated]:
 
 
 def _rope(config: Config) -> dict[str, Any]:
-    """The settings; the first Phi-3 called LongRoPE "su", and "yarn"."""
+    """The rotary settings; early Phi-3 configs name LongRoPE "su" or "yarn"."""
     settings = rope(config)
     if settings.get("rope_type") in ("su", "yarn"):
         settings["rope_type"] = "longrope"
@@ -61,11 +61,14 @@ def _stretched(settings: dict[str, Any]) -> bool:
 
 
 def _rotated(config: Config) -> int:
-    """Dimensions of a head that are rotated, an even number."""
+    """The number of dimensions of an attention head that are rotated, an even number."""
     size = head_dim(config)
     rotated = int(number({"partial_rotary_factor": 1.0, **rope(config)}, "partial_rotary_factor", above=0) * size)
     if rotated > size or rotated % 2:
-        raise ArchitectureError(f"config.json: partial_rotary_factor rotates {rotated} of {size} dimensions of a head")
+        raise ArchitectureError(
+            f"config.json: partial_rotary_factor rotates {rotated} of {size} dimensions of an attention head; expected "
+            f"an even number up to {size}"
+        )
     return rotated
 
 

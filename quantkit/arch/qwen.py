@@ -1,4 +1,4 @@
-"""Qwen, the first generation (Qwen-7B-Chat): configs and names of its own, and no class in transformers."""
+"""Qwen, the first generation (Qwen-7B-Chat): its own config and tensor names, and no class in transformers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def metadata(config: Config) -> list[KV]:
         u32("qwen.block_count", layers(config)),
         u32("qwen.context_length", positive(config, "max_position_embeddings")),
         u32("qwen.embedding_length", positive(config, "hidden_size")),
-        # twice the width of the MLP, as the config has it and llama.cpp expects it
+        # twice the width of the MLP, as in the config, and as llama.cpp expects
         u32("qwen.feed_forward_length", positive(config, "intermediate_size")),
         u32("qwen.attention.head_count", positive(config, "num_attention_heads")),
         f32("qwen.rope.freq_base", number(config, "rotary_emb_base", above=0)),
         f32("qwen.attention.layer_norm_epsilon", epsilon),
-        # llama.cpp's converter leaves it out, and llama.cpp then refuses the file.
+        # llama.cpp's converter omits it, and llama.cpp then rejects the file.
         f32("qwen.attention.layer_norm_rms_epsilon", epsilon),
     ]
 
@@ -33,10 +33,14 @@ def rules(config: Config) -> list[Rule]:
     hidden, vocabulary, heads = (positive(config, key) for key in ("hidden_size", "vocab_size", "num_attention_heads"))
     inner, odd = divmod(positive(config, "intermediate_size"), 2)
     if odd:
-        raise ArchitectureError(f"config.json: intermediate_size {2 * inner + 1} is odd; two matrices share it")
+        raise ArchitectureError(
+            f"config.json: intermediate_size is {2 * inner + 1}; expected an even number, because two matrices share it"
+        )
     size = config.get("kv_channels") or hidden // heads
     if size * heads != hidden:
-        raise ArchitectureError(f"config.json: {heads} heads of {size} (kv_channels) do not make hidden_size {hidden}")
+        raise ArchitectureError(
+            f"config.json: {heads} attention heads of size {size} (kv_channels) do not match hidden_size {hidden}"
+        )
     found = [Rule("transformer.wte.weight", EMBEDDING, (vocabulary, hidden))]
     for i in range(layers(config)):
         layer, block = f"transformer.h.{i}", f"blk.{i}"
@@ -57,14 +61,14 @@ def rules(config: Config) -> list[Rule]:
 
 
 def notes(config: Config) -> list[str]:
-    """What stretches the context in the model's own code (dynamic NTK, log-n attention) and is not in llama.cpp."""
+    """A note about methods that extend the context (dynamic NTK, log-n attention) and that llama.cpp does not have."""
     trained, context = config.get("seq_length"), positive(config, "max_position_embeddings")
     stretched = config.get("use_dynamic_ntk") or config.get("use_logn_attn")
     if not stretched or not isinstance(trained, int) or trained >= context:
         return []
     return [
-        f"the model stretches its attention beyond {trained} tokens, llama.cpp does not: the two are equal up to a "
-        f"context of {trained} of the {context} tokens"
+        f"the model extends its attention beyond {trained} tokens, llama.cpp does not: beyond {trained} of the "
+        f"{context} tokens of context, the results differ from the original model"
     ]
 
 

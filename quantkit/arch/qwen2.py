@@ -1,4 +1,4 @@
-"""Qwen1.5, Qwen2 and Qwen2.5 (dense), CodeQwen1.5; and what all later Qwens have in common."""
+"""Qwen1.5, Qwen2 and Qwen2.5 (dense), CodeQwen1.5; and the parts that all later Qwens share."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def qwen_metadata(arch: str, config: Config) -> list[KV]:
         config: config.json.
 
     Raises:
-        ArchitectureError: a sliding window or a scaling that llama.cpp does not have for them.
+        ArchitectureError: a sliding window or a rope scaling that llama.cpp does not support for them.
     """
     require(config, "hidden_act", "silu")
-    hint = "set use_sliding_window to false if the model may attend to its whole context"
+    hint = "to let the model attend to its whole context, set use_sliding_window to false in config.json"
     require(config, "use_sliding_window", False, hint=hint)
     return [*decoder_metadata(arch, config), *rope_metadata(arch, config, ("linear", "yarn"))]
 

@@ -1,4 +1,4 @@
-"""Qwen1.5-MoE and Qwen2-MoE: beside the experts that a token chooses, one that all tokens share."""
+"""Qwen1.5-MoE and Qwen2-MoE: as well as routed experts, one expert that all tokens share."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Rotary embeddings: what a config says of them, and how GGUF says it.
+"""Rotary embeddings: their settings in a config, and the same settings in GGUF.
 
-Scaling is where a wrong conversion stays silent: the model runs, and is a little worse with every thousand tokens. So
-each kind of scaling is written only for the families whose graph in llama.cpp computes it, and every setting that
-graph has no room for is refused by name.
+A wrong rope scaling gives no error: the model runs, and gets a little worse with every thousand tokens. So each kind of
+scaling is written only for the families whose graph in llama.cpp computes it, and every setting that the graph does not
+support is refused by name.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from quantkit.arch.base import Config, Generated, head_dim, number, positive, re
 from quantkit.errors import ArchitectureError
 from quantkit.gguf.kv import KV, f32, string, u32
 
-# What transformers takes where a config has no rope_theta (Llama 2's first configs).
+# transformers' default for a config without rope_theta (Llama 2's first configs).
 DEFAULT_ROPE_THETA = 10000.0
 _WHERE = "config.json: rope_scaling"
-# llama.cpp's own, which it reads from the file for none of these families.
+# llama.cpp's defaults, which it does not read from the file for any of these families.
 _YARN_BETAS = {"beta_fast": 32, "beta_slow": 1}
 _FACTORS = ("factor", "attention_factor", "attn_factor", "short_factor", "long_factor", "low_freq_factor")
 _YARN_KEYS = {
@@ -39,11 +39,11 @@ def rope(config: Config, layers: str | None = None) -> dict[str, Any]:
 
     Args:
         config: config.json.
-        layers: the kind of layers asked about, where a family has several (``full_attention``): then the settings may
-            be one object for each kind.
+        layers: the kind of layer, if the family has several (``full_attention``): the config may then have one object
+            per kind.
 
     Raises:
-        ArchitectureError: the settings are no object, one for each kind of layer, or contradict each other.
+        ArchitectureError: the settings are not an object, are one object per kind of layer, or contradict each other.
     """
     name = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
     given = config.get(name) or {}
@@ -61,7 +61,7 @@ def rope(config: Config, layers: str | None = None) -> dict[str, Any]:
     trained = "original_max_position_embeddings"
     if trained in outside and given.get(trained) not in (None, outside[trained]):
         raise ArchitectureError(
-            f"config.json: {trained} is {given[trained]} in {name} and {outside[trained]} beside it"
+            f"config.json: {trained} is {given[trained]} in {name} but {outside[trained]} outside of it"
         )
     settings = {**outside, **given}
     if "rope_type" not in settings and settings.get("type") is not None:
@@ -83,7 +83,7 @@ def rope_metadata(arch: str, config: Config, scalings: Collection[str]) -> list[
         scalings: the kinds of scaling that llama.cpp's graph for this family computes.
 
     Raises:
-        ArchitectureError: a scaling that would be lost on the way.
+        ArchitectureError: the scaling cannot be expressed in GGUF.
     """
     settings = rope(config)
     require(settings, "partial_rotary_factor", 1)
@@ -92,27 +92,27 @@ def rope_metadata(arch: str, config: Config, scalings: Collection[str]) -> list[
 
 
 def check_scaling(settings: Mapping[str, Any], scalings: Collection[str]) -> str:
-    """The kind of scaling, ``default`` for none.
+    """The kind of scaling; ``default`` for none.
 
     Raises:
-        ArchitectureError: it is not among *scalings*, or there are factors of a kind that is not named.
+        ArchitectureError: the kind is not in *scalings*, or the config has factors but does not name the kind.
     """
     kind = settings.get("rope_type") or "default"
     if not settings.get("rope_type") and (factors := [key for key in _FACTORS if settings.get(key) is not None]):
         raise ArchitectureError(
-            f"{_WHERE}: has {factors[0]} and no rope_type, which says how it scales",
-            hint=f"write the model's rope_type beside it; supported for this model: {', '.join(scalings) or 'none'}",
+            f"{_WHERE}: {factors[0]} is set, but rope_type, which says how to scale, is missing",
+            hint=f"add the model's rope_type; supported for this model: {', '.join(scalings) or 'none'}",
         )
     if kind != "default" and kind not in scalings:
         raise ArchitectureError(
-            f"config.json: rope scaling {kind!r} is not supported: llama.cpp does not scale this model so",
+            f"config.json: rope scaling {kind!r} is not supported: llama.cpp does not have it for this model",
             hint=f"supported for this model: {', '.join(scalings) or 'no scaling'}",
         )
     return str(kind)
 
 
 def _scaling(arch: str, config: Config, settings: Mapping[str, Any], kind: str) -> list[KV]:
-    """Entries of a kind of scaling; Llama 3's becomes a tensor."""
+    """Metadata entries for a kind of scaling; Llama 3's becomes a tensor instead."""
     prefix = f"{arch}.rope.scaling"
     if kind == "linear":
         return [string(f"{prefix}.type", kind), f32(f"{prefix}.factor", number(settings, "factor", _WHERE, above=0))]
@@ -124,7 +124,7 @@ def _scaling(arch: str, config: Config, settings: Mapping[str, Any], kind: str) 
 
 
 def _yarn(prefix: str, settings: Mapping[str, Any]) -> list[KV]:
-    """YaRN (Peng et al. 2023, arXiv:2309.00071) as transformers sets it up in ``_compute_yarn_parameters``."""
+    """YaRN (Peng et al. 2023, arXiv:2309.00071), as in ``_compute_yarn_parameters`` of transformers."""
     factor = number(settings, "factor", _WHERE, above=0)
     default = _yarn_attention(factor)
     for key in ("attention_factor", "attn_factor"):
@@ -151,7 +151,7 @@ def _yarn_attention(factor: float, scale: float = 1.0) -> float:
 
 
 def _same(settings: Mapping[str, Any], key: str, computed: float) -> None:
-    """Refuse a setting that is not what llama.cpp computes in its place."""
+    """Refuse a setting that differs from the value that llama.cpp computes itself."""
     if settings.get(key) is not None and not math.isclose(number(settings, key, _WHERE), computed, rel_tol=1e-4):
         raise ArchitectureError(
             f"{_WHERE}: {key} {settings[key]} is not supported: llama.cpp computes {computed:.6g} from the other "
@@ -160,7 +160,7 @@ def _same(settings: Mapping[str, Any], key: str, computed: float) -> None:
 
 
 def longrope_metadata(prefix: str, config: Config, settings: Mapping[str, Any]) -> list[KV]:
-    """LongRoPE (Ding et al. 2024, arXiv:2402.13753): how attention is scaled, and from which context on.
+    """LongRoPE (Ding et al. 2024, arXiv:2402.13753): how attention is scaled, and beyond which context length.
 
     The factors themselves are tensors, see :func:`longrope_factors`.
     """
@@ -173,10 +173,10 @@ def longrope_metadata(prefix: str, config: Config, settings: Mapping[str, Any]) 
 
 
 def longrope_factors(settings: Mapping[str, Any], size: int) -> list[Generated]:
-    """The divisors of the frequencies, for contexts beyond the trained one and within it.
+    """The divisors of the frequencies, for contexts longer than the trained one and within it.
 
     Args:
-        settings: of :func:`rope`.
+        settings: the result of :func:`rope`.
         size: dimensions of a head that are rotated; the tensors have half as many.
     """
     found = []
@@ -191,7 +191,7 @@ def longrope_factors(settings: Mapping[str, Any], size: int) -> list[Generated]:
 
 
 def rope_tensors(config: Config) -> list[Generated]:
-    """What Llama 3.1's scaling and LongRoPE become."""
+    """The tensors that Llama 3.1's scaling and LongRoPE become."""
     settings = rope(config)
     if settings.get("rope_type") == "longrope":
         return longrope_factors(settings, head_dim(config))
@@ -199,9 +199,9 @@ def rope_tensors(config: Config) -> list[Generated]:
 
 
 def _llama3_factors(settings: Mapping[str, Any], size: int) -> Generated:
-    """``rope_freqs.weight`` for Llama 3.1's rope scaling: by how much each frequency is slowed, shape [size / 2].
+    """``rope_freqs.weight`` for Llama 3.1's rope scaling: the divisor of each frequency, shape [size / 2].
 
-    The formula is ``_compute_llama3_parameters`` of transformers, as a divisor of the plain frequencies.
+    The formula is that of ``_compute_llama3_parameters`` in transformers, as a divisor of the plain frequencies.
     """
     base = rope_base(settings)
     factor, low, high, context = (
@@ -209,11 +209,11 @@ def _llama3_factors(settings: Mapping[str, Any], size: int) -> Generated:
         for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     )
     if not low < high:
-        raise ArchitectureError(f"{_WHERE}: low_freq_factor {low:g} is not below high_freq_factor {high:g}")
+        raise ArchitectureError(f"{_WHERE}: low_freq_factor {low:g} must be less than high_freq_factor {high:g}")
     frequencies = 1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
     factors: list[torch.Tensor | float] = []
     for frequency in frequencies:
-        wavelength = 2 * math.pi / frequency  # a float32 tensor: the rounding of llama.cpp's converter
+        wavelength = 2 * math.pi / frequency  # a float32 tensor, to round as llama.cpp's converter does
         if wavelength < context / high:
             factors.append(1.0)
         elif wavelength > context / low:

@@ -1,4 +1,4 @@
-"""SmolLM3: Llama whose every fourth layer rotates nothing."""
+"""SmolLM3: Llama with NoPE (no rotary embedding) in every fourth layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A merged model as a Hugging Face folder: its tensors, its index, and the base's config and tokenizer."""
+"""A merged model as a Hugging Face folder: safetensors shards, index, and the base model's config and tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quantkit.model.tied_embeddings import untied_config
 from quantkit.model.tokenizer_copy import write_tokenizer
 from quantkit.plan.values import Output, PlannedTensor
 
-# What a merged folder takes along from the base is everything but the weights and their indexes.
+# A merged folder gets all files of the base except these: weights, their indexes, and files that are written anew.
 _NOT_CARRIED = (
     *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.ckpt", "*.index.json"),
     *("adapter_config.json", "hf_quant_config.json", ".*"),
@@ -25,11 +25,11 @@ _NOT_CARRIED = (
 
 
 def hf_tensors(model: MergedCheckpoint, dtype: str) -> tuple[PlannedTensor, ...]:
-    """Every tensor of the checkpoint under its own name and in its own layout.
+    """All tensors of the checkpoint, with their names and layout unchanged.
 
     Args:
         model: the open model.
-        dtype: ``bf16``, ``f16``, ``f32``, or ``auto`` for each tensor's own.
+        dtype: ``bf16``, ``f16``, ``f32``, or ``auto`` to keep each tensor's type.
     """
     return tuple(
         PlannedTensor(
@@ -40,28 +40,28 @@ def hf_tensors(model: MergedCheckpoint, dtype: str) -> tuple[PlannedTensor, ...]
 
 
 def hf_notes(model: MergedCheckpoint, dtype: str) -> tuple[str, ...]:
-    """What the user should know of the types that :func:`hf_tensors` chooses."""
+    """Notes for the user about the types that :func:`hf_tensors` chooses."""
     if dtype != "auto" or not model.checkpoint.formats:
         return ()
     label = _type_of_config(model.checkpoint).label
-    return (f"the dequantized tensors are written as {label}; --dtype f32 keeps every bit",)
+    return (f"the dequantized tensors are written as {label}; use --dtype f32 to keep every bit",)
 
 
 def _own_type(checkpoint: Checkpoint, spec: TensorSpec) -> GGMLType:
-    """The type a tensor is stored in; of a dequantized one, that of the model before it was quantized."""
+    """The type that a tensor is stored in; for a dequantized tensor, the type of the model before quantization."""
     if spec.name in checkpoint.formats:
         return _type_of_config(checkpoint)
     return GGMLType[spec.dtype]
 
 
 def _type_of_config(checkpoint: Checkpoint) -> GGMLType:
-    """The type that config.json says; f32, which holds everything, where it says none of ours."""
+    """The type that config.json names; f32, which can represent every value, if it names no supported type."""
     named = checkpoint.config.get("dtype") or checkpoint.config.get("torch_dtype")
     return next((UNQUANTIZED[label] for label, name in CONFIG_NAMES.items() if name == named), GGMLType.F32)
 
 
 def write_beside(model: MergedCheckpoint, outputs: Sequence[Output], folder: Path, dtype: str) -> None:
-    """Write config, tokenizer and index beside the shards."""
+    """Write the config, the tokenizer and the index next to the shards."""
     for entry in sorted(model.checkpoint.path.iterdir()):
         carried = not any(entry.match(pattern) for pattern in _NOT_CARRIED)
         if carried and not is_tokenizer_file(entry.name) and entry.is_file():

@@ -1,11 +1,11 @@
-"""An adapter by itself, as the LoRA file llama.cpp puts on a base model: ``llama-cli -m BASE.gguf --lora FILE``.
+"""A separate adapter, as the LoRA file that llama.cpp applies to a base model: ``llama-cli -m BASE.gguf --lora FILE``.
 
-For people who serve one base with many adapters. The layout is that of llama.cpp's ``convert_lora_to_gguf.py``: two
-tensors for each matrix, ``NAME.lora_a`` [r, in] and ``NAME.lora_b`` [out, r], the rows of B in GGUF's order; of the
+For people who serve one base model with many adapters. The layout is that of llama.cpp's ``convert_lora_to_gguf.py``:
+two tensors per matrix, ``NAME.lora_a`` [r, in] and ``NAME.lora_b`` [out, r], the rows of B in GGUF's order; for the
 embedding ``lora_a`` is [vocabulary, r]. llama.cpp computes ``W + alpha / r * B @ A`` with one ``alpha`` for the whole
-file, so an adapter whose matrices have alphas of their own (``alpha_pattern``, rsLoRA over different ranks) has the
-ratio multiplied into B. What the format has no place for is refused by name: the converter loses some of it silently
-(the scaling of rsLoRA, the patterns), and llama.cpp itself passes over norms.
+file. If the matrices of an adapter have different alphas (``alpha_pattern``, rsLoRA with different ranks), their B are
+scaled by the ratio. Anything that the format cannot express is refused by name: llama.cpp's converter silently loses
+some of it (the scale of rsLoRA, the patterns), and llama.cpp itself ignores norms.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from quantkit.plan.gguf_outputs import GGML_QUANT_VERSION, plain_output
 from quantkit.plan.values import Output, PlannedTensor
 
 _NOT_IN_NAMES = re.compile(r"[^\w.+@-]+")
-_HINT = "leave out --adapter-gguf: the merged model has everything that was trained"
-# Factors kept at hand while their pieces stream.
+_HINT = "leave out --adapter-gguf; the merged model contains everything that was trained"
+# Factors cached while ranges of their rows are streamed.
 _KEPT = 4
-# Rows compared at a time when a stored copy is held against the base.
+# Rows compared at a time when a stored copy is compared with the base.
 _COMPARED = 4096
 
 
@@ -47,9 +47,9 @@ class Pair:
 
     Attributes:
         rule: the matrix.
-        changes: the LoRA of each of the rule's parts.
-        rank: theirs.
-        ratios: what B of each part is multiplied with.
+        changes: the LoRA of each of the rule's sources.
+        rank: the rank of all of them.
+        ratios: factor of B, for each source.
     """
 
     rule: Rule
@@ -59,7 +59,7 @@ class Pair:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of ``lora_a`` and ``lora_b``, those of stacked matrices stacked."""
+        """The shapes of ``lora_a`` and ``lora_b``; for stacked matrices, the shapes are stacked too."""
         *rows, columns = self.rule.shape
         if self.rule.target == EMBEDDING:
             return {"lora_a": (*rows, self.rank), "lora_b": (columns, self.rank)}
@@ -78,7 +78,7 @@ class FactorSource:
         return backend.put(self._factor(tensor.name)[start:stop])
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> None:
-        """Values that are not finite are refused where they are read."""
+        """Do nothing: reading a factor already refuses values that are not finite."""
 
     def _load(self, name: str) -> torch.Tensor:
         target, _, factor = name.rpartition(".")
@@ -88,7 +88,7 @@ class FactorSource:
     def _part(self, pair: Pair, index: int, factor: str) -> torch.Tensor:
         rule, ratio = pair.rule, pair.ratios[index]
         left, right = self.adapter.factors(pair.changes[index])  # [out, r], [r, in]
-        if rule.target == EMBEDDING:  # llama.cpp looks rows of A up: [vocabulary, r], and B is [hidden, r]
+        if rule.target == EMBEDDING:  # llama.cpp looks up rows of A [vocabulary, r]; B is [hidden, r]
             return left if factor == "lora_a" else right.T * ratio
         if factor == "lora_a":
             return right
@@ -100,11 +100,11 @@ class AdapterFile:
     """A planned LoRA file.
 
     Attributes:
-        adapter: whose it is.
+        adapter: the adapter in it.
         output: the file.
-        tensors: in the order in which they stream.
-        source: where their rows come from.
-        alpha: the file's scaling.
+        tensors: in the order in which they are streamed.
+        source: provides their rows.
+        alpha: the file's one alpha.
         notes: decisions the user should see.
     """
 
@@ -117,7 +117,7 @@ class AdapterFile:
 
     @property
     def label(self) -> str:
-        """The adapter's name for people."""
+        """The adapter's name for messages."""
         return source_label(self.adapter.path)
 
 
@@ -130,7 +130,7 @@ def plan_adapter_files(model: Model, name: str, outtype: str = "f32") -> tuple[A
         outtype: ``f32``, ``f16`` or ``bf16``.
 
     Raises:
-        AdapterError: naming what the format cannot carry.
+        AdapterError: naming what the format cannot express.
     """
     stems = [f"{name}-lora-{_NOT_IN_NAMES.sub('-', source_name(adapter.path))}" for adapter in model.adapters]
     files = [f"{stem}.gguf" if stems.count(stem) == 1 else f"{stem}-{i}.gguf" for i, stem in enumerate(stems, 1)]
@@ -149,7 +149,7 @@ def plan_adapter_file(model: Model, adapter: Adapter, file: str, outtype: str = 
         outtype: ``f32``, ``f16`` or ``bf16``.
 
     Raises:
-        AdapterError: naming what the format cannot carry.
+        AdapterError: naming what the format cannot express.
     """
     lora = {
         name: change
@@ -157,11 +157,11 @@ def plan_adapter_file(model: Model, adapter: Adapter, file: str, outtype: str = 
         if (change := _low_rank(model, adapter, name, changes)) is not None
     }
     if not lora:
-        raise AdapterError(f"{adapter.path}: has no LoRA, which is all that a LoRA GGUF can carry", hint=_HINT)
+        raise AdapterError(f"{adapter.path}: the adapter has no LoRA, so no LoRA GGUF can be written", hint=_HINT)
     alphas = {name: _float32(adapter.weight * change.scale * adapter.rank(change)) for name, change in lora.items()}
     if 0.0 in alphas.values():
         raise AdapterError(
-            f"{adapter.path}: a LoRA GGUF cannot have lora_alpha 0, which llama.cpp takes for no scaling", hint=_HINT
+            f"{adapter.path}: a LoRA GGUF cannot have lora_alpha 0: llama.cpp would use a scale of 1", hint=_HINT
         )
     alpha = Counter(alphas.values()).most_common(1)[0][0]
     pairs = [
@@ -186,15 +186,15 @@ def plan_adapter_file(model: Model, adapter: Adapter, file: str, outtype: str = 
     ]
     odd = [name for name, value in alphas.items() if value != alpha]
     notes = [
-        f"{file}: has one alpha, {alpha:g}; {len(odd)} of {len(alphas)} matrices were trained with another, such as "
-        f"{odd[0]!r}: its ratio to the file's is multiplied into their B"
+        f"{file}: the file has one alpha, {alpha:g}; {len(odd)} of {len(alphas)} matrices were trained with another, "
+        f"such as {odd[0]!r}: their B matrices are scaled by the ratio"
     ] if odd else []  # fmt: skip
     output = plain_output(file, outtype, metadata, tensors)
     return AdapterFile(adapter, output, tensors, FactorSource(adapter, pairs), alpha, tuple(notes))
 
 
 def _low_rank(model: Model, adapter: Adapter, name: str, changes: Sequence[Change]) -> LowRank | None:
-    """The LoRA on a tensor; None where the adapter only holds a copy of the base's."""
+    """The LoRA on a tensor; None if the adapter only has a copy of the base's tensor."""
     found: LowRank | None = None
     for change in changes:
         match change:
@@ -202,18 +202,18 @@ def _low_rank(model: Model, adapter: Adapter, name: str, changes: Sequence[Chang
                 found = change
                 continue
             case Replace(key) if _is_copy(model, adapter, name, key):
-                continue  # PEFT saves the embedding beside LoRA on it
+                continue  # PEFT saves a copy of the embedding next to LoRA on it
             case Replace():
-                what = "is trained in full (modules_to_save, a bias, a resized vocabulary)"
+                what = "was trained in full (modules_to_save, a bias, a resized vocabulary)"
             case LowRank():
-                what = "is trained with DoRA"
+                what = "was trained with DoRA"
             case Add():
-                what = "has a bias of LoRA (lora_bias)"
+                what = "has a LoRA bias (lora_bias)"
             case Tokens():
-                what = "has single tokens that were trained"
+                what = "has single trained tokens"
             case Module():
-                what = f"is trained with {method(adapter.config)}"
-        raise AdapterError(f"{adapter.path}: {name!r} {what}, which a LoRA GGUF cannot carry", hint=_HINT)
+                what = f"was trained with {method(adapter.config)}"
+        raise AdapterError(f"{adapter.path}: {name!r} {what}, which a LoRA GGUF cannot contain", hint=_HINT)
     return found
 
 
@@ -230,30 +230,30 @@ def _is_copy(model: Model, adapter: Adapter, name: str, key: str) -> bool:
 
 
 def _float32(value: float) -> float:
-    """*value* as the file can hold it."""
+    """*value* rounded to float32, as in the file."""
     rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
     return rounded
 
 
 def _changes_of(rule: Rule, adapter: Adapter, lora: dict[str, LowRank]) -> tuple[LowRank, ...]:
-    """The LoRA of a rule's sources; empty where it has none.
+    """The LoRA of a rule's sources; empty if they have none.
 
     Raises:
-        AdapterError: LoRA on some of the matrices that GGUF stacks, or of different ranks.
+        AdapterError: only some of the matrices that GGUF stacks have LoRA, or their ranks differ.
     """
     found = tuple(lora[source] for source in rule.sources if source in lora)
     ranks = {adapter.rank(change) for change in found}
     if len(ranks) > 1 or len(found) not in (0, len(rule.sources)):
         raise AdapterError(
-            f"{adapter.path}: {rule.target} stacks {len(rule.sources)} matrices, of which {len(found)} have LoRA, of "
-            f"rank {', '.join(map(str, sorted(ranks)))}: a LoRA GGUF needs one rank for all of them",
+            f"{adapter.path}: {rule.target} stacks {len(rule.sources)} matrices, {len(found)} of them with LoRA of "
+            f"rank {', '.join(map(str, sorted(ranks)))}; a LoRA GGUF needs LoRA of one rank on all of them",
             hint=_HINT,
         )
     return found
 
 
 def _check_tied(model: Model, adapter: Adapter, pairs: Sequence[Pair]) -> None:
-    """A base with one tensor for embedding and output layer takes no LoRA on either: llama.cpp would misread it."""
+    """Refuse LoRA on the embedding or output head of a base that ties them: llama.cpp would misapply it."""
     tensors = model.checkpoint.tensors
     heads = [rule.sources[0] for rule in model.architecture.rules(model.checkpoint.config) if rule.target == OUTPUT]
     if any(head in tensors and tensors[head].name == head for head in heads):
@@ -261,7 +261,7 @@ def _check_tied(model: Model, adapter: Adapter, pairs: Sequence[Pair]) -> None:
     for pair in pairs:
         if pair.rule.target in (EMBEDDING, OUTPUT):
             raise AdapterError(
-                f"{adapter.path}: LoRA on {pair.rule.sources[0]!r}: the base ties its embedding and output layer, "
-                "and llama.cpp has no way to put a LoRA GGUF on one of them",
+                f"{adapter.path}: LoRA on {pair.rule.sources[0]!r}: the base model ties its embedding and output head, "
+                "and llama.cpp cannot apply a LoRA GGUF to only one of them",
                 hint=_HINT,
             )

@@ -1,7 +1,7 @@
-"""Base tensor + its adapters -> merged float32 rows, on the device of the worker that asks.
+"""Merges a base tensor with its adapters: float32 rows, on the device of the worker that asks for them.
 
-Everything is a range of rows, so that a 128k-row embedding costs no more memory than a small tensor. The sum is
-float32 whatever the checkpoint is stored in, and is rounded once, later, to the type of the output.
+Everything works on ranges of rows, so an embedding of 128k rows needs no more memory than a small tensor. The sum is
+float32, whatever type the checkpoint is stored in; it is rounded once, later, to the type of the output.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from quantkit.engine.backend import CPU, Backend
 from quantkit.errors import CheckpointError
 from quantkit.plan.values import PlannedTensor
 
-# Factors kept at hand: consecutive chunks belong to one tensor, and a few tensors are in work at a time.
+# Cached factors: consecutive ranges belong to one tensor, and a few tensors are in work at a time.
 _FACTORS_KEPT = 16
-# Rows summed up at a time where a norm goes over all rows.
+# Rows summed at a time for a norm over all rows.
 _NORM_ROWS = 4096
 
 
@@ -33,7 +33,7 @@ def add_low_rank(rows: torch.Tensor, left: torch.Tensor, right: torch.Tensor, sc
         rows: shape [n, in].
         left: shape [n, r].
         right: shape [r, in].
-        scale: the adapter's scaling.
+        scale: the adapter's scale.
     """
     return rows.addmm_(left, right, alpha=scale)
 
@@ -41,7 +41,7 @@ def add_low_rank(rows: torch.Tensor, left: torch.Tensor, right: torch.Tensor, sc
 class Merger:
     """Rows of the merged model.
 
-    Adapters are applied in the order given, each to what those before it made. Safe from any thread.
+    Adapters are applied in order, each to the result of the previous ones. Safe from any thread.
     """
 
     def __init__(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> None:
@@ -69,14 +69,14 @@ class Merger:
         return backend.put(rows)
 
     def _is_untouched_f16(self, name: str) -> bool:
-        """Whether a tensor is arranged in float16, as llama.cpp's converter does: a layout that adds rounds there."""
+        """Whether to arrange a tensor in float16, as llama.cpp's converter does: arranging by addition rounds there."""
         untouched = not any(name in adapter.changes for adapter in self.adapters)
         return untouched and self.checkpoint.tensors[name].dtype == "F16"
 
     def _after(self, name: str, count: int, start: int, stop: int, backend: Backend) -> torch.Tensor:
-        """Rows of a tensor of the checkpoint as the first *count* adapters leave them."""
+        """Rows of a checkpoint tensor after the first *count* adapters."""
         overwriting = [index for index in range(count) if self.adapters[index].overwrites(name)]
-        if overwriting:  # what comes before the last of them is lost
+        if overwriting:  # everything before the last of them is overwritten
             first, rows = overwriting[-1], torch.empty(0)
         else:
             first, rows = 0, self._read(name, start, stop, backend).float()
@@ -86,7 +86,7 @@ class Merger:
         return rows
 
     def _step(self, index: int, name: str, rows: torch.Tensor, start: int, stop: int, backend: Backend) -> torch.Tensor:
-        """What one adapter makes of rows, to the share of its weight: ``rows + weight * (changed - rows)``."""
+        """Apply one adapter to rows, scaled by its weight: ``rows + weight * (changed - rows)``."""
         adapter = self.adapters[index]
         changes = adapter.changes.get(name, ())
         if adapter.weight == 1 or not changes:
@@ -107,7 +107,7 @@ class Merger:
         weight: float,
         backend: Backend,
     ) -> torch.Tensor:
-        """The first *count* changes of one adapter, sums times *weight*."""
+        """Apply the first *count* changes of one adapter; additions are scaled by *weight*."""
         adapter = self.adapters[index]
         for position, change in enumerate(adapter.changes.get(name, ())[:count]):
             match change:
@@ -134,12 +134,12 @@ class Merger:
         return rows
 
     def _before(self, index: int, name: str, position: int, start: int, stop: int, backend: Backend) -> torch.Tensor:
-        """Rows as one change of an adapter finds them."""
+        """Rows before one change of an adapter."""
         rows = self._after(name, index, start, stop, backend)
         return self._apply(index, name, position, rows, start, stop, 1.0, backend)
 
     def _norm(self, index: int, name: str, position: int, backend: Backend) -> torch.Tensor:
-        """The norm of each column after an embedding's DoRA sum, over all rows, a range at a time; on the host."""
+        """The norm over all rows of each column after an embedding's DoRA sum, computed range by range; on the host."""
         with self._norms_lock:
             if (index, name) not in self._norms:
                 change = self.adapters[index].changes[name][position]
@@ -155,7 +155,7 @@ class Merger:
             return self._norms[index, name]
 
     def _merge_module(self, key: Key, backend: Backend) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """One module, whole, through PEFT's layer; kept on the host, where every worker can use it."""
+        """Merge one whole module with PEFT's layer; the result stays on the host, where every worker can use it."""
         index, base, module = key
         layers = self.adapters[index].layers
         assert layers is not None
@@ -170,12 +170,12 @@ class Merger:
         return weight.cpu(), None if bias is None else bias.cpu()
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> CheckpointError | None:
-        """The error for a base tensor that is not finite in these rows; None when the base is sound."""
+        """The error for a base tensor with values that are not finite in these rows; None if the base is sound."""
         if tensor.values is not None:
             return None
         source, first, last = _source_rows(tensor, start, stop)
         if any(adapter.overwrites(source) for adapter in self.adapters):
-            return None  # the base's rows are not in the sum, and may be fewer
+            return None  # the base's rows are not part of the result, and there may be fewer of them
         if torch.isfinite(self.checkpoint.read(source, first, last).float()).all():
             return None
         return CheckpointError(
@@ -185,6 +185,6 @@ class Merger:
 
 
 def _source_rows(tensor: PlannedTensor, start: int, stop: int) -> tuple[str, int, int]:
-    """Where rows of one segment of a planned tensor are in the checkpoint: tensor, first row, row behind the last."""
+    """Where rows of one segment of a planned tensor are in the checkpoint: tensor, first row, end (exclusive)."""
     index, first = divmod(start, tensor.rows // len(tensor.sources))
     return tensor.sources[index], first, first + stop - start

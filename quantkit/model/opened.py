@@ -1,7 +1,7 @@
-"""A checkpoint and its adapters, understood: the tensors and metadata of the GGUF they become.
+"""An open checkpoint with its adapters, and the tensors and metadata of the GGUF file that it becomes.
 
-This is the plan's first half. It reads headers and JSON files, checks every shape against the config, and leaves no
-tensor of the checkpoint unexplained.
+This is the first half of planning. It reads headers and JSON files, checks every shape against the config, and refuses
+a checkpoint with a tensor that it does not know.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ from quantkit.plan.values import PlannedTensor, general_metadata
 from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
 
-# What a checkpoint that also sees has beside its language model.
+# The parts of a vision-language checkpoint other than its language model.
 _VISION = ("vision_tower.", "multi_modal_projector.")
 
 
 @dataclass(frozen=True)
 class MergedCheckpoint:
-    """An open checkpoint with its adapters, of whatever architecture: enough to merge them.
+    """An open checkpoint of any architecture with its adapters: enough to merge them.
 
     Attributes:
         checkpoint: the base.
         adapters: in the order in which they are merged.
-        untied: the checkpoint ties embedding and head, the adapters part them.
+        untied: the checkpoint ties the embedding and the output head, but the adapters make them different.
         notes: decisions the user should see.
-        tokenizer: whose tokenizer counts.
+        tokenizer: where the tokenizer comes from.
     """
 
     checkpoint: Checkpoint
@@ -56,7 +56,7 @@ class MergedCheckpoint:
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        """What else than torch decides the merged values: PEFT, where its own layers merge."""
+        """Libraries besides torch that affect the merged values: PEFT, if its own layers merge."""
         return ("peft",) if any(adapter.layers is not None for adapter in self.adapters) else ()
 
 
@@ -72,11 +72,11 @@ class Model(MergedCheckpoint):
 
     @property
     def rows(self) -> int:
-        """Rows of the embedding: the size of the vocabulary."""
+        """Number of rows of the embedding: the size of the vocabulary."""
         return next(tensor for tensor in self.tensors(GGMLType.F32) if tensor.name == GGUF_EMBEDDING).rows
 
     def tensors(self, base: GGMLType) -> tuple[PlannedTensor, ...]:
-        """The tensors of the GGUF file, matrices rounded to *base*, vectors and norms kept in float32."""
+        """The tensors of the GGUF file: matrices are rounded to *base*, vectors and norms stay float32."""
         planned = [
             PlannedTensor(
                 rule.target, rule.source, rule.shape, base_type(rule.target, rule.shape, base), rule.arrange, rule.unit
@@ -103,12 +103,12 @@ class Model(MergedCheckpoint):
         )
 
     def metadata(self, name: str, vocabulary: Vocabulary, chat_template: str | None) -> list[KV]:
-        """Everything in the GGUF file's header but the tensors.
+        """The metadata of the GGUF file.
 
         Args:
             name: ``general.name``.
-            vocabulary: of :meth:`vocabulary`.
-            chat_template: the Jinja to carry, the model's own or a named one.
+            vocabulary: the result of :meth:`vocabulary`.
+            chat_template: the Jinja template to write, from the model or a built-in one.
         """
         return [
             *self.bare_metadata(name),
@@ -117,7 +117,7 @@ class Model(MergedCheckpoint):
         ]
 
     def bare_metadata(self, name: str) -> list[KV]:
-        """What :meth:`metadata` has besides the vocabulary and the chat template."""
+        """The metadata without the vocabulary and the chat template."""
         generation, kind = self.checkpoint.path / "generation_config.json", self.architecture.name
         return [
             *general_metadata(kind, known_name(name, kind, self.tokenizer.folder)),
@@ -131,7 +131,7 @@ def open_model(path: Path, adapters: Sequence[AdapterLike] = ()) -> Iterator[Mod
     """Open a checkpoint of a supported architecture with its adapters.
 
     Raises:
-        CheckpointError, ArchitectureError, AdapterError: by name, whatever does not fit.
+        CheckpointError, ArchitectureError, AdapterError: naming what does not fit.
     """
     with open_checkpoint(path) as opened:
         architecture, checkpoint, rules = _understand(opened)
@@ -147,8 +147,8 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike]) -> Iterator[MergedC
     """Open a checkpoint of any architecture with its adapters, to merge them tensor by tensor.
 
     Raises:
-        CheckpointError, ArchitectureError, AdapterError: as :func:`open_model`, where the architecture is supported;
-            where it is not, what does not fit between the adapters and the tensors of the checkpoint.
+        CheckpointError, ArchitectureError, AdapterError: as :func:`open_model`, if the architecture is supported;
+            if not, only if the adapters do not fit the tensors of the checkpoint.
     """
     with open_checkpoint(path) as checkpoint:
         if is_supported(checkpoint.config):
@@ -181,8 +181,8 @@ def _merged(
             opened = list(settled)
         if untied:
             notes.append(
-                "the base ties its embedding and output layer, the adapter trains them apart: the output layer is "
-                "written as a tensor of its own"
+                "the base model ties its embedding and output head, but the adapter trained them separately: the "
+                "output head is written as a separate tensor"
             )
         tokenizer = choose_tokenizer(
             path,
@@ -196,9 +196,9 @@ def _merged(
 
 
 def _understand(opened: Checkpoint) -> tuple[Architecture, Checkpoint, list[Rule]]:
-    """The family, the checkpoint as the family sees it, and its tensors.
+    """The family, the checkpoint as the family sees it, and its tensor rules.
 
-    Every answer of the family is asked for once, so that a bad config is known here.
+    This calls every function of the family once, so that a bad config is found here.
     """
     try:
         architecture = find_architecture(opened.config, "config.json")
@@ -211,10 +211,10 @@ def _understand(opened: Checkpoint) -> tuple[Architecture, Checkpoint, list[Rule
 
 
 def _language_model(opened: Checkpoint, architecture: Architecture) -> Checkpoint:
-    """The checkpoint with its whole config; of a model that also sees, the language model alone.
+    """The checkpoint with its complete config; of a vision-language model, only the language model.
 
-    transformers has called the same tensor ``language_model.model.norm.weight`` and
-    ``model.language_model.norm.weight``; a plain language model calls it ``model.norm.weight``.
+    Versions of transformers name the same tensor ``language_model.model.norm.weight`` or
+    ``model.language_model.norm.weight``; in a plain language model it is ``model.norm.weight``.
     """
     checkpoint = replace(opened, config=architecture.settings(opened.config))
     if "text_config" not in opened.config:
@@ -229,37 +229,37 @@ def _language_model(opened: Checkpoint, architecture: Architecture) -> Checkpoin
 
 def _left_out(opened: Checkpoint, checkpoint: Checkpoint) -> Iterator[str]:
     if count := len(opened.tensors) - len(checkpoint.tensors):
-        yield f"only the language model is written, without the vision part ({count} tensors)"
+        yield f"only the language model is converted; the vision part ({count} tensors) is left out"
 
 
 def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:
-    """Vectors, norms and routers stay float32, as in llama.cpp's converter; matrices take the base type."""
+    """Vectors, norms and routers stay float32, as in llama.cpp's converter; matrices get the type *base*."""
     kept = len(shape) <= 1 or name.endswith(("_norm.weight", ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight"))
     return GGMLType.F32 if kept else base
 
 
 def _check_head(merged: MergedCheckpoint, rules: Sequence[Rule]) -> None:
-    """Embedding and head may only part where the family's graph in llama.cpp has a head."""
+    """Check that llama.cpp's graph for the family has an output head, if the embeddings are no longer tied."""
     if merged.untied and not any(LM_HEAD in rule.sources for rule in rules):
         raise AdapterError(
-            f"{merged.checkpoint.path}: the adapter changes the embedding or the head alone, and llama.cpp has one "
-            "tensor for both in this model",
+            f"{merged.checkpoint.path}: the adapter changes only one of embedding and output head, but for this model "
+            "llama.cpp has one tensor for both",
             hint="train without embed_tokens and lm_head, or with ensure_weight_tying",
         )
 
 
 def _check(checkpoint: Checkpoint, rules: Sequence[Rule]) -> None:
-    """Every tensor the config demands is there in its shape, and no other is."""
+    """Check that the checkpoint has every tensor that the config needs, in its shape, and no other tensor."""
     for rule in rules:
         for source in dict.fromkeys(rule.sources):
             _check_source(checkpoint, rule, source)
     unknown = sorted(checkpoint.tensors.keys() - {source for rule in rules for source in rule.sources})
     if unknown:
         raise CheckpointError(
-            f"{checkpoint.tensors[unknown[0]].file}: tensor {unknown[0]!r} has no place in a "
-            f"{(checkpoint.config.get('architectures') or ['?'])[0]} with this config"
+            f"{checkpoint.tensors[unknown[0]].file}: unexpected tensor {unknown[0]!r} in a "
+            f"{(checkpoint.config.get('architectures') or ['?'])[0]} checkpoint with this config"
             + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""),
-            hint="config.json and the weights are from different models: use the folder as it was saved",
+            hint="config.json and weights are from different models: use both from the same saved folder",
         )
 
 
@@ -267,13 +267,13 @@ def _check_source(checkpoint: Checkpoint, rule: Rule, source: str) -> None:
     spec = checkpoint.tensors.get(source)
     if spec is None and not (rule.optional and rule.sources[0] not in checkpoint.tensors):
         raise CheckpointError(
-            f"{checkpoint.path}: tensor {source!r} is absent", hint="download the model's weight files again"
+            f"{checkpoint.path}: tensor {source!r} is missing", hint="download the model's weight files again"
         )
     if spec is not None and spec.shape != rule.shape_of_sources:
         raise CheckpointError(
-            f"{spec.file}: tensor {source!r} has shape {list(spec.shape)}, config.json demands "
+            f"{spec.file}: tensor {source!r} has shape {list(spec.shape)}, but with this config.json it must be "
             f"{list(rule.shape_of_sources)}",
-            hint="config.json and the weights are from different models: use the folder as it was saved",
+            hint="config.json and weights are from different models: use both from the same saved folder",
         )
 
 
@@ -281,6 +281,6 @@ def _adapter_notes(adapter: Adapter, base: Path) -> Iterator[str]:
     named = str(adapter.config.get("base_model_name_or_path") or "")
     if (meant := full_precision_name(named)) is not None:
         yield (
-            f"{source_name(adapter.path)} was trained on the quantized {named}; it is merged into the weights of "
-            f"{source_name(base)}, which should be those of {meant}"
+            f"{source_name(adapter.path)} was trained on the quantized {named}; it is merged into "
+            f"{source_name(base)}, which should have the weights of {meant}"
         )

@@ -1,4 +1,4 @@
-"""A vocabulary that adapters have resized: of which size the model is then, and the checkpoint as if it had it."""
+"""A vocabulary that adapters have resized: its final size, and a view of the checkpoint with that size."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from quantkit.system.shell import command
 
 
 def resized_rows(adapters: Sequence[Adapter], base: Checkpoint) -> int | None:
-    """Rows of the vocabulary where adapters have resized it, None where they have not.
+    """The number of vocabulary rows if adapters have resized the vocabulary, None if not.
 
     Raises:
-        AdapterError: adapters of different sizes, or a part of one is to be merged.
+        AdapterError: adapters have different sizes, or a resizing adapter has a weight other than 1.
     """
     own = vocabulary_rows(base.tensors)
     sized = [adapter for adapter in adapters if adapter.vocabulary is not None]
@@ -26,22 +26,22 @@ def resized_rows(adapters: Sequence[Adapter], base: Checkpoint) -> int | None:
         for other in sized:
             if other.vocabulary != adapter.vocabulary:
                 raise AdapterError(
-                    f"{adapter.path}: was trained with {adapter.vocabulary} rows of vocabulary, {other.path} with "
-                    f"{other.vocabulary}: the two cannot be merged into one model",
-                    hint="train them on one vocabulary, or build from one of them",
+                    f"{adapter.path}: was trained with a vocabulary of {adapter.vocabulary} rows, {other.path} with "
+                    f"{other.vocabulary}: they cannot be merged into one model",
+                    hint="train both on one vocabulary, or build with only one of them",
                 )
         if adapter.weight != 1:
             raise AdapterError(
-                f"{adapter.path}: it resizes the vocabulary from {own} to {adapter.vocabulary} rows, so it cannot be "
-                f"merged with weight {adapter.weight:g}",
-                hint=f"merge it whole: {command('--adapter', adapter.path)}",
+                f"{adapter.path}: the adapter resizes the vocabulary from {own} to {adapter.vocabulary} rows, so it "
+                f"cannot be merged with weight {adapter.weight:g}",
+                hint=f"merge it with weight 1: {command('--adapter', adapter.path)}",
             )
         return adapter.vocabulary
     return None
 
 
 def resize(checkpoint: Checkpoint, rows: int) -> Checkpoint:
-    """The checkpoint as if its vocabulary had *rows* rows; those of its own are never read then."""
+    """The checkpoint as if its vocabulary had *rows* rows. Its own rows are never read after that."""
     tensors = {
         name: replace(spec, shape=(rows, *spec.shape[1:])) if has_row_for_each_token(name) else spec
         for name, spec in checkpoint.tensors.items()

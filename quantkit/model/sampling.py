@@ -1,7 +1,7 @@
-"""generation_config.json's sampling settings: as GGUF metadata, which llama.cpp takes as its defaults, and from there
-as parameters of Ollama.
+"""Sampling settings from generation_config.json: as GGUF metadata, which llama.cpp uses as its defaults, and from
+there as Ollama parameters.
 
-Nothing is invented: what the file does not say is not written.
+Nothing is invented: a setting that the file does not have is not written.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from quantkit.errors import CheckpointError, GGUFError
 from quantkit.gguf.kv import KV, KVType, f32, i32
 from quantkit.gguf.sampling_keys import PARAMETERS, SAMPLING_PREFIX
 
-# By GGUF key, in the order of llama.cpp's converter: the names in the file, the first of which counts, and the type.
+# By GGUF key, in the order of llama.cpp's converter: the names in the file, of which the first is used, and the type.
 _SETTINGS = {
     "top_k": (("top_k",), i32),
     "top_p": (("top_p",), f32),
@@ -30,16 +30,16 @@ _SETTINGS = {
 
 
 def sampling_metadata(generation_config: Mapping[str, Any], where: str = "generation_config.json") -> list[KV]:
-    """The settings that are there and are numbers.
+    """Metadata for the settings that are present and are numbers.
 
     Args:
         generation_config: the parsed file.
         where: its path, for messages.
 
     Raises:
-        CheckpointError: a number that the GGUF file has no room for.
+        CheckpointError: a number is out of range for the GGUF type.
     """
-    if generation_config.get("do_sample") is False:  # transformers then takes the likeliest token
+    if generation_config.get("do_sample") is False:  # transformers then takes the most likely token
         generation_config = {**generation_config, "temperature": 0.0}
     entries = []
     for key, (names, make) in _SETTINGS.items():
@@ -56,7 +56,7 @@ def sampling_metadata(generation_config: Mapping[str, Any], where: str = "genera
 
 
 def sampling_parameters(metadata: Iterable[KV]) -> tuple[tuple[str, str], ...]:
-    """The sampling settings in a GGUF file's metadata as Ollama parameters, name and value text."""
+    """The sampling settings in a GGUF file's metadata as Ollama parameters: pairs of name and value as text."""
     found = {entry.key: entry for entry in metadata if entry.key.startswith(SAMPLING_PREFIX)}
     return tuple(
         (parameter, _text(entry))
@@ -66,7 +66,7 @@ def sampling_parameters(metadata: Iterable[KV]) -> tuple[tuple[str, str], ...]:
 
 
 def _text(entry: KV) -> str:
-    """A number as short as it can be written and still be the one in the file."""
+    """The shortest text that reads back as the number in the file."""
     if entry.type is KVType.FLOAT32:
         import numpy as np
 

@@ -1,8 +1,8 @@
-"""Embedding and head of a model that ties them: one tensor or two, once adapters have changed them.
+"""Tied embeddings: whether the embedding and the output head are one tensor or two after adapters have changed them.
 
-In training with PEFT the head of a tied model keeps the base's embedding while LoRA or a saved copy changes the input
-side (or the other way round), unless ``ensure_weight_tying`` was set. Merging into the shared tensor would change both,
-so the pair is parted. What was only saved, because the vocabulary was resized, parts nothing.
+When PEFT trains a tied model, the output head keeps the base's embedding while LoRA or a saved copy changes the input
+side (or vice versa), unless ``ensure_weight_tying`` was set. Merging into the shared tensor would change both, so the
+pair is untied. A tensor that was only saved, because the vocabulary was resized, does not untie them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quantkit.errors import AdapterError
 from quantkit.hub.source import source_name
 
 EMBEDDING, LM_HEAD = "model.embed_tokens.weight", "lm_head.weight"
-# The names that transformers' classes give the two, and the layouts of models that also see.
+# The names of the two in transformers' classes, and in the layouts of vision-language models.
 _PAIRS = (
     (EMBEDDING, LM_HEAD),
     ("model.language_model.embed_tokens.weight", LM_HEAD),
@@ -39,12 +39,12 @@ _PAIRS = (
 
 @dataclass(frozen=True)
 class Tie:
-    """Embedding and head that are one.
+    """An embedding and an output head that share one tensor.
 
     Attributes:
         embedding: name of the embedding's tensor.
-        head: name that the head has where it is stored.
-        stored: the checkpoint has a copy of the head.
+        head: name of the output head's tensor, if it is stored.
+        stored: the checkpoint has a copy of the output head.
     """
 
     embedding: str
@@ -53,7 +53,7 @@ class Tie:
 
 
 def find_tie(checkpoint: Checkpoint) -> Tie | None:
-    """The tied pair of a checkpoint; None where it is not tied, or where nobody here knows the names of the two."""
+    """The tied pair of a checkpoint; None if its embeddings are not tied, or the names of the two are unknown."""
     pairs = [(embedding, head) for embedding, head in _PAIRS if embedding in checkpoint.tensors]
     if not pairs:
         return None
@@ -63,10 +63,10 @@ def find_tie(checkpoint: Checkpoint) -> Tie | None:
 
 
 def check_unknown_tie(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> None:
-    """Refuse to change the one tensor with a row for each token, which may be two, under names nobody here knows.
+    """Refuse to change the only tensor with one row per token, if it may be tied and the names of the pair are unknown.
 
     Raises:
-        AdapterError: an adapter changes it.
+        AdapterError: an adapter changes that tensor.
     """
     if any(embedding in checkpoint.tensors for embedding, _ in _PAIRS) or not _is_tied(checkpoint.config, True):
         return
@@ -75,14 +75,14 @@ def check_unknown_tie(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> No
     for adapter in adapters:
         if len(rows) == 1 and rows[0] in adapter.changes:
             raise AdapterError(
-                f"{adapter.path}: changes {rows[0]!r}, which the base may tie to its output layer; how the two part in "
-                "this architecture is not known",
+                f"{adapter.path}: the adapter changes {rows[0]!r}, which the base model may tie to its output head; "
+                "quantkit does not know how to untie them in this architecture",
                 hint=MERGE_HINT,
             )
 
 
 def untied_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """*config* of a model whose embedding and head are two tensors."""
+    """*config* of a model whose embedding and output head are two tensors."""
     apart = {**config, "tie_word_embeddings": False}
     if isinstance(text := config.get("text_config"), Mapping):
         apart["text_config"] = {**text, "tie_word_embeddings": False}
@@ -90,13 +90,13 @@ def untied_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_tied(config: Mapping[str, Any], default: bool) -> bool:
-    """Many configs leave out what their class has as default: then a head that is not stored is a tied one."""
+    """Whether the config ties the embeddings; *default* if it does not say, as many configs do not."""
     said = [bool(part["tie_word_embeddings"]) for part in _parts(config) if "tie_word_embeddings" in part]
     return any(said) if said else default
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The config, and that of its text model where it has one."""
+    """The config, and the config of its text model if it has one."""
     yield config
     if isinstance(text := config.get("text_config"), Mapping):
         yield text
@@ -105,19 +105,19 @@ def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def settle_tied(
     adapters: Sequence[Adapter], path: Path, tie: Tie, *, resized: bool
 ) -> tuple[tuple[Adapter, ...], bool]:
-    """Decide whether embedding and head of a tied model must become two tensors.
+    """Decide whether the embedding and the output head of a tied model must become two tensors.
 
     Args:
-        adapters: all of them.
-        path: of the checkpoint.
-        tie: the two.
+        adapters: all adapters.
+        path: the checkpoint's folder.
+        tie: the tied pair.
         resized: the adapters change the size of the vocabulary.
 
     Returns:
-        The adapters with changes for each of the tensors that will be written, and whether they are two.
+        The adapters, with changes for each tensor that will be written; and whether the pair becomes two tensors.
 
     Raises:
-        AdapterError: tied and untied training meet, and no order of merging would give what was trained.
+        AdapterError: some adapters were trained tied and others untied, so no merge gives what was trained.
     """
     embedding, head, stored = tie.embedding, tie.head, tie.stored
     touching = [adapter for adapter in adapters if {embedding, head} & adapter.changes.keys()]
@@ -129,11 +129,11 @@ def settle_tied(
         own_head = head in adapter.changes and adapter not in mirrored
         if own_head or stored or parting:
             why = (
-                f"the file has weights for {head!r} of its own"
+                f"the file has separate weights for {head!r}"
                 if own_head
-                else f"{source_name(path)} stores the head as a tensor of its own"
+                else f"{source_name(path)} stores the output head as a separate tensor"
                 if stored
-                else "another adapter trains embedding and head apart"
+                else "another adapter was trained with separate embedding and output head"
             )
             raise AdapterError(
                 f"{adapter.path}: {_tying(adapter)}, but {why}",
@@ -152,14 +152,14 @@ def settle_tied(
 
 
 def _tying(adapter: Adapter) -> str:
-    """Why embedding and head stayed one tensor in training."""
+    """Why the embedding and the output head stayed one tensor in training."""
     if adapter.config.get("ensure_weight_tying"):
         return "ensure_weight_tying is set"
-    return "its tokens were trained in an embedding that the head shares"
+    return "its tokens were trained in an embedding that is tied to the output head"
 
 
 def _is_mirrored(adapter: Adapter, tie: Tie) -> bool:
-    """Whether the file has one and the same for embedding and head, because they were one tensor."""
+    """Whether the file has the same values for embedding and output head, because they were one tensor."""
     ours, theirs = adapter.changes.get(tie.embedding, ()), adapter.changes.get(tie.head, ())
     apart = not adapter.config.get("ensure_weight_tying") and _is_trained_in_full(adapter, tie.embedding, tie.head)
     return (
@@ -177,7 +177,7 @@ def _is_trained_in_full(adapter: Adapter, *tensors: str) -> bool:
 
 
 def _is_same(adapter: Adapter, one: Change, other: Change) -> bool:
-    """Whether two changes make the same of the same tensor."""
+    """Whether two changes have the same effect on the same tensor."""
     match one, other:
         case (Tokens(key, indices), Tokens(second, others)):
             return indices == others and same_values(adapter.file, key, second)
@@ -190,7 +190,7 @@ def _is_same(adapter: Adapter, one: Change, other: Change) -> bool:
 
 
 def _is_copied(adapter: Adapter, tie: Tie) -> bool:
-    """Whether the file has the one tensor that both are, saved and not trained."""
+    """Whether the file has the shared tensor as a saved copy that was not trained."""
     changes = adapter.changes.get(tie.embedding, ())
     return (
         tie.head not in adapter.changes
@@ -209,12 +209,12 @@ def _with(adapter: Adapter, name: str, changes: tuple[Change, ...]) -> Adapter:
 
 
 def _with_both(adapter: Adapter, tie: Tie) -> Adapter:
-    """The adapter with rows for the side it did not train: those the other side had before training.
+    """The adapter with rows for the side that it did not train: the rows of the other side before training.
 
-    PEFT saves them beside the factors (``base_layer``).
+    PEFT saves these next to the factors (``base_layer``).
 
     Raises:
-        AdapterError: they are not in the file.
+        AdapterError: the rows are not in the file.
     """
     for side, other in ((tie.embedding, tie.head), (tie.head, tie.embedding)):
         if side in adapter.changes or other not in adapter.changes:
@@ -222,9 +222,9 @@ def _with_both(adapter: Adapter, tie: Tie) -> Adapter:
         first = adapter.changes[other][0]
         if not isinstance(first, Replace) or ".base_layer." not in first.key:
             raise AdapterError(
-                f"{adapter.path}: the vocabulary is resized and {other!r} is trained, but the rows of {side!r} are not "
+                f"{adapter.path}: the vocabulary was resized and {other!r} trained, but the rows of {side!r} are not "
                 "in the file",
-                hint="save it with them: save_pretrained(..., save_embedding_layers=True)",
+                hint="save the adapter with both: save_pretrained(..., save_embedding_layers=True)",
             )
         return _with(adapter, side, (first,))
     return adapter

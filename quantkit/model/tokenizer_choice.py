@@ -1,12 +1,12 @@
-"""Whose tokenizer counts: the base's, or the one that was saved beside an adapter.
+"""Chooses the tokenizer: the base's, or the one that was saved with an adapter.
 
-Trainers save the tokenizer with the adapter. Where it numbers the tokens in another way than the base's, the model was
-trained on it, and everything that a tokenizer says (tokens, special tokens, chat template) is taken from there. Where
-the tokens are the same, the base's files stay, and only a chat template of the adapter's own is taken, with the end
-token that is named beside it: it is what the conversations were written in.
+Trainers save the tokenizer with the adapter. If its token ids differ from the base's, the model was trained with it, so
+everything (tokens, special tokens, chat template) comes from there. If the tokens are the same, the base's files are
+used; only a different chat template comes from the adapter, with the end-of-sequence token that is saved with it,
+because the training conversations were written in it.
 
-Of several adapters, those with the base's tokens and chat template decide nothing. Two that number the tokens in ways
-of their own cannot be merged; of two chat templates the last counts.
+Of several adapters, those with the base's tokens and chat template do not matter. Two adapters with different token ids
+of their own cannot be merged; of two different chat templates, the last is used.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from quantkit.vocab.files import read_tokenizer_config
 from quantkit.vocab.post_processor import token_text
 from quantkit.vocab.templates import read_templates
 
-# Tokens whose names are compared, and that which goes with the chat template.
+# Special tokens that are compared, and the one that goes with the chat template.
 _NAMED, _END = ("bos_token", "eos_token", "pad_token"), "eos_token"
-# Rows of an embedding are rounded up to multiples of these, for speed.
+# The number of embedding rows is often rounded up to a multiple of one of these, for speed.
 _PADDINGS = (8, 16, 32, 64, 128, 256, 512)
 
 
@@ -35,8 +35,8 @@ class TokenizerChoice:
     """Where the tokenizer is.
 
     Attributes:
-        folder: with the files that count.
-        templates: folder whose chat templates count.
+        folder: the folder with its files.
+        templates: the folder with its chat templates.
         special: settings of tokenizer_config.json that replace those of *folder*.
         notes: decisions the user should see.
     """
@@ -54,18 +54,18 @@ def choose_tokenizer(
     own: int | None = None,
     resizing: Collection[Path] | None = None,
 ) -> TokenizerChoice:
-    """Choose between the base's tokenizer and those beside the adapters.
+    """Choose between the base's tokenizer and those in the adapters' folders.
 
     Args:
         base: the checkpoint's folder.
         adapters: the adapters' folders, in the order in which they are merged.
-        rows: of the embedding, where the adapters have resized it; None where it is as in the base.
-        own: rows of the base's embedding, None where they are not known.
-        resizing: those of the adapters that have an embedding of *rows* rows; None for all.
+        rows: number of embedding rows, if the adapters have resized it; None if it is as in the base.
+        own: number of rows of the base's embedding; None if unknown.
+        resizing: the adapters with an embedding of *rows* rows; None for all.
 
     Raises:
-        VocabularyError: two adapters have different tokenizers of their own; or the embedding was resized, no tokenizer
-            is beside the adapter, and the base's does not fit.
+        VocabularyError: two adapters have different tokenizers; or the embedding was resized, the adapter's folder has
+            no tokenizer, and the base's does not fit.
     """
     beside = [folder for folder in adapters if next(matching(folder, VOCABULARIES), None) is not None]
     fitting = [folder for folder in beside if rows is not None and (resizing is None or folder in resizing)]
@@ -78,32 +78,32 @@ def choose_tokenizer(
         if chosen != base and _differ(_tokens(chosen), _tokens(last)):
             raise _two_tokenizers(chosen, last)
         chosen = last
-        notes = (f"the vocabulary is resized to {rows}: the tokenizer of {source_name(last)} is used",)
+        notes = (f"the vocabulary was resized to {rows} rows: the tokenizer of {source_name(last)} is used",)
     templates, said = _choose_templates(base, chosen, beside)
     special, named = _choose_special(base, templates, beside) if chosen == base else ({}, ())
     return TokenizerChoice(chosen, templates, (*padded, *notes, *said, *named), special)
 
 
 def _choose_tokens(base: Path, beside: Sequence[Path], own: int | None) -> tuple[Path, tuple[str, ...]]:
-    """The one tokenizer that numbers its tokens in another way than the base's, or the base's; and why."""
+    """The one tokenizer whose token ids differ from the base's, or the base's; and notes about it."""
     ours, chosen = _tokens(base), base
     left_out, used = [], []
     for folder in beside:
         theirs = _tokens(folder)
-        # Of different kinds: the sizes agree, and so do the base's files with its config.
+        # None means another kind of tokenizer: the sizes agree, so the base's files stay.
         if ours is None or theirs is None or ours == theirs:
             continue
         changed = sorted(theirs.items() - ours.items(), key=lambda token: token[1])
         if own is not None and ours.items() <= theirs.items() and all(number >= own for _, number in changed):
             left_out.append(
-                f"{changed[0][0]!r} ({changed[0][1]}) of the tokenizer of {source_name(folder)} has no row in the "
+                f"{changed[0][0]!r} ({changed[0][1]}) in the tokenizer of {source_name(folder)} has no row in the "
                 "embedding, so the base's tokenizer is used"
             )
             continue
         if chosen != base and _differ(_tokens(chosen), theirs):
             raise _two_tokenizers(chosen, folder)
-        what = f"such as {changed[0][0]!r} ({changed[0][1]})" if changed else "some of the base's are gone"
-        used = [f"{source_name(folder)} was trained with a tokenizer of its own ({what}): it is used"]
+        what = f"such as {changed[0][0]!r} ({changed[0][1]})" if changed else "some of the base's tokens are missing"
+        used = [f"the tokenizer of {source_name(folder)} is used: its tokens differ from the base's ({what})"]
         chosen = folder
     return chosen, tuple(left_out if chosen == base else used)
 
@@ -114,13 +114,13 @@ def _differ(ours: Mapping[str, int] | None, theirs: Mapping[str, int] | None) ->
 
 def _two_tokenizers(one: Path, other: Path) -> VocabularyError:
     return VocabularyError(
-        f"{one} and {other}: were trained with tokenizers that number the tokens differently: no tokenizer fits both",
-        hint="build from one of them, or train them with one tokenizer",
+        f"{one} and {other}: the adapters were trained with tokenizers that have different token ids",
+        hint="build with only one of them, or train both with one tokenizer",
     )
 
 
 def _choose_templates(base: Path, chosen: Path, beside: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
-    """The folder of the chat template: of those that are not the base's the last, else beside the tokenizer."""
+    """The folder of the chat template: of the last adapter whose template is not the base's, or of the tokenizer."""
     ours = _templates(base)
     others = [folder for folder in beside if (found := _templates(folder))[0] is not None and found != ours]
     if not others:
@@ -129,10 +129,10 @@ def _choose_templates(base: Path, chosen: Path, beside: Sequence[Path]) -> tuple
     notes = []
     if any(_templates(folder) != _templates(last) for folder in others):
         names = ", ".join(map(source_name, others))
-        notes.append(f"{names} have different chat templates: that of the last is used")
+        notes.append(f"{names} have different chat templates: the last one is used")
     if last == chosen or _templates(last) == _templates(chosen):
         return chosen, tuple(notes)
-    notes.append(f"the chat template is that of {source_name(last)}, which it was trained with, not the base's")
+    notes.append(f"the chat template of {source_name(last)} is used, because the adapter was trained with it")
     return last, tuple(notes)
 
 
@@ -142,27 +142,31 @@ def _templates(folder: Path) -> tuple[str | None, tuple[tuple[str, str], ...]]:
 
 
 def _choose_special(base: Path, templates: Path, beside: Sequence[Path]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The end token beside the chat template where it is not the base's, and what else the adapters name otherwise."""
+    """The end-of-sequence token of the chat template, if it differs from the base's; and notes about other tokens."""
     ours, special, notes = _named(base), {}, []
     for folder in beside:
         theirs = {kind: text for kind, text in _named(folder).items() if text != ours.get(kind)}
         if folder == templates and (end := theirs.pop(_END, None)) is not None:
             special = {_END: end}
-            notes.append(f"the end token is {end!r}, as beside the chat template of {source_name(folder)}")
+            notes.append(
+                f"the end-of-sequence token is {end!r}, which belongs to the chat template of {source_name(folder)}"
+            )
         if theirs:
             names = ", ".join(f"{kind} {text!r}" for kind, text in theirs.items())
-            notes.append(f"{source_name(folder)} names other special tokens than the base ({names}): the base's stay")
+            notes.append(
+                f"{source_name(folder)} has special tokens that differ from the base's ({names}): the base's are used"
+            )
     return special, tuple(notes)
 
 
 def _named(folder: Path) -> dict[str, str]:
-    """The special tokens that tokenizer_config.json names, by setting."""
+    """The special tokens in tokenizer_config.json, by setting."""
     config = read_tokenizer_config(folder)
     return {kind: text for kind in _NAMED if (text := token_text(config.get(kind))) is not None}
 
 
 def _tokens(folder: Path) -> dict[str, int] | None:
-    """Every token and its id; None for a tokenizer that is in neither of the two common files."""
+    """The id of every token; None for a tokenizer that is in neither of the two common files."""
     if (folder / "tokenizer.json").is_file():
         path = folder / "tokenizer.json"
     elif (folder / "tokenizer.model").is_file():
@@ -183,7 +187,7 @@ def _json_tokens(tokenizer: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _sentencepiece_tokens(folder: Path) -> dict[str, int]:
-    # SentencePiece takes a while to load, and most models have no use for it.
+    # SentencePiece takes a while to load, and most models do not need it.
     from quantkit.vocab.model_proto import read_model
 
     pieces = {text: number for number, (text, _, _) in enumerate(read_model(folder / "tokenizer.model").pieces)}
@@ -197,15 +201,19 @@ def _sentencepiece_tokens(folder: Path) -> dict[str, int]:
 
 
 def _padding_note(base: Path, adapters: Sequence[Path], rows: int) -> str:
-    """Why no tokenizer beside the adapter is needed: the rows that differ have no tokens."""
+    """The note that the adapter needs no tokenizer, because the added rows are padding.
+
+    Raises:
+        VocabularyError: the added rows may have tokens.
+    """
     tokens = _tokens(base)
     names = ", ".join(map(str, adapters))
     count = None if tokens is None else max(tokens.values(), default=-1) + 1
     if count is not None and rows in (count, *(-(-count // padding) * padding for padding in _PADDINGS)):
-        return f"the embedding is resized to {rows} rows; the base's tokenizer has {count} tokens, the rest is padding"
+        return f"the embedding was resized to {rows} rows; the base's tokenizer has {count} tokens, the rest is padding"
     raise VocabularyError(
-        f"{names}: the embedding is resized to {rows} rows, "
+        f"{names}: the embedding was resized to {rows} rows, "
         + (f"the base's tokenizer has {count} tokens" if count is not None else f"{base} has another vocabulary")
-        + ", and no tokenizer is beside the adapter: what the rows stand for is not known",
-        hint=f"copy the tokenizer that it was trained with (tokenizer.json, tokenizer_config.json) into {adapters[-1]}",
+        + ", and the adapter's folder has no tokenizer, so the tokens of the other rows are unknown",
+        hint=f"copy the tokenizer from the training (tokenizer.json, tokenizer_config.json) into {adapters[-1]}",
     )

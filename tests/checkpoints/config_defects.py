@@ -29,7 +29,7 @@ def config_is_a_list(case: Case) -> None:
     (case.model / "config.json").write_text("[]", encoding="utf-8")
 
 
-@defect("config.json", "no architecture", hint="LlamaForCausalLM")
+@defect("config.json", "architectures is missing", hint="LlamaForCausalLM")
 def no_architecture(case: Case) -> None:
     case.config(architectures=None)
 
@@ -54,7 +54,7 @@ def rope_scaling_of_a_kind_that_is_not_named(case: Case) -> None:
     case.config(rope_scaling={"factor": 8.0})
 
 
-@defect("config.json", "is_causal", hint="writes texts")
+@defect("config.json", "is_causal", hint="text generation")
 def model_that_embeds_texts(case: Case) -> None:
     case.config(is_causal=False)
 
@@ -151,7 +151,7 @@ def gemma_without_its_pattern_of_layers(case: Case) -> None:
     case.config(layer_types=["full_attention", "full_attention"])
 
 
-@defect("tensor 'vision_tower.x'", "has no place", base=GEMMA2)
+@defect("unexpected tensor 'vision_tower.x'", base=GEMMA2)
 def vision_in_a_model_without(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.update({"vision_tower.x": torch.ones(4)}))
 

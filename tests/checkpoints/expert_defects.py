@@ -11,12 +11,12 @@ LAYER = "model.layers.1.block_sparse_moe"
 EXPERT = f"{LAYER}.experts.2.w3.weight"
 
 
-@defect(f"tensor '{EXPERT}' is absent", hint="download", base=MIXTRAL)
+@defect(f"tensor '{EXPERT}' is missing", hint="download", base=MIXTRAL)
 def one_expert_is_missing(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.pop(EXPERT))
 
 
-@defect("experts.3.w1.weight", "has no place", base=MIXTRAL)
+@defect("experts.3.w1.weight", "unexpected tensor", base=MIXTRAL)
 def more_experts_than_the_config_says(case: Case) -> None:
     case.config(num_local_experts=3)
 
@@ -38,7 +38,7 @@ def no_number_of_experts(case: Case) -> None:
     case.config(num_local_experts=None)
 
 
-@defect("num_experts_per_tok is 5, of 4 experts", base=MIXTRAL)
+@defect("num_experts_per_tok is 5, but there are only 4 experts", base=MIXTRAL)
 def more_experts_used_than_there_are(case: Case) -> None:
     case.config(num_experts_per_tok=5)
 
@@ -53,7 +53,7 @@ def an_expert_that_is_not_finite(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors[EXPERT][5].fill_(torch.nan))
 
 
-@defect(f"{LAYER}.gate.bias", "has no place", base=MIXTRAL)
+@defect(f"{LAYER}.gate.bias", "unexpected tensor", base=MIXTRAL)
 def a_router_with_a_bias(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.update({f"{LAYER}.gate.bias": torch.zeros(4)}))
 
@@ -63,7 +63,7 @@ def a_first_qwen_with_all_biases(case: Case) -> None:
     case.config(no_bias=False)
 
 
-@defect("tensor 'transformer.h.1.attn.c_attn.bias' is absent", base=QWEN)
+@defect("tensor 'transformer.h.1.attn.c_attn.bias' is missing", base=QWEN)
 def a_first_qwen_without_its_biases(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.pop("transformer.h.1.attn.c_attn.bias"))
 

@@ -99,7 +99,7 @@ def test_experts_are_stacked(checkpoint: Maker, converter: ReferenceConverter, t
     save_file(tensors, folder / "adapter_model.safetensors")
     pattern = r"(?!.*layers\.0\..*experts\.1\.w1).*\.w[123]"
     (folder / "adapter_config.json").write_text(json.dumps({**config, "target_modules": pattern}), encoding="utf-8")
-    with pytest.raises(AdapterError, match=r"blk\.0\.ffn_gate_exps\.weight stacks \d matrices, of which"):
+    with pytest.raises(AdapterError, match=r"blk\.0\.ffn_gate_exps\.weight stacks \d matrices, \d of them"):
         convert_adapter(base, tmp_path / "partly.gguf", adapter=folder)
 
 
@@ -160,5 +160,5 @@ def test_the_plan_names_the_files(
     plan = json.loads(outcome.stdout)
     (entry,) = plan["adapter_outputs"]
     assert (entry["file"], entry["type"]) == (f"tiny-lora-{changes.name}.gguf", "f32")
-    assert any("multiplied into their B" in note for note in plan["notes"])
+    assert any("scaled by the ratio" in note for note in plan["notes"])
     assert not out.exists()

@@ -118,7 +118,7 @@ def test_other_methods_on_conv1d_are_refused(
     bases: dict[str, Path], tmp_path: Path, method: str, settings: dict[str, Any], what: str
 ) -> None:
     adapter = tune(bases["gpt2"], tmp_path / "adapter", method, **settings)
-    with pytest.raises(AdapterError, match=rf"Conv1D layer, stored \[in, out\]: {what} on one"):
+    with pytest.raises(AdapterError, match=rf"Conv1D layer, stored \[in, out\]: {what} is not"):
         merge(bases["gpt2"], tmp_path / "merged", adapters=[adapter], device="cpu")
 
 

@@ -165,7 +165,7 @@ def test_qwen_says_where_its_context_is_stretched(settings: dict[str, Any], told
     [
         ("MixtralForCausalLM", {"num_local_experts": None}, "num_local_experts is None"),
         ("MixtralForCausalLM", {"num_local_experts": 1025}, "num_local_experts is 1025"),
-        ("MixtralForCausalLM", {"num_experts_per_tok": 4}, "num_experts_per_tok is 4, of 3 experts"),
+        ("MixtralForCausalLM", {"num_experts_per_tok": 4}, "num_experts_per_tok is 4, but there are only 3 experts"),
         ("MixtralForCausalLM", {"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
         ("Qwen2MoeForCausalLM", {"norm_topk_prob": True}, "norm_topk_prob True is not supported"),
         ("Qwen2MoeForCausalLM", {"decoder_sparse_step": 2}, "decoder_sparse_step 2 is not supported"),
@@ -185,9 +185,9 @@ def test_qwen_says_where_its_context_is_stretched(settings: dict[str, Any], told
         ("QWenLMHeadModel", {"tie_word_embeddings": True}, "tie_word_embeddings True is not supported"),
         ("QWenLMHeadModel", {"layer_norm_epsilon": None}, "layer_norm_epsilon is None"),
         ("QWenLMHeadModel", {"rotary_emb_base": 0}, "rotary_emb_base is 0"),
-        ("QWenLMHeadModel", {"intermediate_size": 97}, "intermediate_size 97 is odd"),
+        ("QWenLMHeadModel", {"intermediate_size": 97}, "intermediate_size is 97; expected an even number"),
         ("QWenLMHeadModel", {"kv_channels": 16}, "kv_channels"),
-        ("QWenLMHeadModel", {"num_attention_heads": 7, "kv_channels": None}, "7 heads"),
+        ("QWenLMHeadModel", {"num_attention_heads": 7, "kv_channels": None}, "7 attention heads"),
     ],
     ids=lambda value: repr(value) if isinstance(value, dict) else "",
 )

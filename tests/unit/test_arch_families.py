@@ -274,7 +274,7 @@ def test_rotary_settings_in_two_places() -> None:
     assert rope({"rope_scaling": {"rope_theta": 1.0}, "rope_parameters": {"rope_theta": 2.0}})["rope_theta"] == 1.0
     trained = {"original_max_position_embeddings": 2}
     assert rope({"rope_scaling": {"rope_type": "yarn"}, **trained})["original_max_position_embeddings"] == 2
-    with pytest.raises(ArchitectureError, match="original_max_position_embeddings is 1 in rope_scaling and 2 beside"):
+    with pytest.raises(ArchitectureError, match="original_max_position_embeddings is 1 in rope_scaling but 2 outside"):
         rope({"rope_scaling": {"original_max_position_embeddings": 1}, **trained})
 
 

@@ -111,6 +111,6 @@ def test_an_embedding_that_may_be_tied_to_nobody_knows_what(
         merged = merge(base, tmp_path / "merged", adapters=[folder])
         assert torch.equal(load_file(merged / "model.safetensors")["backbone.embeddings.weight"], torch.ones(6, 4))
         return
-    with pytest.raises(AdapterError, match=r"'backbone\.embeddings\.weight', which the base may tie") as caught:
+    with pytest.raises(AdapterError, match=r"'backbone\.embeddings\.weight', which the base model may tie") as caught:
         merge(base, tmp_path / "merged", adapters=[folder])
     assert "merge_and_unload" in caught.value.hint

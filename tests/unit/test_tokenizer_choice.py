@@ -48,7 +48,7 @@ def test_the_same_tokens_and_another_template(folders: tuple[Path, Path], tmp_pa
     (adapter / "chat_template.jinja").write_text(OWN, encoding="utf-8")
     choice = choose_tokenizer(base, [adapter], None)
     assert (choice.folder, choice.templates) == (base, adapter)
-    assert "chat template is that of adapter" in choice.notes[0]
+    assert "chat template of adapter is used" in choice.notes[0]
     out = tmp_path / "out"
     out.mkdir()
     write_tokenizer(choice, out)
@@ -110,7 +110,7 @@ def test_two_templates_are_said_and_the_last_counts(folders: tuple[Path, Path], 
     set_template(tmp_path / "second", OWN + "!")
     choice = choose_tokenizer(base, [adapter, tmp_path / "second"], None)
     assert (choice.folder, choice.templates) == (base, tmp_path / "second")
-    assert choice.notes[0] == "adapter, second have different chat templates: that of the last is used"
+    assert choice.notes[0] == "adapter, second have different chat templates: the last one is used"
 
 
 def test_two_tokenizers_of_their_own_are_refused(folders: tuple[Path, Path], vocabulary: Maker, tmp_path: Path) -> None:
@@ -119,9 +119,11 @@ def test_two_tokenizers_of_their_own_are_refused(folders: tuple[Path, Path], voc
     for folder, token in zip(both, ("<one>", "<other>"), strict=True):
         shutil.copytree(vocabulary("llama-bpe", extra=(token,)), folder)
     for rows, resizing in ((None, None), (2008, [both[0]])):
-        with pytest.raises(VocabularyError, match=r"one and .*other: were trained with tokenizers") as caught:
+        with pytest.raises(
+            VocabularyError, match=r"one and .*other: the adapters were trained with tokenizers"
+        ) as caught:
             choose_tokenizer(base, both, rows, resizing=resizing)
-        assert "build from one of them" in caught.value.hint
+        assert "build with only one of them" in caught.value.hint
 
 
 def test_the_tokenizer_of_the_adapter_that_resizes(
@@ -150,8 +152,8 @@ def test_the_end_token_goes_with_the_chat_template(folders: tuple[Path, Path], t
     choice = choose_tokenizer(base, [adapter], None)
     assert choice.special == {"eos_token": "<|eot_id|>"}
     assert choice.notes[1:] == (
-        "the end token is '<|eot_id|>', as beside the chat template of adapter",
-        "adapter names other special tokens than the base (pad_token '<|begin_of_text|>'): the base's stay",
+        "the end-of-sequence token is '<|eot_id|>', which belongs to the chat template of adapter",
+        "adapter has special tokens that differ from the base's (pad_token '<|begin_of_text|>'): the base's are used",
     )
     out = tmp_path / "out"
     out.mkdir()
@@ -166,7 +168,7 @@ def test_other_names_without_a_template_are_noted(folders: tuple[Path, Path]) ->
     set_special(adapter, eos_token="<|eot_id|>")
     choice = choose_tokenizer(base, [adapter], None)
     assert (choice.folder, choice.special) == (base, {})
-    assert "(eos_token '<|eot_id|>'): the base's stay" in choice.notes[0]
+    assert "(eos_token '<|eot_id|>'): the base's are used" in choice.notes[0]
 
 
 def test_the_end_token_is_in_the_gguf_file(checkpoint: Maker, folders: tuple[Path, Path], tmp_path: Path) -> None:
