@@ -1,4 +1,4 @@
-"""The unquantized types f32, f16 and bf16, under the names that each side has for them."""
+"""The unquantized types f32, f16 and bf16, with their names in ggml, torch, safetensors and config.json."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ TORCH_DTYPES: dict[GGMLType, torch.dtype] = {
     GGMLType.BF16: torch.bfloat16,
 }
 GGML_TYPES: dict[torch.dtype, GGMLType] = {dtype: kind for kind, dtype in TORCH_DTYPES.items()}
-# By the names in a safetensors header, "BF16", which are those of ggml's types.
+# By the names in a safetensors header ("BF16"), which are the same as those of ggml's types.
 SAFETENSORS_DTYPES: dict[str, torch.dtype] = {kind.name: dtype for kind, dtype in TORCH_DTYPES.items()}
-# The names in config.json, "bfloat16", which are torch's, by those of --outtype and --dtype, "bf16".
+# The names in config.json ("bfloat16"), which are torch's, by the names of --outtype and --dtype ("bf16").
 CONFIG_NAMES: dict[str, str] = {
     label: str(TORCH_DTYPES[kind]).removeprefix("torch.") for label, kind in UNQUANTIZED.items()
 }

@@ -1,11 +1,12 @@
-"""A Hugging Face folder: its config, where every tensor is, and a way to read rows of one.
+"""A Hugging Face folder: its config, where every tensor is stored, and a way to read rows of a tensor.
 
-Opening reads the JSON files and the headers of the shards, and of quantized weights how they are quantized; nothing
-else. All that can be wrong with a folder without looking at a weight is found here, by name: a missing or truncated
-shard, a tensor the index promises and no shard has, one that two shards have, an index that points out of the folder.
+Opening reads only the JSON files and the headers of the shards, and for quantized weights the settings and tensors that
+say how they are quantized. Every defect that can be found without reading weights is found here, and is named: a
+missing or truncated shard, a tensor that is in the index but in no shard, a tensor that two shards have, an index that
+points outside of the folder.
 
-A checkpoint whose weights are quantized in a format of :mod:`quantkit.checkpoint.dequantize` is seen as what they
-stand for.
+A checkpoint whose weights are quantized in a format of :mod:`quantkit.checkpoint.dequantize` is seen as the dequantized
+weights.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from quantkit.hub.base_name import build_hint
 
 _DIGITS = "[0-9]" * 5
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.(safetensors|bin)")
-# Buffers of old versions of transformers: derived from the config, never weights.
+# Buffers that old versions of transformers saved: derived from the config, never weights.
 _BUFFERS = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 
 
@@ -40,10 +41,10 @@ class Checkpoint:
 
     Attributes:
         path: the folder.
-        config: ``config.json``, less the settings of a quantization.
+        config: ``config.json`` without the settings of a quantization.
         tensors: by name, where each tensor is stored.
-        files: that hold the tensors.
-        formats: by name of a tensor that is stored quantized, the format. Such a tensor counts as F32.
+        files: the files that contain the tensors.
+        formats: by name of a tensor that is stored quantized, its format. Such a tensor counts as F32.
     """
 
     path: Path
@@ -61,11 +62,11 @@ class Checkpoint:
         return self.files[spec.file].read(spec.name, start, stop, memory)
 
     def with_alias(self, alias: str, name: str) -> Checkpoint:
-        """The same checkpoint with tensor *name* also known as *alias* (a tied head that must part)."""
+        """The same checkpoint with *alias* as a second name of tensor *name* (for a tied output head)."""
         return replace(self, tensors={**self.tensors, alias: self.tensors[name]})
 
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON file of the folder; empty when there is none."""
+        """A JSON file of the folder; empty if there is none."""
         return read_json(self.path / name) if (self.path / name).is_file() else {}
 
     @property
@@ -75,7 +76,7 @@ class Checkpoint:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of the way the weights are stored."""
+        """Notes for the user about the way the weights are stored."""
         return tuple(
             f"{self.path.name} is quantized: {count} tensors in {name} are dequantized to f32"
             for name, count in Counter(self.formats.values()).items()
@@ -103,7 +104,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if not path.is_dir():
         raise CheckpointError(
             f"{path}: no such folder",
-            hint="give the folder that holds config.json and the .safetensors files, or a hub's id of it: org/name",
+            hint="give the folder that contains config.json and the .safetensors files, or a Hugging Face id such as "
+            "Qwen/Qwen2.5-0.5B",
         )
     if not (path / "config.json").is_file():
         if (path / "adapter_config.json").is_file():
@@ -128,9 +130,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _weight_files(path: Path) -> tuple[list[Path], Path | None]:
-    """The files that hold the weights, and the index that lists them if it was used.
+    """The files that contain the weights, and the index that lists them if it was used.
 
-    Safetensors come before pickles, a single file before an index, as in transformers.
+    Safetensors are preferred to pickles, and a single file to an index, as in transformers.
     """
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         single, index = path / f"{stem}.{suffix}", path / f"{stem}.{suffix}.index.json"
@@ -150,10 +152,10 @@ def _weight_files(path: Path) -> tuple[list[Path], Path | None]:
 def _weight_map(index: Path) -> dict[str, str]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: has no weight_map", hint="download the file again")
+        raise CheckpointError(f"{index}: weight_map is missing", hint="download the file again")
     for tensor, name in weight_map.items():
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or name in ("", ".", ".."):
-            raise CheckpointError(f"{index}: tensor {tensor!r} points out of the folder: {name!r}")
+            raise CheckpointError(f"{index}: tensor {tensor!r} points outside of the folder: {name!r}")
     return weight_map
 
 
@@ -198,7 +200,8 @@ def _match_index(path: Path, index: Path, tensors: Mapping[str, TensorSpec]) -> 
     for name, shard in weight_map.items():
         if name not in tensors and not name.endswith(_BUFFERS):
             raise CheckpointError(
-                f"{path / shard}: tensor {name!r} is absent, {index.name} promises it", hint="download the shard again"
+                f"{path / shard}: tensor {name!r} is missing, but {index.name} lists it",
+                hint="download the shard again",
             )
     for name, spec in tensors.items():
         if name not in weight_map:

@@ -1,7 +1,7 @@
-"""What a folder holds that is no Hugging Face checkpoint, and what to do then.
+"""Errors for files and folders that are not a Hugging Face checkpoint: which format was found, and what to do.
 
-Publishers put several formats of one model into one folder. Where weights of the Hugging Face format are there they
-are read and the others passed over; where they are not, the refusal says which format was found.
+Publishers put several formats of one model into one folder. If the folder has weights in Hugging Face's format, those
+are read and the others ignored; if not, the error names the format that was found.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from quantkit.errors import CheckpointError
 from quantkit.system.shell import command
 
 _GET_HF = "get the same model in Hugging Face's format (config.json and model*.safetensors)"
-# patterns of names, what they are, the way on; the first that is found is told
+# patterns of file names, the format, the hint; the first format that is found is reported
 _FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (("*.gguf",), "GGUF files", "go on from the GGUF file: {quantize}"),
+    (("*.gguf",), "GGUF files", "quantize the GGUF file: {quantize}"),
     (
         ("consolidated*.safetensors", "tekken.json"),
         "Mistral's own format",
@@ -31,22 +31,25 @@ _FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
 
 
 def refuse_file(path: Path) -> CheckpointError:
-    """The error for a model that is a file, where a folder is expected."""
+    """The error for a file where a model folder is expected."""
     if path.suffix == ".gguf":
         return CheckpointError(
-            f"{path}: is a GGUF file, not the folder of a checkpoint",
+            f"{path}: this is a GGUF file, not a checkpoint folder",
             hint=f"{_quantize(path)}, or {command('quantkit', 'package', path, '-o', 'DIR')}",
         )
-    return CheckpointError(f"{path}: is a file, not the folder of a checkpoint", hint=f"give the folder {path.parent}")
+    return CheckpointError(
+        f"{path}: this is a file, not a checkpoint folder",
+        hint=f"give the folder {path.parent}; unpack an archive first",
+    )
 
 
 def refuse_format(path: Path, missing: str, hint: str) -> CheckpointError:
-    """The error for a folder without what a checkpoint must have.
+    """The error for a folder that does not have the files of a checkpoint.
 
     Args:
         path: the folder.
-        missing: what is not there.
-        hint: where no other format is there either.
+        missing: what is missing.
+        hint: the hint if the folder has no other format either.
     """
     for patterns, what, way_on in _FORMATS:
         for pattern in patterns:

@@ -1,9 +1,9 @@
-"""Files that hold tensors: safetensors by header and byte range, PyTorch pickles without running their code.
+"""Files that contain tensors: safetensors by header and byte range, PyTorch pickles without running their code.
 
-Both kinds answer the same two questions: which tensors are there (:class:`TensorSpec`), and the values of some rows
-of one. A safetensors file is never loaded: its header is checked when it is opened, in full, and rows are read at
-their offset, from any thread. (The safetensors library maps whole files, which counts as memory of
-ours, and its errors do not name the tensor.)
+Both kinds have the same interface: the tensors in the file (:class:`TensorSpec`), and the values of a range of rows.
+A safetensors file is never loaded: opening it checks its whole header, and rows are read at their offset, from any
+thread. (The safetensors library maps whole files, which counts as memory of this process, and its errors do not name
+the tensor.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from quantkit.checkpoint.dtypes import SAFETENSORS_DTYPES
 from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.files.fileio import read_into
 
-# Types that can be read besides: of quantized weights and their scales, and of indices in adapters.
+# Other types that can be read: for quantized weights and their scales, and for indices in adapters.
 _READABLE = {
     **SAFETENSORS_DTYPES,
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
@@ -34,8 +34,8 @@ _READABLE = {
 }  # fmt: skip
 _DTYPE_NAMES = {dtype: name for name, dtype in _READABLE.items()}
 
-# Bytes an element takes, for every type a safetensors header may name: headers are checked whole, also the tensors
-# nobody will read.
+# Bytes per element, for every type that a safetensors header may name: the whole header is checked, including tensors
+# that will never be read.
 _ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
     "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8, "C64": 8,
@@ -45,12 +45,12 @@ _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 _DISK = "check the file's permissions and its disk, or download the file again"
 
 Refusal = Callable[..., QuantkitError]
-# Memory of at least so many bytes, uint8.
+# Returns memory of at least so many bytes, uint8.
 Memory = Callable[[int], torch.Tensor]
 
 
 def new_memory(nbytes: int) -> torch.Tensor:
-    """Memory of its own."""
+    """Newly allocated memory."""
     return torch.empty(nbytes, dtype=torch.uint8)
 
 
@@ -60,11 +60,11 @@ class TensorSpec:
 
     Attributes:
         name: the name in the file.
-        dtype: safetensors' name of the element type (``BF16``, ``F16``, ``F32``, ...).
+        dtype: element type by its safetensors name (``BF16``, ``F16``, ``F32``, ...).
         shape: as in PyTorch, outermost first.
-        file: the file that holds it.
-        offset: of the first byte in the file; 0 for pickles, which have no plain offsets.
-        nbytes: bytes in the file.
+        file: the file that contains it.
+        offset: offset of its first byte in the file; 0 for pickles, which have no plain offsets.
+        nbytes: its size in the file.
     """
 
     name: str
@@ -76,7 +76,7 @@ class TensorSpec:
 
 
 def flat_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape with all dimensions but the last made one, where there are more than two."""
+    """The shape as a matrix: if it has more than two dimensions, all but the last are combined."""
     return (math.prod(shape[:-1]), shape[-1]) if len(shape) > 2 else shape
 
 
@@ -89,8 +89,8 @@ class TensorFile(Protocol):
     def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> torch.Tensor:
         """Rows ``start:stop`` of tensor *name*, in its stored type, on the CPU.
 
-        Of three dimensions and more, the rows are those of the matrices one after the other: [rows, last dimension].
-        Values that are read as they are stored are read into *memory*.
+        With three or more dimensions, the rows are those of all matrices in order: [rows, last dimension]. Values that
+        are returned as stored are read into *memory*.
         """
 
     def close(self) -> None: ...
@@ -101,7 +101,7 @@ def open_tensor_file(path: Path, refuse: Refusal = CheckpointError) -> TensorFil
 
     Args:
         path: the file.
-        refuse: the error class to raise, so that an adapter's file is reported as an adapter's.
+        refuse: the error class to raise, so that a defect in an adapter file is an AdapterError.
     """
     try:
         if path.suffix == ".safetensors":
@@ -114,7 +114,7 @@ def open_tensor_file(path: Path, refuse: Refusal = CheckpointError) -> TensorFil
 
 
 class SafetensorsFile:
-    """A safetensors file: header checked, values read by range."""
+    """A safetensors file: its header is checked, its values are read by range."""
 
     def __init__(self, path: Path, refuse: Refusal = CheckpointError) -> None:
         self.path = path
@@ -135,7 +135,7 @@ class SafetensorsFile:
         (length,) = struct.unpack("<Q", head)
         if length > min(size - 8, _MAX_HEADER_BYTES):
             raise self._refuse(
-                f"{self.path}: truncated or not a safetensors file (header of {length} bytes in a file of {size})",
+                f"{self.path}: truncated or not a safetensors file (header of {length} bytes, file of {size} bytes)",
                 hint=again,
             )
         try:
@@ -154,7 +154,7 @@ class SafetensorsFile:
         end = base
         for spec in sorted(specs.values(), key=lambda spec: (spec.offset, spec.nbytes)):
             if spec.offset < end:
-                raise self._refuse(f"{self.path}: tensor {spec.name!r} overlaps the one before it", hint=again)
+                raise self._refuse(f"{self.path}: tensor {spec.name!r} overlaps the previous tensor", hint=again)
             end = spec.offset + spec.nbytes
         return specs
 
@@ -167,15 +167,15 @@ class SafetensorsFile:
         except (KeyError, TypeError, ValueError):
             sound = False
         if not sound:
-            raise self._refuse(f"{self.path}: tensor {name!r} has a broken header entry: {str(entry)[:120]}")
+            raise self._refuse(f"{self.path}: tensor {name!r} has an invalid header entry: {str(entry)[:120]}")
         nbytes = math.prod(shape) * item
         if end - begin != nbytes:
             raise self._refuse(
-                f"{self.path}: tensor {name!r} {list(shape)} {dtype} needs {nbytes} bytes, has {end - begin}"
+                f"{self.path}: tensor {name!r} {list(shape)} {dtype} has {end - begin} bytes, expected {nbytes}"
             )
         if base + end > size:
             raise self._refuse(
-                f"{self.path}: truncated: tensor {name!r} ends at byte {base + end}, the file at {size}",
+                f"{self.path}: truncated: tensor {name!r} ends at byte {base + end}, but the file has {size} bytes",
                 hint="download the file again",
             )
         return TensorSpec(name, dtype, shape, self.path, base + begin, nbytes)
@@ -193,7 +193,7 @@ class SafetensorsFile:
         except OSError as error:
             raise self._refuse(f"{self.path}: cannot be read ({error.strerror or error})", hint=_DISK) from None
         if got != len(view):
-            raise self._refuse(f"{self.path}: file became shorter while it was read")
+            raise self._refuse(f"{self.path}: the file was truncated while it was read")
         tensor = raw.view(dtype)
         return tensor.reshape(stop - start, *shape[1:]) if shape else tensor.reshape(())
 
@@ -202,7 +202,7 @@ class SafetensorsFile:
 
 
 class PickleFile:
-    """A PyTorch pickle: unpickled with ``weights_only``, so that nothing in it runs, and mapped, not loaded."""
+    """A PyTorch pickle: unpickled with ``weights_only``, so none of its code runs, and mapped, not loaded."""
 
     def __init__(self, path: Path, refuse: Refusal = CheckpointError) -> None:
         self.path = path
@@ -212,14 +212,15 @@ class PickleFile:
         try:
             state = _load_pickle(path)
         except _BROKEN_PICKLE as error:
-            # PyTorch's own words advise to load the file with its code, so they are not passed on.
+            # PyTorch's message advises loading the file with its code, so it is not shown.
             if match := _FOREIGN.search(str(error)):
-                raise refuse(f"{path}: holds more than tensors ({match[1] or match[2]}), refused", hint=hint) from None
+                raise refuse(f"{path}: contains more than tensors ({match[1] or match[2]})", hint=hint) from None
             raise refuse(
-                f"{path}: broken, truncated or no PyTorch file ({type(error).__name__})", hint="download the file again"
+                f"{path}: broken, truncated or not a PyTorch file ({type(error).__name__})",
+                hint="download the file again",
             ) from None
         if not isinstance(state, dict):
-            raise refuse(f"{path}: holds a {type(state).__name__}, not a dictionary of tensors", hint=hint)
+            raise refuse(f"{path}: contains a {type(state).__name__}, not a dictionary of tensors", hint=hint)
         for name, value in state.items():
             if not isinstance(name, str) or not isinstance(value, torch.Tensor):
                 raise refuse(f"{path}: entry {name!r} is a {type(value).__name__}, not a tensor", hint=hint)
@@ -245,9 +246,9 @@ class PickleFile:
         self._tensors = {}
 
 
-# What PyTorch says of a pickle that names code, or uses an operation, that it does not allow.
+# PyTorch's error for a pickle that names code, or uses an operation, that it does not allow.
 _FOREIGN = re.compile(r"GLOBAL (\w+(?:\.\w+)*)(?!\S)|Unsupported (operand \d+)")
-# What its unpickler, and its reader of the format before PyTorch 1.6, stumble over in a damaged file.
+# What its unpickler, and its reader of the format before PyTorch 1.6, raise for a damaged file.
 _BROKEN_PICKLE = (
     pickle.UnpicklingError,
     struct.error,
@@ -294,7 +295,7 @@ _COMPARED = 4096
 
 
 def same_values(file: TensorFile, one: str, other: str) -> bool:
-    """Whether two tensors of a file are equal in type, shape and every value; read in ranges of rows."""
+    """Whether two tensors of a file have equal types, shapes and values; read in ranges of rows."""
     if (file.specs[one].dtype, file.specs[one].shape) != (file.specs[other].dtype, file.specs[other].shape):
         return False
     shape = flat_shape(file.specs[one].shape)

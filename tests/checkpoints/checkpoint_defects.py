@@ -39,7 +39,7 @@ def model_folder_missing(case: Case) -> None:
 
 @defect(
     "model.safetensors",
-    "is a file, not the folder",
+    "is a file, not a checkpoint folder",
     hint="give the folder",
     command=("build", "{model}/model.safetensors", "-o", "{out}"),
 )
@@ -126,17 +126,17 @@ def header_is_a_list(case: Case) -> None:
     replace_header(case.weights, b"[1, 2]")
 
 
-@defect("model.safetensors", NORM, "broken header entry")
+@defect("model.safetensors", NORM, "invalid header entry")
 def header_entry_without_offsets(case: Case) -> None:
     edit_header(case.weights, lambda header: header[NORM].pop("data_offsets"))
 
 
-@defect("model.safetensors", NORM, "broken header entry")
+@defect("model.safetensors", NORM, "invalid header entry")
 def unknown_dtype(case: Case) -> None:
     edit_header(case.weights, lambda header: header[NORM].update(dtype="F12"))
 
 
-@defect("model.safetensors", NORM, "broken header entry")
+@defect("model.safetensors", NORM, "invalid header entry")
 def negative_offset(case: Case) -> None:
     edit_header(case.weights, lambda header: header[NORM].update(data_offsets=[-128, 0]))
 
@@ -159,7 +159,7 @@ def offsets_out_of_range(case: Case) -> None:
     edit_header(case.weights, change)
 
 
-@defect("model.safetensors", Q, "needs", "bytes")
+@defect("model.safetensors", Q, "bytes", "expected")
 def fewer_bytes_than_the_shape(case: Case) -> None:
     def change(header: dict[str, Any]) -> None:
         begin, end = header[Q]["data_offsets"]
@@ -187,7 +187,7 @@ def tensor_in_two_shards(case: Case) -> None:
 # The tensors and the config
 
 
-@defect("absent", Q, INDEX, hint="download", base=SHARDED)
+@defect("missing", Q, INDEX, hint="download", base=SHARDED)
 def tensor_absent_that_the_index_promises(case: Case) -> None:
     for file in case.model.glob("model-*.safetensors"):
         edit_tensors(file, lambda tensors: tensors.pop(Q, None))
@@ -198,32 +198,32 @@ def tensor_that_the_index_does_not_know(case: Case) -> None:
     edit_tensors(case.model / SECOND, lambda tensors: tensors.update({"extra.weight": torch.ones(4)}))
 
 
-@defect("{model}", Q, "absent", hint="download")
+@defect("{model}", Q, "missing", hint="download")
 def tensor_absent_that_the_config_demands(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.pop(Q))
 
 
-@defect("{model}", "lm_head.weight", "absent", hint="download")
+@defect("{model}", "lm_head.weight", "missing", hint="download")
 def head_absent_in_an_untied_model(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.pop("lm_head.weight"))
 
 
-@defect("{model}", "model.layers.0.self_attn.q_proj.bias", "absent", hint="download", base=QWEN2)
+@defect("{model}", "model.layers.0.self_attn.q_proj.bias", "missing", hint="download", base=QWEN2)
 def bias_absent(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.pop("model.layers.0.self_attn.q_proj.bias"))
 
 
-@defect("model.safetensors", "model.layers.0.extra.weight", "no place", hint="config.json")
+@defect("model.safetensors", "model.layers.0.extra.weight", "unexpected tensor", hint="config.json")
 def unknown_tensor(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.update({"model.layers.0.extra.weight": torch.ones(4)}))
 
 
-@defect("model.safetensors", "model.layers.1", "no place", hint="config.json")
+@defect("model.safetensors", "model.layers.1", "unexpected tensor", hint="config.json")
 def more_layers_than_the_config(case: Case) -> None:
     case.config(num_hidden_layers=1)
 
 
-@defect("model.layers.2.input_layernorm.weight", "absent", hint="download")
+@defect("model.layers.2.input_layernorm.weight", "missing", hint="download")
 def fewer_layers_than_the_config(case: Case) -> None:
     case.config(num_hidden_layers=3)
 
@@ -248,7 +248,7 @@ def float8_weights_whose_config_is_lost(case: Case) -> None:
     edit_tensors(case.weights, _to_float8)
 
 
-@defect("model.safetensors", Q, "quantized", "weight_scale_inv", "absent", hint="download")
+@defect("model.safetensors", Q, "quantized", "weight_scale_inv", "missing", hint="download")
 def float8_weights_without_their_scale(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.update({Q: tensors[Q].to(torch.float8_e4m3fn)}))
     case.config(quantization_config={"quant_method": "fp8", "weight_block_size": [128, 128]})
@@ -265,12 +265,12 @@ def _to_float8(tensors: dict[str, torch.Tensor]) -> None:
     tensors[f"{Q}_scale"] = torch.ones(2, 2)
 
 
-@defect("{model}", "already quantized", "bitsandbytes", "none is", hint="f16")
+@defect("{model}", "are quantized", "bitsandbytes", "none of them is", hint="f16")
 def bitsandbytes_config_over_plain_weights(case: Case) -> None:
     case.config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
 
 
-@defect("model.safetensors", Q, "absmax", "absent", hint="download")
+@defect("model.safetensors", Q, "absmax", "missing", hint="download")
 def bitsandbytes_weight_without_absmax(case: Case) -> None:
     _to_nf4(case, blocksize=64)
 
@@ -292,12 +292,12 @@ def _to_nf4(case: Case, blocksize: int) -> None:
     case.config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
 
 
-@defect("{model}", "already quantized", "gptq", "fitted", hint="f16", command=MERGE)
+@defect("{model}", "already quantized", "gptq", "fits its integers", hint="f16", command=MERGE)
 def gptq_checkpoint(case: Case) -> None:
     case.config(quantization_config={"quant_method": "gptq", "bits": 4})
 
 
-@defect("{model}", "already quantized", "awq", "fitted", hint="org/Full-7B")
+@defect("{model}", "already quantized", "awq", "fits its integers", hint="org/Full-7B")
 def awq_checkpoint_that_names_its_origin(case: Case) -> None:
     case.config(quantization_config={"quant_method": "awq", "bits": 4})
     (case.model / "README.md").write_text("---\nbase_model: org/Full-7B\n---\n", encoding="utf-8")
@@ -355,13 +355,13 @@ def f16_overflow_in_a_merge(case: Case) -> None:
 # The index
 
 
-@defect(INDEX, "out of the folder", "../secret.safetensors", base=SHARDED)
+@defect(INDEX, "outside of the folder", "../secret.safetensors", base=SHARDED)
 def index_points_to_the_parent(case: Case) -> None:
     shutil.copyfile(case.model / SECOND, case.root / "secret.safetensors")
     _point_index(case, "../secret.safetensors")
 
 
-@defect(INDEX, "out of the folder", "secret.safetensors", base=SHARDED)
+@defect(INDEX, "outside of the folder", "secret.safetensors", base=SHARDED)
 def index_points_to_an_absolute_path(case: Case) -> None:
     shutil.copyfile(case.model / SECOND, case.root / "secret.safetensors")
     _point_index(case, str(case.root / "secret.safetensors"))
@@ -407,7 +407,7 @@ def pickle_with_code(case: Case) -> None:
     torch.save({NORM: torch.ones(64), "x": _Payload(case.marker)}, _pickled(case))
 
 
-@defect("pytorch_model.bin", "refused", hint="safetensors", base=BINARY)
+@defect("pytorch_model.bin", "more than tensors", hint="safetensors", base=BINARY)
 def plain_pickle_with_code(case: Case) -> None:
     _pickled(case).write_bytes(pickle.dumps(_Payload(case.marker), protocol=2))
 

@@ -19,12 +19,14 @@ def only(case: Case, *names: str, config: bool = True) -> None:
         path.write_bytes(b"weights")
 
 
-@defect("{gguf}", "GGUF file, not the folder", hint="quantkit quantize", command=("build", "{gguf}", "-o", "{out}"))
+@defect(
+    "{gguf}", "GGUF file, not a checkpoint folder", hint="quantkit quantize", command=("build", "{gguf}", "-o", "{out}")
+)
 def a_gguf_file_as_model(case: Case) -> None:
     pass
 
 
-@defect("config.json", "a file, not the folder", command=("convert", "{model}/config.json", "-o", "{out}"))
+@defect("config.json", "a file, not a checkpoint folder", command=("convert", "{model}/config.json", "-o", "{out}"))
 def a_file_as_model(case: Case) -> None:
     pass
 

@@ -171,7 +171,8 @@ def test_an_error_is_two_lines_and_exit_code_1(run: Callable[..., Run], tmp_path
     assert (done.code, done.out) == (1, "")
     assert done.err == (
         f"error: {tmp_path / 'none'}: no such folder\n"
-        "hint: give the folder that holds config.json and the .safetensors files, or a hub's id of it: org/name\n"
+        "hint: give the folder that contains config.json and the .safetensors files, or a Hugging Face id such as "
+        "Qwen/Qwen2.5-0.5B\n"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -211,24 +211,27 @@ Change = Callable[[dict[str, torch.Tensor]], object]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("a.weight.absmax"), "'a.weight' is quantized, but 'a.weight.absmax' is absent"),
-        (lambda t: t.pop("a.weight.quant_map"), "'a.weight.quant_map' is absent"),
-        (lambda t: t.pop("a.weight"), "'a.weight' is absent"),
+        (lambda t: t.pop("a.weight.absmax"), "'a.weight' is quantized, but 'a.weight.absmax' is missing"),
+        (lambda t: t.pop("a.weight.quant_map"), "'a.weight.quant_map' is missing"),
+        (lambda t: t.pop("a.weight"), "'a.weight' is missing"),
         (lambda t: t.pop(STATE), "'a.weight.absmax' belongs to no quantized weight"),
         (lambda t: [t.pop(key) for key in list(t) if key != "a.weight"], "'a.weight' is stored as U8, but"),
         (lambda t: t.update({"a.weight.absmax": torch.ones(2)}), r"\[2\] F32, expected \[3\]"),
         (lambda t: t.update({"a.weight.absmax": torch.ones(3, dtype=torch.uint8)}), "U8, expected"),
         (lambda t: t.update({"a.weight.quant_map": torch.linspace(-1, 1, 16)}), "not the codebook of nf4"),
-        (lambda t: t.update({"a.weight": t["a.weight"][1:].clone()}), r"\[95, 1\] U8; nf4 of \[3, 64\] takes 96"),
+        (lambda t: t.update({"a.weight": t["a.weight"][1:].clone()}), r"\[95, 1\] U8, but nf4 of \[3, 64\] needs 96"),
         (lambda t: t.update({"a.weight": t["a.weight"].reshape(1, -1)}), r"\[1, 96\] U8"),
         (lambda t: t.update({STATE: state(quant_type="fp4", blocksize=64, shape=[3, 64])}), "quant_type 'fp4'"),
         (lambda t: t.update({STATE: state(quant_type="nf4", blocksize=48, shape=[3, 64])}), "blocksize 48"),
         (lambda t: t.update({STATE: state(quant_type="nf4", blocksize=64, shape=[-3, 64])}), r"shape \[-3, 64\]"),
         (lambda t: t.update({STATE: state(quant_type="nf4", blocksize=64)}), "shape None"),
         (lambda t: t.update({STATE: t[STATE][:-1].clone()}), "not a JSON object"),
-        (lambda t: t.update({STATE.replace("nf4", "af4"): t.pop(STATE)}), "quantized as af4; known are nf4 and fp4"),
+        (
+            lambda t: t.update({STATE.replace("nf4", "af4"): t.pop(STATE)}),
+            "quantized as af4; supported are nf4 and fp4",
+        ),
         (lambda t: t.update({"b.weight": torch.ones(4, 4, dtype=torch.int8)}), "'b.weight' is stored as I8, but"),
-        (lambda t: t.update({"b.SCB": torch.ones(4)}), "'b.weight' is absent"),
+        (lambda t: t.update({"b.SCB": torch.ones(4)}), "'b.weight' is missing"),
         (lambda t: t.update({"b.weight": torch.ones(4, 4), "b.SCB": torch.ones(4)}), "must be a matrix of I8"),
         (
             lambda t: t.update({"b.weight": torch.ones(4, 4, dtype=torch.int8), "b.SCB": torch.ones(3)}),
@@ -250,8 +253,8 @@ def test_bitsandbytes_tensors_that_do_not_fit(tmp_path: Path, change: Change, me
         ({"nested_offset": 0.5, "nested_blocksize": 0}, "nested_blocksize 0"),
         ({"nested_offset": "x", "nested_blocksize": 256}, "nested_offset 'x'"),
         ({"nested_offset": float("nan"), "nested_blocksize": 256}, "nested_offset nan"),
-        ({"nested_offset": 0.5, "nested_blocksize": 256}, "'a.weight.nested_absmax' is absent"),
-        ({"nested_offset": 0.5, "nested_blocksize": 2}, "'a.weight.nested_absmax' is absent"),
+        ({"nested_offset": 0.5, "nested_blocksize": 256}, "'a.weight.nested_absmax' is missing"),
+        ({"nested_offset": 0.5, "nested_blocksize": 2}, "'a.weight.nested_absmax' is missing"),
     ],
 )
 def test_double_quantization_that_does_not_fit(tmp_path: Path, nested: dict[str, Any], message: str) -> None:
@@ -280,7 +283,7 @@ def compressed(format: str = "float-quantized", **weights: Any) -> dict[str, Any
 @pytest.mark.parametrize(
     ("settings", "tensors", "message"),
     [
-        (BLOCKS, {"a.weight": VALUES}, "'a.weight' is quantized, but 'a.weight_scale_inv' is absent"),
+        (BLOCKS, {"a.weight": VALUES}, "'a.weight' is quantized, but 'a.weight_scale_inv' is missing"),
         (BLOCKS, {"a.weight": VALUES, "a.weight_scale_inv": torch.ones(2, 3)}, r"\[2, 3\] F32, expected \[2, 2\]"),
         (BLOCKS, {"a.weight": VALUES, "a.weight_scale_inv": torch.ones(())}, r"\[\] F32, expected \[2, 2\]"),
         ({"quant_method": "fp8"}, {"a.weight": VALUES, "a.weight_scale_inv": torch.ones(2, 2)}, r"\[2, 2\] F32"),
@@ -301,7 +304,7 @@ def compressed(format: str = "float-quantized", **weights: Any) -> dict[str, Any
         ),
         ({"quant_method": "fp8"}, {"a.weight": VALUES[0]}, "must be a matrix"),
         ({"quant_method": "fp8", "weight_block_size": [128]}, {"a.weight": VALUES}, r"blocks of \[128\]"),
-        ({"quant_method": "fp8"}, {"a.weight": torch.ones(4, 6)}, "but none is"),
+        ({"quant_method": "fp8"}, {"a.weight": torch.ones(4, 6)}, "but none of them is"),
         (None, {"a.weight": VALUES, "a.weight_scale": torch.ones(())}, "no quantization_config"),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, {"a.weight": VALUES}, "quant_algo NVFP4"),
         (compressed("pack-quantized"), {"a.weight": VALUES}, "format pack-quantized"),
@@ -316,7 +319,7 @@ def compressed(format: str = "float-quantized", **weights: Any) -> dict[str, Any
         ({**compressed(), "format": ["float-quantized"]}, {"a.weight": VALUES}, "format"),
         ({"quant_method": ["fp8"]}, {"a.weight": VALUES}, "already quantized"),
         ({"quant_method": "fp8"}, {"a.weight": VALUES[:, :0].contiguous()}, "must be a matrix"),
-        ([1], {"a.weight": VALUES}, "no JSON object"),
+        ([1], {"a.weight": VALUES}, "not a JSON object"),
     ],
 )
 def test_float8_that_does_not_fit(
@@ -333,7 +336,7 @@ def test_other_methods_are_refused_by_name(tmp_path: Path, method: str) -> None:
     folder = saved(tmp_path, {"a.weight": torch.ones(2, 2)}, {"quant_method": method})
     with pytest.raises(CheckpointError, match=rf"already quantized \({method}\)") as caught:
         open_checkpoint(folder)
-    assert ("fitted to the inputs" in str(caught.value)) is (method in ("aqlm", "awq", "gptq"))
+    assert ("fits its integers to the layers' inputs" in str(caught.value)) is (method in ("aqlm", "awq", "gptq"))
     assert "bf16 or f16 checkpoint" in caught.value.hint
 
 

@@ -1,8 +1,8 @@
 """bitsandbytes' 4-bit weights (NF4 and FP4), also with double quantization.
 
-Stored under a weight's own name are two weights a byte, the first in the high half, flattened over the rows; beside it
-``.absmax`` (one a block), ``.quant_map`` (the 16 values), ``.quant_state.bitsandbytes__nf4`` (JSON as bytes), and with
-double quantization ``.nested_absmax`` and ``.nested_quant_map``, ``.absmax`` then being bytes.
+The tensor with the weight's own name has two weights per byte, the first in the high half, flattened over the rows.
+Next to it are ``.absmax`` (one per block), ``.quant_map`` (the 16 values), ``.quant_state.bitsandbytes__nf4`` (JSON as
+bytes), and with double quantization ``.nested_absmax`` and ``.nested_quant_map``; ``.absmax`` is then stored as bytes.
 
 Dettmers et al. 2023, QLoRA, arXiv:2305.14314, section 3; bitsandbytes/functional.py, ``dequantize_4bit``.
 """
@@ -20,7 +20,7 @@ import torch
 from quantkit.checkpoint.dequantize.stored import Quantized, Stored, quantized
 from quantkit.checkpoint.dtypes import SAFETENSORS_DTYPES
 
-# The values of the 16 codes. bitsandbytes computes with these whatever the file says, so the file must agree.
+# The values of the 16 codes. bitsandbytes uses these whatever the file says, so the file must have the same.
 CODEBOOKS = {
     "nf4": (
         -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
@@ -37,24 +37,24 @@ _BLOCKSIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 def pair_table(codebook: torch.Tensor) -> torch.Tensor:
-    """For each byte the two weights it holds.
+    """The two weights for each value of a byte.
 
     Args:
         codebook: float32, shape [16].
 
     Returns:
-        int64, shape [256]: the bits of two float32 values, so that one look-up fetches both.
+        int64, shape [256]: the bits of two float32 values, so that one lookup returns both.
     """
     pairs = torch.stack([codebook.repeat_interleave(16), codebook.repeat(16)], dim=1)
     return pairs.contiguous().view(torch.int64).reshape(256)
 
 
 def look_up(packed: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """The codebook's values of packed codes.
+    """The codebook's values for packed codes.
 
     Args:
         packed: uint8, shape [n].
-        table: of :func:`pair_table`.
+        table: the result of :func:`pair_table`.
 
     Returns:
         float32, shape [2 n].
@@ -78,13 +78,13 @@ def scale_blocks(values: torch.Tensor, absmax: torch.Tensor, blocksize: int) -> 
 
 @dataclass(frozen=True)
 class Nested:
-    """Scales that are themselves quantized: ``codebook[code] * absmax[block] + offset``.
+    """Scales that are quantized too: ``codebook[code] * absmax[block] + offset``.
 
     Attributes:
         absmax: float32, shape [ceil(number of scales / blocksize)].
         codebook: float32, shape [256].
         blocksize: scales in a block.
-        offset: the mean that was taken off the scales.
+        offset: the mean that was subtracted from the scales.
     """
 
     absmax: torch.Tensor
@@ -93,11 +93,11 @@ class Nested:
     offset: float
 
     def expand(self, codes: torch.Tensor, first: int) -> torch.Tensor:
-        """The scales from number *first* on.
+        """The scales starting at number *first*.
 
         Args:
             codes: uint8, shape [n].
-            first: index of the first of them.
+            first: index of the first scale.
 
         Returns:
             float32, shape [n].
@@ -108,7 +108,7 @@ class Nested:
 
 @dataclass(frozen=True)
 class _Weight:
-    """Rows of one weight, read by ranges of its blocks."""
+    """Reads rows of one weight, by ranges of its blocks."""
 
     stored: Stored
     name: str
@@ -119,7 +119,7 @@ class _Weight:
     nested: Nested | None
 
     def __call__(self, start: int, stop: int) -> torch.Tensor:
-        """A row may begin and end within a block: whole blocks are dequantized, and the rows cut out of them."""
+        """Dequantize whole blocks and cut the rows out of them: a row may begin and end within a block."""
         first, last = start * self.columns // self.blocksize, -(-stop * self.columns // self.blocksize)
         low, high = first * self.blocksize, min(last * self.blocksize, self.count)
         values = look_up(self._packed(low, high), self.table)[: high - low]
@@ -127,8 +127,8 @@ class _Weight:
         return values[start * self.columns - low : stop * self.columns - low].reshape(stop - start, self.columns)
 
     def _packed(self, low: int, high: int) -> torch.Tensor:
-        """The bytes of weights low:high; *low* is the beginning of a block."""
-        # bnb_4bit_quant_storage: the bytes may be stored as elements of a wider type.
+        """The bytes of weights low:high; *low* is the start of a block."""
+        # With bnb_4bit_quant_storage the bytes may be stored as elements of a wider type.
         spec = self.stored.tensors[self.name]
         item = 2 * spec.nbytes // spec.shape[0]
         return self.stored.read(self.name, low // item, -(-high // item)).reshape(-1).view(torch.uint8)
@@ -142,24 +142,26 @@ def weight_4bit(stored: Stored, state: str) -> Quantized:
     """The weight whose quantization state is tensor *state*.
 
     Raises:
-        CheckpointError: naming what is absent or does not fit.
+        CheckpointError: naming what is missing or does not fit.
     """
     name, _, kind = state.partition(STATE)
     if name not in stored.tensors:
-        raise stored.error(state, f"is there, but {name!r} is absent")
+        raise stored.error(state, f"is present, but {name!r} is missing")
     if kind not in CODEBOOKS:
-        raise stored.error(name, f"is quantized as {kind}; known are {' and '.join(CODEBOOKS)}")
+        raise stored.error(name, f"is quantized as {kind}; supported are {' and '.join(CODEBOOKS)}")
     settings = _settings(stored, state)
     shape, blocksize = settings.get("shape"), settings.get("blocksize")
     if settings.get("quant_type") != kind or blocksize not in _BLOCKSIZES or not _is_shape(shape):
         raise stored.error(
-            state, f"says quant_type {settings.get('quant_type')!r}, blocksize {blocksize!r}, shape {shape!r}"
+            state,
+            f"has invalid settings: quant_type {settings.get('quant_type')!r}, blocksize {blocksize!r}, "
+            f"shape {shape!r}",
         )
     assert isinstance(shape, list)
     count, spec = math.prod(shape), stored.tensors[name]
     if spec.nbytes != -(-count // 2) or spec.shape[1:] != (1,):
         raise stored.error(
-            name, f"has shape {list(spec.shape)} {spec.dtype}; {kind} of {shape} takes {-(-count // 2)} bytes"
+            name, f"has shape {list(spec.shape)} {spec.dtype}, but {kind} of {shape} needs {-(-count // 2)} bytes"
         )
     blocks = -(-count // blocksize)
     parts, nested = [state, f"{name}.absmax", f"{name}.quant_map"], None
@@ -180,7 +182,7 @@ def weight_4bit(stored: Stored, state: str) -> Quantized:
 def _nested(stored: Stored, name: str, state: str, settings: Mapping[str, Any], blocks: int) -> Nested:
     blocksize, offset = settings.get("nested_blocksize"), settings["nested_offset"]
     if not (isinstance(blocksize, int) and blocksize > 0 and isinstance(offset, float) and math.isfinite(offset)):
-        raise stored.error(state, f"says nested_blocksize {blocksize!r}, nested_offset {offset!r}")
+        raise stored.error(state, f"has invalid settings: nested_blocksize {blocksize!r}, nested_offset {offset!r}")
     absmax, codebook = f"{name}.nested_absmax", f"{name}.nested_quant_map"
     stored.companion(name, absmax, ["F32"], shapes=[(-(-blocks // blocksize),)])
     stored.companion(name, codebook, ["F32"], shapes=[(256,)])

@@ -1,6 +1,6 @@
-"""bitsandbytes' 8-bit weights (LLM.int8()): a scale a row, ``.SCB``, beside int8 values.
+"""bitsandbytes' 8-bit weights (LLM.int8()): int8 values, and a scale per row, ``.SCB``.
 
-The values times the scale's 127th part; what LLM.int8() does with outliers concerns activations, not weights.
+A weight is its value times the scale / 127. LLM.int8() treats outliers specially in activations, not in weights.
 Dettmers et al. 2022, arXiv:2208.07339; bitsandbytes/_ops.py, ``int8_vectorwise_dequant``.
 """
 
@@ -11,7 +11,7 @@ import torch
 from quantkit.checkpoint.dequantize.stored import Quantized, Stored, quantized
 
 SCALE = ".SCB"
-# bitsandbytes multiplies by this and does not divide by 127: the bits differ.
+# bitsandbytes multiplies by this instead of dividing by 127: the bits differ.
 _STEP = 7.874015718698502e-3
 
 
@@ -32,13 +32,13 @@ def weight_8bit(stored: Stored, scale: str) -> Quantized:
     """The weight whose scales are tensor *scale*.
 
     Raises:
-        CheckpointError: naming what is absent or does not fit.
+        CheckpointError: naming what is missing or does not fit.
     """
     module = scale.removesuffix(SCALE)
     name, layout = f"{module}.weight", f"{module}.weight_format"
     spec = stored.tensors.get(name)
     if spec is None:
-        raise stored.error(scale, f"is there, but {name!r} is absent")
+        raise stored.error(scale, f"is present, but {name!r} is missing")
     if spec.dtype != "I8" or len(spec.shape) != 2:
         raise stored.error(name, f"has shape {list(spec.shape)} {spec.dtype}; with {scale!r} it must be a matrix of I8")
     stored.companion(name, scale, ["F32"], shapes=[spec.shape[:1]])
@@ -48,8 +48,8 @@ def weight_8bit(stored: Stored, scale: str) -> Quantized:
         if stored.read(layout).item() != 0:
             raise stored.error(
                 name,
-                "is stored in the order of an old GPU's tiles (weight_format)",
-                hint="load and save the model once with today's bitsandbytes, which writes plain rows",
+                "is stored in the tile layout of an old GPU (weight_format)",
+                hint="load and save the model with a current bitsandbytes, which writes plain rows",
             )
         parts.append(layout)
 

@@ -1,9 +1,9 @@
-"""Weights in eight bits of floating point, with a scale for the tensor, a row, or a block.
+"""Weights in 8-bit floating point, with a scale per tensor, per row, or per block.
 
-All of them are ``value * scale`` in float32, whatever the name: DeepSeek's and Qwen's ``weight_scale_inv`` (blocks of
-128 by 128; the inverse of what the values were multiplied by, so it multiplies here), ``weight_scale`` of
-compressed-tensors, FBGEMM and ModelOpt. What differs is the scale's shape. llama.cpp, conversion/base.py,
-``dequant_simple``; transformers, integrations/finegrained_fp8.py.
+All of them are ``value * scale`` in float32, whatever the scale's name: DeepSeek's and Qwen's ``weight_scale_inv``
+(blocks of 128 by 128; the inverse of the quantization factor, so it is multiplied here), ``weight_scale`` of
+compressed-tensors, FBGEMM and ModelOpt. Only the scale's shape differs. See ``dequant_simple`` in llama.cpp's
+conversion/base.py, and integrations/finegrained_fp8.py of transformers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from quantkit.errors import CheckpointError
 _VALUES = {"F8_E4M3": "fp8 (E4M3)", "F8_E5M2": "fp8 (E5M2)"}
 _SCALES = ("F32", "BF16", "F16", "F8_E8M0")
 _SUFFIXES = ("_scale_inv", "_scale")
-# ModelOpt's names for values with a scale a tensor and a scale a row.
+# ModelOpt's names for a scale per tensor and a scale per row.
 _MODELOPT = ("FP8", "FP8_PER_CHANNEL_PER_TOKEN")
 
 Block = tuple[int, int]
@@ -37,7 +37,7 @@ def _pair_table(dtype: torch.dtype) -> torch.Tensor:
 
 
 def to_float32(values: torch.Tensor) -> torch.Tensor:
-    """float8 to float32, exactly; by table, as PyTorch's own conversion is nine times slower on a CPU."""
+    """float8 to float32, exactly; with a table, because PyTorch's conversion is nine times slower on a CPU."""
     if values.numel() % 2:
         return values.float()
     pairs = values.reshape(-1).view(torch.uint16).int()
@@ -49,12 +49,12 @@ def expand_scale(scale: torch.Tensor, rows: torch.Tensor, block: Block, columns:
 
     Args:
         scale: float32, shape [scale rows, scale columns].
-        rows: int64, shape [n]: which row of *scale* each row of weights has.
+        rows: int64, shape [n]: for each row of weights, its row in *scale*.
         block: rows and columns of weights that share a scale.
-        columns: of the weight; the last block may be cut off by it.
+        columns: columns of the weight; they may cut off the last block.
 
     Returns:
-        float32, shape [n, columns]; or [n, 1] when a row has one scale.
+        float32, shape [n, columns]; or [n, 1] if a row has one scale.
     """
     chosen = scale[rows]
     return chosen if scale.shape[1] == 1 else chosen.repeat_interleave(block[1], dim=1)[:, :columns]
@@ -62,7 +62,7 @@ def expand_scale(scale: torch.Tensor, rows: torch.Tensor, block: Block, columns:
 
 @dataclass(frozen=True)
 class _Weight:
-    """Rows of one weight. A stack of matrices has its scales stacked the same way."""
+    """Reads rows of one weight. For a stack of matrices, the scales are stacked too."""
 
     stored: Stored
     name: str
@@ -81,7 +81,7 @@ def fp8_weights(stored: Stored) -> list[Quantized]:
     """Every weight in F8_E4M3 or F8_E5M2, with its scale.
 
     Raises:
-        CheckpointError: a format that is not float8, or the tensor whose scale is absent or does not fit.
+        CheckpointError: the format is not float8, or a scale is missing or does not fit.
     """
     block = _block(stored)
     found = [_weight(stored, name, block) for name, spec in stored.tensors.items() if spec.dtype in _VALUES]
@@ -95,12 +95,12 @@ def fp8_weights(stored: Stored) -> list[Quantized]:
 
 
 def plain_fp8_weights(stored: Stored) -> list[Quantized]:
-    """Weights that were saved as float8 numbers, without scales, in a checkpoint that says nothing of quantization.
+    """Weights that were saved as float8 numbers without scales, in a checkpoint without quantization settings.
 
-    llama.cpp's converter takes such numbers as they are.
+    llama.cpp's converter uses such numbers unchanged.
 
     Raises:
-        CheckpointError: there is a scale; what it means is not said.
+        CheckpointError: there is a scale, but no settings that say what it means.
     """
     found = []
     for name, spec in stored.tensors.items():
@@ -131,7 +131,7 @@ def _weight(stored: Stored, name: str, block: Block | None) -> Quantized:
     fits = _fits(spec.shape, block)
     found = stored.companion(name, scale, _SCALES, shapes=fits)
     block = fits[found.shape]
-    # One scale for a stack is a scale for each of its matrices.
+    # One scale for a stack applies to each of its matrices.
     count = math.prod(spec.shape[:-2]) * -(-spec.shape[-2] // block[0]) * -(-spec.shape[-1] // block[1])
     values = stored.read(scale).float().reshape(-1).expand(count).reshape(-1, -(-spec.shape[-1] // block[1]))
     label = f"{_VALUES[spec.dtype]} with scales"
@@ -139,11 +139,11 @@ def _weight(stored: Stored, name: str, block: Block | None) -> Quantized:
 
 
 def _fits(shape: tuple[int, ...], block: Block | None) -> dict[tuple[int, ...], Block]:
-    """The shapes that the scale of a weight may have, each with the rows and columns of weights that share a scale.
+    """The shapes that a weight's scale may have, each with the rows and columns of weights that share a scale.
 
     Args:
-        shape: of the weight, [out, in] or a stack of such.
-        block: what config.json says; None where a scale is for a whole matrix or for a row.
+        shape: shape of the weight, [out, in] or a stack of such matrices.
+        block: the block in config.json; None for a scale per matrix or per row.
     """
     *stack, height, columns = shape
     if block is not None:
@@ -154,10 +154,10 @@ def _fits(shape: tuple[int, ...], block: Block | None) -> dict[tuple[int, ...], 
 
 
 def _block(stored: Stored) -> Block | None:
-    """The blocks that config.json says; None where a scale is for a whole matrix or for a row.
+    """The block in config.json; None for a scale per matrix or per row.
 
     Raises:
-        CheckpointError: the weights are not float8, or something is done to them that is not understood.
+        CheckpointError: the weights are not float8, or the settings have an unsupported transformation.
     """
     settings = stored.settings
     method = settings["quant_method"]
@@ -169,7 +169,7 @@ def _block(stored: Stored) -> Block | None:
 
 
 def _compressed_block(stored: Stored) -> Block | None:
-    """Of compressed-tensors' settings: a group is a scheme for some of the layers."""
+    """The block in compressed-tensors' settings, where a group is a scheme for some of the layers."""
     settings = stored.settings
     groups = settings.get("config_groups")
     parts = groups.values() if isinstance(groups, Mapping) else ()

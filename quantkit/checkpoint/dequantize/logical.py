@@ -1,8 +1,8 @@
-"""Checkpoints whose weights are stored quantized, seen as the weights they stand for.
+"""Checkpoints with quantized weights, seen as the dequantized weights.
 
-Such a checkpoint opens as any other: its tensors have their logical names and shapes, and reading rows of one
-dequantizes those rows to float32. That is the number the training of an adapter saw, but for its last rounding to the
-compute type, which a merge must not do twice. One format is one file here; what is not listed is refused by name.
+Such a checkpoint opens like any other: its tensors have their logical names and shapes, and reading rows of a tensor
+dequantizes these rows to float32. These are the values that the adapter was trained on, except for the last rounding to
+the compute type, which a merge must not do twice. Each format has its own file here; other formats are refused by name.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _READERS: dict[str, Callable[[Stored], list[Quantized]]] = {
     "fp8": fp8_weights,
     "modelopt": fp8_weights,
 }
-# Where config.json keeps the settings; the second is the name in early compressed-tensors checkpoints.
+# The keys of the settings in config.json; the second is the name in early compressed-tensors checkpoints.
 _KEYS = ("quantization_config", "compression_config")
-# Tensors that belong to activations or to the cache of keys and values; no weight depends on them.
+# Tensors that belong to activations or to the KV cache; no weight depends on them.
 _NOT_OF_WEIGHTS = (".input_scale", ".input_scale_ub", "activation_scale", ".k_scale", ".v_scale")
 
 
 @dataclass(frozen=True)
 class Logical:
-    """What a checkpoint stands for.
+    """A checkpoint with its weights dequantized.
 
     Attributes:
         config: config.json without the settings of the quantization.
         tensors: by name; the quantized ones count as F32.
-        files: that read them.
-        formats: by name of a quantized tensor, the format it is stored in.
+        files: the files that read them.
+        formats: by name of a quantized tensor, the format that it is stored in.
     """
 
     config: Mapping[str, Any]
@@ -51,19 +51,19 @@ class Logical:
 
 
 def quantization_settings(path: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How config.json says that the weights are quantized, ``quant_method`` always named; empty when they are not.
+    """The quantization settings in config.json, always with ``quant_method``; empty if the weights are not quantized.
 
     Raises:
-        CheckpointError: by name, a format that is not dequantized, with the reason.
+        CheckpointError: the format cannot be dequantized; the message names it and the reason.
     """
     settings = next((config[key] for key in _KEYS if config.get(key)), None) or _modelopt_settings(path)
     if not settings:
         return {}
     if not isinstance(settings, Mapping):
-        raise CheckpointError(f"{path / 'config.json'}: quantization_config is no JSON object", hint=CONFIG_HINT)
+        raise CheckpointError(f"{path / 'config.json'}: quantization_config is not a JSON object", hint=CONFIG_HINT)
     method = settings.get("quant_method")
     if method is None and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
-        method = "bitsandbytes"  # configs from before transformers named the method
+        method = "bitsandbytes"  # configs that are older than the setting quant_method
     if not isinstance(method, str) or method not in _READERS:
         raise refusal(path, config, str(method or "unknown"))
     if method == "modelopt" and not settings.get("quant_algo"):
@@ -72,10 +72,10 @@ def quantization_settings(path: Path, config: Mapping[str, Any]) -> Mapping[str,
 
 
 def logical_checkpoint(stored: Stored) -> Logical:
-    """See a checkpoint as the weights it stands for.
+    """See a checkpoint as its dequantized weights.
 
     Args:
-        stored: its tensors as they are in the files, and the settings of :func:`quantization_settings`.
+        stored: its tensors as in the files, and the settings from :func:`quantization_settings`.
 
     Raises:
         CheckpointError: naming the tensor that does not fit its format.
@@ -84,8 +84,8 @@ def logical_checkpoint(stored: Stored) -> Logical:
     weights = _READERS[method](stored) if method else plain_fp8_weights(stored)
     if method and not weights:
         raise CheckpointError(
-            f"{stored.path}: config.json says that the weights are already quantized ({method}), but none is",
-            hint="take quantization_config out of config.json if these are the bf16 or f16 weights",
+            f"{stored.path}: config.json says that the weights are quantized ({method}), but none of them is",
+            hint="if these are the bf16 or f16 weights, remove quantization_config from config.json",
         )
     by_name = {weight.name: weight for weight in weights}
     gone = {part for weight in weights for part in weight.parts}
@@ -103,7 +103,7 @@ def logical_checkpoint(stored: Stored) -> Logical:
 
 
 def _modelopt_settings(path: Path) -> Mapping[str, Any] | None:
-    """The settings that ModelOpt wrote into a file of their own before it wrote them into config.json."""
+    """The settings in ModelOpt's own file, from before it wrote them into config.json; None without the file."""
     file = path / "hf_quant_config.json"
     if not file.is_file():
         return None

@@ -1,4 +1,4 @@
-"""Why a quantized checkpoint is not dequantized, and the way on."""
+"""The error for a quantized checkpoint that cannot be dequantized."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ from typing import Any
 from quantkit.errors import CheckpointError
 
 _FITTED = (
-    "its integers were fitted to the inputs of the layers, so they are not the weights rounded: a merge on them is "
-    "not the model that was trained"
+    "this method fits its integers to the layers' inputs, so they are not rounded weights, and merging into them would "
+    "not give the model that was trained"
 )
-_UNREAD = "quantkit does not read this format, and a merge needs the weights it was made from"
+_UNREAD = "quantkit cannot read this format"
 _METHODS_THAT_FIT = frozenset({"aqlm", "auto-round", "awq", "gptq", "quip", "spqr", "vptq"})
 
-# Metadata of a model card: lines between two of three dashes, base_model a name or a list of names.
+# Metadata of a model card: the lines between two lines of three dashes; base_model is a name or a list of names.
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\s*$", re.DOTALL | re.MULTILINE)
 _BASE_MODEL = re.compile(r"""^base_model:\s*(?:-\s*)?["']?([\w.-]+/[\w.-]+)""", re.MULTILINE)
 
 
 def refusal(path: Path, config: Mapping[str, Any], method: str) -> CheckpointError:
-    """The error for a checkpoint quantized in a way that is not dequantized.
+    """The error for a checkpoint that is quantized in a format that cannot be dequantized.
 
     Args:
-        path: of the checkpoint.
+        path: the checkpoint's folder.
         config: its config.json.
-        method: ``quant_method``, and what more is needed to name the format.
+        method: ``quant_method``, with more details if they are needed to name the format.
     """
     reason = _FITTED if method.lower() in _METHODS_THAT_FIT else _UNREAD
     original = _original(path, config)
     return CheckpointError(
         f"{path}: the weights are already quantized ({method}): {reason}",
-        hint="give the bf16 or f16 checkpoint that this one was made from" + (f": {original}" if original else ""),
+        hint="use the bf16 or f16 checkpoint that it was made from" + (f": {original}" if original else ""),
     )
 
 
 def _original(path: Path, config: Mapping[str, Any]) -> str:
-    """The model that this one says it was made from; empty when it does not say."""
+    """The model that the checkpoint says it was made from; empty if it does not say."""
     if isinstance(named := config.get("base_model"), str):
         return named
     try:

@@ -1,4 +1,4 @@
-"""What every format of quantized weights needs: the tensors as they are stored, and the file they are seen as."""
+"""Common parts of all formats of quantized weights: the stored tensors, and a file that dequantizes them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import torch
 from quantkit.checkpoint.tensor_file import Memory, TensorFile, TensorSpec, flat_shape, new_memory
 from quantkit.errors import CheckpointError
 
-CONFIG_HINT = "use config.json as it was saved with the weights"
-_SAVED = "download the folder again, or give the bf16 or f16 checkpoint that it was made from"
+CONFIG_HINT = "use the config.json that was saved with the weights"
+_SAVED = "download the folder again, or use the bf16 or f16 checkpoint that it was made from"
 
-# Rows start:stop of a weight, as float32 of shape [stop - start, columns].
+# Returns rows start:stop of a weight, as float32 of shape [stop - start, columns].
 ReadRows = Callable[[int, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A checkpoint as it is stored, before it is known what its tensors stand for.
+    """A checkpoint as it is stored, before its tensors are interpreted.
 
     Attributes:
         path: the folder.
         config: config.json.
-        settings: its ``quantization_config``; empty when there is none.
+        settings: its ``quantization_config``; empty if there is none.
         tensors: by name, where each tensor is.
-        files: that hold them.
+        files: the files that contain them.
     """
 
     path: Path
@@ -44,24 +44,24 @@ class Stored:
     def companion(
         self, weight: str, name: str, dtypes: Collection[str], *, shapes: Collection[tuple[int, ...]]
     ) -> TensorSpec:
-        """A tensor without which *weight* cannot be understood.
+        """A tensor that is needed to dequantize *weight*.
 
         Raises:
-            CheckpointError: it is absent, of another type, or of none of the shapes.
+            CheckpointError: it is missing, or has another type or shape.
         """
         spec = self.tensors.get(name)
         if spec is None:
-            raise self.error(weight, f"is quantized, but {name!r} is absent")
+            raise self.error(weight, f"is quantized, but {name!r} is missing")
         if spec.dtype not in dtypes or spec.shape not in shapes:
             raise self.error(
                 weight,
-                f"does not fit {name!r}: {list(spec.shape)} {spec.dtype}, expected "
+                f"does not fit {name!r}, which is {list(spec.shape)} {spec.dtype}, expected "
                 f"{' or '.join(str(list(shape)) for shape in dict.fromkeys(shapes))} {' or '.join(dtypes)}",
             )
         return spec
 
     def error(self, name: str, what: str, hint: str = _SAVED) -> CheckpointError:
-        """An error about tensor *name*, which must exist."""
+        """An error about tensor *name*, which must be in the checkpoint."""
         return CheckpointError(f"{self.tensors[name].file}: tensor {name!r} {what}", hint=hint)
 
 
@@ -70,10 +70,10 @@ class Quantized:
     """One quantized weight.
 
     Attributes:
-        spec: of the weight it stands for: logical shape, F32, and the bytes that it takes as it is stored.
-        format: what to call the way it is stored.
-        parts: names of the stored tensors that it is made of, its own among them.
-        read: its rows.
+        spec: the dequantized weight: logical shape, F32, and its size as stored.
+        format: name of the format for messages.
+        parts: names of the stored tensors that it consists of, including its own.
+        read: reads its rows.
     """
 
     spec: TensorSpec
@@ -93,14 +93,14 @@ class Quantized:
 def quantized(
     stored: Stored, name: str, shape: tuple[int, ...], label: str, parts: Collection[str], read: ReadRows
 ) -> Quantized:
-    """A :class:`Quantized` of logical *shape*, stored as tensor *name* and the others of *parts*."""
+    """A :class:`Quantized` of logical *shape*, stored as tensor *name* and the other *parts*."""
     parts = frozenset(parts) | {name}
     nbytes = sum(stored.tensors[part].nbytes for part in parts)
     return Quantized(replace(stored.tensors[name], dtype="F32", shape=shape, nbytes=nbytes), label, parts, read)
 
 
 class DequantizedFile:
-    """A file some of whose tensors are quantized weights: those read as float32 rows."""
+    """A file in which some tensors are quantized weights, which are read as float32 rows."""
 
     def __init__(self, file: TensorFile, weights: Mapping[str, Quantized]) -> None:
         self._file = file
