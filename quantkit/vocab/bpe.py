@@ -1,7 +1,7 @@
-"""tokenizer.json with byte-level BPE -> the GGUF vocabulary.
+"""The GGUF vocabulary from a tokenizer.json with byte-level BPE.
 
-The token list, types and merges are those llama.cpp's converter writes through transformers, read here from
-tokenizer.json itself: no tokenizer is run.
+The token list, types and merges are those that llama.cpp's converter writes through transformers, but are read from
+tokenizer.json directly: no tokenizer is run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from quantkit.vocab.files import (
 )
 from quantkit.vocab.pretokenizer import PreTokenizer, looks_up_words, recognise
 
-# BPE options that llama.cpp does not have, with the values that mean "off".
+# BPE options that llama.cpp does not support, with the values that mean "off".
 _OFF: dict[str, tuple[Any, ...]] = {
     "dropout": (None, 0, 0.0),
     "continuing_subword_prefix": (None, ""),
@@ -35,10 +35,10 @@ _OFF: dict[str, tuple[Any, ...]] = {
 
 
 def read_bpe(files: TokenizerFiles) -> Content | None:
-    """The vocabulary in tokenizer.json; None when there is no such file.
+    """The vocabulary in tokenizer.json; None if there is no such file.
 
     Raises:
-        VocabularyError: anything llama.cpp would not reproduce.
+        VocabularyError: llama.cpp would not reproduce the tokenizer.
     """
     where = files.path("tokenizer.json")
     if not where.is_file():
@@ -47,7 +47,7 @@ def read_bpe(files: TokenizerFiles) -> Content | None:
 
 
 def bpe_content(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any], rows: int, where: str) -> Content:
-    """Model, pre-tokenizer, tokens, types and merges.
+    """Metadata for model, pre-tokenizer, tokens, types and merges.
 
     Args:
         tokenizer: tokenizer.json.
@@ -56,13 +56,13 @@ def bpe_content(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any
         where: path of tokenizer.json, for messages.
 
     Raises:
-        VocabularyError: anything llama.cpp would not reproduce.
+        VocabularyError: llama.cpp would not reproduce the tokenizer.
     """
     model = tokenizer.get("model") or {}
     if model.get("type") != "BPE":
         raise VocabularyError(f"{where}: model type {model.get('type')!r} is not supported; expected BPE")
     if (tokenizer.get("decoder") or {}).get("type") != "ByteLevel":
-        raise VocabularyError(f"{where}: decoder is not ByteLevel; expected a byte-level BPE")
+        raise VocabularyError(f"{where}: the decoder is not ByteLevel; expected a byte-level BPE")
     for option, off in _OFF.items():
         if model.get(option) not in off:
             raise VocabularyError(f"{where}: BPE option {option}={model[option]!r} is not supported by llama.cpp")
@@ -85,8 +85,8 @@ def _whole_word_notes(tokenizer: Mapping[str, Any], pre: PreTokenizer) -> list[s
     found = looks_up_words(tokenizer)
     if found == pre.whole_words:
         return []
-    habit = "looks whole words up first, as the model's original tokenizer does" if pre.whole_words else "always merges"
-    return [f"tokenizer.json: ignore_merges is {found}; llama.cpp's {pre.name} {habit}"]
+    habit = "looks up whole words first, like the model's original tokenizer" if pre.whole_words else "always merges"
+    return [f"tokenizer.json: ignore_merges is {found}, but llama.cpp's {pre.name} {habit}"]
 
 
 def _tokens(
@@ -95,7 +95,7 @@ def _tokens(
     """Text and type of every id below *rows*."""
     vocabulary = tokenizer["model"].get("vocab")
     if not isinstance(vocabulary, dict) or not vocabulary:
-        raise VocabularyError(f"{where}: has no vocabulary")
+        raise VocabularyError(f"{where}: the vocabulary is missing")
     added = {token["id"]: token for token in tokenizer.get("added_tokens") or ()}
     for text, number in (*vocabulary.items(), *((token["content"], number) for number, token in added.items())):
         if not isinstance(number, int) or isinstance(number, bool) or number < 0:
@@ -103,7 +103,7 @@ def _tokens(
     highest = max(max(vocabulary.values()), max(added, default=0))
     if highest >= rows:
         raise VocabularyError(
-            f"{where}: token id {highest} has no row in the embedding, which has {rows}",
+            f"{where}: token id {highest} has no row in the embedding, which has {rows} rows",
             hint="the tokenizer belongs to a model with a larger vocabulary: use the one saved with these weights",
         )
     tokens: list[str | None] = [None] * rows
@@ -123,13 +123,13 @@ def _tokens(
 
 
 def check_added_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]], where: str) -> None:
-    """The tokenizers library numbers added tokens itself, whatever the file says.
+    """Check the ids of added tokens, which the tokenizers library assigns itself, whatever the file says.
 
-    A text that has an id already keeps it; a new one is numbered from the size of the vocabulary on, also where the
-    vocabulary has gaps.
+    A text that already has an id keeps it; a new one gets the next id, counted from the size of the vocabulary, even if
+    the vocabulary has gaps.
 
     Raises:
-        VocabularyError: the file says otherwise.
+        VocabularyError: the file has different ids.
     """
     known, following = dict(vocabulary), len(vocabulary)
     for token in added:
@@ -139,7 +139,7 @@ def check_added_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, 
         expected = known[token["content"]]
         if token["id"] != expected:
             raise VocabularyError(
-                f"{where}: added token {token['content']!r} has id {token['id']}, transformers gives it {expected}",
+                f"{where}: added token {token['content']!r} has id {token['id']}, but transformers gives it {expected}",
                 hint="save the tokenizer again with transformers",
             )
 
@@ -152,33 +152,35 @@ def _added(token: Mapping[str, Any], special: set[str]) -> tuple[str, int]:
 
 
 def _marked_special(tokenizer_config: Mapping[str, Any]) -> set[str]:
-    """Tokens that tokenizer_config.json makes special whatever tokenizer.json says."""
+    """Tokens that tokenizer_config.json makes special, whatever tokenizer.json says."""
     decoder = tokenizer_config.get("added_tokens_decoder") or {}
     return {str(token["content"]) for token in decoder.values() if token.get("special")}
 
 
 def _match_config(tokenizer_config: Mapping[str, Any], tokens: list[str | None], where: str) -> None:
-    """tokenizer_config.json may repeat added tokens; it must not contradict tokenizer.json."""
+    """Check that tokenizer_config.json, which may repeat added tokens, does not contradict tokenizer.json."""
     for key, token in (tokenizer_config.get("added_tokens_decoder") or {}).items():
         if not key.isdecimal():
-            raise VocabularyError(f"{where}: tokenizer_config.json has the id {key!r} in added_tokens_decoder")
+            raise VocabularyError(
+                f"{where}: tokenizer_config.json has the id {key!r} in added_tokens_decoder; expected a whole number"
+            )
         number = int(key)
         known = tokens[number] if 0 <= number < len(tokens) else None
         if known != token["content"] and known != str(token["content"]).replace("▁", " "):
             raise VocabularyError(
-                f"{where}: id {number} is {known!r}, in tokenizer_config.json it is {token['content']!r}",
+                f"{where}: id {number} is {known!r}, but in tokenizer_config.json it is {token['content']!r}",
                 hint="save the tokenizer again with transformers, so that its files agree",
             )
 
 
 def _merges(merges: Any, where: str) -> list[str]:
-    """Merges as "left right", with spaces inside a part written as llama.cpp expects them."""
+    """Merges as "left right", with spaces inside a part escaped as llama.cpp expects."""
     try:
         if isinstance(merges, list) and all(isinstance(merge, str) for merge in merges):
             return merges
         return [f"{left} {right}" if " " not in left + right else _escape(left, right) for left, right in merges]
     except (TypeError, ValueError, AttributeError):
-        raise VocabularyError(f"{where}: merges are in an unknown form") from None
+        raise VocabularyError(f"{where}: merges have an unknown format") from None
 
 
 def _escape(left: str, right: str) -> str:

@@ -1,4 +1,4 @@
-"""What a model family adds to what its tokenizer's files say, as llama.cpp's converter does."""
+"""A model family's additions to what its tokenizer files say, as in llama.cpp's converter."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from quantkit.gguf.kv import KV, boolean
 
 @dataclass(frozen=True)
 class VocabularyRules:
-    """A family's additions; those for models of a certain size are told by ``vocab_size``.
+    """A family's additions. ``vocab_size`` selects those for models of a certain size.
 
     Attributes:
-        writes_add_space_prefix: ``add_prefix_space`` of tokenizer_config.json is written, whatever the tokenizer does.
+        writes_add_space_prefix: write ``add_prefix_space`` of tokenizer_config.json, whatever the tokenizer does.
         no_bos_vocab_size: ``vocab_size`` of models that are not trained with BOS, whatever the files say.
-        special: by ``vocab_size``, ids of special tokens by kind, where the files name none.
+        special: by ``vocab_size``, ids of special tokens by kind, for files that name none.
         trust_special_flag: with tokenizer.model, an added token is a control token only if it is marked so, never
-            because its text looks so.
+            because its text looks like one.
     """
 
     writes_add_space_prefix: bool = False
@@ -27,11 +27,11 @@ class VocabularyRules:
     trust_special_flag: bool = False
 
     def special_ids(self, vocab_size: int | None) -> Mapping[str, int]:
-        """Ids of special tokens by kind, where the files name none."""
+        """Ids of special tokens by kind, for files that name none."""
         return self.special.get(vocab_size, {}) if vocab_size is not None else {}
 
     def entries(self, tokenizer_config: Mapping[str, Any], vocab_size: int | None) -> list[KV]:
-        """Metadata that takes the place of what the tokenizer's files say."""
+        """Metadata that overrides what the tokenizer's files say."""
         entries = []
         prefix = tokenizer_config.get("add_prefix_space")
         if self.writes_add_space_prefix and isinstance(prefix, bool):
@@ -42,4 +42,4 @@ class VocabularyRules:
 
 
 NO_RULES = VocabularyRules()
-"""Of a family that adds nothing."""
+"""The rules of a family that adds nothing."""

@@ -1,4 +1,4 @@
-"""The files a tokenizer is read from, and what a reader makes of them."""
+"""The files of a tokenizer, and the content that a reader extracts from them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """A folder with a tokenizer, and the model it goes with.
+    """A folder with a tokenizer, and the model that it belongs to.
 
     Attributes:
-        folder: where the tokenizer's files are.
+        folder: the folder with the tokenizer's files.
         config: config.json of the model.
         generation: its generation_config.json.
-        rows: of the model's embedding.
-        rules: of its family.
+        rows: number of rows of the model's embedding.
+        rules: the rules of its family.
         special: settings that replace those of tokenizer_config.json.
     """
 
@@ -38,11 +38,11 @@ class TokenizerFiles:
     special: Mapping[str, str] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
-        """A file of the folder, there or not."""
+        """The path of a file in the folder, which may not exist."""
         return self.folder / name
 
     def json(self, name: str) -> dict[str, Any]:
-        """A JSON file of the folder, empty when there is none."""
+        """A JSON file of the folder; empty if there is none."""
         path = self.path(name)
         return read_json(path) if path.is_file() else {}
 
@@ -65,12 +65,12 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Content:
-    """What a reader finds in the tokenizer's files.
+    """The content of the tokenizer's files.
 
     Attributes:
-        entries: model, pre-tokenizer, tokens, types, and merges or scores.
-        texts: of all tokens, by id.
-        notes: for the plan.
+        entries: metadata for model, pre-tokenizer, tokens, types, and merges or scores.
+        texts: the texts of all tokens, by id.
+        notes: notes for the plan.
         fallback: ids by kind of special token, for a model whose files name none.
     """
 
@@ -81,7 +81,7 @@ class Content:
 
 
 def spm_entries(texts: list[str], scores: list[float], types: list[int]) -> tuple[KV, ...]:
-    """The entries of a vocabulary that llama.cpp merges by score."""
+    """The metadata of a vocabulary that llama.cpp merges by score."""
     return (
         string("tokenizer.ggml.model", "llama"),
         string("tokenizer.ggml.pre", "default"),
@@ -92,19 +92,21 @@ def spm_entries(texts: list[str], scores: list[float], types: list[int]) -> tupl
 
 
 def padding(number: int) -> str:
-    """The text of a row of the embedding that no token has."""
+    """The text for an embedding row that has no token."""
     return f"[PAD{number}]"
 
 
 def padding_notes(rows: int, unused: int) -> list[str]:
-    """A note where the embedding has more rows than the tokenizer has tokens."""
+    """A note if the embedding has more rows than the tokenizer has tokens."""
     if not unused:
         return []
-    return [f"the embedding has {rows} rows, the tokenizer {rows - unused} tokens: padded with unused tokens"]
+    return [
+        f"the embedding has {rows} rows, but the tokenizer only {rows - unused} tokens: unused tokens fill the rest"
+    ]
 
 
 def looks_special(text: str) -> bool:
-    """Tokens that ought to be control tokens but are often not marked so; the list of llama.cpp's converter."""
+    """Whether a token should be a control token, even if it is not marked so; the list of llama.cpp's converter."""
     return (
         text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
         or (text.startswith("<|") and text.endswith("|>"))
@@ -114,23 +116,23 @@ def looks_special(text: str) -> bool:
 
 
 def flag_notes(added: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What llama.cpp does not do with added tokens, given by text: it takes them wherever their text stands."""
+    """Notes on flags of added tokens, given by text, that llama.cpp ignores: it finds the tokens anywhere."""
     meanings = {
-        "lstrip": "take the blanks before them in",
-        "rstrip": "take the blanks behind them in",
-        "single_word": "count between words only",
+        "lstrip": "absorb whitespace before them",
+        "rstrip": "absorb whitespace after them",
+        "single_word": "match only between words",
     }
     notes = []
     for flag, meaning in meanings.items():
         texts = [text for text, token in added.items() if token.get(flag)]
         if texts:
             more = f" and {len(texts) - 1} more" if len(texts) > 1 else ""
-            notes.append(f"added tokens that {meaning} ({flag}: {texts[0]!r}{more}): llama.cpp does not")
+            notes.append(f"some added tokens {meaning} ({flag}: {texts[0]!r}{more}), but not in llama.cpp")
     return notes
 
 
 def blank_before_text_only(tokenizer: Mapping[str, Any]) -> bool:
-    """Whether a tokenizer.json puts a blank before the text, but not before what follows a special token.
+    """Whether a tokenizer.json puts a space before the text, but not before text that follows a special token.
 
     llama.cpp puts it in both places.
     """
@@ -139,9 +141,9 @@ def blank_before_text_only(tokenizer: Mapping[str, Any]) -> bool:
 
 
 def tokens_behind_blanks(tokenizer: Mapping[str, Any]) -> list[str]:
-    """Added tokens that the tokenizers library finds behind a blank only, and takes the blank in.
+    """Added tokens that the tokenizers library finds only after a space, which they absorb.
 
-    It normalizes such tokens as it does texts, where the normalizer puts a blank before them.
+    The library normalizes such tokens like texts, and the normalizer puts a space before them.
     """
     normalizer = tokenizer.get("normalizer") or {}
     if not any(step.get("type") == "Prepend" for step in normalizer.get("normalizers", [normalizer])):
@@ -150,14 +152,14 @@ def tokens_behind_blanks(tokenizer: Mapping[str, Any]) -> list[str]:
 
 
 def blank_notes(tokenizer: Mapping[str, Any]) -> list[str]:
-    """Notes where llama.cpp treats blanks beside special and added tokens in another way."""
+    """Notes on spaces next to special and added tokens that llama.cpp treats differently."""
     notes = []
     if blank_before_text_only(tokenizer):
-        notes.append("text behind a special token begins with a blank in llama.cpp; transformers puts none there")
+        notes.append("llama.cpp puts a space before text that follows a special token; transformers does not")
     if texts := tokens_behind_blanks(tokenizer):
         more = f" and {len(texts) - 1} more" if len(texts) > 1 else ""
         notes.append(
-            f"added tokens that transformers finds behind a blank only (normalized: {texts[0]!r}{more}): llama.cpp "
-            "finds them anywhere, and leaves the blank"
+            f"transformers finds some added tokens only after a space, which they absorb (normalized: {texts[0]!r}"
+            f"{more}); llama.cpp finds them anywhere and keeps the space"
         )
     return notes

@@ -1,4 +1,4 @@
-"""The vocabulary in a GGUF file's header, in the form in which it comes from a checkpoint."""
+"""The vocabulary in a GGUF file's header, as the same value that a checkpoint gives."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _TOKENIZER, _TEMPLATE = "tokenizer.", "tokenizer.chat_template"
 
 
 def token_text(header: Header, kind: str) -> str:
-    """The text of a special token (``bos``, ``eos``, ``eot``, ...); empty where there is none."""
+    """The text of a special token (``bos``, ``eos``, ``eot``, ...); empty if there is none."""
     tokens: list[str] = header.value("tokenizer.ggml.tokens", [])
     number = header.value(f"tokenizer.ggml.{kind}_token_id")
     return tokens[number] if isinstance(number, int) and number < len(tokens) else ""
 
 
 def gguf_vocabulary(header: Header) -> Vocabulary:
-    """The tokenizer's entries with the chat templates apart. A file without them gives an empty vocabulary."""
+    """The tokenizer's entries, with the chat templates separate. A file without them gives an empty vocabulary."""
     entries = [entry for key, entry in header.metadata.items() if key.startswith(_TOKENIZER)]
     return Vocabulary(
         metadata=tuple(entry for entry in entries if not entry.key.startswith(_TEMPLATE)),

@@ -1,8 +1,8 @@
-"""tokenizer.json of a SentencePiece vocabulary (BPE with byte fallback) -> the GGUF vocabulary.
+"""The GGUF vocabulary from a tokenizer.json with a SentencePiece vocabulary (BPE with byte fallback).
 
-llama.cpp merges such a vocabulary by score, tokenizer.json by the order of its merges. llama.cpp's converter writes one
-score for all tokens, with which llama.cpp merges from left to right; here a token's score is the place of its merge,
-which gives the same ids where the merges are those of a SentencePiece model. That they are is checked.
+llama.cpp merges such a vocabulary by score, tokenizer.json by the order of its merges. llama.cpp's converter writes the
+same score for all tokens, so llama.cpp merges from left to right; here a token's score is the position of its merge,
+which gives the same ids if the merges come from a SentencePiece model. This is checked.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from quantkit.vocab.special import special_texts
 
 _BYTE_TEXT = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _ADDED_SCORE = -1000.0
-_MODEL = "copy the model's tokenizer.model into the folder, or use a tokenizer.json as it was converted from one"
+_MODEL = "copy the model's tokenizer.model into the folder, or use a tokenizer.json that was converted from one"
 
 
 def read_llama_hf(files: TokenizerFiles) -> Content | None:
-    """The vocabulary in a tokenizer.json with byte fallback; None when there is no such file.
+    """The vocabulary in a tokenizer.json with byte fallback; None if there is no such file.
 
     Raises:
-        VocabularyError: anything llama.cpp would not reproduce.
+        VocabularyError: llama.cpp would not reproduce the tokenizer.
     """
     model = files.tokenizer.get("model") or {}
     decoder = files.tokenizer.get("decoder") or {}
@@ -62,15 +62,15 @@ def read_llama_hf(files: TokenizerFiles) -> Content | None:
             types[number] = CONTROL
         elif number >= len(vocabulary) or "▁" not in text:
             types[number] = USER_DEFINED
-        # else Gemma's runs of blanks, which are merged from a text's blanks as other pieces are
+        # otherwise Gemma's runs of spaces, which are merged from a text's spaces like other pieces
         texts[number] = text
-    # What is looked up before anything is merged is never merged, whatever the list says.
+    # A text that is looked up before merging is never merged, whatever the list says.
     apart = {text for text, kind in zip(texts, types, strict=True) if kind in (CONTROL, USER_DEFINED)}
     merges = [(a, b) for a, b in _merge_pairs(model["merges"], where) if apart.isdisjoint((a, b, a + b))]
     for text, score in merge_scores(vocabulary.keys() - apart, merges, where).items():
         scores[vocabulary[text]] = score
     notes = [
-        "tokenizer.json has no scores: they are the order of its merges",
+        "tokenizer.json has no scores: the order of its merges is used instead",
         *blank_notes(files.tokenizer),
         *flag_notes({token["content"]: token for token in added}),
         *padding_notes(files.rows, types.count(UNUSED)),
@@ -82,11 +82,11 @@ def read_llama_hf(files: TokenizerFiles) -> Content | None:
 
 
 def merge_scores(vocabulary: Set[str], merges: Sequence[tuple[str, str]], where: str) -> dict[str, float]:
-    """Scores with which llama.cpp merges in the order of *merges*: 0 for the first token made, then -1, ...
+    """Scores with which llama.cpp merges in the order of *merges*: 0 for the first merged token, then -1, ...
 
     Raises:
-        VocabularyError: scores cannot say it: the merges of one token are apart, or two tokens that make a third are
-            not merged.
+        VocabularyError: scores cannot express the order: the merges of one token are not consecutive, or two tokens
+            that form a third are not merged.
     """
     last = {left + right: place for place, (left, right) in enumerate(merges)}
     scores: dict[str, float] = {}
@@ -99,7 +99,7 @@ def merge_scores(vocabulary: Set[str], merges: Sequence[tuple[str, str]], where:
             together = []
         if text not in scores:
             together.append(text)
-            # What is merged between two merges of a token has its score.
+            # Tokens merged between two merges of one token have the same score.
             scores[text] = scores[together[0]] if len(together) > 1 else -float(len(scores))
         until = max(until, last[text])
     _check_group(together, where)
@@ -109,17 +109,17 @@ def merge_scores(vocabulary: Set[str], merges: Sequence[tuple[str, str]], where:
             pair = text[:at], text[at:]
             if pair not in known and pair[0] in made and pair[1] in made:
                 raise VocabularyError(
-                    f"{where}: {pair[0]!r} and {pair[1]!r} make {text!r}, but are not merged; llama.cpp would",
+                    f"{where}: {pair[0]!r} and {pair[1]!r} form {text!r}, but no merge joins them; llama.cpp would",
                     hint=_MODEL,
                 )
     return scores
 
 
 def _check_group(texts: Sequence[str], where: str) -> None:
-    """Tokens of one score are runs of one character, as Llama's of blanks."""
+    """Check that tokens with the same score are runs of one character, like Llama's runs of spaces."""
     if len(texts) > 1 and len(set("".join(texts))) > 1:
         raise VocabularyError(
-            f"{where}: the merges of {texts[0]!r} stand among those of {texts[1]!r}; llama.cpp needs them together",
+            f"{where}: the merges of {texts[0]!r} and {texts[1]!r} are mixed; llama.cpp needs each token's in a row",
             hint=_MODEL,
         )
 
@@ -129,7 +129,7 @@ def _merge_pairs(merges: Any, where: str) -> list[tuple[str, str]]:
         pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
         return [(str(left), str(right)) for left, right in pairs]
     except (TypeError, ValueError):
-        raise VocabularyError(f"{where}: merges are in an unknown form") from None
+        raise VocabularyError(f"{where}: merges have an unknown format") from None
 
 
 def _check_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]], rows: int, where: str) -> None:
@@ -139,19 +139,19 @@ def _check_ids(vocabulary: Mapping[str, int], added: Sequence[Mapping[str, Any]]
     highest = max([len(vocabulary) - 1, *(token["id"] for token in added)])
     if highest >= rows:
         raise VocabularyError(
-            f"{where}: token id {highest} has no row in the embedding, which has {rows}",
+            f"{where}: token id {highest} has no row in the embedding, which has {rows} rows",
             hint="the tokenizer belongs to a model with a larger vocabulary: use the one saved with these weights",
         )
-    # Gemma's tab, which is a byte in tokenizer.model, may stand here as itself; llama.cpp finds it so, too.
+    # Gemma's tab, a byte token in tokenizer.model, may be a plain token here; llama.cpp finds that too.
     tokens = (f"<0x{byte:02X}>" in vocabulary or (byte < 128 and chr(byte) in vocabulary) for byte in range(256))
     if not all(tokens):
-        raise VocabularyError(f"{where}: has no bytes as tokens, which llama.cpp needs for unknown characters")
+        raise VocabularyError(f"{where}: there are no byte tokens, which llama.cpp needs for unknown characters")
 
 
 _BLANK = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 _PREPEND = {"type": "Prepend", "prepend": "▁"}
 _WORDS = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
-# Normalizer and pre-tokenizer, and whether they put a blank before the text.
+# Normalizer and pre-tokenizer, and whether they put a space before the text.
 _KNOWN: tuple[tuple[Any, Any, bool], ...] = (
     ({"type": "Sequence", "normalizers": [_PREPEND, _BLANK]}, None, True),
     (_BLANK, None, False),
@@ -160,10 +160,10 @@ _KNOWN: tuple[tuple[Any, Any, bool], ...] = (
 
 
 def _space_prefix(tokenizer: Mapping[str, Any], where: str) -> bool:
-    """Whether a blank is put before the text.
+    """Whether the tokenizer puts a space before the text.
 
     Raises:
-        VocabularyError: blanks are treated in a way llama.cpp does not have.
+        VocabularyError: the tokenizer treats spaces in a way that llama.cpp does not support.
     """
     normalizer, steps = tokenizer.get("normalizer"), tokenizer.get("pre_tokenizer")
     for known_normalizer, known_steps, prefix in _KNOWN:
@@ -175,4 +175,4 @@ def _space_prefix(tokenizer: Mapping[str, Any], where: str) -> bool:
         if plain and scheme in ("always", "first", "never"):
             return bool(scheme != "never")
     found = json.dumps({"normalizer": normalizer, "pre_tokenizer": steps})
-    raise VocabularyError(f"{where}: blanks are treated in an unknown way: {found[:400]}", hint=_MODEL)
+    raise VocabularyError(f"{where}: the tokenizer treats spaces in an unknown way: {found[:400]}", hint=_MODEL)

@@ -1,7 +1,7 @@
-"""SentencePiece's ``tokenizer.model``: how it treats text, and its pieces.
+"""SentencePiece's ``tokenizer.model``: its pieces, and its settings for treating text.
 
-The file is a protobuf message. The pieces are read with SentencePiece itself; the few settings that its Python classes
-do not show are read here, field by field (numbers of ``sentencepiece_model.proto``).
+The file is a protobuf message. SentencePiece itself reads the pieces; the few settings that its Python classes do not
+expose are read here, field by field (numbers from ``sentencepiece_model.proto``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from quantkit.vocab.files import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED
 
 _TRAINER, _NORMALIZER = 2, 3
 _BPE = 2
-_ANOTHER = "download the file again; it is the one SentencePiece wrote when the tokenizer was trained"
+_ANOTHER = "download the file again; SentencePiece wrote it when the tokenizer was trained"
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class SentencePieceModel:
 
     Attributes:
         pieces: text, score and llama.cpp's token type of every piece, by id.
-        merges: the pieces are merged as in BPE; else it is a unigram model.
-        rewrites: the text is normalized first (NFKC and the like).
-        dummy_prefix: a blank is put before the text.
-        removes_blanks: of several blanks one is kept.
-        suffix_blanks: a word ends with its blank.
+        merges: the pieces are merged as in BPE; otherwise it is a unigram model.
+        rewrites: the text is normalized first (NFKC and similar).
+        dummy_prefix: a space is put before the text.
+        removes_blanks: only one of several consecutive spaces is kept.
+        suffix_blanks: a word ends with its space, instead of beginning with it.
     """
 
     pieces: tuple[tuple[str, float, int], ...]
@@ -45,7 +45,7 @@ def read_model(path: Path) -> SentencePieceModel:
     """Read a ``tokenizer.model``.
 
     Raises:
-        VocabularyError: it is not readable, or something else.
+        VocabularyError: the file cannot be read, or is not a SentencePiece model.
     """
     try:
         data = path.read_bytes()
@@ -67,10 +67,10 @@ def read_model(path: Path) -> SentencePieceModel:
 
 
 def load_processor(data: bytes) -> SentencePieceProcessor:
-    """SentencePiece's processor of a model's bytes.
+    """SentencePiece's processor for a model's bytes.
 
     Raises:
-        RuntimeError: they are no model.
+        RuntimeError: the bytes are not a model.
     """
     processor = SentencePieceProcessor()
     processor.LoadFromSerializedProto(data)
@@ -92,7 +92,7 @@ def _pieces(processor: SentencePieceProcessor) -> Iterator[tuple[str, float, int
 
 
 def _settings(message: int | bytes | None) -> dict[int, int | bytes]:
-    """The fields of a message inside of the model, of which an absent one has none."""
+    """The fields of a message inside the model; empty if the message is absent."""
     return dict(_fields(message, range(1, 64))) if isinstance(message, bytes) else {}
 
 
@@ -100,7 +100,7 @@ def _fields(message: bytes, wanted: range | tuple[int, ...]) -> Iterator[tuple[i
     """Number and value of the *wanted* fields of a protobuf message.
 
     Raises:
-        ValueError, IndexError: it is not one.
+        ValueError, IndexError: it is not a protobuf message.
     """
     at = 0
     while at < len(message):
@@ -118,7 +118,7 @@ def _fields(message: bytes, wanted: range | tuple[int, ...]) -> Iterator[tuple[i
                 raise ValueError(f"wire type {wire}")
             value, at = message[at : at + size], at + size
         if at > len(message):
-            raise ValueError("the message ends inside of a field")
+            raise ValueError("the message ends inside a field")
         if number in wanted:
             yield number, value
 

@@ -1,8 +1,8 @@
-"""What llama.cpp knows of a tokenizer by the model's name alone.
+"""A property of Phi-3's tokenizer that llama.cpp detects only by the model's name.
 
-Phi-3's special tokens take in the blanks and line ends behind them; its template writes a line end behind each, which
-must vanish. A GGUF file has no place for such a flag: llama.cpp sets it where ``general.name`` has "phi-3" in it. A
-fine-tuned model by any other name would be prompted with tokens that it was never trained on.
+Phi-3's special tokens absorb the whitespace after them; its template writes a newline after each, which must disappear.
+GGUF has no key for such a flag: llama.cpp sets it if ``general.name`` contains "phi-3". A fine-tuned model with another
+name would be prompted with tokens that it was never trained on.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _WORDS = ("phi-3", "phi3")
 
 
 def known_name(name: str, architecture: str, tokenizer: Path) -> str:
-    """*name*, with the word added that llama.cpp needs to find in it.
+    """*name*, with the word that llama.cpp looks for added if it is needed.
 
     Args:
-        name: for ``general.name``.
+        name: the name for ``general.name``.
         architecture: GGUF name.
-        tokenizer: folder of the tokenizer that counts.
+        tokenizer: folder of the chosen tokenizer.
     """
     if architecture != _ARCHITECTURE or any(word in name.lower() for word in _WORDS):
         return name
@@ -38,5 +38,5 @@ def _added_tokens(folder: Path) -> list[Any]:
 
 
 def _takes_in_behind(token: Any) -> bool:
-    # Phi-4's take in what is before them too, which llama.cpp cannot do for any name.
+    # Phi-4's tokens also absorb whitespace before them, which llama.cpp cannot do for any name.
     return isinstance(token, dict) and bool(token.get("rstrip")) and not token.get("lstrip")

@@ -1,4 +1,4 @@
-"""What a tokenizer puts around texts, as its post-processor says."""
+"""The special tokens that a tokenizer's post-processor adds around texts."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class PostProcessor:
     """Special tokens by use.
 
     Attributes:
-        named: text of each kind of special token; where tokenizer_config.json names none, the one that is added.
-        added: by kind, whether it is added, as far as the post-processor says.
+        named: text of each kind of special token; if tokenizer_config.json names none, the one that is added.
+        added: by kind, whether it is added, if the post-processor says so.
     """
 
     named: Mapping[str, str]
@@ -26,14 +26,14 @@ class PostProcessor:
 
 
 def read_around(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> PostProcessor:
-    """What is added around texts, by the rules of ``SpecialVocab`` in llama.cpp's gguf-py.
+    """Read what is added around texts, with the rules of ``SpecialVocab`` in llama.cpp's gguf-py.
 
     Args:
-        tokenizer: tokenizer.json, empty when there is none.
+        tokenizer: tokenizer.json; empty if there is none.
         tokenizer_config: tokenizer_config.json.
 
     Raises:
-        VocabularyError: something that llama.cpp does not add, or that contradicts tokenizer_config.json.
+        VocabularyError: llama.cpp cannot add the same tokens, or they contradict tokenizer_config.json.
     """
     texts = ((kind, token_text(tokenizer_config.get(f"{kind}_token"))) for kind in KINDS)
     named = {kind: text for kind, text in texts if text}
@@ -53,7 +53,7 @@ def read_around(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any
         else:
             raise VocabularyError(
                 f"tokenizer.json: the post-processor {step.get('type')!r} is not supported",
-                hint="known are ByteLevel and TemplateProcessing",
+                hint="supported are ByteLevel and TemplateProcessing",
             )
     return PostProcessor(named, added)
 
@@ -70,8 +70,8 @@ def _read_template(step: Mapping[str, Any], named: dict[str, str], added: dict[s
     first, last = (_special(piece) for piece in (single[0], single[-1])) if len(single) > 1 else (None, None)
     if len(single) > 1 + (first is not None) + (last is not None):
         raise VocabularyError(
-            f"tokenizer.json adds {len(single) - 1} tokens around texts; llama.cpp adds one before and one behind them",
-            hint="no GGUF file can hold this post-processor",
+            f"tokenizer.json adds {len(single) - 1} tokens around texts; llama.cpp can add one before and one after",
+            hint="GGUF cannot express this post-processor: use the tokenizer that was saved with the model",
         )
     for kind, special in (("bos", first), ("eos", last)):
         if special is None:
@@ -80,12 +80,12 @@ def _read_template(step: Mapping[str, Any], named: dict[str, str], added: dict[s
             named.setdefault(kind, special)
         if special != named.get(kind, special):
             raise VocabularyError(
-                f"tokenizer.json adds {special!r} around texts, tokenizer_config.json names {named[kind]!r} as "
+                f"tokenizer.json adds {special!r} around texts, but tokenizer_config.json names {named[kind]!r} as "
                 f"{kind}_token",
                 hint="save the tokenizer again with transformers",
             )
         added[kind] = True
-    # Between two texts: what is left of the pair's template without its ends.
+    # Between two texts: the pair's template without its ends.
     begin = 1 if first and pair and _special(pair[0]) == first else 0
     end = -1 if last and pair and _special(pair[-1]) == last else None
     inner = pair[begin:end]

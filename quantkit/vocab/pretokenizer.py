@@ -1,12 +1,13 @@
-"""Which of llama.cpp's pre-tokenizers a tokenizer.json is, told from its structure.
+"""Identifies llama.cpp's name for a pre-tokenizer from the structure of tokenizer.json.
 
-llama.cpp splits text with regexes built into its binary, chosen by the name in ``tokenizer.ggml.pre``. Its converter
-finds the name by hashing the token ids of one text, so a vocabulary with one added token is unknown to it. The name
-depends on the steps before BPE alone, so here those are compared: the splits and the byte-level step, brought into one
-form. What is not in the table is refused; a guess would tokenize almost right, which nobody notices.
+llama.cpp splits text with regexes that are built into its binary, selected by the name in ``tokenizer.ggml.pre``. Its
+converter finds the name by hashing the token ids of one text, so it does not recognize a vocabulary with one added
+token. The name depends only on the steps before BPE, so these are compared here: the splits and the byte-level step, in
+a normalized form. A pre-tokenizer that is not in the table is refused; a guess would tokenize almost correctly, which
+nobody would notice.
 
-Where llama.cpp has several names for the same splits and options, the table has one of them. Its entries are proven by
-equal token ids, see ``tests/parity/test_tokens.py``.
+If llama.cpp has several names for the same splits and options, the table has one of them. Equal token ids prove its
+entries, see ``tests/parity/test_tokens.py``.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from quantkit.errors import VocabularyError
 from quantkit.vocab import regexes
 
 Step = tuple[str, str]
-"""What a step does, and its regex or option: ``("split", r"\\p{N}")``, ``("bytes", "")``."""
+"""The kind of a step, and its regex or option: ``("split", r"\\p{N}")``, ``("bytes", "")``."""
 
 _BYTES: Step = ("bytes", "")
-# Llama 3's first tokenizer.json lacked ignore_merges, which its authors then corrected. It is known by this token.
+# Llama 3's first tokenizer.json had no ignore_merges; its authors corrected this later. This token identifies it.
 _LLAMA_3_BOS = "<|begin_of_text|>"
 
 
@@ -34,10 +35,10 @@ class PreTokenizer:
     Attributes:
         name: value of ``tokenizer.ggml.pre``.
         steps: the tokenizer's steps before BPE, see :data:`Step`.
-        whole_words: llama.cpp looks a whole word up before it merges (``ignore_merges``).
-        tells_words: the steps have another name for tokenizers that differ in *whole_words*.
-        cleans: llama.cpp takes blanks before punctuation away in the text it returns, as Hugging Face's
-            ``clean_up_tokenization_spaces``; None where that does not tell names apart.
+        whole_words: llama.cpp looks up whole words before it merges (``ignore_merges``).
+        tells_words: the same steps have another name for tokenizers that differ in *whole_words*.
+        cleans: llama.cpp removes spaces before punctuation from the text that it returns, like Hugging Face's
+            ``clean_up_tokenization_spaces``; None if this does not distinguish names.
     """
 
     name: str
@@ -88,7 +89,7 @@ def recognise(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any],
         where: path of tokenizer.json, for messages.
 
     Raises:
-        VocabularyError: none of the known ones; the message quotes what was found.
+        VocabularyError: the pre-tokenizer is unknown; the message quotes it.
     """
     steps = _steps(tokenizer.get("pre_tokenizer"))
     fitting = [known for known in PRE_TOKENIZERS if known.steps == steps]
@@ -96,8 +97,8 @@ def recognise(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any],
         found = json.dumps({key: tokenizer.get(key) for key in ("normalizer", "pre_tokenizer")})
         raise VocabularyError(
             f"{where}: unknown pre-tokenizer: {found[:400]}",
-            hint=f"known are {', '.join(known.name for known in PRE_TOKENIZERS)}; llama.cpp must have the splits "
-            "built in",
+            hint="use the tokenizer that was saved with the model; supported are "
+            f"{', '.join(known.name for known in PRE_TOKENIZERS)}",
         )
     whole_words = looks_up_words(tokenizer) or _is_llama_3(tokenizer)
     cleans = tokenizer_config.get("clean_up_tokenization_spaces") is not False
@@ -109,7 +110,7 @@ def recognise(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any],
 
 
 def looks_up_words(tokenizer: Mapping[str, Any]) -> bool:
-    """Whether the tokenizer takes a whole word that is a token before it merges."""
+    """Whether the tokenizer uses a whole word that is a token, before it merges."""
     return bool(tokenizer["model"].get("ignore_merges"))
 
 
@@ -118,12 +119,12 @@ def _is_llama_3(tokenizer: Mapping[str, Any]) -> bool:
 
 
 def _leaves_text(normalizer: Mapping[str, Any] | None) -> bool:
-    """Whether there is no normalizer, or only one that leaves composed text alone, as nearly all text is."""
+    """Whether there is no normalizer, or one that does not change composed text, which nearly all text is."""
     return all(step.get("type") == "NFC" for step in _flat(normalizer, "normalizers"))
 
 
 def _flat(step: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any]]:
-    """The steps of a pipeline with its sequences taken apart."""
+    """The steps of a pipeline, with sequences flattened."""
     if not step:
         return []
     if step.get("type") != "Sequence":
@@ -132,7 +133,7 @@ def _flat(step: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any]]:
 
 
 def _steps(pre_tokenizer: Mapping[str, Any] | None) -> tuple[Step, ...] | None:
-    """The steps in one form; None where one of them is not understood."""
+    """The steps in normalized form; None if one of them is unknown."""
     found: list[Step] = []
     for step in _flat(pre_tokenizer, "pretokenizers"):
         known = _READ.get(str(step.get("type")), _unknown)(step)
@@ -152,7 +153,7 @@ def _split(step: Mapping[str, Any]) -> Sequence[Step] | None:
         return None
     regex = regexes.spelled(regex)
     isolated = step.get("behavior") == "Isolated"
-    # "Remove all but the matches" is the same where the regex leaves nothing between its matches.
+    # "Remove all but the matches" is equivalent if the regex leaves nothing between its matches.
     outside = step.get("behavior") == "Removed" and step.get("invert") and regex in regexes.COVERING
     return [("split", regex)] if isolated or outside else None
 

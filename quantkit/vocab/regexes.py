@@ -1,4 +1,4 @@
-"""The regexes with which byte-level BPE tokenizers split text, as their tokenizer.json has them.
+"""The regexes that byte-level BPE tokenizers use to split text, as written in tokenizer.json.
 
 Line breaks are written as escapes, see :func:`spelled`.
 """
@@ -10,7 +10,7 @@ _WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _OTHER = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 _BLANKS = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-# A word ends where a capital letter follows a small one.
+# A word ends where an uppercase letter follows a lowercase one.
 _CAMEL = (rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*")
 _CAMEL_OTHER = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
 
@@ -27,7 +27,7 @@ O200K = rf"{_CAMEL[0]}{_CONTRACTIONS}?|{_CAMEL[1]}{_CONTRACTIONS}?|\p{{N}}{{1,3}
 SEED_CODER = rf"{_CONTRACTIONS}|{_WORD}|\p{{N}}{{1}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{_BLANKS}"
 MINICPM5 = (r"\p{N}{1,3}", rf"{_CONTRACTIONS}|{_WORD}|\p{{N}}+|{_OTHER}|{_BLANKS}")
 
-# The letters of DeepSeek LLM: the cased scripts, written as escapes because editors normalize some of them.
+# The letters of DeepSeek LLM: the cased scripts, as escapes because editors normalize some of them.
 _DEEPSEEK_LETTERS = (
     r"\s?[A-Za-z"
     "\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373\u0376"
@@ -64,5 +64,5 @@ COVERING = frozenset([GPT2, CL100K, QWEN2, QWEN35, TEKKEN, O200K])
 
 
 def spelled(regex: str) -> str:
-    """The regex with its line breaks as escapes; some files have the characters themselves."""
+    """The regex with line breaks as escapes; some files have the characters themselves."""
     return regex.replace("\r", r"\r").replace("\n", r"\n")

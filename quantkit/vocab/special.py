@@ -1,8 +1,8 @@
 """Special tokens: their ids, whether BOS and EOS are added, and every token that ends a turn.
 
-The rules for ids and ``add_bos`` are those of ``SpecialVocab`` in llama.cpp's gguf-py, so that the metadata is equal.
-One thing is added: an end token that generation_config.json (or config.json) names, and that llama.cpp would not take
-for one by its name, becomes ``eot_token_id``, because a model that cannot stop is broken.
+The rules for ids and ``add_bos`` are those of ``SpecialVocab`` in llama.cpp's gguf-py, so the metadata is equal. One
+thing is added: an end-of-turn token that generation_config.json (or config.json) names, and that llama.cpp would not
+recognize by its text, becomes ``eot_token_id``, because a model that cannot stop is broken.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from quantkit.errors import VocabularyError
 from quantkit.gguf.kv import KV, boolean, u32
 from quantkit.vocab.post_processor import KINDS, PostProcessor, read_around, token_text
 
-# Tokens that llama.cpp ends an answer at by their text, whatever the metadata says (llama-vocab.cpp).
+# Tokens that end an answer in llama.cpp by their text, whatever the metadata says (llama-vocab.cpp).
 ENDS_BY_NAME = frozenset(
     ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "<EOT>"]
 )
-# Kinds of byte-level BPE that llama.cpp puts BOS before where the metadata does not say so (llama-vocab.cpp).
+# Kinds of byte-level BPE for which llama.cpp adds BOS if the metadata does not say (llama-vocab.cpp).
 _BPE_WITH_BOS = frozenset(
     [
         *("llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"),
         *("tekken", "chameleon"),
     ]
 )
-# Where further end tokens find room in the metadata.
+# Metadata keys that can take more end-of-turn tokens.
 SPARE_ENDS = ("eot", "eom")
 # The GGUF key of a kind where it is not "<kind>_token_id".
 _KEYS = {
@@ -33,7 +33,7 @@ _KEYS = {
     "sep": "tokenizer.ggml.seperator_token_id",
     "pad": "tokenizer.ggml.padding_token_id",
 }
-# A GGUF file has no key for the id of this kind, and says of these whether they are added.
+# GGUF has no key for the id of the first kind, and has keys that say whether the others are added.
 _WITHOUT_KEY = "cls"
 _ADDED = ("bos", "eos", "sep")
 
@@ -48,19 +48,19 @@ def special_metadata(
     fallback: Mapping[str, int] | None = None,
     further: Mapping[str, int] | None = None,
 ) -> list[KV]:
-    """The entries for special tokens.
+    """The metadata for special tokens.
 
     Args:
         tokenizer: tokenizer.json.
         tokenizer_config: tokenizer_config.json.
         config: config.json.
-        generation_config: generation_config.json, empty when there is none.
-        texts: of all tokens, by id.
-        fallback: ids by kind for a tokenizer whose files name none; its ``unk`` counts whatever they name.
-        further: ids of kinds beyond the usual, that hold where tokenizer_config.json names no token.
+        generation_config: generation_config.json; empty if there is none.
+        texts: the texts of all tokens, by id.
+        fallback: ids by kind for a tokenizer whose files name none; its ``unk`` is used whatever they name.
+        further: ids of additional kinds, used if tokenizer_config.json names no token.
 
     Raises:
-        VocabularyError: an id that is out of range.
+        VocabularyError: an id is out of range.
     """
     around = read_around(tokenizer, tokenizer_config)
     ids = _ids(tokenizer, around, config)
@@ -84,10 +84,10 @@ def special_metadata(
 def _ends(
     config: Mapping[str, Any], generation_config: Mapping[str, Any], ids: Mapping[str, int], texts: Sequence[str]
 ) -> dict[str, int]:
-    """Places for the end tokens that llama.cpp would not know otherwise.
+    """Metadata keys for the end-of-turn tokens that llama.cpp would not recognize otherwise.
 
-    They are those of generation_config.json and, where it names none, of config.json: transformers makes the one that
-    is missing from the other.
+    These are the tokens in generation_config.json or, if it names none, in config.json: transformers derives the
+    missing one from the other.
     """
     file, ends = "generation_config.json", end_tokens(generation_config)
     if not ends:
@@ -99,14 +99,14 @@ def _ends(
     spare = [kind for kind in SPARE_ENDS if kind not in ids]
     if len(unknown) > len(spare):
         raise VocabularyError(
-            f"{file}: {len(ends)} end tokens; a GGUF file has no room for {texts[unknown[-1]]!r}",
-            hint="leave the tokens that really end an answer in eos_token_id",
+            f"{file}: eos_token_id has {len(ends)} tokens; GGUF has no key left for {texts[unknown[-1]]!r}",
+            hint="keep only the tokens in eos_token_id that really end an answer",
         )
     return dict(zip(spare, unknown, strict=False))
 
 
 def adds_bos(metadata: Mapping[str, Any]) -> bool:
-    """Whether llama.cpp puts BOS before a prompt, whatever the prompt begins with.
+    """Whether llama.cpp adds BOS before a prompt, whatever the prompt begins with.
 
     Args:
         metadata: a file's ``tokenizer.*`` keys and values.
@@ -124,14 +124,14 @@ def _check_range(file: str, kind: str, token: int, texts: Sequence[str]) -> None
 
 
 def end_tokens(config: Mapping[str, Any]) -> list[int]:
-    """The ids in ``eos_token_id`` of one of the two configs: one, several or none."""
+    """The ids in ``eos_token_id`` of a config: none, one or several."""
     value = config.get("eos_token_id")
     values = value if isinstance(value, list) else [value]
     return [token for token in dict.fromkeys(values) if isinstance(token, int) and token >= 0]
 
 
 def special_texts(tokenizer_config: Mapping[str, Any]) -> set[str]:
-    """The tokens that tokenizer_config.json names as special, by use or in a list."""
+    """The tokens that tokenizer_config.json names as special, by kind or in a list."""
     lists = (tokenizer_config.get(key) or () for key in ("additional_special_tokens", "extra_special_tokens"))
     listed = (entry for entries in lists for entry in (entries.values() if isinstance(entries, Mapping) else entries))
     named = (tokenizer_config.get(f"{kind}_token") for kind in KINDS)
@@ -146,7 +146,7 @@ def _added_ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _ids(tokenizer: Mapping[str, Any], around: PostProcessor, config: Mapping[str, Any]) -> dict[str, int]:
-    """By kind: the token tokenizer_config.json names, else the id in config.json."""
+    """The ids by kind: of the token that tokenizer_config.json names, else the id in config.json."""
     by_text = _added_ids(tokenizer)
     ids: dict[str, int] = {}
     for kind in KINDS:
@@ -161,7 +161,7 @@ def _ids(tokenizer: Mapping[str, Any], around: PostProcessor, config: Mapping[st
 
 
 def _in_config(config: Mapping[str, Any], kind: str) -> int | None:
-    """The id config.json has, at its root or, of a model with several parts, in that of the text model."""
+    """The id in config.json: at its root or, for a model with several parts, in the text model's config."""
     value = config.get(f"{kind}_token_id")
     if value is None and isinstance(text := config.get("text_config"), Mapping):
         value = text.get(f"{kind}_token_id")

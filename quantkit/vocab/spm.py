@@ -1,4 +1,4 @@
-"""``tokenizer.model`` (SentencePiece) -> the GGUF vocabulary, as llama.cpp's converter writes it."""
+"""The GGUF vocabulary from ``tokenizer.model`` (SentencePiece), as llama.cpp's converter writes it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LAST_BYTE = "<0xFF>"
 
 @dataclass(frozen=True)
 class _Added:
-    """A token added to the pieces: its id, its text, and its type."""
+    """A token that is added to the pieces: its id, text and type."""
 
     number: int
     text: str
@@ -38,10 +38,10 @@ class _Added:
 
 
 def read_sentencepiece(files: TokenizerFiles) -> Content | None:
-    """The vocabulary in tokenizer.model; None when there is no such file.
+    """The vocabulary in tokenizer.model; None if there is no such file.
 
     Raises:
-        VocabularyError: the file is broken, or treats text as llama.cpp does not.
+        VocabularyError: the file is broken, or treats text in a way that llama.cpp does not support.
     """
     path = files.path("tokenizer.model")
     if not path.is_file():
@@ -66,31 +66,31 @@ def read_sentencepiece(files: TokenizerFiles) -> Content | None:
         *padding_notes(files.rows, unused),
         *_outside_notes(files.rows, outside),
     ]
-    # llama.cpp puts a blank before the text where the key is absent.
+    # llama.cpp puts a space before the text if the key is absent.
     prefix = [] if model.dummy_prefix else [boolean("tokenizer.ggml.add_space_prefix", False)]
     return Content((*spm_entries(texts, scores, types), *prefix), tuple(texts), tuple(notes))
 
 
 def _check(model: SentencePieceModel, path: Path) -> None:
-    """llama.cpp merges pieces by score, keeps every blank, and writes what has no piece as bytes."""
+    """Check that llama.cpp can reproduce it: pieces merged by score, all spaces kept, byte fallback."""
     wrong = {
-        "is a unigram model; llama.cpp merges pieces as in BPE": not model.merges,
-        "normalizes text before it is split, which llama.cpp does not": model.rewrites,
-        "removes blanks, which llama.cpp keeps": model.removes_blanks,
-        "puts blanks behind words, llama.cpp before them": model.suffix_blanks,
-        "has no bytes as pieces, which llama.cpp needs for unknown characters": all(
+        "this is a unigram model; llama.cpp merges pieces as in BPE": not model.merges,
+        "the tokenizer normalizes text, which llama.cpp does not": model.rewrites,
+        "the tokenizer removes spaces, which llama.cpp keeps": model.removes_blanks,
+        "the tokenizer puts spaces after words, llama.cpp before them": model.suffix_blanks,
+        "there are no byte pieces, which llama.cpp needs for unknown characters": all(
             text != _LAST_BYTE for text, _, _ in model.pieces
         ),
     }
     for reason, found in wrong.items():
         if found:
             raise VocabularyError(
-                f"{path}: {reason}", hint="no GGUF file can hold this tokenizer: run the model with transformers"
+                f"{path}: {reason}", hint="GGUF cannot express this tokenizer: run the model with transformers"
             )
 
 
 def _added(files: TokenizerFiles) -> Iterator[_Added]:
-    """The added tokens in the order in which they are put over the pieces; the last one that names an id counts."""
+    """The added tokens in the order in which they override pieces; the last one with an id is used."""
     for text, number in files.json("added_tokens.json").items():
         yield _Added(_id(number, files.path("added_tokens.json")), text, USER_DEFINED)
     marked = files.rules.trust_special_flag
@@ -98,7 +98,7 @@ def _added(files: TokenizerFiles) -> Iterator[_Added]:
     for key, token in decoder.items():
         number = _id(int(key) if key.isdecimal() else key, files.path("tokenizer_config.json"))
         yield _marked(number, token) if marked else _guessed(number, token)
-    # The converter, which goes by the marks for Phi-3 alone, then looks here too.
+    # The converter, which trusts the special flag only for Phi-3, also looks here then.
     for token in (files.tokenizer.get("added_tokens") or ()) if marked else ():
         yield _marked(_id(token["id"], files.path("tokenizer.json")), token)
 
@@ -124,4 +124,4 @@ def _outside_notes(rows: int, outside: list[str]) -> list[str]:
     if not outside:
         return []
     more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
-    return [f"the embedding has {rows} rows, none for the token {outside[0]!r}{more}: left out"]
+    return [f"the embedding has {rows} rows, but none for the token {outside[0]!r}{more}: left out"]

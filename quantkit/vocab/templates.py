@@ -1,4 +1,4 @@
-"""Chat templates: where a model's folder has them, and which one counts."""
+"""Chat templates: where a model's folder has them, and which one is used."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Templates:
     """The Jinja templates of a model.
 
     Attributes:
-        default: the model's own, None when it has none.
-        named: further ones (``tool_use``, ``rag``) by name.
-        notes: for the plan.
+        default: the model's own template; None if it has none.
+        named: other templates (``tool_use``, ``rag``) by name.
+        notes: notes for the plan.
     """
 
     default: str | None
@@ -31,7 +31,7 @@ class Templates:
 def read_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Templates:
     """The default chat template and the named ones.
 
-    tokenizer_config.json comes before chat_template.jinja, and that before chat_template.json, as in llama.cpp's
+    tokenizer_config.json has priority over chat_template.jinja, and that over chat_template.json, as in llama.cpp's
     converter.
 
     Args:
@@ -39,14 +39,14 @@ def read_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Templat
         tokenizer_config: its tokenizer_config.json, empty when there is none.
 
     Raises:
-        VocabularyError: a template is no text.
+        VocabularyError: a template is not a string.
     """
     value: Any = tokenizer_config.get("chat_template")
     beside = _read_text(folder / CHAT_TEMPLATE)
     notes = []
     if isinstance(value, str) and beside not in (None, value):
         notes.append(
-            "chat_template.jinja differs from chat_template in tokenizer_config.json: the latter is used, as by "
+            "chat_template.jinja differs from chat_template in tokenizer_config.json: the latter is used, as in "
             "llama.cpp's converter; transformers uses the former"
         )
     source = TOKENIZER_CONFIG
@@ -61,8 +61,10 @@ def read_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Templat
         return Templates(value, (), tuple(notes))
     if not isinstance(value, list) or not all(map(_is_named_template, value)):
         kind = "list of something else" if isinstance(value, list) else type(value).__name__
-        raise VocabularyError(f"{folder / source}: chat_template is a {kind}; expected a text, or names and templates")
-    # llama.cpp's converter keeps letters and digits of a name, so that it is safe in a metadata key.
+        raise VocabularyError(
+            f"{folder / source}: chat_template is a {kind}; expected a string, or a list of names and templates"
+        )
+    # llama.cpp's converter keeps only letters and digits of a name, so that it is safe in a metadata key.
     named = {re.sub("[^A-Za-z0-9]", "_", entry["name"]): entry["template"] for entry in value}
     default = named.pop("default", None)
     return Templates(default, tuple(named.items()), tuple(notes))

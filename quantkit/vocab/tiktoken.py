@@ -1,7 +1,7 @@
-"""``qwen.tiktoken``: the vocabulary of Qwen's first generation -> the GGUF vocabulary.
+"""The GGUF vocabulary from ``qwen.tiktoken``, the vocabulary of Qwen's first generation.
 
-Such a file is a list of byte strings and their ranks. The special tokens and the split regex stand in the model's
-Python code, which is not run: they are Qwen's.
+Such a file is a list of byte strings and their ranks. The special tokens and the split regex are in the model's Python
+code, which is not run: they are built in here.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ END_OF_TEXT = "<|endoftext|>"
 SPECIAL = (END_OF_TEXT, "<|im_start|>", "<|im_end|>", *(f"<|extra_{number}|>" for number in range(205)))
 """Qwen's special tokens, in the order of their ids; they follow the ranks."""
 PRE_TOKENIZER = "qwen2"
-"""Qwen2 kept the regex."""
+"""Qwen2 has the same regex."""
 
-_ANOTHER = "download the file again; it is a list of base64 texts, each with its rank"
+_ANOTHER = "download the file again; each of its lines has a base64 text and a rank"
 
 
 def read_tiktoken(files: TokenizerFiles) -> Content | None:
-    """The vocabulary in the folder's ``*.tiktoken``; None when there is no such file.
+    """The vocabulary in the folder's ``*.tiktoken``; None if there is no such file.
 
     Raises:
-        VocabularyError: the file is broken, or has not the ids of Qwen's special tokens.
+        VocabularyError: the file is broken, or the ids of Qwen's special tokens do not match.
     """
     found = sorted(files.folder.glob("*.tiktoken"))
     if not found:
         return None
     if len(found) > 1:
         raise VocabularyError(
-            f"{files.folder}: has {len(found)} *.tiktoken files: {', '.join(path.name for path in found)}",
-            hint="keep the one that belongs to the model",
+            f"{files.folder}: there are {len(found)} *.tiktoken files: {', '.join(path.name for path in found)}",
+            hint="keep only the one that belongs to the model",
         )
     ranks = read_ranks(found[0])
     tokens = [*(byte_text(token) for token in ranks), *SPECIAL]
     unused = files.rows - len(tokens)
     if unused < 0:
         raise VocabularyError(
-            f"{found[0]}: token id {len(tokens) - 1} has no row in the embedding, which has {files.rows}",
+            f"{found[0]}: token id {len(tokens) - 1} has no row in the embedding, which has {files.rows} rows",
             hint="the tokenizer belongs to a model with a larger vocabulary: use the one saved with these weights",
         )
     _check_ends(files, len(ranks), str(found[0]))
@@ -64,21 +64,21 @@ def read_tiktoken(files: TokenizerFiles) -> Content | None:
 
 
 def _check_ends(files: TokenizerFiles, first: int, where: str) -> None:
-    """A file cut at the end of a line reads well, but then the special tokens have other ids than the model's."""
+    """Check the ids of the special tokens: they are wrong if the file was truncated at the end of a line."""
     for end in end_tokens(files.generation):
         if not first <= end < first + len(SPECIAL):
             raise VocabularyError(
-                f"{where}: has {first} ranks, so that special tokens begin at id {first}, but generation_config.json "
-                f"ends at token {end}",
+                f"{where}: the file has {first} ranks, so special tokens begin at id {first}, but the end token in "
+                f"generation_config.json is {end}",
                 hint=_ANOTHER,
             )
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
-    """The tokens of a tiktoken file in the order of their ranks, which are 0, 1, 2, ...
+    """The tokens of a tiktoken file in the order of their ranks 0, 1, 2, ...
 
     Raises:
-        VocabularyError: a line that is something else, a rank or token that is there twice or missing.
+        VocabularyError: a line is invalid, or a rank or token appears twice or is missing.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -93,7 +93,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
         except (ValueError, binascii.Error):
             raise VocabularyError(f"{path}: line {number} is not a base64 text and a rank", hint=_ANOTHER) from None
         if token in ranks or rank in seen:
-            raise VocabularyError(f"{path}: line {number}: its token or its rank {rank} is there twice", hint=_ANOTHER)
+            raise VocabularyError(f"{path}: line {number}: the token or its rank {rank} appears twice", hint=_ANOTHER)
         ranks[token] = rank
         seen.add(rank)
     if missing := set(range(len(ranks))) - seen:
@@ -101,14 +101,16 @@ def read_ranks(path: Path) -> dict[bytes, int]:
     ranks = dict(sorted(ranks.items(), key=lambda item: item[1]))
     absent = next((byte for byte in range(256) if bytes([byte]) not in ranks), None)
     if absent is not None:
-        raise VocabularyError(f"{path}: the byte 0x{absent:02X} is no token; expected all 256", hint=_ANOTHER)
+        raise VocabularyError(
+            f"{path}: there is no token for the byte 0x{absent:02X}; expected tokens for all 256 bytes", hint=_ANOTHER
+        )
     return ranks
 
 
 def merged_parts(ranks: Mapping[bytes, int], where: str) -> list[tuple[bytes, bytes]]:
-    """The merges that byte-level BPE needs: of each token, in the order of ranks, the two it is merged from.
+    """The merges that byte-level BPE needs: for each token, in the order of ranks, the two tokens it is merged from.
 
-    A token's two parts are what is left of its bytes when all merges of lower rank are done.
+    A token's two parts are what remains of its bytes after all merges of lower rank.
 
     Raises:
         VocabularyError: a token cannot be merged from two of lower rank.
@@ -119,7 +121,7 @@ def merged_parts(ranks: Mapping[bytes, int], where: str) -> list[tuple[bytes, by
             parts = _merge_below(ranks, token, rank)
             if len(parts) != 2:
                 raise VocabularyError(
-                    f"{where}: {token!r} of rank {rank} is not merged from two tokens of lower rank", hint=_ANOTHER
+                    f"{where}: {token!r} of rank {rank} cannot be merged from two tokens of lower rank", hint=_ANOTHER
                 )
             merges.append((parts[0], parts[1]))
     return merges
@@ -140,7 +142,7 @@ def _merge_below(ranks: Mapping[bytes, int], token: bytes, rank: int) -> list[by
 
 
 def _byte_characters() -> list[str]:
-    """How byte-level BPE writes a byte: printable ones of Latin-1 as they are, the others from U+0100 on."""
+    """How byte-level BPE writes each byte: printable Latin-1 characters unchanged, the others from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = (chr(0x100 + number) for number in range(256))
     return [chr(byte) if byte in printable else next(others) for byte in range(256)]
@@ -150,5 +152,5 @@ _CHARACTERS = _byte_characters()
 
 
 def byte_text(token: bytes) -> str:
-    """A token's bytes as byte-level BPE writes them."""
+    """A token's bytes, as byte-level BPE writes them."""
     return "".join(_CHARACTERS[byte] for byte in token)

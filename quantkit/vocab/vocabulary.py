@@ -20,20 +20,20 @@ from quantkit.vocab.templates import Templates, read_templates
 from quantkit.vocab.tiktoken import read_tiktoken
 
 if TYPE_CHECKING:
-    from quantkit.checkpoint.folder import Checkpoint  # which imports torch, and this is read beside llama.cpp too
+    from quantkit.checkpoint.folder import Checkpoint  # which imports torch; this module also runs next to llama.cpp
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a tokenizer becomes.
+    """A tokenizer as GGUF metadata.
 
     Attributes:
         metadata: ``tokenizer.*`` entries without the chat template.
-        chat_template: the model's Jinja chat template, None when it has none.
-        named_templates: further templates (``tool_use``, ``rag``) by name.
-        bos_token: text of BOS, empty when there is none.
-        eos_token: text of EOS, empty when there is none.
-        notes: for the plan.
+        chat_template: the model's Jinja chat template; None if it has none.
+        named_templates: other templates (``tool_use``, ``rag``) by name.
+        bos_token: text of BOS; empty if there is none.
+        eos_token: text of EOS; empty if there is none.
+        notes: notes for the plan.
     """
 
     metadata: tuple[KV, ...]
@@ -44,7 +44,7 @@ class Vocabulary:
     notes: tuple[str, ...]
 
     def template_metadata(self, template: str | None) -> list[KV]:
-        """The entries that carry *template* as the model's own, and the named ones beside it."""
+        """The entries for *template* as the model's own template, and for the named ones."""
         entries = []
         if self.named_templates:
             names = [name for name, _ in self.named_templates]
@@ -58,13 +58,13 @@ class Vocabulary:
 def _read_sentencepiece(files: TokenizerFiles) -> Content | None:
     if not files.path("tokenizer.model").is_file():
         return None
-    # SentencePiece takes a while to load, and most models have no use for it.
+    # SentencePiece takes a while to load, and most models do not need it.
     from quantkit.vocab.spm import read_sentencepiece
 
     return read_sentencepiece(files)
 
 
-# Each kind of tokenizer: the file it is read from, and its reader.
+# By kind of tokenizer: its file and its reader.
 READERS: dict[str, tuple[str, Callable[[TokenizerFiles], Content | None]]] = {
     "sentencepiece": ("tokenizer.model", _read_sentencepiece),
     "llama-hf": ("tokenizer.json", read_llama_hf),
@@ -86,24 +86,24 @@ def read_vocabulary(
     """Read the tokenizer of a checkpoint folder.
 
     Args:
-        checkpoint: the folder; nothing but its JSON, vocabulary and template files is read, and none is executed.
+        checkpoint: the folder; only its JSON, vocabulary and template files are read, and none is executed.
         rows: rows of the embedding.
-        tokenizers: the kinds of tokenizer to look for, in this order: ``sentencepiece``, ``llama-hf``, ``bpe``,
+        tokenizers: the kinds of tokenizer to try, in this order: ``sentencepiece``, ``llama-hf``, ``bpe``,
             ``tiktoken``.
-        rules: what the model's family adds.
-        folder: where the tokenizer's files are, when that is not the checkpoint's own folder (an adapter's).
-        templates: where the chat templates are, when they are not beside the tokenizer.
+        rules: the additions of the model's family.
+        folder: the folder with the tokenizer's files, if it is not the checkpoint's (but an adapter's).
+        templates: the folder with the chat templates, if it is not the tokenizer's.
         special: settings that replace those of tokenizer_config.json.
 
     Raises:
-        VocabularyError: no tokenizer, or one that llama.cpp would not reproduce.
+        VocabularyError: there is no tokenizer, or one that llama.cpp would not reproduce.
     """
     generation = checkpoint.json("generation_config.json")
     files = TokenizerFiles(folder or checkpoint.path, checkpoint.config, generation, rows, rules, special or {})
     if files.path(TEKKEN).is_file() and not files.path("tokenizer.json").is_file():
         raise VocabularyError(
             f"{files.path(TEKKEN)}: Mistral's own tokenizer format is not supported",
-            hint="copy tokenizer.json and tokenizer_config.json of the model's Hugging Face version into the folder",
+            hint="copy tokenizer.json and tokenizer_config.json from the model's Hugging Face version into the folder",
         )
     for kind in tokenizers:
         file, read = READERS[kind]
@@ -121,8 +121,8 @@ def read_vocabulary(
     raise VocabularyError(
         f"{files.path(wanted[-1])}: file is missing"
         if len(wanted) == 1
-        else f"{files.folder}: has no tokenizer: {' and '.join(wanted)} are missing",
-        hint="copy the tokenizer's files of the model into the folder",
+        else f"{files.folder}: there is no tokenizer: {' and '.join(wanted)} are missing",
+        hint="copy the model's tokenizer files into the folder",
     )
 
 
@@ -153,5 +153,5 @@ def _vocabulary(files: TokenizerFiles, content: Content, templates: Templates) -
         eos_token=text("eos"),
         notes=(*content.notes, *templates.notes),
     )
-    vocabulary.template_metadata(templates.default)  # what a GGUF file cannot hold is known now
+    vocabulary.template_metadata(templates.default)  # find errors now
     return vocabulary

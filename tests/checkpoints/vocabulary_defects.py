@@ -80,7 +80,7 @@ def merges_of_another_type(case: Case) -> None:
     case.tokenizer(lambda tokenizer: tokenizer["model"].update(merges={"a": "b"}))
 
 
-@defect("tokenizer.json", "no vocabulary")
+@defect("tokenizer.json", "vocabulary is missing")
 def empty_vocabulary(case: Case) -> None:
     case.tokenizer(lambda tokenizer: tokenizer["model"].update(vocab={}))
 
@@ -139,7 +139,7 @@ def pad_token_outside_the_vocabulary(case: Case) -> None:
     case.config(pad_token_id=999999)
 
 
-@defect("generation_config.json", "end tokens", hint="eos_token_id")
+@defect("generation_config.json", "GGUF has no key left", hint="eos_token_id")
 def more_end_tokens_than_gguf_has_room_for(case: Case) -> None:
     edit_json(case.model / "generation_config.json", eos_token_id=[10, 11, 12])
 
@@ -197,12 +197,12 @@ def sentencepiece_normalizes(case: Case) -> None:
     (case.model / "tokenizer.model").write_bytes(trained_model(normalization_rule_name="nfkc"))
 
 
-@defect("tokenizer.model", "removes blanks", base=MIXTRAL)
+@defect("tokenizer.model", "removes spaces", base=MIXTRAL)
 def sentencepiece_removes_blanks(case: Case) -> None:
     _model(case, removes_blanks=True)
 
 
-@defect("tokenizer.model", "bytes", base=MIXTRAL)
+@defect("tokenizer.model", "byte pieces", base=MIXTRAL)
 def sentencepiece_without_bytes(case: Case) -> None:
     path = case.model / "tokenizer.model"
     pieces = [piece for piece in read_pieces(path.read_bytes()) if piece[2] != BYTE]
@@ -230,12 +230,12 @@ def _without_model(case: Case, change: Callable[[dict[str, Any]], None]) -> None
     case.tokenizer(change)
 
 
-@defect("tokenizer.json", "blanks are treated", "Lowercase", hint="tokenizer.model", base=MIXTRAL)
+@defect("tokenizer.json", "treats spaces", "Lowercase", hint="tokenizer.model", base=MIXTRAL)
 def byte_fallback_with_another_normalizer(case: Case) -> None:
     _without_model(case, lambda tokenizer: tokenizer.update(normalizer={"type": "Lowercase"}))
 
 
-@defect("tokenizer.json", "not merged", hint="tokenizer.model", base=MIXTRAL)
+@defect("tokenizer.json", "no merge", hint="tokenizer.model", base=MIXTRAL)
 def byte_fallback_lacks_a_merge(case: Case) -> None:
     def change(tokenizer: dict[str, Any]) -> None:
         merges = tokenizer["model"]["merges"]
@@ -245,7 +245,7 @@ def byte_fallback_lacks_a_merge(case: Case) -> None:
     _without_model(case, change)
 
 
-@defect("tokenizer.json", "stand among", hint="tokenizer.model", base=MIXTRAL)
+@defect("tokenizer.json", "are mixed", hint="tokenizer.model", base=MIXTRAL)
 def byte_fallback_with_merges_apart(case: Case) -> None:
     def change(tokenizer: dict[str, Any]) -> None:
         merges = tokenizer["model"]["merges"]
@@ -313,7 +313,7 @@ def tiktoken_without_a_rank(case: Case) -> None:
     _write_lines(case, [*lines[:9], *lines[10:]])
 
 
-@defect("qwen.tiktoken", "not merged", base=QWEN)
+@defect("qwen.tiktoken", "cannot be merged", base=QWEN)
 def tiktoken_with_a_token_of_no_parts(case: Case) -> None:
     _write_lines(case, [*_lines(case)[:-1], base64.b64encode("㍿㍿㍿".encode()) + b" 1999\n"])
 

@@ -117,7 +117,7 @@ def test_the_language_model_of_one_that_also_sees(
     assert differences(ours, reference_gguf(model, "f32")) == []
     assert _apart(llama_logits(ours, _TOKENS, tmp_path / "logits.npy"), _logits(plain)) < _CLOSE_WITH_GELU
     with open_model(model) as opened:
-        assert "only the language model is written, without the vision part (1 tensors)" in opened.notes
+        assert "only the language model is converted; the vision part (1 tensors) is left out" in opened.notes
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,6 @@ def test_settings_listed_for_each_layer(
 
 def test_a_window_that_llama_cpp_does_not_have_is_told(checkpoint: Maker) -> None:
     with open_model(checkpoint("mistral")) as model:
-        assert [note for note in model.notes if "up to a context of 4096 of the 32768 tokens" in note]
+        assert [note for note in model.notes if "beyond 4096 of the 32768 tokens of context" in note]
     with open_model(checkpoint("mistral-nemo")) as model:
         assert not model.notes

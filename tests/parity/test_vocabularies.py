@@ -92,7 +92,7 @@ def test_sentencepiece_without_a_tokenizer_json(
     found = read_folder(add_config(folder, "llama-spm", rows=rows, bos_token_id=1, eos_token_id=2, pad_token_id=0))
     assert ours(found) == theirs(converter, folder, tmp_path / "reference.gguf", None)
     assert ours(found)["tokenizer.ggml.add_space_prefix"] is True
-    assert found.notes == (f"the embedding has {rows} rows, none for the token '<pad>': left out",)
+    assert found.notes == (f"the embedding has {rows} rows, but none for the token '<pad>': left out",)
 
 
 def vocabulary_rows_of_pieces(folder: Path) -> int:

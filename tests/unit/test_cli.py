@@ -341,7 +341,7 @@ def test_build_dry_run(run: Callable[..., Run], checkpoint: Maker, tmp_path: Pat
     assert first["output.weight"]["type"] == "q6_K"
     assert "mixture" in first["output.weight"]["reason"]
     assert "reason" not in first["blk.0.attn_q.weight"]
-    assert any("padded with unused tokens" in note for note in plan["notes"])
+    assert any("unused tokens fill the rest" in note for note in plan["notes"])
     shown = run(*args, "--dry-run")
     assert shown.code == 0
     assert "output        it-q4_k_m.gguf" in shown.out

@@ -156,7 +156,7 @@ NEAR_MISSES: dict[str, Json] = {
 def test_near_misses_are_refused(case: str) -> None:
     with pytest.raises(VocabularyError, match="x: unknown pre-tokenizer: ") as caught:
         name(NEAR_MISSES[case])
-    assert "known are llama-bpe, dbrx, qwen2, " in caught.value.hint
+    assert "supported are llama-bpe, dbrx, qwen2, " in caught.value.hint
 
 
 @settings(deadline=None)

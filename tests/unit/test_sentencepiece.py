@@ -99,7 +99,7 @@ def test_tokens_without_a_row(folder: Path) -> None:
     rows = len(PIECES) - 1
     found = read(folder, rows, added_tokens={"<pad>": len(PIECES)})
     assert values(found)["tokens"] == [text for text, _, _ in PIECES[:-1]]
-    assert found.notes == (f"the embedding has {rows} rows, none for the token 'b' and 1 more: left out",)
+    assert found.notes == (f"the embedding has {rows} rows, but none for the token 'b' and 1 more: left out",)
 
 
 @pytest.mark.parametrize(
@@ -157,9 +157,9 @@ def test_runs_of_one_character_may_stand_among_each_other() -> None:
 
 def test_merges_that_scores_cannot_say() -> None:
     vocabulary = {"a", "b", "c", "ab", "abc", "bc"}
-    with pytest.raises(VocabularyError, match="x: the merges of 'ab' stand among those of 'bc'"):
+    with pytest.raises(VocabularyError, match="x: the merges of 'ab' and 'bc' are mixed"):
         merge_scores(vocabulary, [("a", "b"), ("b", "c"), ("a", "b")], "x")
-    with pytest.raises(VocabularyError, match="x: 'a' and 'bc' make 'abc', but are not merged"):
+    with pytest.raises(VocabularyError, match="x: 'a' and 'bc' form 'abc', but no merge joins them"):
         merge_scores(vocabulary, [("a", "b"), ("b", "c"), ("ab", "c")], "x")
 
 
@@ -234,13 +234,13 @@ def test_a_byte_that_stands_as_itself(tmp_path: Path) -> None:
 def test_where_a_blank_is_put(tmp_path: Path, normalizer: Json | None, steps: Json | None, prefix: bool | None) -> None:
     found = read(tmp_path, len(PIECES) + 1, tokenizer=fallback(normalizer=normalizer, pre_tokenizer=steps))
     assert values(found).get("add_space_prefix") is prefix
-    noted = any("begins with a blank in llama.cpp" in note for note in found.notes)
+    noted = any("puts a space before text" in note for note in found.notes)
     assert noted is (steps is not None and steps.get("prepend_scheme") == "first")
 
 
 @pytest.mark.parametrize("steps", [{**METASPACE, "split": True}, {**METASPACE, "replacement": "_"}, {"type": "Digits"}])
 def test_blanks_in_another_way(tmp_path: Path, steps: Json) -> None:
-    with pytest.raises(VocabularyError, match="blanks are treated in an unknown way"):
+    with pytest.raises(VocabularyError, match="treats spaces in an unknown way"):
         read(tmp_path, len(PIECES) + 1, tokenizer=fallback(normalizer=None, pre_tokenizer=steps))
 
 
@@ -248,5 +248,5 @@ def test_byte_fallback_without_bytes(tmp_path: Path) -> None:
     source = fallback()
     vocabulary = {"a": 0, "<s>": 1}
     changed = {**source, "model": {**source["model"], "vocab": vocabulary, "merges": []}, "added_tokens": []}
-    with pytest.raises(VocabularyError, match="has no bytes as tokens"):
+    with pytest.raises(VocabularyError, match="there are no byte tokens"):
         read(tmp_path, 300, tokenizer=changed)

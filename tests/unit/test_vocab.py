@@ -125,7 +125,7 @@ def test_padding_rows_become_unused_tokens() -> None:
     found, notes = bpe(tokenizer(), rows=12)
     assert found["tokens"][9:] == ["[PAD9]", "[PAD10]", "[PAD11]"]
     assert found["token_type"][9:] == [UNUSED] * 3
-    assert notes == ["the embedding has 12 rows, the tokenizer 9 tokens: padded with unused tokens"]
+    assert notes == ["the embedding has 12 rows, but the tokenizer only 9 tokens: unused tokens fill the rest"]
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_no_merges(merges: object) -> None:
 
 @pytest.mark.parametrize("merges", [[["a", "b", "c"]], [["a"]], [[1, 2]], [7]], ids=repr)
 def test_broken_merges(merges: list[Any]) -> None:
-    with pytest.raises(VocabularyError, match="merges are in an unknown form"):
+    with pytest.raises(VocabularyError, match="merges have an unknown format"):
         bpe(with_model(merges=merges))
 
 
@@ -168,18 +168,18 @@ REFUSED: dict[str, tuple[Json, Json, str]] = {
     "prefix": (with_model(continuing_subword_prefix="##"), {}, "continuing_subword_prefix='##' is not supported"),
     "suffix": (with_model(end_of_word_suffix="</w>"), {}, "end_of_word_suffix='</w>' is not supported"),
     "byte-fallback": (with_model(byte_fallback=True), {}, "byte_fallback=True is not supported"),
-    "no-vocabulary": (with_model(vocab={}), {}, "has no vocabulary"),
+    "no-vocabulary": (with_model(vocab={}), {}, "the vocabulary is missing"),
     "same-id": (with_model(vocab={"a": 0, "b": 1, "c": 1}), {}, "id 1 is both 'b' and 'c'"),
     "too-large": (tokenizer(added_tokens=[added(9, "<x>")]), {}, "token id 9 has no row in the embedding, which has 9"),
     "other-text": (
         tokenizer(),
         {"added_tokens_decoder": {"7": {"content": "<|end|>", "special": True}}},
-        r"id 7 is '<\|eot_id\|>', in tokenizer_config.json it is '<\|end\|>'",
+        r"id 7 is '<\|eot_id\|>', but in tokenizer_config.json it is '<\|end\|>'",
     ),
     "no-such-id": (
         tokenizer(),
         {"added_tokens_decoder": {"99": {"content": "<|end|>", "special": True}}},
-        r"id 99 is None, in tokenizer_config.json it is '<\|end\|>'",
+        r"id 99 is None, but in tokenizer_config.json it is '<\|end\|>'",
     ),
 }
 
@@ -295,9 +295,9 @@ def test_added_tokens_with_flags_that_llama_cpp_does_not_have() -> None:
     source["added_tokens"][1] |= {"rstrip": True, "lstrip": True}
     source["added_tokens"][2] |= {"rstrip": True, "single_word": True}
     assert bpe(source)[1] == [
-        "added tokens that take the blanks before them in (lstrip: '<|eot_id|>'): llama.cpp does not",
-        "added tokens that take the blanks behind them in (rstrip: '<|eot_id|>' and 1 more): llama.cpp does not",
-        "added tokens that count between words only (single_word: '<tool>'): llama.cpp does not",
+        "some added tokens absorb whitespace before them (lstrip: '<|eot_id|>'), but not in llama.cpp",
+        "some added tokens absorb whitespace after them (rstrip: '<|eot_id|>' and 1 more), but not in llama.cpp",
+        "some added tokens match only between words (single_word: '<tool>'), but not in llama.cpp",
     ]
 
 
@@ -357,7 +357,7 @@ def test_end_tokens_of_the_generation_config_come_before_those_of_config_json() 
 @pytest.mark.parametrize("file", ["generation_config.json", "config.json"])
 def test_more_end_tokens_than_a_file_can_carry(file: str) -> None:
     ends = {"eos_token_id": [7, 0, 1, 2]}
-    with pytest.raises(VocabularyError, match=f"^{file}: 4 end tokens; a GGUF file has no room for 'c'"):
+    with pytest.raises(VocabularyError, match=f"^{file}: eos_token_id has 4 tokens; GGUF has no key left for 'c'"):
         special({}, *(({}, ends) if file.startswith("gen") else (ends, {})))
 
 
