@@ -1,5 +1,4 @@
-"""Reading and writing at an offset of an open file, from any thread, on every system Python runs on; and reading a file
-piece by piece."""
+"""Reads and writes at an offset of an open file, from any thread, on every system; and reads a file in blocks."""
 
 from __future__ import annotations
 
@@ -12,12 +11,12 @@ from pathlib import Path
 
 _BLOCK_BYTES = 1 << 22
 
-# Systems without positioned calls have one file position for all threads.
+# Systems without positioned reads and writes have one file position for all threads.
 _position = threading.Lock()
 
 
 def read_into(fd: int, view: memoryview, offset: int) -> int:
-    """Fill *view* from *offset* on; the number of bytes read, which is less only at the end of the file."""
+    """Fill *view* from *offset*; return the number of bytes read, which is smaller only at the end of the file."""
     done = 0
     while done < len(view):
         got = _read_some(fd, view[done:], offset + done)
@@ -35,10 +34,10 @@ def write_at(fd: int, view: memoryview, offset: int) -> None:
 
 
 def blocks(path: Path, start: int = 0, size: int = sys.maxsize) -> Iterator[bytes]:
-    """*size* bytes of a file from *start* on, in pieces; less only where the file ends before.
+    """*size* bytes of a file from *start*, in blocks; fewer only if the file ends earlier.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         file.seek(start)
@@ -48,7 +47,7 @@ def blocks(path: Path, start: int = 0, size: int = sys.maxsize) -> Iterator[byte
 
 
 def sha256_of(pieces: Iterable[bytes]) -> str:
-    """The sum of all pieces one after the other, such as those of :func:`blocks`; hexadecimal."""
+    """The sha256 of all pieces in order, such as those of :func:`blocks`; hexadecimal."""
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)

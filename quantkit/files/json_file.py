@@ -1,4 +1,4 @@
-"""JSON files: reading those of a folder, which may be absent, broken or hostile; and writing readable ones."""
+"""Reads JSON files, which may be missing, broken or hostile, and writes readable ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantkit.errors import CheckpointError
 SCHEMA = 1
 """The number of docs/json.md, which every JSON output has: additions keep it, changes raise it."""
 
-# Tokenizers of a quarter of a million tokens have 35 MB.
+# A tokenizer.json with a quarter of a million tokens has 35 MB.
 _LARGEST = 512 << 20
 
 
@@ -20,12 +20,12 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from *path*.
 
     Raises:
-        CheckpointError: not readable, not UTF-8 JSON, or not an object.
+        CheckpointError: the file cannot be read, is not JSON in UTF-8, or is not an object.
     """
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
-            raise CheckpointError(f"{path}: must be a file of at most {_LARGEST >> 20} MiB")
+            raise CheckpointError(f"{path}: expected a regular file of at most {_LARGEST >> 20} MiB")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path}: file is missing", hint="download the folder again") from None

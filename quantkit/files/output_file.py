@@ -1,8 +1,8 @@
 """A file of known size, written at known offsets from many threads.
 
-The space is reserved when the file is made, so a full disk is found before the work and not after it; what is not
-written (padding) reads as zeros. The file is made in a temporary folder that is renamed when all is done: a file under
-its final name is whole.
+The space is reserved when the file is created, so a full disk is found before the work, not after it; bytes that are
+not written (padding) read as zeros. The file is created in a temporary folder, which is renamed when everything is
+done: a file with its final name is complete.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class OutputFile:
     """An open output file; a context manager that closes it."""
 
     def __init__(self, path: Path, header: bytes, nbytes: int, *, shown: Path | None = None) -> None:
-        """Make the file.
+        """Create the file.
 
         Args:
-            path: where; it must not exist.
+            path: its path, which must not exist.
             header: its first bytes.
             nbytes: its size.
-            shown: the name to speak of in errors, where *path* is a temporary one.
+            shown: the path to show in errors, if *path* is a temporary one.
         """
         self.path, self.nbytes = shown or path, nbytes
         try:
@@ -48,10 +48,10 @@ class OutputFile:
             raise
 
     def write(self, offset: int, data: Bytes) -> None:
-        """Write *data* at *offset*, all of it.
+        """Write all of *data* at *offset*.
 
         Raises:
-            OutputError: the disk is full or fails.
+            OutputError: the disk is full or has an error.
         """
         try:
             write_at(self._fd, memoryview(data), offset)
@@ -69,7 +69,7 @@ class OutputFile:
 
 
 def reserve(fd: int, nbytes: int) -> None:
-    """Give the open file its size and, where the system can, its space on the disk."""
+    """Set the size of the open file and, if the system can, reserve its space on the disk."""
     if hasattr(os, "posix_fallocate") and nbytes:
         try:
             os.posix_fallocate(fd, 0, nbytes)
@@ -81,7 +81,7 @@ def reserve(fd: int, nbytes: int) -> None:
 
 
 def write_error(path: Path, error: OSError) -> OutputError:
-    """The error for a failed write, with the way on for the common causes."""
+    """The error for a failed write, with a hint for common causes."""
     space = "free some space or choose another disk with -o"
     hints = {
         errno.ENOSPC: space,
@@ -98,10 +98,10 @@ def write_error(path: Path, error: OSError) -> OutputError:
 
 
 class OrderedDigest:
-    """sha256 of pieces that come from several threads.
+    """The sha256 of pieces that come from several threads.
 
-    Who is early waits for its turn, so nothing is kept or copied. Pieces are dealt out in order, and whoever has the
-    first of those outstanding never waits: all come to an end.
+    A piece that is early blocks until its predecessors have arrived, so nothing is stored or copied. Pieces are handed
+    out in order, and the first outstanding piece never waits, so there is no deadlock.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class OrderedDigest:
         self._turn = threading.Condition()
 
     def update(self, index: int, data: Bytes) -> None:
-        """Add piece number *index* (from 0), after those before it."""
+        """Add piece number *index* (from 0) after all earlier pieces."""
         with self._turn:
             self._turn.wait_for(lambda: self._abandoned or index == self._next)
             if self._abandoned:
@@ -122,11 +122,11 @@ class OrderedDigest:
             self._turn.notify_all()
 
     def abandon(self) -> None:
-        """Let everyone go who waits: a piece will not come."""
+        """Release all waiting threads: a piece will never arrive."""
         with self._turn:
             self._abandoned = True
             self._turn.notify_all()
 
     def hexdigest(self) -> str:
-        """The sum; every piece must have arrived."""
+        """The sha256; every piece must have arrived."""
         return self._hash.hexdigest()

@@ -1,7 +1,7 @@
-"""The folder or file being made: temporary beside its final place, renamed when it is whole.
+"""The folder or file that is being written: temporary, next to its final path, and renamed when it is complete.
 
-A temporary name tells whose it is (the process), so that what a killed run left behind is removed by the next run for
-the same output and never by anyone else.
+A temporary name contains the process id, so the files of a killed run are removed by the next run for the same output,
+and never by another one.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from quantkit.system.shell import command
 
 @dataclass(frozen=True)
 class Workspace:
-    """A temporary folder beside the output it will become.
+    """A temporary folder next to the output that it will become.
 
     Attributes:
         path: the temporary folder.
         final: the output.
-        overwrite: an existing output is replaced.
+        overwrite: replace an existing output.
         fsync: flush to the disk before and after the rename.
-        inputs: what the work reads, which no output may replace.
-        file: the output is a file, or several beside each other.
+        inputs: files and folders that are read, which no output may replace.
+        file: the output is a file, or several files in one folder.
     """
 
     path: Path
@@ -41,20 +41,20 @@ class Workspace:
 
     @property
     def place(self) -> Path:
-        """The folder the files will be in."""
+        """The folder that will contain the files."""
         return self.final.parent if self.file else self.final
 
     def scratch(self) -> Path:
-        """A folder for what is needed on the way, made on the first call; it goes when the workspace does."""
+        """A folder for intermediate files, created on the first call and removed with the workspace."""
         path = self.path.with_name(f"{self.path.name}-scratch")
         path.mkdir(exist_ok=True)
         return path
 
     def reserve(self, names: Sequence[str]) -> None:
-        """Check before the work that files of these names may be made beside the output, as the parts of a split one.
+        """Check before the work that files with these names (parts of a split model) may be written next to the output.
 
         Raises:
-            OutputError: one exists and may not be replaced, or is an input or a folder.
+            OutputError: a file exists and may not be replaced, or is an input or a folder.
         """
         for name in names:
             if name != self.final.name:
@@ -62,7 +62,7 @@ class Workspace:
                 _clean_after_killed_runs(self.place / name)
 
     def publish(self, final: Path | None = None) -> Path:
-        """The folder itself becomes the output (or *final*, for a build that failed its checks)."""
+        """Rename the folder to the output (or to *final*, for a build that failed its checks)."""
         final = final or self.final
         self._flush()
         replace_with(self.path, final, overwrite=self.overwrite or final != self.final)
@@ -70,10 +70,10 @@ class Workspace:
         return final
 
     def publish_files(self, names: Sequence[str]) -> Path:
-        """The files of these names in the folder become the output, all or none.
+        """Rename the files with these names in the folder to the output, all or none.
 
         Returns:
-            The first.
+            The first of them.
         """
         self._flush()
         replace_all([(self.path / name, self.place / name) for name in names], overwrite=self.overwrite)
@@ -91,7 +91,7 @@ class Workspace:
 
 
 def sync(path: Path) -> None:
-    """Flush a file or, where the system can, a folder."""
+    """Flush a file to the disk or, if the system can, a folder."""
     if path.is_dir() and os.name != "posix":
         return
     fd = os.open(path, os.O_RDONLY)
@@ -105,14 +105,14 @@ def sync(path: Path) -> None:
 def workspace(
     final: Path, *, overwrite: bool, inputs: Sequence[Path] = (), file: bool = False, fsync: bool = False
 ) -> Iterator[Workspace]:
-    """A workspace for *final*; what is not published is removed at the end.
+    """A workspace for *final*; anything that is not published is removed at the end.
 
     Args:
         final: the output.
         overwrite: replace it if it exists.
-        inputs: what the work reads, which the output must not replace.
-        file: the output is a file. A file never replaces a folder of its name, nor a folder a file.
-        fsync: flush all of it to the disk before it gets its name, and the name after.
+        inputs: files and folders that are read, which the output must not replace.
+        file: the output is a file. A file never replaces a folder with its name, nor a folder a file.
+        fsync: flush the output to the disk before the rename, and the rename after it.
 
     Raises:
         OutputError: *final* exists and may not be replaced, or it cannot be written.
@@ -123,7 +123,7 @@ def workspace(
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _clean_after_killed_runs(final)
-        check_free(final, overwrite=overwrite)  # an old output may have come back
+        check_free(final, overwrite=overwrite)  # an old output may have been restored
         _remove_temporary(temporary)
         temporary.mkdir()
     except OSError as error:
@@ -131,7 +131,7 @@ def workspace(
     try:
         yield Workspace(temporary, final, overwrite, fsync, tuple(inputs), file)
     except OSError as error:
-        # What reads inputs raises errors of its own: this is the output's disk.
+        # Code that reads inputs raises its own errors, so this is the output's disk.
         raise write_error(final, error) from None
     finally:
         _remove_temporary(temporary)
@@ -145,14 +145,16 @@ def _remove_temporary(path: Path) -> None:
 def _check_output(final: Path, inputs: Sequence[Path], *, overwrite: bool, file: bool) -> None:
     for source in inputs:
         if final.resolve() in (source.resolve(), *source.resolve().parents):
-            raise OutputError(f"{final}: holds the input {source} and cannot be replaced", hint="choose another -o")
+            raise OutputError(
+                f"{final}: contains the input {source}, so it cannot be replaced", hint="choose another -o"
+            )
     check_free(final, overwrite=overwrite)
     if not file and os.path.isfile(final):
         raise OutputError(
-            f"{final}: is a file, and the output is a folder", hint="choose another -o, or delete the file"
+            f"{final}: this is a file, but the output is a folder", hint="choose another -o, or delete the file"
         )
     if file and os.path.isdir(final):
-        raise OutputError(f"{final}: is a folder", hint=f"give a file name: {command('-o', final / 'model.gguf')}")
+        raise OutputError(f"{final}: this is a folder", hint=f"give a file name: {command('-o', final / 'model.gguf')}")
 
 
 def check_free(final: Path, *, overwrite: bool) -> None:
@@ -160,9 +162,9 @@ def check_free(final: Path, *, overwrite: bool) -> None:
     if not os.path.lexists(final):
         return
     if not overwrite:
-        raise OutputError(f"{final}: exists already", hint="choose another -o, or pass --overwrite")
+        raise OutputError(f"{final}: already exists", hint="choose another -o, or pass --overwrite")
     if final.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise OutputError(f"{final}: holds the current folder and cannot be replaced", hint="choose another -o")
+        raise OutputError(f"{final}: contains the current folder, so it cannot be replaced", hint="choose another -o")
 
 
 def replace_with(temporary: Path, final: Path, *, overwrite: bool) -> None:
@@ -173,7 +175,7 @@ def replace_with(temporary: Path, final: Path, *, overwrite: bool) -> None:
 def replace_all(pairs: Sequence[tuple[Path, Path]], *, overwrite: bool) -> None:
     """Rename each first path to its second, all or none.
 
-    No rename replaces a full folder, so an old output moves aside first.
+    A rename cannot replace a folder that is not empty, so an old output is first moved away.
     """
     for _, final in pairs:
         check_free(final, overwrite=overwrite)
@@ -200,7 +202,7 @@ def replace_all(pairs: Sequence[tuple[Path, Path]], *, overwrite: bool) -> None:
 
 
 def _clean_after_killed_runs(final: Path) -> None:
-    """Remove what killed runs left of this output; an output that was moved aside and has no successor comes back."""
+    """Remove what killed runs left of this output; restore an output that was moved away and has no successor."""
     pattern = re.compile(rf"\.{re.escape(final.name)}\.quantkit-(old-)?(\d+)(?:-scratch)?")
     for entry in list(final.parent.iterdir()):
         match = pattern.fullmatch(entry.name)
@@ -221,9 +223,9 @@ def _remove(path: Path) -> None:
 
 def _alive(pid: int) -> bool:
     if pid == os.getpid():
-        return False  # in a container every run may have the same number
+        return False  # in a container every run may have the same process id
     if os.name != "posix":
-        return True  # there is no harmless way to ask
+        return True  # Windows has no harmless way to ask
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

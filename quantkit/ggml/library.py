@@ -1,7 +1,7 @@
-"""The few calls into libggml-base, the C library that llama.cpp quantizes with.
+"""The few calls into libggml-base, the C library that llama.cpp uses for quantization.
 
-Loaded by path from the installed llama-cpp-python, without importing it. ctypes releases the GIL during a call, so
-threads encode side by side. numpy is imported where it is used: a shell that completes names of types must not wait
+It is loaded by path from the installed llama-cpp-python, without importing that. ctypes releases the GIL during a call,
+so threads encode in parallel. numpy is imported where it is used: a shell that completes names of types must not wait
 for it.
 """
 
@@ -40,7 +40,7 @@ class _TypeTraits(ctypes.Structure):
 
 
 def library_folder() -> Path:
-    """Where llama-cpp-python keeps its shared libraries.
+    """The folder of llama-cpp-python's shared libraries.
 
     Raises:
         QuantizationError: llama-cpp-python is not installed.
@@ -75,7 +75,7 @@ def _library() -> ctypes.CDLL:
 
 @cache
 def block_size(ggml_type: int) -> int:
-    """Weights in a block of *ggml_type*."""
+    """Number of weights in a block of *ggml_type*."""
     return int(_library().ggml_blck_size(ctypes.c_int(ggml_type)))
 
 
@@ -87,12 +87,12 @@ def block_nbytes(ggml_type: int) -> int:
 
 @cache
 def type_name(ggml_type: int) -> str:
-    """The name ggml prints for *ggml_type*, such as ``q4_K``."""
+    """ggml's name for *ggml_type*, such as ``q4_K``."""
     return str(_library().ggml_type_name(ctypes.c_int(ggml_type)).decode())
 
 
 def is_valid(ggml_type: int, data: memoryview | bytes) -> bool:
-    """Whether encoded rows hold no NaN and no infinity, as llama.cpp checks them."""
+    """Whether encoded rows contain no NaN or infinity, checked as in llama.cpp."""
     import numpy as np
 
     raw = np.frombuffer(data, dtype=np.uint8)
@@ -102,11 +102,11 @@ def is_valid(ggml_type: int, data: memoryview | bytes) -> bool:
 def quantize_rows(
     ggml_type: int, rows: npt.NDArray[np.float32], importance: npt.NDArray[np.float32] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Encode rows as ggml's reference quantizer does.
+    """Encode rows with ggml's reference quantizer.
 
     Args:
         ggml_type: the number of a ggml type.
-        rows: float32, shape [n, columns], contiguous; columns a multiple of the type's block.
+        rows: float32, shape [n, columns], contiguous; columns must be a multiple of the type's block.
         importance: float32, shape [columns]: the importance of each column (imatrix), or None.
 
     Returns:
@@ -123,18 +123,18 @@ def quantize_rows(
 
 
 def can_dequantize(ggml_type: int) -> bool:
-    """Whether encoded rows of *ggml_type* can be turned into floats."""
+    """Whether encoded rows of *ggml_type* can be decoded to float32."""
     traits = _library().ggml_get_type_traits(ggml_type).contents
     return bool(traits.is_quantized) and bool(traits.to_float)
 
 
 def dequantize_rows(ggml_type: int, data: memoryview | bytes, columns: int) -> npt.NDArray[np.float32]:
-    """Decode rows as llama.cpp does before it quantizes them again.
+    """Decode rows, as llama.cpp does before it quantizes them again.
 
     Args:
-        ggml_type: the number of a quantized type, of which :func:`can_dequantize` holds.
+        ggml_type: the number of a quantized type for which :func:`can_dequantize` is true.
         data: encoded rows.
-        columns: weights in a row.
+        columns: number of weights in a row.
 
     Returns:
         float32, shape [rows, columns].

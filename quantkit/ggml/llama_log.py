@@ -1,7 +1,7 @@
-"""llama.cpp's log, which goes to stderr unless it is caught.
+"""Captures llama.cpp's log, which otherwise goes to stderr.
 
-llama.cpp has one log callback a process. Captures nest: the innermost gets the lines, and the callback that was set
-before comes back afterwards.
+llama.cpp has one log callback per process. Captures can be nested: the innermost gets the lines, and the previous
+callback is restored afterwards.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class CapturedLog:
-    """The text caught so far."""
+    """The text captured so far."""
 
     parts: list[str] = field(default_factory=list)
 
@@ -46,7 +46,7 @@ def _install() -> None:
 
 @contextmanager
 def captured_log() -> Iterator[CapturedLog]:
-    """Catch what llama.cpp logs inside the block. Outside of any block it is dropped, never printed."""
+    """Capture llama.cpp's log inside the block. Outside of any block it is dropped, never printed."""
     log = CapturedLog()
     with _lock:
         _install()

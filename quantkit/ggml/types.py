@@ -1,6 +1,6 @@
-"""ggml's tensor types and llama.cpp's file types (ftypes), by their names.
+"""ggml's tensor types and llama.cpp's file types (ftypes), by name.
 
-The numbers are those of ``ggml.h`` and ``llama.h``; sizes and names are asked of libggml itself.
+The numbers are those of ``ggml.h`` and ``llama.h``; sizes and names come from libggml itself.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class GGMLType(IntEnum):
 
     @property
     def block(self) -> int:
-        """Weights in a block."""
+        """Number of weights in a block."""
         return ggml.block_size(self.value)
 
     @property
@@ -63,7 +63,7 @@ class GGMLType(IntEnum):
         return ggml.block_nbytes(self.value)
 
     def row_nbytes(self, columns: int) -> int:
-        """Bytes of a row of *columns* weights, which must be whole blocks."""
+        """Bytes of a row of *columns* weights, which must be a multiple of the block."""
         return columns // self.block * self.block_nbytes
 
     def nbytes(self, shape: Sequence[int]) -> int:
@@ -72,21 +72,21 @@ class GGMLType(IntEnum):
 
     @property
     def label(self) -> str:
-        """The name llama.cpp prints, and users type: ``q4_K``."""
+        """The name that llama.cpp prints and users type: ``q4_K``."""
         return ggml.type_name(self.value)
 
 
-# Types for sums inside libggml and for plain numbers, which no weight is encoded in (ggml_quantize_chunk).
+# Types for sums inside libggml and for plain numbers: no weight is encoded in these (ggml_quantize_chunk).
 _NOT_ENCODABLE = {
     GGMLType.Q8_1, GGMLType.Q8_K, GGMLType.I8, GGMLType.I16, GGMLType.I32, GGMLType.I64, GGMLType.F64,
 }  # fmt: skip
-# The types libggml encodes weights in.
+# The types in which libggml can encode weights.
 ENCODABLE: tuple[GGMLType, ...] = tuple(kind for kind in GGMLType if kind not in _NOT_ENCODABLE)
 
-# The base types a GGUF can be written in, and quantized from.
+# The outtypes: unquantized types in which a GGUF can be written, and from which it can be quantized.
 UNQUANTIZED: dict[str, GGMLType] = {"f16": GGMLType.F16, "bf16": GGMLType.BF16, "f32": GGMLType.F32}
 
-# llama.cpp's ftypes by the names of llama-quantize, in lower case: the number in general.file_type.
+# llama.cpp's ftypes: the number in general.file_type, by the name in llama-quantize, in lower case.
 FTYPES: dict[str, int] = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k_s": 11, "q3_k_m": 12,
     "q3_k_l": 13, "q4_k_s": 14, "q4_k_m": 15, "q5_k_s": 16, "q5_k_m": 17, "q6_k": 18, "iq2_xxs": 19, "iq2_xs": 20,
@@ -99,7 +99,7 @@ ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
 
 
 def ftype_name(name: str) -> str:
-    """The canonical name of a quantization type as a user may type it (``Q4_K`` is ``q4_k_m``).
+    """The canonical name of a quantization type that a user typed (``Q4_K`` is ``q4_k_m``).
 
     Raises:
         QuantizationError: there is no such type.
@@ -108,7 +108,7 @@ def ftype_name(name: str) -> str:
     canonical = ALIASES.get(lower, lower)
     if canonical == "nvfp4":
         raise QuantizationError(
-            "nvfp4: llama.cpp's quantizer makes no such file", hint="choose mxfp4_moe, iq4_nl or q4_k_m"
+            "nvfp4: llama.cpp's quantizer cannot write this type", hint="choose mxfp4_moe, iq4_nl or q4_k_m"
         )
     if canonical not in FTYPES:
         raise QuantizationError(f"unknown quantization type {name!r}", hint=f"use one of: {', '.join(FTYPES)}")

@@ -1,4 +1,4 @@
-"""The bytes before the weights of a GGUF file: metadata and the list of tensors, written and read.
+"""Writes and reads the header of a GGUF file, the bytes before the weights: metadata and the list of tensors.
 
 GGUF version 3, little endian, as specified in llama.cpp's ``docs`` of ggml.
 """
@@ -16,11 +16,11 @@ from quantkit.ggml.types import FTYPES, GGMLType
 from quantkit.gguf.kv import FORMATS, KV, KVType, encode_text
 
 MAGIC = b"GGUF"
-# What llama.cpp calls the embedding, and the output layer of a model that has one of its own.
+# llama.cpp's names for the embedding and for a separate output head.
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 VERSION = 3
 ALIGNMENT = 32
-# llama.cpp's LLAMA_MAX_LAYERS: it ends its process at a file with more.
+# llama.cpp's LLAMA_MAX_LAYERS: a file with more aborts its process.
 MAX_LAYERS = 512
 
 
@@ -32,7 +32,7 @@ class TensorInfo:
         name: at most 63 bytes, llama.cpp's limit.
         shape: as in PyTorch, outermost first (GGUF stores the reverse).
         type: the ggml type.
-        offset: of the first byte, from the start of the data section; a multiple of the alignment.
+        offset: offset of its first byte in the data section; a multiple of the alignment.
     """
 
     name: str
@@ -47,7 +47,7 @@ def align(size: int, alignment: int = ALIGNMENT) -> int:
 
 
 def encode_header(metadata: Iterable[KV], tensors: Sequence[TensorInfo]) -> bytes:
-    """The header with its padding: its length is the offset of the data section."""
+    """The header with its padding; its length is the offset of the data section."""
     entries = list(metadata)
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(entries))]
     parts += [entry.encoded for entry in entries]
@@ -66,8 +66,8 @@ class Header:
     Attributes:
         metadata: entries by key, in the file's order.
         tensors: by name, in the file's order.
-        data_offset: where the data section starts in the file.
-        alignment: of the tensors in the data section.
+        data_offset: start of the data section in the file.
+        alignment: alignment of the tensors in the data section.
     """
 
     metadata: Mapping[str, KV]
@@ -81,7 +81,7 @@ class Header:
 
 
 def file_type_name(header: Header) -> str | None:
-    """The quantization type that ``general.file_type`` stands for, None where it says nothing sound."""
+    """The quantization type in ``general.file_type``; None if it is missing or unknown."""
     number = header.value("general.file_type")
     return next((name for name, ftype in FTYPES.items() if ftype == number), None)
 
@@ -93,7 +93,7 @@ def read_header(path: Path) -> Header:
     """Parse the header of a GGUF file and check it against the file's size.
 
     Raises:
-        GGUFError: not a GGUF file, truncated, or with numbers that cannot be right.
+        GGUFError: not a GGUF file, truncated, or with impossible values.
     """
     try:
         with path.open("rb") as file:
@@ -105,7 +105,7 @@ def read_header(path: Path) -> Header:
 
 
 class _Parser:
-    """Reads forward; every length is checked against the file's size before it is believed."""
+    """Reads forward, and checks every length against the file's size before using it."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file = path, file
@@ -116,7 +116,7 @@ class _Parser:
 
     def take(self, count: int) -> bytes:
         if count > self.size:
-            raise self.refuse("truncated or not a sound GGUF header")
+            raise self.refuse("truncated, or not a valid GGUF header")
         data = self.file.read(count)
         if len(data) != count:
             raise self.refuse("truncated in the header")
@@ -139,7 +139,7 @@ class _Parser:
         if version not in (2, 3):
             raise self.refuse(f"GGUF version {version}; supported are 2 and 3")
         if max(n_tensors, n_entries) > self.size:
-            raise self.refuse("truncated or not a sound GGUF header")
+            raise self.refuse("truncated, or not a valid GGUF header")
         metadata: dict[str, KV] = {}
         for _ in range(n_entries):
             entry = self.entry()
@@ -179,12 +179,12 @@ class _Parser:
         return KV(key, list(self.unpack(f"{count}{FORMATS[item]}")), kind, item)
 
     def check_entry(self, entry: KV) -> None:
-        """Refuse what llama.cpp would end its process at."""
+        """Refuse an entry that would abort llama.cpp's process."""
         if not entry.key or "\0" in entry.key:
-            raise self.refuse(f"key {entry.key!r} is empty, or is so to llama.cpp")
+            raise self.refuse(f"key {entry.key!r} is empty or contains a NUL character")
         layers = entry.value if entry.key.endswith(".block_count") else 1
         if isinstance(layers, (int, float)) and not 1 <= layers <= MAX_LAYERS:
-            raise self.refuse(f"{entry.key} is {layers}; llama.cpp runs 1 to {MAX_LAYERS} layers")
+            raise self.refuse(f"{entry.key} is {layers}; llama.cpp supports 1 to {MAX_LAYERS} layers")
 
     def kind(self) -> KVType:
         (number,) = self.unpack("I")
@@ -205,13 +205,19 @@ class _Parser:
         except ValueError:
             raise self.refuse(f"tensor {name!r} has the unknown type {number}") from None
         if 0 in dims or dims[0] % kind.block:
-            raise self.refuse(f"tensor {name!r} has shape {list(reversed(dims))}: no whole rows of {kind.label}")
+            raise self.refuse(
+                f"tensor {name!r} has shape {list(reversed(dims))}, which does not fit the blocks of {kind.label}"
+            )
         return TensorInfo(name, tuple(reversed(dims)), kind, offset)
 
     def check_extents(self, header: Header) -> None:
         for info in header.tensors.values():
             if info.offset % header.alignment:
-                raise self.refuse(f"tensor {info.name!r} starts at {info.offset}, not aligned to {header.alignment}")
+                raise self.refuse(
+                    f"tensor {info.name!r} starts at {info.offset}, which is not a multiple of {header.alignment}"
+                )
             end = header.data_offset + info.offset + info.type.nbytes(info.shape)
             if end > self.size:
-                raise self.refuse(f"truncated: tensor {info.name!r} ends at byte {end}, the file at {self.size}")
+                raise self.refuse(
+                    f"truncated: tensor {info.name!r} ends at byte {end}, but the file has {self.size} bytes"
+                )

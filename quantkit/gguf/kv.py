@@ -1,7 +1,7 @@
 """Typed metadata entries of a GGUF file, and their bytes.
 
-The gguf library can do this, but it builds Python objects for every token and merge; a Llama 3 vocabulary has 400,000
-of them, which is seconds. Here a string array is joined in one go.
+The gguf library can do this, but it builds Python objects for every token and merge. A Llama 3 vocabulary has 400,000
+of them, which takes seconds. Here a string array is encoded at once.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ class KV:
 
     @cached_property
     def encoded(self) -> bytes:
-        """The entry as it stands in a file; made once, because a vocabulary goes into every output."""
+        """The entry's bytes in a file; computed once, because a vocabulary goes into every output."""
         return encode_text(self.key) + struct.pack("<I", self.type) + _value(self)
 
 
-# The constructors below refuse with a GGUFError, naming the key, what the file has no room for.
+# The constructors below raise GGUFError, with the key, for a value that GGUF cannot store.
 
 
 def u16(key: str, value: float) -> KV:
@@ -95,7 +95,7 @@ def array(key: str, value: Sequence[Any], item: KVType) -> KV:
 
 def _within(key: str, value: float, low: float, high: float) -> float:
     if not low <= value <= high:  # NaN is in no range
-        raise GGUFError(f"{key} is {value}; a GGUF file has room for {low} to {high}")
+        raise GGUFError(f"{key} is {value}; expected a value from {low} to {high}")
     return value
 
 
@@ -103,11 +103,11 @@ def _check_unicode(key: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise GGUFError(f"{key} is not valid Unicode: it has half of a surrogate pair") from None
+        raise GGUFError(f"{key} is not valid Unicode: it contains half of a surrogate pair") from None
 
 
 def encode_text(text: str) -> bytes:
-    """A string as GGUF has it: its length and its bytes."""
+    """A string in GGUF: its length and its bytes."""
     raw = text.encode()
     return struct.pack("<Q", len(raw)) + raw
 

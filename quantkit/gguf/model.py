@@ -1,7 +1,7 @@
-"""A GGUF model: one file, or the parts of a split one, of which the first is given.
+"""A GGUF model: one file, or the parts of a split model, of which the user gives the first.
 
-llama.cpp finds the other parts by their names and stops at the first that is wrong; here all are checked beforehand,
-so that a part that is missing or of another model is named.
+llama.cpp finds the other parts by their names and stops at the first wrong one. Here all parts are checked first, so
+the error names a part that is missing or belongs to another model.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _AGAIN = "download or build all parts again"
 
 @dataclass(frozen=True)
 class GGUFModel:
-    """A model by its headers.
+    """A model, read from its headers.
 
     Attributes:
         files: the file, or all parts in order.
-        headers: of each file.
-        header: of the whole model: the first file's metadata without the keys of a split, the tensors of all files.
-            Offsets are those in each tensor's own file.
+        headers: the header of each file.
+        header: header of the whole model: the first file's metadata without the split keys, the tensors of all files.
+            Offsets are within each tensor's own file.
     """
 
     files: tuple[Path, ...]
@@ -48,7 +48,7 @@ class GGUFModel:
         return self.header.value(key, default)
 
     def locate(self, name: str) -> tuple[int, int]:
-        """Where a tensor is: the number of its file, and the offset of its first byte there."""
+        """The location of a tensor: the number of its file, and the offset of its first byte there."""
         for number, header in enumerate(self.headers):
             if name in header.tensors:
                 return number, header.data_offset + header.tensors[name].offset
@@ -59,7 +59,7 @@ def read_model(path: Path) -> GGUFModel:
     """Read the headers of a model.
 
     Raises:
-        GGUFError: as :func:`read_header`; a later part is given; a part is missing, of another model or damaged.
+        GGUFError: as :func:`read_header`; or a later part is given; or a part is missing, damaged or of another model.
     """
     first = read_header(path)
     count = _integer(path, first, SPLIT_COUNT, 1)
@@ -70,29 +70,29 @@ def read_model(path: Path) -> GGUFModel:
     tensors = dict(first.tensors)
     for file, header in zip(files[1:], headers[1:], strict=True):
         if twice := tensors.keys() & header.tensors.keys():
-            raise GGUFError(f"{file}: tensor {min(twice)!r} is in an earlier part too", hint=_AGAIN)
+            raise GGUFError(f"{file}: tensor {min(twice)!r} is also in an earlier part", hint=_AGAIN)
         tensors |= header.tensors
     for file, header in zip(files, headers, strict=True):
         promised = _integer(file, header, SPLIT_TENSORS, -1)
         if promised != len(tensors):
             raise GGUFError(
-                f"{file}: {SPLIT_TENSORS} is {promised}, the {count} parts have {len(tensors)} tensors",
-                hint=f"the parts are of different models: {_AGAIN}",
+                f"{file}: {SPLIT_TENSORS} is {promised}, but the {count} parts have {len(tensors)} tensors",
+                hint=f"the parts belong to different models: {_AGAIN}",
             )
     return GGUFModel(files, headers, replace(_without_split(first), tensors=tensors))
 
 
 def read_whole_model(path: Path) -> GGUFModel:
-    """As :func:`read_model`, of a model that runs by itself.
+    """As :func:`read_model`, for a model that can run without another file.
 
     Raises:
-        GGUFError: as :func:`read_model`; or the file is an adapter.
+        GGUFError: as :func:`read_model`; or the file is an adapter's LoRA file.
     """
     model = read_model(path)
     if model.value("general.type") == "adapter":
         raise GGUFError(
             f"{path}: this is an adapter's LoRA file, not a model",
-            hint=f"put it on its base: {command('llama-cli', '-m', 'BASE.gguf', '--lora', path)}; or merge the "
+            hint=f"use it with its base model: {command('llama-cli', '-m', 'BASE.gguf', '--lora', path)}; or merge the "
             "adapter's folder into its model: quantkit build MODEL --adapter DIR",
         )
     return model
@@ -103,11 +103,13 @@ def _files(path: Path, first: Header, count: int) -> tuple[Path, ...]:
     beginning = part_path(path, 0)
     if beginning is None or named_count(path) != count or part_path(path, number) != path:
         raise GGUFError(
-            f"{path}: is part {number + 1} of {count} of a split model, and its name does not say so",
+            f"{path}: this is part {number + 1} of {count} of a split model, but its name does not say so",
             hint=f"llama.cpp finds the parts by their names: NAME-{number + 1:05d}-of-{count:05d}.gguf",
         )
     if number != 0:
-        raise GGUFError(f"{path}: is part {number + 1} of {count} of a split model", hint=f"give {beginning}")
+        raise GGUFError(
+            f"{path}: this is part {number + 1} of {count} of a split model", hint=f"give the first part: {beginning}"
+        )
     return tuple(file for n in range(count) if (file := part_path(path, n)) is not None)
 
 
@@ -120,7 +122,7 @@ def _read_part(path: Path, number: int, count: int) -> Header:
     found = _integer(path, header, SPLIT_NO, -1), _integer(path, header, SPLIT_COUNT, -1)
     if found != (number, count):
         raise GGUFError(
-            f"{path}: says {SPLIT_NO} = {found[0]}, {SPLIT_COUNT} = {found[1]}; expected {number} and {count}",
+            f"{path}: {SPLIT_NO} is {found[0]} and {SPLIT_COUNT} is {found[1]}; expected {number} and {count}",
             hint=_AGAIN,
         )
     return header

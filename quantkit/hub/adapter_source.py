@@ -1,4 +1,4 @@
-"""Which adapter is merged, and how much of it."""
+"""An adapter to merge, and its weight."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class AdapterSource:
     """An adapter to merge.
 
     Attributes:
-        source: PEFT folder, or a hub's id of one.
-        weight: factor of what the adapter changes: a tensor W that it would make W' becomes ``W + weight * (W' - W)``.
-            For LoRA that is its scaling times *weight*.
+        source: PEFT folder, or the id of an adapter on a hub.
+        weight: factor of the adapter's changes: a tensor W that it would change to W' becomes
+            ``W + weight * (W' - W)``. For LoRA, this multiplies its scale by *weight*.
     """
 
     source: Source
@@ -26,17 +26,19 @@ class AdapterSource:
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.weight):
-            raise AdapterError(f"{self.source}: weight {self.weight} is not a number", hint="use a weight such as 0.5")
+            raise AdapterError(
+                f"{self.source}: weight {self.weight} is not a finite number", hint="use a weight such as 0.5"
+            )
 
     @property
     def folder(self) -> Path:
-        """Where it is, once it was fetched."""
-        assert isinstance(self.source, Path), f"{self.source} was not fetched"
+        """The adapter's folder, after it was downloaded."""
+        assert isinstance(self.source, Path), f"{self.source} was not downloaded"
         return self.source
 
     @property
     def label(self) -> str:
-        """For people: the name, and the weight where it is not 1."""
+        """The name for messages, with the weight if it is not 1."""
         return source_label(self.source) + ("" if self.weight == 1 else f" × {self.weight:g}")
 
 
@@ -44,5 +46,5 @@ AdapterLike = AdapterSource | Source
 
 
 def adapter_sources(adapters: Iterable[AdapterLike]) -> tuple[AdapterSource, ...]:
-    """A folder or an id by itself is an adapter merged with weight 1."""
+    """Adapter sources; a plain folder or id is merged with weight 1."""
     return tuple(one if isinstance(one, AdapterSource) else AdapterSource(one) for one in adapters)

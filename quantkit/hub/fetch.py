@@ -1,8 +1,8 @@
 """Models and adapters by hub id: ``org/name[@revision]`` and ``modelscope:org/name[@revision]``.
 
-The hubs' own clients do the work, with their cache, resume, token and offline switch; they are imported when an id is
-met and never before. What comes back is a plain folder in the client's cache, and nothing behind this package knows
-that it was ever anything else.
+The hubs' own clients do the work, with their cache, resuming, token and offline switch; they are imported only when an
+id is used. The result is a plain folder in the client's cache; code outside this package does not know that it was
+downloaded.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from quantkit.system.progress import Reporter
 
 
 def local_folder(source: Source, kind: Kind, reporter: Reporter) -> Path:
-    """The folder of a source, downloaded into the hub client's cache if it is an id; a path is given back as it is.
+    """The folder of a source: an id is downloaded into the hub client's cache, a path is returned unchanged.
 
     Args:
-        source: of :func:`parse_source`.
-        kind: what is expected there; ``any`` takes a model or an adapter.
-        reporter: told what is downloaded before it is, and of the progress.
+        source: the result of :func:`parse_source`.
+        kind: what is expected; ``any`` accepts a model or an adapter.
+        reporter: gets a note before the download, and its progress.
 
     Raises:
-        HubError: it cannot be had, by reason.
+        HubError: it cannot be downloaded; the message says why.
     """
     if isinstance(source, Path):
         return source
@@ -38,7 +38,7 @@ def local_folder(source: Source, kind: Kind, reporter: Reporter) -> Path:
 
 
 def fetch(model: Source, adapters: Sequence[AdapterLike], reporter: Reporter) -> tuple[Path, tuple[AdapterSource, ...]]:
-    """The folders of a model and its adapters. Adapters come first: they are small, and may be refused."""
+    """The folders of a model and its adapters. Adapters come first, because they are small and may be refused."""
     folders = tuple(
         replace(adapter, source=local_folder(adapter.source, "adapter", reporter))
         for adapter in adapter_sources(adapters)
@@ -47,5 +47,5 @@ def fetch(model: Source, adapters: Sequence[AdapterLike], reporter: Reporter) ->
 
 
 def folders_here(sources: Iterable[AdapterLike]) -> list[Path]:
-    """Those of the sources that are paths: inputs that an output must not replace."""
+    """The sources that are paths: inputs that an output must not replace."""
     return [one.source for one in adapter_sources(sources) if isinstance(one.source, Path)]

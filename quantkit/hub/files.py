@@ -1,7 +1,7 @@
-"""Which files of a repository are needed. Pure: names in, names out.
+"""Selects the files of a repository that are needed: a pure function from names to names.
 
 A repository may have the same weights several times (safetensors, pickles, GGUF, ONNX, the ``original/`` of the
-training code). One form of them is taken, the one that :func:`quantkit.checkpoint.folder.open_checkpoint` would open.
+training code). Only one of them is downloaded: the one that :func:`quantkit.checkpoint.folder.open_checkpoint` opens.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ Kind = Literal["model", "adapter", "any"]
 
 _TOKENIZER = (*TOKENIZER_FILES, f"{TEMPLATE_FOLDER}/*.jinja")
 _LEGAL = ("LICENSE*", "NOTICE*", "COPYING*")
-# Code is never run; a merged folder carries it along, for those who will.
+# Code is never run, but it is copied into a merged folder for those who need it.
 _MODEL = ("config.json", "generation_config.json", "hf_quant_config.json", *_TOKENIZER, *_LEGAL, "*.py")
 _ADAPTER = ("adapter_config.json", *_TOKENIZER, *_LEGAL)
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
 
 
 def patterns(kind: Kind) -> list[str]:
-    """Patterns of the small files, in fnmatch's language."""
+    """Patterns of the small files, for fnmatch."""
     found = {"model": _MODEL, "adapter": _ADAPTER, "any": (*_MODEL, "adapter_config.json")}
     return list(found[kind])
 
 
 def small_files(source: HubId, names: Collection[str], kind: Kind) -> list[str]:
-    """Config, tokenizer, chat templates and licence among *names*.
+    """The files in *names* for config, tokenizer, chat templates and licence.
 
     Raises:
-        HubError: the repository does not hold what is expected.
+        HubError: the repository does not have what is expected.
     """
     _check_kind(source, names, kind)
     found = patterns(kind)
@@ -48,13 +48,13 @@ def small_files(source: HubId, names: Collection[str], kind: Kind) -> list[str]:
 
 
 def weight_files(source: HubId, names: Collection[str], kind: Kind, get: Callable[[str], Path]) -> list[str]:
-    """The files with the weights, and their index: safetensors before pickles, one file before shards.
+    """The weight files and their index: safetensors are preferred to pickles, one file to shards.
 
     Args:
         source: for messages.
         names: all files of the repository.
         kind: as in :func:`small_files`.
-        get: fetches a file by name; called for an index only.
+        get: downloads a file by name; called only for an index.
 
     Raises:
         HubError: there are no weights, or the index is broken.
@@ -63,20 +63,22 @@ def weight_files(source: HubId, names: Collection[str], kind: Kind, get: Callabl
         for name in ("adapter_model.safetensors", "adapter_model.bin"):
             if name in names:
                 return [name]
-        raise HubError(f"{source}: has no adapter_model.safetensors", hint="give the id of an adapter saved by PEFT")
+        raise HubError(
+            f"{source}: adapter_model.safetensors is missing", hint="give the id of an adapter that PEFT saved"
+        )
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         single, index = f"{stem}.{suffix}", f"{stem}.{suffix}.index.json"
         if single in names:
             return [single]
         if index in names:
-            # What an index names and the repository lacks is found by whoever opens the folder.
+            # Opening the folder finds files that the index names but the repository does not have.
             return [index, *sorted(set(_indexed(source, get(index))) & set(names))]
         if shards := sorted(name for name in names if (m := _SHARD.fullmatch(name)) and m.groups() == (stem, suffix)):
             return shards
     others = sorted(name for name in names if name.endswith((".gguf", ".pth", ".onnx", ".h5")))
     raise HubError(
-        f"{source}: has no weights in safetensors or .bin" + (f", only {others[0]} and the like" if others else ""),
-        hint="give the id of the model in transformers' format",
+        f"{source}: no weights in safetensors or .bin" + (f", only files such as {others[0]}" if others else ""),
+        hint="give the id of the model in transformers' format (config.json and .safetensors files)",
     )
 
 
@@ -90,18 +92,18 @@ def _check_kind(source: HubId, names: Collection[str], kind: Kind) -> None:
             )
         gguf = any(name.endswith(".gguf") for name in names)
         raise HubError(
-            f"{source}: has no config.json" + (", only GGUF files" if gguf else ""),
-            hint="give the id of the model in transformers' format",
+            f"{source}: config.json is missing" + ("; the repository has only GGUF files" if gguf else ""),
+            hint="give the id of the model in transformers' format (config.json and .safetensors files)",
         )
     if kind == "adapter" and not adapter:
         raise HubError(
-            f"{source}: has no adapter_config.json" + (": this is a model" if model else ""),
-            hint=command("quantkit", "build", source) if model else "give the id of an adapter saved by PEFT",
+            f"{source}: adapter_config.json is missing" + (": this is a model, not an adapter" if model else ""),
+            hint=command("quantkit", "build", source) if model else "give the id of an adapter that PEFT saved",
         )
     if not model and not adapter:
         raise HubError(
             f"{source}: neither a model (config.json) nor an adapter (adapter_config.json)",
-            hint="give the id of a model in transformers' format, or of an adapter saved by PEFT",
+            hint="give the id of a model in transformers' format, or of an adapter that PEFT saved",
         )
 
 
@@ -111,5 +113,5 @@ def _indexed(source: HubId, index: Path) -> Iterator[str]:
         yield from (name for name in weight_map.values() if isinstance(name, str))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise HubError(
-            f"{source}: {index.name} is not an index of weights", hint="tell the model's owner, or try another revision"
+            f"{source}: {index.name} is not an index of weights", hint="try another revision, or tell the model's owner"
         ) from None

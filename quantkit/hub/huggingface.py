@@ -1,8 +1,8 @@
 """Hugging Face repositories, through huggingface_hub.
 
-Its HTTP path checks the size of a file and nothing else, so what is new is checked here against the sha256 (or the git
-hash, for small files) that the hub lists. Small files come before weights: where a download is cut, no folder looks
-whole with half a tokenizer. The branch's name is entered into the cache last, so offline work finds whole snapshots.
+Its HTTP download only checks the size of a file, so new files are checked here against the sha256 (or the git hash, for
+small files) that the hub lists. Small files come before weights: if a download is interrupted, no folder looks complete
+with half a tokenizer. The branch's name is entered into the cache last, so offline runs find only complete snapshots.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class RemoteFile:
 
 
 def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
-    """The snapshot's folder in the cache, with all the files that are needed.
+    """The snapshot's folder in the cache, with all files that are needed.
 
     Raises:
-        HubError: it cannot be had, by reason.
+        HubError: it cannot be downloaded; the message says why.
     """
     with _quiet(), _explained(source):
         try:
@@ -68,7 +68,7 @@ def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
         weights = weight_files(source, files, kind, lambda name: _get(source, commit, files[name], lambda n: None))
         names = [*small, *weights]
         _get_missing(source, commit, [files[name] for name in names], reporter)
-        # All is there: this enters the branch's name into the cache, and says where the snapshot is.
+        # Everything is there: this enters the branch's name into the cache and returns the snapshot's path.
         folder = Path(
             snapshot_download(
                 source.repo,
@@ -78,12 +78,12 @@ def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
             )
         )
     if folder.name != commit:
-        raise HubError(f"{source}: changed while it was downloaded", hint="run the command again")
+        raise HubError(f"{source}: the repository changed during the download", hint="run the command again")
     return folder
 
 
 def _listing(source: HubId) -> tuple[str, dict[str, RemoteFile]]:
-    """The commit that the revision is now, and its files by name."""
+    """The current commit of the revision, and its files by name."""
     info = HfApi().model_info(
         source.repo,
         revision=source.revision or None,
@@ -91,7 +91,7 @@ def _listing(source: HubId) -> tuple[str, dict[str, RemoteFile]]:
         timeout=constants.DEFAULT_REQUEST_TIMEOUT,
     )
     if info.sha is None:
-        raise HubError(f"{source}: the hub names no commit", hint="check HF_ENDPOINT")
+        raise HubError(f"{source}: the hub's answer has no commit", hint="check HF_ENDPOINT")
     files = {
         file.rfilename: RemoteFile(
             file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs is not None else file.blob_id or ""
@@ -118,15 +118,15 @@ def _will_download(source: HubId, commit: str, name: str) -> bool:
 
 
 def _get(source: HubId, commit: str, file: RemoteFile, advance: Advance) -> Path:
-    """A file in the cache, checked."""
+    """The path of a file in the cache, after checking its hash."""
     progress = _FileProgress(file.nbytes, advance)
     path = Path(hf_hub_download(source.repo, file.name, revision=commit, tqdm_class=progress.bar_class()))
     if not _is_intact(path, file):
         path.resolve().unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         raise HubError(
-            f"{source}: {file.name} arrived damaged (its hash is not the one the hub lists)",
-            hint="run the command again: the file is downloaded anew",
+            f"{source}: {file.name} was damaged in the download (its hash differs from the hub's)",
+            hint="run the command again to download the file again",
         )
     progress.reach(file.nbytes)
     return path
@@ -148,16 +148,17 @@ def _check_space(source: HubId, nbytes: int) -> None:
     free = shutil.disk_usage(there).free
     if free < nbytes:
         raise HubError(
-            f"{source}: the download needs {size(nbytes)}, the disk of {cache} has {size(free)} free", hint=_disk_hint()
+            f"{source}: the download needs {size(nbytes)}, but the disk of {cache} has {size(free)} free",
+            hint=_disk_hint(),
         )
 
 
 def _disk_hint() -> str:
-    return "free some space (hf cache ls shows what is there), or set HF_HOME to a folder on another disk"
+    return "free some space (hf cache ls lists the cache), or set HF_HOME to a folder on another disk"
 
 
 def _from_cache(source: HubId, kind: Kind, why: Exception, reporter: Reporter) -> Path:
-    """The last snapshot in the cache, where the hub cannot be asked."""
+    """The last snapshot in the cache, if the hub cannot be reached."""
     offline = isinstance(why, OfflineModeIsEnabled)
     reason = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} cannot be reached ({_first_line(why)})"
     try:
@@ -169,10 +170,10 @@ def _from_cache(source: HubId, kind: Kind, why: Exception, reporter: Reporter) -
     except LocalEntryNotFoundError:
         way_out = "unset HF_HUB_OFFLINE" if offline else "check the network, or set HF_ENDPOINT to a mirror"
         raise HubError(
-            f"{source}: no such folder, and not (whole) in the hub's cache; {reason}",
-            hint=f"{way_out}; or download it where there is a network ({_by_hand(source)}) and give that folder",
+            f"{source}: no such folder, and not (completely) in the download cache; {reason}",
+            hint=f"{way_out}; or download it on a machine with a network ({_by_hand(source)}) and give its folder",
         ) from None
-    reporter.note(f"{source}: {reason}; commit {folder.name[:12]} is in the cache")
+    reporter.note(f"{source}: {reason}; using commit {folder.name[:12]} from the cache")
     return folder
 
 
@@ -183,7 +184,7 @@ def _by_hand(source: HubId) -> str:
 
 @contextmanager
 def _explained(source: HubId) -> Iterator[None]:
-    """Any failure of the client as a HubError. ValueError: a file too large for the client's plain HTTP."""
+    """Turn any error of the client into a HubError. ValueError: a file too large for the client's plain HTTP."""
     try:
         yield
     except (TransportError, OSError, ValueError) as error:
@@ -192,36 +193,38 @@ def _explained(source: HubId) -> Iterator[None]:
 
 def _explain(source: HubId, error: Exception) -> HubError:
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
-        error = error.__cause__  # the client would rather have found the file in the cache
+        error = error.__cause__  # the client also looked in the cache; its cause is the real error
     page = f"{constants.ENDPOINT}/{source.repo}"
     repo = source.repo
     if isinstance(error, GatedRepoError):
         return HubError(
-            f"{source}: the model is gated, and this account has no access",
-            hint=f"accept its terms at {page}, then {_LOGIN}",
+            f"{source}: the model is gated, and your account has no access",
+            hint=f"accept its terms at {page}, then run {_LOGIN}",
         )
     if isinstance(error, RevisionNotFoundError):
         return HubError(
             f"{source}: {repo} has no revision {source.revision!r}",
-            hint=f"see the branches and tags at {page}/tree/main, or give {repo} alone",
+            hint=f"choose a branch or tag from {page}/tree/main, or give {repo} without a revision",
         )
     if isinstance(error, RepositoryNotFoundError):
         return HubError(
             f"{source}: no such folder, and no such model on the hub (or it is private)",
-            hint=f"correct the path or the id; for a private model: {_LOGIN}",
+            hint=f"correct the path or the id; for a private model, run {_LOGIN}",
         )
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         hints = {
             401: _LOGIN,
-            403: f"{_LOGIN} with a token that may read {repo}",
-            429: f"wait some minutes, or {_LOGIN}",
+            403: f"run {_LOGIN} with a token that may read {repo}",
+            429: f"wait a few minutes, or run {_LOGIN}",
         }
-        return HubError(f"{source}: the hub answers {status}", hint=hints.get(status, "try again later"))
+        return HubError(
+            f"{source}: the hub answered with HTTP status {status}", hint=hints.get(status, "try again later")
+        )
     if isinstance(error, TransportError | LocalEntryNotFoundError | ConnectionError | TimeoutError):
         return HubError(
             f"{source}: the connection to {constants.ENDPOINT} failed ({_first_line(error.__cause__ or error)})",
-            hint="run the command again: files that have arrived are kept",
+            hint="run the command again: finished files are kept",
         )
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return HubError(f"{source}: the disk of {constants.HF_HUB_CACHE} is full", hint=_disk_hint())
@@ -234,7 +237,7 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The client's own warnings off: what matters of them comes as an error."""
+    """Turn off the client's own warnings: anything important is raised as an error."""
     before = client_log.get_verbosity()
     client_log.set_verbosity(logging.ERROR)
     try:
@@ -244,27 +247,27 @@ def _quiet() -> Iterator[None]:
 
 
 class _Silent(client_tqdm):
-    """A bar that is not drawn."""
+    """A progress bar that is not drawn."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
 
 
 class _FileProgress:
-    """Bytes of one file. A client may show it by several bars (arrived, written): the farthest one counts."""
+    """Progress of one file in bytes. A client may have several bars for it (received, written): the highest counts."""
 
     def __init__(self, nbytes: int, advance: Advance) -> None:
         self._nbytes, self._advance, self._reached = nbytes, advance, 0
 
     def reach(self, amount: int) -> None:
-        """At least *amount* bytes are there."""
+        """Report that at least *amount* bytes are done."""
         new = min(amount, self._nbytes) - self._reached
         if new > 0:
             self._reached += new
             self._advance(new)
 
     def bar_class(self) -> type[_Silent]:
-        """A class for the client to make bars of, which tell this object."""
+        """A class of progress bars for the client, which report to this object."""
         reach = self.reach
 
         class Bar(_Silent):

@@ -15,10 +15,10 @@ from quantkit.system.units import size
 
 
 def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
-    """The snapshot's folder in modelscope's cache, with all the files that are needed.
+    """The snapshot's folder in modelscope's cache, with all files that are needed.
 
     Raises:
-        HubError: the package is not installed, or the files cannot be had.
+        HubError: the package is not installed, or the files cannot be downloaded.
     """
     try:
         from modelscope.hub.api import HubApi
@@ -40,14 +40,14 @@ def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
         sizes = {str(file["Path"]): int(file["Size"] or 0) for file in listed}
         small = small_files(source, sizes, kind)
         weights = weight_files(source, sizes, kind, lambda name: get([name]) / name)
-        # The configuration alone says where the folder is, and so what is there already.
+        # Only the configuration file shows where the folder is, and so which files are already there.
         folder = get(small[:1])
         missing = [name for name in (*small, *weights) if not _is_there(folder / name, sizes[name])]
         if missing:
             total = sum(sizes[name] for name in missing)
             reporter.note(f"downloading {source}: {len(missing)} files, {size(total)}")
             with reporter.phase(f"downloading {source.name}", total, "bytes") as advance:
-                # Small files first: where the download is cut, no folder looks whole with half a tokenizer.
+                # Small files first: if the download is interrupted, no folder looks complete with half a tokenizer.
                 for part in ([name for name in missing if name in small], [n for n in missing if n in weights]):
                     if part:
                         folder = get(part, advance)
@@ -58,14 +58,14 @@ def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
         except (ClientError, OSError, ValueError):
             raise HubError(
                 f"{source}: the hub cannot be reached ({_first_line(error)}), and its cache does not have the model",
-                hint="check the network, or download the model elsewhere and give its folder",
+                hint="check the network, or download the model another way and give its folder",
             ) from None
-        reporter.note(f"{source}: the hub cannot be reached; {folder} is in the cache")
+        reporter.note(f"{source}: the hub cannot be reached; using {folder} from the cache")
         return folder
     except (ClientError, OSError, ValueError) as error:
         raise HubError(
             f"{source}: cannot be downloaded ({_first_line(error)})",
-            hint=f"check the id at https://modelscope.cn/models/{source.repo}; for a private model: modelscope login",
+            hint=f"check the id at https://modelscope.cn/models/{source.repo}; private models need: modelscope login",
         ) from None
 
 
@@ -74,7 +74,7 @@ def _is_there(path: Path, nbytes: int) -> bool:
 
 
 def _callback(advance: Callable[[int], None]) -> type[Any]:
-    """A class in the shape of ``modelscope.hub.callback.ProgressCallback``, one object of which is made a file."""
+    """A class like ``modelscope.hub.callback.ProgressCallback``; one object is made per file."""
 
     class Callback:
         def __init__(self, filename: str, file_size: int) -> None:

@@ -1,4 +1,4 @@
-"""Where a model comes from, as a value: a folder, or an id of a hub. Nothing here touches the network."""
+"""The source of a model, as a value: a folder, or an id on a hub. Nothing here uses the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantkit.errors import HubError
 _MODELSCOPE = "modelscope:"
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _ID = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[A-Za-z0-9_](?:[A-Za-z0-9._/+-]*[A-Za-z0-9_+-])?))?")
-_LONGEST = 96  # characters of an id, as the hub limits them
+_LONGEST = 96  # the hub's limit for an id, in characters
 # Snapshots in the caches of huggingface_hub (models--ORG--NAME) and of modelscope (models/ORG--NAME).
 _CACHED = re.compile(rf"models(?P<joint>--|/)(?P<org>{_PART})--(?P<name>{_PART})/snapshots/(?P<revision>[^/]+)")
 
@@ -33,11 +33,11 @@ class HubId:
 
     @property
     def name(self) -> str:
-        """The id without its organisation."""
+        """The id without its organization."""
         return self.repo.rpartition("/")[2]
 
     def __str__(self) -> str:
-        """As it is typed."""
+        """The id as it is typed."""
         prefix = _MODELSCOPE if self.hub == "modelscope" else ""
         return f"{prefix}{self.repo}" + (f"@{self.revision}" if self.revision else "")
 
@@ -46,17 +46,20 @@ Source = Path | HubId
 
 
 def parse_source(text: str, base: Path = Path()) -> Source:
-    """What *text* means: a path that exists, else an id, else a path that does not exist (whoever opens it says so).
+    """Interpret *text*: a path that exists, else an id, else a path that does not exist (opening it raises the error).
 
     Args:
-        text: as typed.
-        base: folder that a relative path begins at.
+        text: the source as typed.
+        base: the folder that relative paths start from.
 
     Raises:
-        HubError: empty, or ``modelscope:`` followed by something that is no id.
+        HubError: *text* is empty, or ``modelscope:`` is not followed by an id.
     """
     if not text:
-        raise HubError("the path or id of a model or an adapter is empty", hint="give a folder, or an id: org/name")
+        raise HubError(
+            "the path or id of a model or an adapter is empty",
+            hint="give a folder, or a Hugging Face id such as Qwen/Qwen2.5-0.5B",
+        )
     path = base / text
     if os.path.exists(path):
         return path
@@ -64,7 +67,7 @@ def parse_source(text: str, base: Path = Path()) -> Source:
         found = _hub_id(text.removeprefix(_MODELSCOPE), "modelscope")
         if found is None:
             raise HubError(
-                f"{text!r} is not an id", hint="write it as modelscope:org/name or modelscope:org/name@master"
+                f"{text!r} is not a ModelScope id", hint="write it as modelscope:org/name or modelscope:org/name@master"
             )
         return found
     return _hub_id(text, "huggingface") or path
@@ -75,14 +78,14 @@ def _hub_id(text: str, hub: str) -> HubId | None:
     if match is None:
         return None
     repo, revision = match["repo"], match["revision"] or ""
-    # "--" separates the parts of an id in the cache's folder names, so the hub forbids it inside them.
+    # "--" separates the parts of an id in the cache's folder names, so the hub forbids it within a part.
     if len(repo) > _LONGEST or "--" in repo or ".." in text or "//" in revision or repo.endswith(".git"):
         return None
     return HubId(repo, revision, hub)
 
 
 def hub_origin(source: Source) -> HubId | None:
-    """The id of a source: its own, or that of a snapshot in a hub client's cache; None for any other folder."""
+    """The id of a source, or of a snapshot in a hub client's cache; None for any other folder."""
     if isinstance(source, HubId):
         return source
     parts = source.resolve().parts
@@ -94,12 +97,12 @@ def hub_origin(source: Source) -> HubId | None:
 
 
 def source_name(source: Source) -> str:
-    """A short name: of the id, also where a path is its snapshot in the cache; else the folder's."""
+    """A short name: that of the id, even if a path is its snapshot in the cache; else that of the folder."""
     origin = hub_origin(source)
     return origin.name if origin is not None else Path(str(source)).resolve().name
 
 
 def source_label(source: Source) -> str:
-    """The name for people: ``org/name``, or the folder's."""
+    """The name for messages: ``org/name``, or that of the folder."""
     origin = hub_origin(source)
     return origin.repo if origin is not None else source_name(source)

@@ -1,7 +1,7 @@
-"""Python modules of ours in processes of their own: a question as JSON in, an answer as JSON out.
+"""Runs quantkit modules in separate processes: a question as JSON in, an answer as JSON out.
 
-The child imports from where this process does, never from the current folder: that may be a model's, and nothing from
-a model folder is executed.
+The child imports from the same places as this process, never from the current folder: that may be a model folder, and
+nothing from a model folder is executed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from quantkit.errors import QuantkitError
 
 
 class ChildError(Exception):
-    """The child ended badly.
+    """The child crashed or failed.
 
     Attributes:
         how: ``signal SIGABRT`` or ``exit code 1``.
-        output: the last of its stderr.
+        output: the end of its stderr.
     """
 
     def __init__(self, how: str, output: str) -> None:
@@ -31,7 +31,7 @@ class ChildError(Exception):
 
 
 def run_module(module: str, arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
-    """Run ``python -m module`` to its end and catch its output."""
+    """Run ``python -m module`` to its end and capture its output."""
     return _run(module, arguments, b"")
 
 
@@ -39,8 +39,8 @@ def ask_module(module: str, question: dict[str, Any]) -> Any:
     """Send *question* to ``python -m module`` and return its answer.
 
     Raises:
-        ChildError: it crashed or failed.
-        QuantkitError: what it was asked for is refused there.
+        ChildError: the child crashed or failed.
+        QuantkitError: the child refused the question.
     """
     done = _run(module, (), json.dumps(question).encode())
     if done.returncode != 0:
@@ -52,7 +52,7 @@ def ask_module(module: str, question: dict[str, Any]) -> Any:
 
 
 def answer_module(answer: Callable[[dict[str, Any]], Any]) -> None:
-    """All that a module does that :func:`ask_module` runs: *answer* the question, or say why that is refused."""
+    """The main function of a module for :func:`ask_module`: *answer* the question, or say why it is refused."""
     found: dict[str, Any]
     try:
         found = {"answer": answer(json.load(sys.stdin))}
@@ -88,5 +88,5 @@ def _environment() -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "GGML_NO_BACKTRACE": "1",  # on an assertion llama.cpp would start a debugger
+        "GGML_NO_BACKTRACE": "1",  # without this, llama.cpp would start a debugger on a failed assertion
     }

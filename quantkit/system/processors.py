@@ -1,13 +1,13 @@
-"""How many processors this process may use. Apart from device.py, so that those without torch can ask too."""
+"""The number of processors that this process may use. Separate from device.py, so that it works without torch."""
 
 from __future__ import annotations
 
 import os
 
 MOST_THREADS = 512
-"""llama.cpp ends its process at more (GGML_MAX_N_THREADS)."""
+"""llama.cpp aborts its process with more (GGML_MAX_N_THREADS)."""
 
 
 def usable_processors() -> int:
-    """The processors this process may use: fewer than the machine's in a container or under taskset."""
+    """The number of processors that this process may use: fewer than the machine's in a container or with taskset."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Progress of long work: silent by default, a bar on stderr in a terminal."""
+"""Progress of long work: silent by default, a progress bar on stderr in a terminal."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from quantkit.system.units import count
 
 
 class Reporter:
-    """Says nothing and keeps the notes; what library callers get."""
+    """A silent reporter that keeps the notes; the default for library callers."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
 
     @contextmanager
     def phase(self, name: str, total: int, unit: str = "weights") -> Iterator[Callable[[int], None]]:
-        """A stretch of work of *total* units; the value is called with each amount done, from any thread."""
+        """A phase of *total* units of work; call the value with each amount done, from any thread."""
         yield lambda amount: None
 
     def note(self, text: str) -> None:
-        """A decision the user should see."""
+        """Report a decision that the user should see."""
         self.notes.append(text)
 
 
 class TerminalReporter(Reporter):
-    """Notes on stderr, and where stderr is a terminal a rich progress bar with the remaining time."""
+    """Notes on stderr and, if stderr is a terminal, a rich progress bar with the remaining time."""
 
     def __init__(self, *, bar: bool) -> None:
         super().__init__()

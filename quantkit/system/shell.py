@@ -1,6 +1,6 @@
-"""Commands as they are shown to the user: typed or pasted as they stand, they mean the same.
+"""Commands as they are shown to the user, quoted so that they can be copied into a shell.
 
-Paths may have blanks, quotes and letters of any script.
+Paths may have spaces, quotes and letters of any script.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import shlex
 
 
 def command(*words: object) -> str:
-    """The words of a command, or of a part of one, quoted where a shell would read them in another way."""
+    """The words of a command or a part of one, quoted if a shell would read them differently."""
     return shlex.join(map(str, words))
 
 

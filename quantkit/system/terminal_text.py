@@ -1,9 +1,9 @@
-"""Texts of strangers on a terminal: models, templates and manifests say what they like, and it is shown, not obeyed."""
+"""Makes untrusted text safe for a terminal: models, templates and manifests may contain anything."""
 
 from __future__ import annotations
 
-# Escape sequences could retitle, recolour or retype the terminal; a picture of the character is shown. Marks that turn
-# the direction of what follows, and line ends other than \n, could make a line look like another one.
+# Escape sequences could change the terminal's title, colors or input; a symbol for the character is shown instead.
+# Marks that change the text direction, and line ends other than \n, could make a line look like another one.
 _SHOWN: dict[int, str] = {
     **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n"},
     ord("\r"): "",
@@ -16,10 +16,10 @@ _SHOWN: dict[int, str] = {
 
 
 def harmless(text: str) -> str:
-    """*text* without what a terminal would take for commands."""
+    """*text* without characters that a terminal would treat as commands."""
     return text.translate(_SHOWN)
 
 
 def one_line(text: str) -> str:
-    """The same on one line."""
+    """The same, on one line."""
     return harmless(text).replace("\n", " ")

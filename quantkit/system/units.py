@@ -1,4 +1,4 @@
-"""Numbers for people, and from them."""
+"""Formats sizes and counts for people, and parses sizes that people type."""
 
 from __future__ import annotations
 

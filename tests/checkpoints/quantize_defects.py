@@ -152,7 +152,7 @@ def a_part_under_another_name(case: Case) -> None:
     split(case)[0].replace(case.gguf)
 
 
-@defect(SECOND, "split.no = 2", "expected 1 and 3", command=QUANTIZE_PARTS)
+@defect(SECOND, "split.no is 2", "expected 1 and 3", command=QUANTIZE_PARTS)
 def parts_in_the_wrong_order(case: Case) -> None:
     files = split(case)
     files[2].replace(files[1])
@@ -169,7 +169,7 @@ def a_part_is_no_gguf(case: Case) -> None:
     split(case)[1].write_bytes(b"x" * 1000)
 
 
-@defect(SECOND, "is in an earlier part too", hint="again", command=QUANTIZE_PARTS)
+@defect(SECOND, "is also in an earlier part", hint="again", command=QUANTIZE_PARTS)
 def a_part_repeats_a_tensor(case: Case) -> None:
     files = split(case)
     write_part(files[1], 1, 3, 21, "token_embd.weight")
@@ -218,7 +218,7 @@ def a_file_in_place_of_the_folder(case: Case) -> None:
 SPLIT = ("convert", "{model}", "-o", "{root}/parts.gguf", "--split-max-size", "100KB", "--device", "cpu")
 
 
-@defect("exists already", hint="--overwrite", command=SPLIT)
+@defect("already exists", hint="--overwrite", command=SPLIT)
 def a_part_that_exists(case: Case) -> None:
     for file in read_model(quantize(case.gguf, case.root / "parts.gguf", quant="f16", split_max_size=100_000)).files[
         1:

@@ -82,14 +82,20 @@ request(
     hint="unset HF_HUB_OFFLINE",
     command=(*BUILD, "--adapter", "nobody/nothing@v1"),
 )
-request("no-model-by-name", "is empty", hint="org/name", command=from_source(""))
-request("no-adapter-by-name", "is empty", hint="org/name", command=(*BUILD, "--adapter", ""))
-request("neither-folder-nor-hub-id", "no/such/folder", hint="org/name", command=from_source("no/such/folder"))
-request("hub-id-with-a-step-up", "org/../name", "no such folder", hint="org/name", command=from_source("org/../name"))
+request("no-model-by-name", "is empty", hint="Qwen/Qwen2.5-0.5B", command=from_source(""))
+request("no-adapter-by-name", "is empty", hint="Hugging Face id", command=(*BUILD, "--adapter", ""))
+request("neither-folder-nor-hub-id", "no/such/folder", hint="Qwen/Qwen2.5-0.5B", command=from_source("no/such/folder"))
+request(
+    "hub-id-with-a-step-up",
+    "org/../name",
+    "no such folder",
+    hint="Qwen/Qwen2.5-0.5B",
+    command=from_source("org/../name"),
+)
 request(
     "modelscope-id-without-organisation",
     "modelscope:name",
-    "not an id",
+    "not a ModelScope id",
     hint="modelscope:org/name",
     command=from_source("modelscope:name"),
 )

@@ -74,7 +74,7 @@ def f16(checkpoint: Maker, tmp_path_factory: pytest.TempPathFactory) -> Callable
 def test_every_file_type_is_tested() -> None:
     assert {*QUANTS, *RARE, *NEED_IMATRIX} == FTYPES.keys()
     # llama.cpp has a number for one more, which its quantizer refuses.
-    with pytest.raises(QuantizationError, match=r"nvfp4: llama\.cpp's quantizer makes no such file"):
+    with pytest.raises(QuantizationError, match=r"nvfp4: llama\.cpp's quantizer cannot write this type"):
         ftype_name("NVFP4")
 
 

@@ -32,7 +32,7 @@ def test_labels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf, -math.inf])
 def test_a_weight_is_a_number(weight: float) -> None:
-    with pytest.raises(AdapterError, match=r"a: weight .* is not a number"):
+    with pytest.raises(AdapterError, match=r"a: weight .* is not a finite number"):
         AdapterSource(Path("a"), weight)
 
 

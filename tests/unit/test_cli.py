@@ -279,7 +279,7 @@ def test_convert_and_quantize(run: Callable[..., Run], checkpoint: Maker, tmp_pa
     assert done.json == {"schema": 1, "file": str(small), "type": "q8_0", "size": small.stat().st_size, "notes": []}
     again = run("quantize", base, "-o", small, "--quant", "q8_0")
     assert (again.code, again.out) == (1, "")
-    assert "exists already" in again.err
+    assert "already exists" in again.err
     again = run("quantize", base, "-o", small, "--quant", "Q4_0", "--overwrite", "--pure")
     assert again.code == 0
     assert again.out.startswith(f"{small}  q4_0  ")

@@ -84,7 +84,7 @@ def test_nothing_is_neither(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["modelscope:", "modelscope:name", "modelscope:../name", "modelscope:org/name@"])
 def test_what_is_no_id_of_modelscope_is_refused(text: str) -> None:
-    with pytest.raises(HubError, match="is not an id") as caught:
+    with pytest.raises(HubError, match="is not a ModelScope id") as caught:
         parse_source(text)
     assert "modelscope:org/name" in caught.value.hint
 
@@ -193,7 +193,7 @@ def test_weights_of_an_adapter() -> None:
         (["adapter_config.json"], "model", "an adapter, not a model", "quantkit build BASE_MODEL --adapter org/tiny"),
         (["x.gguf"], "model", "only GGUF files", "transformers' format"),
         (["config.json"], "adapter", "this is a model", "quantkit build org/tiny"),
-        (["README.md"], "any", "neither a model", "adapter saved by PEFT"),
+        (["README.md"], "any", "neither a model", "adapter that PEFT saved"),
     ],
 )
 def test_another_kind_of_repository(names: list[str], kind: Any, message: str, hint: str) -> None:
@@ -203,7 +203,7 @@ def test_another_kind_of_repository(names: list[str], kind: Any, message: str, h
 
 
 def test_no_weights() -> None:
-    with pytest.raises(HubError, match=r"no weights in safetensors or \.bin, only a\.gguf"):
+    with pytest.raises(HubError, match=r"no weights in safetensors or \.bin, only files such as a\.gguf"):
         weight_files(TINY, ["config.json", "a.gguf"], "model", no_index)
 
 
@@ -289,7 +289,7 @@ def test_only_what_is_needed_once(hub: Hub) -> None:
     assert (again["folder"], again["notes"], hub.fetched()) == (found["folder"], [], [])
     offline = hub.get("org/tiny@v1", HF_HUB_OFFLINE="1")
     assert (offline["folder"], hub.server.requests) == (found["folder"], [])
-    assert offline["notes"] == [f"org/tiny@v1: HF_HUB_OFFLINE is set; commit {COMMIT[:12]} is in the cache"]
+    assert offline["notes"] == [f"org/tiny@v1: HF_HUB_OFFLINE is set; using commit {COMMIT[:12]} from the cache"]
     away = hub.get("org/tiny@v1", HF_ENDPOINT="http://127.0.0.1:9")
     assert away["folder"] == found["folder"]
     assert "http://127.0.0.1:9 cannot be reached" in away["notes"][0]
@@ -311,7 +311,9 @@ def test_damaged_content(hub: Hub, content: bytes) -> None:
     repo = hub.add("org/tiny", {"config.json": b"{}", "model.safetensors": b"w" * 1000})
     repo.content["model.safetensors"] = content
     hub.refusal("org/tiny", error=(), hint="run the command again")
-    hub.refusal("org/tiny", error=("not (whole) in the hub's cache",), hint="unset HF_HUB_OFFLINE", HF_HUB_OFFLINE="1")
+    hub.refusal(
+        "org/tiny", error=("not (completely) in the download cache",), hint="unset HF_HUB_OFFLINE", HF_HUB_OFFLINE="1"
+    )
     repo.content.clear()
     folder = Path(hub.get("org/tiny")["folder"])
     assert (folder / "model.safetensors").read_bytes() == b"w" * 1000
@@ -321,19 +323,21 @@ def test_damaged_content(hub: Hub, content: bytes) -> None:
 def test_small_files_are_checked_too(hub: Hub) -> None:
     repo = hub.add("org/tiny", {"config.json": b"{}", "model.safetensors": b"w"})
     repo.content["config.json"] = b"[]"
-    hub.refusal("org/tiny", error=("config.json arrived damaged",), hint="run the command again")
+    hub.refusal("org/tiny", error=("config.json was damaged",), hint="run the command again")
 
 
 def test_refusals(hub: Hub) -> None:
     files = {"config.json": b"{}", "model.safetensors": b"w"}
     endpoint = hub.server.endpoint
     hub.add("org/gated", files, denied=(403, "GatedRepo"))
-    hub.refusal("org/gated", error=("gated",), hint=f"accept its terms at {endpoint}/org/gated, then hf auth login")
+    hub.refusal("org/gated", error=("gated",), hint=f"accept its terms at {endpoint}/org/gated, then run hf auth login")
     hub.refusal("org/none", error=("no such folder", "no such model on the hub"), hint="hf auth login")
     hub.add("org/tiny", files)
     hub.refusal("org/tiny@v9", error=("no revision 'v9'",), hint=f"{endpoint}/org/tiny/tree/main")
     hub.add("org/forbidden", files, denied=(403, ""))
-    hub.refusal("org/forbidden", error=("the hub answers 403",), hint="a token that may read org/forbidden")
+    hub.refusal(
+        "org/forbidden", error=("the hub answered with HTTP status 403",), hint="a token that may read org/forbidden"
+    )
     hub.refusal(
         "org/tiny",
         error=("no such folder", "HF_HUB_OFFLINE is set"),
@@ -353,7 +357,7 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "not" / "made"))
     monkeypatch.setattr(client.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 4, 6))
     client._check_space(TINY, 6)
-    with pytest.raises(HubError, match=r"needs 7 bytes, the disk of .* has 6 bytes free") as caught:
+    with pytest.raises(HubError, match=r"needs 7 bytes, but the disk of .* has 6 bytes free") as caught:
         client._check_space(TINY, 7)
     assert "HF_HOME" in caught.value.hint
     with pytest.raises(HubError, match="is full"), client._explained(TINY):

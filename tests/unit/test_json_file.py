@@ -19,9 +19,9 @@ def test_an_object(tmp_path: Path) -> None:
 
 def test_what_would_never_end_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.json")
-    with pytest.raises(CheckpointError, match=r"fifo\.json: must be a file"):
+    with pytest.raises(CheckpointError, match=r"fifo\.json: expected a regular file"):
         json_file.read_json(tmp_path / "fifo.json")
-    with pytest.raises(CheckpointError, match="must be a file"):
+    with pytest.raises(CheckpointError, match="expected a regular file"):
         json_file.read_json(Path("/dev/zero"))
 
 

@@ -129,7 +129,7 @@ def test_an_output_that_came_back_is_not_overwritten(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
     (tmp_path / f".out.quantkit-old-{process.pid}").mkdir()
-    with pytest.raises(OutputError, match="exists already"), workspace(tmp_path / "out", overwrite=False):
+    with pytest.raises(OutputError, match="already exists"), workspace(tmp_path / "out", overwrite=False):
         pytest.fail("the work has begun")
 
 

@@ -152,11 +152,11 @@ def content(model: GGUFModel, name: str) -> bytes:
 
 def test_parts_do_not_replace_each_other_or_inputs(parts: Path, tmp_path: Path) -> None:
     again = {"quant": "f16", "split_max_size": parts.with_name("tiny.gguf").stat().st_size // 7}
-    with pytest.raises(OutputError, match="holds the input"):
+    with pytest.raises(OutputError, match="contains the input"):
         quantize(parts, parts.with_name("tiny.gguf.parts.gguf"), overwrite=True, **again)
     first = quantize(parts, tmp_path / "m.gguf", **again)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         quantize(parts, tmp_path / "m.gguf", **again)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert quantize(parts, tmp_path / "m.gguf", overwrite=True, **again) == first

@@ -95,7 +95,7 @@ def test_an_existing_output_is_refused(tmp_path: Path, kind: str) -> None:
     else:
         out.symlink_to(tmp_path / "nowhere")
     with (
-        pytest.raises(OutputError, match="out: exists already") as caught,
+        pytest.raises(OutputError, match="out: already exists") as caught,
         workspace(out, overwrite=False),
     ):
         pass
@@ -106,7 +106,7 @@ def test_an_existing_output_is_refused(tmp_path: Path, kind: str) -> None:
 def test_a_folder_never_replaces_a_file(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.write_text("old", encoding="utf-8")
-    with pytest.raises(OutputError, match="out: is a file") as caught, workspace(out, overwrite=True):
+    with pytest.raises(OutputError, match="out: this is a file") as caught, workspace(out, overwrite=True):
         pass
     assert "-o" in caught.value.hint
     assert out.read_text(encoding="utf-8") == "old"
@@ -147,7 +147,7 @@ def test_the_old_output_stays_when_the_new_one_fails(tmp_path: Path) -> None:
 def test_an_output_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     with workspace(tmp_path / "out", overwrite=False) as work:
         fill(tmp_path / "out", "someone else's")
-        with pytest.raises(OutputError, match="exists already"):
+        with pytest.raises(OutputError, match="already exists"):
             work.publish()
     assert content(tmp_path / "out") == "someone else's"
     assert names(tmp_path) == ["out"]
@@ -186,7 +186,7 @@ def test_the_current_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a" / "b")
     with (
-        pytest.raises(OutputError, match="holds the current folder"),
+        pytest.raises(OutputError, match="contains the current folder"),
         workspace(Path(where), overwrite=True),
     ):
         pass
