@@ -1,7 +1,7 @@
 """The process that asks llama.cpp for mixtures: a question as JSON on stdin, its logs as JSON on stdout.
 
-A process of its own because libllama and torch must not meet in one: with some builds of the two, whichever is loaded
-second crashes on the other's C++ runtime.
+It is a separate process because libllama and torch must not be loaded into the same one: with some builds of the two,
+the second crashes on the first one's C++ runtime.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def dry_run(path: str, run: dict[str, Any], importance: Sequence[str]) -> dict[s
     """Run ``llama_model_quantize`` without writing.
 
     Args:
-        path: a GGUF file whose header is real.
-        run: ``ftype`` (llama.cpp's number), and what :meth:`quantkit.plan.type_choices.TypeChoices.parameters` gives.
-        importance: the tensors that have an importance; a dry run looks at no value.
+        path: a GGUF file with a real header; its weights are never read.
+        run: ``ftype`` (llama.cpp's number), and :meth:`quantkit.plan.type_choices.TypeChoices.parameters`.
+        importance: the tensors that have an importance; a dry run does not read the values.
 
     Returns:
         ``failed``, and the ``log``.
@@ -35,7 +35,7 @@ def dry_run(path: str, run: dict[str, Any], importance: Sequence[str]) -> dict[s
         params.output_tensor_type = run["output"]
     if run["embedding"] is not None:
         params.token_embedding_type = run["embedding"]
-    # Both lists are closed by an empty entry.
+    # Both lists end with an empty entry.
     overrides = (llama_cpp.llama_model_tensor_override * (len(run["tensors"]) + 1))()
     for override, (pattern, kind) in zip(overrides, run["tensors"], strict=False):
         override.pattern, override.type = pattern.encode(), kind

@@ -1,7 +1,7 @@
 """The plan's GGUF files: types, offsets and headers, for the unquantized file and for every quantized one.
 
-A file may be split into parts no larger than asked for, as llama.cpp's converter does: all metadata are in the first,
-each says which it is and of how many, and llama.cpp loads the others by their names.
+A file may be split into parts of a maximum size, as in llama.cpp's converter: the first part has all metadata, each
+part has its number and the number of parts, and llama.cpp finds the others by their names.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 GGML_QUANT_VERSION = 2
-# Types so small that llama.cpp refuses them without an imatrix (tensor_requires_imatrix in llama-quant.cpp).
+# Types that llama.cpp refuses without an imatrix because they are so small (tensor_requires_imatrix).
 _NEED_IMPORTANCE = frozenset(
     [GGMLType.IQ3_XXS, GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ2_S, GGMLType.IQ1_M, GGMLType.IQ1_S]
 )
-# Those whose encoder itself cannot do without (ggml_quantize_requires_imatrix).
+# Types whose encoder itself needs an imatrix (ggml_quantize_requires_imatrix).
 _ENCODER_NEEDS_IMPORTANCE = frozenset([GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ1_S])
-# GGUF's limit for names, without the closing zero (GGML_MAX_NAME)
+# GGUF's limit for names, without the terminating zero (GGML_MAX_NAME)
 _MAX_NAME = 63
 # split.no and split.count are 16 bits wide
 _MAX_PARTS = 65535
@@ -39,21 +39,21 @@ _MAX_PARTS = 65535
 def unquantized_outputs(
     file: str, label: str, metadata: Sequence[KV], tensors: Sequence[PlannedTensor], max_size: int | None = None
 ) -> list[Output]:
-    """The unquantized file, or its parts: every tensor in its base type.
+    """The unquantized file, or its parts: every tensor in its outtype.
 
     Args:
         file: its name.
-        label: its type: ``f16``, ``bf16`` or ``f32``.
-        metadata: for its header.
+        label: its outtype: ``f16``, ``bf16`` or ``f32``.
+        metadata: the entries of its header.
         tensors: the planned tensors.
-        max_size: bytes of weights in a part at most; a larger tensor gets a part of its own. None for one file.
+        max_size: maximum bytes of weights per part; a larger tensor gets its own part. None for one file.
     """
     types = {tensor.name: tensor.outtype for tensor in tensors}
     return _outputs(file, label, metadata, tensors, Mixture(types, {}, False), {}, max_size)
 
 
 def plain_output(file: str, label: str, metadata: Sequence[KV], tensors: Sequence[PlannedTensor]) -> Output:
-    """A file of which no type is said in the metadata: every tensor in its base type (an adapter)."""
+    """A file (of an adapter) without a file type in its metadata: every tensor in its outtype."""
     types = {tensor.name: tensor.outtype for tensor in tensors}
     return _output(file, label, metadata, tensors, Mixture(types, {}, False), {})
 
@@ -65,14 +65,14 @@ def choose_mixtures(
     importance: Importance | None = None,
     choices: TypeChoices = NO_CHOICES,
 ) -> dict[str, Mixture]:
-    """The types of all tensors for each file type, as llama.cpp itself would choose them.
+    """The types of all tensors for each file type, as llama.cpp itself chooses them.
 
     Args:
         labels: canonical names of the ftypes.
-        metadata: of the base file; the vocabulary is not looked at.
+        metadata: metadata of the unquantized file; the vocabulary is not used.
         tensors: the planned tensors.
         importance: imatrix by tensor name.
-        choices: of types for single tensors.
+        choices: types for single tensors.
     """
     if not labels:
         return {}
@@ -90,22 +90,22 @@ def quantized_outputs(
     importance: Importance | None = None,
     max_size: int | None = None,
 ) -> list[Output]:
-    """Quantized files; the parts of a split one follow each other.
+    """The quantized files; the parts of a split file are consecutive.
 
     Args:
         files: their names, by canonical name of the ftype.
-        metadata: of the base file.
+        metadata: metadata of the unquantized file.
         tensors: the planned tensors.
-        mixtures: the types, of :func:`choose_mixtures`.
+        mixtures: the types, from :func:`choose_mixtures`.
         importance: imatrix by tensor name.
         max_size: as in :func:`unquantized_outputs`.
 
     Raises:
-        QuantizationError: the type needs an imatrix and has none, or a row cannot be cut into blocks.
+        QuantizationError: a type needs an imatrix and has none, or a row is not a multiple of its block.
     """
-    # Offsets are multiples of the default alignment here, whatever the file quantized from had.
+    # Offsets are multiples of the default alignment here, whatever alignment the source file had.
     metadata = [entry for entry in metadata if entry.key != "general.alignment"]
-    # llama.cpp's quantizer goes by ggml's tensors, which have no outermost dimension of 1.
+    # llama.cpp's quantizer works on ggml's tensors, which drop an outermost dimension of 1.
     tensors = [replace(tensor, shape=_without_ones(tensor.shape)) for tensor in tensors]
     outputs: list[Output] = []
     for label, file in files.items():
@@ -121,10 +121,10 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _fitting_importance(
     label: str, tensors: Sequence[PlannedTensor], answer: Mixture, importance: Importance
 ) -> Importance:
-    """The importances that are used, after every check of types and imatrix that llama.cpp would make."""
+    """The importances to use, after all checks of types and imatrix that llama.cpp would make."""
     if answer.needs_importance and not importance:
         raise QuantizationError(
-            f"{label} needs an importance matrix: without one llama.cpp refuses it",
+            f"{label} needs an importance matrix (imatrix)",
             hint="pass --imatrix FILE (made with llama-imatrix), or choose a type such as q4_k_m",
         )
     fitting = dict(importance)
@@ -132,15 +132,16 @@ def _fitting_importance(
         kind = answer.types[tensor.name]
         if tensor.shape[-1] % kind.block:
             raise QuantizationError(
-                f"{tensor.name}: rows of {tensor.shape[-1]} are no multiple of {kind.label}'s block of {kind.block}",
-                hint="choose a type of blocks of 32 for it, such as q8_0",
+                f"{tensor.name}: rows of {tensor.shape[-1]} weights are not a multiple of the block of {kind.label} "
+                f"({kind.block} weights)",
+                hint="choose a type with blocks of 32 weights for this tensor, such as q8_0",
             )
         if kind is not tensor.outtype:
             _check_importance(tensor, kind, label, fitting)
     if importance and not fitting.keys() & {tensor.name for tensor in tensors}:
         raise QuantizationError(
             f"{label}: the importance matrix has no tensor of this model",
-            hint="make the matrix with llama-imatrix from this model",
+            hint="make the matrix from this model with llama-imatrix",
         )
     return fitting
 
@@ -148,14 +149,14 @@ def _fitting_importance(
 def _check_importance(
     tensor: PlannedTensor, kind: GGMLType, label: str, importance: dict[str, npt.NDArray[np.float32]]
 ) -> None:
-    """As llama.cpp: an imatrix of another size is an error (for the embedding: ignored), a missing one may be."""
+    """Check as llama.cpp: a wrong imatrix size is an error (ignored for the embedding), a missing one may be."""
     found = importance.get(tensor.name)
     experts = tensor.shape[0] if len(tensor.shape) == 3 else 1
     if found is not None and found.size != tensor.shape[-1] * experts:
         if tensor.name not in EMBEDDINGS:
             raise QuantizationError(
-                f"{tensor.name}: the imatrix has {found.size} columns, the tensor {tensor.shape[-1] * experts}",
-                hint="make the matrix with llama-imatrix from this model",
+                f"{tensor.name}: the imatrix has {found.size} columns, expected {tensor.shape[-1] * experts}",
+                hint="make the matrix from this model with llama-imatrix",
             )
         del importance[tensor.name]
         found = None
@@ -165,10 +166,10 @@ def _check_importance(
     if tensor.name in (*EMBEDDINGS, OUTPUT):
         needed = kind in _ENCODER_NEEDS_IMPORTANCE
     if needed:
-        why = "the one given does not cover it" if importance else "none is given"
+        why = "but the given one does not cover it" if importance else "but none was given"
         raise QuantizationError(
             f"{tensor.name}: {kind.label} needs an importance matrix, {why}",
-            hint="make the matrix with llama-imatrix from this model on more text, or choose another type for it",
+            hint="make the matrix from this model with llama-imatrix on more text, or choose another type for it",
         )
 
 
@@ -177,7 +178,7 @@ def _layout(tensors: Sequence[PlannedTensor], types: Mapping[str, GGMLType]) -> 
     infos, offset = [], 0
     for tensor in tensors:
         if len(tensor.name.encode()) > _MAX_NAME:
-            raise OutputError(f"tensor name {tensor.name!r} is longer than {_MAX_NAME} bytes, GGUF's limit")
+            raise OutputError(f"tensor name {tensor.name!r} is longer than GGUF's limit of {_MAX_NAME} bytes")
         infos.append(TensorInfo(tensor.name, tensor.shape, types[tensor.name], offset))
         offset += align(types[tensor.name].nbytes(tensor.shape))
     return infos, offset
@@ -197,7 +198,7 @@ def _outputs(
     if len(parts) == 1:
         return [_output(file, label, metadata, parts[0], mixture, importance)]
     if len(parts) > _MAX_PARTS:
-        raise OutputError(f"{file}: would be {len(parts)} parts, GGUF has room for {_MAX_PARTS}")
+        raise OutputError(f"{file}: the model would have {len(parts)} parts; GGUF allows up to {_MAX_PARTS}")
     outputs = []
     for number, part in enumerate(parts):
         split = [u16(SPLIT_NO, number), u16(SPLIT_COUNT, len(parts)), i32(SPLIT_TENSORS, len(tensors))]
@@ -227,7 +228,7 @@ def _output(
 
 
 def with_file_type(metadata: Sequence[KV], ftype: int) -> list[KV]:
-    """The metadata with file type and quantization version set, at their place if they have one."""
+    """The metadata with file type and quantization version set; existing entries keep their position."""
     fixed = {
         entry.key: entry
         for entry in (u32("general.file_type", ftype), u32("general.quantization_version", GGML_QUANT_VERSION))

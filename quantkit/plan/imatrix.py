@@ -1,7 +1,7 @@
-"""Importance matrices: how much each column of a tensor matters, measured by llama-imatrix on real text.
+"""Importance matrices (imatrix): how much each column of a tensor matters, measured by llama-imatrix on real text.
 
-Both of llama.cpp's files are read, with the arithmetic of ``llama-quantize``: GGUF (sums of squares over counts) and
-the older .dat (sums over the number of calls).
+Both file formats of llama.cpp are read, with the arithmetic of ``llama-quantize``: GGUF (sums of squares divided by
+counts) and the older .dat (sums divided by the number of calls).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _SUMS, _COUNTS = ".in_sum2", ".counts"
 
 
 def read_imatrix(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
-    """Importances by GGUF tensor name: float32, one a column.
+    """Importances by GGUF tensor name: float32, one per column.
 
     Raises:
-        QuantizationError: not an importance matrix, truncated, or not finite.
+        QuantizationError: the file is not an importance matrix, is truncated, or has values that are not finite.
     """
     try:
         with path.open("rb") as file:
@@ -55,9 +55,10 @@ def _read_gguf(path: Path, header: Header, file: BinaryIO) -> dict[str, npt.NDAr
         sums, counts = (_floats(path, header, file, name + suffix) for suffix in (_SUMS, _COUNTS))
         if sums.size % counts.size:
             raise QuantizationError(
-                f"{path}: {name!r} has {sums.size} sums and {counts.size} counts, which do not divide them", hint=_AGAIN
+                f"{path}: {name!r} has {sums.size} sums, which is not a multiple of its {counts.size} counts",
+                hint=_AGAIN,
             )
-        # llama.cpp rounds the counts (stored as float32) and gives experts never called the importance 1
+        # llama.cpp rounds the counts (stored as float32) and gives experts that were never called an importance of 1
         whole = np.round(counts).astype(np.float32)[:, None]
         table = sums.reshape(counts.size, -1)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -68,7 +69,7 @@ def _read_gguf(path: Path, header: Header, file: BinaryIO) -> dict[str, npt.NDAr
 def _floats(path: Path, header: Header, file: BinaryIO, name: str) -> npt.NDArray[np.float32]:
     info = header.tensors[name]
     if info.type is not GGMLType.F32:
-        raise QuantizationError(f"{path}: {name!r} is {info.type.label}; expected f32", hint=_AGAIN)
+        raise QuantizationError(f"{path}: {name!r} has type {info.type.label}; expected f32", hint=_AGAIN)
     file.seek(header.data_offset + info.offset)
     return np.frombuffer(file.read(4 * math.prod(info.shape)), dtype="<f4")
 

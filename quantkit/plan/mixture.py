@@ -1,9 +1,9 @@
-"""Which tensor gets which type: llama.cpp is asked.
+"""Asks llama.cpp which quantization type each tensor gets.
 
-``Q4_K_M`` and its kin are mixtures: llama.cpp gives some tensors more bits, by their name, their layer, the shape of
-their rows and the model's size. The policy changes between releases and is not written again here. A dry run of
-``llama_model_quantize`` on a sparse file (a real header, the weights a hole) answers in a tenth of a second through
-llama.cpp's log, and this is the one place that reads that log (``dry_run.py`` is the process that runs it).
+``Q4_K_M`` and similar types are mixtures: llama.cpp gives some tensors more bits, depending on their name, layer and
+row length and on the model's size. The policy changes between releases, so it is not written again here. A dry run of
+``llama_model_quantize`` on a sparse file (a real header, and a hole instead of weights) answers in a tenth of a second
+through llama.cpp's log. Only this module reads that log; ``dry_run.py`` is the process that runs it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from quantkit.gguf.kv import KV, string
 from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
 from quantkit.system.child_process import ChildError, ask_module
 
-# imatrix: by GGUF tensor name, float32, one number a column
+# imatrix: by GGUF tensor name, float32, one number per column
 Importance = Mapping[str, npt.NDArray[np.float32]]
 
 _TENSOR = re.compile(
@@ -44,7 +44,7 @@ class Mixture:
 
     Attributes:
         types: by tensor name.
-        reasons: by tensor name, where the type is not the file's usual one.
+        reasons: by tensor name, why a tensor does not have the file's usual type.
         needs_importance: the real run would refuse to start without an imatrix.
     """
 
@@ -60,20 +60,20 @@ def ask_llama_cpp(
     importance: Collection[str] = (),
     choices: TypeChoices = NO_CHOICES,
 ) -> list[Mixture]:
-    """The types ``llama_model_quantize`` would give, for each file type.
+    """The types that ``llama_model_quantize`` would choose, for each file type.
 
     Args:
-        metadata: of the base file; the vocabulary may be left out.
-        tensors: of the base file, with offsets.
+        metadata: metadata of the unquantized file; it may omit the vocabulary.
+        tensors: tensors of the unquantized file, with offsets.
         ftypes: llama.cpp's numbers of the file types.
-        importance: the tensors that have an importance, because some mixtures differ with an imatrix.
-        choices: of types for single tensors.
+        importance: the tensors that have an importance; some mixtures depend on it.
+        choices: types for single tensors.
 
     Raises:
-        QuantizationError: llama.cpp refuses, with its own words; or a regular expression of the choices is broken or
+        QuantizationError: llama.cpp refuses, with its message; or a regular expression of the choices is invalid or
             matches no tensor that is quantized.
     """
-    # The quantizer never looks at the tokens, but loading a model demands to know of some.
+    # The quantizer never uses the tokens, but loading a model fails without any.
     header = encode_header([*metadata, string("tokenizer.ggml.model", "none")], tensors)
     size = len(header) + max((info.offset + info.type.nbytes(info.shape) for info in tensors), default=0)
     with tempfile.TemporaryDirectory(prefix="quantkit-") as folder:
@@ -84,8 +84,8 @@ def ask_llama_cpp(
                 file.truncate(size)
         except OSError as error:
             raise OutputError(
-                f"{folder}: the plan cannot be written ({error.strerror or error})",
-                hint="set TMPDIR to a folder on a disk with space",
+                f"{folder}: a temporary file cannot be written ({error.strerror or error})",
+                hint="set TMPDIR to a folder on a disk with free space",
             ) from None
         runs = [{**choices.parameters(), "ftype": ftype} for ftype in ftypes]
         probes = _probes(choices)
@@ -99,8 +99,10 @@ def ask_llama_cpp(
 
 
 def _probes(choices: TypeChoices) -> list[dict[str, Any]]:
-    """Runs that show what each regular expression matches: where it does, llama.cpp says that it applies F16 instead
-    of Q4_0. The first of them has none, to tell a model that llama.cpp refuses from a broken expression."""
+    """Runs that show what each regular expression matches: for a match, llama.cpp logs that it uses F16, not Q4_0.
+
+    The first run has no expression, to distinguish a model that llama.cpp refuses from an invalid expression.
+    """
     if not choices.tensors:
         return []
     plain = TypeChoices(leave_output=choices.leave_output)
@@ -109,7 +111,7 @@ def _probes(choices: TypeChoices) -> list[dict[str, Any]]:
 
 
 def _matched(choices: TypeChoices, answers: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """By tensor name the regular expression that decides its type."""
+    """The regular expression that decides a tensor's type, by tensor name."""
     if answers and answers[0]["failed"]:
         raise _refused(answers[0])
     matched: dict[str, str] = {}
@@ -117,14 +119,14 @@ def _matched(choices: TypeChoices, answers: Sequence[dict[str, Any]]) -> dict[st
         option = f"--tensor-type {pattern}={kind.label}"
         if answer["failed"]:
             raise QuantizationError(
-                f"{option}: {pattern!r} is not a regular expression of llama.cpp's: {last_line(answer['log'])}",
-                hint="escape the special characters, or name the tensor plainly: --tensor-type attn_v=q8_0",
+                f"{option}: llama.cpp rejects the regular expression {pattern!r}: {last_line(answer['log'])}",
+                hint="escape the special characters, or use part of the tensor's name: --tensor-type attn_v=q8_0",
             )
         names = [match["name"] for match in _OVERRIDE.finditer(answer["log"])]
         if not names:
             raise QuantizationError(
                 f"{option}: {pattern!r} matches no tensor of this model that can be quantized",
-                hint="see the names with quantkit inspect FILE.gguf, such as blk.0.attn_v.weight",
+                hint="list the tensor names, such as blk.0.attn_v.weight, with: quantkit inspect FILE.gguf",
             )
         for name in names:
             matched.setdefault(name, pattern)
@@ -141,8 +143,8 @@ def _ask(path: Path, runs: Sequence[dict[str, Any]], importance: Collection[str]
         answers: list[dict[str, Any]] = ask_module("quantkit.plan.dry_run", question)
     except ChildError as error:
         raise QuantizationError(
-            f"llama.cpp cannot plan the types of this model: it ended with {error.how}: {last_line(error.output)}",
-            hint="look into the model: quantkit inspect",
+            f"llama.cpp cannot choose the types for this model: it ended with {error.how}: {last_line(error.output)}",
+            hint="check the model with: quantkit inspect MODEL",
         ) from None
     return answers
 
@@ -156,28 +158,30 @@ def parse_log(
     """Read the quantizer's log.
 
     Args:
-        log: of one run.
-        tensors: of the base file.
-        choices: of the run.
-        matched: by tensor name the regular expression of the choices that matches it.
+        log: the log of one run.
+        tensors: tensors of the unquantized file.
+        choices: the choices of the run.
+        matched: by tensor name, the regular expression of the choices that matches it.
 
     Raises:
-        QuantizationError: a tensor is not in it: the log's form has changed, and guessing would be worse.
+        QuantizationError: the log does not mention a tensor. Its format has changed, and guessing would be worse.
     """
     types: dict[str, GGMLType] = {}
     for match in _TENSOR.finditer(log):
         label = match["new"] or match["old"]
         if label not in _BY_LABEL:
-            raise QuantizationError(f"{match['name']}: llama.cpp would use type {label}, which is unknown here")
+            raise QuantizationError(
+                f"{match['name']}: llama.cpp would use the type {label}, which quantkit does not know"
+            )
         types[match["name"]] = _BY_LABEL[label]
     missing = [info.name for info in tensors if info.name not in types]
     if missing:
         raise QuantizationError(
-            f"llama.cpp's answer does not mention {missing[0]!r}",
-            hint="pip install 'llama-cpp-python==0.3.36', the version this release was tested with",
+            f"llama.cpp's log does not mention the tensor {missing[0]!r}",
+            hint="install the tested version: pip install 'llama-cpp-python==0.3.36'",
         )
     reasons = {
-        match["name"]: f"rows of {match['columns']} are no multiple of {match['block']}: {FALLBACK}"
+        match["name"]: f"rows of {match['columns']} weights are not a multiple of {match['block']}: {FALLBACK}"
         for match in _FALLBACK.finditer(log)
     }
     for info in tensors:
@@ -192,21 +196,21 @@ def parse_log(
 
 
 def _chosen(name: str, types: Mapping[str, GGMLType], choices: TypeChoices, matched: Mapping[str, str]) -> str:
-    """The option that decided a tensor's type, in llama.cpp's order; empty for none."""
+    """The option that decided a tensor's type, in llama.cpp's order of priority; empty for none."""
     if name == OUTPUT and choices.leave_output:
-        return "left as it is: --leave-output-tensor"
+        return "unchanged because of --leave-output-tensor"
     if types[name] is choices.embedding and name in EMBEDDINGS:
-        return "asked for with --token-embedding-type"
+        return "set by --token-embedding-type"
     if types[name] is choices.output and name == OUTPUT:
-        return "asked for with --output-tensor-type"
+        return "set by --output-tensor-type"
     if any(pattern == matched.get(name) and kind is types[name] for pattern, kind in choices.tensors):
-        return f"asked for with --tensor-type {matched[name]}"
+        return f"set by --tensor-type {matched[name]}"
     if types[name] is choices.output and name in EMBEDDINGS and OUTPUT not in types:
-        return "asked for with --output-tensor-type: the embedding is the output layer too"
+        return "set by --output-tensor-type: the embedding is also the output head"
     return ""
 
 
 def last_line(log: str) -> str:
-    """The last line of a log that says something."""
+    """The last line of a log that is not empty."""
     lines = [line.strip() for line in log.splitlines() if line.strip(" =\t")]
     return lines[-1] if lines else "no reason given"

@@ -1,4 +1,4 @@
-"""What a user should know of the types that were chosen, a line each."""
+"""Notes for the user about the chosen types, one line each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from quantkit.plan.values import Output, PlannedTensor, by_model
 def quantization_notes(
     outputs: Sequence[Output], tensors: Sequence[PlannedTensor], choices: TypeChoices
 ) -> Iterator[str]:
-    """The notes on quantized outputs.
+    """The notes about quantized outputs.
 
     Args:
-        outputs: the quantized ones, every part of a split one.
+        outputs: the quantized outputs, with all parts of a split one.
         tensors: the planned tensors.
-        choices: of types for single tensors.
+        choices: types for single tensors.
     """
     planned = {tensor.name: tensor for tensor in tensors}
     for parts in by_model(outputs):
@@ -29,22 +29,22 @@ def quantization_notes(
         if fallen:
             name, slot = fallen[0]
             yield (
-                f"{label}: {len(fallen)} of {len(slots)} tensors are not in the type asked for, "
+                f"{label}: {len(fallen)} of {len(slots)} tensors do not have the requested type, "
                 f"such as {name} ({slot.type.label}): {slot.reason}"
             )
         encoded = [name for name, slot in slots.items() if slot.type is not planned[name].outtype]
-        # llama-imatrix never covers these two, and their encoders do well without.
+        # llama-imatrix never covers these two, and their encoders work well without it.
         bare = [name for name in encoded if name not in importance and name not in (*EMBEDDINGS, OUTPUT)]
         if importance and bare:
             yield (
                 f"{label}: the importance matrix does not cover {len(bare)} of {len(encoded)} quantized tensors, "
-                f"such as {bare[0]}: they are encoded without"
+                f"such as {bare[0]}: these are encoded without it"
             )
         again = [name for name in encoded if planned[name].outtype not in UNQUANTIZED.values()]
         if again:
             yield (
-                f"{label}: {len(again)} tensors were quantized before, such as {again[0]} "
-                f"({planned[again[0]].outtype.label}): quality is lower than from an f16 file"
+                f"{label}: {len(again)} tensors are already quantized, such as {again[0]} "
+                f"({planned[again[0]].outtype.label}): the quality is lower than from an f16 file"
             )
         if label in UNQUANTIZED and choices.tensors:
-            yield f"{label}: --tensor-type changes nothing, it applies to quantized types only, as in llama-quantize"
+            yield f"{label}: --tensor-type has no effect; it only applies to quantized types, as in llama-quantize"

@@ -1,7 +1,7 @@
-"""What a user may say about the types of single tensors, with llama-quantize's options and their meaning.
+"""A user's choices of types for single tensors: llama-quantize's options, with the same meaning.
 
-The choices go to llama.cpp's own parameters, so that which tensor a regular expression matches, which option wins and
-when a type gives way to a fallback are its answers and not ours.
+The choices become llama.cpp's own parameters. So llama.cpp decides which tensors a regular expression matches, which
+option has priority, and when a fallback replaces a type.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ EMBEDDINGS = (EMBEDDING, "per_layer_token_embd.weight")
 
 @dataclass(frozen=True)
 class TypeChoices:
-    """Choices of types besides the file type.
+    """Choices of types in addition to the file type.
 
     Attributes:
-        pure: one type for all tensors, no mixture.
-        leave_output: the output layer keeps its type.
-        output: type of the output layer.
+        pure: use one type for all tensors, no mixture.
+        leave_output: the output head keeps its type.
+        output: type of the output head.
         embedding: type of the token embedding.
-        tensors: (regular expression, type): the type of tensors whose name it is found in; the first match wins.
+        tensors: pairs of regular expression and type: the type of tensors whose name matches; the first match is used.
     """
 
     pure: bool = False
@@ -37,7 +37,7 @@ class TypeChoices:
     tensors: tuple[tuple[str, GGMLType], ...] = ()
 
     def parameters(self) -> dict[str, Any]:
-        """As ``dry_run.py`` takes them."""
+        """The choices as parameters for ``dry_run.py``."""
         return {
             "pure": self.pure,
             "leave_output": self.leave_output,
@@ -58,7 +58,7 @@ def parse_choices(
     token_embedding_type: str | None = None,
     tensor_types: Sequence[str] = (),
 ) -> TypeChoices:
-    """The choices as a user types them.
+    """Parse the choices as a user types them.
 
     Args:
         pure, leave_output_tensor: as in :class:`TypeChoices`.
@@ -66,7 +66,7 @@ def parse_choices(
         tensor_types: ``REGEX=TYPE``.
 
     Raises:
-        QuantizationError: a type that does not exist or cannot be written, or a text that is not ``REGEX=TYPE``.
+        QuantizationError: a type does not exist or cannot be written, or a text is not ``REGEX=TYPE``.
     """
     tensors = []
     for text in tensor_types:
@@ -76,7 +76,7 @@ def parse_choices(
                 f"--tensor-type {text!r} is not REGEX=TYPE", hint="write it as --tensor-type 'attn_v=q8_0'"
             )
         if "\0" in pattern:
-            raise QuantizationError(f"--tensor-type {text!r} has a NUL character", hint="take it out")
+            raise QuantizationError(f"--tensor-type {text!r} contains a NUL character", hint="remove the NUL character")
         tensors.append((pattern, _type("--tensor-type", name)))
     return TypeChoices(
         pure=pure,
@@ -92,6 +92,6 @@ def _type(option: str, name: str) -> GGMLType:
         if kind.label.lower() == name.lower():
             return kind
     raise QuantizationError(
-        f"{option}: {name!r} is not a type that tensors can be written in",
+        f"{option}: tensors cannot be written in the type {name!r}",
         hint=f"use one of: {', '.join(kind.label for kind in ENCODABLE)}",
     )

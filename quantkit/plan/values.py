@@ -1,7 +1,7 @@
-"""What will be written, decided from headers alone.
+"""The plan: everything that will be written, decided from headers alone.
 
-The plan names every tensor of every output with its type, offset and size, and gives the reason wherever a type is
-not the one asked for. After it, streaming decides nothing; printing it is ``--dry-run``.
+The plan has every tensor of every output with its type, offset and size, and the reason if a type is not the requested
+one. After it, streaming decides nothing; ``--dry-run`` prints it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from quantkit.plan.mixture import Importance
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """A tensor on its way to the outputs.
+    """A tensor that will be written to the outputs.
 
     Attributes:
-        name: in the output.
-        source: in the checkpoint, or the names of those it is stacked of; empty for a generated tensor.
-        shape: of the output, outermost first.
-        outtype: the type it is rounded to once; quantized types are encoded from the rounded values. Of a tensor that
-            comes encoded already it is that type.
-        arrange: layout of consecutive rows, see :class:`quantkit.arch.Rule`.
-        unit: rows must be taken in multiples of this.
+        name: its name in the output.
+        source: its name in the checkpoint, or the names of the tensors that it stacks; empty for a generated tensor.
+        shape: its shape in the output, outermost first.
+        outtype: the type that it is rounded to once; quantized types are encoded from the rounded values. For a tensor
+            that is already encoded, the type of the encoding.
+        arrange: layout of consecutive rows, see :class:`quantkit.arch.base.Rule`.
+        unit: rows must be read in multiples of this.
         values: a generated tensor's values, float32.
     """
 
@@ -42,29 +42,29 @@ class PlannedTensor:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where its rows come from, in order; each source has as many as the others."""
+        """The sources of its rows, in order; all have the same number of rows."""
         return (self.source,) if isinstance(self.source, str) else self.source
 
     @property
     def rows(self) -> int:
-        """Rows, of stacked matrices those of all of them."""
+        """Number of rows; for stacked matrices, of all of them."""
         return count_elements(self.shape[:-1]) if len(self.shape) > 2 else self.shape[0]
 
     @property
     def columns(self) -> int:
-        """Weights in a row; 1 for vectors."""
+        """Number of weights in a row; 1 for vectors."""
         return self.shape[-1] if len(self.shape) > 1 else 1
 
     @property
     def segment(self) -> int:
-        """Rows that belong together: those of one source, and of one matrix where matrices are stacked."""
+        """Number of rows of one source and, if matrices are stacked, of one matrix."""
         rows = self.rows // len(self.sources)
         return min(rows, self.shape[-2]) if len(self.shape) > 2 else rows
 
 
 @dataclass(frozen=True)
 class TensorSlot:
-    """A tensor's place in one output: type, absolute offset, size, and why where the type is not the asked one."""
+    """A tensor in one output: type, absolute offset, size, and the reason if the type is not the requested one."""
 
     type: GGMLType
     offset: int
@@ -78,10 +78,10 @@ class Output:
 
     Attributes:
         file: its name in the output folder.
-        label: what was asked for: ``f16``, ``q4_k_m``, ...; the same for all parts of a split model.
+        label: the requested type: ``f16``, ``q4_k_m``, ...; the same for all parts of a split model.
         header: the bytes before the tensors.
         nbytes: size of the file.
-        tensors: by name, where each tensor goes.
+        tensors: by name, the type and location of each tensor.
         importance: imatrix by tensor name, for encoders that use one.
     """
 
@@ -99,11 +99,11 @@ class Plan:
 
     Attributes:
         architecture: GGUF name.
-        metadata: shared by all outputs but for the file type.
-        tensors: in the order in which they stream.
+        metadata: metadata of all outputs, except for the file type.
+        tensors: in the order in which they are streamed.
         outputs: the files.
-        notes: decisions the user should see.
-        adapter_outputs: the adapters by themselves, where asked for.
+        notes: decisions that the user should see.
+        adapter_outputs: separate adapter files, if requested.
     """
 
     architecture: str
@@ -125,7 +125,7 @@ class Plan:
 
     @property
     def parameters(self) -> int:
-        """Number of weights."""
+        """The number of weights."""
         return sum(count_elements(tensor.shape) for tensor in self.tensors)
 
 
@@ -143,7 +143,7 @@ def count_elements(shape: Sequence[int]) -> int:
 
 
 def general_metadata(architecture: str, name: str) -> list[KV]:
-    """``general.*``: what llama.cpp and Ollama show of a file."""
+    """The ``general.*`` entries, which llama.cpp and Ollama show."""
     return [
         string("general.architecture", architecture),
         string("general.type", "model"),

@@ -101,7 +101,7 @@ def test_a_partial_imatrix_is_said(dense: Path, tmp_path: Path) -> None:
     assert differences(ours, reference, ignored=()) == []
     assert reporter.notes == [
         "q4_k_m: the importance matrix does not cover 2 of 16 quantized tensors, such as blk.0.ffn_up.weight: they "
-        "are encoded without"
+        "are encoded without it"
     ]
 
 
@@ -147,7 +147,7 @@ def test_requantizing(request: pytest.FixtureRequest, tmp_path: Path, base: str,
     reporter = Reporter()
     ours = quantize(source, tmp_path / "ours.gguf", quant=then, allow_requantize=True, reporter=reporter)
     assert differences(ours, reference, ignored=()) == []
-    assert any("tensors were quantized before" in note for note in reporter.notes)
+    assert any("tensors are already quantized" in note for note in reporter.notes)
     with pytest.raises(QuantizationError, match="already: quantizing twice loses quality") as caught:
         quantize(source, tmp_path / "refused.gguf", quant=then)
     assert "--allow-requantize" in caught.value.hint

@@ -149,7 +149,7 @@ def test_gguf_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(QuantizationError, match="'w' has sums but no counts"):
         read_imatrix(write(tmp_path / "x", {"w.in_sum2": sums}))
     halves = {name: values.astype(np.float16) for name, values in {"w.in_sum2": sums, "w.counts": counts}.items()}
-    with pytest.raises(QuantizationError, match=r"'w\.in_sum2' is f16; expected f32"):
+    with pytest.raises(QuantizationError, match=r"'w\.in_sum2' has type f16; expected f32"):
         read_imatrix(write(tmp_path / "x", halves, kind=GGMLType.F16))
 
 

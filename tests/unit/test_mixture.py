@@ -54,7 +54,7 @@ TYPES = {
 }
 KEPT = {"output_norm.weight": GGMLType.F32, "blk.0.ffn_gate_inp.weight": GGMLType.BF16}
 MIXTURE = "llama.cpp's mixture for this file type"
-FALLBACK = "rows of 96 are no multiple of 256: llama.cpp's fallback"
+FALLBACK = "rows of 96 weights are not a multiple of 256: llama.cpp's fallback"
 
 
 def infos(names: Any = TYPES) -> list[TensorInfo]:
@@ -88,7 +88,7 @@ def test_a_log_that_asks_for_an_imatrix() -> None:
 @pytest.mark.parametrize("name", TYPES)
 def test_a_tensor_the_log_does_not_mention(name: str) -> None:
     shorter = "\n".join(line for line in LOG.splitlines() if not (line.startswith("[") and f" {name} " in line))
-    with pytest.raises(QuantizationError, match=f"llama.cpp's answer does not mention '{name}'") as caught:
+    with pytest.raises(QuantizationError, match=f"llama.cpp's log does not mention the tensor '{name}'") as caught:
         parse_log(shorter, infos())
     assert "llama-cpp-python==" in caught.value.hint
     assert set(parse_log(shorter, infos(TYPES.keys() - {name})).types) == TYPES.keys() - {name}
@@ -149,11 +149,11 @@ def test_choices_with_reasons() -> None:
     )
     (answer,) = ask({}, "q4_k_m", choices=choices)
     expected = {
-        "output.weight": (GGMLType.Q8_0, "asked for with --output-tensor-type"),
-        "token_embd.weight": (GGMLType.Q5_1, "asked for with --token-embedding-type"),
-        "blk.0.attn_v.weight": (GGMLType.BF16, r"asked for with --tensor-type blk\.0\.attn_v"),
-        "blk.3.attn_v.weight": (GGMLType.Q4_K, "asked for with --tensor-type attn_v|token_embd"),
-        "blk.3.ffn_up.weight": (GGMLType.F16, "asked for with --tensor-type ffn_up"),
+        "output.weight": (GGMLType.Q8_0, "set by --output-tensor-type"),
+        "token_embd.weight": (GGMLType.Q5_1, "set by --token-embedding-type"),
+        "blk.0.attn_v.weight": (GGMLType.BF16, r"set by --tensor-type blk\.0\.attn_v"),
+        "blk.3.attn_v.weight": (GGMLType.Q4_K, "set by --tensor-type attn_v|token_embd"),
+        "blk.3.ffn_up.weight": (GGMLType.F16, "set by --tensor-type ffn_up"),
         "blk.3.ffn_down.weight": (GGMLType.Q6_K, MIXTURE),
     }
     assert {name: (answer.types[name], answer.reasons[name]) for name in expected} == expected
@@ -170,7 +170,7 @@ def test_choices_that_cannot_be_kept_fall_back() -> None:
 def test_leaving_the_output_layer() -> None:
     (answer,) = ask({}, "q4_k_m", choices=TypeChoices(leave_output=True))
     assert answer.types["output.weight"] is GGMLType.F16
-    assert answer.reasons["output.weight"] == "left as it is: --leave-output-tensor"
+    assert answer.reasons["output.weight"] == "unchanged because of --leave-output-tensor"
     with pytest.raises(QuantizationError, match="matches no tensor"):
         ask({}, "q4_k_m", choices=TypeChoices(leave_output=True, tensors=(("^output", GGMLType.Q8_0),)))
 
@@ -193,7 +193,7 @@ def test_choices_as_they_are_typed() -> None:
         tensor_types=("(?=a)b=iq4_nl",),
     ) == TypeChoices(True, True, GGMLType.Q8_0, GGMLType.Q4_K, (("(?=a)b", GGMLType.IQ4_NL),))
     for wrong in ("q4_k_m", "i32", "q8_1", ""):
-        with pytest.raises(QuantizationError, match="is not a type that tensors can be written in") as caught:
+        with pytest.raises(QuantizationError, match="tensors cannot be written in the type") as caught:
             parse_choices(output_tensor_type=wrong)
         assert "q4_K" in caught.value.hint
 
@@ -220,10 +220,10 @@ def test_iq2_xxs_needs_importance() -> None:
 def test_an_imatrix_that_does_not_fit() -> None:
     """A matrix that is too short would be read past its end."""
     short = {**matrix(), "blk.1.ffn_up.weight": np.ones(8, dtype=np.float32)}
-    with pytest.raises(QuantizationError, match=r"blk\.1\.ffn_up\.weight: the imatrix has 8 columns, the tensor 256"):
+    with pytest.raises(QuantizationError, match=r"blk\.1\.ffn_up\.weight: the imatrix has 8 columns, expected 256"):
         output("q4_k_m", short)
     missing = {name: values for name, values in matrix().items() if name != "blk.1.ffn_up.weight"}
-    with pytest.raises(QuantizationError, match=r"blk\.1\.ffn_up\.weight: .* the one given does not cover it"):
+    with pytest.raises(QuantizationError, match=r"blk\.1\.ffn_up\.weight: .* the given one does not cover it"):
         output("iq2_xxs", missing)
     assert output("q4_k_m", missing).importance.keys() == missing.keys()
     # llama.cpp leaves out the embedding's where it does not fit.
