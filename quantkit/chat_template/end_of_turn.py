@@ -1,4 +1,4 @@
-"""The end of a turn: the chat format of a build, and what its GGUF files need so that llama.cpp stops there."""
+"""The end of a turn: the chat format of a build, and the metadata with which llama.cpp stops at its end of turn."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from quantkit.vocab.vocabulary import Vocabulary
 
 
 def chat_format(vocabulary: Vocabulary, *, option: str, model: object) -> tuple[ChatFormat | OwnTemplate, str]:
-    """The chat format asked for, proven against the vocabulary, and the Jinja template that the files carry.
+    """The requested chat format, proven against the vocabulary, and the Jinja template to write into the files.
 
     Args:
-        vocabulary: of the model.
+        vocabulary: the model's vocabulary.
         option: the name of a format, a Jinja file, or ``auto`` for the model's own template.
-        model: what errors call the model.
+        model: the model's name in errors.
 
     Raises:
         ChatFormatError: as :func:`quantkit.chat_template.format.choose_format`, with the model's name.
@@ -36,13 +36,13 @@ def chat_format(vocabulary: Vocabulary, *, option: str, model: object) -> tuple[
 
 
 def stop_metadata(chat: ChatFormat | OwnTemplate, vocabulary: Vocabulary) -> tuple[list[KV], list[str]]:
-    """What the GGUF file needs so that llama.cpp ends a turn where the chat format does.
+    """The metadata with which llama.cpp ends a turn where the chat format does.
 
     Returns:
         Entries to add, and notes.
 
     Raises:
-        ChatFormatError: the format's end of turn is not a token of this model, or a GGUF file has no room for it.
+        ChatFormatError: the format's end of turn is not a token of this model, or GGUF has no key left for it.
     """
     metadata = {entry.key: entry.value for entry in vocabulary.metadata}
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
@@ -57,32 +57,33 @@ def stop_metadata(chat: ChatFormat | OwnTemplate, vocabulary: Vocabulary) -> tup
     for stop in chat.stops:
         if stop not in tokens:
             raise ChatFormatError(
-                f"chat format {chat.name}: its end of turn {stop!r} is not a token of this model: it would never stop",
-                hint="pass --template with the format the model was trained on",
+                f"chat format {chat.name}: its end of turn {stop!r} is not a token of this model, so the model would "
+                "never stop",
+                hint="pass --template with the chat format that the model was trained on",
             )
         number = tokens.index(stop)
         if number in ends or stop in ENDS_BY_NAME:
             continue
         if not spare:
             raise ChatFormatError(
-                f"chat format {chat.name}: a GGUF file has no room for a further end-of-turn token {stop!r}",
-                hint="leave the tokens that really end an answer in generation_config.json's eos_token_id",
+                f"chat format {chat.name}: GGUF has no key left for the end-of-turn token {stop!r}",
+                hint="keep only the tokens in eos_token_id of generation_config.json that really end an answer",
             )
         kind = spare.pop(0)
         entries.append(u32(f"tokenizer.ggml.{kind}_token_id", number))
-        notes.append(f"{stop} ends a turn but is not the model's EOS: written as {kind}_token_id")
+        notes.append(f"{stop} ends a turn but is not the model's EOS token: it is written as {kind}_token_id")
     return entries, notes
 
 
 def stop_notes(parameters: Sequence[tuple[str, str]], metadata: Iterable[KV]) -> list[str]:
-    """A note for each stop of the user's that can never be seen.
+    """A note for each of the user's stop sequences that can never match.
 
-    Stops are looked for in the text of an answer, and a control token has none there: it ends an answer where the GGUF
-    file says so, and nowhere else.
+    Stop sequences are searched in the text of an answer, where a control token never appears: it ends an answer only if
+    the GGUF file says so.
 
     Args:
-        parameters: name and value text.
-        metadata: of the GGUF file.
+        parameters: pairs of name and value as text.
+        metadata: metadata of the GGUF file.
     """
     asked = {value for name, value in parameters if name == "stop"} - ENDS_BY_NAME
     if not asked:
@@ -91,7 +92,7 @@ def stop_notes(parameters: Sequence[tuple[str, str]], metadata: Iterable[KV]) ->
     tokens, types = values.get("tokenizer.ggml.tokens", ()), values.get("tokenizer.ggml.token_type", ())
     ends = {values.get(f"tokenizer.ggml.{kind}_token_id") for kind in ("eos", *SPARE_ENDS)}
     return [
-        f"stop {token!r} is a control token, which answers never show: a stop at it does nothing"
+        f"stop {token!r} has no effect: it is a control token, which never appears in the text of an answer"
         for number, (token, kind) in enumerate(zip(tokens, types, strict=False))
         if token in asked and kind == CONTROL and number not in ends
     ]

@@ -1,23 +1,23 @@
-"""How a model wants to be prompted: turns and stops, as a plain value.
+"""A model's chat format: its turns and stop sequences, as a plain value.
 
-A chat template is a program, and Ollama, shell scripts and people need a description. :func:`derive` finds it by
-rendering probing conversations whose contents are sentinel texts, cutting the result at the sentinels, and then
-proving the description: ``ChatFormat.render`` must give the template's own prompt on a set of conversations, with and
-without a system message. Reading the template's source for known strings was rejected: templates with the same
-strings behave differently.
+A chat template is a program, but Ollama, shell scripts and people need a description. :func:`derive` finds it: it
+renders probing conversations whose contents are sentinel texts, cuts the result at the sentinels, and proves the
+description: ``ChatFormat.render`` must return the template's own prompt for a set of conversations, with and without a
+system message. Searching the template's source for known strings was rejected, because templates with the same strings
+behave differently.
 
-Where turns have no words for what a template does (thoughts that vanish from earlier answers, words in contents that
-switch something, today's date), the answer is an :class:`OwnTemplate` with the reason. Such a model is packaged
-without a TEMPLATE, and Ollama renders the Jinja of the GGUF file as llama.cpp does. An approximate TEMPLATE was
-rejected: it would win over the right one.
+If turns cannot express what a template does (removing thoughts from earlier answers, reacting to words in contents,
+writing today's date), the result is an :class:`OwnTemplate` with the reason. Such a model is packaged without a
+TEMPLATE, and Ollama renders the Jinja template of the GGUF file like llama.cpp. An approximate TEMPLATE was rejected,
+because Ollama would prefer it to the correct template.
 
-Templates that have words for tools or thinking, but whose plain conversations are turns, get a TEMPLATE all the same.
-A new Ollama sees that the TEMPLATE has no such words and takes the Jinja, tools included; an old one knows TEMPLATE
-only, and gives the same prompts but for tools. ``PARSER passthrough`` would force the TEMPLATE on the new one and take
-the tools away, and an old one refuses the line; so it is written in one case only: where the package's system prompt
-had to go into the TEMPLATE, because no SYSTEM line can carry it.
+A template that mentions tools or thinking, but whose plain conversations are turns, still gets a TEMPLATE. A new Ollama
+sees that the TEMPLATE does not mention these and uses the Jinja template, with tools; an old one only knows TEMPLATE,
+and writes the same prompts without tools. ``PARSER passthrough`` would make the new one use the TEMPLATE, without
+tools, and an old one rejects the line. So it is written only if the package's system prompt had to go into the
+TEMPLATE, because no SYSTEM line can contain it.
 
-A named format is nothing special: it is derived from its own ``templates/<name>/chat_template.jinja``.
+A named format is derived in the same way, from its own ``templates/<name>/chat_template.jinja``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _NAMED_TOKENS = {
 
 FORMAT_NAMES: tuple[str, ...] = tuple(_NAMED_TOKENS)
 
-_NAME_IT = f"name the format it was trained on: --template NAME, one of {', '.join(FORMAT_NAMES)}"
+_NAME_IT = f"choose the format that it was trained on: --template NAME, one of {', '.join(FORMAT_NAMES)}"
 
 
 def named_template(name: str) -> str:
@@ -99,23 +99,25 @@ def choose_format(
     eos_token: str,
     tokens: Container[str] | None = None,
 ) -> tuple[ChatFormat | OwnTemplate, str]:
-    """The format to package a model with, and the Jinja text that belongs into its GGUF.
+    """The chat format for packaging a model, and the Jinja template to write into its GGUF file.
 
     Args:
         template: the model's own chat template, None or "" if it has none.
-        option: "auto" for the model's own, the name of a format, or the path of a file with a Jinja chat template.
+        option: "auto" for the model's own template, the name of a format, or the path of a Jinja chat template.
         bos_token: text of the model's beginning-of-sequence token, "" if it has none.
         eos_token: text of its end-of-sequence token, "" if it has none.
-        tokens: its vocabulary, None if it is not known.
+        tokens: its vocabulary; None if unknown.
 
     Raises:
-        ChatFormatError: there is no template to take, or it cannot write a plain conversation.
+        ChatFormatError: there is no template, or it cannot write a plain conversation.
     """
     if option == "auto":
         if not template:
-            raise ChatFormatError("the model has no chat template of its own", hint=_NAME_IT)
+            raise ChatFormatError("the model has no chat template", hint=_NAME_IT)
         chosen = template
-    elif option not in FORMAT_NAMES and os.path.isfile(option):  # Path.is_file raises at a name that is too long
+    elif option not in FORMAT_NAMES and os.path.isfile(
+        option
+    ):  # Path.is_file raises an error for a name that is too long
         try:
             chosen = Path(option).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -136,11 +138,11 @@ def derive(
         template: the Jinja text of the model's chat template.
         bos_token: text of the model's beginning-of-sequence token, "" if it has none.
         eos_token: text of its end-of-sequence token, "" if it has none.
-        tokens: the model's vocabulary, None if it is not known: what ends an answer of an undescribed template is
-            then taken to be a token.
+        tokens: the model's vocabulary. None if unknown: the text that ends an answer then counts as a token, if turns
+            cannot describe the template.
 
     Returns:
-        The turns, or why there are none.
+        The turns, or the reason why there are none.
 
     Raises:
         ChatFormatError: the template is broken, cannot write a plain conversation, or nothing ends an answer.
@@ -171,7 +173,7 @@ def _ending_at_a_token(found: OwnTemplate, tokens: Container[str], eos_token: st
         return found
     if not eos_token:
         raise ChatFormatError(
-            f"the chat template: {found.stops[0]!r} ends an answer and is no token, and the model has no "
+            f"the chat template ends an answer with {found.stops[0]!r}, which is not a token, and the model has no "
             "end-of-sequence token"
         )
     return replace(found, stops=(eos_token,))

@@ -1,15 +1,16 @@
-"""Finding the turns of a chat template by rendering conversations of sentinel texts.
+"""Finds the turns of a chat template by rendering conversations of sentinel texts.
 
-Only prompts that ask for an answer to a question count: nothing else is ever sent to a model. What a template writes
-when no answer is asked for (some add the end-of-sequence token there) only helps to cut the text between two messages
-at a sensible place. System and first question are looked at after the later ones, because a system message may stand
-inside a question. Whatever was found is proven in the end, so a wrong guess on the way becomes a reason why turns
-cannot describe the template, and never a wrong package.
+Only prompts that ask for an answer to a question matter: nothing else is ever sent to a model. The text that a template
+writes without asking for an answer (some add the end-of-sequence token there) only helps to cut the text between two
+messages at a sensible position. The system message and the first question are examined after the later ones, because a
+system message may be inside a question. The result is always proven at the end, so a wrong guess becomes a reason why
+turns cannot describe the template, and never a wrong package.
 
-White space around contents is proven apart: templates strip it in many ways, Ollama's cannot at all, and a difference
-there is said (``trims``, ``uneven``) and is no reason to give up.
+White space around contents is proven separately: templates strip it in many ways, Ollama's cannot strip it at all. Such
+a difference is recorded (``trims``, ``uneven``) and is not a reason to give up.
 
-All of it runs inside :mod:`quantkit.chat_template.worker`; outside, :mod:`quantkit.chat_template.format` asks for it.
+All of this runs inside :mod:`quantkit.chat_template.worker`; other code asks through
+:mod:`quantkit.chat_template.format`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from quantkit.errors import ChatFormatError
 _USER, _ANSWER, _USER_AGAIN, _SYSTEM = "SentinelQuestion", "SentinelAnswer", "SentinelSecond", "SentinelSystem"
 
 _TOOLS = re.compile(r"tool|think", re.IGNORECASE)
-_DATES = re.compile("strftime_now|date_string")  # the second one is told by llama.cpp only
+_DATES = re.compile("strftime_now|date_string")  # only llama.cpp provides the second
 _MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 # A mark that was cut in two, at the end and at the start of a text.
 _CUT_END, _CUT_START = re.compile(r"(<[^<>]*|\[[^\[\]]*)\Z"), re.compile(r"\A[^<>]*>|\A[^\[\]]*\]")
@@ -59,11 +60,11 @@ _PLACES = {"system": (0,), "user": (1, 3), "assistant": (2,)}  # in texts as abo
 
 
 class IndescribableError(ChatFormatError):
-    """Turns have no words for what a chat template does."""
+    """Turns cannot express what a chat template does."""
 
 
 def describe(template: str, *, bos_token: str, eos_token: str) -> ChatFormat | OwnTemplate:
-    """The proven turns of a chat template, under the name "generic", or what is known where turns cannot describe it.
+    """The proven turns of a chat template, with the name "generic", or an OwnTemplate if turns cannot describe it.
 
     Args:
         template: the Jinja text.
@@ -85,7 +86,7 @@ def _probe(writer: _Writer) -> ChatFormat:
     for what, texts in _PROOFS:
         if not _proves(found, writer, texts):
             raise IndescribableError(f"{what} rules of their own")
-    # llama.cpp, and Ollama through it, switches thinking on where nobody says otherwise.
+    # llama.cpp, and Ollama through it, turns thinking on by default.
     if not _proves(found, replace(writer, thinking=True), _PROOFS[0][1]):
         raise IndescribableError("its prompts are others where thinking is switched on")
     unlike = tuple(shape for shape, messages in _SHAPES.items() if not _like(found, writer, messages))
@@ -94,7 +95,7 @@ def _probe(writer: _Writer) -> ChatFormat:
 
 @dataclass(frozen=True)
 class _Writer:
-    """A template with the tokens that it may write."""
+    """Renders a template, with the tokens that it may write."""
 
     template: str
     bos_token: str
@@ -111,7 +112,7 @@ class _Writer:
         answer_suffix = self._common(self.closing(_talk(_USER, _ANSWER)), back)
         user_prefix = back[len(answer_suffix) :]
         bos = self.bos_token if opening.startswith(self.bos_token) else ""
-        if bos and user_prefix.startswith(bos):  # a sequence for each round: the one that begins belongs to the past
+        if bos and user_prefix.startswith(bos):  # a sequence per round: the BOS here belongs to the earlier rounds
             answer_suffix, user_prefix = answer_suffix + bos, user_prefix[len(bos) :]
         before = opening[len(bos) :]
         system, place = self._system(bos, user_prefix, tail)
@@ -135,16 +136,16 @@ class _Writer:
         )
 
     def _first_prompt(self) -> tuple[str, str]:
-        """The text before and after a first question; also whether the template works at all."""
+        """The text before and after a first question; raises an error if the template does not work at all."""
         try:
             text = self.write(_talk(_USER))
         except ChatFormatError as error:
             if _DATES.search(self.template):
-                replace(self, dates=True).write(_talk(_USER))  # or it fails for another reason
+                replace(self, dates=True).write(_talk(_USER))  # raises again if the reason is another one
                 raise IndescribableError("it writes today's date and has none to fall back to") from error
             raise
         if text.count(_USER) != 1:
-            raise ChatFormatError("the chat template does not write a question once, as it is")
+            raise ChatFormatError("the chat template does not write a question exactly once and unchanged")
         opening, tail = text.split(_USER)
         return opening, tail
 
@@ -164,20 +165,20 @@ class _Writer:
         return Turn(opening, between), place
 
     def takes_system(self) -> bool:
-        """Whether a system message can open a conversation; some templates refuse it, some drop it."""
+        """Whether a system message can start a conversation; some templates refuse it, some ignore it."""
         try:
             return _SYSTEM in self.write(_WITH_SYSTEM)
         except ChatFormatError:
             return False
 
     def after_answer(self) -> str:
-        """What ends an answer, whatever comes after it; "" where that cannot be told."""
+        """The text that ends an answer, whatever comes after it; "" if it cannot be found."""
         text = self.write(_talk(_USER, _ANSWER, _USER_AGAIN))
         back = re.search(f"{_ANSWER}(.*?){_USER_AGAIN}", text, re.DOTALL)
         return self._common(self.closing(_talk(_USER, _ANSWER)), back[1]) if back else ""
 
     def closing(self, messages: Sequence[Message]) -> str:
-        """What follows the last content when no answer is asked for; "" where that cannot be told."""
+        """The text after the last content when no answer is asked for; "" if it cannot be found."""
         content = messages[-1]["content"]
         return self.write(messages, asked=False).rpartition(content)[2]
 
@@ -190,7 +191,7 @@ class _Writer:
                 yield role
 
     def cut(self, messages: Sequence[Message], *, ordered: bool = True) -> tuple[str, ...]:
-        """The texts before, between and after the contents, in the order they are written in."""
+        """The texts before, between and after the contents, in the order in which they are written."""
         text = self.write(messages)
         contents = [message["content"] for message in messages]
         if any(text.count(content) != 1 for content in contents):
@@ -212,7 +213,7 @@ class _Writer:
         )
 
     def _common(self, closing: str, *others: str) -> str:
-        """The text that closes a turn: the start that all have in common, without a mark that was cut in two."""
+        """The text that closes a turn: the common start of all texts, without a mark that was cut in two."""
         common = _common_start(closing, *others)
         return common if common == closing else _CUT_END.sub("", common)
 
@@ -232,7 +233,7 @@ def _common_end(one: str, other: str) -> str:
 
 
 def _stop(after: str, eos_token: str) -> str:
-    """The token that ends an answer, given the text that follows one."""
+    """The token that ends an answer, given the text after an answer."""
     text = after.strip()
     if not text or (eos_token and text.startswith(eos_token)):
         return eos_token
@@ -242,12 +243,12 @@ def _stop(after: str, eos_token: str) -> str:
 
 def _ends(stop: str) -> tuple[str, ...]:
     if not stop:
-        raise ChatFormatError("the chat template: nothing ends an answer, and the model has no end-of-sequence token")
+        raise ChatFormatError("the chat template does not end an answer, and the model has no end-of-sequence token")
     return (stop,)
 
 
 def _default_system(before: str, user_prefix: str, system: Turn | None, place: SystemPlace) -> str | None:
-    """What the template says by itself before the first question, given all that stands there after the BOS."""
+    """The template's own system text before the first question, given all text there after the BOS."""
     if place is not SystemPlace.FIRST:
         before = before[: len(before) - len(user_prefix)]
     if before == (user_prefix if place is SystemPlace.FIRST else ""):
@@ -266,7 +267,7 @@ def _default_system(before: str, user_prefix: str, system: Turn | None, place: S
 def _proves(found: ChatFormat, writer: _Writer, texts: Sequence[str]) -> bool:
     try:
         return all(found.render(messages) == writer.write(messages) for messages in _conversations(found, texts))
-    except ChatFormatError:  # it refuses one of them
+    except ChatFormatError:  # the template refuses one of them
         return False
 
 

@@ -1,7 +1,8 @@
-"""The process that runs chat templates, seen from outside: started when first asked, and again after it had to end.
+"""The client of the process that runs chat templates: it starts the process on first use, and again if it had to end.
 
-One is enough for all templates, and it stays: a process for each prompt would cost 0.1 s a turn. Its limits are what
-the sandbox cannot give: nested loops run for days, and a short expression is a string of gigabytes.
+One process is enough for all templates, and it keeps running: a process per prompt would cost 0.1 s per turn. It has
+limits that the sandbox cannot enforce: nested loops can run for days, and a short expression can make a string of
+gigabytes.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ from quantkit.errors import ChatFormatError
 from quantkit.system.child_process import ended_how, start_module
 
 _HINT = (
-    "the template is broken or hostile: build the file from its checkpoint with the format that the model was trained "
-    "on: quantkit build MODEL --template NAME"
+    "the template is broken or hostile; build from the checkpoint with the chat format that the model was trained on: "
+    "quantkit build MODEL --template NAME"
 )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one question may cost. To describe the slowest of real templates takes 0.1 s and 32 MB.
+    """Limits for one question. Describing the slowest real template takes 0.1 s and 32 MB.
 
     Attributes:
-        seconds: of processor time, where the system can limit it (not on Windows).
-        wall: seconds until the process is ended whatever it does.
-        memory: bytes of address space, where the system can limit it (not on Windows and macOS).
+        seconds: processor time in seconds, if the system can limit it (not on Windows).
+        wall: wall-clock time in seconds, after which the process is killed.
+        memory: address space in bytes, if the system can limit it (not on Windows and macOS).
     """
 
     seconds: float = 3.0
@@ -47,10 +48,10 @@ class TemplateLimitError(ChatFormatError):
 
 
 class TemplateProcess:
-    """Asks a process of its own; for several threads, one after the other.
+    """Asks a separate process. Safe from any thread: questions wait for each other.
 
     Attributes:
-        limits: of each question.
+        limits: the limits for each question.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -69,10 +70,10 @@ class TemplateProcess:
             process = self._running()
             try:
                 reply = self._exchange(process, line)
-            except BaseException:  # Ctrl-C in the middle: the next question must not get this one's answer
+            except BaseException:  # after Ctrl-C the next question must not get this one's answer
                 self._end()
                 raise
-            if "limit" in reply:  # what is left of its memory is for a fresh one
+            if "limit" in reply:  # start a new process with all of its memory
                 self._end()
         if reply.get("limit") == "memory":
             raise TemplateLimitError(f"the chat template needs more memory than {self.limits.memory >> 20} MiB")
@@ -81,20 +82,20 @@ class TemplateProcess:
         return reply
 
     def close(self) -> None:
-        """End the process; it is started again by the next question."""
+        """End the process; the next question starts it again."""
         with self._lock:
             self._end()
 
     def forget(self) -> None:
-        """In a forked copy of this program: leave the process to the original, and never talk to it."""
+        """In a forked copy of this program: leave the process to the original, and never use it."""
         self._lock = threading.Lock()
         if self._process is not None:
-            self._process.returncode = 0  # so that its end is nothing to warn of here
+            self._process.returncode = 0  # so that Python does not warn that it is still running
             self._process = None
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is not None:
-            self._end()  # somebody ended it since
+            self._end()  # it was killed in the meantime
         if self._process is None:
             self._process = start_module(
                 "quantkit.chat_template.worker", (repr(self.limits.seconds), str(self.limits.memory))
@@ -114,7 +115,7 @@ class TemplateProcess:
         timer.daemon = True
         timer.start()
         try:
-            with suppress(OSError):  # it has ended: there is no answer then
+            with suppress(OSError):  # it has ended, so there is no answer
                 process.stdin.write(line)
                 process.stdin.flush()
             reply = process.stdout.readline()
@@ -134,7 +135,9 @@ class TemplateProcess:
         assert process.stderr is not None
         *_, said = process.stderr.read().decode(errors="replace").strip()[-500:].split("\n")
         said = "".join(c for c in said if c.isprintable())
-        return TemplateLimitError(f"the chat template ends the process that runs it: {ended_how(code)} {said}".rstrip())
+        return TemplateLimitError(
+            f"the chat template crashed the process that runs it: {ended_how(code)} {said}".rstrip()
+        )
 
     def _end(self) -> None:
         if self._process is None:
@@ -152,5 +155,5 @@ if hasattr(os, "register_at_fork"):
 
 
 def shared_process() -> TemplateProcess:
-    """The one of this program."""
+    """The process-wide instance."""
     return _shared

@@ -1,9 +1,9 @@
-"""A model's own Jinja chat template, which is untrusted text: asking what it writes.
+"""Renders a model's own Jinja chat template, which is untrusted text.
 
-Every chat template goes through :func:`ask` and nothing else, so there is one place that decides what it may see and
-what it may cost: a process of its own (:mod:`quantkit.chat_template.process`), with limits on time and memory, that
-renders in a sandbox (:mod:`quantkit.chat_template.sandbox`). Probing a template is dozens of renders, so that happens
-over there too, and is one question.
+Every chat template goes through :func:`ask`, so one function decides what it may see and how many resources it may use:
+a separate process (:mod:`quantkit.chat_template.process`) with limits on time and memory renders it in a sandbox
+(:mod:`quantkit.chat_template.sandbox`). Probing a template needs dozens of renders, so it also happens in that process,
+as one question.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def render_jinja(
         messages: mappings with ``role`` and ``content``.
         bos_token: the text of the model's beginning-of-sequence token, "" if it has none.
         eos_token: the text of its end-of-sequence token, "" if it has none.
-        add_generation_prompt: whether an answer is asked for.
-        dates: whether the template can ask for today's date; without it, templates that want one fall back to a fixed
-            date of their own, so the result does not change from day to day.
-        thinking: ``enable_thinking``, which some templates ask for; None leaves it undefined, as transformers does.
+        add_generation_prompt: whether the prompt asks for an answer.
+        dates: whether the template can use today's date; without it, templates use their own fixed date, so the result
+            does not change from day to day.
+        thinking: ``enable_thinking``, which some templates use; None leaves it undefined, as transformers does.
 
     Raises:
         ChatFormatError: the template does not parse, fails, refuses the conversation, reaches outside the sandbox, or

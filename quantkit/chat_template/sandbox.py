@@ -1,9 +1,9 @@
-"""Running a model's own Jinja chat template: the inside of the process that does it.
+"""Runs a model's own Jinja chat template, inside the process for templates.
 
 The environment is jinja2's immutable sandbox with the white-space settings of ``apply_chat_template``, so the text is
-the one the model was trained on. A template sees the conversation, the two token texts and the few helpers that
-transformers gives it. That keeps it from reaching out, and not from looping or from filling memory: only
-:mod:`quantkit.chat_template.worker` calls this, whose process has limits. Everyone else asks
+the one that the model was trained on. A template sees the conversation, the two token texts and the few helpers that
+transformers provides. This prevents access to anything else, but not endless loops or filling the memory: only
+:mod:`quantkit.chat_template.worker` calls this module, in a process with limits. All other code uses
 :mod:`quantkit.chat_template.render`.
 """
 
@@ -23,9 +23,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from quantkit.errors import ChatFormatError
 
 MAX_TEXT = 1 << 24
-"""Characters of the longest prompt: more than any model has context for."""
+"""Maximum length of a prompt in characters: more than any model's context."""
 
-# What evaluating an expression of a foreign template can raise besides jinja2's own errors.
+# Errors besides jinja2's own that evaluating an untrusted template can raise.
 _EVALUATION_ERRORS = (
     ArithmeticError,
     AssertionError,
@@ -40,7 +40,7 @@ _LONGEST_REASON = 500
 
 
 class TextTooLongError(Exception):
-    """A template writes more than :data:`MAX_TEXT`; no :class:`ChatFormatError`, so that no probing goes on from it."""
+    """A template writes more than :data:`MAX_TEXT`. Not a :class:`ChatFormatError`, so that probing stops."""
 
 
 def render(
@@ -57,8 +57,8 @@ def render(
 
     Raises:
         ChatFormatError: the template does not parse, fails, refuses the conversation or reaches outside the sandbox.
-        TextTooLongError: see there.
-        MemoryError: it fills the memory that this process may have.
+        TextTooLongError: the text is longer than :data:`MAX_TEXT`.
+        MemoryError: the template fills the memory that this process may use.
     """
     variables: dict[str, Any] = {
         "messages": [dict(message) for message in messages],
@@ -84,7 +84,7 @@ def render(
 
 
 class _GenerationTag(Extension):
-    """``{% generation %}`` marks the trained part of a template; it prints what is inside it."""
+    """``{% generation %}`` marks the trained part of a template; it renders its content."""
 
     tags = {"generation"}  # noqa: RUF012  (jinja2 declares it as an instance attribute)
 
@@ -105,14 +105,14 @@ def _compile(template: str) -> Template:
     except TemplateSyntaxError as error:
         reason = _reason(error)
         raise ChatFormatError(f"the chat template is not valid Jinja: line {error.lineno}: {reason}") from error
-    except SyntaxError as error:  # jinja2 writes Python, which has rules and limits of its own
+    except SyntaxError as error:  # jinja2 generates Python, which has its own rules and limits
         raise ChatFormatError(f"the chat template is not valid Jinja: {_reason(error)}") from error
     except RecursionError as error:
         raise ChatFormatError("the chat template is nested too deeply") from error
 
 
 def _reason(error: Exception) -> str:
-    """A foreign text for an error message: short, and nothing in it that a terminal would obey."""
+    """An untrusted text for an error message: short, and without control characters."""
     own = error.message if isinstance(error, TemplateError) else error.msg if isinstance(error, SyntaxError) else None
     text = own or str(error)
     return "".join(c if c.isprintable() else " " for c in text[:_LONGEST_REASON])

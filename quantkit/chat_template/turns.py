@@ -1,7 +1,8 @@
-"""The values that describe how a model wants to be prompted.
+"""The values that describe a model's chat format.
 
-:class:`ChatFormat` has the text around each turn, and what ends one. :class:`OwnTemplate` is what remains where turns
-cannot say it: what ends an answer, and why only the model's own template can write the prompt.
+:class:`ChatFormat` has the text around each turn, and the texts that end one. :class:`OwnTemplate` is used if turns
+cannot describe the format: it has the texts that end an answer, and the reason why only the model's own template can
+write the prompt.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from quantkit.errors import ChatFormatError
 
 
 class SystemPlace(StrEnum):
-    """Where a system message is written.
+    """The position of a system message.
 
-    In a question, the prefix of the system turn begins with that of the question, which is not written again.
+    Inside a question, the prefix of the system turn begins with that of the question, which is not repeated.
     """
 
     TURN = "a turn of its own"
@@ -27,7 +28,7 @@ class SystemPlace(StrEnum):
 
 
 class Shape(StrEnum):
-    """Conversations of which turns make something, and a chat template perhaps something else."""
+    """Kinds of conversations that turns and a chat template may write differently."""
 
     EMPTY_SYSTEM = "an empty system message"
     LATE_SYSTEM = "a system message that comes late"
@@ -54,20 +55,20 @@ class ChatFormat:
     """A conversation format: a prompt is ``bos``, the turns one after the other, and ``generation``.
 
     Attributes:
-        name: of the named format with these turns, else "generic".
+        name: name of the named format with these turns, else "generic".
         bos: literal beginning-of-sequence text of a rendered prompt; "" if there is none.
-        system: the system turn; None where the template takes no system message.
+        system: the system turn; None if the template does not support system messages.
         user: the user turn.
-        assistant: the turn of an answer that was given.
-        generation: what asks for an answer; often the prefix of one.
+        assistant: the turn of an earlier answer.
+        generation: the text that asks for an answer; often the prefix of an answer.
         stops: texts that end an assistant turn.
-        trims: roles whose contents lose the white space around them.
+        trims: roles for which white space around the content is removed.
         default_system: the system text that the template inserts when there is none ("" is an empty system turn).
-        system_place: where the system turn stands.
-        uneven: roles with further rules for the white space around contents, for which turns have no words.
-        unlike: conversations that the template writes otherwise than :meth:`render`.
-        mentions_tools: whether the template's source speaks of tools or thinking, for which turns have no words.
-        dated: whether the template writes today's date; the turns then hold the fixed date of its fallback.
+        system_place: position of the system turn.
+        uneven: roles with other rules for white space around contents, which turns cannot express.
+        unlike: kinds of conversations that the template writes differently from :meth:`render`.
+        mentions_tools: whether the template's source mentions tools or thinking, which turns cannot express.
+        dated: whether the template writes today's date; the turns then contain its fixed fallback date.
     """
 
     name: str
@@ -93,10 +94,10 @@ class ChatFormat:
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
         """Render a conversation of user, assistant and system messages.
 
-        Where system messages stand in a question, they are joined with a blank line; else each is a turn of its own.
+        System messages inside a question are joined with a blank line; otherwise each is a separate turn.
 
         Raises:
-            ChatFormatError: an unknown role, or a system message that the format does not take.
+            ChatFormatError: a role is unknown, or the format does not support system messages.
         """
         turns = [(self._turn(message["role"], i), self._content(message)) for i, message in enumerate(messages, 1)]
         systems = [content for turn, content in turns if turn is self.system]
@@ -126,17 +127,17 @@ class ChatFormat:
             return self.assistant
         if role == "system":
             if self.system is None:
-                raise ChatFormatError(f"message {number}: the {self.name} format takes no system message")
+                raise ChatFormatError(f"message {number}: the {self.name} format does not support system messages")
             return self.system
         raise ChatFormatError(f"message {number}: the {self.name} format has no role {role!r}")
 
 
 @dataclass(frozen=True)
 class OwnTemplate:
-    """A chat template that turns cannot describe: whoever prompts the model has to run it.
+    """A chat template that turns cannot describe: prompting the model requires running it.
 
     Attributes:
-        why: what turns have no words for.
+        why: what turns cannot express.
         stops: texts that end an answer.
         takes_system: whether a conversation can have a system message.
     """
@@ -147,12 +148,12 @@ class OwnTemplate:
 
     @property
     def name(self) -> str:
-        """What stands for the name of a format."""
+        """A placeholder for the name of a format."""
         return "jinja"
 
 
 def read_format(values: Mapping[str, Any]) -> ChatFormat | OwnTemplate:
-    """The value whose fields came as JSON: ``asdict`` the other way round."""
+    """The value with these fields from JSON: the inverse of ``asdict``."""
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     if "why" in values:
         return OwnTemplate(**{**values, **lists})

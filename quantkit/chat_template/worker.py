@@ -1,6 +1,6 @@
-"""The process in which chat templates run: limits for itself, then a line of JSON in, a line of JSON out.
+"""The process that runs chat templates: it limits itself, then answers each line of JSON with a line of JSON.
 
-It ends when nobody can ask it any more. Ctrl-C is for whoever asked.
+It ends when its stdin is closed. It ignores Ctrl-C, which the parent process handles.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ QUESTIONS: dict[str, Callable[..., Any]] = {"render": render, "describe": descri
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
-    """The answer to ``{"do": one of QUESTIONS, ...its arguments}``.
+    """Answer a question ``{"do": one of QUESTIONS, ...its arguments}``.
 
     Returns:
-        ``value``, or ``refused`` with the reason, or ``limit`` with the name of the one that was reached.
+        ``value``, or ``refused`` with the reason, or ``limit`` with the name of the limit that was reached.
     """
     arguments = {key: value for key, value in question.items() if key != "do"}
     try:
@@ -39,14 +39,14 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(seconds: float, memory: int) -> None:
-    """Answer until stdin ends."""
+    """Answer questions until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _limit_memory(memory)
     for line in sys.stdin.buffer:
         _limit_time(seconds)
         try:
             text = json.dumps(answer(json.loads(line)))
-        except MemoryError:  # for the question, or for the answer
+        except MemoryError:  # while reading the question or writing the answer
             text = json.dumps({"limit": "memory"})
         _limit_time(0)
         sys.stdout.write(text + "\n")
@@ -54,13 +54,13 @@ def main(seconds: float, memory: int) -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """From now on, 0 for no limit. The signal is not caught: it ends a long multiplication too."""
+    """Limit processor time from now on; 0 for no limit. The signal is not caught: it ends long multiplications too."""
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def _limit_memory(memory: int) -> None:
-    """Windows has no such limit, and macOS does not keep it: there the limit of time ends what the system does not."""
+    """Limit memory. Windows has no such limit and macOS ignores it; there only the time limit helps."""
     if sys.platform != "win32":
         import resource
 

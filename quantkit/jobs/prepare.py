@@ -1,4 +1,4 @@
-"""Everything about a build that is decided before a weight is read: the plan, and what its text files say."""
+"""Everything about a build that is decided before a weight is read: the plan, and the content of its text files."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ from quantkit.vocab.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class BuildInput:
-    """What a build is made from, whichever way it is read.
+    """The input of a build, whichever way it is read.
 
     Attributes:
         architecture: GGUF name.
         tensors: the planned tensors.
-        metadata: without the vocabulary and the chat template.
+        metadata: metadata without the vocabulary and the chat template.
         vocabulary: reads the tokenizer, which takes a while.
-        notes: for the plan.
-        source: where the rows come from.
-        folder: of the model.
-        adapters: their folders.
+        notes: notes for the plan.
+        source: provides the rows.
+        folder: the model's folder.
+        adapters: the adapters' folders.
         inputs: the weight files that are read, for the manifest.
-        tokenizer: folder of the tokenizer that counts.
+        tokenizer: folder of the chosen tokenizer.
         special: settings that replace those of its tokenizer_config.json.
         libraries: see :attr:`quantkit.model.opened.MergedCheckpoint.libraries`.
-        adapter_files: the adapters by themselves, where asked for.
+        adapter_files: separate adapter files, if requested.
     """
 
     architecture: str
@@ -82,15 +82,15 @@ class BuildInput:
 
 @dataclass(frozen=True)
 class PlannedBuild:
-    """A build ready to stream.
+    """A build that is ready to stream.
 
     Attributes:
         recipe: the request.
-        subject: what it is made from.
+        subject: the input.
         plan: what will be written.
-        spec: what the text files say.
-        workers: where it will be computed.
-        run: how it will run.
+        spec: the content of the text files.
+        workers: the backends that compute it.
+        run: how it runs.
     """
 
     recipe: Recipe
@@ -103,16 +103,16 @@ class PlannedBuild:
 
 @contextmanager
 def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBuild]:
-    """Open everything and plan; no weight of the base is read. What comes from a hub is downloaded.
+    """Open everything and plan; no weight of the base is read. Models and adapters on a hub are downloaded.
 
     Raises:
-        QuantkitError: by name, whatever is wrong with model, adapters, tokenizer, template, parameters or types.
+        QuantkitError: naming what is wrong with model, adapters, tokenizer, template, parameters or types.
     """
     check_parameters(recipe.parameters)
     if recipe.via_llama_cpp is not None:
         raise QuantkitError(
-            "there is no plan before llama.cpp's converter has run",
-            hint="build without --dry-run, or without --via-llama-cpp",
+            "--dry-run and --via-llama-cpp cannot be combined: the plan needs the output of llama.cpp's converter",
+            hint="leave out one of the two",
         )
     run = run or RunOptions()
     workers = choose_workers(run.device, run.threads)
@@ -149,14 +149,14 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
 def prepare_converted(
     recipe: Recipe, converted: Converted, folder: Path, adapters: Sequence[AdapterSource], run: RunOptions
 ) -> Iterator[PlannedBuild]:
-    """Plan a build that goes on from the GGUF file that llama.cpp's converter made of a merged model.
+    """Plan a build that continues from the GGUF file that llama.cpp's converter made from a merged model.
 
     Args:
         recipe: the request.
         converted: the file.
-        folder: of the base it was made of.
-        adapters: that were merged into it.
-        run: how to run.
+        folder: the folder of the base model.
+        adapters: the adapters that were merged into it.
+        run: how it runs.
 
     Raises:
         QuantkitError: as :func:`prepare`.
@@ -190,7 +190,7 @@ def prepare_converted(
 def _prepare(recipe: Recipe, subject: BuildInput, workers: Workers, run: RunOptions) -> PlannedBuild:
     importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
     with ThreadPoolExecutor(1) as pool:
-        # llama.cpp is asked in another process, while this one reads the vocabulary.
+        # Another process asks llama.cpp while this one reads the vocabulary.
         asked = pool.submit(
             choose_mixtures, _quantized(recipe), subject.metadata, subject.tensors, importance, recipe.choices
         )
@@ -201,7 +201,7 @@ def _prepare(recipe: Recipe, subject: BuildInput, workers: Workers, run: RunOpti
         outputs = _outputs(recipe, metadata, subject.tensors, asked.result(), importance)
     quantized = [output for output in outputs if output.label in _quantized(recipe)]
     notes += [
-        f"{label}: encoded from weights rounded to {recipe.outtype}, as every type is; --outtype {label} keeps them"
+        f"{label}: the weights are first rounded to {recipe.outtype}, as for every type; --outtype {label} avoids this"
         for label in _quantized(recipe)
         if label in UNQUANTIZED
     ]
@@ -217,12 +217,12 @@ def _prepare(recipe: Recipe, subject: BuildInput, workers: Workers, run: RunOpti
     plan = Plan(subject.architecture, metadata, subject.tensors, outputs, tuple(notes), adapter_outputs)
     spec = _spec(recipe, plan, models, chat, subject)
     plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *package_notes(spec)))
-    render_package(spec)  # what cannot be packaged is refused before the work
+    render_package(spec)  # find packaging errors before the work
     return PlannedBuild(recipe, subject, plan, spec, workers, run)
 
 
 def _quantized(recipe: Recipe) -> tuple[str, ...]:
-    """The types that are not the base type."""
+    """The types other than the outtype."""
     return tuple(label for label in recipe.quants if label != recipe.outtype)
 
 
@@ -233,7 +233,7 @@ def _outputs(
     mixtures: Mapping[str, Mixture],
     importance: Importance,
 ) -> tuple[Output, ...]:
-    """The files of each type, in the order asked for, those of the unquantized one last if it is only kept."""
+    """The files of each type in the requested order; an unquantized file that is only kept comes last."""
     labels = recipe.quants
     if recipe.keep_f16 and recipe.outtype not in labels:
         labels = (*labels, recipe.outtype)

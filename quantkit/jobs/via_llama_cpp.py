@@ -1,9 +1,9 @@
-"""``--via-llama-cpp``: llama.cpp's own converter for architectures that are not supported here.
+"""``--via-llama-cpp``: llama.cpp's own converter, for architectures that quantkit does not support.
 
-The user gives a checkout of llama.cpp; its ``convert_hf_to_gguf.py`` runs in a process of its own, with whatever that
-checkout does: for a few models it loads Python code from the model folder, which quantkit itself never does. Adapters
-are merged first, tensor by tensor, into a temporary Hugging Face folder of float32 weights, so that the converter's
-rounding is the only one. What comes out is a GGUF file like any other, and the job goes on from there.
+The user gives a llama.cpp checkout; its ``convert_hf_to_gguf.py`` runs in a separate process. For a few models it loads
+Python code from the model folder, which quantkit itself never does. Adapters are first merged, tensor by tensor, into a
+temporary Hugging Face folder of float32 weights, so that only the converter rounds. The result is a GGUF file like any
+other, and the job continues from there.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ _LAST_LINES = 3
 
 @dataclass(frozen=True)
 class Converted:
-    """What the converter made of a model and its adapters.
+    """The converter's result for a model and its adapters.
 
     Attributes:
         model: the GGUF file.
-        tokenizer: folder of the tokenizer that counts.
-        notes: of the merge.
+        tokenizer: folder of the chosen tokenizer.
+        notes: notes of the merge.
         libraries: see :attr:`quantkit.model.opened.MergedCheckpoint.libraries`.
     """
 
@@ -81,10 +81,10 @@ def convert_via(
     """As :func:`quantkit.jobs.convert.convert`, with the converter of a llama.cpp checkout.
 
     Args:
-        checkout: the folder that has ``convert_hf_to_gguf.py``.
+        checkout: the folder that contains ``convert_hf_to_gguf.py``.
 
     Raises:
-        QuantkitError: by name, whatever is wrong.
+        QuantkitError: naming what is wrong.
     """
     run = run_options(run, **keywords)
     base, changes, file = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
@@ -109,16 +109,16 @@ def convert_via(
 
 
 def check_checkout(checkout: Path) -> Path:
-    """The converter of a checkout.
+    """The path of a checkout's converter.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: the checkout has no converter.
     """
     script = checkout / _SCRIPT
     if not script.is_file():
         raise CheckpointError(
-            f"{checkout}: no {_SCRIPT} in it, so this is not a checkout of llama.cpp",
-            hint="git clone https://github.com/ggml-org/llama.cpp, and give that folder to --via-llama-cpp",
+            f"{checkout}: {_SCRIPT} is missing, so this is not a llama.cpp checkout",
+            hint="run git clone https://github.com/ggml-org/llama.cpp, then pass --via-llama-cpp llama.cpp",
         )
     return script
 
@@ -132,23 +132,23 @@ def run_converter(
     work: Workspace,
     run: RunOptions,
 ) -> Converted:
-    """Merge, and run the converter into the workspace's scratch folder.
+    """Merge the adapters, and run the converter with an output in the workspace's scratch folder.
 
     Args:
-        checkout: with the converter.
+        checkout: the folder with the converter.
         model: the checkpoint's folder.
         adapters: in the order in which they are merged.
-        name: of the model; the converter takes it from the folder's name.
+        name: name of the model; the converter takes it from the folder's name.
         outtype: ``f16``, ``bf16`` or ``f32``.
-        work: whose scratch folder takes the file, and before that the merged weights.
-        run: how to run.
+        work: the workspace; its scratch folder gets the merged weights and the file.
+        run: how it runs.
 
     Raises:
-        ArchitectureError: the converter failed, with its last words.
-        QuantkitError: whatever is wrong before that.
+        ArchitectureError: the converter failed; with the end of its output.
+        QuantkitError: something is wrong before that.
     """
     script = check_checkout(checkout)
-    read_json(model / "config.json")  # what is no checkpoint at all is said in our words
+    read_json(model / "config.json")  # for quantkit's own error if this is not a checkpoint
     scratch = work.scratch()
     folder, tokenizer = model, model
     notes: tuple[str, ...] = ()
@@ -167,7 +167,7 @@ def run_converter(
         progress(1)
     if folder is not model:
         for file in folder.iterdir():
-            file.unlink()  # the disk may need the room
+            file.unlink()  # free the disk space for the output
     return Converted(read_model(made), tokenizer, notes, libraries)
 
 
@@ -192,22 +192,22 @@ def _run(
     words += ["--outfile", str(made), "--outtype", outtype]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
     with log.open("wb") as file:
-        # Interrupted, run() ends the process before it passes the interrupt on.
+        # If interrupted, run() ends the process before it raises the interrupt.
         done = subprocess.run(
             words, stdin=subprocess.DEVNULL, stdout=file, stderr=file, cwd=made.parent, env=environment, check=False
         )
     if done.returncode == 0 and made.is_file():
         return
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    said = " | ".join(lines[-_LAST_LINES:]) or "it said nothing"
+    said = " | ".join(lines[-_LAST_LINES:]) or "no output"
     raise ArchitectureError(
         f"{model}: {script} ended with {ended_how(done.returncode)}: {said}",
-        hint=f"update the checkout, or look at it by itself: {_by_hand(script, model, adapters)}",
+        hint=f"update the checkout, or run the converter separately: {_by_hand(script, model, adapters)}",
     )
 
 
 def _by_hand(script: Path, model: Path, adapters: Sequence[AdapterSource]) -> str:
-    """The same in single steps."""
+    """The commands for the same work in single steps."""
     if not adapters:
         return command("python", script, model, "--outfile", "OUT.gguf")
     options = [

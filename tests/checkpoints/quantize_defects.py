@@ -245,7 +245,7 @@ request(
 request(
     "dry-run-of-a-conversion-elsewhere",
     "llama.cpp's converter",
-    hint="build without --dry-run, or without --via-llama-cpp",
+    hint="leave out one of the two",
     command=(*BUILD, "--dry-run", "--via-llama-cpp", "{root}"),
 )
 

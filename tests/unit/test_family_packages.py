@@ -98,7 +98,7 @@ def test_stops_become_end_tokens_of_the_file() -> None:
     assert added("<eot>", eos=2) == {"eot_token_id": 3}
     assert added("<eot>", eos=2, eot=4) == {"eom_token_id": 3}
     assert added("<eot>", "<end>", eos=2) == {"eot_token_id": 3, "eom_token_id": 4}
-    with pytest.raises(ChatFormatError, match="no room for a further end-of-turn token '<eot>'"):
+    with pytest.raises(ChatFormatError, match="GGUF has no key left for the end-of-turn token '<eot>'"):
         added("<eot>", eos=2, eot=4, eom=4)
     with pytest.raises(ChatFormatError, match="'<other>' is not a token of this model"):
         added("<other>", eos=2)

@@ -186,7 +186,9 @@ def test_license_files(tmp_path: Path) -> None:
 def test_a_stop_that_is_never_seen_is_told(checkpoint: Maker, tmp_path: Path) -> None:
     stops = ("<|start_header_id|>", "<|eot_id|>", "<|end_of_text|>", "User:")
     parameters = tuple(("stop", stop) for stop in stops)
-    expected = "stop '<|start_header_id|>' is a control token, which answers never show: a stop at it does nothing"
+    expected = (
+        "stop '<|start_header_id|>' has no effect: it is a control token, which never appears in the text of an answer"
+    )
     model = checkpoint("llama3-untied", layers=1)
     built = build(Recipe(model, (), ("q8_0",), tmp_path / "it", "it", parameters=parameters), verify=False)
     gguf = convert(model, tmp_path / "it.gguf")

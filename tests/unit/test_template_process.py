@@ -160,7 +160,7 @@ def test_a_template_that_is_only_broken_is_refused_with_the_reason(template: str
 def test_of_a_crash_the_last_line_is_shown() -> None:
     crashed: Any = SimpleNamespace(wait=lambda: 1, stderr=BytesIO(b"Traceback\n  File x\nTheError: \x1b[2Jno\n"))
     error = TemplateProcess()._stopped(crashed, late=False)
-    assert str(error) == "the chat template ends the process that runs it: exit code 1 TheError: [2Jno"
+    assert str(error) == "the chat template crashed the process that runs it: exit code 1 TheError: [2Jno"
 
 
 def test_texts_of_all_kinds_come_back_as_they_went() -> None:
@@ -186,7 +186,7 @@ def test_a_process_that_was_ended_is_started_again(tight: TemplateProcess) -> No
         while slow._process is None:
             time.sleep(0.01)
         slow._process.kill()
-        with pytest.raises(TemplateLimitError, match="ends the process that runs it: signal SIGKILL"):
+        with pytest.raises(TemplateLimitError, match="crashed the process that runs it: signal SIGKILL"):
             asked.result(timeout=20)
     slow.close()
 
