@@ -167,7 +167,7 @@ def check_modelfiles(folder: Path, manifest: Manifest) -> Iterator[Check]:
         file = PurePosixPath(source)
         right = source.startswith("./") and len(file.parts) == 1 and file.name in models
         there = right and (folder / file.name).is_file()
-        evidence = f"FROM {source}" + ("" if there or not right else ", which is not there")
+        evidence = f"FROM {source}" + ("" if there or not right else ", which does not exist")
         yield Check(text.file, there, f"{len(commands)} commands", threshold, evidence)
 
 

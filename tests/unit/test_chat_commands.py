@@ -135,9 +135,9 @@ def test_a_stop_text_is_one_more(loop: Loop) -> None:
     [
         ("temprature 1", "did you mean: temperature"),
         ("temprature", "did you mean: temperature"),
-        ("temperature warm", "temperature: 'warm'"),
-        ("top_k 1.5", "top_k: '1.5'"),
-        ("repeat_penalty 0", "repeat_penalty is 0"),
+        ("temperature warm", "temperature must be a number, not 'warm'"),
+        ("top_k 1.5", "top_k must be a whole number, not '1.5'"),
+        ("repeat_penalty 0", "repeat_penalty is out of range: 0"),
         ("num_ctx 100", "restart with --param num_ctx"),
         ("num_keep 24", "num_keep only affects Ollama"),
         ("use_mmap", "use_mmap only affects Ollama"),

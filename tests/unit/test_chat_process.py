@@ -80,11 +80,11 @@ def test_who_stops_reading_stops_the_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("messages", "said"),
     [
-        ([], "the last message must be of the user"),
+        ([], "the last message must have the role 'user'"),
         (5, '"messages" must be a list'),
         ([{"role": "user"}], 'message 1 must have "role" and "content"'),
-        ([{"role": "assistant", "content": "a"}], "message 1 must be of the user"),
-        (TALK[:2], "the last message must be of the user"),
+        ([{"role": "assistant", "content": "a"}], "message 1 must have the role 'user'"),
+        (TALK[:2], "the last message must have the role 'user'"),
         ("\ud800", "not valid Unicode"),
     ],
 )
@@ -100,7 +100,7 @@ def test_errors_of_the_process_keep_their_class(chat: quantkit.Chat, gguf: Path,
     assert full.value.hint
     with pytest.raises(quantkit.ChatFormatError, match="unknown Ollama parameter 'tempo'"):
         chat.answer("a", parameters={"tempo": 1})
-    with pytest.raises(quantkit.QuantkitError, match="num_ctx counts when the model is loaded"):
+    with pytest.raises(quantkit.QuantkitError, match="num_ctx is set when the model loads"):
         chat.answer("a", parameters={"num_ctx": 64})
     with pytest.raises(quantkit.QuantkitError, match=r"parameters\['temperature'\] is <object"):
         chat.answer("a", parameters={"temperature": object()})  # type: ignore[dict-item]
