@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
 from quantkit.adapter.complete import check_complete
@@ -26,12 +26,14 @@ from quantkit.adapter.conv1d import as_linear, conv1d_weights, refuse_other_meth
 from quantkit.adapter.hints import BASE_HINT
 from quantkit.adapter.lora import no_such_tensor, read_lora
 from quantkit.adapter.names import Names, read_names, refuse_other_files, refuse_vision
-from quantkit.adapter.peft_layer import PeftLayers
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
-from quantkit.checkpoint.dtypes import SAFETENSORS_DTYPES
+from quantkit.checkpoint.dtypes import FLOATS, Array, Floats, all_finite, to_float32
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec, open_tensor_file, same_values
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.files.json_file import read_json
+
+if TYPE_CHECKING:
+    from quantkit.adapter.peft_layer import PeftLayers
 
 # Cached factors of whole expert layers: consecutive tensors share one, and several tensors are in work at a time.
 _SHARED_KEPT = 4
@@ -59,7 +61,7 @@ class Adapter:
     layers: PeftLayers | None = None
     vocabulary: int | None = None
 
-    def read(self, key: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+    def read(self, key: str, start: int = 0, stop: int | None = None) -> Floats:
         """Rows of one of the adapter's tensors as float32 on the CPU.
 
         Raises:
@@ -67,23 +69,22 @@ class Adapter:
         """
         return self._sound(key, self.file.read(key, start, stop))
 
-    def _sound(self, key: str, stored: torch.Tensor) -> torch.Tensor:
-        tensor = stored.float()
-        if not torch.isfinite(tensor).all():
+    def _sound(self, key: str, stored: Array) -> Floats:
+        if not all_finite(stored):
             raise AdapterError(
                 f"{self.path}: tensor {key!r} has NaN or infinite values",
                 hint="the training diverged: use an earlier checkpoint of the adapter",
             )
-        return tensor
+        return to_float32(stored)
 
-    def factors(self, change: LowRank) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both factors of a change, [out, r] and [r, in], as float32 on the CPU."""
+    def factors(self, change: LowRank) -> tuple[Floats, Floats]:
+        """Both factors of a change, [out, r] and [r, in], as float32, contiguous."""
         if (part := change.part) is not None:
             rank = self.rank(change)
-            left = self._shared(change.rows)[part.start : part.stop, part.expert :: part.experts].contiguous()
+            left = np.ascontiguousarray(self._shared(change.rows)[part.start : part.stop, part.expert :: part.experts])
             return self._sound(change.rows, left), self.read(change.cols, part.expert * rank, (part.expert + 1) * rank)
         left, right = self.read(change.rows), self.read(change.cols)
-        return (left.T.contiguous(), right.T.contiguous()) if change.transposed else (left, right)
+        return (np.ascontiguousarray(left.T), np.ascontiguousarray(right.T)) if change.transposed else (left, right)
 
     def rank(self, change: LowRank) -> int:
         """The rank of a change."""
@@ -91,7 +92,7 @@ class Adapter:
         return stored // change.part.experts if change.part else stored
 
     @cached_property
-    def _shared(self) -> Callable[[str], torch.Tensor]:
+    def _shared(self) -> Callable[[str], Array]:
         """Reads factors that many tensors share, as they are stored, and caches a few of them."""
         return lru_cache(maxsize=_SHARED_KEPT)(self.file.read)
 
@@ -201,14 +202,16 @@ def _changes(
     if kind == "LORA":
         own, used = read_lora(path, config, names.bare, specs, as_linear(base, conv1d))
     elif kind != "TRAINABLE_TOKENS":
+        from quantkit.adapter.peft_layer import PeftLayers  # which needs torch
+
         refuse_other_methods(path, config, names.bare, conv1d)
         layers = PeftLayers.open(path, config, names.bare, file, base)
         own, used = layers.changes(), layers.keys
     changes: dict[str, list[Change]] = {}
     for key in specs.keys() - used if layers else specs:
-        if specs[key].dtype not in SAFETENSORS_DTYPES:
+        if specs[key].dtype not in FLOATS:
             raise AdapterError(
-                f"{path}: tensor {key!r} is stored as {specs[key].dtype}; supported are {', '.join(SAFETENSORS_DTYPES)}"
+                f"{path}: tensor {key!r} is stored as {specs[key].dtype}; supported are {', '.join(FLOATS)}"
             )
     rest = {key: plain for key, plain in names.bare.items() if key not in used}
     # A module saved in full comes first: next to an embedding's factors PEFT also saves a copy of the base's embedding.

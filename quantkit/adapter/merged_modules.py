@@ -7,9 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-
-from quantkit.engine.backend import CPU, Backend
+from quantkit.checkpoint.dtypes import Floats
 
 # The adapter's number, and the module's name in the base and in training.
 Key = tuple[int, str, str]
@@ -20,7 +18,7 @@ _KEPT = 3
 
 @dataclass
 class _Merged:
-    weight: torch.Tensor
+    weight: Floats
     left: int  # rows of the weight that have not been read yet
 
 
@@ -31,34 +29,34 @@ class MergedModules:
     is computed again. Biases are small and stay cached.
 
     Args:
-        compute: merges the module of a key on a backend; returns its weight, and its bias or None, on the host.
+        compute: merges the module of a key; returns its weight, and its bias or None.
     """
 
-    def __init__(self, compute: Callable[[Key, Backend], tuple[torch.Tensor, torch.Tensor | None]]) -> None:
+    def __init__(self, compute: Callable[[Key], tuple[Floats, Floats | None]]) -> None:
         self._compute = compute
         self._kept: OrderedDict[Key, _Merged] = OrderedDict()
-        self._biases: dict[Key, torch.Tensor] = {}
+        self._biases: dict[Key, Floats] = {}
         self._lock = threading.RLock()  # merging a module may need that of an earlier adapter
 
-    def weight(self, key: Key, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
+    def weight(self, key: Key, start: int, stop: int) -> Floats:
         """Rows ``start:stop`` of a module's weight, as a copy that the caller may change."""
         with self._lock:
-            merged = self._kept.get(key) or self._merge(key, backend)
-            rows = merged.weight[start:stop].clone()
+            merged = self._kept.get(key) or self._merge(key)
+            rows = merged.weight[start:stop].copy()
             merged.left -= stop - start
             if merged.left <= 0:
                 self._kept.pop(key, None)
             return rows
 
-    def bias(self, key: Key, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
+    def bias(self, key: Key, start: int, stop: int) -> Floats:
         """Values ``start:stop`` of a module's bias."""
         with self._lock:
             if key not in self._biases:
-                self._merge(key, backend)
-            return self._biases[key][start:stop].clone()
+                self._merge(key)
+            return self._biases[key][start:stop].copy()
 
-    def _merge(self, key: Key, backend: Backend) -> _Merged:
-        weight, bias = self._compute(key, backend)
+    def _merge(self, key: Key) -> _Merged:
+        weight, bias = self._compute(key)
         while len(self._kept) >= _KEPT:
             self._kept.popitem(last=False)
         merged = self._kept[key] = _Merged(weight, weight.shape[0])

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from quantkit.adapter.changes import Change, Module
@@ -29,6 +30,7 @@ from quantkit.adapter.config import method, pattern_value
 from quantkit.adapter.hints import BASE_HINT, MIXED_UP_HINT, RESAVE_HINT
 from quantkit.adapter.module_tree import layer_of, tree_of
 from quantkit.adapter.names import PEFT_PREFIX
+from quantkit.checkpoint.dtypes import BF16, Floats, all_finite, bits_of
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
 from quantkit.errors import AdapterError
 
@@ -123,9 +125,7 @@ class PeftLayers:
         found: dict[str, list[Change]] = {f"{module}.weight": [Module(module, "weight")] for module in self.modules}
         return found | {f"{module}.bias": [Module(module, "bias")] for module in self.modules if module in self.biased}
 
-    def merge(
-        self, module: str, weight: torch.Tensor, bias: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def merge(self, module: str, weight: Floats, bias: Floats | None) -> tuple[Floats, Floats | None]:
         """Merge one module. Not safe for several threads at a time.
 
         Args:
@@ -134,7 +134,7 @@ class PeftLayers:
             bias: float32, or None where the module has none; overwritten.
 
         Returns:
-            Weight and bias, float32, on the device of *weight*.
+            Weight and bias, float32.
 
         Raises:
             AdapterError: PEFT fails, or the adapter's tensors are not finite.
@@ -144,14 +144,14 @@ class PeftLayers:
         with _peft(self.path, module), torch.no_grad():
             from peft.utils.save_and_load import set_peft_model_state_dict
 
-            model = self._put_on(module, weight, bias)
+            model = self._put_on(module, torch.from_numpy(weight), None if bias is None else torch.from_numpy(bias))
             self._check_keys(module, _state(model))
             model.eval()
             set_peft_model_state_dict(model, state)
             layer = model.base_model.model.get_submodule(module)
             layer.merge()
             merged = layer.get_base_layer()
-            return merged.weight.data, None if bias is None else merged.bias.data
+            return merged.weight.data.numpy(), None if bias is None else merged.bias.data.numpy()
 
     def _put_on(self, module: str, weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
         """PEFT's model around a tree with one module; on the meta device if *weight* is there."""
@@ -209,13 +209,15 @@ class PeftLayers:
                 )
 
     def _read(self, key: str) -> torch.Tensor:
-        tensor = self.file.read(key).reshape(self.file.specs[key].shape)
-        if not torch.isfinite(tensor).all():
+        values = self.file.read(key).reshape(self.file.specs[key].shape)
+        if not all_finite(values):
             raise AdapterError(
                 f"{self.path}: tensor {key!r} has NaN or infinite values",
                 hint="the training diverged: use an earlier checkpoint of the adapter",
             )
-        return tensor
+        if values.dtype == BF16:
+            return torch.from_numpy(bits_of(values).view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(values)
 
     def _check_mask(self, module: str, state: Mapping[str, torch.Tensor]) -> None:
         """Check that SHiRA's indices lie inside the weight: PEFT passes them to torch unchecked."""

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from quantkit.errors import ArchitectureError
 from quantkit.gguf.header import MAX_LAYERS
@@ -18,7 +19,7 @@ from quantkit.vocab.families import NO_RULES, VocabularyRules
 _FLOAT32 = 2.0**128
 
 Config = Mapping[str, Any]
-Arrange = Callable[[torch.Tensor], torch.Tensor]
+Arrange = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Generated:
     """A GGUF tensor that is computed from the config: float32, one dimension."""
 
     target: str
-    values: torch.Tensor
+    values: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-import torch
+import numpy.typing as npt
 
 from quantkit.arch.base import Arrange, Config, Rule, head_dim, kv_heads, layers, number, positive
 from quantkit.errors import ArchitectureError
@@ -190,7 +191,7 @@ def pre_normed(size: Sizes, attention: Iterable[Rule], mlp: Iterable[Rule]) -> l
     ]
 
 
-def interleave_halves(rows: torch.Tensor, size: int) -> torch.Tensor:
+def interleave_halves(rows: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     """Reorder whole q or k heads from transformers' rotary order (two halves) to ggml's (adjacent pairs).
 
     Row ``half * size/2 + i`` of a head becomes row ``2 * i + half``: transformers rotates element i with element
@@ -201,4 +202,4 @@ def interleave_halves(rows: torch.Tensor, size: int) -> torch.Tensor:
         size: rows of a head.
     """
     heads = rows.shape[0] // size
-    return rows.reshape(heads, 2, size // 2, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
+    return rows.reshape(heads, 2, size // 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)

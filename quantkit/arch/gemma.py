@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from quantkit.arch.base import Config, Rule, head_dim, layers, positive, require
 from quantkit.arch.decoder import Sizes, gated_mlp, vector
@@ -60,5 +62,6 @@ def add_ones(rules: Iterable[Rule]) -> list[Rule]:
     return [replace(rule, arrange=_plus_one) if rule.target.endswith("norm.weight") else rule for rule in rules]
 
 
-def _plus_one(weights: torch.Tensor) -> torch.Tensor:
-    return weights + 1
+def _plus_one(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    ones = np.ones_like(weights)  # in their own type: llama.cpp's converter rounds float16 here
+    return weights + ones

@@ -11,7 +11,8 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from quantkit.arch.base import Config, Generated, head_dim, number, positive, require
 from quantkit.errors import ArchitectureError
@@ -186,7 +187,7 @@ def longrope_factors(settings: Mapping[str, Any], size: int) -> list[Generated]:
             count = f"{len(factors)} numbers" if isinstance(factors, list) else repr(factors)
             raise ArchitectureError(f"{_WHERE}: {key} is {count}; expected a list of {size // 2} numbers")
         values = [number({key: factor}, key, _WHERE, above=0) for factor in factors]
-        found.append(Generated(f"{target}.weight", torch.tensor(values, dtype=torch.float32)))
+        found.append(Generated(f"{target}.weight", np.array(values, dtype=np.float32)))
     return found
 
 
@@ -196,6 +197,25 @@ def rope_tensors(config: Config) -> list[Generated]:
     if settings.get("rope_type") == "longrope":
         return longrope_factors(settings, head_dim(config))
     return [_llama3_factors(settings, head_dim(config))] if settings.get("rope_type") == "llama3" else []
+
+
+# Rotary bases and sizes of heads of the released models.
+_PLAIN_POWERS = ((500000.0, 64), (500000.0, 128))
+
+
+def _frequencies(base: float, size: int) -> npt.NDArray[np.float32]:
+    """The rotary frequencies in float32, as torch computes them for llama.cpp's converter, shape [size / 2].
+
+    Torch's power is not always correctly rounded. For the released models it is, and a test compares the two; for any
+    other base or size torch is asked.
+    """
+    if (base, size) not in _PLAIN_POWERS:
+        import torch
+
+        powers = base ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
+        return (1.0 / powers).numpy()
+    exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+    return np.float32(1) / np.power(base, exponents.astype(np.float64)).astype(np.float32)
 
 
 def _llama3_factors(settings: Mapping[str, Any], size: int) -> Generated:
@@ -209,11 +229,11 @@ def _llama3_factors(settings: Mapping[str, Any], size: int) -> Generated:
         for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     )
     if not low < high:
-        raise ArchitectureError(f"{_WHERE}: low_freq_factor {low:g} must be less than high_freq_factor {high:g}")
-    frequencies = 1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
-    factors: list[torch.Tensor | float] = []
+        raise ArchitectureError(f"{_WHERE}: low_freq_factor {low:g} is not below high_freq_factor {high:g}")
+    frequencies = _frequencies(base, size)
+    factors: list[np.float32 | float] = []
     for frequency in frequencies:
-        wavelength = 2 * math.pi / frequency  # a float32 tensor, to round as llama.cpp's converter does
+        wavelength = np.float32(2 * math.pi) / frequency  # float32: the rounding of llama.cpp's converter
         if wavelength < context / high:
             factors.append(1.0)
         elif wavelength > context / low:
@@ -221,4 +241,4 @@ def _llama3_factors(settings: Mapping[str, Any], size: int) -> Generated:
         else:
             smooth = (context / wavelength - low) / (high - low)
             factors.append(1 / ((1 - smooth) / factor + smooth))
-    return Generated("rope_freqs.weight", torch.tensor(factors, dtype=torch.float32))
+    return Generated("rope_freqs.weight", np.array(factors, dtype=np.float32))

@@ -18,11 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-
 from quantkit.checkpoint.dequantize.logical import logical_checkpoint, quantization_settings
 from quantkit.checkpoint.dequantize.stored import Stored
-from quantkit.checkpoint.dtypes import SAFETENSORS_DTYPES
+from quantkit.checkpoint.dtypes import FLOATS, Array
 from quantkit.checkpoint.other_formats import refuse_file, refuse_format
 from quantkit.checkpoint.tensor_file import Memory, TensorFile, TensorSpec, new_memory, open_tensor_file
 from quantkit.errors import CheckpointError
@@ -53,7 +51,7 @@ class Checkpoint:
     files: Mapping[Path, TensorFile]
     formats: Mapping[str, str] = field(default_factory=dict)
 
-    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> torch.Tensor:
+    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> Array:
         """Rows ``start:stop`` (see :class:`TensorFile`), of type ``tensors[name].dtype``, on the CPU.
 
         Safe from any thread.
@@ -187,10 +185,9 @@ def _collect(path: Path, files: Mapping[Path, TensorFile], index: Path | None) -
 
 def _check_types(tensors: Mapping[str, TensorSpec]) -> None:
     for name, spec in tensors.items():
-        if spec.dtype not in SAFETENSORS_DTYPES:
+        if spec.dtype not in FLOATS:
             raise CheckpointError(
-                f"{spec.file}: tensor {name!r} is stored as {spec.dtype}; supported are "
-                f"{', '.join(SAFETENSORS_DTYPES)}",
+                f"{spec.file}: tensor {name!r} is stored as {spec.dtype}; supported are {', '.join(FLOATS)}",
                 hint="give the bf16, f16 or f32 checkpoint",
             )
 

@@ -11,28 +11,18 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
-import re
 import struct
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-from quantkit.checkpoint.dtypes import SAFETENSORS_DTYPES
+from quantkit.checkpoint.dtypes import READABLE, Array
 from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.files.fileio import read_into
-
-# Other types that can be read: for quantized weights and their scales, and for indices in adapters.
-_READABLE = {
-    **SAFETENSORS_DTYPES,
-    "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
-}  # fmt: skip
-_DTYPE_NAMES = {dtype: name for name, dtype in _READABLE.items()}
 
 # Bytes per element, for every type that a safetensors header may name: the whole header is checked, including tensors
 # that will never be read.
@@ -46,12 +36,12 @@ _DISK = "check the file's permissions and its disk, or download the file again"
 
 Refusal = Callable[..., QuantkitError]
 # Returns memory of at least so many bytes, uint8.
-Memory = Callable[[int], torch.Tensor]
+Memory = Callable[[int], npt.NDArray[np.uint8]]
 
 
-def new_memory(nbytes: int) -> torch.Tensor:
+def new_memory(nbytes: int) -> npt.NDArray[np.uint8]:
     """Newly allocated memory."""
-    return torch.empty(nbytes, dtype=torch.uint8)
+    return np.empty(nbytes, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -86,7 +76,7 @@ class TensorFile(Protocol):
     @property
     def specs(self) -> Mapping[str, TensorSpec]: ...
 
-    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> torch.Tensor:
+    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> Array:
         """Rows ``start:stop`` of tensor *name*, in its stored type, on the CPU.
 
         With three or more dimensions, the rows are those of all matrices in order: [rows, last dimension]. Values that
@@ -106,6 +96,8 @@ def open_tensor_file(path: Path, refuse: Refusal = CheckpointError) -> TensorFil
     try:
         if path.suffix == ".safetensors":
             return SafetensorsFile(path, refuse)
+        from quantkit.checkpoint.pickle_file import PickleFile  # which needs torch
+
         return PickleFile(path, refuse)
     except FileNotFoundError:
         raise refuse(f"{path}: file is missing", hint="download the folder again") from None
@@ -180,99 +172,25 @@ class SafetensorsFile:
             )
         return TensorSpec(name, dtype, shape, self.path, base + begin, nbytes)
 
-    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> torch.Tensor:
+    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> Array:
         spec = self.specs[name]
-        dtype = _READABLE[spec.dtype]
+        dtype = READABLE[spec.dtype]
         shape = flat_shape(spec.shape)
         stop = (shape[0] if shape else 1) if stop is None else stop
         row = spec.nbytes // max(1, shape[0]) if shape else spec.nbytes
         raw = memory((stop - start) * row)
-        view = raw.numpy().data
+        view = raw.data
         try:
             got = read_into(self._fd, view, spec.offset + start * row)
         except OSError as error:
             raise self._refuse(f"{self.path}: cannot be read ({error.strerror or error})", hint=_DISK) from None
         if got != len(view):
             raise self._refuse(f"{self.path}: the file was truncated while it was read")
-        tensor = raw.view(dtype)
-        return tensor.reshape(stop - start, *shape[1:]) if shape else tensor.reshape(())
+        values = raw.view(dtype)
+        return values.reshape(stop - start, *shape[1:]) if shape else values.reshape(())
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-class PickleFile:
-    """A PyTorch pickle: unpickled with ``weights_only``, so none of its code runs, and mapped, not loaded."""
-
-    def __init__(self, path: Path, refuse: Refusal = CheckpointError) -> None:
-        self.path = path
-        if not path.is_file():
-            raise FileNotFoundError(path)
-        hint = "save the model with safe_serialization=True (safetensors) on a machine you trust"
-        try:
-            state = _load_pickle(path)
-        except _BROKEN_PICKLE as error:
-            # PyTorch's message advises loading the file with its code, so it is not shown.
-            if match := _FOREIGN.search(str(error)):
-                raise refuse(f"{path}: contains more than tensors ({match[1] or match[2]})", hint=hint) from None
-            raise refuse(
-                f"{path}: broken, truncated or not a PyTorch file ({type(error).__name__})",
-                hint="download the file again",
-            ) from None
-        if not isinstance(state, dict):
-            raise refuse(f"{path}: contains a {type(state).__name__}, not a dictionary of tensors", hint=hint)
-        for name, value in state.items():
-            if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-                raise refuse(f"{path}: entry {name!r} is a {type(value).__name__}, not a tensor", hint=hint)
-        self._tensors: dict[str, torch.Tensor] = {name: tensor.detach() for name, tensor in state.items()}
-        self.specs: Mapping[str, TensorSpec] = {
-            name: TensorSpec(
-                name,
-                _DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype).removeprefix("torch.")),
-                tuple(tensor.shape),
-                path,
-                0,
-                tensor.numel() * tensor.element_size(),
-            )
-            for name, tensor in self._tensors.items()
-        }
-
-    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> torch.Tensor:
-        tensor = self._tensors[name]
-        tensor = tensor.reshape(flat_shape(tuple(tensor.shape)))
-        return tensor[start:stop].clone() if tensor.dim() else tensor.clone()
-
-    def close(self) -> None:
-        self._tensors = {}
-
-
-# PyTorch's error for a pickle that names code, or uses an operation, that it does not allow.
-_FOREIGN = re.compile(r"GLOBAL (\w+(?:\.\w+)*)(?!\S)|Unsupported (operand \d+)")
-# What its unpickler, and its reader of the format before PyTorch 1.6, raise for a damaged file.
-_BROKEN_PICKLE = (
-    pickle.UnpicklingError,
-    struct.error,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-
-
-def _load_pickle(path: Path) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about pickle protocols other than 2
-        try:
-            return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):  # the format before PyTorch 1.6 cannot be mapped
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class _DuplicateKeyError(ValueError):
@@ -301,4 +219,4 @@ def same_values(file: TensorFile, one: str, other: str) -> bool:
     shape = flat_shape(file.specs[one].shape)
     rows = shape[0] if shape else 1
     spans = ((start, min(start + _COMPARED, rows)) for start in range(0, rows, _COMPARED))
-    return all(torch.equal(file.read(one, *span), file.read(other, *span)) for span in spans)
+    return all(np.array_equal(file.read(one, *span), file.read(other, *span)) for span in spans)

@@ -1,179 +1,128 @@
-"""Where a worker computes: on the processor, or on a CUDA device with its own stream and pinned memory.
+"""Where a worker computes: on the processor, or on a CUDA device.
 
-The engine and its sources take the same steps on every backend. The backend provides what differs: memory to read
-into, copies to the device and back, and encoders. Work on a device is asynchronous until :meth:`Backend.fetch` waits
-for it. Workers never wait for each other, so the copies and kernels of others run while one waits.
+The engine asks a backend for memory to read into and for the encoded bytes of what was read; everything between (merge,
+round, check, encode) is one step of the backend's own, and its bytes are the same everywhere.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-from quantkit.checkpoint.dtypes import GGML_TYPES
+from quantkit.checkpoint.dtypes import Array, Floats, to_float32
+from quantkit.engine.rows import Rows
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
-from quantkit.errors import QuantkitError
+from quantkit.files.output_file import Bytes
+from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels.arithmetic import decided
-from quantkit.kernels.formats import FORMATS
+from quantkit.kernels.encode import encode
+from quantkit.kernels.rounding import OVERFLOW, largest_magnitude, round_to
+
+# Weights that are merged, rounded and encoded at a time: they and what they become stay in the cache.
+_STRIP_WEIGHTS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an output wants of some rows.
+
+    Attributes:
+        type: the type to encode them in.
+        importance: float32, shape [columns], for encoders that use one; None without.
+    """
+
+    type: GGMLType
+    importance: Floats | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoded rows.
+
+    Attributes:
+        data: the bytes for each target, valid until the backend is asked again; empty if nothing could be encoded.
+        largest: the largest magnitude after merging; NaN if a value is NaN.
+        too_large_for: the first type that cannot hold it.
+    """
+
+    data: list[Bytes]
+    largest: float
+    too_large_for: GGMLType | None = None
 
 
 class Backend:
-    """The processor; no copies are needed.
+    """The processor.
 
     Attributes:
-        device: the device that computes.
-        name: the worker's name on the timeline.
-        timeline: records what the worker does.
+        name: on the timeline.
+        timeline: told what is done.
     """
-
-    device = torch.device("cpu")
 
     def __init__(self, name: str = "worker", timeline: NoTimeline = NO_TIMELINE) -> None:
         self.name, self.timeline = name, timeline
+        self._memory = np.empty(0, dtype=np.uint8)
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Enter this in the worker's thread for as long as it works."""
+        """While a worker works here, in its thread."""
         yield
 
-    def memory(self, nbytes: int) -> torch.Tensor:
-        """Host memory to read into, uint8 [nbytes]; valid until the next call of this or of :meth:`fetch`."""
-        return torch.empty(nbytes, dtype=torch.uint8)
+    def memory(self, nbytes: int) -> npt.NDArray[np.uint8]:
+        """Memory to read into, uint8; valid until the next call."""
+        if self._memory.size < nbytes:
+            self._memory = np.empty(nbytes, dtype=np.uint8)
+        return self._memory[:nbytes]
 
-    def put(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Copy a tensor from the host to the device."""
-        return tensor
-
-    def fetch(self, tensor: torch.Tensor) -> memoryview:
-        """Copy the bytes of a tensor to the host; valid until the next call of this or of :meth:`memory`."""
-        return as_bytes(tensor)
-
-    def encode(self, kind: GGMLType, rows: torch.Tensor) -> torch.Tensor | None:
-        """Encode rows on the device.
+    def encode(self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Encoded:
+        """Merge, round, check and encode rows.
 
         Args:
-            kind: the type.
-            rows: float32, float16 or bfloat16 [n, columns], on the device, contiguous; columns a multiple of the
-                type's block.
-
-        Returns:
-            uint8, shape [blocks, bytes per block], on the device; None if the host must encode them.
+            rows: what was read, and what is to be added.
+            outtype: the type they are rounded to before they are encoded; its own type for a tensor that is quantized
+                already.
+            columns: weights in a row.
+            targets: what is wanted; a target of the outtype gets the rounded rows themselves.
         """
-        return None
+        count = rows.stored.shape[0]
+        step = max(1, _STRIP_WEIGHTS // columns)
+        outs = [np.empty((count, target.type.row_nbytes(columns)), dtype=np.uint8) for target in targets]
+        largest, too_large = 0.0, None
+        for start in range(0, count, step):
+            strip = slice(start, min(start + step, count))
+            with self.span("merge and round"):
+                rounded, floats, highest = self._round(rows.part(strip), outtype, columns)
+            largest = highest if not highest <= largest else largest
+            if rounded is None:
+                return Encoded([], largest)
+            with self.span("encode"):
+                for target, out in zip(targets, outs, strict=True):
+                    data = self._bytes(target, outtype, rounded, floats)
+                    if target.type is not outtype and too_large is None and not ggml.is_valid(target.type, data.data):
+                        too_large = target.type
+                    out[strip] = data.reshape(out[strip].shape)
+        return Encoded([out.reshape(-1).data for out in outs], largest, too_large)
 
-    def span(self, name: str, *, computes: bool = False) -> AbstractContextManager[None]:
-        """A step on the timeline; *computes* says that the device does its work."""
+    def _round(self, rows: Rows, outtype: GGMLType, columns: int) -> tuple[Array | None, Floats, float]:
+        """The rounded rows (None if a value is out of range), the same as float32, and the largest magnitude."""
+        if outtype not in OVERFLOW:
+            floats = ggml.dequantize_rows(outtype, rows.stored.tobytes(), columns)
+            return rows.stored, floats, largest_magnitude(floats)
+        merged = rows.merged()
+        largest = largest_magnitude(merged)
+        if not largest < OVERFLOW[outtype]:
+            return None, merged, largest
+        rounded = round_to(merged, outtype)
+        return rounded, to_float32(rounded), largest
+
+    def _bytes(self, target: Target, outtype: GGMLType, rounded: Array, floats: Floats) -> npt.NDArray[np.uint8]:
+        if target.type is outtype:
+            return np.ascontiguousarray(rounded).reshape(-1).view(np.uint8)
+        return np.frombuffer(encode(target.type, floats, target.importance), dtype=np.uint8)
+
+    def span(self, name: str) -> AbstractContextManager[None]:
+        """A step for the timeline."""
         return self.timeline.span(self.name, name)
-
-
-class CudaBackend(Backend):
-    """One worker's part of a CUDA device.
-
-    One pinned buffer serves a range from start to end: the input is on the device before the first encoded bytes come
-    back.
-    """
-
-    def __init__(self, device: torch.device, name: str = "worker", timeline: NoTimeline = NO_TIMELINE) -> None:
-        super().__init__(name, timeline)
-        self.device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pinned = torch.empty(0, dtype=torch.uint8)
-        self._in_flight = False
-        self._marks: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
-
-    @contextmanager
-    def active(self) -> Iterator[None]:
-        try:
-            with torch.cuda.device(self.device), torch.cuda.stream(self._stream):
-                if self.timeline.on:
-                    self._zero = self._mark()
-                    self._stream.synchronize()
-                    self._zero_time = time.perf_counter()
-                yield
-        except torch.OutOfMemoryError:
-            raise QuantkitError(
-                f"{self.device}: out of memory", hint="pass a smaller --threads, or --device cpu"
-            ) from None
-        except torch.AcceleratorError as error:
-            reason = str(error).partition("\n")[0]
-            raise QuantkitError(f"{self.device}: {reason}", hint="pass --device cpu") from None
-
-    def memory(self, nbytes: int) -> torch.Tensor:
-        if self._in_flight:  # a copy from the buffer may still be running
-            self._wait()
-        return self._buffer(nbytes)
-
-    def put(self, tensor: torch.Tensor) -> torch.Tensor:
-        with self.span("copy in", computes=True):
-            self._in_flight = True
-            return tensor.to(self.device, non_blocking=True)
-
-    def fetch(self, tensor: torch.Tensor) -> memoryview:
-        if tensor.device.type == "cpu":
-            return as_bytes(tensor)
-        with self.span("copy out", computes=True):
-            raw = tensor.contiguous().reshape(-1).view(torch.uint8)
-            buffer = self._buffer(raw.numel())
-            buffer.copy_(raw, non_blocking=True)
-            self._wait()
-        return buffer.numpy().data
-
-    def encode(self, kind: GGMLType, rows: torch.Tensor) -> torch.Tensor | None:
-        from quantkit.kernels import loaded
-
-        if rows.device.type == "cpu" or kind not in FORMATS or not decided(rows):
-            return None
-        with self.span("encode", computes=True):
-            return loaded.encoder(self.device, kind, GGML_TYPES[rows.dtype]).encode(kind, rows)
-
-    def span(self, name: str, *, computes: bool = False) -> AbstractContextManager[None]:
-        if computes and self.timeline.on:
-            return self._both(name)
-        return self.timeline.span(self.name, name)
-
-    def _buffer(self, nbytes: int) -> torch.Tensor:
-        if self._pinned.numel() < nbytes:
-            self._pinned = torch.empty(0, dtype=torch.uint8)  # free the old buffer first
-            self._pinned = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
-        return self._pinned[:nbytes]
-
-    def _wait(self) -> None:
-        self._stream.synchronize()
-        self._in_flight = False
-        for mark in self._marks:
-            self._add(*mark)
-        self._marks = []
-
-    @contextmanager
-    def _both(self, name: str) -> Iterator[None]:
-        """A span in the worker's thread, and one for the work it starts on the device."""
-        start = self._mark()
-        with self.timeline.span(self.name, name):
-            yield
-        self._marks.append((name, start, self._mark()))
-
-    def _mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(self._stream)
-        return event
-
-    def _add(self, name: str, start: torch.cuda.Event, end: torch.cuda.Event) -> None:
-        first, last = (self._zero_time + self._zero.elapsed_time(event) / 1000 for event in (start, end))
-        self.timeline.add(f"{self.name} on {self.device}", name, first, last)
-
-
-CPU = Backend()
-
-
-def open_backend(device: torch.device, name: str, timeline: NoTimeline) -> Backend:
-    """Open the backend of one worker."""
-    return CudaBackend(device, name, timeline) if device.type == "cuda" else Backend(name, timeline)
-
-
-def as_bytes(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a host tensor."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data

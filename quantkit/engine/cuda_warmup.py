@@ -1,7 +1,7 @@
 """What a CUDA device needs before the first range, prepared in the background.
 
-:func:`begin` creates the context while torch is imported, :func:`warming_up` loads the kernels while headers and the
-vocabulary are read. To be early, the module imports only the standard library when it is imported.
+:func:`begin` creates the contexts while modules are imported, :func:`warming_up` opens the devices while headers and
+the vocabulary are read. To be early, the module imports only the standard library when it is imported.
 """
 
 from __future__ import annotations
@@ -10,27 +10,20 @@ import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from quantkit.errors import QuantkitError
 
 if TYPE_CHECKING:
-    import torch
-
     from quantkit.engine.device import Workers
-    from quantkit.ggml.types import GGMLType
-
-# The type that llama.cpp mixes into files named after another type.
-_MIXED_IN = "Q6_K"
 
 
 def begin(device: str) -> None:
     """Begin to create the contexts of CUDA devices; without a driver, do nothing.
 
-    That takes as long as importing torch, and needs only the driver. Torch uses the same contexts afterwards, and
-    reports what fails here when it fails again.
+    That takes a while and needs only the driver; a worker meets what fails here again, and reports it.
 
     Args:
         device: as a user gives it: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -54,23 +47,16 @@ def _create_contexts(number: str) -> None:
 
 
 @contextmanager
-def warming_up(workers: Workers, quants: Collection[str], outtype: str) -> Iterator[None]:
-    """Load libraries and kernels in a background thread, which has ended when the context is left.
+def warming_up(workers: Workers) -> Iterator[None]:
+    """Open the devices in a background thread, which has ended when the context is left.
 
     Args:
-        workers: the workers, whose devices are prepared.
-        quants: llama-quantize's names of the types to make.
-        outtype: the type that weights are rounded to first: f16, bf16 or f32.
+        workers: the workers, whose devices are opened.
     """
     if not workers.cuda:
         yield
         return
-    from quantkit.ggml.types import UNQUANTIZED
-    from quantkit.kernels.formats import FORMATS
-
-    named = {quant.upper().removesuffix("_S").removesuffix("_M").removesuffix("_L") for quant in quants}
-    kinds = [kind for kind in FORMATS if kind.name in named or (named and kind.name == _MIXED_IN)]
-    thread = threading.Thread(target=_warm_up, args=(workers.devices, kinds, UNQUANTIZED[outtype]))
+    thread = threading.Thread(target=_open_devices, args=(workers,))
     thread.start()
     try:
         yield
@@ -78,19 +64,9 @@ def warming_up(workers: Workers, quants: Collection[str], outtype: str) -> Itera
         thread.join()
 
 
-def _warm_up(devices: Collection[torch.device], kinds: Collection[GGMLType], source: GGMLType) -> None:
-    import torch
+def _open_devices(workers: Workers) -> None:
+    from quantkit.kernels.cuda_driver import open_device
 
-    from quantkit.checkpoint.dtypes import TORCH_DTYPES
-    from quantkit.kernels import loaded
-
-    # A worker meets what fails here again, and reports it.
-    with contextlib.suppress(QuantkitError, RuntimeError):
-        for device in devices:
-            with torch.cuda.device(device):
-                rows = torch.zeros(64, 256, device=device)
-                rows.addmm_(rows[:, :16], rows[:16]).aminmax()
-                blocks = rows.to(TORCH_DTYPES[source])
-                for kind in kinds:
-                    loaded.encoder(device, kind, source).encode(kind, blocks)
-                torch.cuda.synchronize()
+    with contextlib.suppress(QuantkitError):  # a worker meets what fails here again, and reports it
+        for device in workers.devices:
+            open_device(device.index)

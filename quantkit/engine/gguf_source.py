@@ -6,11 +6,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import torch
-
-from quantkit.checkpoint.dtypes import TORCH_DTYPES
-from quantkit.checkpoint.tensor_file import flat_shape
-from quantkit.engine.backend import CPU, Backend
+from quantkit.checkpoint.dtypes import BY_TYPE
+from quantkit.checkpoint.tensor_file import Memory, flat_shape, new_memory
+from quantkit.engine.rows import Rows
 from quantkit.errors import GGUFError, QuantizationError, QuantkitError
 from quantkit.files.fileio import read_into
 from quantkit.ggml import library as ggml
@@ -32,7 +30,7 @@ def check_requantizing(model: GGUFModel, outputs: Sequence[Output], *, allowed: 
     for output in outputs:
         for name, slot in output.tensors.items():
             stored = model.header.tensors[name].type
-            if slot.type is stored or stored in TORCH_DTYPES:
+            if slot.type is stored or stored in BY_TYPE:
                 continue
             path = model.files[model.locate(name)[0]]
             if not ggml.can_dequantize(stored):
@@ -59,27 +57,22 @@ class GGUFSource:
     model: GGUFModel
     fds: tuple[int, ...]
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
-        """Read rows ``start:stop``.
-
-        Returns:
-            float32 [rows, columns] on the device; of a quantized tensor uint8 [rows, bytes per row] on the host.
-        """
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory = new_memory) -> Rows:
+        """Read rows ``start:stop`` as they are stored; of a quantized tensor their bytes."""
         info = self.model.header.tensors[tensor.name]
         number, begin = self.model.locate(tensor.name)
         row = info.type.nbytes(info.shape) // tensor.rows
-        buffer = backend.memory(row * (stop - start))
+        buffer = memory(row * (stop - start))
         path = self.model.files[number]
         try:
-            got = read_into(self.fds[number], buffer.numpy().data, begin + start * row)
+            got = read_into(self.fds[number], buffer.data, begin + start * row)
         except OSError as error:
             raise GGUFError(f"{path}: cannot be read ({error.strerror or error})") from None
-        if got != buffer.numel():
+        if got != buffer.size:
             raise GGUFError(f"{path}: the file was truncated while it was read")
-        if info.type not in TORCH_DTYPES:
-            return buffer.reshape(stop - start, row)
-        values = buffer.view(TORCH_DTYPES[info.type]).reshape(stop - start, *flat_shape(info.shape)[1:])
-        return backend.put(values).float()
+        if info.type not in BY_TYPE:
+            return Rows(buffer.reshape(stop - start, row))
+        return Rows(buffer.view(BY_TYPE[info.type]).reshape(stop - start, *flat_shape(info.shape)[1:]))
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         """The error for values that are not finite: they can only come from the file."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from quantkit.engine.device import Workers
 from quantkit.engine.ranges import CHUNK_WEIGHTS, row_ranges
 from quantkit.ggml.types import UNQUANTIZED
@@ -51,8 +49,7 @@ def estimate_memory(prepared: PlannedBuild) -> MemoryEstimate:
     base = 4 if UNQUANTIZED[prepared.recipe.outtype].label == "f32" else 2
     if not workers.cuda:
         each = widest * (_NBYTES_A_WEIGHT + base + 4 + _ENCODED_NBYTES_A_WEIGHT + _SCRATCH_NBYTES_A_WEIGHT)
-        host = _HOST_NBYTES_OF_CUDA_TORCH if torch.version.cuda else _HOST_NBYTES
-        return MemoryEstimate(workers.threads, host + workers.threads * each, 0)
+        return MemoryEstimate(workers.threads, _HOST_NBYTES + workers.threads * each, 0)
     on_host = any(_on_host(output, tensor) for output in plan.outputs for tensor in plan.tensors)
     pinned = widest * max(base, _stored_nbytes(prepared))
     encoding = widest * (4 + _ENCODED_NBYTES_A_WEIGHT) + CHUNK_WEIGHTS * 8 if on_host else 0

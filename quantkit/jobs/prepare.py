@@ -118,7 +118,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
     workers = choose_workers(run.device, run.threads)
     folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
     with open_model(folder, adapters) as model:
-        with warming_up(workers, recipe.quants, recipe.outtype):
+        with warming_up(workers):
             prepared = _prepare(
                 recipe,
                 BuildInput(

@@ -1,48 +1,31 @@
-"""C's float32 arithmetic in tensor operations, and the range of values for which it decides the encoding."""
+"""C's float32 arithmetic in numpy operations. Each rounds once, as C's does; dividing by zero is silent."""
 
 from __future__ import annotations
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-_SHIFT = 12582912.0  # 1.5 * 2**23: adding it leaves no room for a fraction
-# Between these magnitudes no step of any encoder overflows or divides by zero.
-SMALLEST, LARGEST = 1e-25, 65504.0
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int32]
+Bytes = npt.NDArray[np.uint8]
 
-
-def decided(rows: torch.Tensor) -> torch.Tensor:
-    """Whether arithmetic alone decides how these values are encoded.
-
-    Outside the range the reciprocal of a scale may be infinite, and what C makes of the result differs between
-    processors: leave such rows to libggml. Every float16 value is inside.
-
-    Args:
-        rows: finite values, of any shape, floating dtype and device.
-
-    Returns:
-        bool, shape [], on the device of the rows.
-    """
-    if rows.dtype is torch.float16 or not rows.numel():
-        return torch.ones((), dtype=torch.bool, device=rows.device)
-    sizes = rows.abs()
-    return ((sizes >= SMALLEST) | (sizes == 0)).all() & (sizes.amax() <= LARGEST)
+_SHIFT = np.float32(12582912.0)  # 1.5 * 2**23: adding it leaves no room for a fraction
 
 
-def divide(value: float, by: torch.Tensor) -> torch.Tensor:
-    """``value / by``, rounded once; torch would multiply by a reciprocal, which rounds twice."""
-    return torch.full_like(by, value) / by
+def quiet() -> np.errstate:
+    """Compute with infinities and NaN as C does, without warnings."""
+    return np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore")
 
 
-def quotient(values: torch.Tensor, by: float) -> torch.Tensor:
-    """``values / by``, rounded once; torch on CUDA would multiply by the reciprocal, which rounds twice."""
-    return values / torch.full_like(values, by)
-
-
-def nearest_int(values: torch.Tensor) -> torch.Tensor:
+def nearest_int(values: Floats) -> Integers:
     """ggml's ``nearest_int``, int32: rounds halves to even, and wraps as ggml does where the magnitude is too large."""
-    return ((values + _SHIFT).view(torch.int32) & 0x007FFFFF) - 0x00400000
+    shifted: Integers = (values + _SHIFT).view(np.int32)
+    shifted &= 0x007FFFFF
+    shifted -= 0x00400000
+    return shifted
 
 
-def first_largest(blocks: torch.Tensor) -> torch.Tensor:
+def first_largest(blocks: Floats) -> Floats:
     """Find the first value of the largest magnitude in each block, with its sign; +0 for a block of zeros.
 
     Args:
@@ -51,17 +34,17 @@ def first_largest(blocks: torch.Tensor) -> torch.Tensor:
     Returns:
         float32, shape [n].
     """
-    high, low = torch.amax(blocks, dim=1), torch.amin(blocks, dim=1)
-    largest = torch.where(high > -low, high, low)
-    tied = torch.nonzero(high == -low)[:, 0]  # also all zeros, of either sign
-    if tied.numel():
+    high, low = blocks.max(axis=1), blocks.min(axis=1)
+    largest: Floats = np.where(high > -low, high, low)
+    tied = np.flatnonzero(high == -low)  # also all zeros, of either sign
+    if tied.size:
         some = blocks[tied]
-        first = (some.abs() == high[tied, None]).to(torch.uint8).argmax(dim=1)
-        values = some.gather(1, first[:, None])[:, 0]
-        largest[tied] = torch.where(values == 0, torch.zeros_like(values), values)
+        first = (np.abs(some) == high[tied, None]).argmax(axis=1)
+        largest[tied] = some[np.arange(tied.size), first] + np.float32(0)  # +0 for -0
     return largest
 
 
-def half_bytes(values: torch.Tensor) -> torch.Tensor:
+def half_bytes(values: Floats) -> Bytes:
     """Convert float32 [n] to little-endian float16, as uint8 [n, 2]."""
-    return values.half()[:, None].view(torch.uint8)
+    with quiet():
+        return values.astype("<f2")[:, None].view(np.uint8)

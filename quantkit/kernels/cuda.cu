@@ -1,4 +1,7 @@
-// The CUDA side of encoders.cu: arithmetic, and how a thread block loads, encodes and stores.
+// One step for a range of rows: merge, round, check and encode for every output, while the weights are on the chip.
+//
+// A thread block has a tile of 4096 weights. Each thread merges and rounds 32 of them, all in one row, and leaves them in
+// shared memory; from there the encoders of encoders.cu take them, one format after the other.
 
 #define UNROLL _Pragma("unroll")
 typedef unsigned char u8;
@@ -7,7 +10,7 @@ typedef unsigned short u16;
 __device__ inline int bits_of(float v) { return __float_as_int(v); }
 __device__ inline float smaller(float a, float b) { return b < a ? b : a; }
 __device__ inline float larger(float a, float b) { return b > a ? b : a; }
-// One instruction, but of two zeros it may return either.
+// One instruction, but which zero it gives of two is its own choice.
 __device__ inline float fast_min(float a, float b) { return fminf(a, b); }
 __device__ inline float fast_max(float a, float b) { return fmaxf(a, b); }
 __device__ inline float magnitude(float v) { return fabsf(v); }
@@ -28,78 +31,149 @@ __device__ inline float from_half(u16 half) {
 
 #include "encoders.cu"
 
+// The types of weights in the checkpoint and after rounding.
 struct F16 {
     typedef u16 Stored;
     __device__ static inline float read(u16 v) { return from_half(v); }
+    __device__ static inline u16 write(float v) { return to_half(v); }
 };
 struct BF16 {
     typedef u16 Stored;
     __device__ static inline float read(u16 v) { return __uint_as_float((unsigned int)v << 16); }
+    __device__ static inline u16 write(float v) {
+        const unsigned int bits = __float_as_uint(v);
+        return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    }
 };
 struct F32 {
     typedef float Stored;
     __device__ static inline float read(float v) { return v; }
+    __device__ static inline float write(float v) { return v; }
 };
 
-// N values, sixteen bytes at a time.
-template <int N, class In>
-__device__ inline void load(const typename In::Stored *from, float *x) {
+#define THREADS 128
+#define TILE (32 * THREADS)
+#define PAIRS 4
+
+// What the host says of a range, as it lies in memory: quantkit.kernels.cuda writes it.
+struct Job {
+    const void *stored;
+    long long count, columns, pairs;
+    struct {
+        const float *left, *right;
+        long long rank;
+    } pair[PAIRS];
+    void *rounded;        // null if nobody asks for the rounded weights
+    unsigned int *flags;  // the largest magnitude after rounding, and the smallest that is not zero, as bits
+    u8 *out[8];
+};
+
+// 33 floats for 32 weights: threads that read or write their 32 side by side meet in no bank.
+__device__ inline int at(int i) { return i + i / 32; }
+
+// ``x = w; for k: x = x + left[k] * right[k]``: the order of quantkit.kernels.low_rank.
+__device__ inline void add_pairs(const Job &job, long long row, long long column, float *x) {
+    for (int p = 0; p < job.pairs; ++p) {
+        const int rank = job.pair[p].rank;
+        const float *left = job.pair[p].left + row * rank, *right = job.pair[p].right + column;
+        for (int k = 0; k < rank; ++k, right += job.columns) {
+            const float factor = left[k];
+            UNROLL
+            for (int i = 0; i < 32; i += 4) {
+                const float4 four = *(const float4 *)(right + i);
+                x[i] += factor * four.x, x[i + 1] += factor * four.y;
+                x[i + 2] += factor * four.z, x[i + 3] += factor * four.w;
+            }
+        }
+    }
+}
+
+// 32 weights of this thread: into the tile, and to where the rounded ones are wanted.
+template <class In, class Out>
+__device__ inline void merge(const Job &job, long long first, float *tile) {
+    float x[32];
     const int each = 16 / sizeof(typename In::Stored);
+    const typename In::Stored *from = (const typename In::Stored *)job.stored + first;
     UNROLL
-    for (int i = 0; i < N; i += each) {
+    for (int i = 0; i < 32; i += each) {
         const uint4 raw = *(const uint4 *)(from + i);
         const typename In::Stored *values = (const typename In::Stored *)&raw;
         UNROLL
         for (int j = 0; j < each; ++j) x[i + j] = In::read(values[j]);
     }
+    if (job.pairs) add_pairs(job, first / job.columns, first % job.columns, x);
+    unsigned int largest = 0, smallest = 0xffffffff;
+    __align__(16) typename Out::Stored rounded[32];
+    UNROLL
+    for (int i = 0; i < 32; ++i) {
+        rounded[i] = Out::write(x[i]);
+        const float v = Out::read(rounded[i]);
+        tile[at(32 * threadIdx.x + i)] = v;
+        const unsigned int size = __float_as_uint(v) & 0x7fffffff;
+        largest = size > largest ? size : largest;
+        smallest = size && size < smallest ? size : smallest;
+    }
+    if (job.rounded) {
+        uint4 *to = (uint4 *)((typename Out::Stored *)job.rounded + first);
+        UNROLL
+        for (int i = 0; i < 32 * (int)sizeof(typename Out::Stored) / 16; ++i) to[i] = ((const uint4 *)rounded)[i];
+    }
+    if (largest > job.flags[0]) atomicMax(job.flags, largest);
+    if (smallest < job.flags[1]) atomicMin(job.flags + 1, smallest);
 }
 
-#define THREADS 128
-
-// Copy what the thread block has encoded to its place; neighbouring threads write neighbouring bytes.
+// What the thread block has encoded, to where it belongs: neighbours write neighbouring bytes.
 __device__ inline void store(const u8 *bytes, int count, u8 *out) {
     __syncthreads();
     for (int i = threadIdx.x; i < count / 2; i += THREADS) ((u16 *)out)[i] = ((const u16 *)bytes)[i];
+    __syncthreads();  // the next encoder writes there
 }
 
-template <class Format, class In>
-__device__ inline void encode_super_blocks(const typename In::Stored *x, u8 *out, long long count) {
+// The threads of a super-block are in one warp.
+template <class Format>
+__device__ inline void encode_super_blocks(const float *tile, int count, long long first, u8 *out, u8 *scratch) {
     const int group = THREADS / Format::LANES, block = SUPER / Format::LANES;
     const int lane = threadIdx.x % Format::LANES, slot = threadIdx.x / Format::LANES;
-    __shared__ Work works[group];
-    __shared__ __align__(16) u8 bytes[group * Format::BYTES];
-    const long long first = (long long)blockIdx.x * group;
-    const int mine = count - first < group ? (int)(count - first) : group;
-    Work &work = works[slot];
-    u8 *encoded = bytes + slot * Format::BYTES;
-    float values[block];
-    // The threads of a super-block are in one warp.
-    if (slot < mine) {
-        load<block, In>(x + (first + slot) * SUPER + lane * block, values);
-        Format::search(values, lane, work);
+    Work &work = ((Work *)scratch)[slot];
+    u8 *bytes = scratch + group * sizeof(Work), *encoded = bytes + slot * Format::BYTES;
+    for (int begin = 0; begin < count / SUPER; begin += group) {
+        const int left = count / SUPER - begin, mine = left < group ? left : group;
+        float values[block];
+        if (slot < mine) {
+            UNROLL
+            for (int i = 0; i < block; ++i) values[i] = tile[at((begin + slot) * SUPER + lane * block + i)];
+            Format::search(values, lane, work);
+        }
+        __syncwarp();
+        if (slot < mine) Format::levels(values, lane, work, encoded);
+        __syncwarp();
+        if (slot < mine) Format::pack(lane, work, encoded);
+        store(bytes, mine * Format::BYTES, out + (first / SUPER + begin) * Format::BYTES);
     }
-    __syncwarp();
-    if (slot < mine) Format::levels(values, lane, work, encoded);
-    __syncwarp();
-    if (slot < mine) Format::pack(lane, work, encoded);
-    store(bytes, mine * Format::BYTES, out + first * Format::BYTES);
 }
 
-template <class Format, class In>
-__device__ inline void encode_blocks(const typename In::Stored *x, u8 *out, long long count) {
-    __shared__ __align__(16) u8 bytes[THREADS * Format::BYTES];
-    const long long first = (long long)blockIdx.x * THREADS;
-    const int mine = count - first < THREADS ? (int)(count - first) : THREADS;
-    if (threadIdx.x < mine) {
+template <class Format>
+__device__ inline void encode_blocks(const float *tile, int count, long long first, u8 *out, u8 *scratch) {
+    if (32 * threadIdx.x < count) {
         float values[32];
-        load<32, In>(x + (first + threadIdx.x) * 32, values);
-        Format::pack(values, bytes + threadIdx.x * Format::BYTES);
+        UNROLL
+        for (int i = 0; i < 32; ++i) values[i] = tile[at(32 * threadIdx.x + i)];
+        Format::pack(values, scratch + threadIdx.x * Format::BYTES);
     }
-    store(bytes, mine * Format::BYTES, out + first * Format::BYTES);
+    store(scratch, count / 32 * Format::BYTES, out + first / 32 * Format::BYTES);
 }
 
-// quantkit.kernels.cuda_source adds one such line per kernel that is needed: compiling all of them would take seconds.
-#define KERNEL(NAME, ENCODE, FORMAT, IN)                                                                        \
-    extern "C" __global__ void __launch_bounds__(THREADS) NAME(const IN::Stored *x, u8 *out, long long count) { \
-        ENCODE<FORMAT, IN>(x, out, count);                                                                      \
-    }
+#define SCRATCH (16 * sizeof(Work) + 16 * 210)  // of super-blocks; 128 blocks of 34 bytes need less
+
+// quantkit.kernels.cuda writes a kernel of this for the types and formats of a tensor: compiling all would take minutes.
+#define BEGIN(IN, OUT)                                                                             \
+    extern "C" __global__ void __launch_bounds__(THREADS) carry(const Job *given) {                \
+        __shared__ float tile[TILE + THREADS];                                                     \
+        __shared__ __align__(16) u8 scratch[SCRATCH];                                              \
+        const Job &job = *given;                                                                   \
+        const long long first = (long long)blockIdx.x * TILE, left = job.count - first;            \
+        const int count = left < TILE ? (int)left : TILE;                                          \
+        if (32 * threadIdx.x < count) merge<IN, OUT>(job, first + 32 * threadIdx.x, tile);         \
+        __syncthreads();
+#define ENCODE(NUMBER, LOOP, FORMAT) LOOP<FORMAT>(tile, count, first, job.out[NUMBER], scratch);
+#define END }

@@ -1,127 +1,121 @@
-"""Encoders on a CUDA device: ``encoders.cu``, compiled for the device at its first use.
+"""The CUDA kernel of a range, compiled for the device, the types and the formats at hand when it is first used.
 
-NVRTC comes with every CUDA build of torch, so no compiler needs to be installed. The user's cache folder keeps the
-binaries, one for each source, architecture and version of NVRTC.
+NVRTC, NVIDIA's run-time compiler, comes with the bindings, so nobody needs a compiler of their own. Binaries are kept
+in the user's cache folder, by source, options and version of NVRTC.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
 
 from quantkit.errors import QuantkitError
-from quantkit.ggml.types import GGMLType
 from quantkit.kernels.cache import cache_folder
-from quantkit.kernels.cuda_source import program
-from quantkit.kernels.formats import FORMATS, SUPER_BLOCK, KQuant
-from quantkit.kernels.nvrtc import NVRTC
+from quantkit.kernels.cuda_driver import CudaDevice
+from quantkit.kernels.cuda_source import Variant, program
 
-_THREADS = 128
-# Contraction would round once where ggml rounds twice; the others ask for IEEE division, square root and subnormals.
+TILE, THREADS, PAIRS, FORMATS_PER_KERNEL = 4096, 128, 4, 8
+# Contraction would round once where ggml rounds twice; the others are IEEE's division, root and small numbers.
 _OPTIONS = ("--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "--std=c++17", "-default-device")
 
+JOB = np.dtype(
+    [
+        ("stored", "<u8"), ("count", "<i8"), ("columns", "<i8"), ("pairs", "<i8"),
+        ("pair", [("left", "<u8"), ("right", "<u8"), ("rank", "<i8")], PAIRS),
+        ("rounded", "<u8"), ("flags", "<u8"), ("out", "<u8", FORMATS_PER_KERNEL),
+    ]
+)  # fmt: skip
+"""``struct Job`` of cuda.cu."""
 
-class CudaEncoders:
-    """The kernels for some formats and one type of input, on one device. Safe from any thread.
 
-    The bytes of values that ``arithmetic.decided`` rejects may differ from ggml's: encode those with libggml.
+_lock = threading.Lock()
+_functions: dict[tuple[int, Variant], Any] = {}
 
-    Args:
-        device: a CUDA device.
-        kinds: of :data:`quantkit.kernels.formats.FORMATS`.
-        source: the type of the rows: F16, BF16 or F32.
+
+def kernel(device: CudaDevice, variant: Variant) -> Any:
+    """The kernel on a device, compiled and loaded when it is first asked for. Safe from any thread.
 
     Raises:
-        QuantkitError: NVRTC or the driver reports an error, or is missing.
+        QuantkitError: NVRTC or the driver refuses.
     """
-
-    def __init__(self, device: torch.device, kinds: Collection[GGMLType], source: GGMLType) -> None:
-        self.device, self.source = device, source
-        self._driver = _driver()
-        self._context, module = ctypes.c_void_p(), ctypes.c_void_p()
-        with torch.cuda.device(device):
-            torch.cuda.synchronize()  # creates the device's context and makes it current
-            self._check(self._driver.cuCtxGetCurrent(ctypes.byref(self._context)))
-            self._check(self._driver.cuModuleLoadData(ctypes.byref(module), _binary(device, kinds, source)))
-        self._functions = {kind: self._function(module, kind) for kind in kinds}
-
-    def _function(self, module: ctypes.c_void_p, kind: GGMLType) -> ctypes.c_void_p:
-        function = ctypes.c_void_p()
-        self._check(self._driver.cuModuleGetFunction(ctypes.byref(function), module, kind.name.encode()))
-        return function
-
-    def encode(self, kind: GGMLType, rows: torch.Tensor) -> torch.Tensor:
-        """Encode rows on the current stream.
-
-        Args:
-            kind: one of the formats.
-            rows: on the device, of the type of input, contiguous, at an address that is a multiple of 16 (as that of a
-                whole tensor and of each of its rows is); columns a multiple of the format's block.
-
-        Returns:
-            uint8 on the device, shape [blocks, bytes per block].
-        """
-        assert rows.element_size() == self.source.block_nbytes, (rows.dtype, self.source)
-        assert rows.is_contiguous()
-        assert rows.data_ptr() % 16 == 0
-        count = rows.numel() // kind.block
-        with torch.cuda.device(rows.device):
-            out = torch.empty(count, kind.block_nbytes, dtype=torch.uint8, device=rows.device)
-            if count:
-                self._launch(kind, rows.data_ptr(), out.data_ptr(), count)
-        return out
-
-    def _launch(self, kind: GGMLType, source: int, target: int, count: int) -> None:
-        form = FORMATS[kind]
-        group = _THREADS // (SUPER_BLOCK // form.block if isinstance(form, KQuant) else 1)
-        values = (ctypes.c_void_p(source), ctypes.c_void_p(target), ctypes.c_longlong(count))
-        arguments = (ctypes.c_void_p * 3)(*(ctypes.addressof(value) for value in values))
-        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
-        grid, block = (-(-count // group), 1, 1), (_THREADS, 1, 1)
-        # A thread that has used only torch's memory so far has no current context.
-        self._check(self._driver.cuCtxSetCurrent(self._context))
-        self._check(self._driver.cuLaunchKernel(self._functions[kind], *grid, *block, 0, stream, arguments, None))
-
-    def _check(self, status: int) -> None:
-        if status:
-            text = ctypes.c_char_p()
-            self._driver.cuGetErrorString(status, ctypes.byref(text))
-            reason = text.value.decode() if text.value else f"error {status}"
-            raise QuantkitError(f"{self.device}: the CUDA driver reported an error: {reason}", hint="pass --device cpu")
+    key = device.index, variant
+    if key not in _functions:
+        with _lock:
+            if key not in _functions:
+                _functions[key] = device.function(_binary(device.architecture, variant), "carry")
+    return _functions[key]
 
 
-def _driver() -> ctypes.CDLL:
-    name = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
-    try:
-        return ctypes.CDLL(name)
-    except OSError:
-        raise QuantkitError(f"{name} is missing", hint="install NVIDIA's driver, or pass --device cpu") from None
+def is_compiled(device: CudaDevice, variant: Variant) -> bool:
+    """Whether the kernel is in the cache folder, so that asking for it costs nothing."""
+    return read_kept(_path(device.architecture, variant)) is not None
 
 
-def _binary(device: torch.device, kinds: Collection[GGMLType], source: GGMLType) -> bytes:
-    """The compiled kernels, from the cache if it has them."""
-    text, headers = program(kinds, source)
-    major, minor = torch.cuda.get_device_capability(device)
-    options = (f"--gpu-architecture=sm_{major}{minor}", *_OPTIONS)
-    nvrtc = NVRTC()
-    key = "\0".join([text, *headers.values(), *options, nvrtc.version])
-    path = cache_folder("kernels") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.cubin"
+@cache
+def _nvrtc() -> Any:
+    from cuda.bindings import nvrtc
+
+    return nvrtc
+
+
+def _text(architecture: str, variant: Variant) -> tuple[str, dict[str, str], tuple[str, ...]]:
+    source, headers = program(variant)
+    return source, headers, (f"--gpu-architecture={architecture}", *_OPTIONS)
+
+
+def _path(architecture: str, variant: Variant) -> Path:
+    source, headers, options = _text(architecture, variant)
+    version = _check(_nvrtc().nvrtcVersion())
+    text = "\0".join([source, *headers.values(), *options, str(version)])
+    return cache_folder("kernels") / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.cubin"
+
+
+def _binary(architecture: str, variant: Variant) -> bytes:
+    """The compiled kernel, from the cache if it is there."""
+    path = _path(architecture, variant)
     binary = read_kept(path)
     if binary is None:
-        binary = nvrtc.compile(text, headers, options)
+        binary = _compile(*_text(architecture, variant))
         keep(path, binary)
     return binary
 
 
+def _compile(source: str, headers: dict[str, str], options: Sequence[str]) -> bytes:
+    nvrtc = _nvrtc()
+    texts, names = ([part.encode() for part in parts] for parts in (headers.values(), headers))
+    made = _check(nvrtc.nvrtcCreateProgram(source.encode(), b"cuda.cu", len(headers), texts, names))
+    try:
+        encoded = [option.encode() for option in options]
+        if int(nvrtc.nvrtcCompileProgram(made, len(encoded), encoded)[0]):
+            log = b" " * _check(nvrtc.nvrtcGetProgramLogSize(made))
+            _check(nvrtc.nvrtcGetProgramLog(made, log))
+            first = next(iter(log.decode(errors="replace").splitlines()), "no reason given")
+            raise QuantkitError(f"the CUDA kernels do not compile: {first}", hint="pass --device cpu")
+        binary = b" " * _check(nvrtc.nvrtcGetCUBINSize(made))
+        _check(nvrtc.nvrtcGetCUBIN(made, binary))
+        return binary
+    finally:
+        nvrtc.nvrtcDestroyProgram(made)
+
+
+def _check(result: tuple[Any, ...]) -> Any:
+    status, *values = result
+    if int(status):
+        reason = _nvrtc().nvrtcGetErrorString(status)[1].decode()
+        raise QuantkitError(f"NVRTC refuses: {reason}", hint="pass --device cpu")
+    return values[0] if len(values) == 1 else values
+
+
 def keep(path: Path, binary: bytes) -> None:
-    """Write a binary, after its hash, to the cache; if that fails, the next process compiles it again."""
+    """Put a binary into the cache, after its hash; a cache that cannot be written costs a second and no more."""
     temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +127,7 @@ def keep(path: Path, binary: bytes) -> None:
 
 
 def read_kept(path: Path) -> bytes | None:
-    """Read a binary from the cache; None if it is missing or damaged."""
+    """The binary that was kept there, if it is there, whole and legible."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from dataclasses import dataclass
 from importlib import resources
 
 from quantkit.ggml.types import UNQUANTIZED, GGMLType
@@ -18,22 +18,35 @@ from quantkit.kernels.formats import (
 )
 
 
-def program(kinds: Collection[GGMLType], source: GGMLType) -> tuple[str, dict[str, str]]:
-    """Write the program with the kernels for some formats and one type of input.
+@dataclass(frozen=True)
+class Variant:
+    """A kernel.
 
-    Args:
-        kinds: of :data:`quantkit.kernels.formats.FORMATS`.
-        source: the type of the rows: F16, BF16 or F32.
+    Attributes:
+        stored: the type of the weights in the checkpoint: F32, F16 or BF16.
+        outtype: the type they are rounded to.
+        kinds: the formats they are encoded in, of :data:`quantkit.kernels.formats.FORMATS`, in order.
+    """
+
+    stored: GGMLType
+    outtype: GGMLType
+    kinds: tuple[GGMLType, ...]
+
+
+def program(variant: Variant) -> tuple[str, dict[str, str]]:
+    """Write the program of one kernel, ``carry``.
 
     Returns:
-        The source, in which each kernel has its format's name, and the texts of the files that it includes, by name.
+        The source, and the texts of the files that it includes, by name.
     """
-    assert source in UNQUANTIZED.values(), source
+    assert {variant.stored, variant.outtype} <= {*UNQUANTIZED.values()}, variant
     lines = [
-        f"KERNEL({kind.name}, {launcher(FORMATS[kind])}, {encoder(FORMATS[kind])}, {source.name})"
-        for kind in sorted(kinds)
+        f"ENCODE({number}, {launcher(FORMATS[kind])}, {encoder(FORMATS[kind])})"
+        for number, kind in enumerate(variant.kinds)
     ]
-    return "\n".join([_text("cuda.cu"), *lines, ""]), {"encoders.cu": _text("encoders.cu"), "formats.h": header()}
+    begin = f"BEGIN({variant.stored.name}, {variant.outtype.name})"
+    files = {"encoders.cu": _text("encoders.cu"), "formats.h": header()}
+    return "\n".join([_text("cuda.cu"), begin, *lines, "END", ""]), files
 
 
 def launcher(form: Format) -> str:

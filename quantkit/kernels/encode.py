@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
@@ -20,12 +19,14 @@ from quantkit.kernels.formats import IN_LANES
 _WORTH_IT = 1 << 18
 
 
-def encode(kind: GGMLType, rows: torch.Tensor, importance: npt.NDArray[np.float32] | None = None) -> memoryview:
+def encode(
+    kind: GGMLType, rows: npt.NDArray[np.float32], importance: npt.NDArray[np.float32] | None = None
+) -> memoryview:
     """Encode rows as one type.
 
     Args:
         kind: the type.
-        rows: float32 on the CPU, shape [n, columns], contiguous, columns a multiple of the type's block.
+        rows: float32, shape [n, columns], contiguous, columns a multiple of the type's block.
         importance: float32, shape [columns], or None. It selects other algorithms, which only libggml has; it does not
             affect Q8_0.
 
@@ -33,8 +34,8 @@ def encode(kind: GGMLType, rows: torch.Tensor, importance: npt.NDArray[np.float3
         The encoded bytes, n * bytes per row.
     """
     plain = importance is None or kind is GGMLType.Q8_0
-    if kind in IN_LANES and plain and rows.numel() >= _WORTH_IT and lanes.available():
+    if kind in IN_LANES and plain and rows.size >= _WORTH_IT and lanes.available():
         encoded = lanes.encode(kind, rows)
         if encoded is not None:
-            return encoded.reshape(-1).numpy().data
-    return ggml.quantize_rows(kind, rows.numpy(), importance).data
+            return encoded.reshape(-1).data
+    return ggml.quantize_rows(kind, rows, importance).data

@@ -12,16 +12,16 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels.arithmetic import LARGEST, SMALLEST
+from quantkit.kernels.arithmetic import Bytes, Floats
 from quantkit.kernels.formats import K_QUANTS, SUPER_BLOCK
+from quantkit.kernels.rounding import LARGEST, SMALLEST
 from quantkit.kernels.super_block import LAYOUTS
 
 if TYPE_CHECKING:
-    from quantkit.kernels.lane_common import Floats, Search
+    from quantkit.kernels.lane_common import Search
     from quantkit.kernels.lane_fit import Fit
 
 
@@ -35,17 +35,17 @@ def available() -> bool:
     return True
 
 
-def encode(kind: GGMLType, rows: torch.Tensor) -> torch.Tensor | None:
+def encode(kind: GGMLType, rows: Floats) -> Bytes | None:
     """Encode rows.
 
     Args:
         kind: one of :data:`quantkit.kernels.formats.IN_LANES`.
-        rows: float32 on the CPU, contiguous, columns a multiple of the type's block.
+        rows: float32, contiguous, columns a multiple of the type's block.
 
     Returns:
         uint8, shape [blocks, bytes per block]; None if arithmetic alone does not decide how the values are encoded.
     """
-    flat = rows.numpy().reshape(-1)
+    flat = rows.reshape(-1)
     if not _decided(flat):
         return None
     blocks = flat.reshape(-1, kind.block)
@@ -55,24 +55,23 @@ def encode(kind: GGMLType, rows: torch.Tensor) -> torch.Tensor | None:
 
     out = np.empty((blocks.shape[0], kind.block_nbytes), dtype=np.uint8)
     lane_blocks.ENCODERS[kind](blocks, blocks.view(np.int32), out)
-    return torch.from_numpy(out)
+    return out
 
 
-def _encode_super_blocks(kind: GGMLType, rows: Floats) -> torch.Tensor:
+def _encode_super_blocks(kind: GGMLType, rows: Floats) -> Bytes:
     """Encode super-blocks, float32 [n, 256]."""
     block, layout, (search, fit) = K_QUANTS[kind].block, LAYOUTS[kind], _compiled(kind)
     stored = layout.store(*_search(search, rows.reshape(-1), block))
-    packable = torch.empty(rows.shape[0], SUPER_BLOCK, dtype=torch.uint8)
-    levels = packable.numpy().reshape(-1)
-    fit(rows.reshape(-1), stored.scales.numpy(), stored.lows.numpy(), levels)
+    levels = np.empty(rows.size, dtype=np.uint8)
+    fit(rows.reshape(-1), stored.scales, stored.lows, levels)
     # A sub-block whose stored scale is zero keeps the levels of its search: zeros for zeros, which are common.
-    unscaled = np.flatnonzero(stored.scales.numpy() == 0)
+    unscaled = np.flatnonzero(stored.scales == 0)
     levels.reshape(-1, block)[unscaled] = 0
-    encoded = layout.pack(packable, stored.parts)
+    encoded = layout.pack(levels.reshape(-1, SUPER_BLOCK), stored.parts)
     # The others are rare, and libggml encodes their super-blocks.
     others = np.unique(unscaled[rows.reshape(-1, block)[unscaled].any(axis=1)] * block // SUPER_BLOCK)
     if others.size:
-        encoded[others] = torch.from_numpy(ggml.quantize_rows(kind, rows[others]).reshape(-1, kind.block_nbytes))
+        encoded[others] = ggml.quantize_rows(kind, rows[others]).reshape(-1, kind.block_nbytes)
     return encoded
 
 
@@ -85,7 +84,7 @@ def _compiled(kind: GGMLType) -> tuple[Search, Fit]:
 
 
 def _decided(flat: Floats) -> bool:
-    """``arithmetic.decided`` for float32 on the processor, in a tenth of the time."""
+    """Whether arithmetic alone decides how these values are encoded, see :mod:`quantkit.kernels.rounding`."""
     from quantkit.kernels import lane_common
 
     outside: int = lane_common.count_outside(flat, np.float32(SMALLEST), np.float32(LARGEST))
@@ -107,7 +106,7 @@ def _scratch() -> _Scratch:
     return _Scratch()
 
 
-def _search(search: Search, flat: Floats, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _search(search: Search, flat: Floats, block: int) -> tuple[Floats, Floats]:
     """Find scales and negated minima, float32 [sub-blocks]; zeros pad the last group of lanes."""
     scratch = _scratch()
     group = scratch.lanes * block
@@ -120,4 +119,4 @@ def _search(search: Search, flat: Floats, block: int) -> tuple[torch.Tensor, tor
         done = whole // block
         search(rest, scratch.x, scratch.work, scales[done:], lows[done:])
     count = flat.size // block
-    return torch.from_numpy(scales[:count]), torch.from_numpy(lows[:count])
+    return scales[:count], lows[:count]

@@ -1,6 +1,6 @@
 """How K-quants are stored: super-blocks of 256 weights, from the scales and levels of their sub-blocks to bytes.
 
-The lanes and the reference share this module. Tensor operations on any device.
+The lanes and the reference share this module.
 """
 
 from __future__ import annotations
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels.arithmetic import divide, first_largest, half_bytes, nearest_int, quotient
+from quantkit.kernels.arithmetic import Bytes, Floats, Integers, first_largest, half_bytes, nearest_int, quiet
 from quantkit.kernels.formats import NOTHING
 
 
@@ -25,9 +26,9 @@ class Stored:
         lows: the negated minima when read back, float32 [sub-blocks]; zero in a format without minima.
     """
 
-    parts: tuple[torch.Tensor, ...]
-    scales: torch.Tensor
-    lows: torch.Tensor
+    parts: tuple[Bytes, ...]
+    scales: Floats
+    lows: Floats
 
 
 @dataclass(frozen=True)
@@ -39,111 +40,119 @@ class Layout:
         pack: levels, uint8 [super-blocks, 256], and the stored parts to uint8 [super-blocks, bytes per super-block].
     """
 
-    store: Callable[[torch.Tensor, torch.Tensor], Stored]
-    pack: Callable[[torch.Tensor, tuple[torch.Tensor, ...]], torch.Tensor]
+    store: Callable[[Floats, Floats], Stored]
+    pack: Callable[[Bytes, tuple[Bytes, ...]], Bytes]
 
 
-def _store_six_bits(scales: torch.Tensor, lows: torch.Tensor) -> Stored:
+def _store_six_bits(scales: Floats, lows: Floats) -> Stored:
     """Q4_K and Q5_K: two units, then eight scales and eight minima of six bits each."""
     (d, s), (dmin, m) = _steps(scales.reshape(-1, 8), 63), _steps(lows.reshape(-1, 8), 63)
-    s, m = ((step & 255).clamp(max=63) for step in (s, m))  # C truncates to a byte before it clamps
+    s, m = (np.minimum(step & 255, 63) for step in (s, m))  # C truncates to a byte before it clamps
     packed = [s[:, :4] | (s[:, 4:] >> 4) << 6, m[:, :4] | (m[:, 4:] >> 4) << 6, (s[:, 4:] & 15) | (m[:, 4:] & 15) << 4]
-    parts = (half_bytes(d), half_bytes(dmin), *(part.to(torch.uint8) for part in packed))
+    parts = (half_bytes(d), half_bytes(dmin), *(part.astype(np.uint8) for part in packed))
     return Stored(parts, _times(d, s), _times(dmin, m))
 
 
-def _store_four_bits(scales: torch.Tensor, lows: torch.Tensor) -> Stored:
+def _store_four_bits(scales: Floats, lows: Floats) -> Stored:
     """Q2_K: sixteen scales and sixteen minima of four bits each, and two units."""
     (d, s), (dmin, m) = _steps(scales.reshape(-1, 16), 15), _steps(lows.reshape(-1, 16), 15)
     both = (s | m << 4) & 255  # a byte in C
-    parts = (both.to(torch.uint8), half_bytes(d), half_bytes(dmin))
+    parts = (both.astype(np.uint8), half_bytes(d), half_bytes(dmin))
     return Stored(parts, _times(d, both & 15), _times(dmin, both >> 4))
 
 
-def _store_q6(scales: torch.Tensor, lows: torch.Tensor) -> Stored:
+def _store_q6(scales: Floats, lows: Floats) -> Stored:
     """Q6_K: sixteen signed bytes and their unit."""
     scales = scales.reshape(-1, 16)
     largest = first_largest(scales)
-    nothing = largest.abs() < NOTHING
-    inverse = divide(-128, largest)
-    d = divide(1, inverse).masked_fill(nothing, 0)
-    steps = nearest_int(inverse[:, None] * scales).clamp(max=127).masked_fill(nothing[:, None], 0).to(torch.int8)
-    return Stored((steps.view(torch.uint8), half_bytes(d)), _times(d, steps), lows)
+    nothing = np.abs(largest) < np.float32(NOTHING)
+    with quiet():
+        inverse = np.float32(-128) / largest
+        d = np.where(nothing, np.float32(0), np.float32(1) / inverse)
+        steps = np.minimum(nearest_int(inverse[:, None] * scales), 127)
+    steps[nothing] = 0
+    signed = steps.astype(np.int8)
+    return Stored((signed.view(np.uint8), half_bytes(d)), _times(d, signed), lows)
 
 
-def _store_q3(scales: torch.Tensor, lows: torch.Tensor) -> Stored:
+def _store_q3(scales: Floats, lows: Floats) -> Stored:
     """Q3_K: sixteen signed scales of six bits and their unit."""
     scales = scales.reshape(-1, 16)
     largest = first_largest(scales)
     nothing = largest == 0
-    inverse = divide(-32, largest)
-    d = divide(1, inverse).masked_fill(nothing, 0)
-    steps = nearest_int(inverse[:, None] * scales).to(torch.int8).to(torch.int32)  # wraps as in C
-    s = (steps.clamp(-32, 31) + 32).masked_fill(nothing[:, None], 0)
+    with quiet():
+        inverse = np.float32(-32) / largest
+        d = np.where(nothing, np.float32(0), np.float32(1) / inverse)
+        steps = nearest_int(inverse[:, None] * scales).astype(np.int8).astype(np.int32)  # wraps as in C
+    s = np.clip(steps, -32, 31) + 32
+    s[nothing] = 0
     high = (s >> 4).reshape(-1, 4, 4)
     high = high[:, 0] | high[:, 1] << 2 | high[:, 2] << 4 | high[:, 3] << 6
-    parts = ((s[:, :8] & 15 | (s[:, 8:] & 15) << 4).to(torch.uint8), high.to(torch.uint8), half_bytes(d))
+    parts = ((s[:, :8] & 15 | (s[:, 8:] & 15) << 4).astype(np.uint8), high.astype(np.uint8), half_bytes(d))
     return Stored(parts, _times(d, s - 32), lows)
 
 
-def _steps(values: torch.Tensor, top: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _steps(values: Floats, top: int) -> tuple[Floats, Integers]:
     """Values of each super-block as a float32 unit and integer multiples of it, 0..top."""
-    largest = values.amax(1).clamp(min=0) + 0.0  # not -0
-    inverse = torch.where(largest > 0, divide(top, largest), torch.zeros_like(largest))
-    return quotient(largest, top), nearest_int(inverse[:, None] * values)
+    largest = np.maximum(values.max(axis=1), np.float32(0)) + np.float32(0)  # not -0
+    with quiet():
+        inverse = np.where(largest > 0, np.float32(top) / largest, np.float32(0))
+    return largest / np.float32(top), nearest_int(inverse[:, None] * values)
 
 
-def _times(unit: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    return (unit.half().float()[:, None] * steps).reshape(-1)
+def _times(unit: Floats, steps: npt.NDArray[np.signedinteger]) -> Floats:
+    with quiet():
+        stored = unit.astype(np.float16).astype(np.float32)
+    return (stored[:, None] * steps.astype(np.float32)).reshape(-1)
 
 
-def _pack_q2(levels: torch.Tensor, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _pack_q2(levels: Bytes, parts: tuple[Bytes, ...]) -> Bytes:
     steps, d, dmin = parts
-    return torch.cat([steps, _pairs(levels), d, dmin], dim=1)
+    return np.concatenate([steps, _pairs(levels), d, dmin], axis=1)
 
 
-def _pack_q3(levels: torch.Tensor, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    return torch.cat([_bits(levels, 2), _pairs(levels), *parts], dim=1)
+def _pack_q3(levels: Bytes, parts: tuple[Bytes, ...]) -> Bytes:
+    return np.concatenate([_bits(levels, 2), _pairs(levels), *parts], axis=1)
 
 
-def _pack_q4(levels: torch.Tensor, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    return torch.cat([*parts, _nibbles(levels, 32)], dim=1)
+def _pack_q4(levels: Bytes, parts: tuple[Bytes, ...]) -> Bytes:
+    return np.concatenate([*parts, _nibbles(levels, 32)], axis=1)
 
 
-def _pack_q5(levels: torch.Tensor, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    return torch.cat([*parts, _bits(levels, 4), _nibbles(levels, 32)], dim=1)
+def _pack_q5(levels: Bytes, parts: tuple[Bytes, ...]) -> Bytes:
+    return np.concatenate([*parts, _bits(levels, 4), _nibbles(levels, 32)], axis=1)
 
 
-def _pack_q6(levels: torch.Tensor, parts: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def _pack_q6(levels: Bytes, parts: tuple[Bytes, ...]) -> Bytes:
     steps, d = parts
     # ggml writes zeros for a super-block whose scales are all zero, whatever its levels.
-    levels = levels * (steps != 0).any(1, keepdim=True)
-    return torch.cat([_nibbles(levels, 64), _pairs(levels >> 4), steps, d], dim=1)
+    levels = np.where((steps != 0).any(axis=1, keepdims=True), levels, np.uint8(0))
+    return np.concatenate([_nibbles(levels, 64), _pairs((levels >> 4).astype(np.uint8)), steps, d], axis=1)
 
 
 # Eight levels per word; bits that a shift would move into the next byte are masked off first.
 
 
-def _nibbles(levels: torch.Tensor, apart: int) -> torch.Tensor:
+def _nibbles(levels: Bytes, apart: int) -> Bytes:
     """The low four bits of levels, two per byte: levels *apart* weights apart share a byte."""
-    words = (levels.view(torch.int64) & 0x0F0F0F0F0F0F0F0F).reshape(-1, 128 // apart, 2, apart // 8)
-    return (words[:, :, 0] | words[:, :, 1] << 4).reshape(-1, 16).view(torch.uint8)
+    words = (levels.view(np.int64) & 0x0F0F0F0F0F0F0F0F).reshape(-1, 128 // apart, 2, apart // 8)
+    return (words[:, :, 0] | words[:, :, 1] << 4).reshape(-1, 16).view(np.uint8)
 
 
-def _pairs(levels: torch.Tensor) -> torch.Tensor:
+def _pairs(levels: Bytes) -> Bytes:
     """The low two bits of levels, four per byte: levels 32 weights apart share a byte."""
-    words = (levels.view(torch.int64) & 0x0303030303030303).reshape(-1, 2, 4, 4)
+    words = (levels.view(np.int64) & 0x0303030303030303).reshape(-1, 2, 4, 4)
     packed = words[:, :, 0] | words[:, :, 1] << 2 | words[:, :, 2] << 4 | words[:, :, 3] << 6
-    return packed.reshape(-1, 8).view(torch.uint8)
+    return packed.reshape(-1, 8).view(np.uint8)
 
 
-def _bits(levels: torch.Tensor, bit: int) -> torch.Tensor:
+def _bits(levels: Bytes, bit: int) -> Bytes:
     """One bit of each level, eight per byte: levels 32 weights apart share a byte."""
-    words = (levels.view(torch.int64) >> bit & 0x0101010101010101).reshape(-1, 8, 4)
+    words = (levels.view(np.int64) >> bit & 0x0101010101010101).reshape(-1, 8, 4)
     packed = words[:, 0]
     for i in range(1, 8):
         packed = packed | words[:, i] << i
-    return packed.view(torch.uint8)
+    return packed.view(np.uint8)
 
 
 LAYOUTS = {

@@ -17,13 +17,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
+import numpy as np
 
 from quantkit.adapter.changes import Add, Change, LowRank, Module, Replace, Tokens
 from quantkit.adapter.config import method
 from quantkit.adapter.folder import Adapter
 from quantkit.arch.base import Rule
-from quantkit.engine.backend import CPU, Backend
+from quantkit.checkpoint.dtypes import Floats, to_float32
+from quantkit.checkpoint.tensor_file import Memory, new_memory
+from quantkit.engine.rows import Rows
 from quantkit.errors import AdapterError
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.header import EMBEDDING, OUTPUT
@@ -73,26 +75,26 @@ class FactorSource:
         self.adapter, self.pairs = adapter, {pair.rule.target: pair for pair in pairs}
         self._factor = lru_cache(maxsize=_KEPT)(self._load)
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory = new_memory) -> Rows:
         """Rows ``start:stop`` of a factor, float32."""
-        return backend.put(self._factor(tensor.name)[start:stop])
+        return Rows(self._factor(tensor.name)[start:stop])
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> None:
         """Do nothing: reading a factor already refuses values that are not finite."""
 
-    def _load(self, name: str) -> torch.Tensor:
+    def _load(self, name: str) -> Floats:
         target, _, factor = name.rpartition(".")
         pair = self.pairs[target]
-        return torch.cat([self._part(pair, index, factor) for index in range(len(pair.changes))])
+        return np.concatenate([self._part(pair, index, factor) for index in range(len(pair.changes))])
 
-    def _part(self, pair: Pair, index: int, factor: str) -> torch.Tensor:
+    def _part(self, pair: Pair, index: int, factor: str) -> Floats:
         rule, ratio = pair.rule, pair.ratios[index]
         left, right = self.adapter.factors(pair.changes[index])  # [out, r], [r, in]
         if rule.target == EMBEDDING:  # llama.cpp looks up rows of A [vocabulary, r]; B is [hidden, r]
-            return left if factor == "lora_a" else right.T * ratio
+            return left if factor == "lora_a" else right.T * np.float32(ratio)
         if factor == "lora_a":
             return right
-        return (left if rule.arrange is None else rule.arrange(left)) * ratio
+        return (left if rule.arrange is None else rule.arrange(left)) * np.float32(ratio)
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ def _is_copy(model: Model, adapter: Adapter, name: str, key: str) -> bool:
     if model.checkpoint.files[stored.file].specs[stored.name].shape != shape:
         return False
     return all(
-        torch.equal(adapter.read(key, start, stop), model.checkpoint.read(name, start, stop).float())
+        np.array_equal(adapter.read(key, start, stop), to_float32(model.checkpoint.read(name, start, stop)))
         for start in range(0, shape[0], _COMPARED)
         for stop in (min(start + _COMPARED, shape[0]),)
     )

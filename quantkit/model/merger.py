@@ -1,4 +1,4 @@
-"""Merges a base tensor with its adapters: float32 rows, on the device of the worker that asks for them.
+"""Merges a base tensor with its adapters, a range of rows at a time.
 
 Everything works on ranges of rows, so an embedding of 128k rows needs no more memory than a small tensor. The sum is
 float32, whatever type the checkpoint is stored in; it is rounded once, later, to the type of the output.
@@ -10,13 +10,15 @@ import threading
 from collections.abc import Sequence
 from functools import lru_cache
 
-import torch
+import numpy as np
 
 from quantkit.adapter.changes import Add, LowRank, Module, Replace, Tokens
 from quantkit.adapter.folder import Adapter
 from quantkit.adapter.merged_modules import Key, MergedModules
+from quantkit.checkpoint.dtypes import Floats, all_finite
 from quantkit.checkpoint.folder import Checkpoint
-from quantkit.engine.backend import CPU, Backend
+from quantkit.checkpoint.tensor_file import Memory, new_memory
+from quantkit.engine.rows import Rows
 from quantkit.errors import CheckpointError
 from quantkit.plan.values import PlannedTensor
 
@@ -24,18 +26,6 @@ from quantkit.plan.values import PlannedTensor
 _FACTORS_KEPT = 16
 # Rows summed at a time for a norm over all rows.
 _NORM_ROWS = 4096
-
-
-def add_low_rank(rows: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
-    """``rows + scale * left @ right`` in float32, in place (Hu et al. 2021, arXiv:2106.09685, equation 3).
-
-    Args:
-        rows: shape [n, in].
-        left: shape [n, r].
-        right: shape [r, in].
-        scale: the adapter's scale.
-    """
-    return rows.addmm_(left, right, alpha=scale)
 
 
 class Merger:
@@ -48,126 +38,119 @@ class Merger:
         self.checkpoint, self.adapters = checkpoint, tuple(adapters)
         self._factors = lru_cache(maxsize=_FACTORS_KEPT)(Adapter.factors)
         self._modules = MergedModules(self._merge_module)
-        self._norms: dict[tuple[int, str], torch.Tensor] = {}
+        self._norms: dict[tuple[int, str], Floats] = {}
         self._norms_lock = threading.RLock()
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
-        """Rows ``start:stop`` of one segment: float32, merged, in GGUF's layout, on the device of *backend*."""
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory = new_memory) -> Rows:
+        """Rows ``start:stop`` of one segment, in GGUF's layout: what is stored, and what is still to be added.
+
+        Args:
+            tensor: what is planned.
+            start: first row.
+            stop: row after the last.
+            memory: what is read as it is stored is read into this.
+        """
         if tensor.values is not None:
-            return backend.put(tensor.values[start:stop])
+            return Rows(tensor.values[start:stop])
         name, first, last = _source_rows(tensor, start, stop)
+        rows = self._after(name, len(self.adapters), first, last, memory)
         if tensor.arrange is None:
-            return self._after(name, len(self.adapters), first, last, backend)
-        if self._is_untouched_f16(name):
-            return tensor.arrange(self._read(name, first, last, backend)).float()
-        return tensor.arrange(self._after(name, len(self.adapters), first, last, backend))
+            return rows
+        if rows.stored.ndim > 1:  # of a matrix only the order of rows changes
+            pairs = tuple((tensor.arrange(left), right) for left, right in rows.pairs)
+            return Rows(tensor.arrange(rows.stored), pairs)
+        if not rows.pairs and rows.stored.dtype == np.float16 and not self._is_changed(name):
+            return Rows(tensor.arrange(rows.stored))  # llama.cpp's converter computes in float16 here
+        return Rows(tensor.arrange(rows.merged()))
 
-    def _read(self, name: str, start: int, stop: int, backend: Backend) -> torch.Tensor:
-        """Rows of the checkpoint in their stored type, on the device."""
-        with backend.span("read"):
-            rows = self.checkpoint.read(name, start, stop, backend.memory)
-        return backend.put(rows)
+    def _is_changed(self, name: str) -> bool:
+        return any(name in adapter.changes for adapter in self.adapters)
 
-    def _is_untouched_f16(self, name: str) -> bool:
-        """Whether to arrange a tensor in float16, as llama.cpp's converter does: arranging by addition rounds there."""
-        untouched = not any(name in adapter.changes for adapter in self.adapters)
-        return untouched and self.checkpoint.tensors[name].dtype == "F16"
-
-    def _after(self, name: str, count: int, start: int, stop: int, backend: Backend) -> torch.Tensor:
+    def _after(self, name: str, count: int, start: int, stop: int, memory: Memory = new_memory) -> Rows:
         """Rows of a checkpoint tensor after the first *count* adapters."""
         overwriting = [index for index in range(count) if self.adapters[index].overwrites(name)]
         if overwriting:  # everything before the last of them is overwritten
-            first, rows = overwriting[-1], torch.empty(0)
+            first, rows = overwriting[-1], Rows(np.empty(0, dtype=np.float32))
         else:
-            first, rows = 0, self._read(name, start, stop, backend).float()
-        with backend.span("merge", computes=True):
-            for index in range(first, count):
-                rows = self._step(index, name, rows, start, stop, backend)
+            first, rows = 0, Rows(self.checkpoint.read(name, start, stop, memory))
+        for index in range(first, count):
+            rows = self._step(index, name, rows, start, stop)
         return rows
 
-    def _step(self, index: int, name: str, rows: torch.Tensor, start: int, stop: int, backend: Backend) -> torch.Tensor:
+    def _step(self, index: int, name: str, rows: Rows, start: int, stop: int) -> Rows:
         """Apply one adapter to rows, scaled by its weight: ``rows + weight * (changed - rows)``."""
         adapter = self.adapters[index]
         changes = adapter.changes.get(name, ())
-        if adapter.weight == 1 or not changes:
-            return self._apply(index, name, len(changes), rows, start, stop, 1.0, backend)
-        if adapter.is_linear(name):
-            return self._apply(index, name, len(changes), rows, start, stop, adapter.weight, backend)
-        changed = self._apply(index, name, len(changes), rows.clone(), start, stop, 1.0, backend)
-        return rows.add_(changed.sub_(rows), alpha=adapter.weight)
+        if adapter.weight == 1 or adapter.is_linear(name):
+            return self._apply(index, name, len(changes), rows, start, stop, adapter.weight)
+        before = rows.merged()
+        changed = self._apply(index, name, len(changes), Rows(before), start, stop, 1.0).merged()
+        return Rows(before + np.float32(adapter.weight) * (changed - before))
 
-    def _apply(
-        self,
-        index: int,
-        name: str,
-        count: int,
-        rows: torch.Tensor,
-        start: int,
-        stop: int,
-        weight: float,
-        backend: Backend,
-    ) -> torch.Tensor:
+    def _apply(self, index: int, name: str, count: int, rows: Rows, start: int, stop: int, weight: float) -> Rows:
         """Apply the first *count* changes of one adapter; additions are scaled by *weight*."""
         adapter = self.adapters[index]
         for position, change in enumerate(adapter.changes.get(name, ())[:count]):
             match change:
                 case Replace(key):
-                    rows = backend.put(adapter.read(key, start, stop))
+                    rows = Rows(adapter.read(key, start, stop))
                 case Add(key, scale):
-                    rows.add_(backend.put(adapter.read(key, start, stop)), alpha=scale * weight)
+                    rows = Rows(rows.merged() + np.float32(scale * weight) * adapter.read(key, start, stop))
                 case LowRank():
                     left, right = self._factors(adapter, change)
-                    add_low_rank(rows, backend.put(left[start:stop]), backend.put(right), change.scale * weight)
+                    rows = rows.plus(left[start:stop] * np.float32(change.scale * weight), right)
                     if change.magnitude and change.transposed:
-                        norm = self._norm(index, name, position, backend)
-                        rows.mul_(backend.put(adapter.read(change.magnitude)) / backend.put(norm))
+                        norm = self._norm(index, name, position)
+                        rows = Rows(rows.merged() * (adapter.read(change.magnitude) / norm))
                     elif change.magnitude:
-                        magnitudes = backend.put(adapter.read(change.magnitude, start, stop))
-                        rows.mul_((magnitudes / torch.linalg.vector_norm(rows, dim=1)).unsqueeze(1))
+                        sums = rows.merged()
+                        magnitudes = adapter.read(change.magnitude, start, stop)
+                        rows = Rows(sums * (magnitudes / _row_norms(sums))[:, None])
                 case Tokens(key, indices):
                     inside = [i for i, token in enumerate(indices) if start <= token < stop]
                     if inside:
-                        rows[[indices[i] - start for i in inside]] = backend.put(adapter.read(key)[inside])
+                        values = rows.merged()
+                        values[[indices[i] - start for i in inside]] = adapter.read(key)[inside]
+                        rows = Rows(values)
                 case Module(module, leaf):
                     merged = self._modules.weight if leaf == "weight" else self._modules.bias
-                    rows = backend.put(merged((index, name.removesuffix(f".{leaf}"), module), start, stop, backend))
+                    rows = Rows(merged((index, name.removesuffix(f".{leaf}"), module), start, stop))
         return rows
 
-    def _before(self, index: int, name: str, position: int, start: int, stop: int, backend: Backend) -> torch.Tensor:
+    def _before(self, index: int, name: str, position: int, start: int, stop: int) -> Rows:
         """Rows before one change of an adapter."""
-        rows = self._after(name, index, start, stop, backend)
-        return self._apply(index, name, position, rows, start, stop, 1.0, backend)
+        rows = self._after(name, index, start, stop)
+        return self._apply(index, name, position, rows, start, stop, 1.0)
 
-    def _norm(self, index: int, name: str, position: int, backend: Backend) -> torch.Tensor:
-        """The norm over all rows of each column after an embedding's DoRA sum, computed range by range; on the host."""
+    def _norm(self, index: int, name: str, position: int) -> Floats:
+        """The norm over all rows of each column after an embedding's DoRA sum, computed range by range."""
         with self._norms_lock:
             if (index, name) not in self._norms:
                 change = self.adapters[index].changes[name][position]
                 assert isinstance(change, LowRank)
                 left, right = self._factors(self.adapters[index], change)
-                squares = torch.zeros(right.shape[1], dtype=torch.float64, device=backend.device)
+                squares = np.zeros(right.shape[1], dtype=np.float64)
                 for start in range(0, left.shape[0], _NORM_ROWS):
                     stop = min(left.shape[0], start + _NORM_ROWS)
-                    rows = self._before(index, name, position, start, stop, backend)
-                    add_low_rank(rows, backend.put(left[start:stop]), backend.put(right), change.scale)
-                    squares += rows.double().square().sum(dim=0)
-                self._norms[index, name] = squares.sqrt().float().cpu()
+                    rows = self._before(index, name, position, start, stop)
+                    sums = rows.plus(left[start:stop] * np.float32(change.scale), right).merged()
+                    squares += np.square(sums.astype(np.float64)).sum(axis=0)
+                self._norms[index, name] = np.sqrt(squares).astype(np.float32)
             return self._norms[index, name]
 
-    def _merge_module(self, key: Key, backend: Backend) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Merge one whole module with PEFT's layer; the result stays on the host, where every worker can use it."""
+    def _merge_module(self, key: Key) -> tuple[Floats, Floats | None]:
+        """Merge one whole module with PEFT's layer."""
         index, base, module = key
         layers = self.adapters[index].layers
         assert layers is not None
 
-        def whole(leaf: str) -> torch.Tensor:
+        def whole(leaf: str) -> Floats:
             name = f"{base}.{leaf}"
             changes = self.adapters[index].changes[name]
             position = next(i for i, change in enumerate(changes) if isinstance(change, Module))
-            return self._before(index, name, position, 0, self.checkpoint.tensors[name].shape[0], backend)
+            return self._before(index, name, position, 0, self.checkpoint.tensors[name].shape[0]).merged()
 
-        weight, bias = layers.merge(module, whole("weight"), whole("bias") if module in layers.biased else None)
-        return weight.cpu(), None if bias is None else bias.cpu()
+        return layers.merge(module, whole("weight"), whole("bias") if module in layers.biased else None)
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> CheckpointError | None:
         """The error for a base tensor with values that are not finite in these rows; None if the base is sound."""
@@ -176,12 +159,17 @@ class Merger:
         source, first, last = _source_rows(tensor, start, stop)
         if any(adapter.overwrites(source) for adapter in self.adapters):
             return None  # the base's rows are not part of the result, and there may be fewer of them
-        if torch.isfinite(self.checkpoint.read(source, first, last).float()).all():
+        if all_finite(self.checkpoint.read(source, first, last)):
             return None
         return CheckpointError(
             f"{self.checkpoint.tensors[source].file}: tensor {source!r} has NaN or infinite values",
             hint="download the file again, or use an earlier checkpoint",
         )
+
+
+def _row_norms(rows: Floats) -> Floats:
+    """The Euclidean norm of each row, summed in float64."""
+    return np.sqrt(np.square(rows.astype(np.float64)).sum(axis=1)).astype(np.float32)
 
 
 def _source_rows(tensor: PlannedTensor, start: int, stop: int) -> tuple[str, int, int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
 from quantkit.adapter.changes import Change, LowRank, Replace, Tokens
 from quantkit.adapter.folder import Adapter
@@ -185,7 +185,7 @@ def _is_same(adapter: Adapter, one: Change, other: Change) -> bool:
             return same_values(adapter.file, key, second)
         case (LowRank(magnitude=""), LowRank(magnitude="")):  # the factors of an embedding are stored transposed
             factors = zip(adapter.factors(one), adapter.factors(other), strict=True)
-            return one.scale == other.scale and all(torch.equal(*pair) for pair in factors)
+            return one.scale == other.scale and all(np.array_equal(*pair) for pair in factors)
     return False
 
 

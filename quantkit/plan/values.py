@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.kv import KV, string
@@ -36,9 +38,9 @@ class PlannedTensor:
     source: str | tuple[str, ...]
     shape: tuple[int, ...]
     outtype: GGMLType
-    arrange: Callable[[torch.Tensor], torch.Tensor] | None = None
+    arrange: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
     unit: int = 1
-    values: torch.Tensor | None = field(default=None, compare=False)
+    values: npt.NDArray[np.float32] | None = field(default=None, compare=False)
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from quantkit.kernels.validity import all_finite
 
 from quantkit.engine import ranges
 from quantkit.engine.backend import CPU, Backend
@@ -22,7 +23,6 @@ from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.formats import FORMATS
 from quantkit.kernels.reference.encode import encode as specified
-from quantkit.kernels.validity import all_finite
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 SHAPES = {"a": (320, 256), "b": (128, 512), "c": (1024, 256)}

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 
 import quantkit
@@ -17,11 +16,11 @@ from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda, lanes
 from quantkit.kernels import encode as encoding
-from quantkit.kernels.arithmetic import decided, nearest_int
-from quantkit.kernels.cuda_source import program
+from quantkit.kernels.arithmetic import nearest_int
+from quantkit.kernels.cuda_source import Variant, program
 from quantkit.kernels.formats import FORMATS, IN_LANES
-from quantkit.kernels.reference.arithmetic import root
 from quantkit.kernels.reference.encode import encode as specified
+from quantkit.kernels.rounding import decided
 from tests.support.host_encoders import HostEncoders, compiler
 from tests.support.weights import blocks, distributions
 
@@ -39,13 +38,13 @@ def by_ggml(kind: GGMLType, rows: np.ndarray) -> np.ndarray:
 
 
 def by_specification(kind: GGMLType, rows: np.ndarray) -> np.ndarray:
-    return specified(kind, torch.from_numpy(rows)).numpy()
+    return specified(kind, rows)
 
 
 def by_lanes(kind: GGMLType, rows: np.ndarray) -> np.ndarray:
-    encoded = lanes.encode(kind, torch.from_numpy(rows))
+    encoded = lanes.encode(kind, rows)
     assert encoded is not None
-    return encoded.numpy()
+    return encoded
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +100,7 @@ def test_every_way_is_ggml_for_any_values(kind: GGMLType, host: HostEncoders, ro
     assert_ggml(host.encode, kind, rows)
     if kind in IN_LANES and lanes.available():
         assert_ggml(by_lanes, kind, rows)
-    assert bytes(encoding.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
+    assert bytes(encoding.encode(kind, rows)) == by_ggml(kind, rows).tobytes()
 
 
 @in_lanes
@@ -126,9 +125,9 @@ def test_values_that_arithmetic_does_not_decide_go_to_ggml(kind: GGMLType, numba
     for value in (1e-26, 1e-40, 65536.0, 1e30):
         rows = DISTRIBUTIONS["weights"][:2].copy()
         rows[1, 200] = -value
-        assert not decided(torch.from_numpy(rows))
-        assert lanes.encode(kind, torch.from_numpy(rows)) is None
-        assert bytes(encoding.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
+        assert not decided(rows)
+        assert lanes.encode(kind, rows) is None
+        assert bytes(encoding.encode(kind, rows)) == by_ggml(kind, rows).tobytes()
 
 
 @in_lanes
@@ -139,7 +138,7 @@ def test_without_numba_ggml_encodes(kind: GGMLType, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(lanes, "available", lambda: False)
     monkeypatch.setattr(lanes, "encode", never)
     rows = DISTRIBUTIONS["weights"][:2]
-    assert bytes(encoding.encode(kind, torch.from_numpy(rows))) == by_ggml(kind, rows).tobytes()
+    assert bytes(encoding.encode(kind, rows)) == by_ggml(kind, rows).tobytes()
 
 
 def test_only_tests_import_the_reference() -> None:
@@ -171,10 +170,10 @@ def test_small_ranges_do_not_wait_for_numba(kind: GGMLType, monkeypatch: pytest.
     monkeypatch.undo()  # as it is outside of these tests
     asked: list[int] = []
     monkeypatch.setattr(lanes, "available", lambda: True)
-    monkeypatch.setattr(lanes, "encode", lambda kind, rows: asked.append(rows.numel()))
+    monkeypatch.setattr(lanes, "encode", lambda kind, rows: asked.append(rows.size))
     for count in (1 << 10, 1 << 18):
-        rows = torch.zeros(1, count)
-        assert bytes(encoding.encode(kind, rows)) == by_ggml(kind, rows.numpy()).tobytes()
+        rows = np.zeros((1, count), dtype=np.float32)
+        assert bytes(encoding.encode(kind, rows)) == by_ggml(kind, rows).tobytes()
     assert asked == [1 << 18]
 
 
@@ -205,33 +204,28 @@ def test_a_numba_that_does_not_import_is_none(monkeypatch: pytest.MonkeyPatch) -
     lanes.available.cache_clear()
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_what_arithmetic_decides(dtype: torch.dtype) -> None:
-    ok = torch.tensor([0.0, -0.0, 1.0, -65504.0, 1e-7], dtype=torch.float32).half().to(dtype)
-    assert decided(ok) if dtype is not torch.bfloat16 else decided(ok[:3])
-    assert decided(torch.empty(0, 256, dtype=dtype))
-    if dtype is not torch.float16:
-        for value in (1e-26, 66000.0, -1e38):
-            assert not decided(torch.tensor([1.0, value], dtype=dtype))
-
-
-def test_roots_are_rounded_once() -> None:
-    values = torch.from_numpy(np.random.default_rng(3).random(100_000, dtype=np.float32))
-    assert np.array_equal(root(values).numpy(), np.sqrt(values.numpy()))
+def test_what_arithmetic_decides() -> None:
+    assert decided(np.array([0.0, -0.0, 1.0, -65504.0, 1e-7, 6e-8], dtype=np.float32))
+    assert decided(np.empty((0, 256), dtype=np.float32))
+    for value in (1e-26, 66000.0, -1e38, np.inf, np.nan):
+        assert not decided(np.array([1.0, value], dtype=np.float32))
 
 
 def test_nearest_int_wraps_as_its_bits_do() -> None:
-    values = torch.tensor([0.5, 1.5, -2.5, 4194303.0, 4194304.0, 12582912.0, float("inf"), -float("inf")])
+    values = np.array([0.5, 1.5, -2.5, 4194303.0, 4194304.0, 12582912.0, np.inf, -np.inf], dtype=np.float32)
     # 0x4b400000 is the shift's own pattern; beyond 2**22 the exponent changes and the mantissa means something else.
     expected = [0, 2, -2, 4194303, -4194304, 0, -4194304, -4194304]
     assert nearest_int(values).tolist() == expected
 
 
-def test_the_program_has_a_kernel_for_each_format() -> None:
-    source, headers = program([GGMLType.Q6_K, GGMLType.Q4_0], GGMLType.BF16)
-    assert source.splitlines()[-2:] == [
-        "KERNEL(Q4_0, encode_blocks, BlockSymmetric<format::Q4_0>, BF16)",
-        "KERNEL(Q6_K, encode_super_blocks, Symmetric6<format::Q6_K>, BF16)",
+def test_the_program_encodes_every_format_in_one_kernel() -> None:
+    variant = Variant(GGMLType.BF16, GGMLType.F16, (GGMLType.Q6_K, GGMLType.Q4_0))
+    source, headers = program(variant)
+    assert source.splitlines()[-4:] == [
+        "BEGIN(BF16, F16)",
+        "ENCODE(0, encode_super_blocks, Symmetric6<format::Q6_K>)",
+        "ENCODE(1, encode_blocks, BlockSymmetric<format::Q4_0>)",
+        "END",
     ]
     assert set(headers) == {"encoders.cu", "formats.h"}
 

@@ -7,7 +7,6 @@ import threading
 import gguf
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +14,9 @@ from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import encode as encoding
 from quantkit.kernels import lanes
-from quantkit.kernels.arithmetic import decided, first_largest
+from quantkit.kernels.arithmetic import first_largest
 from quantkit.kernels.encode import encode
+from quantkit.kernels.rounding import decided, round_to
 
 pytest.importorskip("numba", reason="the extra 'fast' is not installed")
 
@@ -64,8 +64,8 @@ TINY = {
 both = pytest.mark.parametrize("kind", [GGMLType.Q4_0, GGMLType.Q8_0], ids=lambda kind: kind.name)
 
 
-def tensor(values: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+def floats(values: np.ndarray) -> np.ndarray:
+    return np.array(values, dtype=np.float32, order="C")
 
 
 def by_ggml(kind: GGMLType, values: np.ndarray) -> bytes:
@@ -83,15 +83,15 @@ def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_block_by_hand() -> None:
-    values = torch.zeros(1, 32)
-    values[0, :4] = torch.tensor([127.0, -2.5, 0.5, -127.0])
+    values = np.zeros((1, 32), dtype=np.float32)
+    values[0, :4] = [127.0, -2.5, 0.5, -127.0]
     expected = b"\x00\x3c" + bytes([127, 256 - 3, 1, 256 - 127]) + bytes(28)
     assert bytes(encode(GGMLType.Q8_0, values)) == expected
 
 
 def test_a_q4_0_block_by_hand() -> None:
-    values = torch.zeros(1, 32)
-    values[0, :3] = torch.tensor([-8.0, 7.0, 0.5])
+    values = np.zeros((1, 32), dtype=np.float32)
+    values[0, :3] = [-8.0, 7.0, 0.5]
     values[0, 16] = -1.0
     # d = -8 / -8 = 1; levels are int(x + 8.5): 0, 15, 9, and 7 in the upper half of the first byte
     assert bytes(encode(GGMLType.Q4_0, values)) == b"\x00\x3c" + bytes([0x70, 0x8F, 0x89]) + b"\x88" * 13
@@ -101,33 +101,33 @@ def test_a_q4_0_block_by_hand() -> None:
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_an_encoder_is_ggml(kind: GGMLType, name: str) -> None:
     values = DISTRIBUTIONS[name]
-    ours = lanes.encode(kind, tensor(values))
-    assert (ours is not None) == bool(decided(tensor(values)))
+    ours = lanes.encode(kind, floats(values))
+    assert (ours is not None) == decided(floats(values))
     if ours is not None:
         assert ours.shape == (values.size // 32, kind.block_nbytes)
-        assert ours.numpy().tobytes() == by_ggml(kind, values)
-    assert bytes(encode(kind, tensor(values))) == by_ggml(kind, values)
+        assert ours.tobytes() == by_ggml(kind, values)
+    assert bytes(encode(kind, floats(values))) == by_ggml(kind, values)
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_q8_0_is_the_gguf_library(name: str) -> None:
-    assert bytes(encode(GGMLType.Q8_0, tensor(DISTRIBUTIONS[name]))) == by_gguf(GGMLType.Q8_0, DISTRIBUTIONS[name])
+    assert bytes(encode(GGMLType.Q8_0, floats(DISTRIBUTIONS[name]))) == by_gguf(GGMLType.Q8_0, DISTRIBUTIONS[name])
 
 
 @both
 @pytest.mark.parametrize("name", TINY)
 def test_what_arithmetic_does_not_decide_is_left_to_ggml(kind: GGMLType, name: str) -> None:
     values = TINY[name]
-    assert lanes.encode(kind, tensor(values)) is None
-    assert bytes(encode(kind, tensor(values))) == by_ggml(kind, values)
+    assert lanes.encode(kind, floats(values)) is None
+    assert bytes(encode(kind, floats(values))) == by_ggml(kind, values)
 
 
 def test_the_first_of_equal_magnitudes_gives_q4_0_its_sign() -> None:
-    values = torch.zeros(2, 32)
+    values = np.zeros((2, 32), dtype=np.float32)
     values[0, 3], values[0, 20] = 1.0, -1.0
     values[1, 3], values[1, 20] = -1.0, 1.0
     assert first_largest(values).tolist() == [1.0, -1.0]
-    assert str(first_largest(torch.full((1, 32), -0.0))) == "tensor([0.])"
+    assert not np.signbit(first_largest(np.full((1, 32), -0.0, dtype=np.float32))).any()
 
 
 BLOCKS = st.integers(1, 3).flatmap(
@@ -149,32 +149,32 @@ BLOCKS = st.integers(1, 3).flatmap(
 @given(values=BLOCKS)
 def test_an_encoder_is_ggml_for_any_values(kind: GGMLType, values: list[float]) -> None:
     rows = np.array(values, dtype=np.float32).reshape(-1, 32)
-    assert bytes(encode(kind, tensor(rows))) == by_ggml(kind, rows)
+    assert bytes(encode(kind, floats(rows))) == by_ggml(kind, rows)
 
 
 @settings(deadline=None)
 @given(values=st.lists(st.floats(-(2.0**20), 2.0**20, width=32), min_size=32, max_size=32), scale=st.integers(-30, 0))
 def test_q8_0_is_the_gguf_library_for_any_finite_scale(values: list[float], scale: int) -> None:
     rows = np.array(values, dtype=np.float32).reshape(1, 32) * np.float32(2.0**scale)
-    ours = lanes.encode(GGMLType.Q8_0, tensor(rows))
+    ours = lanes.encode(GGMLType.Q8_0, floats(rows))
     if ours is not None:
-        assert ours.numpy().tobytes() == by_gguf(GGMLType.Q8_0, rows)
+        assert ours.tobytes() == by_gguf(GGMLType.Q8_0, rows)
 
 
 def test_q8_0_takes_whole_rows_only() -> None:
     with pytest.raises(ValueError, match="reshape"):
-        lanes.encode(GGMLType.Q8_0, torch.zeros(1, 33))
+        lanes.encode(GGMLType.Q8_0, np.zeros((1, 33), dtype=np.float32))
 
 
 def test_results_outlive_the_buffers_they_were_made_in() -> None:
-    large, small = tensor(NORMAL), tensor(NORMAL[:1] * 3)
+    large, small = floats(NORMAL), floats(NORMAL[:1] * 3)
     first = encode(GGMLType.Q8_0, large)
     kept = bytes(first)
     second = encode(GGMLType.Q8_0, small)
     again = encode(GGMLType.Q8_0, large)
     assert bytes(first) == kept == bytes(again) == by_ggml(GGMLType.Q8_0, NORMAL)
     assert bytes(second) == by_ggml(GGMLType.Q8_0, NORMAL[:1] * 3)
-    assert torch.equal(large, tensor(NORMAL))  # the input is not written to
+    assert np.array_equal(large, NORMAL)  # the input is not written to
 
 
 def test_threads_do_not_share_buffers() -> None:
@@ -182,7 +182,7 @@ def test_threads_do_not_share_buffers() -> None:
     expected = {i: by_ggml(GGMLType.Q8_0, NORMAL * (i + 1)) for i in range(4)}
 
     def work(number: int) -> None:
-        rows = tensor(NORMAL * (number + 1))
+        rows = floats(NORMAL * (number + 1))
         start.wait()
         results[number] = [bytes(encode(GGMLType.Q8_0, rows)) for _ in range(30)]
 
@@ -198,23 +198,22 @@ def test_threads_do_not_share_buffers() -> None:
 @pytest.mark.parametrize("name", ["gaussian", "weights", "heavy-tails", "constant", "same-magnitudes"])
 def test_types_without_an_encoder_go_to_ggml(kind: GGMLType, name: str) -> None:
     values = DISTRIBUTIONS[name]
-    assert bytes(encode(kind, tensor(values))) == by_ggml(kind, values) == by_gguf(kind, values)
+    assert bytes(encode(kind, floats(values))) == by_ggml(kind, values) == by_gguf(kind, values)
 
 
 def test_importance_reaches_ggml() -> None:
     values = np.tile(DISTRIBUTIONS["many-columns"][:, :256], (4, 1))
     importance = (RANDOM.random(256, dtype=np.float32) ** 4 + np.float32(1e-3)).astype(np.float32)
-    with_it = bytes(encode(GGMLType.Q4_K, tensor(values), importance))
+    with_it = bytes(encode(GGMLType.Q4_K, floats(values), importance))
     assert with_it == ggml.quantize_rows(GGMLType.Q4_K, values, importance).tobytes()
-    assert with_it != bytes(encode(GGMLType.Q4_K, tensor(values)))
-    legacy = bytes(encode(GGMLType.Q4_0, tensor(values), importance))
+    assert with_it != bytes(encode(GGMLType.Q4_K, floats(values)))
+    legacy = bytes(encode(GGMLType.Q4_0, floats(values), importance))
     assert legacy == ggml.quantize_rows(GGMLType.Q4_0, values, importance).tobytes()
-    assert legacy != bytes(encode(GGMLType.Q4_0, tensor(values)))
+    assert legacy != bytes(encode(GGMLType.Q4_0, floats(values)))
     # No influence on Q8_0, as in ggml.
-    assert bytes(encode(GGMLType.Q8_0, tensor(values), importance)) == by_ggml(GGMLType.Q8_0, values)
+    assert bytes(encode(GGMLType.Q8_0, floats(values), importance)) == by_ggml(GGMLType.Q8_0, values)
 
 
 @pytest.mark.parametrize("kind", [GGMLType.F16, GGMLType.BF16], ids=lambda kind: kind.name)
 def test_plain_types(kind: GGMLType) -> None:
-    dtype = torch.float16 if kind is GGMLType.F16 else torch.bfloat16
-    assert bytes(encode(kind, tensor(NORMAL))) == tensor(NORMAL).to(dtype).view(torch.uint8).numpy().tobytes()
+    assert bytes(encode(kind, floats(NORMAL))) == round_to(NORMAL, kind).tobytes()

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from quantkit.checkpoint.dequantize.stored import Quantized, Stored, quantized
-from quantkit.checkpoint.dtypes import SAFETENSORS_DTYPES
+from quantkit.checkpoint.dtypes import FLOATS, Floats, to_float32
 
 # The values of the 16 codes. bitsandbytes uses these whatever the file says, so the file must have the same.
 CODEBOOKS = {
@@ -36,8 +37,8 @@ STATE = ".quant_state.bitsandbytes__"
 _BLOCKSIZES = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
-def pair_table(codebook: torch.Tensor) -> torch.Tensor:
-    """The two weights for each value of a byte.
+def pair_table(codebook: Floats) -> npt.NDArray[np.int64]:
+    """For each byte the two weights it holds.
 
     Args:
         codebook: float32, shape [16].
@@ -45,12 +46,11 @@ def pair_table(codebook: torch.Tensor) -> torch.Tensor:
     Returns:
         int64, shape [256]: the bits of two float32 values, so that one lookup returns both.
     """
-    pairs = torch.stack([codebook.repeat_interleave(16), codebook.repeat(16)], dim=1)
-    return pairs.contiguous().view(torch.int64).reshape(256)
+    return np.stack([np.repeat(codebook, 16), np.tile(codebook, 16)], axis=1).view(np.int64).reshape(256)
 
 
-def look_up(packed: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """The codebook's values for packed codes.
+def look_up(packed: npt.NDArray[np.uint8], table: npt.NDArray[np.int64]) -> Floats:
+    """The codebook's values of packed codes.
 
     Args:
         packed: uint8, shape [n].
@@ -59,10 +59,10 @@ def look_up(packed: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     Returns:
         float32, shape [2 n].
     """
-    return table.index_select(0, packed.int()).view(torch.float32)
+    return table[packed].view(np.float32)
 
 
-def scale_blocks(values: torch.Tensor, absmax: torch.Tensor, blocksize: int) -> torch.Tensor:
+def scale_blocks(values: Floats, absmax: Floats, blocksize: int) -> Floats:
     """Multiply each block by its scale, in place.
 
     Args:
@@ -71,8 +71,9 @@ def scale_blocks(values: torch.Tensor, absmax: torch.Tensor, blocksize: int) -> 
         blocksize: weights in a block.
     """
     full = len(values) // blocksize
-    values[: full * blocksize].view(full, blocksize).mul_(absmax[:full, None])
-    values[full * blocksize :].mul_(absmax[full:])
+    whole = values[: full * blocksize].reshape(full, blocksize)
+    whole *= absmax[:full, None]
+    values[full * blocksize :] *= absmax[full:]
     return values
 
 
@@ -87,13 +88,13 @@ class Nested:
         offset: the mean that was subtracted from the scales.
     """
 
-    absmax: torch.Tensor
-    codebook: torch.Tensor
+    absmax: Floats
+    codebook: Floats
     blocksize: int
     offset: float
 
-    def expand(self, codes: torch.Tensor, first: int) -> torch.Tensor:
-        """The scales starting at number *first*.
+    def expand(self, codes: npt.NDArray[np.uint8], first: int) -> Floats:
+        """The scales from number *first* on.
 
         Args:
             codes: uint8, shape [n].
@@ -102,8 +103,8 @@ class Nested:
         Returns:
             float32, shape [n].
         """
-        blocks = torch.arange(first, first + len(codes)) // self.blocksize
-        return self.codebook[codes.int()].mul_(self.absmax[blocks]).add_(self.offset)
+        blocks = np.arange(first, first + len(codes)) // self.blocksize
+        return self.codebook[codes] * self.absmax[blocks] + np.float32(self.offset)
 
 
 @dataclass(frozen=True)
@@ -115,27 +116,27 @@ class _Weight:
     columns: int
     count: int
     blocksize: int
-    table: torch.Tensor
+    table: npt.NDArray[np.int64]
     nested: Nested | None
 
-    def __call__(self, start: int, stop: int) -> torch.Tensor:
-        """Dequantize whole blocks and cut the rows out of them: a row may begin and end within a block."""
+    def __call__(self, start: int, stop: int) -> Floats:
+        """A row may begin and end within a block: whole blocks are dequantized, and the rows cut out of them."""
         first, last = start * self.columns // self.blocksize, -(-stop * self.columns // self.blocksize)
         low, high = first * self.blocksize, min(last * self.blocksize, self.count)
         values = look_up(self._packed(low, high), self.table)[: high - low]
         scale_blocks(values, self._absmax(first, last), self.blocksize)
         return values[start * self.columns - low : stop * self.columns - low].reshape(stop - start, self.columns)
 
-    def _packed(self, low: int, high: int) -> torch.Tensor:
+    def _packed(self, low: int, high: int) -> npt.NDArray[np.uint8]:
         """The bytes of weights low:high; *low* is the start of a block."""
         # With bnb_4bit_quant_storage the bytes may be stored as elements of a wider type.
         spec = self.stored.tensors[self.name]
         item = 2 * spec.nbytes // spec.shape[0]
-        return self.stored.read(self.name, low // item, -(-high // item)).reshape(-1).view(torch.uint8)
+        return self.stored.read(self.name, low // item, -(-high // item)).reshape(-1).view(np.uint8)
 
-    def _absmax(self, first: int, last: int) -> torch.Tensor:
+    def _absmax(self, first: int, last: int) -> Floats:
         stored = self.stored.read(f"{self.name}.absmax", first, last)
-        return stored.float() if self.nested is None else self.nested.expand(stored, first)
+        return to_float32(stored) if self.nested is None else self.nested.expand(stored.view(np.uint8), first)
 
 
 def weight_4bit(stored: Stored, state: str) -> Quantized:
@@ -166,10 +167,10 @@ def weight_4bit(stored: Stored, state: str) -> Quantized:
     blocks = -(-count // blocksize)
     parts, nested = [state, f"{name}.absmax", f"{name}.quant_map"], None
     is_nested = "nested_offset" in settings
-    stored.companion(name, parts[1], ["U8"] if is_nested else SAFETENSORS_DTYPES, shapes=[(blocks,)])
+    stored.companion(name, parts[1], ["U8"] if is_nested else FLOATS, shapes=[(blocks,)])
     stored.companion(name, parts[2], ["F32"], shapes=[(16,)])
-    codebook = stored.read(parts[2])
-    if not torch.allclose(codebook, torch.tensor(CODEBOOKS[kind]), rtol=0.0, atol=1e-6):
+    codebook = to_float32(stored.read(parts[2]))
+    if not np.allclose(codebook, np.array(CODEBOOKS[kind]), rtol=0.0, atol=1e-6):
         raise stored.error(parts[2], f"is not the codebook of {kind}")
     if is_nested:
         nested = _nested(stored, name, state, settings, blocks)
@@ -186,13 +187,13 @@ def _nested(stored: Stored, name: str, state: str, settings: Mapping[str, Any], 
     absmax, codebook = f"{name}.nested_absmax", f"{name}.nested_quant_map"
     stored.companion(name, absmax, ["F32"], shapes=[(-(-blocks // blocksize),)])
     stored.companion(name, codebook, ["F32"], shapes=[(256,)])
-    return Nested(stored.read(absmax), stored.read(codebook), blocksize, offset)
+    return Nested(to_float32(stored.read(absmax)), to_float32(stored.read(codebook)), blocksize, offset)
 
 
 def _settings(stored: Stored, state: str) -> Mapping[str, Any]:
     spec = stored.tensors[state]
     try:
-        value = json.loads(bytes(stored.read(state).numpy())) if spec.dtype == "U8" else None
+        value = json.loads(stored.read(state).tobytes()) if spec.dtype == "U8" else None
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):

@@ -6,16 +6,18 @@ Dettmers et al. 2022, arXiv:2208.07339; bitsandbytes/_ops.py, ``int8_vectorwise_
 
 from __future__ import annotations
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from quantkit.checkpoint.dequantize.stored import Quantized, Stored, quantized
+from quantkit.checkpoint.dtypes import Floats
 
 SCALE = ".SCB"
 # bitsandbytes multiplies by this instead of dividing by 127: the bits differ.
-_STEP = 7.874015718698502e-3
+_STEP = np.float32(7.874015718698502e-3)
 
 
-def dequantize_rows(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def dequantize_rows(codes: npt.NDArray[np.int8], scale: Floats) -> Floats:
     """Dequantize rows.
 
     Args:
@@ -25,7 +27,9 @@ def dequantize_rows(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     Returns:
         float32, shape [n, in].
     """
-    return codes.float().mul_(scale[:, None]).mul_(_STEP)
+    rows = codes * scale[:, None]  # float32
+    rows *= _STEP
+    return rows
 
 
 def weight_8bit(stored: Stored, scale: str) -> Quantized:
@@ -53,7 +57,7 @@ def weight_8bit(stored: Stored, scale: str) -> Quantized:
             )
         parts.append(layout)
 
-    def rows(start: int, stop: int) -> torch.Tensor:
+    def rows(start: int, stop: int) -> Floats:
         return dequantize_rows(stored.read(name, start, stop), stored.read(scale, start, stop))
 
     return quantized(stored, name, spec.shape, "bitsandbytes int8", parts, rows)

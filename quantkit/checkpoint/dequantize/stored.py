@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from quantkit.checkpoint.dtypes import Array, Floats
 from quantkit.checkpoint.tensor_file import Memory, TensorFile, TensorSpec, flat_shape, new_memory
 from quantkit.errors import CheckpointError
 
@@ -16,7 +15,7 @@ CONFIG_HINT = "use the config.json that was saved with the weights"
 _SAVED = "download the folder again, or use the bf16 or f16 checkpoint that it was made from"
 
 # Returns rows start:stop of a weight, as float32 of shape [stop - start, columns].
-ReadRows = Callable[[int, int], torch.Tensor]
+ReadRows = Callable[[int, int], Floats]
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Stored:
     tensors: Mapping[str, TensorSpec]
     files: Mapping[Path, TensorFile]
 
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> Array:
         """Rows of a tensor in its stored type. Safe from any thread."""
         return self.files[self.tensors[name].file].read(name, start, stop)
 
@@ -109,7 +108,7 @@ class DequantizedFile:
             name: self._weights[name].spec if name in self._weights else spec for name, spec in file.specs.items()
         }
 
-    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> torch.Tensor:
+    def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> Array:
         weight = self._weights.get(name)
         if weight is None:
             return self._file.read(name, start, stop, memory)

@@ -1,4 +1,4 @@
-"""The specification of every encoder: exact, on any device, readable as the formats' definition, and slow.
+"""The specification of every encoder: exact, readable as the formats' definition, and slow.
 
 It is the oracle that tests hold the lanes and the kernels to; it is in turn held to ggml, byte for byte. No other
 module imports this package.
@@ -6,25 +6,26 @@ module imports this package.
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels.arithmetic import nearest_int
+from quantkit.kernels.arithmetic import Bytes, Floats, Integers, nearest_int, quiet
 from quantkit.kernels.formats import BLOCK_FORMATS, K_QUANTS, SUPER_BLOCK, AffineSearch, KQuant, MovingSearch
 from quantkit.kernels.reference import affine, symmetric
 from quantkit.kernels.reference.blocks import encode_blocks
 from quantkit.kernels.super_block import LAYOUTS, Stored
 
 
-def encode(kind: GGMLType, rows: torch.Tensor) -> torch.Tensor:
+def encode(kind: GGMLType, rows: Floats) -> Bytes:
     """Encode rows as ggml's reference does.
 
     Args:
         kind: one of :data:`quantkit.kernels.formats.FORMATS`.
-        rows: float32, columns a multiple of the type's block; values that ``arithmetic.decided`` accepts.
+        rows: float32, columns a multiple of the type's block; values between SMALLEST and LARGEST of
+            :mod:`quantkit.kernels.rounding` in magnitude, or zero.
 
     Returns:
-        uint8, shape [blocks, bytes per block], on the device of the rows.
+        uint8, shape [blocks, bytes per block].
     """
     if kind in BLOCK_FORMATS:
         return encode_blocks(BLOCK_FORMATS[kind], rows)
@@ -34,7 +35,7 @@ def encode(kind: GGMLType, rows: torch.Tensor) -> torch.Tensor:
     return layout.pack(_fit_levels(rows, form, stored, levels), stored.parts)
 
 
-def _search(form: KQuant, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _search(form: KQuant, x: Floats) -> tuple[Floats, Floats, Integers]:
     """Scales and negated minima, float32 [sub-blocks], and levels, int32 [sub-blocks, block]."""
     if isinstance(form.search, AffineSearch):
         return affine.search(x, form.top, form.search)
@@ -42,10 +43,10 @@ def _search(form: KQuant, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, 
         scales, levels = symmetric.moving_search(x, form.least, form.top, form.search)
     else:
         scales, levels = symmetric.trial_search(x, form.least, form.top, form.search)
-    return scales, torch.zeros_like(scales), levels
+    return scales, np.zeros_like(scales), levels
 
 
-def _fit_levels(rows: torch.Tensor, form: KQuant, stored: Stored, searched: torch.Tensor) -> torch.Tensor:
+def _fit_levels(rows: Floats, form: KQuant, stored: Stored, searched: Integers) -> Bytes:
     """Fit levels to scales and minima as they are stored.
 
     Args:
@@ -58,5 +59,6 @@ def _fit_levels(rows: torch.Tensor, form: KQuant, stored: Stored, searched: torc
         uint8, shape [super-blocks, 256].
     """
     x, scale = rows.reshape(-1, form.block), stored.scales[:, None]
-    fitted = nearest_int((x + stored.lows[:, None]) / scale).clamp(form.least, form.top) - form.least
-    return torch.where(scale != 0, fitted, searched).to(torch.uint8).reshape(-1, SUPER_BLOCK)
+    with quiet():
+        fitted = np.clip(nearest_int((x + stored.lows[:, None]) / scale), form.least, form.top) - form.least
+    return np.where(scale != 0, fitted, searched).astype(np.uint8).reshape(-1, SUPER_BLOCK)

@@ -1,0 +1,46 @@
+"""Rows on their way from a source to the outputs: as they are stored, and the low-rank products still to be added.
+
+A source hands out what it read and the factors of the adapters, and whoever encodes the rows adds them on the way: on a
+device that is one kernel, on the processor one pass while the rows are in the cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from quantkit.checkpoint.dtypes import Array, Floats, to_float32
+from quantkit.kernels.low_rank import add_low_rank
+
+Pair = tuple[Floats, Floats]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of one tensor.
+
+    Attributes:
+        stored: F32, F16 or BF16 numbers, shape [n, columns] (vectors: [n]); of a tensor that is quantized already its
+            bytes, uint8, shape [n, bytes of a row].
+        pairs: factors whose products are added in this order, float32: left [n, r], with the scaling multiplied in,
+            and right [r, columns]. A right factor is the same object for all rows of its tensor.
+    """
+
+    stored: Array
+    pairs: tuple[Pair, ...] = ()
+
+    def plus(self, left: Floats, right: Floats) -> Rows:
+        """The rows with one more product to add."""
+        return replace(self, pairs=(*self.pairs, (left, right)))
+
+    def part(self, rows: slice) -> Rows:
+        """Some of the rows, without a copy."""
+        return Rows(self.stored[rows], tuple((left[rows], right) for left, right in self.pairs))
+
+    def merged(self) -> Floats:
+        """The rows as float32 in memory of their own: every product added, in the order of :func:`add_low_rank`."""
+        values = to_float32(self.stored)
+        if values is self.stored:
+            values = values.copy()
+        for left, right in self.pairs:
+            add_low_rank(values, left, right)
+        return values
