@@ -63,5 +63,5 @@ def add_ones(rules: Iterable[Rule]) -> list[Rule]:
 
 
 def _plus_one(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    ones = np.ones_like(weights)  # in their own type: llama.cpp's converter rounds float16 here
-    return weights + ones
+    more: npt.NDArray[Any] = weights + np.ones_like(weights)  # in their own type, as llama.cpp's converter does
+    return more

@@ -232,13 +232,15 @@ def _llama3_factors(settings: Mapping[str, Any], size: int) -> Generated:
         raise ArchitectureError(f"{_WHERE}: low_freq_factor {low:g} is not below high_freq_factor {high:g}")
     frequencies = _frequencies(base, size)
     factors: list[np.float32 | float] = []
+    one = np.float32(1)
     for frequency in frequencies:
-        wavelength = np.float32(2 * math.pi) / frequency  # float32: the rounding of llama.cpp's converter
+        # In float32, and a number is divided as torch does it, by way of the reciprocal: so llama.cpp's converter does.
+        wavelength = one / frequency * np.float32(2 * math.pi)
         if wavelength < context / high:
             factors.append(1.0)
         elif wavelength > context / low:
             factors.append(factor)
         else:
-            smooth = (context / wavelength - low) / (high - low)
-            factors.append(1 / ((1 - smooth) / factor + smooth))
+            smooth = (one / wavelength * np.float32(context) - np.float32(low)) / np.float32(high - low)
+            factors.append(one / ((one - smooth) / np.float32(factor) + smooth))
     return Generated("rope_freqs.weight", np.array(factors, dtype=np.float32))

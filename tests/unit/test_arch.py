@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +17,10 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from quantkit.arch.decoder import interleave_halves
 from quantkit.arch.families import ARCHITECTURES, find_architecture
+from quantkit.arch.rope import _PLAIN_POWERS, _frequencies
+from quantkit.checkpoint.dtypes import BF16
 from quantkit.errors import ArchitectureError
+from tests.support.bits import as_tensor, bits
 
 LLAMA, QWEN2 = ARCHITECTURES["LlamaForCausalLM"], ARCHITECTURES["Qwen2ForCausalLM"]
 CONFIG: dict[str, Any] = {
@@ -41,12 +48,13 @@ def plain(entries: list[Any]) -> dict[str, Any]:
 
 
 def test_rows_of_two_heads_by_hand() -> None:
-    rows = torch.arange(16.0).reshape(8, 2)
+    rows = np.arange(16, dtype=np.float32).reshape(8, 2)
     expected = rows[[0, 2, 1, 3, 4, 6, 5, 7]]
-    assert torch.equal(interleave_halves(rows, 4), expected)
-    assert torch.equal(interleave_halves(rows[:, 0], 4), expected[:, 0])  # a bias
-    assert torch.equal(interleave_halves(rows, 8), rows[[0, 4, 1, 5, 2, 6, 3, 7]])
-    assert torch.equal(interleave_halves(rows, 2), rows)
+    assert bits(interleave_halves(rows, 4)) == bits(expected)
+    assert bits(interleave_halves(rows[:, 0], 4)) == bits(expected[:, 0])  # a bias
+    assert bits(interleave_halves(rows, 8)) == bits(rows[[0, 4, 1, 5, 2, 6, 3, 7]])
+    assert bits(interleave_halves(rows, 2)) == bits(rows)
+    assert bits(interleave_halves(rows.view(BF16), 4)) == bits(expected.view(BF16))
 
 
 @settings(deadline=None)
@@ -60,9 +68,9 @@ def test_rotating_neighbours_is_rotating_halves(heads: int, half: int, position:
     rotated, _ = apply_rotary_pos_emb(
         query[None, :, None], query[None, :, None], both.cos()[None, None], both.sin()[None, None]
     )
-    ours = interleave_halves(query.reshape(-1), size).reshape(heads, half, 2)
+    ours = torch.from_numpy(interleave_halves(query.reshape(-1).numpy(), size).reshape(heads, half, 2))
     turned = torch.view_as_real(torch.view_as_complex(ours) * torch.polar(torch.ones_like(angles), angles))
-    expected = interleave_halves(rotated.reshape(-1), size).reshape(heads, half, 2)
+    expected = torch.from_numpy(interleave_halves(rotated.reshape(-1).numpy(), size).reshape(heads, half, 2))
     torch.testing.assert_close(turned, expected, rtol=0, atol=1e-12)
 
 
@@ -80,7 +88,7 @@ def test_llama_rope_factors_by_hand() -> None:
     # slowed; 6283.2 lies between 2048 and 8192, where (8192 / 6283.19 - 1) / (4 - 1) = 0.101268 of it stays.
     (made,) = LLAMA.generated({**CONFIG, "rope_scaling": LLAMA_3})
     assert made.target == "rope_freqs.weight"
-    assert made.values.dtype == torch.float32
+    assert made.values.dtype == np.float32
     assert made.values.tolist() == pytest.approx([1.0, 1.0, 1.0, 4.681517], rel=1e-5)
     (slow,) = LLAMA.generated({**CONFIG, "rope_scaling": {**LLAMA_3, "original_max_position_embeddings": 1024}})
     # 1024: 628.3 lies between 256 and 1024: (1024 / 628.319 - 1) / 3 = 0.2099155; 6283 is beyond.
@@ -104,9 +112,57 @@ def test_llama_rope_factors_are_transformers(theta: float, size: int) -> None:
     )
     slowed, _ = ROPE_INIT_FUNCTIONS["llama3"](theirs, torch.device("cpu"))
     frequencies = 1.0 / theta ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
-    torch.testing.assert_close(frequencies / made.values, slowed, rtol=1e-6, atol=0)
+    torch.testing.assert_close(frequencies / as_tensor(made.values), slowed, rtol=1e-6, atol=0)
     assert made.values.min() == 1.0
     assert made.values.max() == 32.0
+
+
+def llama_cpps_factors(config: Mapping[str, Any], size: int) -> torch.Tensor:
+    """As ``generate_extra_tensors`` of llama.cpp's conversion/llama.py writes it down, in torch."""
+    rope = config["rope_scaling"]
+    low, high, context = rope["low_freq_factor"], rope["high_freq_factor"], rope["original_max_position_embeddings"]
+    factors = []
+    for frequency in 1.0 / (config["rope_theta"] ** (torch.arange(0, size, 2, dtype=torch.float32) / size)):
+        wavelength = 2 * math.pi / frequency
+        if wavelength < context / high:
+            factors.append(1)
+        elif wavelength > context / low:
+            factors.append(rope["factor"])
+        else:
+            smooth = (context / wavelength - low) / (high - low)
+            factors.append(1 / ((1 - smooth) / rope["factor"] + smooth))
+    return torch.tensor(factors, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("size", [64, 96, 128, 256])
+@pytest.mark.parametrize("theta", [10000.0, 500000.0, 1000000.0])
+def test_llama_rope_factors_are_llama_cpps_in_every_bit(theta: float, size: int) -> None:
+    for factor, low, high, context in (
+        (8.0, 1.0, 4.0, 8192),
+        (32.0, 1.0, 4.0, 8192),
+        (7.3, 0.9, 31.7, 5000),
+        (3, 1, 50, 9999),
+    ):
+        scaling = {"factor": factor, "low_freq_factor": low, "high_freq_factor": high}
+        scaling = {**LLAMA_3, **scaling, "original_max_position_embeddings": context}
+        config = {**CONFIG, "head_dim": size, "rope_theta": theta, "rope_scaling": scaling}
+        (made,) = LLAMA.generated(config)
+        assert bits(made.values) == bits(llama_cpps_factors(config, size))
+
+
+@pytest.mark.parametrize(("base", "size"), _PLAIN_POWERS)
+def test_frequencies_of_the_released_models_are_torchs(base: float, size: int) -> None:
+    assert bits(_frequencies(base, size)) == bits(
+        1.0 / (base ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
+    )
+
+
+def test_frequencies_of_the_released_models_need_no_torch() -> None:
+    code = f"import sys; from quantkit.arch.rope import _frequencies; [_frequencies(*each) for each in {_PLAIN_POWERS}]"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True, text=True
+    )
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize(
