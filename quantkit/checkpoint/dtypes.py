@@ -42,22 +42,23 @@ def to_float32(values: Array) -> Floats:
         values: any shape; float32 is returned as it is, without a copy.
 
     Returns:
-        float32, the same shape.
+        float32, the same shape; contiguous where it is a copy.
     """
     if values.dtype == np.float32:
         return values
+    made = np.empty(values.shape, dtype=np.float32)
     if values.dtype == BF16:
-        floats: Floats = np.left_shift(bits_of(values), 16, dtype=np.uint32).view(np.float32)
-        return floats
-    if values.dtype in _TABLES:
-        looked_up: Floats = _TABLES[values.dtype][bits_of(values)]
-        return looked_up
-    return values.astype(np.float32)
+        np.left_shift(bits_of(values), 16, out=made.view(np.uint32), dtype=np.uint32)
+    elif values.dtype in _TABLES:
+        np.take(_TABLES[values.dtype], bits_of(values), out=made)
+    else:
+        made[...] = values
+    return made
 
 
 def bits_of(values: Array) -> npt.NDArray[Any]:
     """The raw bits of a type that numpy does not have, as unsigned integers of its width."""
-    return np.ascontiguousarray(values).view(f"<u{values.dtype.itemsize}")
+    return np.ascontiguousarray(values).reshape(values.shape).view(f"<u{values.dtype.itemsize}")
 
 
 def all_finite(values: Array) -> bool:

@@ -213,10 +213,10 @@ _COMPARED = 4096
 
 
 def same_values(file: TensorFile, one: str, other: str) -> bool:
-    """Whether two tensors of a file have equal types, shapes and values; read in ranges of rows."""
+    """Whether two tensors of a file are equal in type, shape and every bit; read in ranges of rows."""
     if (file.specs[one].dtype, file.specs[one].shape) != (file.specs[other].dtype, file.specs[other].shape):
         return False
     shape = flat_shape(file.specs[one].shape)
     rows = shape[0] if shape else 1
     spans = ((start, min(start + _COMPARED, rows)) for start in range(0, rows, _COMPARED))
-    return all(np.array_equal(file.read(one, *span), file.read(other, *span)) for span in spans)
+    return all(file.read(one, *span).tobytes() == file.read(other, *span).tobytes() for span in spans)

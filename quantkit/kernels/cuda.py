@@ -99,7 +99,7 @@ def _compile(source: str, headers: dict[str, str], options: Sequence[str]) -> by
             _check(nvrtc.nvrtcGetProgramLog(made, log))
             first = next(iter(log.decode(errors="replace").splitlines()), "no reason given")
             raise QuantkitError(f"the CUDA kernels do not compile: {first}", hint="pass --device cpu")
-        binary = b" " * _check(nvrtc.nvrtcGetCUBINSize(made))
+        binary = b" " * int(_check(nvrtc.nvrtcGetCUBINSize(made)))
         _check(nvrtc.nvrtcGetCUBIN(made, binary))
         return binary
     finally:

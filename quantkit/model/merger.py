@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from quantkit.adapter.changes import Add, LowRank, Module, Replace, Tokens
 from quantkit.adapter.folder import Adapter
@@ -169,7 +170,8 @@ class Merger:
 
 def _row_norms(rows: Floats) -> Floats:
     """The Euclidean norm of each row, summed in float64."""
-    return np.sqrt(np.square(rows.astype(np.float64)).sum(axis=1)).astype(np.float32)
+    squares: npt.NDArray[np.float64] = np.square(rows.astype(np.float64)).sum(axis=1)
+    return np.sqrt(squares).astype(np.float32)
 
 
 def _source_rows(tensor: PlannedTensor, start: int, stop: int) -> tuple[str, int, int]:

@@ -32,6 +32,7 @@ from quantkit.model.merger import Merger
 from quantkit.model.opened import open_model
 from quantkit.model.tied_embeddings import EMBEDDING, LM_HEAD
 from quantkit.plan.values import PlannedTensor
+from tests.support.bits import as_tensor
 
 Maker = Callable[..., Path]
 Tensors = Mapping[str, torch.Tensor]
@@ -270,7 +271,8 @@ def test_merged_values(tmp_path: Path) -> None:
 
     def merged(name: str, start: int = 0, stop: int | None = None) -> torch.Tensor:
         shape = SHAPES[name]
-        return merger.rows(PlannedTensor(name, name, shape, GGMLType.F32), start, shape[0] if stop is None else stop)
+        tensor = PlannedTensor(name, name, shape, GGMLType.F32)
+        return as_tensor(merger.rows(tensor, start, shape[0] if stop is None else stop))
 
     def product(module: str, rank: int) -> torch.Tensor:
         a, b = pair(module, rank).values()
@@ -289,9 +291,8 @@ def test_merged_values(tmp_path: Path) -> None:
         assert torch.equal(merged(name), values), f"{name}: merging changed what is read"
     reverse = Merger(checkpoint, adapters[::-1])
     # A saved module replaces what came before it.
-    assert torch.equal(
-        reverse.rows(PlannedTensor(LM_HEAD, LM_HEAD, (10, 6), GGMLType.F32), 0, 10), torch.full((10, 6), 7.0)
-    )
+    head = reverse.rows(PlannedTensor(LM_HEAD, LM_HEAD, (10, 6), GGMLType.F32), 0, 10)
+    assert torch.equal(as_tensor(head), torch.full((10, 6), 7.0))
     for opened in (*adapters, file):
         opened.close()
 
@@ -426,7 +427,7 @@ def test_values_that_are_not_finite(tmp_path: Path, value: float) -> None:
     opened = open_adapter(write(tmp_path / "a", tensors), BASE)
     with pytest.raises(AdapterError, match=r"q_proj\.lora_A\.weight' has NaN or infinite values"):
         opened.read(A)
-    assert torch.equal(opened.read(B), tensors[B])
+    assert torch.equal(as_tensor(opened.read(B)), tensors[B])
     opened.close()
 
 
@@ -472,11 +473,11 @@ def test_tied_weights_part_when_the_adapter_trains_one_side(checkpoint: Maker, t
         planned = {tensor.name: tensor for tensor in model.tensors(GGMLType.F16)}
         assert ("output.weight" in planned) is untied
         merger = Merger(model.checkpoint, model.adapters)
-        original = model.checkpoint.read(EMBEDDING, 0, 4).float()
+        original = as_tensor(model.checkpoint.read(EMBEDDING, 0, 4)).float()
         for target, source in (("token_embd.weight", EMBEDDING), ("output.weight", LM_HEAD)):
             if target in planned:
                 expected = torch.full((4, hidden), 0.5) if source in changed else original
-                assert torch.equal(merger.rows(planned[target], 0, 4), expected)
+                assert torch.equal(as_tensor(merger.rows(planned[target], 0, 4)), expected)
 
 
 def test_a_head_trained_apart_from_weights_that_stay_tied(checkpoint: Maker, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,10 +16,12 @@ from safetensors.torch import load_file, save_file
 from quantkit.checkpoint.dequantize.bnb4 import CODEBOOKS, Nested, look_up, pair_table, scale_blocks
 from quantkit.checkpoint.dequantize.bnb8 import dequantize_rows
 from quantkit.checkpoint.dequantize.fp8 import expand_scale, to_float32
+from quantkit.checkpoint.dtypes import BF16, Array
 from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
 from quantkit.checkpoint.tensor_file import flat_shape
 from quantkit.errors import CheckpointError
 from quantkit.jobs.inspect import inspect
+from tests.support.bits import as_array, bits
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "bnb_checkpoints"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))["sha256"]
@@ -39,9 +42,9 @@ def saved(folder: Path, tensors: Mapping[str, torch.Tensor], settings: Any = Non
     return folder
 
 
-def in_ranges(checkpoint: Checkpoint, name: str, step: int) -> torch.Tensor:
+def in_ranges(checkpoint: Checkpoint, name: str, step: int) -> Array:
     rows = flat_shape(checkpoint.tensors[name].shape)[0]
-    return torch.cat([checkpoint.read(name, start, min(rows, start + step)) for start in range(0, rows, step)])
+    return np.concatenate([checkpoint.read(name, start, min(rows, start + step)) for start in range(0, rows, step)])
 
 
 # bitsandbytes
@@ -53,9 +56,9 @@ def test_every_weight_is_bitsandbytes_own(kind: str) -> None:
         assert checkpoint.formats == dict.fromkeys(EXPECTED[kind], FORMATS[kind])
         for name, digest in EXPECTED[kind].items():
             weight = checkpoint.read(name)
-            assert weight.dtype == torch.float32
+            assert weight.dtype == np.float32
             assert weight.shape == checkpoint.tensors[name].shape
-            assert hashlib.sha256(weight.numpy().tobytes()).hexdigest() == digest, name
+            assert hashlib.sha256(weight.tobytes()).hexdigest() == digest, name
 
 
 @pytest.mark.parametrize("kind", EXPECTED)
@@ -63,7 +66,7 @@ def test_every_weight_is_bitsandbytes_own(kind: str) -> None:
 def test_rows_do_not_depend_on_the_range(kind: str, step: int) -> None:
     with open_checkpoint(GOLDEN / kind) as checkpoint:
         for name in EXPECTED[kind]:
-            assert torch.equal(in_ranges(checkpoint, name, step), checkpoint.read(name)), name
+            assert bits(in_ranges(checkpoint, name, step)) == bits(checkpoint.read(name)), name
 
 
 @pytest.mark.parametrize("kind", EXPECTED)
@@ -89,7 +92,7 @@ def test_skipped_modules_are_plain() -> None:
     with open_checkpoint(GOLDEN / "fp4") as checkpoint:
         plain = checkpoint.tensors.keys() - checkpoint.formats.keys()
         assert "model.layers.0.self_attn.v_proj.weight" in plain
-        assert checkpoint.read("model.layers.0.self_attn.v_proj.weight").dtype == torch.bfloat16
+        assert checkpoint.read("model.layers.0.self_attn.v_proj.weight").dtype == BF16
 
 
 def test_a_config_without_quant_method(tmp_path: Path) -> None:
@@ -109,29 +112,30 @@ def test_weights_in_a_pickle(tmp_path: Path, kind: str) -> None:
     torch.save(load_file(GOLDEN / kind / "model.safetensors"), tmp_path / "pytorch_model.bin")
     with open_checkpoint(tmp_path) as pickled, open_checkpoint(GOLDEN / kind) as checkpoint:
         assert pickled.formats == checkpoint.formats
-        assert all(torch.equal(pickled.read(name, 1, 4), checkpoint.read(name, 1, 4)) for name in checkpoint.tensors)
+        assert all(bits(pickled.read(name, 1, 4)) == bits(checkpoint.read(name, 1, 4)) for name in checkpoint.tensors)
 
 
 def test_the_first_weight_of_a_pair_is_the_high_half() -> None:
-    table = pair_table(torch.arange(16, dtype=torch.float32))
-    assert look_up(torch.tensor([0x12, 0xF0], dtype=torch.uint8), table).tolist() == [1.0, 2.0, 15.0, 0.0]
+    table = pair_table(np.arange(16, dtype=np.float32))
+    assert look_up(np.array([0x12, 0xF0], dtype=np.uint8), table).tolist() == [1.0, 2.0, 15.0, 0.0]
 
 
 def test_blocks_of_four_the_last_one_short() -> None:
-    values = torch.ones(10)
-    assert scale_blocks(values, torch.tensor([2.0, 3.0, 5.0]), 4).tolist() == [2.0] * 4 + [3.0] * 4 + [5.0] * 2
+    values = np.ones(10, dtype=np.float32)
+    assert scale_blocks(values, np.float32([2, 3, 5]), 4).tolist() == [2.0] * 4 + [3.0] * 4 + [5.0] * 2
 
 
 def test_nested_scales_begin_within_a_block() -> None:
-    nested = Nested(torch.tensor([1.0, 10.0]), torch.arange(256) / 2, blocksize=4, offset=0.25)
-    codes = torch.tensor([2, 4, 6], dtype=torch.uint8)
+    nested = Nested(np.float32([1, 10]), np.arange(256, dtype=np.float32) / 2, blocksize=4, offset=0.25)
+    codes = np.array([2, 4, 6], dtype=np.uint8)
     assert nested.expand(codes, first=3).tolist() == [1.25, 20.25, 30.25]
 
 
 def test_int8_is_a_scale_a_row() -> None:
-    codes = torch.tensor([[127, -128], [1, 0]], dtype=torch.int8)
-    rows = dequantize_rows(codes, torch.tensor([2.0, 127.0]))
-    torch.testing.assert_close(rows, torch.tensor([[2.0, -2 * 128 / 127], [1.0, 0.0]]))
+    codes = np.array([[127, -128], [1, 0]], dtype=np.int8)
+    rows = dequantize_rows(codes, np.float32([2, 127]))
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(rows, np.float32([[2.0, -2 * 128 / 127], [1.0, 0.0]]), rtol=1.3e-6, atol=1e-5)
 
 
 def nf4(shape: tuple[int, int] = (3, 64)) -> dict[str, torch.Tensor]:
@@ -165,14 +169,17 @@ def test_every_float8_value() -> None:
     for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
         codes = torch.arange(256, dtype=torch.uint8)
         for values in (codes.view(dtype), codes[:255].view(dtype), codes.flip(0).reshape(16, 16).view(dtype)):
-            torch.testing.assert_close(to_float32(values), values.float(), rtol=0, atol=0, equal_nan=True)
+            found, theirs = to_float32(as_array(values)), values.float().numpy()
+            assert (found.dtype, found.shape) == (np.float32, theirs.shape)
+            np.testing.assert_array_equal(found, theirs)  # NaN where there is NaN
+            assert (np.signbit(found) == np.signbit(theirs))[~np.isnan(theirs)].all()
 
 
 def test_scales_of_cut_blocks() -> None:
-    scale = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    rows = expand_scale(scale, torch.tensor([0, 1]), (2, 3), columns=4)
+    scale = np.float32([[1, 2], [3, 4]])
+    rows = expand_scale(scale, np.array([0, 1]), (2, 3), columns=4)
     assert rows.tolist() == [[1.0, 1.0, 1.0, 2.0], [3.0, 3.0, 3.0, 4.0]]
-    assert expand_scale(scale[:, :1], torch.tensor([1, 1]), (1, 4), columns=4).tolist() == [[3.0], [3.0]]
+    assert expand_scale(scale[:, :1], np.array([1, 1]), (1, 4), columns=4).tolist() == [[3.0], [3.0]]
 
 
 BLOCKS = {"quant_method": "fp8", "weight_block_size": [2, 3]}

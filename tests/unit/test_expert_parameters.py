@@ -17,6 +17,7 @@ from quantkit.adapter.changes import LowRank, Slice
 from quantkit.adapter.folder import Adapter, open_adapter
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
+from tests.support.bits import as_tensor
 
 HIDDEN, INNER, EXPERTS, RANK = 5, 3, 2, 2
 MODEL, LAYER = "base_model.model.", "model.layers.0"
@@ -85,12 +86,12 @@ def test_each_expert_gets_its_rows_and_columns(tmp_path: Path, mixture: str) -> 
     # Four columns of B: rank 0 of both experts, then rank 1 of both. Of A, the last two rows are the second expert's.
     left = torch.tensor([[1001.0, 1003], [1005, 1007], [1009, 1011], [1013, 1015], [1017, 1019], [1021, 1023]])
     right = torch.tensor([[10.0, 11, 12, 13, 14], [15, 16, 17, 18, 19]])
-    assert torch.equal(found[gate][0], left[:3])
-    assert torch.equal(found[up][0], left[3:])
-    assert torch.equal(found[gate][1], right)
-    assert torch.equal(found[up][1], right)
-    assert torch.equal(found[down][0], left[:5])
-    assert torch.equal(found[down][1], torch.tensor([[6.0, 7, 8], [9, 10, 11]]))
+    assert torch.equal(as_tensor(found[gate][0]), left[:3])
+    assert torch.equal(as_tensor(found[up][0]), left[3:])
+    assert torch.equal(as_tensor(found[gate][1]), right)
+    assert torch.equal(as_tensor(found[up][1]), right)
+    assert torch.equal(as_tensor(found[down][0]), left[:5])
+    assert torch.equal(as_tensor(found[down][1]), torch.tensor([[6.0, 7, 8], [9, 10, 11]]))
     assert ranks == {RANK}
 
 
@@ -121,8 +122,8 @@ def test_the_router_beside_plain_modules(tmp_path: Path) -> None:
         (change,) = adapter.changes[f"{LAYER}.block_sparse_moe.gate.weight"]
         left, right = adapter.factors(change)
         assert adapter.changes.keys() == {f"{LAYER}.block_sparse_moe.gate.weight", f"{q}.weight"}
-    assert torch.equal(left, tensors[f"{ROUTER}.lora_B.weight"])
-    assert torch.equal(right, tensors[f"{ROUTER}.lora_A.weight"])
+    assert torch.equal(as_tensor(left), tensors[f"{ROUTER}.lora_B.weight"])
+    assert torch.equal(as_tensor(right), tensors[f"{ROUTER}.lora_A.weight"])
 
 
 def test_without_target_modules_only_parameters_are_targets(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,13 +13,15 @@ from safetensors.torch import save_file
 from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
 from quantkit.adapter.folder import Adapter
 from quantkit.adapter.merged_modules import Key, MergedModules
+from quantkit.checkpoint.dtypes import Floats
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import open_tensor_file
-from quantkit.engine.backend import Backend
 from quantkit.ggml.types import GGMLType
 from quantkit.model import merger as merge
 from quantkit.model.merger import Merger
 from quantkit.plan.values import PlannedTensor
+from tests.support.bits import as_array, as_tensor, bits
+from tests.support.sums import low_rank_sum
 
 ROWS, COLUMNS = 7, 4
 W = torch.arange(ROWS * COLUMNS, dtype=torch.float32).reshape(ROWS, COLUMNS) - 9
@@ -59,9 +62,62 @@ def merged(merger: Merger, name: str = "w") -> torch.Tensor:
     shape = merger.checkpoint.tensors[name].shape
     tensor = PlannedTensor(name, name, shape, GGMLType.F32)
     ranges = [(start, min(start + 2, shape[0])) for start in range(0, shape[0], 2)]
-    rows = torch.cat([merger.rows(tensor, *each) for each in ranges])
-    assert torch.equal(merger.rows(tensor, 0, shape[0]), rows)
+    rows = torch.cat([as_tensor(merger.rows(tensor, *each)) for each in ranges])
+    assert torch.equal(as_tensor(merger.rows(tensor, 0, shape[0])), rows)
     return rows
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_order_of_the_sum(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Two adapters on one weight, of values whose sums are not exact: every bit of every range."""
+    generator = torch.Generator().manual_seed(8)
+    weight = torch.randn((37, 24), generator=generator).to(dtype)
+    factors = {
+        f"{name}{rank}": torch.randn(size, generator=generator)
+        for rank in (5, 3)
+        for name, size in (("b", (37, rank)), ("a", (rank, 24)))
+    }
+    save_file({"w": weight}, tmp_path / "model.safetensors")
+    save_file(factors, tmp_path / "adapter.safetensors")
+    base, file = (open_tensor_file(tmp_path / f"{name}.safetensors") for name in ("model", "adapter"))
+    changes = [LowRank("b5", "a5", False, 0.7), LowRank("b3", "a3", False, 1 / 3)]
+    adapters = [Adapter(tmp_path, {}, {"w": (change,)}, file) for change in changes]
+    merger = Merger(Checkpoint(tmp_path, {}, base.specs, {tmp_path / "model.safetensors": base}), adapters)
+    expected = low_rank_sum(weight, factors["b5"], factors["a5"], 0.7)
+    expected = low_rank_sum(expected, factors["b3"], factors["a3"], 1 / 3)
+    tensor = PlannedTensor("w", "w", (37, 24), GGMLType.F32)
+    for start, stop in ((0, 37), (0, 1), (5, 12), (36, 37)):
+        rows = merger.rows(tensor, start, stop)
+        assert len(rows.pairs) == 2
+        assert bits(rows.merged()) == bits(expected[start:stop])
+        again = merger.rows(tensor, start, stop)
+        assert [again.pairs[i][1] is rows.pairs[i][1] for i in range(2)] == [True, True]
+    base.close()
+    file.close()
+
+
+def test_rows_are_read_into_the_memory_of_the_caller(opener: Opener) -> None:
+    given: list[np.ndarray] = []
+
+    def memory(nbytes: int) -> np.ndarray:
+        given.append(np.full(nbytes, 7, dtype=np.uint8))
+        return given[-1]
+
+    rows = opener({"w": [LORA]}).rows(PlannedTensor("w", "w", (ROWS, COLUMNS), GGMLType.F32), 2, 5, memory)
+    assert [buffer.nbytes for buffer in given] == [3 * COLUMNS * 4]
+    assert rows.stored.base is not None
+    assert np.shares_memory(rows.stored, given[0])
+    before = given[0].copy()
+    assert torch.equal(as_tensor(rows), SUM[2:5])
+    assert (given[0] == before).all()  # merging leaves what was read as it is
+
+
+def test_only_the_order_of_rows_changes_in_a_matrix(opener: Opener) -> None:
+    merger = opener({"w": [LORA]})
+    tensor = PlannedTensor("w", "w", (ROWS, COLUMNS), GGMLType.F32, arrange=lambda rows: rows[::-1])
+    assert torch.equal(as_tensor(merger.rows(tensor, 0, ROWS)), SUM.flip(0))
+    bias = PlannedTensor("bias", "bias", (ROWS,), GGMLType.F32, arrange=lambda rows: rows[::-1] + 1)
+    assert torch.equal(as_tensor(merger.rows(bias, 0, ROWS)), BIAS.flip(0) + 1)
 
 
 def test_dora_gives_each_row_its_magnitude(opener: Opener) -> None:
@@ -130,25 +186,25 @@ class Modules:
         self.asked: list[Key] = []
         self.modules = MergedModules(self.compute)
 
-    def compute(self, key: Key, backend: Backend) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def compute(self, key: Key) -> tuple[Floats, Floats | None]:
         self.asked.append(key)
-        return W + key[0], BIAS + key[0] if key[2] == "biased" else None
+        return as_array(W + key[0]), as_array(BIAS + key[0]) if key[2] == "biased" else None
 
 
 def test_a_module_is_merged_once_for_all_its_rows() -> None:
     made, key = Modules(), (1, "m", "m")
     rows = [made.modules.weight(key, start, min(start + 3, ROWS)) for start in (3, 0, 6)]
-    assert torch.equal(torch.cat([rows[1], rows[0], rows[2]]), W + 1)
+    assert torch.equal(as_tensor(np.concatenate([rows[1], rows[0], rows[2]])), W + 1)
     assert made.asked == [key]
-    rows[0].zero_()  # a range belongs to whoever took it
-    assert torch.equal(made.modules.weight(key, 3, 6), W[3:6] + 1)
+    rows[0].fill(0)  # a range belongs to whoever took it
+    assert torch.equal(as_tensor(made.modules.weight(key, 3, 6)), W[3:6] + 1)
     assert made.asked == [key, key], "a weight is let go with its last row"
 
 
 def test_a_bias_is_kept() -> None:
     made, key = Modules(), (2, "m", "biased")
-    assert torch.equal(made.modules.weight(key, 0, ROWS), W + 2)
-    assert torch.equal(made.modules.bias(key, 1, 4), BIAS[1:4] + 2)
+    assert torch.equal(as_tensor(made.modules.weight(key, 0, ROWS)), W + 2)
+    assert torch.equal(as_tensor(made.modules.bias(key, 1, 4)), BIAS[1:4] + 2)
     assert made.asked == [key]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,6 +25,7 @@ from quantkit.errors import AdapterError
 from quantkit.jobs.merge import merge
 from quantkit.model.opened import open_merged
 from tests.support.adapters import VARIANTS
+from tests.support.bits import as_array, as_tensor
 
 Maker = Callable[..., Path]
 Tensors = dict[str, torch.Tensor]
@@ -96,27 +98,27 @@ def test_a_module_saved_in_full_is_no_target(tmp_path: Path) -> None:
 
 def test_ia3_scales_rows_and_bias(tmp_path: Path) -> None:
     layers = layers_of(tmp_path / "a", IA3, IA3_TENSORS)
-    weight, bias = layers.merge(Q, torch.ones(8, 6), torch.full((8,), 2.0))
+    weight, bias = layers.merge(Q, as_array(torch.ones(8, 6)), as_array(torch.full((8,), 2.0)))
     scale = torch.arange(1.0, 9)
     assert bias is not None
-    assert torch.equal(weight, scale.unsqueeze(1).expand(8, 6))
-    assert torch.equal(bias, 2 * scale)
+    assert torch.equal(as_tensor(weight), scale.unsqueeze(1).expand(8, 6))
+    assert torch.equal(as_tensor(bias), 2 * scale)
 
 
 def test_vera_is_sized_by_the_largest_module(tmp_path: Path) -> None:
     layers = layers_of(tmp_path / "a", VERA, VERA_TENSORS)
-    weight, bias = layers.merge(V, torch.zeros(4, 6), None)
+    weight, bias = layers.merge(V, np.zeros((4, 6), dtype=np.float32), None)
     assert bias is None
-    assert torch.equal(weight, torch.full((4, 6), 2.0))  # lambda_b * (B @ (lambda_d * A)) of ones
+    assert torch.equal(as_tensor(weight), torch.full((4, 6), 2.0))  # lambda_b * (B @ (lambda_d * A)) of ones
 
 
 def test_shira_adds_at_its_places(tmp_path: Path) -> None:
     layers = layers_of(tmp_path / "a", SHIRA, SHIRA_TENSORS)
-    weight, _ = layers.merge(V, torch.zeros(4, 6), None)
+    weight, _ = layers.merge(V, np.zeros((4, 6), dtype=np.float32), None)
     expected = torch.zeros(4, 6)
     for i in range(10):
         expected[i % 4, i % 6] += 1
-    assert torch.equal(weight, expected)
+    assert torch.equal(as_tensor(weight), expected)
 
 
 def without(tensors: Tensors, name: str) -> Tensors:
@@ -193,28 +195,28 @@ def test_places_outside_of_the_weight(tmp_path: Path) -> None:
         indices[0, 3] = value
         layers = layers_of(tmp_path / "a", SHIRA, {**SHIRA_TENSORS, key: indices})
         with pytest.raises(AdapterError, match=r"shira_indices' has indices outside of \[4, 6\]"):
-            layers.merge(V, torch.zeros(4, 6), None)
+            layers.merge(V, np.zeros((4, 6), dtype=np.float32), None)
 
 
 def test_values_that_are_not_finite(tmp_path: Path) -> None:
     tensors = {f"{PREFIX}{Q}.ia3_l": torch.full((8, 1), math.nan)}
     layers = layers_of(tmp_path / "a", IA3, tensors)
     with pytest.raises(AdapterError, match="ia3_l' has NaN or infinite values"):
-        layers.merge(Q, torch.ones(8, 6), torch.ones(8))
+        layers.merge(Q, as_array(torch.ones(8, 6)), as_array(torch.ones(8)))
 
 
 def test_a_bias_that_the_base_has_no_place_for(tmp_path: Path) -> None:
     config = {"peft_type": "BEFT", "target_modules": ["v_proj"]}
     layers = layers_of(tmp_path / "a", config, {f"{PREFIX}{V}.beft_bias": torch.ones(1, 4)})
     with pytest.raises(AdapterError, match=r"PEFT rejects .*v_proj: ValueError: Base layer has no bias"):
-        layers.merge(V, torch.ones(4, 6), None)
+        layers.merge(V, np.ones((4, 6), dtype=np.float32), None)
 
 
 def test_the_result_does_not_depend_on_workers_or_ranges(
     checkpoint: Maker, adapter: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Several workers take ranges of modules that are merged once; all get the same rows."""
-    monkeypatch.setattr("quantkit.engine.stream.CHUNK_WEIGHTS", 1 << 14)
+    monkeypatch.setattr("quantkit.engine.ranges.CHUNK_WEIGHTS", 1 << 14)
     base, changes = checkpoint("qwen2", dtype="f32"), adapter("boft-bias")
     folders = [
         merge(base, tmp_path / str(threads), adapters=[changes], dtype="f32", threads=threads) for threads in (1, 4)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 import quantkit.checkpoint.tensor_file
 from quantkit.checkpoint.tensor_file import open_tensor_file
 from quantkit.errors import AdapterError, CheckpointError
+from tests.support.bits import bits
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SHAPES = st.lists(st.integers(0, 5), max_size=3).map(tuple)
@@ -31,10 +32,6 @@ def random_bits(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> torch.
     count = torch.empty(shape).numel() * dtype.itemsize
     raw = torch.randint(0, 256, (count,), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
     return raw.view(dtype).reshape(shape)
-
-
-def bits(tensor: torch.Tensor) -> tuple[tuple[int, ...], torch.dtype, bytes]:
-    return tuple(tensor.shape), tensor.dtype, tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def safetensors_bytes(header: object, data: bytes = b"") -> bytes:
@@ -217,7 +214,7 @@ def test_pickles(tmp_path: Path, zipped: bool) -> None:
         if tensor.dim():
             assert bits(file.read(name, 1, 3)) == bits(tensor[1:3])
     # What is read is a copy: merging in place must not change the file or the next read.
-    file.read("transposed").fill_(7)
+    file.read("transposed").fill(7)
     assert bits(file.read("transposed")) == bits(written["transposed"])
     file.close()
     assert path.is_file()
