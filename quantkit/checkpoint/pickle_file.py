@@ -65,9 +65,10 @@ class PickleFile:
     def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> Array:
         tensor, dtype = self._tensors[name], READABLE[self.specs[name].dtype]
         tensor = tensor.reshape(flat_shape(tuple(tensor.shape)))
-        rows = tensor[start:stop].contiguous() if tensor.dim() else tensor.reshape(1)
-        values = rows.view(torch.uint8).numpy().reshape(-1).copy().view(dtype)
-        return values.reshape(tuple(rows.shape)) if tensor.dim() else values.reshape(())
+        rows = tensor[start:stop] if tensor.dim() else tensor
+        # A copy, flat: torch takes some tensors for contiguous whose strides it then cannot view as bytes.
+        flat = torch.empty(rows.numel(), dtype=rows.dtype).copy_(rows.reshape(-1))
+        return flat.view(torch.uint8).numpy().view(dtype).reshape(tuple(rows.shape))
 
     def close(self) -> None:
         self._tensors = {}

@@ -19,8 +19,8 @@ _TORCH = {dtype: theirs for theirs, dtype in DTYPES.items()}
 
 def as_array(tensor: torch.Tensor) -> Array:
     """A tensor as the core holds it, in memory of its own."""
-    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().copy()
-    return raw.view(DTYPES[tensor.dtype]).reshape(tuple(tensor.shape))
+    flat = torch.empty(tensor.numel(), dtype=tensor.dtype).copy_(tensor.detach().reshape(-1))
+    return flat.view(torch.uint8).numpy().view(DTYPES[tensor.dtype]).reshape(tuple(tensor.shape))
 
 
 def as_tensor(values: Array | Rows) -> torch.Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import quantkit.checkpoint.tensor_file
-from quantkit.checkpoint.tensor_file import open_tensor_file
+from quantkit.checkpoint.tensor_file import open_tensor_file, same_values
 from quantkit.errors import AdapterError, CheckpointError
 from tests.support.bits import bits
 
@@ -203,6 +204,9 @@ def test_pickles(tmp_path: Path, zipped: bool) -> None:
         f"{kind}.{shape}": random_bits(shape, DTYPES[kind], 3) for kind in DTYPES for shape in [(), (3,), (4, 3)]
     }
     written["transposed"] = torch.arange(6.0).reshape(2, 3).T
+    written["F16.column"] = torch.arange(3.0).half().reshape(1, 3).T  # contiguous, with a stride of 3 over one element
+    written["BF16.one"] = torch.arange(15.0).bfloat16().reshape(3, 5)[1:2, 2:3].T
+    written["F32.empty"] = torch.ones(3, 4)[:, 4:].T
     torch.save(written, path, _use_new_zipfile_serialization=zipped)
     file = open_tensor_file(path)
     assert {name: spec.shape for name, spec in file.specs.items()} == {k: tuple(v.shape) for k, v in written.items()}
@@ -319,4 +323,37 @@ def test_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(CheckpointError, match=r"cannot be read .*Input/output error") as caught:
         file.read("a")
     assert "disk" in caught.value.hint
+    file.close()
+
+
+def test_the_same_values_are_the_same_bits(tmp_path: Path) -> None:
+    nan, big = torch.full((9, 2), math.nan), torch.arange(20000.0).reshape(10000, 2)
+    tensors = {"nan": nan, "nan2": nan.clone(), "zero": torch.zeros(3), "minus": -torch.zeros(3), "big": big}
+    tensors |= {"big2": big.clone(), "other": big.clone(), "turned": big.reshape(2, 10000).clone(), "one": big[0, 1]}
+    tensors |= {
+        "one2": big[0, 1].clone(),
+        "half": nan.half(),
+        "half2": nan.half().clone(),
+        "cube": big.reshape(10, 500, 4),
+    }
+    tensors["other"][9999, 1] += 1
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "x.safetensors")
+    file = open_tensor_file(tmp_path / "x.safetensors")
+    for one, other in (("nan", "nan2"), ("big", "big2"), ("one", "one2"), ("half", "half2"), ("cube", "cube")):
+        assert same_values(file, one, other)
+    for one, other in (("zero", "minus"), ("big", "other"), ("big", "turned"), ("nan", "half"), ("big", "cube")):
+        assert not same_values(file, one, other)
+    file.close()
+
+
+def test_rows_are_read_into_memory_that_is_given(tmp_path: Path) -> None:
+    tensors = {"a": random_bits((7, 5), torch.bfloat16, 1), "v": random_bits((6,), torch.float32, 2)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    file = open_tensor_file(tmp_path / "x.safetensors")
+    for name, tensor in tensors.items():
+        buffer = np.zeros(1000, dtype=np.uint8)
+        rows = file.read(name, 1, 4, lambda nbytes, buffer=buffer: buffer[:nbytes])
+        assert np.shares_memory(rows, buffer)
+        assert bits(rows) == bits(tensor[1:4])
+        assert not buffer[rows.nbytes :].any()
     file.close()
