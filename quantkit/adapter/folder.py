@@ -28,7 +28,8 @@ from quantkit.adapter.lora import no_such_tensor, read_lora
 from quantkit.adapter.names import Names, read_names, refuse_other_files, refuse_vision
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
 from quantkit.checkpoint.dtypes import FLOATS, Array, Floats, all_finite, to_float32
-from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec, open_tensor_file, same_values
+from quantkit.checkpoint.open_file import open_tensor_file
+from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec, same_values
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.files.json_file import read_json
 

@@ -21,8 +21,9 @@ from typing import Any, Self
 from quantkit.checkpoint.dequantize.logical import logical_checkpoint, quantization_settings
 from quantkit.checkpoint.dequantize.stored import Stored
 from quantkit.checkpoint.dtypes import FLOATS, Array
+from quantkit.checkpoint.open_file import open_tensor_file
 from quantkit.checkpoint.other_formats import refuse_file, refuse_format
-from quantkit.checkpoint.tensor_file import Memory, TensorFile, TensorSpec, new_memory, open_tensor_file
+from quantkit.checkpoint.tensor_file import Memory, TensorFile, TensorSpec, new_memory
 from quantkit.errors import CheckpointError
 from quantkit.files.json_file import read_json
 from quantkit.hub.base_name import build_hint

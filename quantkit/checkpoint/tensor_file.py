@@ -1,4 +1,4 @@
-"""Files that contain tensors: safetensors by header and byte range, PyTorch pickles without running their code.
+"""Files that contain tensors: their interface, and safetensors, by header and byte range.
 
 Both kinds have the same interface: the tensors in the file (:class:`TensorSpec`), and the values of a range of rows.
 A safetensors file is never loaded: opening it checks its whole header, and rows are read at their offset, from any
@@ -32,7 +32,7 @@ _ITEM_BYTES = {
 }  # fmt: skip
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 
-_DISK = "check the file's permissions and its disk, or download the file again"
+DISK_HINT = "check the file's permissions and its disk, or download the file again"
 
 Refusal = Callable[..., QuantkitError]
 # Returns memory of at least so many bytes, uint8.
@@ -84,25 +84,6 @@ class TensorFile(Protocol):
         """
 
     def close(self) -> None: ...
-
-
-def open_tensor_file(path: Path, refuse: Refusal = CheckpointError) -> TensorFile:
-    """Open a ``.safetensors`` or PyTorch pickle (``.bin``, ``.pt``) file.
-
-    Args:
-        path: the file.
-        refuse: the error class to raise, so that a defect in an adapter file is an AdapterError.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return SafetensorsFile(path, refuse)
-        from quantkit.checkpoint.pickle_file import PickleFile  # which needs torch
-
-        return PickleFile(path, refuse)
-    except FileNotFoundError:
-        raise refuse(f"{path}: file is missing", hint="download the folder again") from None
-    except OSError as error:
-        raise refuse(f"{path}: cannot be read ({error.strerror or error})", hint=_DISK) from None
 
 
 class SafetensorsFile:
@@ -183,7 +164,7 @@ class SafetensorsFile:
         try:
             got = read_into(self._fd, view, spec.offset + start * row)
         except OSError as error:
-            raise self._refuse(f"{self.path}: cannot be read ({error.strerror or error})", hint=_DISK) from None
+            raise self._refuse(f"{self.path}: cannot be read ({error.strerror or error})", hint=DISK_HINT) from None
         if got != len(view):
             raise self._refuse(f"{self.path}: the file was truncated while it was read")
         values = raw.view(dtype)

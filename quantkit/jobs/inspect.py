@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.checkpoint.folder import open_checkpoint
-from quantkit.checkpoint.tensor_file import TensorSpec, open_tensor_file
+from quantkit.checkpoint.open_file import open_tensor_file
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError, QuantkitError
 from quantkit.files.json_file import read_json
 from quantkit.gguf.header import Header, file_type_name

@@ -24,7 +24,8 @@ from quantkit.adapter.config import UNSUPPORTED, is_target
 from quantkit.adapter.folder import open_adapter
 from quantkit.adapter.known_settings import KNOWN
 from quantkit.checkpoint.folder import Checkpoint
-from quantkit.checkpoint.tensor_file import TensorSpec, open_tensor_file
+from quantkit.checkpoint.open_file import open_tensor_file
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.ggml.types import GGMLType
 from quantkit.jobs.merge import merge

@@ -21,8 +21,9 @@ ROOT = Path(importlib.util.find_spec("quantkit").submodule_search_locations[0]) 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("ggml", "system"),
-    ("files", "gguf", "hub", "kernels"),
+    ("files", "gguf", "hub"),
     ("checkpoint", "ollama", "plan"),
+    ("kernels",),
     ("engine", "vocab"),
     ("arch", "chat_template"),
     ("adapter",),
@@ -36,13 +37,14 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 )
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
 
-# What may be imported without paying for torch: the command line, what runs beside llama.cpp, and all texts.
+# What may be imported without paying for torch: everything that plain weights and LoRA need, from reading to writing.
 WITHOUT_TORCH = (
-    "cli", "run", "serve", "package", "chat_template", "ollama", "hub", "files", "system", "gguf", "ggml", "vocab",
-    "demo.data", "arch.families", "jobs.argument_kinds", "jobs.arguments", "jobs.chat", "jobs.doctor",
-    "jobs.ollama_create", "jobs.recipe", "jobs.recipe_fields", "jobs.run_options", "plan.dry_run", "plan.imatrix",
-    "plan.type_choices", "verify.worker",
+    "adapter", "arch", "chat_template", "checkpoint", "cli", "demo", "engine", "files", "ggml", "gguf", "hub", "jobs",
+    "kernels", "model", "ollama",
+    "package", "plan", "run", "serve", "system", "verify", "vocab",
 )  # fmt: skip
+# But for these: they read pickles, and merge what PEFT's own layers merge. They are imported when there is such a file.
+WITH_TORCH = ("adapter.module_tree", "adapter.peft_layer", "checkpoint.pickle_file")
 
 
 def name_of(file: Path) -> str:
@@ -160,17 +162,28 @@ def test_the_init_of_a_package_is_empty() -> None:
     assert {name: body for name, body in code.items() if len(body) > 1 or not all(b[0] in "'\"" for b in body)} == {}
 
 
-@pytest.mark.parametrize(
-    "module", [m for m in MODULES for promise in WITHOUT_TORCH if m == promise or m.startswith(f"{promise}.")]
-)
+PROMISED = [
+    module
+    for module in MODULES
+    for promise in WITHOUT_TORCH
+    if module not in WITH_TORCH and (module == promise or module.startswith(f"{promise}."))
+]
+
+
+@pytest.mark.parametrize("module", PROMISED)
 def test_modules_that_do_without_torch(module: str) -> None:
-    assert way_to("torch", module) is None
+    assert [way for heavy in ("torch", "transformers", "peft") if (way := way_to(heavy, module))] == []
+
+
+@pytest.mark.parametrize("module", WITH_TORCH)
+def test_modules_that_need_torch_are_imported_when_they_are_needed(module: str) -> None:
+    assert way_to("torch", module) is not None
+    assert [name for name in MODULES if module in imports_at_once(name) and name not in WITH_TORCH] == []
 
 
 def test_what_runs_agrees() -> None:
     """The source is read by the tests above; this is one look at a real process."""
-    named = [module for module in MODULES if module.startswith(("cli.", "run.", "serve."))]
-    code = f"import sys, importlib; [importlib.import_module('quantkit.' + m) for m in {named}]"
+    code = f"import sys, importlib; [importlib.import_module('quantkit.' + m) for m in {PROMISED}]"
     code += "; print(sorted({'torch', 'transformers', 'peft'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
@@ -182,7 +195,11 @@ def test_the_tests_above_can_fail() -> None:
     tree = ast.parse(source)
     assert list(imports_of(ast.walk(tree))) == ["torch", "numpy", "peft"]
     assert list(imports_of(at_once(tree.body))) == ["torch"]
-    assert way_to("torch", "model.merger") == ["model.merger", "torch"]
+    assert way_to("torch", "checkpoint.pickle_file") == ["checkpoint.pickle_file", "torch"]
+    assert way_to("numba", "kernels.lane_blocks") in (
+        ["kernels.lane_blocks", "numba"],
+        ["kernels.lane_blocks", "kernels.lane_common", "numba"],
+    )
     inside: Mapping[str, str] = {
         "from quantkit.jobs.build import build": "jobs.build",
         "import quantkit.jobs.build": "jobs.build",

@@ -15,7 +15,7 @@ from quantkit.adapter.folder import Adapter
 from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint.dtypes import Floats
 from quantkit.checkpoint.folder import Checkpoint
-from quantkit.checkpoint.tensor_file import open_tensor_file
+from quantkit.checkpoint.open_file import open_tensor_file
 from quantkit.ggml.types import GGMLType
 from quantkit.model import merger as merge
 from quantkit.model.merger import Merger

@@ -20,7 +20,8 @@ from quantkit.adapter.config import NOT_MERGEABLE, SUPPORTED
 from quantkit.adapter.folder import open_adapter
 from quantkit.adapter.names import read_names
 from quantkit.adapter.peft_layer import PeftLayers
-from quantkit.checkpoint.tensor_file import TensorSpec, open_tensor_file
+from quantkit.checkpoint.open_file import open_tensor_file
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
 from quantkit.jobs.merge import merge
 from quantkit.model.opened import open_merged

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import quantkit.checkpoint.tensor_file
-from quantkit.checkpoint.tensor_file import open_tensor_file, same_values
+from quantkit.checkpoint.open_file import open_tensor_file
+from quantkit.checkpoint.tensor_file import same_values
 from quantkit.errors import AdapterError, CheckpointError
 from tests.support.bits import bits
 
