@@ -22,11 +22,11 @@ from quantkit.ggml.types import GGMLType
 from quantkit.kernels.encode import encode
 from quantkit.kernels.rounding import OVERFLOW, largest_magnitude, round_to
 
-# Weights that are merged, rounded and encoded at a time: they and what they become stay in the cache.
+# Weights, or a few more, that are merged, rounded and encoded at a time: they and what they become stay in the cache.
 _STRIP_WEIGHTS = 1 << 18
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Target:
     """What an output wants of some rows.
 
@@ -45,7 +45,8 @@ class Encoded:
 
     Attributes:
         data: the bytes for each target, valid until the backend is asked again; empty if nothing could be encoded.
-        largest: the largest magnitude after merging; NaN if a value is NaN.
+        largest: the largest magnitude after merging; NaN if a value is NaN. Of a tensor that comes quantized it is 0
+            unless it is too large for a type.
         too_large_for: the first type that cannot hold it.
     """
 
@@ -88,41 +89,47 @@ class Backend:
             targets: what is wanted; a target of the outtype gets the rounded rows themselves.
         """
         count = rows.stored.shape[0]
-        step = max(1, _STRIP_WEIGHTS // columns)
+        step = -(-_STRIP_WEIGHTS // columns)
         outs = [np.empty((count, target.type.row_nbytes(columns)), dtype=np.uint8) for target in targets]
-        largest, too_large = 0.0, None
+        magnitudes, too_large = [0.0], set()
         for start in range(0, count, step):
             strip = slice(start, min(start + step, count))
             with self.span("merge and round"):
-                rounded, floats, highest = self._round(rows.part(strip), outtype, columns)
-            largest = highest if not highest <= largest else largest
+                rounded, largest = self._round(rows.part(strip), outtype)
+            magnitudes.append(largest)
             if rounded is None:
-                return Encoded([], largest)
+                return Encoded([], largest_magnitude(rows.merged()))
             with self.span("encode"):
+                floats = self._floats(rounded, outtype, columns, targets)
                 for target, out in zip(targets, outs, strict=True):
-                    data = self._bytes(target, outtype, rounded, floats)
-                    if target.type is not outtype and too_large is None and not ggml.is_valid(target.type, data.data):
-                        too_large = target.type
+                    data = _bytes(target, outtype, rounded, floats)
+                    if target.type is not outtype and not ggml.is_valid(target.type, data.data):
+                        too_large.add(target.type)
+                        magnitudes.append(largest_magnitude(floats))
                     out[strip] = data.reshape(out[strip].shape)
-        return Encoded([out.reshape(-1).data for out in outs], largest, too_large)
+        first = next((target.type for target in targets if target.type in too_large), None)
+        return Encoded([out.reshape(-1).data for out in outs], float(np.max(magnitudes)), first)
 
-    def _round(self, rows: Rows, outtype: GGMLType, columns: int) -> tuple[Array | None, Floats, float]:
-        """The rounded rows (None if a value is out of range), the same as float32, and the largest magnitude."""
+    def _round(self, rows: Rows, outtype: GGMLType) -> tuple[Array | None, float]:
+        """The rounded rows, None if a value is out of range, and the largest magnitude; not of quantized rows."""
         if outtype not in OVERFLOW:
-            floats = ggml.dequantize_rows(outtype, rows.stored.tobytes(), columns)
-            return rows.stored, floats, largest_magnitude(floats)
+            return rows.stored, 0.0
         merged = rows.merged()
         largest = largest_magnitude(merged)
-        if not largest < OVERFLOW[outtype]:
-            return None, merged, largest
-        rounded = round_to(merged, outtype)
-        return rounded, to_float32(rounded), largest
+        return (round_to(merged, outtype) if largest < OVERFLOW[outtype] else None), largest
 
-    def _bytes(self, target: Target, outtype: GGMLType, rounded: Array, floats: Floats) -> npt.NDArray[np.uint8]:
-        if target.type is outtype:
-            return np.ascontiguousarray(rounded).reshape(-1).view(np.uint8)
-        return np.frombuffer(encode(target.type, floats, target.importance), dtype=np.uint8)
+    def _floats(self, rounded: Array, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Floats:
+        """The rounded rows as float32; none if no target needs them, as not every type can be decoded."""
+        if all(target.type is outtype for target in targets):
+            return np.empty((0, columns), dtype=np.float32)
+        return to_float32(rounded) if outtype in OVERFLOW else ggml.dequantize_rows(outtype, rounded.tobytes(), columns)
 
     def span(self, name: str) -> AbstractContextManager[None]:
         """A step for the timeline."""
         return self.timeline.span(self.name, name)
+
+
+def _bytes(target: Target, outtype: GGMLType, rounded: Array, floats: Floats) -> npt.NDArray[np.uint8]:
+    if target.type is outtype:
+        return np.ascontiguousarray(rounded).reshape(-1).view(np.uint8)
+    return np.frombuffer(encode(target.type, floats, target.importance), dtype=np.uint8)

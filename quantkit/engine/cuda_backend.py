@@ -50,21 +50,20 @@ class CudaBackend(Backend):
         return self._lane.pinned("stored", nbytes)[:nbytes]
 
     def encode(self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Encoded:
-        kinds = tuple(dict.fromkeys(target.type for target in targets if _has_kernel(target, outtype, columns)))
+        wanted = dict.fromkeys(target.type for target in targets if _has_kernel(target, outtype, columns))
+        kinds = tuple(wanted)[: cuda.FORMATS_PER_KERNEL]
         if not kinds or rows.stored.dtype not in _TYPES or len(rows.pairs) > cuda.PAIRS:
             return super().encode(rows, outtype, columns, targets)
         variant = Variant(_TYPES[rows.stored.dtype], outtype, kinds)
-        rest = [target for target in targets if target.type not in kinds or target.importance is not None]
+        done = [target.type in kinds and target.importance is None for target in targets]
         with self.span("on the device"):
-            largest, rounded, encoded = self._run(variant, rows, columns, keeps_rounded=bool(rest))
+            largest, rounded, encoded = self._run(variant, rows, columns, keeps_rounded=not all(done))
         if largest is None:
             return super().encode(rows, outtype, columns, targets)
-        data: list[Bytes] = []
-        for target in targets:
-            if target in rest:
-                data.append(self._on_host(target, outtype, columns, rounded))
-            else:
-                data.append(encoded[target.type])
+        data: list[Bytes] = [
+            encoded[target.type] if on_device else self._on_host(target, outtype, columns, rounded)
+            for target, on_device in zip(targets, done, strict=True)
+        ]
         too_large = next(
             (t.type for t, d in zip(targets, data, strict=True) if not _is_valid(t.type, d, outtype)), None
         )

@@ -113,7 +113,10 @@ class _Job:
         """Run the workers; when this returns or raises, none of them works any more."""
         ended = [threading.Event() for _ in range(self.workers.threads)]
         # Not daemons: one that the interpreter's end cuts off inside a tensor operation takes the process down.
-        workers = [threading.Thread(target=self._work, args=each) for each in enumerate(ended)]
+        workers = [
+            threading.Thread(target=self._work, args=(number, event), name=f"stream-{number}")
+            for number, event in enumerate(ended)
+        ]
         try:
             for worker in workers:
                 worker.start()
@@ -142,7 +145,8 @@ class _Job:
         try:
             devices = self.workers.devices
             backend = open_backend(devices[number % len(devices)], f"worker {number:02}", self.workers.timeline)
-            with backend.active():
+            # What is not finite is found by _check and refused by name: numpy need not warn of it.
+            with np.errstate(all="ignore"), backend.active():
                 while not self._stop.is_set():
                     row_range = self._scheduler.next(number)
                     if row_range is None:
@@ -220,4 +224,5 @@ def _importance(output: Output, row_range: RowRange) -> npt.NDArray[np.float32] 
     tensor, importance = row_range.tensor, output.importance.get(row_range.tensor.name)
     if importance is None or importance.size == tensor.columns:
         return importance
-    return importance.reshape(-1, tensor.columns)[row_range.start // tensor.shape[-2]]
+    own: npt.NDArray[np.float32] = importance.reshape(-1, tensor.columns)[row_range.start // tensor.shape[-2]]
+    return own

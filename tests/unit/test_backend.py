@@ -1,71 +1,118 @@
-"""The engine's steps on a device, with one that stands in for it; ranges, dealing and timelines."""
+"""What a worker does with a range, on the processor and on what stands in for a device; dealing, devices, timelines."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from quantkit.kernels.validity import all_finite
 
-from quantkit.engine import ranges
-from quantkit.engine.backend import CPU, Backend
-from quantkit.engine.device import Workers, choose_devices, choose_workers
+from quantkit.checkpoint.dtypes import Array, to_float32
+from quantkit.checkpoint.tensor_file import Memory
+from quantkit.engine import backend, ranges
+from quantkit.engine.backend import Backend, Target
+from quantkit.engine.cuda_backend import CudaBackend
+from quantkit.engine.device import PROCESSOR, Device, Workers, choose_devices, choose_workers
 from quantkit.engine.ranges import Scheduler, row_ranges
+from quantkit.engine.rows import Rows
 from quantkit.engine.stream import stream
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline, Timeline
 from quantkit.errors import OutOfRangeError, QuantizationError, QuantkitError
+from quantkit.files.output_file import Bytes
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
+from quantkit.kernels import cuda
+from quantkit.kernels.cuda_source import Variant
 from quantkit.kernels.formats import FORMATS
-from quantkit.kernels.reference.encode import encode as specified
+from quantkit.kernels.rounding import LARGEST, SMALLEST, round_to
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
+from tests.support.bits import as_array
+from tests.support.sums import low_rank_sum
 
 SHAPES = {"a": (320, 256), "b": (128, 512), "c": (1024, 256)}
 
 
-class StandIn(Backend):
-    """A device's habits on the processor: one buffer for everything that is read and fetched, encoders of its own."""
+class StandIn(CudaBackend):
+    """A device's habits on the processor: what it makes of a range lies in one buffer, which the next overwrites."""
 
     def __init__(self, name: str = "worker", timeline: NoTimeline = NO_TIMELINE) -> None:
-        super().__init__(name, timeline)
-        self.buffer = torch.empty(1 << 20, dtype=torch.uint8)
+        Backend.__init__(self, name, timeline)
+        self.buffers = {name: np.empty(1 << 20, dtype=np.uint8) for name in ("in", "out")}
+        self.ran: list[Variant] = []
 
-    def memory(self, nbytes: int) -> torch.Tensor:
-        return self.buffer[:nbytes]
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        yield
 
-    def put(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.clone()
+    def memory(self, nbytes: int) -> np.ndarray:
+        return self.buffers["in"][:nbytes]
 
-    def fetch(self, tensor: torch.Tensor) -> memoryview:
-        raw = tensor.contiguous().reshape(-1).view(torch.uint8)
-        return self.buffer[: raw.numel()].copy_(raw).numpy().data
-
-    def encode(self, kind: GGMLType, rows: torch.Tensor) -> torch.Tensor | None:
-        return specified(kind, rows.float()) if kind in FORMATS else None
+    def _run(
+        self, variant: Variant, rows: Rows, columns: int, *, keeps_rounded: bool
+    ) -> tuple[float | None, Array, dict[GGMLType, memoryview]]:
+        self.ran.append(variant)
+        assert columns == rows.stored.shape[-1]
+        assert len(variant.kinds) <= cuda.FORMATS_PER_KERNEL
+        with np.errstate(over="ignore"):
+            rounded = round_to(rows.merged(), variant.outtype)
+        floats = to_float32(rounded)
+        sizes = np.abs(floats[floats != 0])
+        if not (sizes <= LARGEST).all() or not (sizes >= SMALLEST).all():
+            return None, rounded, {}
+        parts = [rounded if keeps_rounded else rounded[:0], *(ggml.quantize_rows(k, floats) for k in variant.kinds)]
+        places = [0, *np.cumsum([part.nbytes for part in parts]).tolist()]
+        buffer = self.buffers["out"]
+        for at, part in zip(places, parts, strict=False):
+            buffer[at : at + part.nbytes] = part.reshape(-1).view(np.uint8)
+        pieces = [buffer[start:stop] for start, stop in pairwise(places)]
+        encoded = {kind: piece.data for kind, piece in zip(variant.kinds, pieces[1:], strict=True)}
+        return float(sizes.max(initial=0)), pieces[0].view(rounded.dtype), encoded
 
 
 class Values:
+    """A source that reads into the memory it is given, and has factors to add."""
+
     def __init__(self, values: dict[str, torch.Tensor]) -> None:
         self.values = values
+        generator = torch.Generator().manual_seed(9)
+        self.factors = {
+            name: tuple(0.1 * torch.randn(size, generator=generator) for size in ((len(value), 4), (4, value.shape[1])))
+            for name, value in values.items()
+        }
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend) -> torch.Tensor:
-        stored = self.values[tensor.name][start:stop]
-        read = backend.memory(stored.numel() * 4).view(torch.float32).reshape(stored.shape)
-        return backend.put(read.copy_(stored))
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory) -> Rows:
+        stored = as_array(self.values[tensor.name][start:stop])
+        read = memory(stored.nbytes).view(stored.dtype).reshape(stored.shape)
+        read[...] = stored
+        left, right = (factor.numpy() for factor in self.factors[tensor.name])
+        return Rows(read).plus(left[start:stop], right)
+
+    def merged(self, name: str) -> torch.Tensor:
+        return low_rank_sum(self.values[name], *self.factors[name], 1.0)
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         return None
 
 
-@pytest.fixture
-def on_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[Backend, StandIn], ids=["processor", "stand-in"])
+def backends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[Backend]:
+    """The backends of the workers, made as they are asked for; ranges are small."""
+    made: list[Backend] = []
+
+    def make(device: Device, name: str, timeline: NoTimeline) -> Backend:
+        made.append(request.param(name, timeline))
+        return made[-1]
+
     monkeypatch.setattr(ranges, "CHUNK_WEIGHTS", 1 << 14)
-    monkeypatch.setattr("quantkit.engine.stream.open_backend", lambda device, name, timeline: StandIn(name, timeline))
+    monkeypatch.setattr("quantkit.engine.stream.open_backend", make)
+    return made
 
 
 def tensors(base: GGMLType = GGMLType.F16) -> list[PlannedTensor]:
@@ -77,22 +124,35 @@ def output(kind: GGMLType, importance: dict[str, np.ndarray] | None = None) -> O
     for name, shape in SHAPES.items():
         places[name] = TensorSlot(kind, offset, kind.nbytes(shape))
         offset += places[name].nbytes
-    return Output(kind.label, kind.label, b"", offset, places, importance or {})
+    return Output(f"{kind.label}-{len(importance or {})}", kind.label, b"", offset, places, importance or {})
+
+
+KINDS = [GGMLType.Q8_0, GGMLType.F16, GGMLType.Q4_K, GGMLType.IQ4_NL]
 
 
 @pytest.mark.parametrize("threads", [1, 5])
-def test_a_buffer_used_again_and_again(tmp_path: Path, on_a_stand_in: None, threads: int) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "more"),
+    [
+        (torch.bfloat16, ()),
+        (torch.float16, ()),
+        (torch.float32, sorted(FORMATS.keys() - set(KINDS))),  # more than one kernel takes
+    ],
+    ids=["bf16", "f16", "f32-many"],
+)
+def test_a_buffer_used_again_and_again(
+    tmp_path: Path, backends: list[Backend], threads: int, more: Sequence[GGMLType], dtype: torch.dtype
+) -> None:
     generator = torch.Generator().manual_seed(5)
-    values = {name: torch.randn(shape, generator=generator) for name, shape in SHAPES.items()}
+    source = Values({name: torch.randn(shape, generator=generator).to(dtype) for name, shape in SHAPES.items()})
     weights = {"b": torch.rand(512, generator=generator).numpy()}
-    kinds = [GGMLType.Q8_0, GGMLType.F16, GGMLType.Q4_K, GGMLType.IQ4_NL]
-    outputs = [*map(output, kinds), output(GGMLType.Q6_K, weights)]
+    outputs = [*map(output, [*KINDS, *more]), output(GGMLType.Q6_K, weights), output(GGMLType.Q8_0, weights)]
     timeline = Timeline()
-    digests = stream(tensors(), outputs, Values(values), tmp_path, workers=Workers(threads, timeline=timeline))
+    digests = stream(tensors(), outputs, source, tmp_path, workers=Workers(threads, timeline=timeline))
     for made in outputs:
         data = (tmp_path / made.file).read_bytes()
         for name, slot in made.tensors.items():
-            rounded = values[name].half()
+            rounded = source.merged(name).half()
             raw = (
                 rounded.numpy().tobytes()
                 if slot.type is GGMLType.F16
@@ -102,30 +162,134 @@ def test_a_buffer_used_again_and_again(tmp_path: Path, on_a_stand_in: None, thre
             assert digests[made.file][name] == hashlib.sha256(raw).hexdigest()
     timeline.write(tmp_path / "trace.json")
     events = json.loads((tmp_path / "trace.json").read_text(encoding="utf-8"))["traceEvents"]
-    assert {event["name"] for event in events if event["ph"] == "X"} == {"round", "encode on the host", "write", "hash"}
+    on_device = {"on the device"} if any(isinstance(each, StandIn) for each in backends) else set()
+    assert {event["name"] for event in events if event["ph"] == "X"} == {
+        *("read", "merge and round", "encode", "write", "hash"),
+        *on_device,
+    }
     assert len({event["tid"] for event in events}) <= threads
     assert all(event["dur"] >= 0 for event in events if event["ph"] == "X")
+    stored = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}[dtype]
+    ran = {(variant.stored, variant.outtype) for each in backends for variant in getattr(each, "ran", ())}
+    assert ran <= {(stored, GGMLType.F16)}
+    assert bool(ran) is bool(on_device)
 
 
-def test_values_that_do_not_fit_are_refused_there_too(tmp_path: Path, on_a_stand_in: None) -> None:
+def test_values_that_do_not_fit_are_refused(tmp_path: Path, backends: list[Backend]) -> None:
     values = {name: torch.zeros(shape) for name, shape in SHAPES.items()}
     values["c"][1000, 3] = 1e9
-    with pytest.raises(QuantizationError, match=r"'c' has values up to .*, too large for q8_0"):
+    with pytest.raises(QuantizationError, match=r"'c' has values up to 1e\+09, too large for q8_0"):
         stream(tensors(GGMLType.BF16), [output(GGMLType.Q8_0)], Values(values), tmp_path, workers=Workers(2))
-    with pytest.raises(OutOfRangeError):
+    with pytest.raises(OutOfRangeError, match=r"'c' has a value of 1e\+09, too large for f16"):
         stream(tensors(), [output(GGMLType.Q4_0)], Values(values), tmp_path, workers=Workers(2))
 
 
-@pytest.mark.parametrize("kind", sorted(FORMATS), ids=lambda kind: kind.name)
-def test_validity_is_what_ggml_says(kind: GGMLType) -> None:
-    rows = torch.randn((4, 256), generator=torch.Generator().manual_seed(2)).numpy()
-    blocks = torch.from_numpy(ggml.quantize_rows(kind, rows)).reshape(-1, kind.block_nbytes)
-    assert all_finite(kind, blocks)
-    for offset in range(0, kind.block_nbytes, 2):
-        for half in (b"\x00\x7c", b"\x00\xfc", b"\x01\x7c", b"\xff\x7b"):
-            broken = blocks.clone()
-            broken[1, offset : offset + 2] = torch.frombuffer(bytearray(half), dtype=torch.uint8)
-            assert all_finite(kind, broken) == ggml.is_valid(kind, broken.numpy().tobytes())
+@pytest.mark.parametrize("make", [Backend, StandIn])
+def test_values_that_no_kernel_decides_are_encoded_all_the_same(make: Callable[[], Backend]) -> None:
+    rows = torch.randn((64, 256), generator=torch.Generator().manual_seed(3))
+    rows[5, 7], rows[9, 200] = 1e-30, 70000.0
+    targets = [Target(GGMLType.Q4_K), Target(GGMLType.F32), Target(GGMLType.Q8_0)]
+    encoded = make().encode(Rows(rows.numpy()), GGMLType.F32, 256, targets)
+    expected = [ggml.quantize_rows(kind, rows.numpy()) for kind in (GGMLType.Q4_K, GGMLType.Q8_0)]
+    assert [bytes(data) for data in encoded.data] == [
+        expected[0].tobytes(),
+        rows.numpy().tobytes(),
+        expected[1].tobytes(),
+    ]
+    assert (encoded.largest, encoded.too_large_for) == (70000.0, None)
+
+
+def data_of(found: Sequence[Bytes]) -> list[bytes]:
+    return [bytes(data) for data in found]
+
+
+STRIPS = [1, 1000, 1 << 18]
+OUTTYPES = {torch.float16: GGMLType.F16, torch.bfloat16: GGMLType.BF16, torch.float32: GGMLType.F32}
+
+
+@pytest.mark.parametrize("dtype", OUTTYPES)
+@pytest.mark.parametrize("outtype", OUTTYPES.values(), ids=lambda kind: kind.label)
+def test_strips_and_ranges_do_not_show(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, outtype: GGMLType) -> None:
+    """What is cut for the cache's sake, and for the workers', is the same in every bit as what is not cut."""
+    generator = torch.Generator().manual_seed(4)
+    stored = torch.randn((70, 256), generator=generator).to(dtype)
+    factors = [[torch.randn(size, generator=generator) for size in ((70, rank), (rank, 256))] for rank in (3, 8)]
+    rows, expected = Rows(as_array(stored)), stored.float()
+    for left, right in factors:
+        rows, expected = rows.plus(left.numpy(), right.numpy()), low_rank_sum(expected, left, right, 1.0)
+    weights = torch.rand(256, generator=generator).numpy()
+    targets = [
+        *(Target(kind) for kind in (GGMLType.Q8_0, outtype, GGMLType.Q4_K, GGMLType.IQ4_XS)),
+        Target(GGMLType.Q5_K, weights),
+    ]
+    rounded = expected.to(next(theirs for theirs, kind in OUTTYPES.items() if kind is outtype))
+    floats = rounded.float().numpy()
+    wanted = [
+        as_array(rounded).tobytes() if target.type is outtype
+        else ggml.quantize_rows(target.type, floats, target.importance).tobytes()
+        for target in targets
+    ]  # fmt: skip
+    for strip in STRIPS:
+        monkeypatch.setattr(backend, "_STRIP_WEIGHTS", strip)
+        whole = Backend().encode(rows, outtype, 256, targets)
+        assert data_of(whole.data) == wanted
+        assert (whole.largest, whole.too_large_for) == (float(expected.abs().max()), None)
+        for step in (7, 64):
+            cuts = [
+                Backend().encode(rows.part(slice(at, at + step)), outtype, 256, targets) for at in range(0, 70, step)
+            ]
+            joined = [b"".join(parts) for parts in zip(*(data_of(cut.data) for cut in cuts), strict=True)]
+            assert joined == wanted
+            assert max(cut.largest for cut in cuts) == whole.largest
+
+
+@pytest.mark.parametrize("strip", STRIPS)
+def test_what_is_wrong_does_not_depend_on_strips(monkeypatch: pytest.MonkeyPatch, strip: int) -> None:
+    monkeypatch.setattr(backend, "_STRIP_WEIGHTS", strip)
+    rows = np.ones((70, 256), dtype=np.float32)
+    rows[3, 3], rows[60, 9] = 1e5, -2e5
+    found = Backend().encode(Rows(rows), GGMLType.F16, 256, [Target(GGMLType.Q8_0)])
+    assert (found.data, found.largest, found.too_large_for) == ([], 2e5, None)
+    rows[65, 0] = np.nan
+    found = Backend().encode(Rows(rows), GGMLType.F16, 256, [Target(GGMLType.Q8_0)])
+    assert found.data == []
+    assert np.isnan(found.largest)
+    # The first type in the order of the outputs, wherever it is met: a scale of q8_0 holds 127 times 65504.
+    rows = np.ones((70, 256), dtype=np.float32)
+    rows[3, 3], rows[60, 9] = 1e6, 1e8
+    found = Backend().encode(Rows(rows), GGMLType.F32, 256, [Target(GGMLType.Q8_0), Target(GGMLType.Q4_0)])
+    assert (len(found.data), found.largest, found.too_large_for) == (2, 1e8, GGMLType.Q8_0)
+
+
+def test_vectors_are_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.linspace(-1, 1, 333, dtype=np.float32)
+    for strip in STRIPS:
+        monkeypatch.setattr(backend, "_STRIP_WEIGHTS", strip)
+        found = Backend().encode(Rows(values), GGMLType.F16, 1, [Target(GGMLType.F16)])
+        assert data_of(found.data) == [values.astype(np.float16).tobytes()]
+
+
+def test_rows_that_are_quantized_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are copied, and decoded only where another type is asked for: some types cannot be."""
+    rows = np.random.default_rng(6).standard_normal((70, 256), dtype=np.float32)
+    stored = ggml.quantize_rows(GGMLType.Q8_0, rows).reshape(70, -1)
+    again = ggml.quantize_rows(GGMLType.Q4_K, ggml.dequantize_rows(GGMLType.Q8_0, stored.tobytes(), 256))
+    for strip in STRIPS:
+        monkeypatch.setattr(backend, "_STRIP_WEIGHTS", strip)
+        found = Backend().encode(Rows(stored), GGMLType.Q8_0, 256, [Target(GGMLType.Q8_0), Target(GGMLType.Q4_K)])
+        assert data_of(found.data) == [stored.tobytes(), again.tobytes()]
+    monkeypatch.setattr(ggml, "dequantize_rows", None)
+    found = Backend().encode(Rows(stored), GGMLType.Q8_0, 256, [Target(GGMLType.Q8_0)])
+    assert data_of(found.data) == [stored.tobytes()]
+
+
+def test_memory_is_one_buffer_that_grows() -> None:
+    worker = Backend()
+    first = worker.memory(100)
+    assert first.nbytes == 100
+    assert np.shares_memory(first, worker.memory(60))
+    assert worker.memory(60).nbytes == 60
+    assert worker.memory(200).nbytes == 200
 
 
 def test_each_range_is_dealt_out_once_and_in_order() -> None:
@@ -158,21 +322,25 @@ def test_a_worker_keeps_to_its_tensor_and_helps_at_the_end() -> None:
 
 
 def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr("quantkit.engine.device.cuda_driver.device_count", lambda: (3, ""))
     monkeypatch.setattr("quantkit.engine.device.usable_processors", lambda: 100)
-    every = tuple(torch.device("cuda", index) for index in range(3))
+    every = tuple(Device("cuda", index) for index in range(3))
+    assert [str(device) for device in (PROCESSOR, *every)] == ["cpu", "cuda:0", "cuda:1", "cuda:2"]
     assert choose_devices("auto") == choose_devices("cuda") == every
     assert choose_devices("cuda:1") == every[1:2]
-    assert choose_devices("cpu") == (CPU.device,)
-    assert (choose_workers("cuda", None).threads, choose_workers("cuda:0", None).threads) == (48, 16)
+    assert choose_devices("cpu") == (PROCESSOR,)
+    assert (choose_workers("cuda", None).threads, choose_workers("cuda:0", None).threads) == (36, 12)
     assert (choose_workers("cpu", None).threads, choose_workers("cuda", 5).threads) == (100, 5)
     assert choose_workers("cuda", None).chunk == ranges.DEVICE_CHUNK_WEIGHTS
     with pytest.raises(QuantkitError, match="this machine has 3 CUDA devices"):
         choose_devices("cuda:3")
     with pytest.raises(QuantkitError, match="is unknown"):
         choose_devices("gpu")
+    monkeypatch.setattr("quantkit.engine.device.cuda_driver.device_count", lambda: (0, "there is no driver"))
+    assert choose_devices("auto") == (PROCESSOR,)
+    with pytest.raises(QuantkitError, match=r"this machine has 0 CUDA devices \(there is no driver\)"):
+        choose_devices("cuda")
 
 
 def test_without_a_timeline_nothing_is_kept() -> None:
-    assert CPU.span("read") is CPU.span("write", computes=True)
+    assert Backend().span("read") is Backend().span("write")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_stream import Rows
+from test_stream import Source
 
 from quantkit.engine.device import Workers
 from quantkit.engine.stream import stream
@@ -62,7 +62,7 @@ def test_an_interrupt_while_the_workers_start(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     chosen = [PlannedTensor(f"t{i}", "", (640, 64), GGMLType.F16) for i in range(20)]
-    source = Rows({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
+    source = Source({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
     with pytest.raises(KeyboardInterrupt):
         stream(chosen, unquantized_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(3))
     assert not any(thread.is_alive() for thread in started)

@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 
 import quantkit.engine.ranges
 from quantkit.checkpoint.folder import Checkpoint
-from quantkit.checkpoint.tensor_file import open_tensor_file
-from quantkit.engine.backend import CPU, Backend
+from quantkit.checkpoint.open_file import open_tensor_file
+from quantkit.checkpoint.tensor_file import Memory, new_memory
 from quantkit.engine.device import Workers
 from quantkit.engine.ranges import row_ranges
+from quantkit.engine.rows import Rows
 from quantkit.engine.stream import stream
 from quantkit.errors import CheckpointError, OutOfRangeError, OutputError, QuantkitError
 from quantkit.ggml import library as ggml
@@ -31,6 +32,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.model.merger import Merger
 from quantkit.plan.gguf_outputs import unquantized_outputs
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot, count_elements
+from tests.support.bits import as_array
 
 SIZES = {"wide": (96, 64), "tall": (700, 32), "norm": (64,), "odd": (5, 96), "long": (333,)}
 
@@ -40,7 +42,7 @@ def planned(name: str, shape: tuple[int, ...], base: GGMLType = GGMLType.F16, un
 
 
 @dataclass
-class Rows:
+class Source:
     """A source that keeps count; *before* is called with each range, and may raise."""
 
     values: Mapping[str, torch.Tensor]
@@ -48,10 +50,10 @@ class Rows:
     sound: bool = True
     taken: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def rows(self, tensor: PlannedTensor, start: int, stop: int, backend: Backend = CPU) -> torch.Tensor:
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory = new_memory) -> Rows:
         self.taken.append((tensor.name, start, stop))
         self.before(tensor.name, start, stop)
-        return self.values[tensor.name].reshape(tensor.rows, *tensor.shape[1:][-1:])[start:stop].clone()
+        return Rows(as_array(self.values[tensor.name].reshape(tensor.rows, *tensor.shape[1:][-1:])[start:stop]))
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         return None if self.sound else CheckpointError(f"model.safetensors: tensor {tensor.source!r} has NaN")
@@ -141,7 +143,7 @@ def test_files_are_the_same_for_any_number_of_threads(tmp_path: Path, small_rang
         quantized("q4", GGMLType.Q4_0, chosen),
         quantized("some", GGMLType.Q4_0, chosen[1:2]),
     ]
-    source = Rows(values)
+    source = Source(values)
     before = torch.get_num_threads()
     digests = stream(chosen, outputs, source, tmp_path, workers=Workers(threads), progress=seen.append)
     assert torch.get_num_threads() == before
@@ -171,7 +173,7 @@ def test_importance_goes_to_the_tensor_it_is_of(tmp_path: Path) -> None:
     }
     weights = {"b": (random.random(256) ** 4 + 1e-3).astype(np.float32)}
     places = {name: TensorSlot(GGMLType.Q4_K, i * 18720, 18720) for i, name in enumerate("ab")}
-    stream(chosen, [Output("x", "q4_k_s", b"", 37440, places, weights)], Rows(values), tmp_path, workers=Workers(2))
+    stream(chosen, [Output("x", "q4_k_s", b"", 37440, places, weights)], Source(values), tmp_path, workers=Workers(2))
     expected = b"".join(
         ggml.quantize_rows(GGMLType.Q4_K, values[name].half().float().numpy(), weights.get(name)).tobytes()
         for name in "ab"
@@ -189,7 +191,7 @@ def test_stacked_experts_have_an_importance_each(tmp_path: Path) -> None:
     output = Output(
         "x", "q4_k_s", b"", size, {"experts": TensorSlot(GGMLType.Q4_K, 0, size)}, {"experts": weights.reshape(-1)}
     )
-    stream([tensor], [output], Rows({"experts": values}), tmp_path, workers=Workers(2))
+    stream([tensor], [output], Source({"experts": values}), tmp_path, workers=Workers(2))
     expected = b"".join(
         ggml.quantize_rows(GGMLType.Q4_K, values[i].half().float().numpy(), weights[i]).tobytes() for i in range(70)
     )
@@ -207,7 +209,7 @@ def test_an_error_in_the_source_stops_all(tmp_path: Path, small_ranges: None, th
             raise CheckpointError("shard 3 is gone")
         time.sleep(0.001)
 
-    chosen, source = tensors(), Rows(random_rows(), fail)
+    chosen, source = tensors(), Source(random_rows(), fail)
     with pytest.raises(CheckpointError, match="shard 3 is gone"):
         stream(chosen, unquantized_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(threads))
     assert stream_threads() == []
@@ -224,14 +226,18 @@ def test_errors_that_are_not_ours_are_raised_as_they_are(tmp_path: Path) -> None
     chosen = tensors()
     with pytest.raises(ZeroDivisionError, match="a bug"):
         stream(
-            chosen, unquantized_outputs("x", "f16", [], chosen), Rows(random_rows(), fail), tmp_path, workers=Workers(2)
+            chosen,
+            unquantized_outputs("x", "f16", [], chosen),
+            Source(random_rows(), fail),
+            tmp_path,
+            workers=Workers(2),
         )
 
 
 def test_an_output_that_exists_is_not_overwritten(tmp_path: Path) -> None:
     chosen = tensors()
     (tmp_path / "b").write_text("precious", encoding="utf-8")
-    source = Rows(random_rows())
+    source = Source(random_rows())
     with pytest.raises(OutputError, match="b: cannot be written"):
         stream(
             chosen,
@@ -249,7 +255,7 @@ def test_a_value_too_large_for_f16(tmp_path: Path, value: float) -> None:
     values, chosen = random_rows(), tensors()
     values["tall"][699, 31] = value
     with pytest.raises(OutOfRangeError, match=r"tensor 'model\.tall' has a value of .*, too large for f16") as caught:
-        stream(chosen, unquantized_outputs("x", "f16", [], chosen), Rows(values), tmp_path, workers=Workers(2))
+        stream(chosen, unquantized_outputs("x", "f16", [], chosen), Source(values), tmp_path, workers=Workers(2))
     assert "--outtype bf16" in caught.value.hint
 
 
@@ -258,8 +264,26 @@ def test_merged_values_that_are_not_finite(tmp_path: Path, value: float) -> None
     values, chosen = random_rows(), tensors()
     values["tall"][699, 31] = value
     with pytest.raises(OutOfRangeError, match=r"tensor 'model\.tall': the merged values are NaN") as caught:
-        stream(chosen, unquantized_outputs("x", "f16", [], chosen), Rows(values), tmp_path, workers=Workers(2))
+        stream(chosen, unquantized_outputs("x", "f16", [], chosen), Source(values), tmp_path, workers=Workers(2))
     assert "adapter" in caught.value.hint
+
+
+def test_sums_beyond_float32_are_refused_without_a_word_of_numpys(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    """An adapter that diverged: the products are infinite, and their sums no numbers."""
+    size = np.float32(3e38)
+    left, right = np.array([[size, -size]] * 300, dtype=np.float32), np.full((2, 32), size)
+
+    class Diverged(Source):
+        def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory = new_memory) -> Rows:
+            return super().rows(tensor, start, stop, memory).plus(left[start:stop], right)
+
+    tensor, source = planned("w", (300, 32)), Diverged({"w": torch.ones(300, 32)})
+    with pytest.raises(OutOfRangeError, match=r"'model\.w': the merged values are NaN or infinite in f32"):
+        stream([tensor], unquantized_outputs("x", "f16", [], [tensor]), source, tmp_path, workers=Workers(2))
+    assert [str(warning.message) for warning in recwarn] == []
+    assert capfd.readouterr().err == ""
 
 
 def test_the_largest_values_that_fit(tmp_path: Path) -> None:
@@ -268,7 +292,7 @@ def test_the_largest_values_that_fit(tmp_path: Path) -> None:
         tensor = planned("t", (1, 32), kind)
         values = torch.full((1, 32), value) * torch.tensor([1.0, -1.0]).repeat(16)
         (output,) = unquantized_outputs(kind.name, kind.name.lower(), [], [tensor])
-        stream([tensor], [output], Rows({"t": values}), tmp_path, workers=Workers(1))
+        stream([tensor], [output], Source({"t": values}), tmp_path, workers=Workers(1))
         raw = (tmp_path / kind.name).read_bytes()[output.tensors["t"].offset :]
         dtype = {GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16, GGMLType.F32: torch.float32}[kind]
         stored = torch.frombuffer(bytearray(raw), dtype=dtype)[:32]
@@ -278,7 +302,7 @@ def test_the_largest_values_that_fit(tmp_path: Path) -> None:
     bf16 = planned("t", (1, 32), GGMLType.BF16)
     with pytest.raises(OutOfRangeError, match="too large for bf16") as caught:
         stream(
-            [bf16], unquantized_outputs("y", "bf16", [], [bf16]), Rows({"t": too_large}), tmp_path, workers=Workers(1)
+            [bf16], unquantized_outputs("y", "bf16", [], [bf16]), Source({"t": too_large}), tmp_path, workers=Workers(1)
         )
     assert "f32" in caught.value.hint
 
@@ -289,7 +313,11 @@ def test_values_that_came_with_the_input_are_blamed_on_it(tmp_path: Path, value:
     values["odd"][4, 95] = value
     with pytest.raises(CheckpointError, match=r"model\.safetensors: tensor 'model\.odd' has NaN"):
         stream(
-            chosen, unquantized_outputs("x", "f16", [], chosen), Rows(values, sound=False), tmp_path, workers=Workers(2)
+            chosen,
+            unquantized_outputs("x", "f16", [], chosen),
+            Source(values, sound=False),
+            tmp_path,
+            workers=Workers(2),
         )
 
 
@@ -318,7 +346,7 @@ def test_an_interrupt_ends_every_worker(tmp_path: Path, small_ranges: None) -> N
         time.sleep(0.6 if threading.current_thread().name == "stream-0" else 0.02)
 
     chosen = [planned(f"t{i}", (640, 64)) for i in range(20)]
-    source = Rows({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
+    source = Source({tensor.name: torch.ones(tensor.shape) for tensor in chosen}, slow)
     with pytest.raises(KeyboardInterrupt):
         stream(chosen, unquantized_outputs("x", "f16", [], chosen), source, tmp_path, workers=Workers(3))
     assert stream_threads() == []
