@@ -19,6 +19,7 @@ from quantkit.jobs.convert import convert
 from quantkit.jobs.merge import merge
 from tests.support.gguf_compare import tensor_differences
 from tests.support.parity_matrix import pre_tokenizer
+from tests.support.sums import low_rank_sum
 
 Maker = Callable[..., Path]
 
@@ -75,7 +76,7 @@ def write_adapter(folder: Path, base: dict[str, torch.Tensor], modules: Sequence
         left, right = (
             0.05 * torch.randn(size, generator=generator) for size in ((len(weight), RANK), (RANK, weight.shape[1]))
         )
-        merged[f"{module}.weight"] = torch.addmm(weight, left, right, alpha=ALPHA / RANK)
+        merged[f"{module}.weight"] = low_rank_sum(weight, left, right, ALPHA / RANK)
         key = f"base_model.model.{module}"
         if module.endswith("wte"):  # an embedding's factors are the other way round
             tensors |= {f"{key}.lora_embedding_A": left.T.contiguous(), f"{key}.lora_embedding_B": right.T.contiguous()}
