@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from quantkit.errors import ArchitectureError, CheckpointError
 from quantkit.gguf.model import read_model
@@ -19,6 +20,7 @@ from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.via_llama_cpp import convert_via
 from tests.support.gguf_compare import FREE_TEXT, differences, tensor_differences
 from tests.support.reference import reference_convert, reference_folder, reference_quantize
+from tests.support.sums import low_rank_sum
 
 Maker = Callable[..., Path]
 
@@ -92,13 +94,24 @@ def test_convert(starcoder: Path, reference: Path, tmp_path: Path) -> None:
 
 
 def test_convert_with_an_adapter(starcoder: Path, lora: Path, tmp_path: Path) -> None:
-    """Merged in float32 and rounded once: PEFT's merge in float32, given to the converter."""
+    """Merged in float32 and rounded once: PEFT's merge in float32, in the order of our sum, given to the converter."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     ours = convert_via(reference_folder(), starcoder, tmp_path / "ours.gguf", adapters=[lora])
     model = AutoModelForCausalLM.from_pretrained(starcoder, dtype=torch.float32)
-    PeftModel.from_pretrained(model, lora).merge_and_unload().save_pretrained(tmp_path / "merged")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    merged = PeftModel.from_pretrained(model, lora).merge_and_unload()
+    factors = load_file(lora / "adapter_model.safetensors")
+    scale = json.loads((lora / "adapter_config.json").read_text(encoding="utf-8"))["lora_alpha"] / 4
+    for key in (key for key in factors if ".lora_A." in key):
+        name = key.removeprefix("base_model.model.").replace(".lora_A.", ".")
+        summed = low_rank_sum(before[name], factors[key.replace("lora_A", "lora_B")], factors[key], scale)
+        weight = merged.get_parameter(name)
+        torch.testing.assert_close(weight.detach(), summed, rtol=1e-6, atol=1e-7)
+        assert not torch.equal(weight, before[name])
+        weight.data = summed
+    merged.save_pretrained(tmp_path / "merged")
     for file in starcoder.iterdir():
         if file.name.startswith(("token", "special", "chat")):
             shutil.copy(file, tmp_path / "merged" / file.name)
