@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantkit.checkpoint.dtypes import to_float32
+from quantkit.checkpoint.dtypes import BY_TYPE, to_float32
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels.rounding import DTYPES, OVERFLOW, largest_magnitude, round_to
+from quantkit.kernels.rounding import OVERFLOW, largest_magnitude, round_to
 from tests.support.bits import bits
 
 THEIRS = {GGMLType.F16: torch.float16, GGMLType.BF16: torch.bfloat16, GGMLType.F32: torch.float32}
@@ -81,7 +81,7 @@ def test_shapes_are_kept(outtype: GGMLType) -> None:
     values = np.random.default_rng(3).standard_normal((6, 10), dtype=np.float32)
     for chosen in (values, values.T, values[::2, ::-1], values[:0], values[:, 3], values[2, 4].reshape(())):
         rounded = round_to(chosen, outtype)
-        assert (rounded.shape, rounded.dtype) == (chosen.shape, DTYPES[outtype])
+        assert (rounded.shape, rounded.dtype) == (chosen.shape, BY_TYPE[outtype])
         assert bits(rounded) == bits(
             torch.from_numpy(np.ascontiguousarray(chosen)).reshape(chosen.shape).to(THEIRS[outtype])
         )
