@@ -71,6 +71,9 @@ def command(
 
     Example: quantkit chat my-model --param temperature=0.2
     """
+    from quantkit.ggml.llama import begin
+
+    begin()  # before anything that imports numpy
     from quantkit.errors import QuantkitError
     from quantkit.package.built import open_package
     from quantkit.run.batch import read_prompts

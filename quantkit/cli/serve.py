@@ -60,6 +60,9 @@ def command(
 
     Example: quantkit serve my-model --port 8080
     """
+    from quantkit.ggml.llama import begin
+
+    begin()  # before anything that imports numpy
     from quantkit.errors import QuantkitError
     from quantkit.package.built import open_package
     from quantkit.run.session import ChatModel

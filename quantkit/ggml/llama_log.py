@@ -33,7 +33,7 @@ def _install() -> None:
     global _callback
     if _callback is not None:
         return
-    import llama_cpp
+    from quantkit.ggml.llama import llama_cpp
 
     @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
     def receive(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:

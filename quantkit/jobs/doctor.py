@@ -114,7 +114,7 @@ def find_llama_cpp() -> Finding:
     if failure:
         advice = "pip install --force-reinstall --no-cache-dir llama-cpp-python"
         return Finding(name, False, f"{version}, but it does not load: {failure}", advice)
-    import llama_cpp
+    from quantkit.ggml.llama import llama_cpp
 
     if llama_cpp.llama_supports_gpu_offload():
         return Finding(name, True, f"{version}, with GPU offload")

@@ -11,8 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp
-
+from quantkit.ggml.llama import begin, llama_cpp
 from quantkit.ggml.llama_log import captured_log
 from quantkit.system.child_process import answer_module
 
@@ -53,4 +52,5 @@ def dry_run(path: str, run: dict[str, Any], importance: Sequence[str]) -> dict[s
 
 
 if __name__ == "__main__":
+    begin()
     answer_module(lambda question: [dry_run(question["path"], run, question["importance"]) for run in question["runs"]])

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 import quantkit.errors
 from quantkit.errors import QuantkitError
+from quantkit.ggml.llama import begin
 from quantkit.package.built import open_package
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import (
@@ -124,4 +125,5 @@ def _write(out: TextIO, reply: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    begin()
     main()

@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import llama_cpp  # before numpy: on some systems numpy's C++ runtime breaks a llama.cpp that is loaded after it
 import numpy as np
 import numpy.typing as npt
 
 from quantkit.errors import GGUFError, QuantkitError
+from quantkit.ggml.llama import llama_cpp
 from quantkit.ggml.llama_log import captured_log
 from quantkit.gguf.model import read_whole_model
 from quantkit.run.interrupts import always, interrupts_deferred

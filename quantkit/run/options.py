@@ -145,7 +145,7 @@ class Sampler:
             n_ctx: tokens in the context.
             recent: the prompt's tokens, to which the penalties apply.
         """
-        import llama_cpp
+        from quantkit.ggml.llama import llama_cpp
 
         self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for part in _parts(sampling, n_vocab, n_ctx):
@@ -156,7 +156,7 @@ class Sampler:
 
     def sample(self, context: Any) -> int:
         """Sample the next token from the logits of the last position that llama.cpp's *context* evaluated."""
-        import llama_cpp
+        from quantkit.ggml.llama import llama_cpp
 
         return int(llama_cpp.llama_sampler_sample(self._chain, context, -1))
 
@@ -164,14 +164,14 @@ class Sampler:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        import llama_cpp
+        from quantkit.ggml.llama import llama_cpp
 
         llama_cpp.llama_sampler_free(self._chain)
         self._chain = None
 
 
 def _parts(sampling: Sampling, n_vocab: int, n_ctx: int) -> list[Any]:
-    import llama_cpp
+    from quantkit.ggml.llama import llama_cpp
 
     parts = []
     if sampling.penalizes:

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from quantkit.errors import QuantkitError
+
+# Characters of a child's output that are kept.
+_KEPT_OUTPUT = 2000
+# A line of faulthandler's for a frame of quantkit's own; the innermost comes first.
+_FRAME = re.compile(r'^  File "[^"\n]*[/\\](quantkit[/\\][^"\n]+)", line (\d+) in (\S+)', re.MULTILINE)
 
 
 class ChildError(Exception):
@@ -22,12 +29,18 @@ class ChildError(Exception):
 
     Attributes:
         how: ``signal SIGABRT`` or ``exit code 1``.
-        output: the end of its stderr.
+        output: the end of what it wrote to stderr, without Python's own report of a crash.
+        call: the innermost function of quantkit that was running, such as ``_load (quantkit/run/engine.py, line 90)``;
+            empty unless faulthandler was on and reported one.
     """
 
-    def __init__(self, how: str, output: str) -> None:
+    def __init__(self, how: str, stderr: str) -> None:
+        said, crash, report = stderr.partition("Fatal Python error:")
+        output = (said.strip() or (crash + report).strip().partition("\n")[0])[-_KEPT_OUTPUT:]
         super().__init__(f"{how}: {output}")
+        frame = _FRAME.search(report)
         self.how, self.output = how, output
+        self.call = f"{frame[3]} ({Path(frame[1]).as_posix()}, line {frame[2]})" if frame else ""
 
 
 def run_module(module: str, arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
@@ -44,7 +57,7 @@ def ask_module(module: str, question: dict[str, Any]) -> Any:
     """
     done = _run(module, (), json.dumps(question).encode())
     if done.returncode != 0:
-        raise ChildError(ended_how(done.returncode), done.stderr.decode(errors="replace").strip()[-2000:])
+        raise ChildError(ended_how(done.returncode), done.stderr.decode(errors="replace"))
     found = json.loads(done.stdout)
     if "refused" in found:
         raise QuantkitError(found["refused"], hint=found["hint"])

@@ -33,9 +33,17 @@ class Check:
     evidence: str
 
 
+_AFTER_A_CRASH = (
+    "try: quantkit smoke FILE --n-gpu-layers 0, which keeps the GPU out of it; then llama-cpp-python anew: "
+    "pip install --force-reinstall --no-cache-dir llama-cpp-python"
+)
+
+
 def crashed(error: ChildError) -> Check:
     """Return the failed check for a process that crashed."""
-    return Check("llama.cpp runs", False, error.how, "the process ends normally", error.output)
+    where = f" in {error.call}" if error.call else ""
+    evidence = "\n".join(filter(None, (error.output, _AFTER_A_CRASH)))
+    return Check("llama.cpp runs", False, error.how + where, "the process ends normally", evidence)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from quantkit.ggml.llama import begin
 from quantkit.system.child_process import answer_module
 from quantkit.verify.one_file import check_one_file
 from quantkit.verify.process import Request
@@ -19,4 +20,5 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    begin()
     answer_module(answer)
