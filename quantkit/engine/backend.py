@@ -13,14 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.checkpoint.dtypes import Array, Floats, to_float32
+from quantkit.checkpoint.dtypes import Floats
 from quantkit.engine.rows import Rows
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.files.output_file import Bytes
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.encode import encode
-from quantkit.kernels.rounding import OVERFLOW, largest_magnitude, round_to
+from quantkit.kernels.round_rows import Rounded, round_rows
+from quantkit.kernels.rounding import OVERFLOW, largest_magnitude
 
 # Weights, or a few more, that are merged, rounded and encoded at a time: they and what they become stay in the cache.
 _STRIP_WEIGHTS = 1 << 18
@@ -95,41 +96,40 @@ class Backend:
         for start in range(0, count, step):
             strip = slice(start, min(start + step, count))
             with self.span("merge and round"):
-                rounded, largest = self._round(rows.part(strip), outtype)
-            magnitudes.append(largest)
-            if rounded is None:
+                rounded = _round(rows.part(strip), outtype, columns, targets)
+            magnitudes.append(rounded.largest)
+            if rounded.bits is None:
                 return Encoded([], largest_magnitude(rows.merged()))
             with self.span("encode"):
-                floats = self._floats(rounded, outtype, columns, targets)
                 for target, out in zip(targets, outs, strict=True):
-                    data = _bytes(target, outtype, rounded, floats)
-                    if target.type is not outtype and not ggml.is_valid(target.type, data.data):
+                    data = _bytes(target, outtype, rounded)
+                    if may_be_invalid(target, outtype) and not ggml.is_valid(target.type, data.data):
                         too_large.add(target.type)
-                        magnitudes.append(largest_magnitude(floats))
+                        magnitudes.append(largest_magnitude(rounded.floats))
                     out[strip] = data.reshape(out[strip].shape)
         first = next((target.type for target in targets if target.type in too_large), None)
         return Encoded([out.reshape(-1).data for out in outs], float(np.max(magnitudes)), first)
-
-    def _round(self, rows: Rows, outtype: GGMLType) -> tuple[Array | None, float]:
-        """The rounded rows, None if a value is out of range, and the largest magnitude; not of quantized rows."""
-        if outtype not in OVERFLOW:
-            return rows.stored, 0.0
-        merged = rows.merged()
-        largest = largest_magnitude(merged)
-        return (round_to(merged, outtype) if largest < OVERFLOW[outtype] else None), largest
-
-    def _floats(self, rounded: Array, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Floats:
-        """The rounded rows as float32; none if no target needs them, as not every type can be decoded."""
-        if all(target.type is outtype for target in targets):
-            return np.empty((0, columns), dtype=np.float32)
-        return to_float32(rounded) if outtype in OVERFLOW else ggml.dequantize_rows(outtype, rounded.tobytes(), columns)
 
     def span(self, name: str) -> AbstractContextManager[None]:
         """A step for the timeline."""
         return self.timeline.span(self.name, name)
 
 
-def _bytes(target: Target, outtype: GGMLType, rounded: Array, floats: Floats) -> npt.NDArray[np.uint8]:
+def _round(rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Rounded:
+    """Merge and round; rows that are quantized already are decoded, if a target needs it: not every type can be."""
+    if outtype in OVERFLOW:
+        return round_rows(rows.stored, rows.pairs, outtype)
+    if all(target.type is outtype for target in targets):
+        return Rounded(0.0, rows.stored, np.empty((0, columns), dtype=np.float32))
+    return Rounded(0.0, rows.stored, ggml.dequantize_rows(outtype, rows.stored.tobytes(), columns))
+
+
+def may_be_invalid(target: Target, outtype: GGMLType) -> bool:
+    """Whether a block may have a scale that is not finite; finite float16 values never give one."""
+    return target.type is not outtype and (outtype is not GGMLType.F16 or target.importance is not None)
+
+
+def _bytes(target: Target, outtype: GGMLType, rounded: Rounded) -> npt.NDArray[np.uint8]:
     if target.type is outtype:
-        return np.ascontiguousarray(rounded).reshape(-1).view(np.uint8)
-    return np.frombuffer(encode(target.type, floats, target.importance), dtype=np.uint8)
+        return np.ascontiguousarray(rounded.bits).reshape(-1).view(np.uint8)
+    return np.frombuffer(encode(target.type, rounded.floats, target.importance), dtype=np.uint8)

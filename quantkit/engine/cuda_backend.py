@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.checkpoint.dtypes import BY_TYPE, Array
-from quantkit.engine.backend import Backend, Encoded, Target
+from quantkit.engine.backend import Backend, Encoded, Target, may_be_invalid
 from quantkit.engine.rows import Rows
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.files.output_file import Bytes
@@ -65,7 +65,12 @@ class CudaBackend(Backend):
             for target, on_device in zip(targets, done, strict=True)
         ]
         too_large = next(
-            (t.type for t, d in zip(targets, data, strict=True) if not _is_valid(t.type, d, outtype)), None
+            (
+                t.type
+                for t, d in zip(targets, data, strict=True)
+                if may_be_invalid(t, outtype) and not ggml.is_valid(t.type, d)
+            ),
+            None,
         )
         return Encoded(data, largest, too_large)
 
@@ -131,8 +136,3 @@ class CudaBackend(Backend):
 def _has_kernel(target: Target, outtype: GGMLType, columns: int) -> bool:
     kind = target.type
     return kind in FORMATS and kind is not outtype and target.importance is None and columns % kind.block == 0
-
-
-def _is_valid(kind: GGMLType, data: Bytes, outtype: GGMLType) -> bool:
-    """Sound float16 values always give sound blocks."""
-    return outtype is GGMLType.F16 or kind is outtype or ggml.is_valid(kind, data)

@@ -16,7 +16,7 @@ from quantkit.kernels import lanes
 from quantkit.kernels.formats import IN_LANES
 
 # Weights. Importing numba takes half a second; only small models have no larger range.
-_WORTH_IT = 1 << 18
+WORTH_NUMBA = 1 << 18
 
 
 def encode(
@@ -34,7 +34,7 @@ def encode(
         The encoded bytes, n * bytes per row.
     """
     plain = importance is None or kind is GGMLType.Q8_0
-    if kind in IN_LANES and plain and rows.size >= _WORTH_IT and lanes.available():
+    if kind in IN_LANES and plain and rows.size >= WORTH_NUMBA and lanes.available():
         encoded = lanes.encode(kind, rows)
         if encoded is not None:
             return encoded.reshape(-1).data

@@ -169,7 +169,7 @@ def test_a_buffer_used_again_and_again(
     }
     assert len({event["tid"] for event in events}) <= threads
     assert all(event["dur"] >= 0 for event in events if event["ph"] == "X")
-    stored = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}[dtype]
+    stored = OUTTYPES[dtype]
     ran = {(variant.stored, variant.outtype) for each in backends for variant in getattr(each, "ran", ())}
     assert ran <= {(stored, GGMLType.F16)}
     assert bool(ran) is bool(on_device)

@@ -57,7 +57,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> HostEncoders:
 @pytest.fixture(autouse=True)
 def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of these tests are few, and encoded as large ranges are."""
-    monkeypatch.setattr(encoding, "_WORTH_IT", 0)
+    monkeypatch.setattr(encoding, "WORTH_NUMBA", 0)
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def by_gguf(kind: GGMLType, values: np.ndarray) -> bytes:
 @pytest.fixture(autouse=True)
 def however_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of these tests are few, and encoded as large ranges are."""
-    monkeypatch.setattr(encoding, "_WORTH_IT", 0)
+    monkeypatch.setattr(encoding, "WORTH_NUMBA", 0)
 
 
 def test_a_block_by_hand() -> None:
