@@ -6,11 +6,12 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.checkpoint.dtypes import BY_TYPE, Array
+from quantkit.checkpoint.dtypes import BY_TYPE, Array, Floats
 from quantkit.engine.backend import Backend, Encoded, Target, may_be_invalid
 from quantkit.engine.rows import Rows
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
@@ -20,18 +21,20 @@ from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_driver import Lane, open_device
 from quantkit.kernels.cuda_source import Variant
-from quantkit.kernels.formats import FORMATS
-from quantkit.kernels.rounding import LARGEST, SMALLEST
+from quantkit.kernels.formats import FORMATS, UNWEIGHTED
+from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 
 _TYPES = {dtype: kind for kind, dtype in BY_TYPE.items()}
 _ALIGNMENT = 256
+# Where the job, that of a first step which only merges, and the first flags are in the memory of the job.
+_JOB, _MERGE, _FLAGS, _ARRAYS = 0, 320, 768, 1024
 
 
 class CudaBackend(Backend):
     """One worker on a device.
 
-    What a kernel cannot do (vectors, types without a kernel, importance matrices, values outside of what C's arithmetic
-    decides) the processor does, to the same bytes.
+    What a kernel cannot do (vectors, types without a kernel, values outside of what C's arithmetic decides) the
+    processor does, to the same bytes.
     """
 
     def __init__(self, index: int, name: str = "worker", timeline: NoTimeline = NO_TIMELINE) -> None:
@@ -50,82 +53,107 @@ class CudaBackend(Backend):
         return self._lane.pinned("stored", nbytes)[:nbytes]
 
     def encode(self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Encoded:
-        wanted = dict.fromkeys(target.type for target in targets if _has_kernel(target, outtype, columns))
-        kinds = tuple(wanted)[: cuda.FORMATS_PER_KERNEL]
-        if not kinds or rows.stored.dtype not in _TYPES or len(rows.pairs) > cuda.PAIRS:
+        there = {_key(target): target for target in targets if _has_kernel(target, outtype, columns)}
+        chosen = list(there.values())[: cuda.FORMATS_PER_KERNEL]
+        if not chosen or rows.stored.dtype not in _TYPES or len(rows.pairs) > cuda.PAIRS:
             return super().encode(rows, outtype, columns, targets)
-        variant = Variant(_TYPES[rows.stored.dtype], outtype, kinds)
-        done = [target.type in kinds and target.importance is None for target in targets]
+        keys = [_key(target) for target in chosen]
+        keeps_rounded = any(_key(target) not in keys for target in targets)
         with self.span("on the device"):
-            largest, rounded, encoded = self._run(variant, rows, columns, keeps_rounded=not all(done))
+            largest, rounded, pieces = self._run(rows, outtype, columns, chosen, keeps_rounded=keeps_rounded)
         if largest is None:
             return super().encode(rows, outtype, columns, targets)
-        data: list[Bytes] = [
-            encoded[target.type] if on_device else self._on_host(target, outtype, columns, rounded)
-            for target, on_device in zip(targets, done, strict=True)
-        ]
-        too_large = next(
-            (
-                t.type
-                for t, d in zip(targets, data, strict=True)
-                if may_be_invalid(t, outtype) and not ggml.is_valid(t.type, d)
-            ),
-            None,
-        )
+        encoded = dict(zip(keys, pieces, strict=True))
+        data: list[Bytes] = []
+        for target in targets:
+            piece = encoded.get(_key(target))
+            data.append(self._on_host(target, outtype, columns, rounded) if piece is None else piece)
+        doubted = [pair for pair in zip(targets, data, strict=True) if may_be_invalid(pair[0], outtype)]
+        too_large = next((target.type for target, raw in doubted if not ggml.is_valid(target.type, raw)), None)
         return Encoded(data, largest, too_large)
 
     def _run(
-        self, variant: Variant, rows: Rows, columns: int, *, keeps_rounded: bool
-    ) -> tuple[float | None, Array, dict[GGMLType, memoryview]]:
+        self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target], *, keeps_rounded: bool
+    ) -> tuple[float | None, Array, list[memoryview]]:
         """The largest magnitude (None if the processor must look at the values), the rounded rows, the encoded ones."""
         lane, count = self._lane, rows.stored.size
+        weighted = tuple(number for number, target in enumerate(targets) if _importance(target) is not None)
+        kinds = tuple(target.type for target in targets)
+        variant = Variant(_TYPES[rows.stored.dtype], outtype, kinds, weighted)
+        merges_first = variant.needs_squares and bool(rows.pairs)
         stored = np.ascontiguousarray(rows.stored).reshape(-1).view(np.uint8)
         pinned = self.memory(stored.nbytes)
         if stored.ctypes.data != pinned.ctypes.data:
             np.copyto(pinned, stored)
-        rounded_nbytes = count * BY_TYPE[variant.outtype].itemsize if keeps_rounded else 0
-        sizes = [_ALIGNMENT, rounded_nbytes, *(kind.row_nbytes(count) for kind in variant.kinds)]
+        rounded_nbytes = count * BY_TYPE[outtype].itemsize if keeps_rounded or merges_first else 0
+        sizes = [_ALIGNMENT, rounded_nbytes, *(kind.row_nbytes(count) for kind in kinds)]
         starts = np.cumsum([0, *(-(-size // _ALIGNMENT) * _ALIGNMENT for size in sizes)]).tolist()
         out = lane.pinned("out", starts[-1])
-        self._write_job(rows, count, columns, starts, keeps_rounded=keeps_rounded)
+        if variant.needs_squares:
+            lane.pinned("squares", count // columns * 4)
+        job = self._write_job(rows, columns, targets, starts, rounded_nbytes > 0, variant.needs_squares, merges_first)
         lane.copy_in("stored", stored.nbytes)
-        function = cuda.kernel(self._device, variant)
-        lane.launch(function, -(-count // cuda.TILE), cuda.THREADS, (lane.address("job"),), (ctypes.c_void_p,))
+        if merges_first:
+            self._launch(Variant(variant.stored, outtype, ()), "carry", job + _MERGE, count)
+            variant = replace(variant, stored=outtype)
+        if variant.needs_squares:
+            self._launch(variant, "squares", job, count // columns)
+        self._launch(variant, "carry", job, count)
         lane.copy_out("out", starts[-2] + sizes[-1])
         lane.wait()
         flags = out[:8].view(np.uint32)
         largest, smallest = flags.view(np.float32).tolist()
         pieces = [out[start : start + size] for start, size in zip(starts, sizes, strict=False)]
         decided = largest <= LARGEST and (flags[1] == 0xFFFFFFFF or smallest >= SMALLEST)
-        encoded = {kind: piece.data for kind, piece in zip(variant.kinds, pieces[2:], strict=True)}
-        return (largest if decided else None), pieces[1].view(BY_TYPE[variant.outtype]), encoded
+        encoded = [piece.data for piece in pieces[2:]]
+        return (largest if decided else None), pieces[1].view(BY_TYPE[outtype]), encoded
 
-    def _write_job(self, rows: Rows, count: int, columns: int, starts: list[int], *, keeps_rounded: bool) -> None:
-        """Bring the job and the factors to the device, and set the flags there."""
-        lane = self._lane
-        factors = [np.ascontiguousarray(factor).reshape(-1) for pair in rows.pairs for factor in pair]
-        places = np.cumsum([1024, *(-(-factor.nbytes // _ALIGNMENT) * _ALIGNMENT for factor in factors)]).tolist()
+    def _launch(self, variant: Variant, name: str, job: int, count: int) -> None:
+        """Begin a kernel: ``carry`` of *count* weights, or ``squares`` of *count* rows."""
+        each, threads = (cuda.TILE, cuda.THREADS) if name == "carry" else (cuda.ROWS, cuda.ROWS)
+        function = cuda.kernel(self._device, variant, name)
+        self._lane.launch(function, -(-count // each), threads, (job,), (ctypes.c_void_p,))
+
+    def _write_job(
+        self,
+        rows: Rows,
+        columns: int,
+        targets: Sequence[Target],
+        starts: list[int],
+        keeps_rounded: bool,
+        needs_squares: bool,
+        merges_first: bool,
+    ) -> int:
+        """Bring the job, the factors and the importances to the device, and set the flags there; the job's address."""
+        lane, importances = self._lane, {n: v for n, t in enumerate(targets) if (v := _importance(t)) is not None}
+        factors = [factor for pair in rows.pairs for factor in pair]
+        arrays = [np.ascontiguousarray(array).reshape(-1) for array in (*factors, *importances.values())]
+        places = np.cumsum([_ARRAYS, *(-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays)]).tolist()
         memory = lane.pinned("job", places[-1])
         there, out = lane.address("job"), lane.address("out")
-        job = memory[: cuda.JOB.itemsize].view(cuda.JOB)
+        for place, array in zip(places, arrays, strict=False):
+            np.copyto(memory[place : place + array.nbytes].view(np.float32), array)
+        job = memory[_JOB : _JOB + cuda.JOB.itemsize].view(cuda.JOB)
         job[0] = 0
-        job["stored"], job["count"], job["columns"], job["pairs"] = (
-            lane.address("stored"),
-            count,
-            columns,
-            len(rows.pairs),
-        )
+        job["stored"], job["count"], job["columns"] = lane.address("stored"), rows.stored.size, columns
+        job["pairs"] = len(rows.pairs)
         for number, (left, _) in enumerate(rows.pairs):
             job["pair"]["left"][0, number] = there + places[2 * number]
             job["pair"]["right"][0, number] = there + places[2 * number + 1]
             job["pair"]["rank"][0, number] = left.shape[1]
-        for place, factor in zip(places, factors, strict=False):
-            np.copyto(memory[place : place + factor.nbytes].view(np.float32), factor)
-        memory[512:520].view(np.uint32)[:] = 0, 0xFFFFFFFF
         job["flags"], job["rounded"] = out, out + starts[1] if keeps_rounded else 0
-        job["out"][0, : len(starts) - 3] = [out + start for start in starts[2:-1]]
+        job["out"][0, : len(targets)] = [out + start for start in starts[2:-1]]
+        for number, place in zip(importances, places[len(factors) :], strict=False):
+            job["importance"][0, number] = there + place
+        if needs_squares:
+            job["squares"] = lane.address("squares")
+        if merges_first:
+            memory[_MERGE : _MERGE + cuda.JOB.itemsize].view(cuda.JOB)[0] = job[0]
+            job["stored"], job["pairs"], job["rounded"] = out + starts[1], 0, 0
+        memory[_FLAGS : _FLAGS + 8].view(np.uint32)[:] = 0, 0xFFFFFFFF
         lane.copy_in("job", places[-1])
-        lane.copy_within("job", 512, "out", 0, 8)
+        lane.copy_within("job", _FLAGS, "out", 0, 8)
+        return there + _JOB
 
     def _on_host(self, target: Target, outtype: GGMLType, columns: int, rounded: Array) -> Bytes:
         if target.type is outtype:
@@ -133,6 +161,18 @@ class CudaBackend(Backend):
         return super().encode(Rows(rounded.reshape(-1, columns)), outtype, columns, [target]).data[0]
 
 
+def _importance(target: Target) -> Floats | None:
+    """The importances that the bytes of a target depend on."""
+    return None if target.type in UNWEIGHTED else target.importance
+
+
+def _key(target: Target) -> tuple[GGMLType, int]:
+    """The same for targets whose bytes are."""
+    return target.type, id(_importance(target))
+
+
 def _has_kernel(target: Target, outtype: GGMLType, columns: int) -> bool:
-    kind = target.type
-    return kind in FORMATS and kind is not outtype and target.importance is None and columns % kind.block == 0
+    kind, importance = target.type, _importance(target)
+    if kind not in FORMATS or kind is outtype or columns % kind.block:
+        return False
+    return importance is None or (FORMATS[kind].weighted is not None and weighable(importance))

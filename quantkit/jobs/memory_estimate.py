@@ -8,7 +8,7 @@ from quantkit.engine.device import Workers
 from quantkit.engine.ranges import CHUNK_WEIGHTS, row_ranges
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.jobs.prepare import PlannedBuild
-from quantkit.kernels.formats import FORMATS
+from quantkit.kernels.formats import FORMATS, UNWEIGHTED
 from quantkit.model.merger import Merger
 from quantkit.plan.values import Output, PlannedTensor, count_elements
 
@@ -77,4 +77,7 @@ def _on_host(output: Output, tensor: PlannedTensor) -> bool:
     slot = output.tensors.get(tensor.name)
     if slot is None or slot.type is tensor.outtype:
         return False
-    return slot.type not in FORMATS or tensor.name in output.importance
+    if slot.type not in FORMATS:
+        return True
+    weighted = tensor.name in output.importance and slot.type not in UNWEIGHTED
+    return weighted and FORMATS[slot.type].weighted is None

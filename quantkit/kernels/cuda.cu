@@ -8,6 +8,7 @@ typedef unsigned char u8;
 typedef unsigned short u16;
 
 __device__ inline int bits_of(float v) { return __float_as_int(v); }
+__device__ inline float of_bits(int bits) { return __int_as_float(bits); }
 __device__ inline float smaller(float a, float b) { return b < a ? b : a; }
 __device__ inline float larger(float a, float b) { return b > a ? b : a; }
 // One instruction, but which zero it gives of two is its own choice.
@@ -30,6 +31,7 @@ __device__ inline float from_half(u16 half) {
 }
 
 #include "encoders.cu"
+#include "weighted.cu"
 
 // The types of weights in the checkpoint and after rounding.
 struct F16 {
@@ -66,6 +68,8 @@ struct Job {
     void *rounded;        // null if nobody asks for the rounded weights
     unsigned int *flags;  // the largest magnitude after rounding, and the smallest that is not zero, as bits
     u8 *out[8];
+    const float *importance[8];  // of each column, for the outputs that are encoded with importances
+    float *squares;              // of each row the sum of its squares, for their formats with blocks of 32
 };
 
 // 33 floats for 32 weights: threads that read or write their 32 side by side meet in no bank.
@@ -163,6 +167,68 @@ __device__ inline void encode_blocks(const float *tile, int count, long long fir
     store(scratch, count / 32 * Format::BYTES, out + first / 32 * Format::BYTES);
 }
 
+template <class Format>
+__device__ inline void encode_weighted_super_blocks(const float *tile, int count, long long first, u8 *out, u8 *scratch,
+                                                    const float *importance, const Job &job) {
+    const int group = THREADS / Format::LANES, block = SUPER / Format::LANES;
+    const int lane = threadIdx.x % Format::LANES, slot = threadIdx.x / Format::LANES;
+    Work &work = ((Work *)scratch)[slot];
+    u8 *bytes = scratch + group * sizeof(Work), *encoded = bytes + slot * Format::BYTES;
+    for (int begin = 0; begin < count / SUPER; begin += group) {
+        const int left = count / SUPER - begin, mine = left < group ? left : group;
+        float values[block];
+        if (slot < mine) {
+            const int start = (begin + slot) * SUPER;
+            float squares = 0;
+            for (int i = 0; i < SUPER; ++i) squares += tile[at(start + i)] * tile[at(start + i)];
+            UNROLL
+            for (int i = 0; i < block; ++i) values[i] = tile[at(start + lane * block + i)];
+            Format::search(values, importance + (first + start) % job.columns + lane * block, squares, lane, work);
+        }
+        __syncwarp();
+        if (slot < mine) Format::fit_scales(lane, work);
+        __syncwarp();
+        if (slot < mine) Format::levels(values, lane, work, encoded);
+        __syncwarp();
+        if (slot < mine) Format::pack(lane, work, encoded);
+        store(bytes, mine * Format::BYTES, out + (first / SUPER + begin) * Format::BYTES);
+    }
+}
+
+template <class Format>
+__device__ inline void encode_weighted_blocks(const float *tile, int count, long long first, u8 *out, u8 *scratch,
+                                              const float *importance, const Job &job) {
+    if (32 * threadIdx.x < count) {
+        const long long start = first + 32 * threadIdx.x;
+        float values[32];
+        UNROLL
+        for (int i = 0; i < 32; ++i) values[i] = tile[at(32 * threadIdx.x + i)];
+        const float variance = job.squares[start / job.columns] / job.columns;
+        Format::pack(values, importance + start % job.columns, variance, scratch + threadIdx.x * Format::BYTES);
+    }
+    store(scratch, count / 32 * Format::BYTES, out + first / 32 * Format::BYTES);
+}
+
+// The sum of squares of a row in the order of its columns, one thread per row. Rows are not merged here.
+template <class In, class Out>
+__device__ inline void add_squares(const Job &job) {
+    const long long row = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (row >= job.count / job.columns) return;
+    const int each = 16 / sizeof(typename In::Stored);
+    const uint4 *from = (const uint4 *)((const typename In::Stored *)job.stored + row * job.columns);
+    float sum = 0;
+    _Pragma("unroll 16") for (long long i = 0; i < job.columns / each; ++i) {
+        const uint4 raw = from[i];
+        const typename In::Stored *values = (const typename In::Stored *)&raw;
+        UNROLL
+        for (int j = 0; j < each; ++j) {
+            const float v = Out::read(Out::write(In::read(values[j])));
+            sum += v * v;
+        }
+    }
+    job.squares[row] = sum;
+}
+
 #define SCRATCH (16 * sizeof(Work) + 16 * 210)  // of super-blocks; 128 blocks of 34 bytes need less
 
 // quantkit.kernels.cuda writes a kernel of this for the types and formats of a tensor: compiling all would take minutes.
@@ -176,4 +242,8 @@ __device__ inline void encode_blocks(const float *tile, int count, long long fir
         if (32 * threadIdx.x < count) merge<IN, OUT>(job, first + 32 * threadIdx.x, tile);         \
         __syncthreads();
 #define ENCODE(NUMBER, LOOP, FORMAT) LOOP<FORMAT>(tile, count, first, job.out[NUMBER], scratch);
+#define ENCODE_WEIGHTED(NUMBER, LOOP, FORMAT) \
+    LOOP<FORMAT>(tile, count, first, job.out[NUMBER], scratch, job.importance[NUMBER], job);
 #define END }
+#define SQUARES(IN, OUT) \
+    extern "C" __global__ void squares(const Job *given) { add_squares<IN, OUT>(*given); }

@@ -23,6 +23,8 @@ from quantkit.kernels.cuda_driver import CudaDevice
 from quantkit.kernels.cuda_source import Variant, program
 
 TILE, THREADS, PAIRS, FORMATS_PER_KERNEL = 4096, 128, 4, 8
+# Rows of a thread block of ``squares``: a thread each, and few, so that they spread over the device.
+ROWS = 32
 # Contraction would round once where ggml rounds twice; the others are IEEE's division, root and small numbers.
 _OPTIONS = ("--fmad=false", "--prec-div=true", "--prec-sqrt=true", "--ftz=false", "--std=c++17", "-default-device")
 
@@ -31,26 +33,32 @@ JOB = np.dtype(
         ("stored", "<u8"), ("count", "<i8"), ("columns", "<i8"), ("pairs", "<i8"),
         ("pair", [("left", "<u8"), ("right", "<u8"), ("rank", "<i8")], PAIRS),
         ("rounded", "<u8"), ("flags", "<u8"), ("out", "<u8", FORMATS_PER_KERNEL),
+        ("importance", "<u8", FORMATS_PER_KERNEL), ("squares", "<u8"),
     ]
 )  # fmt: skip
 """``struct Job`` of cuda.cu."""
 
 
 _lock = threading.Lock()
-_functions: dict[tuple[int, Variant], Any] = {}
+_functions: dict[tuple[int, Variant, str], Any] = {}
 
 
-def kernel(device: CudaDevice, variant: Variant) -> Any:
-    """The kernel on a device, compiled and loaded when it is first asked for. Safe from any thread.
+def kernel(device: CudaDevice, variant: Variant, name: str = "carry") -> Any:
+    """A kernel on a device, compiled and loaded when it is first asked for. Safe from any thread.
+
+    Args:
+        device: the device.
+        variant: the program.
+        name: of the kernel in it: ``carry``, or ``squares`` of a variant that needs those.
 
     Raises:
         QuantkitError: NVRTC or the driver refuses.
     """
-    key = device.index, variant
+    key = device.index, variant, name
     if key not in _functions:
         with _lock:
             if key not in _functions:
-                _functions[key] = device.function(_binary(device.architecture, variant), "carry")
+                _functions[key] = device.function(_binary(device.architecture, variant), name)
     return _functions[key]
 
 

@@ -7,6 +7,7 @@ from importlib import resources
 
 from quantkit.ggml.types import UNQUANTIZED, GGMLType
 from quantkit.kernels.formats import (
+    BLOCK_FORMATS,
     FORMATS,
     NOTHING,
     SUPER_BLOCK,
@@ -14,8 +15,11 @@ from quantkit.kernels.formats import (
     BlockFormat,
     Format,
     KQuant,
+    MovingSearch,
     TrialSearch,
 )
+
+_Search = AffineSearch | TrialSearch | MovingSearch
 
 
 @dataclass(frozen=True)
@@ -26,65 +30,85 @@ class Variant:
         stored: the type of the weights in the checkpoint: F32, F16 or BF16.
         outtype: the type they are rounded to.
         kinds: the formats they are encoded in, of :data:`quantkit.kernels.formats.FORMATS`, in order.
+        weighted: the places in *kinds* of those that are encoded with importances.
     """
 
     stored: GGMLType
     outtype: GGMLType
     kinds: tuple[GGMLType, ...]
+    weighted: tuple[int, ...] = ()
+
+    @property
+    def needs_squares(self) -> bool:
+        """Whether an output depends on the sum of squares of a whole row."""
+        return any(self.kinds[number] in BLOCK_FORMATS for number in self.weighted)
 
 
 def program(variant: Variant) -> tuple[str, dict[str, str]]:
-    """Write the program of one kernel, ``carry``.
+    """Write the program of one kernel, ``carry``, and of ``squares`` if it needs those.
 
     Returns:
         The source, and the texts of the files that it includes, by name.
     """
     assert {variant.stored, variant.outtype} <= {*UNQUANTIZED.values()}, variant
-    lines = [
-        f"ENCODE({number}, {launcher(FORMATS[kind])}, {encoder(FORMATS[kind])})"
-        for number, kind in enumerate(variant.kinds)
-    ]
-    begin = f"BEGIN({variant.stored.name}, {variant.outtype.name})"
-    files = {"encoders.cu": _text("encoders.cu"), "formats.h": header()}
-    return "\n".join([_text("cuda.cu"), begin, *lines, "END", ""]), files
+    lines = [_encode(number, FORMATS[kind], number in variant.weighted) for number, kind in enumerate(variant.kinds)]
+    types = f"({variant.stored.name}, {variant.outtype.name})"
+    last = [f"SQUARES{types}"] if variant.needs_squares else []
+    files = {name: _text(name) for name in ("encoders.cu", "weighted.cu")} | {"formats.h": header()}
+    return "\n".join([_text("cuda.cu"), f"BEGIN{types}", *lines, "END", *last, ""]), files
 
 
-def launcher(form: Format) -> str:
-    """The function template that runs a format's encoder."""
-    return "encode_super_blocks" if isinstance(form, KQuant) else "encode_blocks"
+def _encode(number: int, form: Format, weighted: bool) -> str:
+    """The line that encodes one output."""
+    return f"ENCODE{'_WEIGHTED' * weighted}({number}, {launcher(form, weighted)}, {encoder(form, weighted)})"
 
 
-def encoder(form: Format) -> str:
-    """The class of ``encoders.cu`` that encodes a format."""
-    return f"{form.kernel}<format::{form.type.name}>"
+def launcher(form: Format, weighted: bool = False) -> str:
+    """The function template that runs a format's encoder, with importances or without."""
+    return f"encode_{'weighted_' * weighted}{'super_' * isinstance(form, KQuant)}blocks"
+
+
+def encoder(form: Format, weighted: bool = False) -> str:
+    """The class of ``encoders.cu`` that encodes a format, or that of ``weighted.cu``, which takes importances."""
+    name = form.type.name
+    return f"Weighted{form.kernel}<weighted::{name}>" if weighted else f"{form.kernel}<format::{name}>"
 
 
 def header() -> str:
-    """Write ``formats.h``: the constants of all formats, each a struct in the namespace ``format``."""
-    structs = [f"struct {form.type.name} {{\n{_members(form)}}};\n" for form in FORMATS.values()]
+    """Write ``formats.h``: the constants of all formats, each a struct in the namespace ``format``.
+
+    The namespace ``weighted`` has them again, with the constants of the search with importances.
+    """
+    plain = [_struct(form, form.search if isinstance(form, KQuant) else None) for form in FORMATS.values()]
+    weighted = [_struct(form, form.weighted, weighted=True) for form in FORMATS.values() if form.weighted]
     defines = f"#define SUPER {SUPER_BLOCK}\n#define NOTHING {NOTHING!r}f\n"
-    return "\n".join(["// Written by quantkit.kernels.cuda_source.", defines, "namespace format {", *structs, "}\n"])
+    spaces = ["namespace format {", *plain, "}\n", "namespace weighted {", *weighted, "}\n"]
+    return "\n".join(["// Written by quantkit.kernels.cuda_source.", defines, *spaces])
 
 
-def _members(form: Format) -> str:
+def _struct(form: Format, search: _Search | None, *, weighted: bool = False) -> str:
     """The constants of a format, a line each."""
     numbers = {"BYTES": form.type.block_nbytes, "SCALE_AT": form.halves[0]}
     if len(form.halves) > 1:
         numbers["LOW_AT"] = form.halves[1]
-    others = ""
     if isinstance(form, BlockFormat):
-        numbers["BITS"] = form.bits
+        least = -(1 << form.bits - 1) if len(form.halves) == 1 else 0
+        top = least + (1 << form.bits) - 1
+        numbers |= {"BITS": form.bits, "BLOCK": form.type.block, "LEAST": least, "TOP": top}
     elif isinstance(form, KQuant):
         numbers |= {"LANES": SUPER_BLOCK // form.block, "BLOCK": form.block, "LEAST": form.least, "TOP": form.top}
-        if isinstance(form.search, AffineSearch):
-            numbers["STEPS"] = form.search.steps
-            others = f"    static const bool ABSOLUTE = {str(form.search.absolute).lower()};\n"
-            others += f"    static constexpr float FIRST = {form.search.first!r}f;\n"
-        elif isinstance(form.search, TrialSearch):
-            numbers["STEPS"] = form.search.steps
-        else:
-            numbers["ROUNDS"] = form.search.rounds
-    return "".join(f"    static const int {name} = {value};\n" for name, value in numbers.items()) + others
+    flags, floats = {"WEIGHTED": weighted}, {}
+    if isinstance(search, AffineSearch):
+        numbers["STEPS"], flags["ABSOLUTE"] = search.steps, search.absolute
+        floats = {"FIRST": search.first, "APART": search.apart}
+    elif isinstance(search, TrialSearch):
+        numbers["STEPS"] = search.steps
+    elif isinstance(search, MovingSearch):
+        numbers["ROUNDS"] = search.rounds
+    lines = [f"static const int {name} = {value};" for name, value in numbers.items()]
+    lines += [f"static const bool {name} = {str(value).lower()};" for name, value in flags.items()]
+    lines += [f"static constexpr float {name} = {value!r}f;" for name, value in floats.items()]
+    return "\n    ".join([f"struct {form.type.name} {{", *lines]) + "\n};\n"
 
 
 def _text(name: str) -> str:

@@ -18,6 +18,12 @@ __device__ inline int nearest(float v) { return (bits_of(v + 12582912.0f) & 0x00
 // than the rest of the loop.
 __device__ inline float nearest_float(float v) { return (v + 12582912.0f) - 12582912.0f; }
 
+// That for every v: what ggml's int makes of magnitudes from 2**22 up, infinities and NaN.
+__device__ inline float nearest_wrapped(float v) {
+    const float shifted = v + 12582912.0f;
+    return shifted == shifted ? of_bits((bits_of(shifted) & 0x007fffff) | 0x4b000000) - 12582912.0f : 0.0f;
+}
+
 __device__ inline int clamp(int v, int low, int high) { return v < low ? low : v > high ? high : v; }
 __device__ inline float clamp_float(float v, float low, float high) { return fast_min(fast_max(v, low), high); }
 
@@ -27,6 +33,8 @@ __device__ inline void put_half(u8 *out, u16 half) { *(u16 *)out = half; }
 // What the threads of a super-block tell each other.
 struct Work {
     float scale[16], low[16];
+    float weight[16], unit[2];  // with importances: of a sub-block, and of all scales and of all minima
+    u8 step[2][16];
     u8 level[SUPER];
 };
 
@@ -43,7 +51,13 @@ __device__ inline float first_largest(const float *x) {
     return value;
 }
 
-// The affine search (make_qkx2_quants): scale and minimum of a sub-block for levels 0..TOP, and the levels.
+// The level of a scaled weight. With importances a fit can leave a range so small that others are far out of it.
+template <class F>
+__device__ inline float level_of(float v) {
+    return clamp_float(F::WEIGHTED ? nearest_wrapped(v) : nearest_float(v), F::LEAST, F::TOP);
+}
+
+// The affine search (make_qkx2_quants, make_qkx3_quants): scale and minimum of a sub-block for levels 0..TOP, and the levels.
 template <class F>
 __device__ inline void affine_search(const float *x, const float *weight, float *scale_out, float *low_out, u8 *level) {
     const int N = F::BLOCK, TOP = F::TOP;
@@ -57,6 +71,7 @@ __device__ inline void affine_search(const float *x, const float *weight, float 
     }
     if (low > 0) low = 0;
     if (high == low) {
+        UNROLL
         for (int i = 0; i < N; ++i) level[i] = 0;
         *low_out = -low;
         *scale_out = 0;
@@ -65,18 +80,18 @@ __device__ inline void affine_search(const float *x, const float *weight, float 
     float inverse = TOP / (high - low), scale = 1 / inverse, best = 0;
     UNROLL
     for (int i = 0; i < N; ++i) {
-        const float l = clamp_float(nearest_float(inverse * (x[i] - low)), 0, TOP);
+        const float l = level_of<F>(inverse * (x[i] - low));
         const float diff = scale * l + low - x[i];
         best += weight[i] * (F::ABSOLUTE ? magnitude(diff) : diff * diff);
     }
     float best_inverse = inverse, best_low = low;  // of the step that won: its levels follow from them
     for (int step = 0; step <= F::STEPS; ++step) {
-        inverse = (F::FIRST + 0.1f * step + TOP) / (high - low);
+        inverse = (F::FIRST + F::APART * step + TOP) / (high - low);
         float sum_l = 0, sum_l2 = 0, sum_xl = 0;
         float l[N];
         UNROLL
         for (int i = 0; i < N; ++i) {
-            l[i] = clamp_float(nearest_float(inverse * (x[i] - low)), 0, TOP);
+            l[i] = level_of<F>(inverse * (x[i] - low));
             const float wl = weight[i] * l[i];
             sum_l += wl;
             sum_l2 += wl * l[i];
@@ -106,7 +121,7 @@ __device__ inline void affine_search(const float *x, const float *weight, float 
         }
     }
     UNROLL
-    for (int i = 0; i < N; ++i) level[i] = (u8)clamp_float(nearest_float(best_inverse * (x[i] - best_low)), 0, TOP);
+    for (int i = 0; i < N; ++i) level[i] = (u8)level_of<F>(best_inverse * (x[i] - best_low));
     *scale_out = scale;
     *low_out = -low;
 }
@@ -228,42 +243,48 @@ struct Affine16 {
     __device__ static inline void pack(int lane, const Work &work, u8 *out) { pack_pairs(lane, work, out + 16); }
 };
 
-// 6 bits: sixteen sub-blocks of 16, signed scales of eight bits (make_qx_quants).
+// The search by trials (make_qx_quants): the scale of N values for levels LEAST..TOP, and the levels less LEAST.
+template <int N, int LEAST, int TOP, int STEPS>
+__device__ inline float trial_search(const float *x, const float *weight, u8 *level) {
+    const float largest = first_largest<N>(x);
+    float scale = 0, best_inverse = 0;
+    if (magnitude(largest) >= NOTHING) {
+        float wx[N], best = 0;
+        UNROLL
+        for (int i = 0; i < N; ++i) wx[i] = weight[i] * x[i];
+        for (int trial = 0; trial <= 2 * STEPS; ++trial) {
+            const int step = trial == 0 ? 0 : trial <= STEPS ? trial - STEPS - 1 : trial - STEPS;
+            const float inverse = (trial == 0 ? LEAST : -(-LEAST + 0.1f * step)) / largest;
+            float sum_lx = 0, sum_l2 = 0;
+            UNROLL
+            for (int i = 0; i < N; ++i) {
+                const float l = clamp_float(nearest_float(inverse * x[i]), LEAST, TOP);
+                sum_lx += wx[i] * l;
+                sum_l2 += weight[i] * l * l;
+            }
+            if (trial == 0 || (sum_l2 > 0 && sum_lx * sum_lx > best * sum_l2)) {
+                scale = trial || sum_l2 != 0 ? sum_lx / sum_l2 : 0.0f;
+                best = scale * sum_lx;
+                best_inverse = inverse;
+            }
+        }
+    }
+    UNROLL
+    for (int i = 0; i < N; ++i)
+        level[i] = best_inverse == 0 ? 0 : -LEAST + (int)clamp_float(nearest_float(best_inverse * x[i]), LEAST, TOP);
+    return scale;
+}
+
+// 6 bits: sixteen sub-blocks of 16, signed scales of eight bits.
 template <class F>
 struct Symmetric6 {
-    static const int LANES = F::LANES, BYTES = F::BYTES, LEAST = F::LEAST, TOP = F::TOP, STEPS = F::STEPS;
+    static const int LANES = F::LANES, BYTES = F::BYTES, LEAST = F::LEAST, TOP = F::TOP;
 
     __device__ static inline void search(const float *x, int lane, Work &work) {
-        const float largest = first_largest<16>(x);
-        work.scale[lane] = 0;
-        float best_inverse = 0;
-        if (magnitude(largest) >= NOTHING) {
-            float w[16], wx[16];
-            UNROLL
-            for (int i = 0; i < 16; ++i) w[i] = x[i] * x[i], wx[i] = w[i] * x[i];
-            float scale = 0, best = 0;
-            for (int trial = 0; trial <= 2 * STEPS; ++trial) {
-                const int step = trial == 0 ? 0 : trial <= STEPS ? trial - STEPS - 1 : trial - STEPS;
-                const float inverse = (trial == 0 ? LEAST : -(-LEAST + 0.1f * step)) / largest;
-                float sum_lx = 0, sum_l2 = 0;
-                UNROLL
-                for (int i = 0; i < 16; ++i) {
-                    const float l = clamp_float(nearest_float(inverse * x[i]), LEAST, TOP);
-                    sum_lx += wx[i] * l;
-                    sum_l2 += w[i] * l * l;
-                }
-                if (trial == 0 || (sum_l2 > 0 && sum_lx * sum_lx > best * sum_l2)) {
-                    scale = trial || sum_l2 != 0 ? sum_lx / sum_l2 : 0.0f;
-                    best = scale * sum_lx;
-                    best_inverse = inverse;
-                }
-            }
-            work.scale[lane] = scale;
-        }
+        float weight[16];
         UNROLL
-        for (int i = 0; i < 16; ++i)
-            work.level[16 * lane + i] =
-                best_inverse == 0 ? 0 : -LEAST + (int)clamp_float(nearest_float(best_inverse * x[i]), LEAST, TOP);
+        for (int i = 0; i < 16; ++i) weight[i] = x[i] * x[i];
+        work.scale[lane] = trial_search<16, LEAST, TOP, F::STEPS>(x, weight, work.level + 16 * lane);
     }
 
     __device__ static inline void levels(const float *x, int lane, Work &work, u8 *out) {

@@ -19,17 +19,19 @@ NOTHING = 1e-15
 
 @dataclass(frozen=True)
 class AffineSearch:
-    """The search for a scale and a minimum (``make_qkx2_quants``).
+    """The search for a scale and a minimum (``make_qkx2_quants``; with importances ``make_qkx3_quants``).
 
     Attributes:
         first: the first trial widens the range of levels by this.
-        steps: the number of trials after the first, each 0.1 further.
+        steps: the number of trials after the first.
         absolute: whether errors and weights are magnitudes rather than squares.
+        apart: how much further each trial widens the range.
     """
 
     first: float
     steps: int
     absolute: bool
+    apart: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,29 @@ class MovingSearch:
     rounds: int
 
 
+# The searches that minimize squared errors weighted by importances.
+_WEIGHTED_AFFINE, _WEIGHTED_TRIALS = AffineSearch(-0.9, 36, absolute=False, apart=0.05), TrialSearch(9)
+
+
 @dataclass(frozen=True)
 class Format:
     """An encoded format.
 
     Attributes:
         type: its ggml type, which knows the size of a block.
-        kernel: the template in ``encoders.cu`` that encodes it.
+        kernel: the template in ``encoders.cu`` that encodes it; ``Weighted`` before the name makes that of
+            ``weighted.cu``, which takes importances.
         halves: byte offsets of the float16 numbers in a block: the scale, then the minimum if there is one.
     """
 
     type: GGMLType
     kernel: str
     halves: tuple[int, ...]
+
+    @property
+    def weighted(self) -> AffineSearch | TrialSearch | None:
+        """The search with importances; None for a format that does not use them, or whose search only libggml has."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -80,6 +92,13 @@ class BlockFormat(Format):
 
     bits: int
     lanes: bool = False
+
+    @property
+    def weighted(self) -> AffineSearch | TrialSearch | None:
+        """The search with importances; Q8_0 does not use any."""
+        if self.bits == 8:
+            return None
+        return _WEIGHTED_AFFINE if len(self.halves) > 1 else _WEIGHTED_TRIALS
 
 
 @dataclass(frozen=True)
@@ -97,6 +116,11 @@ class KQuant(Format):
     least: int
     top: int
     search: AffineSearch | TrialSearch | MovingSearch
+
+    @property
+    def weighted(self) -> AffineSearch | TrialSearch:
+        """The search with importances."""
+        return _WEIGHTED_AFFINE if isinstance(self.search, AffineSearch) else _WEIGHTED_TRIALS
 
 
 K_QUANTS: dict[GGMLType, KQuant] = {
@@ -122,3 +146,5 @@ BLOCK_FORMATS: dict[GGMLType, BlockFormat] = {
 FORMATS: dict[GGMLType, Format] = {**BLOCK_FORMATS, **K_QUANTS}
 # Formats with compiled encoders for the processor.
 IN_LANES = frozenset(K_QUANTS) | {form.type for form in BLOCK_FORMATS.values() if form.lanes}
+# Formats whose blocks do not depend on importances.
+UNWEIGHTED = frozenset({GGMLType.Q8_0})

@@ -11,6 +11,8 @@ from quantkit.ggml.types import GGMLType
 
 # Between these magnitudes no step of any encoder overflows or divides by zero.
 SMALLEST, LARGEST = 1e-25, 65504.0
+# Up to this importance no weighted sum of such values becomes infinite.
+_LARGEST_IMPORTANCE = 1e20
 
 # The smallest magnitude that rounds to infinity.
 OVERFLOW = {GGMLType.F16: 65520.0, GGMLType.BF16: float.fromhex("0x1.ffp127"), GGMLType.F32: math.inf}
@@ -29,6 +31,11 @@ def decided(values: Floats) -> bool:
     """
     sizes = np.abs(values)
     return bool(((sizes >= np.float32(SMALLEST)) & (sizes <= np.float32(LARGEST)) | (sizes == 0)).all())
+
+
+def weighable(importance: Floats) -> bool:
+    """Whether arithmetic alone decides how values are encoded with these importances; none is below zero then."""
+    return bool(((importance >= 0) & (importance <= np.float32(_LARGEST_IMPORTANCE))).all())
 
 
 def round_to(values: Floats, outtype: GGMLType) -> Array:

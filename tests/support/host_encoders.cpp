@@ -13,6 +13,11 @@ static inline int bits_of(float v) {
     std::memcpy(&bits, &v, sizeof bits);
     return bits;
 }
+static inline float of_bits(int32_t bits) {
+    float v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+}
 static inline float smaller(float a, float b) { return b < a ? b : a; }
 static inline float larger(float a, float b) { return b > a ? b : a; }
 static inline float fast_min(float a, float b) { return std::fmin(a, b); }
@@ -39,6 +44,7 @@ static inline float from_half(u16 half) {
 }
 
 #include "encoders.cu"
+#include "weighted.cu"
 
 template <class Format>
 static void encode_super_blocks(const float *x, u8 *out, long long count) {
@@ -56,6 +62,40 @@ static void encode_blocks(const float *x, u8 *out, long long count) {
     for (long long b = 0; b < count; ++b) Format::pack(x + 32 * b, out + Format::BYTES * b);
 }
 
+static float squares(const float *x, int count) {
+    float sum = 0;
+    for (int i = 0; i < count; ++i) sum += x[i] * x[i];
+    return sum;
+}
+
+template <class Format>
+static void encode_weighted_super_blocks(const float *x, u8 *out, long long count, const float *given, long long columns) {
+    const int block = SUPER / Format::LANES;
+    for (long long b = 0; b < count; ++b, x += SUPER, out += Format::BYTES) {
+        Work work;
+        const float sum = squares(x, SUPER), *importance = given + b * SUPER % columns;
+        for (int lane = 0; lane < Format::LANES; ++lane)
+            Format::search(x + lane * block, importance + lane * block, sum, lane, work);
+        for (int lane = 0; lane < Format::LANES; ++lane) Format::fit_scales(lane, work);
+        for (int lane = 0; lane < Format::LANES; ++lane) Format::levels(x + lane * block, lane, work, out);
+        for (int lane = 0; lane < Format::LANES; ++lane) Format::pack(lane, work, out);
+    }
+}
+
+template <class Format>
+static void encode_weighted_blocks(const float *x, u8 *out, long long count, const float *given, long long columns) {
+    float sum = 0;
+    for (long long b = 0; b < count; ++b) {
+        const long long column = 32 * b % columns;
+        if (column == 0) sum = squares(x + 32 * b, columns);
+        Format::pack(x + 32 * b, given + column, sum / columns, out + Format::BYTES * b);
+    }
+}
+
 // host_encoders.py adds such a line for each format.
 #define ENCODER(NAME, LAUNCHER, FORMAT) \
     extern "C" void NAME(const float *x, u8 *out, long long count) { LAUNCHER<FORMAT>(x, out, count); }
+#define WEIGHTED_ENCODER(NAME, LAUNCHER, FORMAT)                                                                    \
+    extern "C" void weighted_##NAME(const float *x, u8 *out, long long count, const float *given, long long columns) { \
+        LAUNCHER<FORMAT>(x, out, count, given, columns);                                                            \
+    }

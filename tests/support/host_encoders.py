@@ -36,17 +36,26 @@ class HostEncoders:
         (folder / "formats.h").write_text(header(), encoding="utf-8")
         program = folder / "host_encoders.cpp"
         lines = [f"ENCODER({form.type.name}, {launcher(form)}, {encoder(form)})" for form in FORMATS.values()]
+        lines += [
+            f"WEIGHTED_ENCODER({form.type.name}, {launcher(form, True)}, {encoder(form, True)})"
+            for form in FORMATS.values()
+            if form.weighted
+        ]
         program.write_text("\n".join([_SOURCE.read_text(encoding="utf-8"), *lines, ""]), encoding="utf-8")
         include = [f"-I{folder}", f"-I{Path(quantkit.__file__).parent / 'kernels'}"]
         subprocess.run([*command, *_OPTIONS, *include, str(program), "-o", str(library)], check=True)
         self._library = ctypes.CDLL(str(library))
 
-    def encode(self, kind: GGMLType, rows: np.ndarray) -> np.ndarray:
-        """uint8, shape [blocks, bytes of a block], of contiguous float32 rows."""
+    def encode(self, kind: GGMLType, rows: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:
+        """uint8, shape [blocks, bytes of a block], of contiguous float32 rows, by the importance of each column."""
         assert rows.dtype == np.float32
         assert rows.flags.c_contiguous
         out = np.zeros((rows.size // kind.block, kind.block_nbytes), dtype=np.uint8)
-        self._library[kind.name](
-            ctypes.c_void_p(rows.ctypes.data), ctypes.c_void_p(out.ctypes.data), ctypes.c_longlong(out.shape[0])
-        )
+        arguments = [ctypes.c_void_p(rows.ctypes.data), ctypes.c_void_p(out.ctypes.data), ctypes.c_longlong(len(out))]
+        if importance is None:
+            self._library[kind.name](*arguments)
+        else:
+            assert importance.dtype == np.float32
+            columns = ctypes.c_longlong(importance.size)
+            self._library[f"weighted_{kind.name}"](*arguments, ctypes.c_void_p(importance.ctypes.data), columns)
         return out

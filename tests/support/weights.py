@@ -48,6 +48,31 @@ def distributions(rows: int) -> dict[str, np.ndarray]:
     return {name: np.clip(values, -_LARGEST, _LARGEST).astype(np.float32) for name, values in made.items()}
 
 
+def importances(columns: int = COLUMNS) -> dict[str, np.ndarray]:
+    """By name: importances of columns, float32, shape [columns]."""
+    random = np.random.default_rng(13)
+    some = random.random(columns) ** 4
+    chosen = random.random(columns)
+    one = np.zeros(columns)
+    one[columns // 3] = 7
+    two = np.where(np.arange(columns) % 64 == 5, 1, 0) + np.where(np.arange(columns) % 64 == 38, 1e-3, 0)
+    made = {
+        "constant": np.ones(columns),
+        "random": some,
+        "of many magnitudes": np.exp(random.standard_normal(columns) * 4),
+        "with zeros": np.where(chosen < 0.3, 0, some),
+        "mostly zeros": np.where(chosen < 0.9, 0, some),
+        "one column": one,
+        "a column of each sub-block": two,
+        "zero": np.zeros(columns),
+        "very small": some * 1e-18,
+        "below float32": some * 1e-38,
+        "very large": some * 1e15,
+        "the largest": np.where(chosen < 0.5, 1e20, some),
+    }
+    return {name: values.astype(np.float32) for name, values in made.items()}
+
+
 def blocks() -> st.SearchStrategy[np.ndarray]:
     """float32, shape [1, 256]: sub-blocks of different character, shrinking to zeros."""
     odd = [0.0, -0.0, 1.0, -1.0, 2.0**-24, -(2.0**-24), _LARGEST, -_LARGEST]
@@ -60,3 +85,11 @@ def blocks() -> st.SearchStrategy[np.ndarray]:
 def _row(parts: list[np.ndarray]) -> np.ndarray:
     values = np.resize(np.concatenate(parts), (1, COLUMNS)).astype(np.float32)
     return np.where(np.abs(values) < _SMALLEST, np.float32(0), values)
+
+
+def columns_importance() -> st.SearchStrategy[np.ndarray]:
+    """float32, shape [256]: importances of different sizes, zeros among them, shrinking to zeros."""
+    sizes = st.one_of(st.floats(0, 4, width=32), st.sampled_from([0.0, 1.0, 2.0**-20, 2.0**20]))
+    some = st.lists(sizes, min_size=1, max_size=40)
+    scaled = st.tuples(some, st.integers(-60, 44)).map(lambda pair: np.float32(pair[0]) * np.float32(2.0 ** pair[1]))
+    return scaled.map(lambda values: np.resize(values, COLUMNS).astype(np.float32))

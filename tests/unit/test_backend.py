@@ -29,7 +29,6 @@ from quantkit.files.output_file import Bytes
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
-from quantkit.kernels.cuda_source import Variant
 from quantkit.kernels.formats import FORMATS
 from quantkit.kernels.rounding import LARGEST, SMALLEST, round_to
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
@@ -45,7 +44,7 @@ class StandIn(CudaBackend):
     def __init__(self, name: str = "worker", timeline: NoTimeline = NO_TIMELINE) -> None:
         Backend.__init__(self, name, timeline)
         self.buffers = {name: np.empty(1 << 20, dtype=np.uint8) for name in ("in", "out")}
-        self.ran: list[Variant] = []
+        self.ran: list[tuple[GGMLType, ...]] = []
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -55,25 +54,25 @@ class StandIn(CudaBackend):
         return self.buffers["in"][:nbytes]
 
     def _run(
-        self, variant: Variant, rows: Rows, columns: int, *, keeps_rounded: bool
-    ) -> tuple[float | None, Array, dict[GGMLType, memoryview]]:
-        self.ran.append(variant)
+        self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target], *, keeps_rounded: bool
+    ) -> tuple[float | None, Array, list[memoryview]]:
+        self.ran.append(tuple(target.type for target in targets))
         assert columns == rows.stored.shape[-1]
-        assert len(variant.kinds) <= cuda.FORMATS_PER_KERNEL
+        assert len(targets) <= cuda.FORMATS_PER_KERNEL
         with np.errstate(over="ignore"):
-            rounded = round_to(rows.merged(), variant.outtype)
+            rounded = round_to(rows.merged(), outtype)
         floats = to_float32(rounded)
         sizes = np.abs(floats[floats != 0])
         if not (sizes <= LARGEST).all() or not (sizes >= SMALLEST).all():
-            return None, rounded, {}
-        parts = [rounded if keeps_rounded else rounded[:0], *(ggml.quantize_rows(k, floats) for k in variant.kinds)]
+            return None, rounded, []
+        encoded = [ggml.quantize_rows(target.type, floats, target.importance) for target in targets]
+        parts = [rounded if keeps_rounded else rounded[:0], *encoded]
         places = [0, *np.cumsum([part.nbytes for part in parts]).tolist()]
         buffer = self.buffers["out"]
         for at, part in zip(places, parts, strict=False):
             buffer[at : at + part.nbytes] = part.reshape(-1).view(np.uint8)
         pieces = [buffer[start:stop] for start, stop in pairwise(places)]
-        encoded = {kind: piece.data for kind, piece in zip(variant.kinds, pieces[1:], strict=True)}
-        return float(sizes.max(initial=0)), pieces[0].view(rounded.dtype), encoded
+        return float(sizes.max(initial=0)), pieces[0].view(rounded.dtype), [piece.data for piece in pieces[1:]]
 
 
 class Values:

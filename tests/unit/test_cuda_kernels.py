@@ -21,7 +21,7 @@ from quantkit.kernels.cuda_driver import device_count, open_device
 from quantkit.kernels.cuda_source import Variant
 from quantkit.kernels.formats import FORMATS
 from quantkit.kernels.rounding import OVERFLOW, decided, round_to
-from tests.support.weights import distributions
+from tests.support.weights import distributions, importances
 
 pytestmark = pytest.mark.skipif(device_count()[0] == 0, reason=f"no CUDA device: {device_count()[1]}")
 
@@ -29,6 +29,9 @@ FLOATS = [GGMLType.F16, GGMLType.BF16, GGMLType.F32]
 # An odd number of super-blocks, more than a thread block takes.
 DISTRIBUTIONS = distributions(1037)
 every_kind = pytest.mark.parametrize("kind", sorted(FORMATS), ids=lambda kind: kind.name)
+every_weighted = pytest.mark.parametrize(
+    "kind", sorted(kind for kind, form in FORMATS.items() if form.weighted), ids=lambda kind: kind.name
+)
 stored_types = pytest.mark.parametrize("stored", FLOATS, ids=lambda kind: kind.name)
 outtypes = pytest.mark.parametrize("outtype", FLOATS, ids=lambda kind: kind.name)
 
@@ -99,8 +102,45 @@ def test_any_number_of_blocks(backend: CudaBackend) -> None:
         assert on_device(backend, rows, GGMLType.F16, kinds) == [bytes(data) for data in expected.data]
 
 
-def test_an_importance_matrix_goes_to_the_processor(backend: CudaBackend) -> None:
-    rows, importance = Rows(DISTRIBUTIONS["weights"]), np.linspace(0.5, 2, 256, dtype=np.float32)
+@outtypes
+@every_weighted
+def test_a_kernel_is_ggml_with_importances(backend: CudaBackend, kind: GGMLType, outtype: GGMLType) -> None:
+    for columns in (256, 17 * 256):  # of which rows end within a tile
+        weights = importances(columns)
+        for name, values in DISTRIBUTIONS.items():
+            if not np.abs(values).max() < OVERFLOW[outtype]:
+                continue
+            rows = np.ascontiguousarray(values[: 5 * 17].reshape(-1, columns))
+            rounded = to_float32(round_to(rows, outtype))
+            for how, importance in weights.items():
+                found = backend.encode(Rows(rows), outtype, columns, [Target(kind, importance)])
+                got = np.frombuffer(found.data[0], dtype=np.uint8).reshape(-1, kind.block_nbytes)
+                differing = (got != ggml.quantize_rows(kind, rounded, importance).reshape(got.shape)).any(axis=1)
+                assert not differing.any(), f"{name}, {how}: {differing.sum()} of {differing.size} blocks differ"
+
+
+@stored_types
+@outtypes
+@pytest.mark.parametrize("ranks", [(), (16,), (3, 2)], ids=str)
+def test_merged_rows_with_importances_are_the_processors(
+    backend: CudaBackend, stored: GGMLType, outtype: GGMLType, ranks: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(len(ranks))
+    rows = Rows(round_to((rng.standard_normal((70, 2048)) * 0.02).astype(np.float32), stored))
+    for rank in ranks:
+        left = (rng.standard_normal((70, rank)) * 0.1).astype(np.float32)
+        rows = rows.plus(left, (rng.standard_normal((rank, 2048)) * 0.05).astype(np.float32))
+    one, other = (rng.random(2048, dtype=np.float32) ** 4 for _ in range(2))
+    targets = [Target(GGMLType.Q4_K, one), Target(outtype), Target(GGMLType.Q4_K), Target(GGMLType.Q4_K, other)]
+    targets += [Target(GGMLType.Q4_0, one), Target(GGMLType.Q5_1, one), Target(GGMLType.Q8_0, one)]
+    targets += [Target(GGMLType.Q4_0), Target(GGMLType.Q6_K, one), Target(GGMLType.Q3_K, one)]  # more than a kernel has
+    expected = Backend().encode(rows, outtype, 2048, targets)
+    found = backend.encode(rows, outtype, 2048, targets)
+    assert [bytes(data) for data in found.data] == [bytes(data) for data in expected.data]
+
+
+def test_importances_that_arithmetic_does_not_decide(backend: CudaBackend) -> None:
+    rows, importance = Rows(DISTRIBUTIONS["weights"]), np.full(256, 1e30, dtype=np.float32)
     targets = [Target(GGMLType.Q8_0), Target(GGMLType.Q4_K, importance), Target(GGMLType.IQ4_NL)]
     expected = Backend().encode(rows, GGMLType.F16, 256, targets)
     found = backend.encode(rows, GGMLType.F16, 256, targets)

@@ -20,9 +20,9 @@ from quantkit.kernels.arithmetic import nearest_int
 from quantkit.kernels.cuda_source import Variant, program
 from quantkit.kernels.formats import FORMATS, IN_LANES
 from quantkit.kernels.reference.encode import encode as specified
-from quantkit.kernels.rounding import decided
+from quantkit.kernels.rounding import decided, weighable
 from tests.support.host_encoders import HostEncoders, compiler
-from tests.support.weights import blocks, distributions
+from tests.support.weights import blocks, columns_importance, distributions, importances
 
 Encode = Callable[[GGMLType, np.ndarray], np.ndarray]
 
@@ -30,6 +30,9 @@ Encode = Callable[[GGMLType, np.ndarray], np.ndarray]
 DISTRIBUTIONS = distributions(37)
 every_kind = pytest.mark.parametrize("kind", sorted(FORMATS), ids=lambda kind: kind.name)
 in_lanes = pytest.mark.parametrize("kind", sorted(IN_LANES), ids=lambda kind: kind.name)
+every_weighted = pytest.mark.parametrize(
+    "kind", sorted(kind for kind, form in FORMATS.items() if form.weighted), ids=lambda kind: kind.name
+)
 any_blocks = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -77,6 +80,18 @@ def assert_ggml_for_all(encode: Encode, kind: GGMLType) -> None:
             assert not differing.any(), f"{name}: {differing.sum()} of {differing.size} blocks differ"
 
 
+def assert_ggml_by_importance(encode: Callable[..., np.ndarray], kind: GGMLType) -> None:
+    """For rows of one super-block and of many: blocks of 32 depend on their whole row."""
+    for columns in (256, 37 * 256 // 2 // 256 * 256):
+        weights = importances(columns)
+        for name, values in DISTRIBUTIONS.items():
+            rows = np.ascontiguousarray(values.reshape(-1)[: values.size // columns * columns].reshape(-1, columns))
+            for how, importance in weights.items():
+                expected = ggml.quantize_rows(kind, rows, importance).reshape(-1, kind.block_nbytes)
+                differing = (encode(kind, rows, importance) != expected).any(axis=1)
+                assert not differing.any(), f"{name}, {how}: {differing.sum()} of {differing.size} blocks differ"
+
+
 @every_kind
 def test_the_specification_is_ggml(kind: GGMLType) -> None:
     assert_ggml_for_all(by_specification, kind)
@@ -85,6 +100,23 @@ def test_the_specification_is_ggml(kind: GGMLType) -> None:
 @every_kind
 def test_the_kernels_source_is_ggml(kind: GGMLType, host: HostEncoders) -> None:
     assert_ggml_for_all(host.encode, kind)
+
+
+@every_weighted
+def test_the_kernels_source_is_ggml_with_importances(kind: GGMLType, host: HostEncoders) -> None:
+    assert_ggml_by_importance(host.encode, kind)
+
+
+@every_weighted
+@any_blocks
+@given(rows=blocks(), importance=columns_importance())
+def test_every_way_is_ggml_with_any_importances(
+    kind: GGMLType, host: HostEncoders, rows: np.ndarray, importance: np.ndarray
+) -> None:
+    assert weighable(importance)
+    expected = ggml.quantize_rows(kind, rows, importance)
+    assert host.encode(kind, rows, importance).tobytes() == expected.tobytes()
+    assert bytes(encoding.encode(kind, rows, importance)) == expected.tobytes()
 
 
 @in_lanes
@@ -211,6 +243,12 @@ def test_what_arithmetic_decides() -> None:
         assert not decided(np.array([1.0, value], dtype=np.float32))
 
 
+def test_importances_that_arithmetic_decides() -> None:
+    assert weighable(np.array([0.0, 1e-40, 1.0, 1e20], dtype=np.float32))
+    for value in (-1.0, 1e21, np.inf, np.nan):
+        assert not weighable(np.array([1.0, value], dtype=np.float32))
+
+
 def test_nearest_int_wraps_as_its_bits_do() -> None:
     values = np.array([0.5, 1.5, -2.5, 4194303.0, 4194304.0, 12582912.0, np.inf, -np.inf], dtype=np.float32)
     # 0x4b400000 is the shift's own pattern; beyond 2**22 the exponent changes and the mantissa means something else.
@@ -227,7 +265,21 @@ def test_the_program_encodes_every_format_in_one_kernel() -> None:
         "ENCODE(1, encode_blocks, BlockSymmetric<format::Q4_0>)",
         "END",
     ]
-    assert set(headers) == {"encoders.cu", "formats.h"}
+    assert set(headers) == {"encoders.cu", "weighted.cu", "formats.h"}
+
+
+def test_the_program_encodes_with_importances_where_there_are_some() -> None:
+    kinds = (GGMLType.Q4_K, GGMLType.Q4_K, GGMLType.Q5_1)
+    source, _ = program(Variant(GGMLType.BF16, GGMLType.F16, kinds, weighted=(1, 2)))
+    assert source.splitlines()[-6:] == [
+        "BEGIN(BF16, F16)",
+        "ENCODE(0, encode_super_blocks, Affine32<format::Q4_K>)",
+        "ENCODE_WEIGHTED(1, encode_weighted_super_blocks, WeightedAffine32<weighted::Q4_K>)",
+        "ENCODE_WEIGHTED(2, encode_weighted_blocks, WeightedBlockAffine<weighted::Q5_1>)",
+        "END",
+        "SQUARES(BF16, F16)",
+    ]
+    assert not Variant(GGMLType.BF16, GGMLType.F16, kinds, weighted=(1,)).needs_squares
 
 
 def test_a_kept_binary_is_whole_or_not_there(tmp_path: Path) -> None:
