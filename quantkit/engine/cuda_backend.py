@@ -21,7 +21,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_driver import Lane, open_device
 from quantkit.kernels.cuda_source import Variant
-from quantkit.kernels.formats import FORMATS, UNWEIGHTED
+from quantkit.kernels.formats import FORMATS, UNWEIGHTED, WEIGHTED
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 
 _TYPES = {dtype: kind for kind, dtype in BY_TYPE.items()}
@@ -175,4 +175,4 @@ def _has_kernel(target: Target, outtype: GGMLType, columns: int) -> bool:
     kind, importance = target.type, _importance(target)
     if kind not in FORMATS or kind is outtype or columns % kind.block:
         return False
-    return importance is None or (FORMATS[kind].weighted is not None and weighable(importance))
+    return importance is None or (kind in WEIGHTED and weighable(importance))

@@ -8,7 +8,7 @@ from quantkit.engine.device import Workers
 from quantkit.engine.ranges import CHUNK_WEIGHTS, row_ranges
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.jobs.prepare import PlannedBuild
-from quantkit.kernels.formats import FORMATS, UNWEIGHTED
+from quantkit.kernels.formats import FORMATS, UNWEIGHTED, WEIGHTED
 from quantkit.model.merger import Merger
 from quantkit.plan.values import Output, PlannedTensor, count_elements
 
@@ -80,4 +80,4 @@ def _on_host(output: Output, tensor: PlannedTensor) -> bool:
     if slot.type not in FORMATS:
         return True
     weighted = tensor.name in output.importance and slot.type not in UNWEIGHTED
-    return weighted and FORMATS[slot.type].weighted is None
+    return weighted and slot.type not in WEIGHTED

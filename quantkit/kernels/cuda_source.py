@@ -92,11 +92,11 @@ def _struct(form: Format, search: _Search | None, *, weighted: bool = False) -> 
     if len(form.halves) > 1:
         numbers["LOW_AT"] = form.halves[1]
     if isinstance(form, BlockFormat):
-        least = -(1 << form.bits - 1) if len(form.halves) == 1 else 0
-        top = least + (1 << form.bits) - 1
-        numbers |= {"BITS": form.bits, "BLOCK": form.type.block, "LEAST": least, "TOP": top}
+        numbers["BITS"] = form.bits
     elif isinstance(form, KQuant):
-        numbers |= {"LANES": SUPER_BLOCK // form.block, "BLOCK": form.block, "LEAST": form.least, "TOP": form.top}
+        numbers["LANES"] = SUPER_BLOCK // form.block
+    if isinstance(form, BlockFormat | KQuant):
+        numbers |= {"BLOCK": form.block, "LEAST": form.least, "TOP": form.top}
     flags, floats = {"WEIGHTED": weighted}, {}
     if isinstance(search, AffineSearch):
         numbers["STEPS"], flags["ABSOLUTE"] = search.steps, search.absolute

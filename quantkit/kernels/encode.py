@@ -1,7 +1,8 @@
 """Encoders from float32 rows to ggml's blocks, bit-identical to libggml's reference.
 
 Which code runs affects only the speed: numba, where it is installed, compiles encoders for large ranges of K-quants,
-Q8_0 and Q4_0; libggml encodes everything else. Tests hold both, and the CUDA kernels in ``cuda.py``, to the bytes that
+Q8_0 and Q4_0, and of K-quants and all formats with blocks of 32 with an importance matrix; libggml encodes everything
+else. Tests hold both, and the CUDA kernels in ``cuda.py``, to the bytes that
 ``reference/encode.py`` specifies.
 """
 
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import lanes
-from quantkit.kernels.formats import IN_LANES
+from quantkit.kernels.formats import IN_LANES, UNWEIGHTED, WEIGHTED
 
 # Weights. Importing numba takes half a second; only small models have no larger range.
 WORTH_NUMBA = 1 << 18
@@ -27,15 +28,14 @@ def encode(
     Args:
         kind: the type.
         rows: float32, shape [n, columns], contiguous, columns a multiple of the type's block.
-        importance: float32, shape [columns], or None. It selects other algorithms, which only libggml has; it does not
-            affect Q8_0.
+        importance: float32, shape [columns], or None. It selects other algorithms; it does not affect Q8_0.
 
     Returns:
         The encoded bytes, n * bytes per row.
     """
-    plain = importance is None or kind is GGMLType.Q8_0
-    if kind in IN_LANES and plain and rows.size >= WORTH_NUMBA and lanes.available():
-        encoded = lanes.encode(kind, rows)
+    if rows.size >= WORTH_NUMBA and lanes.available():
+        weights = None if kind in UNWEIGHTED else importance
+        encoded = lanes.encode(kind, rows, weights) if kind in (IN_LANES if weights is None else WEIGHTED) else None
         if encoded is not None:
             return encoded.reshape(-1).data
     return ggml.quantize_rows(kind, rows, importance).data

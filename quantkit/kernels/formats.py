@@ -94,6 +94,21 @@ class BlockFormat(Format):
     lanes: bool = False
 
     @property
+    def block(self) -> int:
+        """Weights in a block."""
+        return self.type.block
+
+    @property
+    def least(self) -> int:
+        """The lowest level, with a minimum: zero."""
+        return 0 if len(self.halves) > 1 else -(1 << self.bits - 1)
+
+    @property
+    def top(self) -> int:
+        """The highest level."""
+        return self.least + (1 << self.bits) - 1
+
+    @property
     def weighted(self) -> AffineSearch | TrialSearch | None:
         """The search with importances; Q8_0 does not use any."""
         if self.bits == 8:
@@ -148,3 +163,5 @@ FORMATS: dict[GGMLType, Format] = {**BLOCK_FORMATS, **K_QUANTS}
 IN_LANES = frozenset(K_QUANTS) | {form.type for form in BLOCK_FORMATS.values() if form.lanes}
 # Formats whose blocks do not depend on importances.
 UNWEIGHTED = frozenset({GGMLType.Q8_0})
+# Formats that have encoders with importances, for the processor and in CUDA.
+WEIGHTED = frozenset(kind for kind, form in FORMATS.items() if form.weighted is not None)

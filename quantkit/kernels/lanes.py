@@ -1,7 +1,7 @@
 """Compiled encoders for the processor: several times as fast as libggml, where numba (the extra ``fast``) is installed.
 
 K-quants are searched by ``lane_affine`` and ``lane_symmetric``, stored and packed by ``super_block``, and fitted by
-``lane_fit``. ``lane_blocks`` has the two formats without a search.
+``lane_fit``. ``lane_blocks`` has the two formats without a search, ``weighted`` all with an importance matrix.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import Bytes, Floats
 from quantkit.kernels.formats import K_QUANTS, SUPER_BLOCK
-from quantkit.kernels.rounding import LARGEST, SMALLEST
+from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 from quantkit.kernels.super_block import LAYOUTS
 
 if TYPE_CHECKING:
@@ -35,12 +35,14 @@ def available() -> bool:
     return True
 
 
-def encode(kind: GGMLType, rows: Floats) -> Bytes | None:
+def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> Bytes | None:
     """Encode rows.
 
     Args:
-        kind: one of :data:`quantkit.kernels.formats.IN_LANES`.
+        kind: one of :data:`quantkit.kernels.formats.IN_LANES`; with importances, of
+            :data:`quantkit.kernels.formats.WEIGHTED`.
         rows: float32, contiguous, columns a multiple of the type's block.
+        importance: float32, shape [columns], or None.
 
     Returns:
         uint8, shape [blocks, bytes per block]; None if arithmetic alone does not decide how the values are encoded.
@@ -48,6 +50,10 @@ def encode(kind: GGMLType, rows: Floats) -> Bytes | None:
     flat = rows.reshape(-1)
     if not _decided(flat):
         return None
+    if importance is not None:
+        from quantkit.kernels import weighted
+
+        return weighted.encode(kind, rows, importance) if weighable(importance) else None
     blocks = flat.reshape(-1, kind.block)
     if kind in K_QUANTS:
         return _encode_super_blocks(kind, blocks)

@@ -1,11 +1,11 @@
 """How K-quants are stored: super-blocks of 256 weights, from the scales and levels of their sub-blocks to bytes.
 
-The lanes and the reference share this module.
+The levels of formats with blocks of 32 are packed here too. The lanes and the reference share this module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,16 +46,31 @@ class Layout:
 
 def _store_six_bits(scales: Floats, lows: Floats) -> Stored:
     """Q4_K and Q5_K: two units, then eight scales and eight minima of six bits each."""
-    (d, s), (dmin, m) = _steps(scales.reshape(-1, 8), 63), _steps(lows.reshape(-1, 8), 63)
-    s, m = (np.minimum(step & 255, 63) for step in (s, m))  # C truncates to a byte before it clamps
+    fitted = [_steps(values.reshape(-1, 8), 63) for values in (scales, lows)]
+    # C truncates to a byte before it clamps.
+    return _join_six_bits([(unit, np.minimum(step & 255, 63)) for unit, step in fitted])
+
+
+def _join_six_bits(fitted: Sequence[tuple[Floats, Integers]]) -> Stored:
+    """Multiples are bytes; what is above 63 in the first four changes the high bits of the last four, as in C."""
+    (d, s), (dmin, m) = fitted
     packed = [s[:, :4] | (s[:, 4:] >> 4) << 6, m[:, :4] | (m[:, 4:] >> 4) << 6, (s[:, 4:] & 15) | (m[:, 4:] & 15) << 4]
-    parts = (half_bytes(d), half_bytes(dmin), *(part.astype(np.uint8) for part in packed))
-    return Stored(parts, _times(d, s), _times(dmin, m))
+    parts = (half_bytes(d), half_bytes(dmin), *((part & 255).astype(np.uint8) for part in packed))
+    return Stored(parts, _times(d, _read_six_bits(s)), _times(dmin, _read_six_bits(m)))
+
+
+def _read_six_bits(steps: Integers) -> Integers:
+    first, last = steps[:, :4], steps[:, 4:]
+    return np.concatenate([first & 63, (last & 15) | ((first >> 6 | last >> 4) & 3) << 4], axis=1)
 
 
 def _store_four_bits(scales: Floats, lows: Floats) -> Stored:
     """Q2_K: sixteen scales and sixteen minima of four bits each, and two units."""
-    (d, s), (dmin, m) = _steps(scales.reshape(-1, 16), 15), _steps(lows.reshape(-1, 16), 15)
+    return _join_four_bits([_steps(values.reshape(-1, 16), 15) for values in (scales, lows)])
+
+
+def _join_four_bits(fitted: Sequence[tuple[Floats, Integers]]) -> Stored:
+    (d, s), (dmin, m) = fitted
     both = (s | m << 4) & 255  # a byte in C
     parts = (both.astype(np.uint8), half_bytes(d), half_bytes(dmin))
     return Stored(parts, _times(d, both & 15), _times(dmin, both >> 4))
@@ -86,10 +101,16 @@ def _store_q3(scales: Floats, lows: Floats) -> Stored:
         steps = nearest_int(inverse[:, None] * scales).astype(np.int8).astype(np.int32)  # wraps as in C
     s = np.clip(steps, -32, 31) + 32
     s[nothing] = 0
+    return _join_q3([(d, s)])
+
+
+def _join_q3(fitted: Sequence[tuple[Floats, Integers]]) -> Stored:
+    """Multiples are 32 more than they stand for: 0..63."""
+    ((d, s),) = fitted
     high = (s >> 4).reshape(-1, 4, 4)
     high = high[:, 0] | high[:, 1] << 2 | high[:, 2] << 4 | high[:, 3] << 6
     parts = ((s[:, :8] & 15 | (s[:, 8:] & 15) << 4).astype(np.uint8), high.astype(np.uint8), half_bytes(d))
-    return Stored(parts, _times(d, s - 32), lows)
+    return Stored(parts, _times(d, s - 32), np.zeros(s.size, dtype=np.float32))
 
 
 def _steps(values: Floats, top: int) -> tuple[Floats, Integers]:
@@ -162,3 +183,26 @@ LAYOUTS = {
     GGMLType.Q5_K: Layout(_store_six_bits, _pack_q5),
     GGMLType.Q6_K: Layout(_store_q6, _pack_q6),
 }
+# For the formats that fit scales and minima to units with importances: units, float32 [super-blocks], and multiples of
+# them, int32 [super-blocks, sub-blocks], of the scales and then of the minima, to their stored form.
+JOINS: dict[GGMLType, Callable[[Sequence[tuple[Floats, Integers]]], Stored]] = {
+    GGMLType.Q2_K: _join_four_bits,
+    GGMLType.Q3_K: _join_q3,
+    GGMLType.Q4_K: _join_six_bits,
+    GGMLType.Q5_K: _join_six_bits,
+}
+
+
+def pack_levels(levels: Bytes, bits: int) -> Bytes:
+    """The levels of blocks of 32, uint8 [blocks, 32] and below 2**bits, to bytes.
+
+    All fifth bits of a block are a 32-bit word; then come the low four bits: levels 16 apart share a byte.
+    """
+    words = levels.view(np.uint64)
+    low = words & 0x0F0F0F0F0F0F0F0F
+    nibbles = (low[:, :2] | low[:, 2:] << 4).view(np.uint8)
+    if bits == 4:
+        return nibbles
+    # The product gathers the lowest bit of each of eight bytes in the top byte.
+    fifth = ((words >> 4 & 0x0101010101010101) * 0x0102040810204080 >> 56).astype(np.uint8)
+    return np.concatenate([fifth, nibbles], axis=1)

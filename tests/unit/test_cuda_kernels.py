@@ -19,7 +19,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_driver import device_count, open_device
 from quantkit.kernels.cuda_source import Variant
-from quantkit.kernels.formats import FORMATS
+from quantkit.kernels.formats import FORMATS, WEIGHTED
 from quantkit.kernels.rounding import OVERFLOW, decided, round_to
 from tests.support.weights import distributions, importances
 
@@ -29,9 +29,7 @@ FLOATS = [GGMLType.F16, GGMLType.BF16, GGMLType.F32]
 # An odd number of super-blocks, more than a thread block takes.
 DISTRIBUTIONS = distributions(1037)
 every_kind = pytest.mark.parametrize("kind", sorted(FORMATS), ids=lambda kind: kind.name)
-every_weighted = pytest.mark.parametrize(
-    "kind", sorted(kind for kind, form in FORMATS.items() if form.weighted), ids=lambda kind: kind.name
-)
+every_weighted = pytest.mark.parametrize("kind", sorted(WEIGHTED), ids=lambda kind: kind.name)
 stored_types = pytest.mark.parametrize("stored", FLOATS, ids=lambda kind: kind.name)
 outtypes = pytest.mark.parametrize("outtype", FLOATS, ids=lambda kind: kind.name)
 

@@ -18,7 +18,7 @@ from quantkit.kernels import cuda, lanes
 from quantkit.kernels import encode as encoding
 from quantkit.kernels.arithmetic import nearest_int
 from quantkit.kernels.cuda_source import Variant, program
-from quantkit.kernels.formats import FORMATS, IN_LANES
+from quantkit.kernels.formats import FORMATS, IN_LANES, WEIGHTED
 from quantkit.kernels.reference.encode import encode as specified
 from quantkit.kernels.rounding import decided, weighable
 from tests.support.host_encoders import HostEncoders, compiler
@@ -30,9 +30,7 @@ Encode = Callable[[GGMLType, np.ndarray], np.ndarray]
 DISTRIBUTIONS = distributions(37)
 every_kind = pytest.mark.parametrize("kind", sorted(FORMATS), ids=lambda kind: kind.name)
 in_lanes = pytest.mark.parametrize("kind", sorted(IN_LANES), ids=lambda kind: kind.name)
-every_weighted = pytest.mark.parametrize(
-    "kind", sorted(kind for kind, form in FORMATS.items() if form.weighted), ids=lambda kind: kind.name
-)
+every_weighted = pytest.mark.parametrize("kind", sorted(WEIGHTED), ids=lambda kind: kind.name)
 any_blocks = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -46,6 +44,12 @@ def by_specification(kind: GGMLType, rows: np.ndarray) -> np.ndarray:
 
 def by_lanes(kind: GGMLType, rows: np.ndarray) -> np.ndarray:
     encoded = lanes.encode(kind, rows)
+    assert encoded is not None
+    return encoded
+
+
+def by_weighted_lanes(kind: GGMLType, rows: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    encoded = lanes.encode(kind, rows, importance)
     assert encoded is not None
     return encoded
 
@@ -105,6 +109,35 @@ def test_the_kernels_source_is_ggml(kind: GGMLType, host: HostEncoders) -> None:
 @every_weighted
 def test_the_kernels_source_is_ggml_with_importances(kind: GGMLType, host: HostEncoders) -> None:
     assert_ggml_by_importance(host.encode, kind)
+
+
+@every_weighted
+def test_lanes_are_ggml_with_importances(kind: GGMLType, numba: None) -> None:
+    assert_ggml_by_importance(by_weighted_lanes, kind)
+
+
+@every_weighted
+def test_any_number_of_weighted_rows(kind: GGMLType, numba: None) -> None:
+    values, weights = DISTRIBUTIONS["heavy tails"], importances(768)["with zeros"]
+    for count in (0, 1, 2, 5, 11):
+        rows = np.ascontiguousarray(values.reshape(-1)[: count * 768].reshape(count, 768))
+        expected = ggml.quantize_rows(kind, rows, weights).reshape(-1, kind.block_nbytes)
+        assert np.array_equal(by_weighted_lanes(kind, rows, weights), expected)
+
+
+@every_weighted
+def test_what_searches_cannot_decide_with_importances_goes_to_ggml(
+    kind: GGMLType, numba: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from quantkit.kernels import lane_weighted
+
+    monkeypatch.setattr(lane_weighted, "_WILD", np.float32(0))
+    lane_weighted.affine.cache_clear()
+    rows = np.ascontiguousarray(DISTRIBUTIONS["negative"].reshape(1, -1)[:, : 9 * 256])
+    weights = importances(9 * 256)["random"]
+    expected = ggml.quantize_rows(kind, rows, weights)
+    assert by_weighted_lanes(kind, rows, weights).tobytes() == expected.tobytes()
+    lane_weighted.affine.cache_clear()
 
 
 @every_weighted
@@ -202,7 +235,7 @@ def test_small_ranges_do_not_wait_for_numba(kind: GGMLType, monkeypatch: pytest.
     monkeypatch.undo()  # as it is outside of these tests
     asked: list[int] = []
     monkeypatch.setattr(lanes, "available", lambda: True)
-    monkeypatch.setattr(lanes, "encode", lambda kind, rows: asked.append(rows.size))
+    monkeypatch.setattr(lanes, "encode", lambda kind, rows, importance: asked.append(rows.size))
     for count in (1 << 10, 1 << 18):
         rows = np.zeros((1, count), dtype=np.float32)
         assert bytes(encoding.encode(kind, rows)) == by_ggml(kind, rows).tobytes()

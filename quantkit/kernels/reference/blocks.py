@@ -7,10 +7,10 @@ algorithms for all of them except Q8_0.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from quantkit.kernels.arithmetic import Bytes, Floats, first_largest, half_bytes, quiet
 from quantkit.kernels.formats import BlockFormat
+from quantkit.kernels.super_block import pack_levels
 
 _BLOCK = 32
 
@@ -46,7 +46,7 @@ def _encode_symmetric(x: Floats, bits: int) -> Bytes:
     half = 1 << bits - 1
     d = first_largest(x) / np.float32(-half)
     levels = np.minimum((x * _inverse(d)[:, None] + np.float32(half + 0.5)).astype(np.int8), 2 * half - 1)
-    return np.concatenate([half_bytes(d), _pack(levels, bits)], axis=1)
+    return np.concatenate([half_bytes(d), pack_levels(levels.view(np.uint8), bits)], axis=1)
 
 
 def _encode_affine(x: Floats, bits: int) -> Bytes:
@@ -55,7 +55,7 @@ def _encode_affine(x: Floats, bits: int) -> Bytes:
     low = _first_smallest(x)
     d = (x.max(axis=1) - low + np.float32(0)) / np.float32(top)  # no -0 from zeros of either sign
     levels = np.minimum(((x - low[:, None]) * _inverse(d)[:, None] + np.float32(0.5)).astype(np.int8), top)
-    return np.concatenate([half_bytes(d), half_bytes(low), _pack(levels, bits)], axis=1)
+    return np.concatenate([half_bytes(d), half_bytes(low), pack_levels(levels.view(np.uint8), bits)], axis=1)
 
 
 def _first_smallest(x: Floats) -> Floats:
@@ -72,15 +72,3 @@ def _first_smallest(x: Floats) -> Floats:
 def _inverse(d: Floats) -> Floats:
     with quiet():
         return np.where(d == 0, np.float32(0), np.float32(1) / d)
-
-
-def _pack(levels: npt.NDArray[np.int8], bits: int) -> Bytes:
-    """The fifth bits of a block as a 32-bit word, then the low four bits: levels 16 apart share a byte."""
-    words = levels.view(np.uint64)
-    low = words & 0x0F0F0F0F0F0F0F0F
-    nibbles = (low[:, :2] | low[:, 2:] << 4).view(np.uint8)
-    if bits == 4:
-        return nibbles
-    # The product gathers the lowest bit of each of eight bytes in the top byte.
-    fifth = ((words >> 4 & 0x0101010101010101) * 0x0102040810204080 >> 56).astype(np.uint8)
-    return np.concatenate([fifth, nibbles], axis=1)
