@@ -212,22 +212,36 @@ def test_only_tests_import_the_reference() -> None:
     assert {path.parent.name for path in importers} == {"reference"}
 
 
-@in_lanes
-def test_threads_share_nothing(kind: GGMLType, numba: None) -> None:
+def in_three_threads(encode: Encode, kind: GGMLType, inputs: list[np.ndarray]) -> dict[int, set[bytes]]:
+    """By number of the input: what came out in ten calls, while the others were encoded."""
     start = threading.Barrier(3)
-    inputs = [np.ascontiguousarray(DISTRIBUTIONS[name]) for name in ("weights", "positive", "log-uniform")]
     found: dict[int, set[bytes]] = {}
 
     def work(number: int) -> None:
         start.wait()
-        found[number] = {by_lanes(kind, inputs[number]).tobytes() for _ in range(10)}
+        found[number] = {encode(kind, inputs[number]).tobytes() for _ in range(10)}
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {number: {by_ggml(kind, rows).tobytes()} for number, rows in enumerate(inputs)}
+    return found
+
+
+@in_lanes
+def test_threads_share_nothing(kind: GGMLType, numba: None) -> None:
+    inputs = [np.ascontiguousarray(DISTRIBUTIONS[name]) for name in ("weights", "positive", "log-uniform")]
+    expected = {number: {by_ggml(kind, rows).tobytes()} for number, rows in enumerate(inputs)}
+    assert in_three_threads(by_lanes, kind, inputs) == expected
+
+
+@every_weighted
+def test_threads_share_nothing_with_importances(kind: GGMLType, numba: None) -> None:
+    inputs = [np.ascontiguousarray(DISTRIBUTIONS[name]) for name in ("weights", "positive", "log-uniform")]
+    weights = importances()["random"]
+    found = in_three_threads(lambda kind, rows: by_weighted_lanes(kind, rows, weights), kind, inputs)
+    assert found == {number: {ggml.quantize_rows(kind, rows, weights).tobytes()} for number, rows in enumerate(inputs)}
 
 
 @in_lanes
