@@ -32,6 +32,7 @@ __device__ inline float from_half(u16 half) {
 
 #include "encoders.cu"
 #include "weighted.cu"
+#include "table.cu"
 
 // The types of weights in the checkpoint and after rounding.
 struct F16 {
@@ -203,7 +204,7 @@ __device__ inline void encode_weighted_blocks(const float *tile, int count, long
         float values[32];
         UNROLL
         for (int i = 0; i < 32; ++i) values[i] = tile[at(32 * threadIdx.x + i)];
-        const float variance = job.squares[start / job.columns] / job.columns;
+        const float variance = job.squares ? job.squares[start / job.columns] / job.columns : 0;  // not of every format
         Format::pack(values, importance + start % job.columns, variance, scratch + threadIdx.x * Format::BYTES);
     }
     store(scratch, count / 32 * Format::BYTES, out + first / 32 * Format::BYTES);

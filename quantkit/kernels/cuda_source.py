@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from importlib import resources
 
@@ -9,6 +10,7 @@ from quantkit.ggml.types import UNQUANTIZED, GGMLType
 from quantkit.kernels.formats import (
     BLOCK_FORMATS,
     FORMATS,
+    IQ4_VALUES,
     NOTHING,
     SUPER_BLOCK,
     AffineSearch,
@@ -16,6 +18,7 @@ from quantkit.kernels.formats import (
     Format,
     KQuant,
     MovingSearch,
+    TableFormat,
     TrialSearch,
 )
 
@@ -54,7 +57,7 @@ def program(variant: Variant) -> tuple[str, dict[str, str]]:
     lines = [_encode(number, FORMATS[kind], number in variant.weighted) for number, kind in enumerate(variant.kinds)]
     types = f"({variant.stored.name}, {variant.outtype.name})"
     last = [f"SQUARES{types}"] if variant.needs_squares else []
-    files = {name: _text(name) for name in ("encoders.cu", "weighted.cu")} | {"formats.h": header()}
+    files = {name: _text(name) for name in ("encoders.cu", "weighted.cu", "table.cu")} | {"formats.h": header()}
     return "\n".join([_text("cuda.cu"), f"BEGIN{types}", *lines, "END", *last, ""]), files
 
 
@@ -65,11 +68,11 @@ def _encode(number: int, form: Format, weighted: bool) -> str:
 
 def launcher(form: Format, weighted: bool = False) -> str:
     """The function template that runs a format's encoder, with importances or without."""
-    return f"encode_{'weighted_' * weighted}{'super_' * isinstance(form, KQuant)}blocks"
+    return f"encode_{'weighted_' * weighted}{'super_' * (form.type.block == SUPER_BLOCK)}blocks"
 
 
 def encoder(form: Format, weighted: bool = False) -> str:
-    """The class of ``encoders.cu`` that encodes a format, or that of ``weighted.cu``, which takes importances."""
+    """The class that encodes a format, or the one that takes importances."""
     name = form.type.name
     return f"Weighted{form.kernel}<weighted::{name}>" if weighted else f"{form.kernel}<format::{name}>"
 
@@ -79,11 +82,19 @@ def header() -> str:
 
     The namespace ``weighted`` has them again, with the constants of the search with importances.
     """
-    plain = [_struct(form, form.search if isinstance(form, KQuant) else None) for form in FORMATS.values()]
+    plain = [
+        _struct(form, form.search if isinstance(form, KQuant | TableFormat) else None) for form in FORMATS.values()
+    ]
     weighted = [_struct(form, form.weighted, weighted=True) for form in FORMATS.values() if form.weighted]
     defines = f"#define SUPER {SUPER_BLOCK}\n#define NOTHING {NOTHING!r}f\n"
     spaces = ["namespace format {", *plain, "}\n", "namespace weighted {", *weighted, "}\n"]
-    return "\n".join(["// Written by quantkit.kernels.cuda_source.", defines, *spaces])
+    return "\n".join(["// Written by quantkit.kernels.cuda_source.", defines, _table(), *spaces])
+
+
+def _table() -> str:
+    """The table of IQ4: its lowest value, then the middle between neighbours and the higher of them."""
+    steps = [f"STEP({(low + high) / 2}f, {high}.0f)" for low, high in itertools.pairwise(IQ4_VALUES)]
+    return f"#define IQ4_LEAST {IQ4_VALUES[0]}.0f\n#define IQ4_TABLE(STEP) {' '.join(steps)}\n"
 
 
 def _struct(form: Format, search: _Search | None, *, weighted: bool = False) -> str:
@@ -97,6 +108,8 @@ def _struct(form: Format, search: _Search | None, *, weighted: bool = False) -> 
         numbers["LANES"] = SUPER_BLOCK // form.block
     if isinstance(form, BlockFormat | KQuant):
         numbers |= {"BLOCK": form.block, "LEAST": form.least, "TOP": form.top}
+    elif isinstance(form, TableFormat):
+        numbers["LANES"] = form.together
     flags, floats = {"WEIGHTED": weighted}, {}
     if isinstance(search, AffineSearch):
         numbers["STEPS"], flags["ABSOLUTE"] = search.steps, search.absolute

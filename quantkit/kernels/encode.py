@@ -1,8 +1,8 @@
 """Encoders from float32 rows to ggml's blocks, bit-identical to libggml's reference.
 
 Which code runs affects only the speed: numba, where it is installed, compiles encoders for large ranges of K-quants,
-Q8_0 and Q4_0, and of K-quants and all formats with blocks of 32 with an importance matrix; libggml encodes everything
-else. Tests hold both, and the CUDA kernels in ``cuda.py``, to the bytes that
+Q8_0, Q4_0, IQ4_XS and IQ4_NL, and of those and all formats with blocks of 32 with an importance matrix; libggml encodes
+everything else. Tests hold both, and the CUDA kernels in ``cuda.py``, to the bytes that
 ``reference/encode.py`` specifies.
 """
 

@@ -66,8 +66,8 @@ class Format:
 
     Attributes:
         type: its ggml type, which knows the size of a block.
-        kernel: the template in ``encoders.cu`` that encodes it; ``Weighted`` before the name makes that of
-            ``weighted.cu``, which takes importances.
+        kernel: the template in ``encoders.cu`` or ``table.cu`` that encodes it; ``Weighted`` before the name makes
+            the one that takes importances.
         halves: byte offsets of the float16 numbers in a block: the scale, then the minimum if there is one.
     """
 
@@ -138,6 +138,27 @@ class KQuant(Format):
         return _WEIGHTED_AFFINE if isinstance(self.search, AffineSearch) else _WEIGHTED_TRIALS
 
 
+@dataclass(frozen=True)
+class TableFormat(Format):
+    """A format with a scale per 32 weights, whose levels number the values of a table.
+
+    Attributes:
+        search: how the scale is found, with importances and without.
+        together: blocks of 32 weights in a block of the type.
+    """
+
+    search: TrialSearch
+    together: int
+
+    @property
+    def weighted(self) -> TrialSearch:
+        """The search with importances."""
+        return self.search
+
+
+# The values of IQ4_NL and IQ4_XS in ascending order, which define these formats.
+IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+
 K_QUANTS: dict[GGMLType, KQuant] = {
     form.type: form
     for form in (
@@ -158,9 +179,16 @@ BLOCK_FORMATS: dict[GGMLType, BlockFormat] = {
         BlockFormat(GGMLType.Q8_0, "Block8", (0,), 8, lanes=True),
     )
 }
-FORMATS: dict[GGMLType, Format] = {**BLOCK_FORMATS, **K_QUANTS}
+TABLE_FORMATS: dict[GGMLType, TableFormat] = {
+    form.type: form
+    for form in (
+        TableFormat(GGMLType.IQ4_NL, "TableBlock", (0,), TrialSearch(7), 1),
+        TableFormat(GGMLType.IQ4_XS, "TableSuper", (0,), TrialSearch(7), 8),
+    )
+}
+FORMATS: dict[GGMLType, Format] = {**BLOCK_FORMATS, **K_QUANTS, **TABLE_FORMATS}
 # Formats with compiled encoders for the processor.
-IN_LANES = frozenset(K_QUANTS) | {form.type for form in BLOCK_FORMATS.values() if form.lanes}
+IN_LANES = frozenset(K_QUANTS) | frozenset(TABLE_FORMATS) | {form.type for form in BLOCK_FORMATS.values() if form.lanes}
 # Formats whose blocks do not depend on importances.
 UNWEIGHTED = frozenset({GGMLType.Q8_0})
 # Formats that have encoders with importances, for the processor and in CUDA.

@@ -1,7 +1,8 @@
 """Compiled encoders for the processor: several times as fast as libggml, where numba (the extra ``fast``) is installed.
 
 K-quants are searched by ``lane_affine`` and ``lane_symmetric``, stored and packed by ``super_block``, and fitted by
-``lane_fit``. ``lane_blocks`` has the two formats without a search, ``weighted`` all with an importance matrix.
+``lane_fit``. ``lane_blocks`` has the two formats without a search, ``lane_iq4`` those with a table of values, and
+``weighted`` all others with an importance matrix.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import Bytes, Floats
-from quantkit.kernels.formats import K_QUANTS, SUPER_BLOCK
+from quantkit.kernels.formats import K_QUANTS, SUPER_BLOCK, TABLE_FORMATS
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 from quantkit.kernels.super_block import LAYOUTS
 
@@ -48,12 +49,16 @@ def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> By
         uint8, shape [blocks, bytes per block]; None if arithmetic alone does not decide how the values are encoded.
     """
     flat = rows.reshape(-1)
-    if not _decided(flat):
+    if not _decided(flat) or not (importance is None or weighable(importance)):
         return None
+    if kind in TABLE_FORMATS:
+        from quantkit.kernels import lane_iq4
+
+        return lane_iq4.encode(TABLE_FORMATS[kind], rows, importance)
     if importance is not None:
         from quantkit.kernels import weighted
 
-        return weighted.encode(kind, rows, importance) if weighable(importance) else None
+        return weighted.encode(kind, rows, importance)
     blocks = flat.reshape(-1, kind.block)
     if kind in K_QUANTS:
         return _encode_super_blocks(kind, blocks)

@@ -137,14 +137,16 @@ def test_merged_rows_with_importances_are_the_processors(
     targets = [Target(GGMLType.Q4_K, one), Target(outtype), Target(GGMLType.Q4_K), Target(GGMLType.Q4_K, other)]
     targets += [Target(GGMLType.Q4_0, one), Target(GGMLType.Q5_1, one), Target(GGMLType.Q8_0, one)]
     targets += [Target(GGMLType.Q4_0), Target(GGMLType.Q6_K, one), Target(GGMLType.Q3_K, one)]  # more than a kernel has
-    expected = Backend().encode(rows, outtype, 2048, targets)
-    found = backend.encode(rows, outtype, 2048, targets)
-    assert [bytes(data) for data in found.data] == [bytes(data) for data in expected.data]
+    targets += [Target(GGMLType.IQ4_XS, other), Target(GGMLType.IQ4_NL, one)]
+    for some in (targets, targets[-2:]):
+        expected = Backend().encode(rows, outtype, 2048, some)
+        found = backend.encode(rows, outtype, 2048, some)
+        assert [bytes(data) for data in found.data] == [bytes(data) for data in expected.data]
 
 
 def test_importances_that_arithmetic_does_not_decide(backend: CudaBackend) -> None:
     rows, importance = Rows(DISTRIBUTIONS["weights"]), np.full(256, 1e30, dtype=np.float32)
-    targets = [Target(GGMLType.Q8_0), Target(GGMLType.Q4_K, importance), Target(GGMLType.IQ4_NL)]
+    targets = [Target(GGMLType.Q8_0), Target(GGMLType.Q4_K, importance), Target(GGMLType.IQ3_S)]
     expected = Backend().encode(rows, GGMLType.F16, 256, targets)
     found = backend.encode(rows, GGMLType.F16, 256, targets)
     assert [bytes(data) for data in found.data] == [bytes(data) for data in expected.data]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from quantkit.kernels import cuda, lanes
 from quantkit.kernels import encode as encoding
 from quantkit.kernels.arithmetic import nearest_int
 from quantkit.kernels.cuda_source import Variant, program
-from quantkit.kernels.formats import FORMATS, IN_LANES, WEIGHTED
+from quantkit.kernels.formats import FORMATS, IN_LANES, IQ4_VALUES, TABLE_FORMATS, WEIGHTED
 from quantkit.kernels.reference.encode import encode as specified
 from quantkit.kernels.rounding import decided, weighable
 from tests.support.host_encoders import HostEncoders, compiler
@@ -29,6 +30,7 @@ Encode = Callable[[GGMLType, np.ndarray], np.ndarray]
 # Not a multiple of the lanes' groups.
 DISTRIBUTIONS = distributions(37)
 every_kind = pytest.mark.parametrize("kind", sorted(FORMATS), ids=lambda kind: kind.name)
+every_table = pytest.mark.parametrize("kind", sorted(TABLE_FORMATS), ids=lambda kind: kind.name)
 in_lanes = pytest.mark.parametrize("kind", sorted(IN_LANES), ids=lambda kind: kind.name)
 every_weighted = pytest.mark.parametrize("kind", sorted(WEIGHTED), ids=lambda kind: kind.name)
 any_blocks = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -149,7 +151,49 @@ def test_every_way_is_ggml_with_any_importances(
     assert weighable(importance)
     expected = ggml.quantize_rows(kind, rows, importance)
     assert host.encode(kind, rows, importance).tobytes() == expected.tobytes()
+    if kind in TABLE_FORMATS:
+        assert specified(kind, rows, importance).tobytes() == expected.tobytes()
     assert bytes(encoding.encode(kind, rows, importance)) == expected.tobytes()
+
+
+@every_table
+def test_the_specification_is_ggml_with_importances(kind: GGMLType) -> None:
+    assert_ggml_by_importance(specified, kind)
+
+
+@every_table
+def test_trials_whose_values_change_next_to_a_middle(kind: GGMLType, host: HostEncoders, numba: None) -> None:
+    """Quotients of every trial at the middles of the table and one step of float32 to each side."""
+    middles = np.array([(low + high) / 2 for low, high in itertools.pairwise(IQ4_VALUES)], dtype=np.float32)
+    rows = []
+    for largest in np.float32([1, -1, 0.37, -0.011]):
+        for step in range(-7, 8):
+            exact = middles * (largest / np.float32(step - 127))
+            for to in (-np.inf, None, np.inf):
+                near = exact if to is None else np.nextafter(exact, np.float32(to))
+                rows.append(np.resize(np.concatenate([[largest], near, [0.0]]), 256))
+    values = np.array(rows, dtype=np.float32)
+    for importance in (None, importances()["random"]):
+        expected = ggml.quantize_rows(kind, values, importance).tobytes()
+        for encode in (specified, host.encode, lanes.encode):
+            assert encode(kind, values, importance).tobytes() == expected
+
+
+@every_table
+def test_a_scale_whose_inverse_is_infinite(kind: GGMLType, host: HostEncoders, numba: None) -> None:
+    """Infinity times zero is NaN, of which processors and devices keep different bits."""
+    values, importance = np.zeros((2, 256), dtype=np.float32), np.zeros(256, dtype=np.float32)
+    values[:, 0], values[0, 1], values[1, 1], values[:, 70] = 1, 1e-20, -1e-20, 0.5
+    importance[1:3] = 1, 1e20
+    expected = ggml.quantize_rows(kind, values, importance).tobytes()
+    for encode in (specified, host.encode, lanes.encode):
+        assert encode(kind, values, importance).tobytes() == expected
+
+
+def test_the_table_is_ggmls() -> None:
+    one = np.array([1], dtype="<f2").view(np.uint8)
+    block = np.concatenate([one, np.arange(16, dtype=np.uint8)]).tobytes()
+    assert ggml.dequantize_rows(GGMLType.IQ4_NL, block, 32)[0, :16].tolist() == list(IQ4_VALUES)
 
 
 @in_lanes
@@ -312,7 +356,7 @@ def test_the_program_encodes_every_format_in_one_kernel() -> None:
         "ENCODE(1, encode_blocks, BlockSymmetric<format::Q4_0>)",
         "END",
     ]
-    assert set(headers) == {"encoders.cu", "weighted.cu", "formats.h"}
+    assert set(headers) == {"encoders.cu", "weighted.cu", "table.cu", "formats.h"}
 
 
 def test_the_program_encodes_with_importances_where_there_are_some() -> None:

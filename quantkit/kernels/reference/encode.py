@@ -10,25 +10,37 @@ import numpy as np
 
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import Bytes, Floats, Integers, nearest_int, quiet
-from quantkit.kernels.formats import BLOCK_FORMATS, K_QUANTS, SUPER_BLOCK, AffineSearch, KQuant, MovingSearch
+from quantkit.kernels.formats import (
+    BLOCK_FORMATS,
+    K_QUANTS,
+    SUPER_BLOCK,
+    TABLE_FORMATS,
+    AffineSearch,
+    KQuant,
+    MovingSearch,
+)
 from quantkit.kernels.reference import affine, symmetric
 from quantkit.kernels.reference.blocks import encode_blocks
+from quantkit.kernels.reference.table import encode_table
 from quantkit.kernels.super_block import LAYOUTS, Stored
 
 
-def encode(kind: GGMLType, rows: Floats) -> Bytes:
+def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> Bytes:
     """Encode rows as ggml's reference does.
 
     Args:
         kind: one of :data:`quantkit.kernels.formats.FORMATS`.
         rows: float32, columns a multiple of the type's block; values between SMALLEST and LARGEST of
             :mod:`quantkit.kernels.rounding` in magnitude, or zero.
+        importance: float32, shape [columns], for formats of :data:`quantkit.kernels.formats.TABLE_FORMATS`; or None.
 
     Returns:
         uint8, shape [blocks, bytes per block].
     """
     if kind in BLOCK_FORMATS:
         return encode_blocks(BLOCK_FORMATS[kind], rows)
+    if kind in TABLE_FORMATS:
+        return encode_table(TABLE_FORMATS[kind], rows, importance)
     form, layout = K_QUANTS[kind], LAYOUTS[kind]
     scales, lows, levels = _search(form, rows.reshape(-1, form.block))
     stored = layout.store(scales, lows)

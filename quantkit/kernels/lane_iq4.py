@@ -1,0 +1,271 @@
+"""The search for the scales of IQ4_NL and IQ4_XS, and their levels, compiled by numba: see ``lane_affine.py``.
+
+ggml looks the nearest value of the table up for every weight in each of 16 trials. The first is a guess, and the others
+differ by 6 % at most from the middle one, which is less than neighbouring middles of the table are apart: from the
+first of them to the middle one a weight takes one of two values, and so it does from there to the last. Three look-ups
+find these values, and one comparison per trial tells which of the two it is.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from quantkit.kernels.formats import IQ4_VALUES, NOTHING, TABLE_FORMATS, TableFormat
+from quantkit.kernels.iq4_layout import BLOCK, pack, store
+from quantkit.kernels.lane_common import ONE, ZERO, Bytes, Floats, compiled, inlined
+
+F32 = np.float32
+_Sums = tuple[F32, F32]
+
+# Blocks at a time: all their quantities stay in the first-level cache.
+LANES = 32
+_EACH = BLOCK * LANES
+# Offsets in the work array: six quantities per weight, eight per block.
+_X, _W, _MIDDLE, _LOW, _HIGH, _CENTRAL = range(0, 6 * _EACH, _EACH)
+_LARGEST, _SIZE, _INVERSE, _SUM_QX, _SUM_Q2, _SCALE, _BEST, _MEAN = range(6 * _EACH, 6 * _EACH + 8 * LANES, LANES)
+WORK = 6 * _EACH + 8 * LANES
+
+(_STEPS,) = {form.search.steps for form in TABLE_FORMATS.values()}
+_LEAST, _HALF, _NOTHING = F32(IQ4_VALUES[0]), F32(0.5), F32(NOTHING)
+V0, V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11, V12, V13, V14, V15 = (F32(value) for value in IQ4_VALUES)
+M1, M2, M3, M4, M5, M6, M7, M8, M9, M10, M11, M12, M13, M14, M15 = (
+    F32((low + high) / 2) for low, high in itertools.pairwise(IQ4_VALUES)
+)
+
+
+def encode(form: TableFormat, rows: Floats, importance: Floats | None = None) -> Bytes:
+    """Encode rows.
+
+    Args:
+        form: the format.
+        rows: float32, contiguous, columns a multiple of the type's block.
+        importance: float32, shape [columns], or None.
+
+    Returns:
+        uint8, shape [blocks of the type, bytes per block].
+    """
+    blocks, count = rows.reshape(-1, BLOCK), rows.size // BLOCK
+    scales, pairs = np.empty(count, dtype=np.float32), np.empty((count, BLOCK // 2), dtype=np.uint8)
+    means = np.empty(count // form.together if importance is not None else 0, dtype=np.float32)
+    if importance is not None:
+        mean_squares(rows.reshape(-1, form.together * BLOCK), means)
+    weights = np.empty(0, dtype=np.float32) if importance is None else importance
+    search(rows.reshape(-1), weights, means, np.empty(WORK, dtype=np.float32), scales)
+    stored = store(form, scales)
+    fit(blocks, stored.inverses, pairs)
+    return pack(form, stored, pairs)
+
+
+@inlined
+def _nearest_value(v: F32) -> F32:
+    """The value of the table nearest to *v*, of two the higher."""
+    q = V0
+    q = V1 if v >= M1 else q
+    q = V2 if v >= M2 else q
+    q = V3 if v >= M3 else q
+    q = V4 if v >= M4 else q
+    q = V5 if v >= M5 else q
+    q = V6 if v >= M6 else q
+    q = V7 if v >= M7 else q
+    q = V8 if v >= M8 else q
+    q = V9 if v >= M9 else q
+    q = V10 if v >= M10 else q
+    q = V11 if v >= M11 else q
+    q = V12 if v >= M12 else q
+    q = V13 if v >= M13 else q
+    q = V14 if v >= M14 else q
+    return V15 if v >= M15 else q
+
+
+@inlined
+def _nearest_number(v: F32) -> np.int32:
+    """The number of that value; the last for NaN, as in C."""
+    n = np.int32(0)
+    n = np.int32(1) if not v < M1 else n
+    n = np.int32(2) if not v < M2 else n
+    n = np.int32(3) if not v < M3 else n
+    n = np.int32(4) if not v < M4 else n
+    n = np.int32(5) if not v < M5 else n
+    n = np.int32(6) if not v < M6 else n
+    n = np.int32(7) if not v < M7 else n
+    n = np.int32(8) if not v < M8 else n
+    n = np.int32(9) if not v < M9 else n
+    n = np.int32(10) if not v < M10 else n
+    n = np.int32(11) if not v < M11 else n
+    n = np.int32(12) if not v < M12 else n
+    n = np.int32(13) if not v < M13 else n
+    n = np.int32(14) if not v < M14 else n
+    return np.int32(15) if not v < M15 else n
+
+
+@inlined
+def _read(rows: Floats, importance: Floats, means: Floats, first: int, work: Floats) -> None:
+    """Transpose LANES blocks of *rows*, from block *first*, and weigh them; zeros follow the last block."""
+    count, columns = rows.size // BLOCK, importance.size
+    for j in range(LANES):
+        block = min(first + j, count - 1)
+        base, scale = block * BLOCK, ONE if first + j < count else ZERO
+        for i in range(BLOCK):
+            work[_X + i * LANES + j] = rows[base + i] * scale
+        if columns:
+            work[_MEAN + j] = means[base // (rows.size // means.size)]
+            for i in range(BLOCK):
+                work[_W + i * LANES + j] = importance[base % columns + i]
+    if columns:
+        for i in range(BLOCK):
+            for j in range(LANES):
+                v = work[_X + i * LANES + j]
+                work[_W + i * LANES + j] *= np.sqrt(work[_MEAN + j] + v * v)
+    else:
+        for i in range(_EACH):
+            v = work[_X + i]
+            work[_W + i] = v * v
+
+
+@inlined
+def _find_largest(work: Floats, lanes: int) -> None:
+    """Find the first value of the largest magnitude in each lane, with its sign."""
+    for j in range(lanes):
+        work[_LARGEST + j] = work[_SIZE + j] = ZERO
+    for i in range(BLOCK):
+        for j in range(LANES):
+            v = work[_X + i * LANES + j]
+            larger = abs(v) > work[_SIZE + j]
+            work[_SIZE + j] = abs(v) if larger else work[_SIZE + j]
+            work[_LARGEST + j] = v if larger else work[_LARGEST + j]
+
+
+@inlined
+def _add(work: Floats, at: int, q: F32, sums: _Sums) -> _Sums:
+    """Add one weight to the sums of a trial."""
+    sum_qx, sum_q2 = sums
+    wq = work[_W + at] * q
+    return sum_qx + wq * work[_X + at], sum_q2 + wq * q
+
+
+@inlined
+def _look_up(work: Floats, lanes: int, step: int, to: int) -> None:
+    """Find the values of a trial."""
+    for j in range(lanes):
+        work[_INVERSE + j] = (F32(step) + _LEAST) / work[_LARGEST + j]
+    _look_up_at_inverse(work, to)
+
+
+@inlined
+def _look_up_at_inverse(work: Floats, to: int) -> None:
+    for i in range(BLOCK):
+        for j in range(LANES):
+            work[to + i * LANES + j] = _nearest_value(work[_INVERSE + j] * work[_X + i * LANES + j])
+
+
+@inlined
+def _guess(work: Floats, lanes: int) -> None:
+    """Make the first trial, for which nothing is known yet."""
+    for j in range(lanes):
+        work[_INVERSE + j] = ONE / (-work[_LARGEST + j] / _LEAST)
+    _look_up_at_inverse(work, _LOW)
+    for j in range(LANES):
+        qx = q2 = ZERO
+        for i in range(BLOCK // 2):
+            qx, q2 = _add(work, i * LANES + j, work[_LOW + i * LANES + j], (qx, q2))
+        for i in range(BLOCK // 2, BLOCK):
+            qx, q2 = _add(work, i * LANES + j, work[_LOW + i * LANES + j], (qx, q2))
+        scale = qx / q2
+        scale = scale if q2 > ZERO else ZERO
+        work[_SCALE + j], work[_BEST + j] = scale, scale * qx
+
+
+@inlined
+def _between(work: Floats, lanes: int, outermost: int) -> None:
+    """Find the two values that each weight has from a trial to the central one, and their middle."""
+    _look_up(work, lanes, outermost, _LOW)
+    for at in range(_EACH):
+        one, other = work[_LOW + at], work[_CENTRAL + at]
+        work[_LOW + at], work[_HIGH + at] = (one, other) if one < other else (other, one)
+        work[_MIDDLE + at] = (one + other) * _HALF
+
+
+@inlined
+def _choose(work: Floats, at: int, inverse: F32, sums: _Sums) -> _Sums:
+    low, high = work[_LOW + at], work[_HIGH + at]  # read before the comparison: a branch would not be vectorized
+    return _add(work, at, high if inverse * work[_X + at] >= work[_MIDDLE + at] else low, sums)
+
+
+@inlined
+def _try(work: Floats, first: int, stop: int) -> None:
+    """Make the trials of some steps, for which a weight has one of two values."""
+    for step in range(first, stop):
+        for j in range(LANES):
+            inverse = (F32(step) + _LEAST) / work[_LARGEST + j]
+            qx = q2 = ZERO
+            # LLVM unrolls a loop of 16, and not one of 32; then it vectorizes the one around it.
+            for i in range(BLOCK // 2):
+                qx, q2 = _choose(work, i * LANES + j, inverse, (qx, q2))
+            for i in range(BLOCK // 2, BLOCK):
+                qx, q2 = _choose(work, i * LANES + j, inverse, (qx, q2))
+            better = (q2 > ZERO) & (qx * qx > work[_BEST + j] * q2)
+            scale = qx / q2
+            work[_SCALE + j] = scale if better else work[_SCALE + j]
+            work[_BEST + j] = scale * qx if better else work[_BEST + j]
+
+
+@compiled
+def search(rows: Floats, importance: Floats, means: Floats, work: Floats, scales: Floats) -> None:
+    """Find the scales.
+
+    Args:
+        rows: float32, whole rows.
+        importance: float32 [columns], or empty.
+        means: twice the mean square of each block of the type, float32; not read without an importance matrix.
+        work: float32 [WORK].
+        scales: the result, float32 [blocks of 32].
+    """
+    lanes = work.size // (WORK // LANES)  # a constant would be unrolled, and then not vectorized
+    for first in range(0, scales.size, LANES):
+        _read(rows, importance, means, first, work)
+        _find_largest(work, lanes)
+        _guess(work, lanes)
+        _look_up(work, lanes, 0, _CENTRAL)
+        _between(work, lanes, -_STEPS)
+        _try(work, -_STEPS, 1)
+        _between(work, lanes, _STEPS)
+        _try(work, 1, _STEPS + 1)
+        for j in range(min(LANES, scales.size - first)):
+            scales[first + j] = ZERO if work[_SIZE + j] < _NOTHING else work[_SCALE + j]
+
+
+@compiled
+def mean_squares(blocks: Floats, means: Floats) -> None:
+    """Find twice the mean square of each block of the type, float32 [n, block] to [n], summed in order."""
+    count, width = blocks.shape
+    factor = F32(2 / width)
+    for first in range(0, count, 4):
+        # Four sums at a time: each addition waits for the one before it.
+        b, c, d = min(first + 1, count - 1), min(first + 2, count - 1), min(first + 3, count - 1)
+        sum_a = sum_b = sum_c = sum_d = ZERO
+        for i in range(width):
+            sum_a += blocks[first, i] * blocks[first, i]
+            sum_b += blocks[b, i] * blocks[b, i]
+            sum_c += blocks[c, i] * blocks[c, i]
+            sum_d += blocks[d, i] * blocks[d, i]
+        means[d], means[c], means[b], means[first] = sum_d * factor, sum_c * factor, sum_b * factor, sum_a * factor
+
+
+@compiled
+def fit(blocks: Floats, inverses: Floats, pairs: Bytes) -> None:
+    """Find the levels, two per byte.
+
+    Args:
+        blocks: float32 [blocks of 32, 32].
+        inverses: float32 [blocks of 32].
+        pairs: the result, uint8 [blocks of 32, 16].
+    """
+    middle = pairs.shape[1]  # a constant would be unrolled, and then not vectorized
+    for block in range(blocks.shape[0]):
+        inverse = inverses[block]
+        for i in range(middle):
+            low = _nearest_number(inverse * blocks[block, i])
+            high = _nearest_number(inverse * blocks[block, i + middle])
+            pairs[block, i] = np.uint8(low | high << np.int32(4))
