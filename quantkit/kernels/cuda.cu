@@ -33,6 +33,7 @@ __device__ inline float from_half(u16 half) {
 #include "encoders.cu"
 #include "weighted.cu"
 #include "table.cu"
+#include "small.cu"
 
 // The types of weights in the checkpoint and after rounding.
 struct F16 {
@@ -131,6 +132,7 @@ __device__ inline void merge(const Job &job, long long first, float *tile) {
 __device__ inline void store(const u8 *bytes, int count, u8 *out) {
     __syncthreads();
     for (int i = threadIdx.x; i < count / 2; i += THREADS) ((u16 *)out)[i] = ((const u16 *)bytes)[i];
+    if (count % 2 && threadIdx.x == 0) out[count - 1] = bytes[count - 1];
     __syncthreads();  // the next encoder writes there
 }
 

@@ -21,6 +21,7 @@ from quantkit.kernels.formats import (
     TableFormat,
     TrialSearch,
 )
+from quantkit.kernels.mxfp4 import FIRST, early_steps
 
 _Search = AffineSearch | TrialSearch | MovingSearch
 
@@ -57,7 +58,9 @@ def program(variant: Variant) -> tuple[str, dict[str, str]]:
     lines = [_encode(number, FORMATS[kind], number in variant.weighted) for number, kind in enumerate(variant.kinds)]
     types = f"({variant.stored.name}, {variant.outtype.name})"
     last = [f"SQUARES{types}"] if variant.needs_squares else []
-    files = {name: _text(name) for name in ("encoders.cu", "weighted.cu", "table.cu")} | {"formats.h": header()}
+    files = {name: _text(name) for name in ("encoders.cu", "weighted.cu", "table.cu", "small.cu")} | {
+        "formats.h": header()
+    }
     return "\n".join([_text("cuda.cu"), f"BEGIN{types}", *lines, "END", *last, ""]), files
 
 
@@ -88,7 +91,7 @@ def header() -> str:
     weighted = [_struct(form, form.weighted, weighted=True) for form in FORMATS.values() if form.weighted]
     defines = f"#define SUPER {SUPER_BLOCK}\n#define NOTHING {NOTHING!r}f\n"
     spaces = ["namespace format {", *plain, "}\n", "namespace weighted {", *weighted, "}\n"]
-    return "\n".join(["// Written by quantkit.kernels.cuda_source.", defines, _table(), *spaces])
+    return "\n".join(["// Written by quantkit.kernels.cuda_source.", defines, _table(), _early(), *spaces])
 
 
 def _table() -> str:
@@ -97,19 +100,22 @@ def _table() -> str:
     return f"#define IQ4_LEAST {IQ4_VALUES[0]}.0f\n#define IQ4_TABLE(STEP) {' '.join(steps)}\n"
 
 
+def _early() -> str:
+    """What MXFP4 has in place of a logarithm."""
+    return f"#define MXFP4_FIRST {FIRST}\n#define MXFP4_EARLY {', '.join(map(str, early_steps()))}\n"
+
+
 def _struct(form: Format, search: _Search | None, *, weighted: bool = False) -> str:
     """The constants of a format, a line each."""
-    numbers = {"BYTES": form.type.block_nbytes, "SCALE_AT": form.halves[0]}
-    if len(form.halves) > 1:
-        numbers["LOW_AT"] = form.halves[1]
+    numbers = {"BYTES": form.type.block_nbytes} | dict(zip(("SCALE_AT", "LOW_AT"), form.halves, strict=False))
     if isinstance(form, BlockFormat):
         numbers["BITS"] = form.bits
     elif isinstance(form, KQuant):
         numbers["LANES"] = SUPER_BLOCK // form.block
     if isinstance(form, BlockFormat | KQuant):
         numbers |= {"BLOCK": form.block, "LEAST": form.least, "TOP": form.top}
-    elif isinstance(form, TableFormat):
-        numbers["LANES"] = form.together
+    else:
+        numbers["LANES"] = form.type.block // 32
     flags, floats = {"WEIGHTED": weighted}, {}
     if isinstance(search, AffineSearch):
         numbers["STEPS"], flags["ABSOLUTE"] = search.steps, search.absolute

@@ -1,9 +1,8 @@
 """Encoders from float32 rows to ggml's blocks, bit-identical to libggml's reference.
 
-Which code runs affects only the speed: numba, where it is installed, compiles encoders for large ranges of K-quants,
-Q8_0, Q4_0, IQ4_XS and IQ4_NL, and of those and all formats with blocks of 32 with an importance matrix; libggml encodes
-everything else. Tests hold both, and the CUDA kernels in ``cuda.py``, to the bytes that
-``reference/encode.py`` specifies.
+Which code runs affects only the speed: numba, where it is installed, compiles encoders for large ranges of most
+formats, and of all that depend on one with an importance matrix; libggml encodes everything else. Tests hold both, and
+the CUDA kernels in ``cuda.py``, to the bytes that ``reference/encode.py`` specifies.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ def encode(
     Args:
         kind: the type.
         rows: float32, shape [n, columns], contiguous, columns a multiple of the type's block.
-        importance: float32, shape [columns], or None. It selects other algorithms; it does not affect Q8_0.
+        importance: float32, shape [columns], or None. It selects other algorithms; it does not affect Q8_0,
+            MXFP4, TQ1_0 and TQ2_0.
 
     Returns:
         The encoded bytes, n * bytes per row.

@@ -66,9 +66,9 @@ class Format:
 
     Attributes:
         type: its ggml type, which knows the size of a block.
-        kernel: the template in ``encoders.cu`` or ``table.cu`` that encodes it; ``Weighted`` before the name makes
-            the one that takes importances.
-        halves: byte offsets of the float16 numbers in a block: the scale, then the minimum if there is one.
+        kernel: the template in ``encoders.cu``, ``table.cu`` or ``small.cu`` that encodes it; ``Weighted`` before the
+            name makes the one that takes importances.
+        halves: byte offsets of the float16 numbers in a block: the scale, then the minimum, if there are such.
     """
 
     type: GGMLType
@@ -186,10 +186,19 @@ TABLE_FORMATS: dict[GGMLType, TableFormat] = {
         TableFormat(GGMLType.IQ4_XS, "TableSuper", (0,), TrialSearch(7), 8),
     )
 }
-FORMATS: dict[GGMLType, Format] = {**BLOCK_FORMATS, **K_QUANTS, **TABLE_FORMATS}
+# Formats whose levels follow from the largest magnitude alone.
+SMALL_FORMATS: dict[GGMLType, Format] = {
+    form.type: form
+    for form in (
+        Format(GGMLType.MXFP4, "ExponentBlock", ()),
+        Format(GGMLType.TQ1_0, "Ternary1", (52,)),
+        Format(GGMLType.TQ2_0, "Ternary2", (64,)),
+    )
+}
+FORMATS: dict[GGMLType, Format] = {**BLOCK_FORMATS, **K_QUANTS, **TABLE_FORMATS, **SMALL_FORMATS}
 # Formats with compiled encoders for the processor.
-IN_LANES = frozenset(K_QUANTS) | frozenset(TABLE_FORMATS) | {form.type for form in BLOCK_FORMATS.values() if form.lanes}
+IN_LANES = frozenset(FORMATS) - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
 # Formats whose blocks do not depend on importances.
-UNWEIGHTED = frozenset({GGMLType.Q8_0})
+UNWEIGHTED = frozenset({GGMLType.Q8_0, *SMALL_FORMATS})
 # Formats that have encoders with importances, for the processor and in CUDA.
 WEIGHTED = frozenset(kind for kind, form in FORMATS.items() if form.weighted is not None)

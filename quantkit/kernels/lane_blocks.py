@@ -29,7 +29,7 @@ _NORMAL, _BIASES, _HALF_BITS = np.int32(0x38800000), np.int32(0x38000000), np.in
 
 
 @inlined
-def _largest(words: Words, block: int) -> np.int32:
+def find_largest(words: Words, block: int) -> np.int32:
     """The bits of a block's largest magnitude: magnitudes and their bits have the same order."""
     largest = np.int32(0)
     for i in range(words.shape[1]):
@@ -39,7 +39,7 @@ def _largest(words: Words, block: int) -> np.int32:
 
 
 @inlined
-def _store_scale(value: np.float32, out: Bytes, block: int) -> None:
+def store_scale(value: np.float32, out: Bytes, block: int, at: int) -> None:
     """Write a float16, little endian, rounded half to even; for magnitudes below 65520."""
     word = np.float32(value).view(np.int32)
     size = np.int32(word & _MAGNITUDE)
@@ -49,17 +49,17 @@ def _store_scale(value: np.float32, out: Bytes, block: int) -> None:
     else:  # floats from 0.5 up have the spacing of float16's subnormals
         bits = np.int32(np.float32(abs(value) + _HALF).view(np.int32) - _HALF_BITS)
     sign = np.int32((word >> np.int32(24)) & np.int32(0x80))
-    out[block, 0] = np.uint8(bits & np.int32(0xFF))
-    out[block, 1] = np.uint8(sign | (bits >> np.int32(8)))
+    out[block, at] = np.uint8(bits & np.int32(0xFF))
+    out[block, at + 1] = np.uint8(sign | (bits >> np.int32(8)))
 
 
 @compiled
 def encode_q8_0(rows: Floats, words: Words, out: Bytes) -> None:
     """``quantize_row_q8_0_ref``: ``d = amax / 127``, ``q = roundf(x * (1 / d))``."""
     for block in range(rows.shape[0]):
-        d = np.float32(np.int32(_largest(words, block)).view(np.float32) / np.float32(127))
+        d = np.float32(np.int32(find_largest(words, block)).view(np.float32) / np.float32(127))
         inverse = ZERO if d == ZERO else np.float32(ONE / d)
-        _store_scale(d, out, block)
+        store_scale(d, out, block, 0)
         for i in range(rows.shape[1]):
             scaled = np.float32(rows[block, i] * inverse)
             away = np.float32(scaled + (-_BELOW_HALF if scaled < ZERO else _BELOW_HALF))
@@ -72,7 +72,7 @@ def encode_q4_0(rows: Floats, words: Words, out: Bytes) -> None:
     ``q = min(15, int(x * (1 / d) + 8.5))``; weights 16 apart share a byte."""
     offset, top = np.float32(8.5), np.int32(15)
     for block in range(rows.shape[0]):
-        largest, first = _largest(words, block), np.int32(rows.shape[1])
+        largest, first = find_largest(words, block), np.int32(rows.shape[1])
         for i in range(rows.shape[1]):
             same = np.int32(words[block, i] & _MAGNITUDE) == largest
             place = np.int32(i) if same else np.int32(rows.shape[1])
@@ -80,7 +80,7 @@ def encode_q4_0(rows: Floats, words: Words, out: Bytes) -> None:
         # ggml's max of zeros of either sign is its initial +0.
         d = np.float32((ZERO if largest == 0 else rows[block, first]) / np.float32(-8))
         inverse = ZERO if d == ZERO else np.float32(ONE / d)
-        _store_scale(d, out, block)
+        store_scale(d, out, block, 0)
         middle = rows.shape[1] // 2
         for i in range(middle):
             low = np.int32(np.float32(np.float32(rows[block, i] * inverse) + offset))

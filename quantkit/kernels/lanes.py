@@ -1,7 +1,7 @@
 """Compiled encoders for the processor: several times as fast as libggml, where numba (the extra ``fast``) is installed.
 
 K-quants are searched by ``lane_affine`` and ``lane_symmetric``, stored and packed by ``super_block``, and fitted by
-``lane_fit``. ``lane_blocks`` has the two formats without a search, ``lane_iq4`` those with a table of values, and
+``lane_fit``. ``lane_blocks`` and ``lane_small`` have the formats without a search, ``lane_iq4`` those with a table, and
 ``weighted`` all others with an importance matrix.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import Bytes, Floats
-from quantkit.kernels.formats import K_QUANTS, SUPER_BLOCK, TABLE_FORMATS
+from quantkit.kernels.formats import K_QUANTS, SMALL_FORMATS, SUPER_BLOCK, TABLE_FORMATS
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 from quantkit.kernels.super_block import LAYOUTS
 
@@ -62,10 +62,11 @@ def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> By
     blocks = flat.reshape(-1, kind.block)
     if kind in K_QUANTS:
         return _encode_super_blocks(kind, blocks)
-    from quantkit.kernels import lane_blocks
+    from quantkit.kernels import lane_blocks, lane_small
 
     out = np.empty((blocks.shape[0], kind.block_nbytes), dtype=np.uint8)
-    lane_blocks.ENCODERS[kind](blocks, blocks.view(np.int32), out)
+    encoders = lane_small.ENCODERS if kind in SMALL_FORMATS else lane_blocks.ENCODERS
+    encoders[kind](blocks, blocks.view(np.int32), out)
     return out
 
 

@@ -46,6 +46,7 @@ static inline float from_half(u16 half) {
 #include "encoders.cu"
 #include "weighted.cu"
 #include "table.cu"
+#include "small.cu"
 
 template <class Format>
 static void encode_super_blocks(const float *x, u8 *out, long long count) {

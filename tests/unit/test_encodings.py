@@ -19,9 +19,10 @@ from quantkit.kernels import cuda, lanes
 from quantkit.kernels import encode as encoding
 from quantkit.kernels.arithmetic import nearest_int
 from quantkit.kernels.cuda_source import Variant, program
-from quantkit.kernels.formats import FORMATS, IN_LANES, IQ4_VALUES, TABLE_FORMATS, WEIGHTED
+from quantkit.kernels.formats import FORMATS, IN_LANES, IQ4_VALUES, TABLE_FORMATS, UNWEIGHTED, WEIGHTED
+from quantkit.kernels.mxfp4 import FIRST, early_steps
 from quantkit.kernels.reference.encode import encode as specified
-from quantkit.kernels.rounding import decided, weighable
+from quantkit.kernels.rounding import SMALLEST, decided, weighable
 from tests.support.host_encoders import HostEncoders, compiler
 from tests.support.weights import blocks, columns_importance, distributions, importances
 
@@ -190,6 +191,28 @@ def test_a_scale_whose_inverse_is_infinite(kind: GGMLType, host: HostEncoders, n
         assert encode(kind, values, importance).tobytes() == expected
 
 
+def test_mxfp4_next_to_powers_of_two(host: HostEncoders, numba: None) -> None:
+    """ggml's log2f rounds up to a whole number a few floats before a power of two."""
+    powers = np.ldexp(np.float32(1), np.arange(-82, 16)).astype(np.float32)
+    largest = (powers.view(np.int32)[:, None] + np.arange(-130, 3, dtype=np.int32)).view(np.float32).reshape(-1, 1)
+    some = np.float32([[1, -0.5, 1 / 3, 0.75, -0.25, 0, -0.125, 0.0625, -0.03125, 0.9, 5 / 16, -7 / 16, 0.1875, 1e-3]])
+    rows = np.resize(np.concatenate([some, -some], axis=1), (largest.size, 32)) * largest
+    rows = np.where(np.abs(rows) < SMALLEST, np.float32(0), rows)[largest[:, 0] > 4 * SMALLEST]
+    rows = np.ascontiguousarray(rows.astype(np.float32))
+    for encode in (by_specification, host.encode, by_lanes):
+        assert_ggml(encode, GGMLType.MXFP4, rows)
+    steps = early_steps()
+    assert steps.max() < 100
+    assert steps[-FIRST - 1 : -FIRST + 2].tolist() == [0, 0, 0]  # beside 1 a logarithm has many digits
+
+
+@pytest.mark.parametrize("kind", sorted(UNWEIGHTED), ids=lambda kind: kind.name)
+def test_importances_without_effect(kind: GGMLType) -> None:
+    rows, importance = DISTRIBUTIONS["weights"], importances()["random"]
+    expected = ggml.quantize_rows(kind, rows, importance).tobytes()
+    assert bytes(encoding.encode(kind, rows, importance)) == expected == by_ggml(kind, rows).tobytes()
+
+
 def test_the_table_is_ggmls() -> None:
     one = np.array([1], dtype="<f2").view(np.uint8)
     block = np.concatenate([one, np.arange(16, dtype=np.uint8)]).tobytes()
@@ -356,7 +379,7 @@ def test_the_program_encodes_every_format_in_one_kernel() -> None:
         "ENCODE(1, encode_blocks, BlockSymmetric<format::Q4_0>)",
         "END",
     ]
-    assert set(headers) == {"encoders.cu", "weighted.cu", "table.cu", "formats.h"}
+    assert set(headers) == {"encoders.cu", "weighted.cu", "table.cu", "small.cu", "formats.h"}
 
 
 def test_the_program_encodes_with_importances_where_there_are_some() -> None:

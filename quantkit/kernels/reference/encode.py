@@ -13,6 +13,7 @@ from quantkit.kernels.arithmetic import Bytes, Floats, Integers, nearest_int, qu
 from quantkit.kernels.formats import (
     BLOCK_FORMATS,
     K_QUANTS,
+    SMALL_FORMATS,
     SUPER_BLOCK,
     TABLE_FORMATS,
     AffineSearch,
@@ -21,6 +22,7 @@ from quantkit.kernels.formats import (
 )
 from quantkit.kernels.reference import affine, symmetric
 from quantkit.kernels.reference.blocks import encode_blocks
+from quantkit.kernels.reference.small import encode_small
 from quantkit.kernels.reference.table import encode_table
 from quantkit.kernels.super_block import LAYOUTS, Stored
 
@@ -39,6 +41,8 @@ def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> By
     """
     if kind in BLOCK_FORMATS:
         return encode_blocks(BLOCK_FORMATS[kind], rows)
+    if kind in SMALL_FORMATS:
+        return encode_small(kind, rows)
     if kind in TABLE_FORMATS:
         return encode_table(TABLE_FORMATS[kind], rows, importance)
     form, layout = K_QUANTS[kind], LAYOUTS[kind]
