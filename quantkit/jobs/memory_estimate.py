@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quantkit.engine.device import Workers
-from quantkit.engine.ranges import CHUNK_WEIGHTS, row_ranges
-from quantkit.ggml.types import UNQUANTIZED
+from quantkit.engine.ranges import row_ranges
 from quantkit.jobs.prepare import PlannedBuild
-from quantkit.kernels.formats import FORMATS, UNWEIGHTED, WEIGHTED
 from quantkit.model.merger import Merger
 from quantkit.plan.values import Output, PlannedTensor, count_elements
 
-# Measured with scripts/bench: the interpreter with torch, numba and a vocabulary of 128k tokens; the same with a CUDA
-# build of torch, unused and used; a device's context with kernels; a worker's share of cuBLAS.
-_HOST_NBYTES = 600_000_000
-_HOST_NBYTES_OF_CUDA_TORCH = 950_000_000
-_HOST_NBYTES_WITH_CUDA = 1_100_000_000
-_DEVICE_NBYTES = 600_000_000
-_DEVICE_NBYTES_A_WORKER = 33_000_000
-# Bytes that a weight of a range takes at most while it is read (its stored type), summed up (float32, twice while it is
-# arranged), rounded, and encoded.
-_NBYTES_A_WEIGHT = 4 + 4 + 4
-_ENCODED_NBYTES_A_WEIGHT = 2
-# What encoders on the processor need besides.
-_SCRATCH_NBYTES_A_WEIGHT = 12
+# Measured with scripts/bench: the interpreter with numba and a vocabulary of 128k tokens; CUDA's libraries on top of
+# that; a device's context with its kernels.
+_HOST_NBYTES, _HOST_NBYTES_OF_CUDA, _DEVICE_NBYTES = 350_000_000, 200_000_000, 550_000_000
+# A worker's strip: float32 sums, what they are rounded to, and what searches work in.
+_STRIP_NBYTES = 12_000_000
+# A worker's factors of adapters, pinned and on the device.
+_FACTORS_NBYTES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -45,18 +38,23 @@ class MemoryEstimate:
 def estimate_memory(prepared: PlannedBuild) -> MemoryEstimate:
     """What a prepared build will need."""
     plan, workers = prepared.plan, prepared.workers
-    widest = max(_largest_range(tensor, workers) for tensor in plan.tensors)
-    base = 4 if UNQUANTIZED[prepared.recipe.outtype].label == "f32" else 2
+    stored = _stored_nbytes(prepared)
+    ranges = max(_range_nbytes(tensor, plan.outputs, workers, stored) for tensor in plan.tensors)
+    each = ranges + _STRIP_NBYTES
     if not workers.cuda:
-        each = widest * (_NBYTES_A_WEIGHT + base + 4 + _ENCODED_NBYTES_A_WEIGHT + _SCRATCH_NBYTES_A_WEIGHT)
         return MemoryEstimate(workers.threads, _HOST_NBYTES + workers.threads * each, 0)
-    on_host = any(_on_host(output, tensor) for output in plan.outputs for tensor in plan.tensors)
-    pinned = widest * max(base, _stored_nbytes(prepared))
-    encoding = widest * (4 + _ENCODED_NBYTES_A_WEIGHT) + CHUNK_WEIGHTS * 8 if on_host else 0
+    there = ranges + _FACTORS_NBYTES  # pinned buffers have twins on the device
     most = -(-workers.threads // len(workers.devices))
-    device = most * (widest * (_NBYTES_A_WEIGHT + base + _ENCODED_NBYTES_A_WEIGHT) + _DEVICE_NBYTES_A_WORKER)
-    host = _HOST_NBYTES_WITH_CUDA + workers.threads * (pinned + encoding)
-    return MemoryEstimate(workers.threads, host, _DEVICE_NBYTES + device)
+    host = _HOST_NBYTES + _HOST_NBYTES_OF_CUDA + workers.threads * there
+    return MemoryEstimate(workers.threads, host, _DEVICE_NBYTES + most * there)
+
+
+def _range_nbytes(tensor: PlannedTensor, outputs: Iterable[Output], workers: Workers, stored: int) -> int:
+    """Bytes of a range of the tensor as it is read, and as it is encoded for all outputs."""
+    first = next(row_ranges(tensor, workers.chunk))
+    slots = [slot for output in outputs if (slot := output.tensors.get(tensor.name))]
+    encoded = sum(slot.nbytes * (first.stop - first.start) // tensor.rows for slot in slots)
+    return (first.stop - first.start) * tensor.columns * stored + encoded
 
 
 def _stored_nbytes(prepared: PlannedBuild) -> int:
@@ -65,19 +63,3 @@ def _stored_nbytes(prepared: PlannedBuild) -> int:
         return 4
     specs = prepared.subject.source.checkpoint.tensors.values()
     return max(-(-spec.nbytes // count_elements(spec.shape)) for spec in specs if spec.nbytes)
-
-
-def _largest_range(tensor: PlannedTensor, workers: Workers) -> int:
-    first = next(row_ranges(tensor, workers.chunk))
-    return (first.stop - first.start) * tensor.columns
-
-
-def _on_host(output: Output, tensor: PlannedTensor) -> bool:
-    """Whether a tensor is encoded on the host although the workers have devices."""
-    slot = output.tensors.get(tensor.name)
-    if slot is None or slot.type is tensor.outtype:
-        return False
-    if slot.type not in FORMATS:
-        return True
-    weighted = tensor.name in output.importance and slot.type not in UNWEIGHTED
-    return weighted and slot.type not in WEIGHTED
