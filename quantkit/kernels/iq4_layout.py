@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantkit.kernels.arithmetic import Bytes, Floats, first_largest, half_bytes, nearest_int, quiet
+from quantkit.kernels.arithmetic import Bytes, Floats, half_bytes, nearest_int, quiet
 from quantkit.kernels.formats import TableFormat
 
 # Weights with a scale of their own.
@@ -33,17 +33,20 @@ def store(form: TableFormat, scales: Floats) -> Stored:
     """Store scales, float32 [blocks of 32]."""
     if form.together == 1:
         return Stored((half_bytes(scales),), _inverse(scales))
-    scales = scales.reshape(-1, form.together)
-    unit = -first_largest(scales) / np.float32(32)
+    places = np.ascontiguousarray(scales.reshape(-1, form.together).T)  # a row per place in a block of the type
+    largest = np.zeros_like(places[0])
+    for scale in places:
+        largest = np.where(np.abs(scale) > np.abs(largest), scale, largest)
+    unit = -largest / np.float32(32)
     with quiet():
-        steps = np.clip(nearest_int(_inverse(unit)[:, None] * scales), -32, 31)
+        steps = np.clip(nearest_int(_inverse(unit) * places), -32, 31)
         # The levels are those of the unit before it is rounded to float16.
-        inverses = _inverse((unit[:, None] * steps.astype(np.float32)).reshape(-1))
+        inverses = _inverse((unit * steps.astype(np.float32)).T.reshape(-1))
     stored = steps + 32
-    high = stored[:, 0] >> 4
+    high = stored[0] >> 4
     for i in range(1, form.together):
-        high |= stored[:, i] >> 4 << 2 * i
-    low = stored[:, ::2] & 15 | (stored[:, 1::2] & 15) << 4
+        high |= stored[i] >> 4 << 2 * i
+    low = (stored[::2] & 15 | (stored[1::2] & 15) << 4).T
     return Stored((half_bytes(unit), high.astype("<u2")[:, None].view(np.uint8), low.astype(np.uint8)), inverses)
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.extending import intrinsic
 
 from quantkit.kernels.cache import cache_folder
 
@@ -109,6 +110,17 @@ def gather(rows: Floats, base: int, block: int, x: Floats) -> None:
     for j in range(LANES):
         for i in range(block):
             x[i * LANES + j] = rows[base + j * block + i]
+
+
+def _root(context: Any, value: Any) -> Any:
+    def generate(_: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.call(builder.module.declare_intrinsic("llvm.sqrt", [arguments[0].type]), arguments)
+
+    return value(value), generate
+
+
+# The square root. Numba's own calls C for values below zero, which LLVM cannot vectorize.
+root: Callable[[np.float32], np.float32] = intrinsic(_root)
 
 
 @compiled

@@ -12,6 +12,7 @@ import itertools
 
 import numpy as np
 
+from quantkit.kernels import lane_units
 from quantkit.kernels.formats import IQ4_VALUES, NOTHING, TABLE_FORMATS, TableFormat
 from quantkit.kernels.iq4_layout import BLOCK, pack, store
 from quantkit.kernels.lane_common import ONE, ZERO, Bytes, Floats, compiled, inlined
@@ -19,14 +20,15 @@ from quantkit.kernels.lane_common import ONE, ZERO, Bytes, Floats, compiled, inl
 F32 = np.float32
 _Sums = tuple[F32, F32]
 
-# Blocks at a time: all their quantities stay in the first-level cache.
+# Blocks at a time: what the trials read of them stays in the first-level cache.
 LANES = 32
 _EACH = BLOCK * LANES
-# Offsets in the work array: six quantities per weight, eight per block.
-_X, _W, _MIDDLE, _LOW, _HIGH, _CENTRAL = range(0, 6 * _EACH, _EACH)
-_LARGEST, _SIZE, _INVERSE, _SUM_QX, _SUM_Q2, _SCALE, _BEST, _MEAN = range(6 * _EACH, 6 * _EACH + 8 * LANES, LANES)
-WORK = 6 * _EACH + 8 * LANES
+# Offsets in the work array: eight quantities per weight, five per block.
+_X, _MIDDLE, _LOW_QX, _LOW_Q2, _HIGH_QX, _HIGH_Q2, _W, _CENTRAL = range(0, 8 * _EACH, _EACH)
+_LARGEST, _SIZE, _INVERSE, _SCALE, _BEST = range(8 * _EACH, 8 * _EACH + 5 * LANES, LANES)
+WORK = 8 * _EACH + 5 * LANES
 
+_QUARTER = BLOCK // 4
 (_STEPS,) = {form.search.steps for form in TABLE_FORMATS.values()}
 _LEAST, _HALF, _NOTHING = F32(IQ4_VALUES[0]), F32(0.5), F32(NOTHING)
 V0, V1, V2, V3, V4, V5, V6, V7, V8, V9, V10, V11, V12, V13, V14, V15 = (F32(value) for value in IQ4_VALUES)
@@ -46,16 +48,23 @@ def encode(form: TableFormat, rows: Floats, importance: Floats | None = None) ->
     Returns:
         uint8, shape [blocks of the type, bytes per block].
     """
-    blocks, count = rows.reshape(-1, BLOCK), rows.size // BLOCK
-    scales, pairs = np.empty(count, dtype=np.float32), np.empty((count, BLOCK // 2), dtype=np.uint8)
-    means = np.empty(count // form.together if importance is not None else 0, dtype=np.float32)
+    blocks, weights = rows.reshape(-1, BLOCK), np.empty(0, dtype=np.float32)
+    scales, pairs = np.empty(len(blocks), dtype=np.float32), np.empty((len(blocks), BLOCK // 2), dtype=np.uint8)
     if importance is not None:
-        mean_squares(rows.reshape(-1, form.together * BLOCK), means)
-    weights = np.empty(0, dtype=np.float32) if importance is None else importance
-    search(rows.reshape(-1), weights, means, np.empty(WORK, dtype=np.float32), scales)
+        weights = _weigh(rows.reshape(-1, form.together * BLOCK), importance)
+    search(rows.reshape(-1), weights, np.empty(WORK, dtype=np.float32), scales)
     stored = store(form, scales)
     fit(blocks, stored.inverses, pairs)
     return pack(form, stored, pairs)
+
+
+def _weigh(blocks: Floats, importance: Floats) -> Floats:
+    """The weights of errors, float32 [weights], of blocks of the type: twice their mean square is the variance."""
+    squares, weights = np.empty(blocks.shape[0], dtype=np.float32), np.empty_like(blocks)
+    lane_units.add_squares(blocks, squares)
+    variances = squares * np.float32(2 / blocks.shape[1])
+    lane_units.weigh(blocks, variances, np.ascontiguousarray(importance), weights)
+    return weights.reshape(-1)
 
 
 @inlined
@@ -101,27 +110,19 @@ def _nearest_number(v: F32) -> np.int32:
 
 
 @inlined
-def _read(rows: Floats, importance: Floats, means: Floats, first: int, work: Floats) -> None:
-    """Transpose LANES blocks of *rows*, from block *first*, and weigh them; zeros follow the last block."""
-    count, columns = rows.size // BLOCK, importance.size
+def _read(rows: Floats, weights: Floats, first: int, work: Floats) -> None:
+    """Transpose LANES blocks, from block *first*, and the weights of their errors; zeros follow the last block."""
+    last = rows.size // BLOCK - 1
     for j in range(LANES):
-        block = min(first + j, count - 1)
-        base, scale = block * BLOCK, ONE if first + j < count else ZERO
+        base, factor = min(first + j, last) * BLOCK, ONE if first + j <= last else ZERO
         for i in range(BLOCK):
-            work[_X + i * LANES + j] = rows[base + i] * scale
-        if columns:
-            work[_MEAN + j] = means[base // (rows.size // means.size)]
+            work[_X + i * LANES + j] = rows[base + i] * factor
+        if weights.size:
             for i in range(BLOCK):
-                work[_W + i * LANES + j] = importance[base % columns + i]
-    if columns:
-        for i in range(BLOCK):
-            for j in range(LANES):
-                v = work[_X + i * LANES + j]
-                work[_W + i * LANES + j] *= np.sqrt(work[_MEAN + j] + v * v)
-    else:
-        for i in range(_EACH):
-            v = work[_X + i]
-            work[_W + i] = v * v
+                work[_W + i * LANES + j] = weights[base + i]
+    if not weights.size:
+        for at in range(_EACH):
+            work[_W + at] = work[_X + at] * work[_X + at]
 
 
 @inlined
@@ -165,92 +166,102 @@ def _guess(work: Floats, lanes: int) -> None:
     """Make the first trial, for which nothing is known yet."""
     for j in range(lanes):
         work[_INVERSE + j] = ONE / (-work[_LARGEST + j] / _LEAST)
-    _look_up_at_inverse(work, _LOW)
+    _look_up_at_inverse(work, _LOW_QX)
     for j in range(LANES):
         qx = q2 = ZERO
         for i in range(BLOCK // 2):
-            qx, q2 = _add(work, i * LANES + j, work[_LOW + i * LANES + j], (qx, q2))
+            qx, q2 = _add(work, i * LANES + j, work[_LOW_QX + i * LANES + j], (qx, q2))
         for i in range(BLOCK // 2, BLOCK):
-            qx, q2 = _add(work, i * LANES + j, work[_LOW + i * LANES + j], (qx, q2))
+            qx, q2 = _add(work, i * LANES + j, work[_LOW_QX + i * LANES + j], (qx, q2))
         scale = qx / q2
         scale = scale if q2 > ZERO else ZERO
         work[_SCALE + j], work[_BEST + j] = scale, scale * qx
 
 
 @inlined
-def _between(work: Floats, lanes: int, outermost: int) -> None:
-    """Find the two values that each weight has from a trial to the central one, and their middle."""
-    _look_up(work, lanes, outermost, _LOW)
+def _prepare(work: Floats, lanes: int, outermost: int) -> None:
+    """Find the two values that each weight has from a trial to the central one, and what each adds to the sums."""
+    _look_up(work, lanes, outermost, _LOW_QX)
     for at in range(_EACH):
-        one, other = work[_LOW + at], work[_CENTRAL + at]
-        work[_LOW + at], work[_HIGH + at] = (one, other) if one < other else (other, one)
+        x, w, one, other = work[_X + at], work[_W + at], work[_LOW_QX + at], work[_CENTRAL + at]
+        low, high = (one, other) if one < other else (other, one)
         work[_MIDDLE + at] = (one + other) * _HALF
+        work[_LOW_QX + at], work[_LOW_Q2 + at] = w * low * x, w * low * low
+        work[_HIGH_QX + at], work[_HIGH_Q2 + at] = w * high * x, w * high * high
 
 
 @inlined
 def _choose(work: Floats, at: int, inverse: F32, sums: _Sums) -> _Sums:
-    low, high = work[_LOW + at], work[_HIGH + at]  # read before the comparison: a branch would not be vectorized
-    return _add(work, at, high if inverse * work[_X + at] >= work[_MIDDLE + at] else low, sums)
+    # All are read before the comparison: a branch would not be vectorized.
+    low_qx, low_q2, high_qx, high_q2 = work[_LOW_QX + at], work[_LOW_Q2 + at], work[_HIGH_QX + at], work[_HIGH_Q2 + at]
+    higher = inverse * work[_X + at] >= work[_MIDDLE + at]
+    return sums[0] + (high_qx if higher else low_qx), sums[1] + (high_q2 if higher else low_q2)
 
 
 @inlined
-def _try(work: Floats, first: int, stop: int) -> None:
-    """Make the trials of some steps, for which a weight has one of two values."""
-    for step in range(first, stop):
-        for j in range(LANES):
-            inverse = (F32(step) + _LEAST) / work[_LARGEST + j]
-            qx = q2 = ZERO
-            # LLVM unrolls a loop of 16, and not one of 32; then it vectorizes the one around it.
-            for i in range(BLOCK // 2):
-                qx, q2 = _choose(work, i * LANES + j, inverse, (qx, q2))
-            for i in range(BLOCK // 2, BLOCK):
-                qx, q2 = _choose(work, i * LANES + j, inverse, (qx, q2))
-            better = (q2 > ZERO) & (qx * qx > work[_BEST + j] * q2)
-            scale = qx / q2
-            work[_SCALE + j] = scale if better else work[_SCALE + j]
-            work[_BEST + j] = scale * qx if better else work[_BEST + j]
+def _keep_better(scale: F32, best: F32, sums: _Sums) -> _Sums:
+    """The scale of the best trial so far, and how good it is."""
+    qx, q2 = sums
+    better, fit = (q2 > ZERO) & (qx * qx > best * q2), qx / q2
+    return fit if better else scale, fit * qx if better else best
+
+
+@inlined
+def _try_four(work: Floats, first: int) -> None:
+    """Make the trials of four steps, for which a weight has one of two values; the last step again in place of more."""
+    a, b, c = F32(first) + _LEAST, F32(first + 1) + _LEAST, F32(first + 2) + _LEAST
+    d = F32(min(first + 3, _STEPS)) + _LEAST
+    for j in range(LANES):
+        largest = work[_LARGEST + j]
+        inverse_a, inverse_b, inverse_c, inverse_d = a / largest, b / largest, c / largest, d / largest
+        sums_a = sums_b = sums_c = sums_d = (ZERO, ZERO)
+        # LLVM unrolls a loop of eight, and then vectorizes the one around it.
+        for i in range(_QUARTER):
+            at = i * LANES + j
+            sums_a, sums_b = _choose(work, at, inverse_a, sums_a), _choose(work, at, inverse_b, sums_b)
+            sums_c, sums_d = _choose(work, at, inverse_c, sums_c), _choose(work, at, inverse_d, sums_d)
+        for i in range(_QUARTER, 2 * _QUARTER):
+            at = i * LANES + j
+            sums_a, sums_b = _choose(work, at, inverse_a, sums_a), _choose(work, at, inverse_b, sums_b)
+            sums_c, sums_d = _choose(work, at, inverse_c, sums_c), _choose(work, at, inverse_d, sums_d)
+        for i in range(2 * _QUARTER, 3 * _QUARTER):
+            at = i * LANES + j
+            sums_a, sums_b = _choose(work, at, inverse_a, sums_a), _choose(work, at, inverse_b, sums_b)
+            sums_c, sums_d = _choose(work, at, inverse_c, sums_c), _choose(work, at, inverse_d, sums_d)
+        for i in range(3 * _QUARTER, BLOCK):
+            at = i * LANES + j
+            sums_a, sums_b = _choose(work, at, inverse_a, sums_a), _choose(work, at, inverse_b, sums_b)
+            sums_c, sums_d = _choose(work, at, inverse_c, sums_c), _choose(work, at, inverse_d, sums_d)
+        scale, best = _keep_better(work[_SCALE + j], work[_BEST + j], sums_a)
+        scale, best = _keep_better(scale, best, sums_b)
+        scale, best = _keep_better(scale, best, sums_c)
+        work[_SCALE + j], work[_BEST + j] = _keep_better(scale, best, sums_d)
 
 
 @compiled
-def search(rows: Floats, importance: Floats, means: Floats, work: Floats, scales: Floats) -> None:
+def search(rows: Floats, weights: Floats, work: Floats, scales: Floats) -> None:
     """Find the scales.
 
     Args:
-        rows: float32, whole rows.
-        importance: float32 [columns], or empty.
-        means: twice the mean square of each block of the type, float32; not read without an importance matrix.
+        rows: float32 [weights].
+        weights: of their errors, float32 [weights]; empty for squares.
         work: float32 [WORK].
         scales: the result, float32 [blocks of 32].
     """
     lanes = work.size // (WORK // LANES)  # a constant would be unrolled, and then not vectorized
     for first in range(0, scales.size, LANES):
-        _read(rows, importance, means, first, work)
+        _read(rows, weights, first, work)
         _find_largest(work, lanes)
         _guess(work, lanes)
         _look_up(work, lanes, 0, _CENTRAL)
-        _between(work, lanes, -_STEPS)
-        _try(work, -_STEPS, 1)
-        _between(work, lanes, _STEPS)
-        _try(work, 1, _STEPS + 1)
+        _prepare(work, lanes, -_STEPS)
+        for step in range(-_STEPS, 1, 4):
+            _try_four(work, step)
+        _prepare(work, lanes, _STEPS)
+        for step in range(1, _STEPS + 1, 4):
+            _try_four(work, step)
         for j in range(min(LANES, scales.size - first)):
             scales[first + j] = ZERO if work[_SIZE + j] < _NOTHING else work[_SCALE + j]
-
-
-@compiled
-def mean_squares(blocks: Floats, means: Floats) -> None:
-    """Find twice the mean square of each block of the type, float32 [n, block] to [n], summed in order."""
-    count, width = blocks.shape
-    factor = F32(2 / width)
-    for first in range(0, count, 4):
-        # Four sums at a time: each addition waits for the one before it.
-        b, c, d = min(first + 1, count - 1), min(first + 2, count - 1), min(first + 3, count - 1)
-        sum_a = sum_b = sum_c = sum_d = ZERO
-        for i in range(width):
-            sum_a += blocks[first, i] * blocks[first, i]
-            sum_b += blocks[b, i] * blocks[b, i]
-            sum_c += blocks[c, i] * blocks[c, i]
-            sum_d += blocks[d, i] * blocks[d, i]
-        means[d], means[c], means[b], means[first] = sum_d * factor, sum_c * factor, sum_b * factor, sum_a * factor
 
 
 @compiled

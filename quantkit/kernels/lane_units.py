@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from quantkit.kernels.formats import NOTHING
-from quantkit.kernels.lane_common import ONE, TENTH, ZERO, Bytes, Floats, compiled, inlined, nearest_int
+from quantkit.kernels.lane_common import ONE, TENTH, ZERO, Bytes, Floats, compiled, inlined, nearest_int, root
 
 F32 = np.float32
 # (values, weights, x, work, units, steps), see find_unit.
@@ -58,7 +58,7 @@ def weigh(rows: Floats, variances: Floats, importance: Floats, out: Floats) -> N
     for r in range(rows.shape[0]):
         variance = variances[r]
         for i in range(rows.shape[1]):
-            out[r, i] = importance[column + i] * np.sqrt(variance + rows[r, i] * rows[r, i])
+            out[r, i] = importance[column + i] * root(variance + rows[r, i] * rows[r, i])
         column += rows.shape[1]
         column = 0 if column == importance.size else column
 

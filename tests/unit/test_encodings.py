@@ -166,6 +166,7 @@ def test_the_specification_is_ggml_with_importances(kind: GGMLType) -> None:
 def test_trials_whose_values_change_next_to_a_middle(kind: GGMLType, host: HostEncoders, numba: None) -> None:
     """Quotients of every trial at the middles of the table and one step of float32 to each side."""
     middles = np.array([(low + high) / 2 for low, high in itertools.pairwise(IQ4_VALUES)], dtype=np.float32)
+    assert np.diff(middles).min() > 7.1  # from the central trial to the outermost at most 7: across one middle
     rows = []
     for largest in np.float32([1, -1, 0.37, -0.011]):
         for step in range(-7, 8):
