@@ -1,4 +1,4 @@
-"""What to do about an adapter that is refused, where several refusals have the same answer."""
+"""Hints that several errors about adapters share."""
 
 from __future__ import annotations
 

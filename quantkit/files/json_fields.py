@@ -1,4 +1,4 @@
-"""A JSON object of a stranger, read key by key: each value is of the kind that was asked for, or is refused by name."""
+"""Reads an untrusted JSON object key by key: a value of another kind than expected is refused by name."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _Kind = TypeVar("_Kind")
 class Fields:
     """The keys of an object.
 
-    Keys that nobody asks for are passed over: a later version may write more of them.
+    Keys that are never read are ignored: a later version may write more of them.
     """
 
     def __init__(self, value: object, where: str = "") -> None:
         """Take an object.
 
         Args:
-            value: what stands in the JSON.
-            where: its place, such as ``chat`` or ``models[0]``; "" for the whole file.
+            value: the value in the JSON.
+            where: its location, such as ``chat`` or ``models[0]``; "" for the whole file.
 
         Raises:
             ValueError: it is not an object.
@@ -44,14 +44,14 @@ class Fields:
         return self._of(str, key, "a text")
 
     def optional_text(self, key: str) -> str | None:
-        """A text, None where it is null or missing."""
+        """A text; None if it is null or missing."""
         return self.text(key) if key in self else None
 
     def size(self, key: str) -> int:
         """A number of bytes.
 
         Raises:
-            ValueError: it is missing, or not a whole number from 0 on.
+            ValueError: it is missing, or not a whole number of at least 0.
         """
         value = self._of(int, key, "a whole number")
         if value < 0:
@@ -70,7 +70,7 @@ class Fields:
         return value
 
     def scalar(self, key: str) -> str:
-        """The text of a text or of a number.
+        """A text or a number, as text.
 
         Raises:
             ValueError: it is missing, or something else.
@@ -118,11 +118,11 @@ class Fields:
         return [lists.each(number) for number in lists]
 
     def plain(self) -> dict[str, Any]:
-        """All of it, as it stands in the JSON."""
+        """The whole object, as in the JSON."""
         return dict(self._values)
 
     def value(self, key: str) -> object:
-        """Whatever stands there.
+        """The value of a key, of any kind.
 
         Raises:
             ValueError: it is missing.
@@ -132,12 +132,12 @@ class Fields:
         return self._values[key]
 
     def error(self, key: str, wanted: str, part: object = None) -> ValueError:
-        """The refusal of a value that is not what is *wanted*.
+        """The error for a value that is not what is *wanted*.
 
         Args:
-            key: of the value.
+            key: the key of the value.
             wanted: what it must be, in words.
-            part: what of it is wrong; None for all of it.
+            part: the part of the value that is wrong; None for all of it.
         """
         wrong = self._values.get(key) if part is None else part
         return ValueError(f'"{self._name(key)}" must be {wanted}, not {_short(wrong)}')

@@ -1,4 +1,4 @@
-"""Sampling settings in a GGUF file's metadata, and what Ollama calls them."""
+"""Sampling settings in a GGUF file's metadata, and their names in Ollama."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ PARAMETERS = {
     "penalty_repeat": "repeat_penalty",
     "penalty_last_n": "repeat_last_n",
 }
-"""End of the GGUF key -> Ollama's parameter. It has none for XTC, and ignores Mirostat."""
+"""End of the GGUF key -> Ollama parameter. Ollama has none for XTC, and ignores Mirostat."""

@@ -1,6 +1,6 @@
-"""The files of a tokenizer, by name: what is downloaded of a repository, chosen between folders, and carried along.
+"""The files of a tokenizer, by name: to download them, to choose between folders, and to copy them.
 
-Patterns are in fnmatch's language.
+Patterns are for fnmatch.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-# What a tokenizer can be read from, any of them; transformers prefers the first.
+# Files that define the vocabulary; a tokenizer has at least one. transformers prefers the first.
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "*.tiktoken")
-# Mistral's own format, which is not read; without the others it is refused by name.
+# Mistral's own format, which is not supported; if there is no other, it is refused by name.
 TEKKEN = "tekken.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
 ADDED_TOKENS = "added_tokens.json"
 CHAT_TEMPLATE, CHAT_TEMPLATE_JSON = "chat_template.jinja", "chat_template.json"
 TEMPLATES = ("chat_template*.jinja", CHAT_TEMPLATE_JSON)
-# A folder with further chat templates.
+# A folder with more chat templates.
 TEMPLATE_FOLDER = "additional_chat_templates"
-# All of them, but for the folder.
+# All of them, except for the folder.
 TOKENIZER_FILES = (
     *(*VOCABULARIES, TEKKEN, TOKENIZER_CONFIG, SPECIAL_TOKENS, ADDED_TOKENS, "vocab.json", "merges.txt"),
     *TEMPLATES,
@@ -28,15 +28,15 @@ TOKENIZER_FILES = (
 
 
 def is_tokenizer_file(name: str) -> bool:
-    """Whether a file belongs to the tokenizer, by its name."""
+    """Whether a file belongs to the tokenizer, judged by its name."""
     return matches(name, TOKENIZER_FILES)
 
 
 def matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
-    """The files of a folder with such names, in the order of the names."""
+    """The files of a folder whose names match, in the order of the names."""
     return (file for file in sorted(folder.iterdir()) if matches(file.name, patterns) and file.is_file())
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a name fits one of the patterns."""
+    """Whether a name matches one of the patterns."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)

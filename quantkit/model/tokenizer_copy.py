@@ -1,4 +1,4 @@
-"""The tokenizer that counts, written beside a merged model."""
+"""Writes the chosen tokenizer next to a merged model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quantkit.vocab.files import read_tokenizer_config
 
 
 def write_tokenizer(choice: TokenizerChoice, folder: Path) -> None:
-    """Write the tokenizer's files into *folder*, with the chat templates that count.
+    """Write the tokenizer's files into *folder*, with the chosen chat templates.
 
     Raises:
         CheckpointError: tokenizer_config.json is broken.

@@ -1,4 +1,4 @@
-"""Tensors into files no larger than asked for."""
+"""Packs tensors into files of a maximum size."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from quantkit.plan.values import PlannedTensor
 def pack(
     tensors: Iterable[PlannedTensor], nbytes: Callable[[PlannedTensor], int], limit: int | None
 ) -> Iterator[list[PlannedTensor]]:
-    """The tensors of each file, in order: as many as fit. The rule is that of gguf-py's writer and of transformers.
+    """The tensors of each file, in order: as many as fit, by the rule of gguf-py's writer and of transformers.
 
     Args:
         tensors: in the order in which they are written.
         nbytes: the size of each.
-        limit: bytes of a file at most; a larger tensor gets a file of its own. None for one file.
+        limit: maximum bytes per file; a larger tensor gets its own file. None for one file.
     """
     part: list[PlannedTensor] = []
     size = 0

@@ -11,7 +11,7 @@ from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 
 def safetensors_outputs(tensors: Sequence[PlannedTensor], max_shard_size: int) -> list[Output]:
-    """Shards of at most *max_shard_size* bytes, in order, named as transformers names them."""
+    """Shards of at most *max_shard_size* bytes, in tensor order, with the names that transformers uses."""
     shards = list(pack(tensors, lambda tensor: tensor.outtype.nbytes(tensor.shape), max_shard_size))
     if len(shards) == 1:
         return [_output("model.safetensors", shards[0])]

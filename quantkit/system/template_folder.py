@@ -1,4 +1,4 @@
-"""Where the files of ``templates/`` are: inside an installed package, and beside the package in a checkout."""
+"""The folder ``templates/``: inside an installed package, and next to the package in a checkout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def template_folder() -> Path:
     package = Path(__file__).parents[1]
     places = (package / "templates", package.parent / "templates")
     for folder in places:
-        # Beside an installed package, a folder of this name belongs to somebody else.
+        # Next to an installed package, a folder with this name belongs to another package.
         if (folder / "generic" / "Modelfile").is_file():
             return folder
     raise QuantkitError(

@@ -1,4 +1,4 @@
-"""Texts that a tokenizer can read."""
+"""Checks that a tokenizer can read a text."""
 
 from __future__ import annotations
 
