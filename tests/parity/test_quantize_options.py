@@ -100,7 +100,7 @@ def test_a_partial_imatrix_is_said(dense: Path, tmp_path: Path) -> None:
     reference = reference_quantize(dense, tmp_path / "reference.gguf", "q4_k_m", imatrix=means)
     assert differences(ours, reference, ignored=()) == []
     assert reporter.notes == [
-        "q4_k_m: the importance matrix does not cover 2 of 16 quantized tensors, such as blk.0.ffn_up.weight: they "
+        "q4_k_m: the importance matrix does not cover 2 of 16 quantized tensors, such as blk.0.ffn_up.weight: these "
         "are encoded without it"
     ]
 

@@ -120,5 +120,5 @@ def test_a_merged_folder_is_no_longer_quantized(tmp_path: Path) -> None:
     assert any(not torch.equal(tensors[name].float(), exact[name]) for name in tensors)
     assert reporter.notes == [
         "fp4 is quantized: 6 tensors in bitsandbytes fp4 are dequantized to f32",
-        "the dequantized tensors are written as bf16; --dtype f32 keeps every bit",
+        "the dequantized tensors are written as bf16; use --dtype f32 to keep every bit",
     ]

@@ -151,7 +151,7 @@ def test_a_build_checks_tokens_against_the_adapters_tokenizer(
     adapter = make_resized_adapter(tmp_path / "adapter", base, rows, tokenizer=tokenizer)
     result = build(Recipe(base, (adapter,), ("q8_0",), out=tmp_path / "out", name="tiny"))
     assert result.report is not None
-    (check,) = [check for check in result.report.checks if "token ids" in check.name]
+    (check,) = [check for check in result.report.checks if "token ids match" in check.name]
     assert check.passed
     assert f"{len(EXTRA) + 7} added tokens" in check.evidence
     assert any("tokenizer of adapter is used" in note for note in result.plan.notes)
