@@ -175,5 +175,5 @@ def test_a_converter_that_fails(starcoder: Path, lora: Path, tmp_path: Path) -> 
     assert f"quantkit merge {starcoder} --adapter-scaled {lora} 0.5 -o MERGED --dtype f32" in caught.value.hint
     assert f"python '{script}' MERGED --outfile" in caught.value.hint
     assert [path.name for path in tmp_path.iterdir()] == ["a checkout"]
-    with pytest.raises(CheckpointError, match=r"no convert_hf_to_gguf\.py in it"):
+    with pytest.raises(CheckpointError, match=r"convert_hf_to_gguf\.py is missing"):
         convert_via(tmp_path, starcoder, tmp_path / "out.gguf")

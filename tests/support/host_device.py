@@ -18,7 +18,7 @@ import pytest
 from quantkit.engine import cuda_backend
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_source import Variant, program
-from tests.support.host_encoders import compiler
+from tests.support.host_encoders import LIBRARIES, compiler
 
 _FOLDER = Path(__file__).parent
 _OPTIONS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared", "-pthread", "-w")
@@ -95,7 +95,9 @@ class HostKernels:
             kernels.append("KERNEL(squares)")
         (folder / "kernel.cpp").write_text("\n".join([arithmetic, threads, *kernels, ""]), encoding="utf-8")
         library = folder / "kernel.so"
-        subprocess.run([*command, *_OPTIONS, f"-I{folder}", str(folder / "kernel.cpp"), "-o", str(library)], check=True)
+        subprocess.run(
+            [*command, *_OPTIONS, f"-I{folder}", str(folder / "kernel.cpp"), "-o", str(library), *LIBRARIES], check=True
+        )
         return ctypes.CDLL(str(library))
 
 

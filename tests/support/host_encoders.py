@@ -19,6 +19,8 @@ from quantkit.kernels.formats import FORMATS
 _SOURCE = Path(__file__).with_name("host_encoders.cpp")
 # Without contraction, as the kernels are compiled.
 _OPTIONS = ("-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared")
+# $CXX may be a compiler that does not add them, such as gcc.
+LIBRARIES = ("-lstdc++", "-lm")
 
 
 def compiler() -> list[str] | None:
@@ -43,7 +45,7 @@ class HostEncoders:
         ]
         program.write_text("\n".join([_SOURCE.read_text(encoding="utf-8"), *lines, ""]), encoding="utf-8")
         include = [f"-I{folder}", f"-I{Path(quantkit.__file__).parent / 'kernels'}"]
-        subprocess.run([*command, *_OPTIONS, *include, str(program), "-o", str(library)], check=True)
+        subprocess.run([*command, *_OPTIONS, *include, str(program), "-o", str(library), *LIBRARIES], check=True)
         self._library = ctypes.CDLL(str(library))
 
     def encode(self, kind: GGMLType, rows: np.ndarray, importance: np.ndarray | None = None) -> np.ndarray:

@@ -338,6 +338,7 @@ def test_what_numba_compiles_is_kept_where_that_is_possible(
         folder.touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr("numba.config.CACHE_DIR", "")
     values = np.ones(1, dtype=np.float32)
     compiled(double)(values)
     assert values[0] == 2

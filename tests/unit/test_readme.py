@@ -94,10 +94,11 @@ def test_changelog_has_this_version() -> None:
 EXTRAS = {
     "quantkit/hub/modelscope.py": "modelscope",
     "quantkit/kernels": "fast",
+    "quantkit/kernels/cuda": "cuda",
     "quantkit/ollama/client.py": "ollama",
     "quantkit/serve": "serve",
 }
-IMPORTED_AS = {"huggingface-hub": "huggingface_hub", "llama-cpp-python": "llama_cpp"}
+IMPORTED_AS = {"cuda-bindings": "cuda", "huggingface-hub": "huggingface_hub", "llama-cpp-python": "llama_cpp"}
 
 
 def test_every_package_that_is_imported_is_a_dependency() -> None:
