@@ -14,8 +14,8 @@ from quantkit.plan.values import Output, PlannedTensor, count_elements
 # Measured with scripts/bench: the interpreter with numba and a vocabulary of 128k tokens; CUDA's libraries on top of
 # that; a device's context with its kernels.
 _HOST_NBYTES, _HOST_NBYTES_OF_CUDA, _DEVICE_NBYTES = 350_000_000, 200_000_000, 550_000_000
-# A worker's strip: float32 sums, what they are rounded to, and what searches work in.
-_STRIP_NBYTES = 12_000_000
+# A worker's strip of a million weights: float32 sums, what they are rounded to, and what searches work in.
+_STRIP_NBYTES = 20_000_000
 # A worker's factors of adapters, pinned and on the device.
 _FACTORS_NBYTES = 2_000_000
 

@@ -204,7 +204,7 @@ def data_of(found: Sequence[Bytes]) -> list[bytes]:
     return [bytes(data) for data in found]
 
 
-STRIPS = [1, 1000, 1 << 18]
+STRIPS = [1, 1000, 1 << 20]
 OUTTYPES = {torch.float16: GGMLType.F16, torch.bfloat16: GGMLType.BF16, torch.float32: GGMLType.F32}
 
 
