@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.errors import QuantkitError
 from quantkit.files.json_file import SCHEMA
 from quantkit.system.processors import usable_processors
 from quantkit.system.shell import installation
@@ -77,7 +78,7 @@ def find_python() -> Finding:
 
 
 def find_torch() -> Finding:
-    """PyTorch, which merges and rearranges the weights. It is really imported: an installation can be broken."""
+    """PyTorch, for pickled checkpoints and PEFT's own layers. It is really imported: an installation can be broken."""
     version = _version("torch")
     if version is None:
         return Finding("torch", False, "not installed", _INSTALL)
@@ -90,18 +91,21 @@ def find_torch() -> Finding:
 
 
 def find_cuda() -> Finding:
-    """GPUs that torch can use. Everything also works without a GPU."""
-    if _version("torch") is None or _import_failure("torch"):
-        return Finding("cuda", True, "unknown without torch")
-    import torch
+    """GPUs that can merge and encode, and what compiles for them. Everything also works without a GPU."""
+    advice = f"optional: builds faster with an NVIDIA GPU: {installation('cuda')}"
+    if _version("numpy") is None:
+        return Finding("cuda", True, "unknown without numpy")
+    from quantkit.kernels import cuda, cuda_driver
 
-    if not torch.cuda.is_available():
-        built = torch.version.cuda
-        why = "no GPU that torch can use" if built else "torch is built for the CPU"
-        return Finding("cuda", True, why, "optional: with an NVIDIA GPU, install torch for CUDA to merge faster")
-    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    names = ", ".join(f"{device.name} ({device.total_memory / GIGABYTE:.0f} GB)" for device in devices)
-    return Finding("cuda", True, f"CUDA {torch.version.cuda}: {names}")
+    count, why = cuda_driver.device_count()
+    if not count:
+        return Finding("cuda", True, why, "" if _version("cuda-bindings") else advice)
+    try:
+        devices = [cuda_driver.device_name(index) for index in range(count)]
+        cuda.compiler()
+    except QuantkitError as error:
+        return Finding("cuda", True, f"{count} devices, but {error}", advice)
+    return Finding("cuda", True, ", ".join(f"{name} ({nbytes / GIGABYTE:.0f} GB)" for name, nbytes in devices))
 
 
 def find_llama_cpp() -> Finding:

@@ -1,7 +1,7 @@
 """The CUDA kernel of a range, compiled for the device, the types and the formats at hand when it is first used.
 
-NVRTC, NVIDIA's run-time compiler, comes with the bindings, so nobody needs a compiler of their own. Binaries are kept
-in the user's cache folder, by source, options and version of NVRTC.
+NVRTC, NVIDIA's run-time compiler, comes with CUDA builds of torch and with the extra ``cuda``: nobody needs another
+compiler. Binaries are kept in the user's cache folder, by source, options and version of NVRTC.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from quantkit.errors import QuantkitError
 from quantkit.kernels.cache import cache_folder
 from quantkit.kernels.cuda_driver import CudaDevice
 from quantkit.kernels.cuda_source import Variant, program
+from quantkit.system.shell import installation
 
 TILE, THREADS, PAIRS, FORMATS_PER_KERNEL = 4096, 128, 4, 8
 # Rows of a thread block of ``squares``: a thread each, and few, so that they spread over the device.
@@ -68,9 +69,20 @@ def is_compiled(device: CudaDevice, variant: Variant) -> bool:
 
 
 @cache
-def _nvrtc() -> Any:
-    from cuda.bindings import nvrtc
+def compiler() -> Any:
+    """NVIDIA's runtime compiler, NVRTC.
 
+    Raises:
+        QuantkitError: it is not installed.
+    """
+    try:
+        from cuda.bindings import nvrtc
+
+        nvrtc.nvrtcVersion()  # the bindings look for the library at the first call
+    except (ImportError, RuntimeError) as error:
+        why = " ".join(str(error).split())[:200]
+        hint = f"install it {installation('cuda')}; or pass --device cpu"
+        raise QuantkitError(f"NVRTC, which compiles the CUDA kernels, does not load: {why}", hint=hint) from None
     return nvrtc
 
 
@@ -81,7 +93,7 @@ def _text(architecture: str, variant: Variant) -> tuple[str, dict[str, str], tup
 
 def _path(architecture: str, variant: Variant) -> Path:
     source, headers, options = _text(architecture, variant)
-    version = _check(_nvrtc().nvrtcVersion())
+    version = _check(compiler().nvrtcVersion())
     text = "\0".join([source, *headers.values(), *options, str(version)])
     return cache_folder("kernels") / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.cubin"
 
@@ -97,7 +109,7 @@ def _binary(architecture: str, variant: Variant) -> bytes:
 
 
 def _compile(source: str, headers: dict[str, str], options: Sequence[str]) -> bytes:
-    nvrtc = _nvrtc()
+    nvrtc = compiler()
     texts, names = ([part.encode() for part in parts] for parts in (headers.values(), headers))
     made = _check(nvrtc.nvrtcCreateProgram(source.encode(), b"cuda.cu", len(headers), texts, names))
     try:
@@ -117,7 +129,7 @@ def _compile(source: str, headers: dict[str, str], options: Sequence[str]) -> by
 def _check(result: tuple[Any, ...]) -> Any:
     status, *values = result
     if int(status):
-        reason = _nvrtc().nvrtcGetErrorString(status)[1].decode()
+        reason = compiler().nvrtcGetErrorString(status)[1].decode()
         raise QuantkitError(f"NVRTC refuses: {reason}", hint="pass --device cpu")
     return values[0] if len(values) == 1 else values
 

@@ -8,13 +8,16 @@ import json
 import os
 import shutil
 import sys
+import types
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from click.testing import CliRunner
 
 from quantkit.cli.doctor import command
 from quantkit.jobs import doctor
+from quantkit.kernels import cuda, cuda_driver
 
 NAMES = (
     "python", "torch", "cuda", "llama-cpp-python", "transformers", "peft", "safetensors", "gguf", "numba", "ollama",
@@ -83,20 +86,43 @@ def test_libraries_that_do_not_load(error: BaseException, monkeypatch: pytest.Mo
         assert not finding.ok
         assert "does not load" in finding.value
         assert "reinstall" in finding.advice
-    assert doctor.find_cuda().value == "unknown without torch"
 
 
-def test_torch_with_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_driver, "device_count", lambda: (2, ""))
+    monkeypatch.setattr(cuda_driver, "device_name", lambda index: (f"GPU {index}", 80 * 10**9))
 
-    class Device:
-        name, total_memory = "Some GPU", 80 * 10**9
 
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: Device)
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
-    assert doctor.find_cuda().value == "CUDA 13.0: Some GPU (80 GB), Some GPU (80 GB)"
+def test_gpus(two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda, "compiler", lambda: None)
+    assert doctor.find_cuda() == doctor.Finding("cuda", True, "GPU 0 (80 GB), GPU 1 (80 GB)")
+
+
+@pytest.mark.parametrize("error", [ImportError("No module named 'cuda'"), RuntimeError("Failed to dlopen\nlibnvrtc")])
+def test_gpus_without_a_compiler(error: Exception, two_gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> NoReturn:
+        raise error
+
+    bindings = types.ModuleType("cuda.bindings")
+    monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    if isinstance(error, RuntimeError):
+        bindings.nvrtc = types.SimpleNamespace(nvrtcVersion=broken)  # type: ignore[attr-defined]
+    cuda.compiler.cache_clear()
+    found = doctor.find_cuda()
+    assert found.ok
+    assert "2 devices, but NVRTC, which compiles the CUDA kernels, does not load: " in found.value
+    assert "\n" not in found.value
+    assert ".[cuda]" in found.advice
+
+
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_driver, "device_count", lambda: (0, "cuda-bindings is not installed"))
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "cuda-bindings" else "1.0")
+    found = doctor.find_cuda()
+    assert found.value == "cuda-bindings is not installed"
+    assert ".[cuda]" in found.advice
 
 
 def test_offload(monkeypatch: pytest.MonkeyPatch) -> None:
