@@ -2,8 +2,7 @@
 
 An :class:`~quantkit.arch.base.Architecture` says which GGUF metadata a config becomes, which GGUF tensor each tensor of
 the checkpoint becomes (with the shape that it must have), and how its rows are laid out. To add a family, write its
-file and add its name to ``FAMILIES``. A file is imported when its family is needed, so the list of names does not
-import torch.
+file and add its name to ``FAMILIES``. A file is imported when its family is needed.
 """
 
 from __future__ import annotations
