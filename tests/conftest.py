@@ -25,18 +25,19 @@ Maker = Callable[..., Path]
 
 # What --fast leaves out: folders and files that start many processes, build models, compile, or ask llama.cpp.
 SLOW = {
-    "faults", "golden", "parity", "test_batch", "test_build", "test_chat_script", "test_chat_script_runs",
-    "test_chat_terminal", "test_cli", "test_cuda_backend", "test_cuda_kernels", "test_cuda_on_host", "test_demo",
-    "test_dequantize", "test_encoders", "test_encodings", "test_family_packages", "test_from_modelfile",
-    "test_hostile_modelfiles", "test_hub", "test_kernels", "test_llama_library", "test_llama_tools", "test_merge",
-    "test_mixture", "test_ollama", "test_ollama_real", "test_outputs_and_disks", "test_peft_layer", "test_repackage",
-    "test_sentencepiece", "test_serve", "test_serve_page", "test_session", "test_smoke", "test_stream",
-    "test_template_process", "test_verify_prompts", "test_vocab", "test_wheel", "test_workspace",
+    "faults", "golden", "parity", "test_backend", "test_batch", "test_build", "test_chat_script",
+    "test_chat_script_runs", "test_chat_terminal", "test_cli", "test_cuda_backend", "test_cuda_kernels",
+    "test_cuda_on_host", "test_demo", "test_dequantize", "test_encoders", "test_encodings", "test_family_packages",
+    "test_from_modelfile", "test_hostile_modelfiles", "test_hub", "test_inspection", "test_kernels",
+    "test_llama_first", "test_llama_library", "test_llama_tools", "test_merge", "test_mixture", "test_ollama",
+    "test_ollama_real", "test_outputs_and_disks", "test_peft_layer", "test_python_docs", "test_repackage",
+    "test_round_rows", "test_sentencepiece", "test_serve", "test_serve_page", "test_session", "test_smoke",
+    "test_stream", "test_template_process", "test_verify_prompts", "test_vocab", "test_wheel", "test_workspace",
 }  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="leave out what takes long: a minute instead of ten")
+    parser.addoption("--fast", action="store_true", help="leave out what takes long: a minute instead of thirteen")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
