@@ -23,6 +23,7 @@ F8_E4M3, F8_E5M2, F8_E8M0 = (np.dtype([(name, "u1")]) for name in ("f8_e4m3", "f
 FLOATS: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": BF16}
 # The same by ggml's types, which safetensors names alike.
 BY_TYPE: dict[GGMLType, np.dtype] = {GGMLType[name]: dtype for name, dtype in FLOATS.items()}
+TYPE_OF: dict[np.dtype, GGMLType] = {dtype: kind for kind, dtype in BY_TYPE.items()}
 # The names in config.json, "bfloat16", by those of --outtype and --dtype, "bf16".
 CONFIG_NAMES: dict[str, str] = {
     label: label.replace("bf", "bfloat") if label[0] == "b" else label.replace("f", "float") for label in UNQUANTIZED

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.checkpoint.dtypes import BY_TYPE, Array, Floats
+from quantkit.checkpoint.dtypes import BY_TYPE, TYPE_OF, Array, Floats
 from quantkit.engine.backend import Backend, Encoded, Target, may_be_invalid
 from quantkit.engine.rows import Rows
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
@@ -24,7 +24,6 @@ from quantkit.kernels.cuda_source import Variant
 from quantkit.kernels.formats import FORMATS, UNWEIGHTED, WEIGHTED
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 
-_TYPES = {dtype: kind for kind, dtype in BY_TYPE.items()}
 _ALIGNMENT = 256
 # Where the job, that of a first step which only merges, and the first flags are in the memory of the job.
 _JOB, _MERGE, _FLAGS, _ARRAYS = 0, 320, 768, 1024
@@ -55,7 +54,7 @@ class CudaBackend(Backend):
     def encode(self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Encoded:
         there = {_key(target): target for target in targets if _has_kernel(target, outtype, columns)}
         chosen = list(there.values())[: cuda.FORMATS_PER_KERNEL]
-        if not chosen or rows.stored.dtype not in _TYPES or len(rows.pairs) > cuda.PAIRS:
+        if not chosen or rows.stored.dtype not in TYPE_OF or len(rows.pairs) > cuda.PAIRS:
             return super().encode(rows, outtype, columns, targets)
         keys = [_key(target) for target in chosen]
         keeps_rounded = any(_key(target) not in keys for target in targets)
@@ -79,7 +78,7 @@ class CudaBackend(Backend):
         lane, count = self._lane, rows.stored.size
         weighted = tuple(number for number, target in enumerate(targets) if _importance(target) is not None)
         kinds = tuple(target.type for target in targets)
-        variant = Variant(_TYPES[rows.stored.dtype], outtype, kinds, weighted)
+        variant = Variant(TYPE_OF[rows.stored.dtype], outtype, kinds, weighted)
         merges_first = variant.needs_squares and bool(rows.pairs)
         stored = np.ascontiguousarray(rows.stored).reshape(-1).view(np.uint8)
         pinned = self.memory(stored.nbytes)

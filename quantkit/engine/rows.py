@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from quantkit.checkpoint.dtypes import Array, Floats, to_float32
-from quantkit.kernels.low_rank import add_low_rank
-
-Pair = tuple[Floats, Floats]
+from quantkit.checkpoint.dtypes import Array, Floats
+from quantkit.kernels.low_rank import Pair, merged
 
 
 @dataclass(frozen=True)
@@ -37,10 +35,5 @@ class Rows:
         return Rows(self.stored[rows], tuple((left[rows], right) for left, right in self.pairs))
 
     def merged(self) -> Floats:
-        """The rows as float32 in memory of their own: every product added, in the order of :func:`add_low_rank`."""
-        values = to_float32(self.stored)
-        if values is self.stored:
-            values = values.copy()
-        for left, right in self.pairs:
-            add_low_rank(values, left, right)
-        return values
+        """The rows as float32 in memory of their own: every product added, in their order."""
+        return merged(self.stored, self.pairs)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Iterable
 
-Floats = npt.NDArray[np.float32]
+import numpy as np
+
+from quantkit.checkpoint.dtypes import Array, Floats, to_float32
+
+Pair = tuple[Floats, Floats]
 
 
 def add_low_rank(rows: Floats, left: Floats, right: Floats) -> Floats:
@@ -23,4 +26,19 @@ def add_low_rank(rows: Floats, left: Floats, right: Floats) -> Floats:
     for k in range(right.shape[0]):
         np.multiply(left[:, k, None], right[k], out=product)
         rows += product
+    return rows
+
+
+def merged(stored: Array, pairs: Iterable[Pair]) -> Floats:
+    """Stored rows as float32 in memory of their own, with the product of every pair added in turn.
+
+    Args:
+        stored: F32, F16 or BF16, shape [n, columns]; or [n], without pairs.
+        pairs: left and right, as :func:`add_low_rank` takes them.
+    """
+    rows = to_float32(stored)
+    if rows is stored:
+        rows = rows.copy()
+    for left, right in pairs:
+        add_low_rank(rows, left, right)
     return rows

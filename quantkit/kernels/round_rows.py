@@ -7,16 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quantkit.checkpoint.dtypes import BF16, BY_TYPE, Array, Floats, to_float32
+from quantkit.checkpoint.dtypes import BF16, BY_TYPE, TYPE_OF, Array, Floats, to_float32
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import lanes
 from quantkit.kernels.encode import WORTH_NUMBA
-from quantkit.kernels.low_rank import add_low_rank
+from quantkit.kernels.low_rank import Pair, merged
 from quantkit.kernels.rounding import OVERFLOW, largest_magnitude, round_to
-
-_TYPES = {dtype: kind for kind, dtype in BY_TYPE.items()}
-
-Pair = tuple[Floats, Floats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +40,7 @@ def round_rows(stored: Array, pairs: Sequence[Pair], outtype: GGMLType) -> Round
     """
     if stored.ndim == 2 and stored.size >= WORTH_NUMBA and lanes.available():
         return _compiled(np.ascontiguousarray(stored), pairs, outtype)
-    floats = to_float32(stored)
-    if floats is stored:
-        floats = floats.copy()
-    for left, right in pairs:
-        add_low_rank(floats, left, right)
+    floats = merged(stored, pairs)
     largest = largest_magnitude(floats)
     if not largest < OVERFLOW[outtype]:
         return Rounded(largest, None, floats)
@@ -63,7 +55,7 @@ def _compiled(stored: Array, pairs: Sequence[Pair], outtype: GGMLType) -> Rounde
     left = lefts[0] if len(pairs) == 1 else np.concatenate([np.empty((len(stored), 0), np.float32), *lefts], axis=1)
     right = rights[0] if len(pairs) == 1 else np.concatenate([np.empty((0, stored.shape[1]), np.float32), *rights])
     floats, bits = np.empty(stored.shape, dtype=np.float32), np.empty(stored.shape, dtype=BY_TYPE[outtype])
-    run = lane_rows.carry(_TYPES[stored.dtype], outtype)
+    run = lane_rows.carry(TYPE_OF[stored.dtype], outtype)
     scratch = np.empty(lane_rows.BLOCK, dtype=np.float32)
     words = run(_words(stored), np.ascontiguousarray(left), right, floats, _words(bits), scratch)
     largest = float(np.array(words, dtype=np.int32).view(np.float32))
