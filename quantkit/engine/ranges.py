@@ -18,8 +18,8 @@ from quantkit.plan.values import PlannedTensor, count_elements
 
 # The most and the fewest weights in a range on the processor; in between, an eighth of the tensor. Two cores prefer
 # ranges whose buffers fit the cache; many workers prefer larger ones, because each needs Python's lock between two
-# steps (8B on 16 cores: 13.5, 11.1 and 8.7 s for one, two and four million). Large models are built on large machines.
-# Measured with scripts/bench.
+# steps. Before ranges were encoded in strips, 8B on 16 cores took 13.5, 11.1 and 8.7 s for one, two and four million.
+# Large models are built on large machines. Measured with scripts/bench.
 CHUNK_WEIGHTS, LEAST_CHUNK_WEIGHTS = 1 << 22, 1 << 20
 # On a device: large enough for copies at full speed and negligible overhead in Python.
 DEVICE_CHUNK_WEIGHTS = 1 << 24
