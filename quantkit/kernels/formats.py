@@ -198,6 +198,8 @@ SMALL_FORMATS: dict[GGMLType, Format] = {
 FORMATS: dict[GGMLType, Format] = {**BLOCK_FORMATS, **K_QUANTS, **TABLE_FORMATS, **SMALL_FORMATS}
 # Formats with compiled encoders for the processor.
 IN_LANES = frozenset(FORMATS) - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
+# Formats that a compiled call encodes together with merging and rounding.
+ONE_CALL = frozenset({GGMLType.Q4_0, GGMLType.Q8_0, GGMLType.TQ1_0, GGMLType.TQ2_0})
 # Formats whose blocks do not depend on importances.
 UNWEIGHTED = frozenset({GGMLType.Q8_0, *SMALL_FORMATS})
 # Formats that have encoders with importances, for the processor and in CUDA.
