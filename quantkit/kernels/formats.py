@@ -156,6 +156,36 @@ class TableFormat(Format):
         return self.search
 
 
+@dataclass(frozen=True)
+class GridShape:
+    """The grid of a format: the points that a group of weights can be, numbered by a code.
+
+    Attributes:
+        codes: the number of points.
+        group: weights in a point: its dimensions.
+        levels: how many values a weight can have.
+        distances: a point off the grid has as neighbours the points of the grid at the so many smallest distances.
+        block: weights with a scale of their own.
+    """
+
+    codes: int
+    group: int
+    levels: int
+    distances: int
+    block: int
+
+
+# The points themselves are libggml's, see quantkit.kernels.grids.
+GRID_SHAPES: dict[GGMLType, GridShape] = {
+    GGMLType.IQ1_M: GridShape(2048, 8, 3, 3, 16),
+    GGMLType.IQ1_S: GridShape(2048, 8, 3, 3, 32),
+    GGMLType.IQ2_S: GridShape(1024, 8, 3, 1, 16),
+    GGMLType.IQ2_XS: GridShape(512, 8, 3, 2, 16),
+    GGMLType.IQ2_XXS: GridShape(256, 8, 3, 2, 32),
+    GGMLType.IQ3_S: GridShape(512, 4, 8, 3, 32),
+    GGMLType.IQ3_XXS: GridShape(256, 4, 8, 2, 32),
+}
+
 # The values of IQ4_NL and IQ4_XS in ascending order, which define these formats.
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
