@@ -56,6 +56,19 @@ class MovingSearch:
     rounds: int
 
 
+@dataclass(frozen=True)
+class GridSearch:
+    """The search for a scale with which the groups of a block are nearest to points of a grid.
+
+    Attributes:
+        steps: the number of trials on each side of the one that gives the largest weight the highest level.
+        apart: how much further each trial widens the range of values; neighbouring levels are 2 apart.
+    """
+
+    steps: int
+    apart: float
+
+
 # The searches that minimize squared errors weighted by importances.
 _WEIGHTED_AFFINE, _WEIGHTED_TRIALS = AffineSearch(-0.9, 36, absolute=False, apart=0.05), TrialSearch(9)
 
@@ -76,7 +89,7 @@ class Format:
     halves: tuple[int, ...]
 
     @property
-    def weighted(self) -> AffineSearch | TrialSearch | None:
+    def weighted(self) -> AffineSearch | TrialSearch | GridSearch | None:
         """The search with importances; None for a format that does not use them, or whose search only libggml has."""
         return None
 
@@ -175,6 +188,35 @@ class GridShape:
     block: int
 
 
+@dataclass(frozen=True)
+class GridFormat(Format):
+    """A format whose groups of weights are points of a grid: magnitudes, with the signs apart.
+
+    Attributes:
+        search: how the scale of a block is found, with importances and without.
+        nothing: a block whose largest value is below this is all zeros.
+        even_signs: whether eight weights have an even number of signs, of which seven are stored.
+        fits_all: whether the last fit looks up all groups of a block, and not only those that were off the grid.
+        factor: what the unit of the scales is multiplied by before it is stored.
+    """
+
+    search: GridSearch
+    nothing: float
+    even_signs: bool
+    fits_all: bool
+    factor: float
+
+    @property
+    def shape(self) -> GridShape:
+        """The numbers of its grid."""
+        return GRID_SHAPES[self.type]
+
+    @property
+    def weighted(self) -> GridSearch:
+        """The search with importances."""
+        return self.search
+
+
 # The points themselves are libggml's, see quantkit.kernels.grids.
 GRID_SHAPES: dict[GGMLType, GridShape] = {
     GGMLType.IQ1_M: GridShape(2048, 8, 3, 3, 16),
@@ -214,6 +256,14 @@ TABLE_FORMATS: dict[GGMLType, TableFormat] = {
     for form in (
         TableFormat(GGMLType.IQ4_NL, "TableBlock", (0,), TrialSearch(7), 1),
         TableFormat(GGMLType.IQ4_XS, "TableSuper", (0,), TrialSearch(7), 8),
+    )
+}
+GRID_FORMATS: dict[GGMLType, GridFormat] = {
+    form.type: form
+    for form in (
+        # Of values that arithmetic decides none but zero is below 1e-25.
+        GridFormat(GGMLType.IQ3_S, "Grid", (0,), GridSearch(9, 0.2), 1e-25, False, True, 1.033),
+        GridFormat(GGMLType.IQ3_XXS, "Grid", (0,), GridSearch(15, 0.2), 1e-8, True, False, 1.0125),
     )
 }
 # Formats whose levels follow from the largest magnitude alone.

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels.arithmetic import Bytes
-from quantkit.kernels.formats import GRID_SHAPES, SUPER_BLOCK
+from quantkit.kernels.arithmetic import Bytes, Floats, half_bytes, nearest_int, quiet
+from quantkit.kernels.formats import GRID_SHAPES, SUPER_BLOCK, GridFormat
 
 Codes = npt.NDArray[np.uint16]
 
@@ -98,6 +98,15 @@ PACKERS: dict[GGMLType, Callable[[Parts], Bytes]] = {
     GGMLType.IQ3_S: _pack_iq3_s,
     GGMLType.IQ3_XXS: _pack_iq3_xxs,
 }
+
+
+def store_scales(form: GridFormat, scales: Floats) -> tuple[Bytes, Bytes]:
+    """The unit, uint8 [n, 2], and the steps, uint8 [n, blocks], of scales from zero up, float32 [n, blocks]."""
+    unit = scales.max(axis=1) / np.float32(31)
+    with quiet():
+        steps = nearest_int(np.float32(0.5) * (np.float32(1) / unit[:, None] * scales - np.float32(1)))
+    steps = np.where(unit[:, None] != 0, np.clip(steps, 0, 15), 0)
+    return half_bytes(unit * np.float32(form.factor)), steps.astype(np.uint8)
 
 
 def only_codes(kind: GGMLType, codes: Codes) -> Parts:
