@@ -79,8 +79,8 @@ class Format:
 
     Attributes:
         type: its ggml type, which knows the size of a block.
-        kernel: the template in ``encoders.cu``, ``table.cu`` or ``small.cu`` that encodes it; ``Weighted`` before the
-            name makes the one that takes importances.
+        kernel: the template in ``encoders.cu``, ``table.cu``, ``grid.cu`` or ``small.cu`` that encodes it; ``Weighted``
+            before the name makes the one that takes importances, and in ``grid.cu`` one does both.
         halves: byte offsets of the float16 numbers in a block: the scale, then the minimum, if there are such.
     """
 
@@ -262,8 +262,8 @@ GRID_FORMATS: dict[GGMLType, GridFormat] = {
     form.type: form
     for form in (
         # Of values that arithmetic decides none but zero is below 1e-25.
-        GridFormat(GGMLType.IQ3_S, "Grid", (0,), GridSearch(9, 0.2), 1e-25, False, True, 1.033),
-        GridFormat(GGMLType.IQ3_XXS, "Grid", (0,), GridSearch(15, 0.2), 1e-8, True, False, 1.0125),
+        GridFormat(GGMLType.IQ3_S, "GridPlain", (0,), GridSearch(9, 0.2), 1e-25, False, True, 1.033),
+        GridFormat(GGMLType.IQ3_XXS, "GridEven", (0,), GridSearch(15, 0.2), 1e-8, True, False, 1.0125),
     )
 }
 # Formats whose levels follow from the largest magnitude alone.
@@ -275,7 +275,13 @@ SMALL_FORMATS: dict[GGMLType, Format] = {
         Format(GGMLType.TQ2_0, "Ternary2", (64,)),
     )
 }
-FORMATS: dict[GGMLType, Format] = {**BLOCK_FORMATS, **K_QUANTS, **TABLE_FORMATS, **SMALL_FORMATS}
+FORMATS: dict[GGMLType, Format] = {
+    **BLOCK_FORMATS,
+    **K_QUANTS,
+    **TABLE_FORMATS,
+    **GRID_FORMATS,
+    **SMALL_FORMATS,
+}
 # Formats with compiled encoders for the processor.
 IN_LANES = frozenset(FORMATS) - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
 # Formats whose blocks do not depend on importances.

@@ -44,15 +44,14 @@ def _pack_iq3_xxs(parts: Parts) -> Bytes:
 def _pack_iq3_s(parts: Parts) -> Bytes:
     # ggml leaves no place for an empty block where it stores low bits and signs: the blocks after it move forward.
     order = np.argsort(parts.empty, axis=1, kind="stable")[:, :, None]
-    low = parts.codes.astype(np.uint8).reshape(len(order), 8, 8)
-    signs = parts.signs.reshape(len(order), 8, 4)
-    low, signs = (np.take_along_axis(bits, order, axis=1).reshape(len(order), -1) for bits in (low, signs))
+    low = np.take_along_axis(parts.codes.astype(np.uint8).reshape(-1, 8, 8), order, axis=1).reshape(-1, 64)
+    signs = np.take_along_axis(parts.signs.reshape(-1, 8, 4), order, axis=1).reshape(-1, 32)
     return np.concatenate([parts.unit, low, _high_bits(parts, 1), signs, _nibbles(parts.steps)], axis=1)
 
 
 def _pack_iq2_xxs(parts: Parts) -> Bytes:
     codes = parts.codes.astype(np.uint8).view("<u4")
-    both = np.stack([codes, _sign_words(parts)], axis=2).reshape(len(codes), -1)
+    both = np.stack([codes, _sign_words(parts)], axis=2).reshape(-1, 16)
     return np.concatenate([parts.unit, both.view(np.uint8)], axis=1)
 
 
@@ -68,21 +67,21 @@ def _pack_iq2_s(parts: Parts) -> Bytes:
 
 def _pack_iq1_s(parts: Parts) -> Bytes:
     """Steps have three bits, and a fourth that says whether the levels are moved down rather than up."""
-    high = (parts.codes >> 8).reshape(len(parts.codes), 8, 4) << np.arange(0, 12, 3, dtype=np.uint16)
+    high = (parts.codes >> 8).reshape(-1, 8, 4) << np.arange(0, 12, 3, dtype=np.uint16)
     words = np.bitwise_or.reduce(high, axis=2) | parts.steps.astype(np.uint16) << 12
     return np.concatenate([parts.unit, parts.codes.astype(np.uint8), words.astype("<u2").view(np.uint8)], axis=1)
 
 
 def _sign_words(parts: Parts) -> npt.NDArray[np.uint32]:
     """A word per 32 weights, "<u4" [n, 8]: seven bits of signs of each eight, whose number is even, and the step."""
-    seven = (parts.signs & 127).astype(np.uint32).reshape(len(parts.signs), 8, 4)
+    seven = (parts.signs & 127).astype(np.uint32).reshape(-1, 8, 4)
     words = np.bitwise_or.reduce(seven << np.arange(0, 28, 7, dtype=np.uint32), axis=2)
     return (words | parts.steps.astype(np.uint32) << 28).astype("<u4")
 
 
 def _high_bits(parts: Parts, bits: int) -> Bytes:
     """The bits of codes above the eighth, a byte for eight or four codes."""
-    high = (parts.codes >> 8).astype(np.uint8).reshape(len(parts.codes), -1, 8 // bits)
+    high = (parts.codes >> 8).astype(np.uint8).reshape(-1, 8, 8 // bits)
     return np.bitwise_or.reduce(high << np.arange(0, 8, bits, dtype=np.uint8), axis=2)
 
 

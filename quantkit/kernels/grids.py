@@ -55,6 +55,24 @@ class Grid:
 
 
 @cache
+def device_table(kind: GGMLType) -> npt.NDArray[np.uint32]:
+    """A grid as ``grid.cu`` reads it, uint32.
+
+    An entry for each lattice point: the number of its neighbours above 20 bits, and where the words of those are. Then
+    come all words. A point on the grid has no neighbours, and its own word is there.
+    """
+    grid = grid_of(kind)
+    on = np.flatnonzero(grid.codes >= 0)
+    words = np.concatenate([grid.words(grid.neighbours), grid.words(grid.codes[on])])
+    places = grid.starts[:-1].astype(np.uint32)
+    places[on] = grid.neighbours.size + np.arange(on.size)
+    counts = np.diff(grid.starts).astype(np.uint32)
+    assert words.size < 1 << 20
+    assert counts.max() < 1 << 12
+    return np.concatenate([counts << 20 | places, words])
+
+
+@cache
 def grid_of(kind: GGMLType) -> Grid:
     """The grid of a type of :data:`quantkit.kernels.formats.GRID_SHAPES`."""
     if kind is GGMLType.IQ1_M:

@@ -16,7 +16,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.kernels import lane_units
 from quantkit.kernels.arithmetic import Bytes, Floats
 from quantkit.kernels.formats import GRID_FORMATS, SUPER_BLOCK, GridFormat
-from quantkit.kernels.grid_layout import PACKERS, Codes, Parts, store_scales
+from quantkit.kernels.grid_layout import PACKERS, Parts, store_scales
 from quantkit.kernels.lane_common import ONE, ZERO, compiled, inlined, nearest_int, root
 from quantkit.kernels.lane_nearest import WIDTH, lowest, nearest, set_lines, table_of
 
@@ -53,14 +53,19 @@ def encode(form: GridFormat, rows: Floats, importance: Floats | None = None) -> 
     scales, empty = np.empty((count, each), dtype=np.float32), np.empty((count, each), dtype=np.bool_)
     codes = np.empty((count, SUPER_BLOCK // shape.group), dtype=np.uint16)
     signs = np.empty((count, SUPER_BLOCK // 8), dtype=np.uint8)
-    table = table_of(form.type)
+    table, groups = table_of(form.type), shape.block // shape.group
     search(form.type)(
-        flat.reshape(-1, shape.block), weights.reshape(-1, shape.block),
+        flat.reshape(-1, shape.block),
+        weights.reshape(-1, shape.block),
         (table.own, table.counts, table.firsts, table.candidates, table.words),
-        np.zeros(WORK, dtype=np.float32), np.zeros(shape.block // shape.group * LANES, dtype=np.int32),
-        np.zeros(shape.block // shape.group * LANES, dtype=np.uint32),
-        scales.reshape(-1), codes.reshape(count * each, -1), signs.reshape(count * each, -1), empty.reshape(-1),
-    )  # fmt: skip
+        np.zeros(WORK, dtype=np.float32),
+        np.zeros(groups * LANES, dtype=np.int32),
+        np.zeros(groups * LANES, dtype=np.uint32),
+        scales.reshape(-1),
+        codes.reshape(-1, groups),
+        signs.reshape(-1, shape.block // 8),
+        empty.reshape(-1),
+    )
     unit, steps = store_scales(form, scales)
     if form.even_signs:  # these zero a super-block whose scales are all zero; the others store what was found
         nothing = ~scales.any(axis=1)

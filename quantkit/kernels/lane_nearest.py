@@ -161,7 +161,9 @@ def nearest(group: int) -> Compiled:
             bits = builder.zext(builder.bitcast(least, _INT), _LONG)
             return builder.or_(builder.shl(bits, _LONG(32)), lane)
 
-        return types.int64(candidates, types.int64, types.int32, work, types.int64, types.int64, types.float32), generate
+        return types.int64(
+            candidates, types.int64, types.int32, work, types.int64, types.int64, types.float32
+        ), generate
 
     result: Compiled = intrinsic(typed)
     return result
@@ -171,8 +173,8 @@ def nearest(group: int) -> Compiled:
 def set_lines(group: int, chunks: int) -> Compiled:
     """Compile the lines of the candidates of a list of at most so many chunks.
 
-    The arguments are those of :func:`nearest`, but in place of the scale the offset in the work array of what it writes,
-    float32 [chunks * 2 * WIDTH]: slopes and offsets.
+    The arguments are those of :func:`nearest`, but in place of the scale the offset in the work array of what it
+    writes, float32 [chunks * 2 * WIDTH]: slopes and offsets.
     """
 
     def typed(_: Any, candidates: Any, first: Any, count: Any, work: Any, x: Any, w: Any, out: Any) -> Any:
@@ -194,8 +196,8 @@ def set_lines(group: int, chunks: int) -> Compiled:
 def lowest(chunks: int) -> Compiled:
     """Compile the search of the lowest line, of at most so many chunks.
 
-    The result is a function of the work array, the offset there of what :func:`set_lines` wrote, a scale and a margin. It returns the candidate whose line
-    is there below all others by the margin, int32; -1 if there is none.
+    The result is a function of the work array, the offset there of what :func:`set_lines` wrote, a scale and a margin.
+    It returns the candidate whose line is below all others by the margin at that scale, int32; -1 if there is none.
     """
 
     def typed(_: Any, work: Any, lines: Any, scale: Any, margin: Any) -> Any:

@@ -100,9 +100,7 @@ def _search(form: GridFormat, values: Floats, weights: Floats) -> tuple[Floats, 
     return np.where(again & (sum_q2 > 0), sum_qx / sum_q2, scale), codes
 
 
-def _look_up(
-    form: GridFormat, values: Floats, weights: Floats, inverse: Floats, scale: Floats
-) -> tuple[Codes, _Bools]:
+def _look_up(form: GridFormat, values: Floats, weights: Floats, inverse: Floats, scale: Floats) -> tuple[Codes, _Bools]:
     """The code of each group, uint16 [blocks, groups], and whether its levels were on the grid."""
     shape, grid = form.shape, grid_of(form.type)
     levels = np.clip(nearest_int(np.float32(0.5) * (inverse[:, None] * values - np.float32(1))), 0, shape.levels - 1)
