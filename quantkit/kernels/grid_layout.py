@@ -75,18 +75,19 @@ def _pack_iq1_s(parts: Parts) -> Bytes:
 def _sign_words(parts: Parts) -> npt.NDArray[np.uint32]:
     """A word per 32 weights, "<u4" [n, 8]: seven bits of signs of each eight, whose number is even, and the step."""
     seven = (parts.signs & 127).astype(np.uint32).reshape(-1, 8, 4)
-    words = np.bitwise_or.reduce(seven << np.arange(0, 28, 7, dtype=np.uint32), axis=2)
+    words: npt.NDArray[np.uint32] = np.bitwise_or.reduce(seven << np.arange(0, 28, 7, dtype=np.uint32), axis=2)
     return (words | parts.steps.astype(np.uint32) << 28).astype("<u4")
 
 
 def _high_bits(parts: Parts, bits: int) -> Bytes:
     """The bits of codes above the eighth, a byte for eight or four codes."""
     high = (parts.codes >> 8).astype(np.uint8).reshape(-1, 8, 8 // bits)
-    return np.bitwise_or.reduce(high << np.arange(0, 8, bits, dtype=np.uint8), axis=2)
+    joined: Bytes = np.bitwise_or.reduce(high << np.arange(0, 8, bits, dtype=np.uint8), axis=2)
+    return joined
 
 
 def _nibbles(steps: Bytes) -> Bytes:
-    return steps[:, ::2] | steps[:, 1::2] << 4
+    return steps[:, ::2] | steps[:, 1::2] << np.uint8(4)
 
 
 PACKERS: dict[GGMLType, Callable[[Parts], Bytes]] = {

@@ -50,8 +50,9 @@ class Grid:
     def words(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.uint32]:
         """Points as words, uint32 of the same shape: the levels, the first in the lowest bits, and then the code."""
         shifts = np.arange(0, WORD_LEVELS, self.bits, dtype=np.uint32)
-        levels = np.bitwise_or.reduce(self.points.astype(np.uint32) << shifts, axis=1)
-        return levels[codes] | codes.astype(np.uint32) << WORD_LEVELS
+        levels: npt.NDArray[np.uint32] = np.bitwise_or.reduce(self.points.astype(np.uint32) << shifts, axis=1)
+        words: npt.NDArray[np.uint32] = levels[codes] | codes.astype(np.uint32) << WORD_LEVELS
+        return words
 
 
 @cache

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from functools import cache
+from inspect import isfunction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,7 +55,23 @@ def compiled(function: _Function) -> _Function:
         result: _Function = numba.njit(cache=_writable(folder), **_OPTIONS)(function)
     finally:
         numba.config.CACHE_DIR = before
+    cache: Any = result
+    constants = _constants(function)
+    # Numba's own key has the random names of the compiled functions in a closure: no other process would find it.
+    cache._cache._index_key = lambda signature, codegen: (signature, codegen.magic_tuple(), constants)
     return result
+
+
+def _constants(function: Any) -> bytes:
+    """What the closures of a function and of those it calls contain: with the sources, all that its code depends on."""
+    digest = hashlib.sha256()
+    for cell in function.__closure__ or ():
+        value = cell.cell_contents
+        # What numba compiled, or an intrinsic: the Python function in it.
+        inner = getattr(value, "py_func", None) or getattr(value, "_defn", None)
+        inner = value if inner is None and isfunction(value) else inner
+        digest.update(pickle.dumps(value) if inner is None else inner.__qualname__.encode() + _constants(inner))
+    return digest.digest()
 
 
 @cache

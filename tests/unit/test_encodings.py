@@ -251,13 +251,17 @@ def test_a_weight_far_below_zero_that_does_not_matter(kind: GGMLType, host: Host
 @every_grid
 def test_lanes_do_not_depend_on_what_they_doubt(kind: GGMLType, numba: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where lines do not decide, ggml's sums do: with a margin that no line has, everywhere."""
-    from quantkit.kernels import lane_grid
+    from quantkit.kernels import lane_grid, lane_points
 
-    monkeypatch.setattr(lane_grid, "_MARGIN", np.float32(1e6))
-    lane_grid.search.cache_clear()
+    def forget() -> None:
+        lane_grid.search.cache_clear()
+        lane_points.steps_of.cache_clear()
+
+    monkeypatch.setattr(lane_points, "_MARGIN", np.float32(1e6))
+    forget()
     for name in ("weights", "heavy tails", "coarse"):
         assert_ggml(by_lanes, kind, DISTRIBUTIONS[name])
-    lane_grid.search.cache_clear()
+    forget()
 
 
 def test_mxfp4_next_to_powers_of_two(host: HostEncoders, numba: None) -> None:
@@ -413,6 +417,29 @@ def test_what_numba_compiles_is_kept_where_that_is_possible(
     compiled(double)(values)
     assert values[0] == 2
     assert len(list(folder.glob("quantkit/numba/**/*.nbc"))) == writable
+
+
+def test_what_numba_compiled_is_found_again(numba: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its closure has other compiled functions, which are new in each process; not with other constants."""
+    from quantkit.kernels.lane_common import compiled, inlined
+
+    def make(constant: float) -> Callable[[float], float]:
+        @inlined
+        def times(value: float) -> float:
+            return value * constant
+
+        def run(value: float) -> float:
+            return times(value)
+
+        return compiled(run)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr("numba.config.CACHE_DIR", "")
+    for constant, hits in ((2.0, 0), (2.0, 1), (3.0, 0)):
+        function = make(constant)
+        assert function(1.5) == constant * 1.5
+        assert sum(function.stats.cache_hits.values()) == hits
 
 
 def test_a_numba_that_does_not_import_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
