@@ -20,12 +20,13 @@ from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_driver import Lane, open_device
 from quantkit.kernels.cuda_source import Variant
-from quantkit.kernels.formats import FORMATS, UNWEIGHTED, WEIGHTED
+from quantkit.kernels.formats import FORMATS, GRID_FORMATS, UNWEIGHTED, WEIGHTED
+from quantkit.kernels.grids import device_table
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 
 _ALIGNMENT = 256
 # Where the job, that of a first step which only merges, and the first flags are in the memory of the job.
-_JOB, _MERGE, _FLAGS, _ARRAYS = 0, 320, 768, 1024
+_JOB, _MERGE, _FLAGS, _ARRAYS = 0, 384, 768, 1024
 
 
 class CudaBackend(Backend):
@@ -42,6 +43,7 @@ class CudaBackend(Backend):
     @contextmanager
     def active(self) -> Iterator[None]:
         self._lane = Lane(self._device)
+        self._grids: dict[GGMLType, int] = {}
         try:
             yield
         finally:
@@ -141,6 +143,9 @@ class CudaBackend(Backend):
         job["out"][0, : len(targets)] = [out + start for start in starts[2:-1]]
         for number, place in zip(importances, places[len(factors) :], strict=False):
             job["importance"][0, number] = there + place
+        for number, target in enumerate(targets):
+            if target.type in GRID_FORMATS:
+                job["grid"][0, number] = self._grid(target.type)
         if needs_squares:
             job["squares"] = lane.address("squares")
         if merges_first:
@@ -150,6 +155,15 @@ class CudaBackend(Backend):
         lane.copy_in("job", places[-1])
         lane.copy_within("job", _FLAGS, "out", 0, 8)
         return there + _JOB
+
+    def _grid(self, kind: GGMLType) -> int:
+        """The address of a grid's table on the device, to which it is brought once."""
+        if kind not in self._grids:
+            table, name = device_table(kind).view(np.uint8), f"grid of {kind.name}"
+            np.copyto(self._lane.pinned(name, table.nbytes)[: table.nbytes], table)
+            self._lane.copy_in(name, table.nbytes)
+            self._grids[kind] = self._lane.address(name)
+        return self._grids[kind]
 
 
 def _importance(target: Target) -> Floats | None:

@@ -55,7 +55,7 @@ def describe(value: Any) -> Any:
         return tuple(map(describe, value))
     if isinstance(value, np.ndarray):
         return value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()
-    function = getattr(value, "py_func", value)
+    function = getattr(value, "py_func", None) or getattr(value, "_defn", value)  # compiled, or an intrinsic
     if not hasattr(function, "__code__"):
         raise TypeError(f"a compiled function's closure holds {value!r}")
     cells = tuple(describe(cell.cell_contents) for cell in function.__closure__ or ())
