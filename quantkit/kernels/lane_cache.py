@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from numba.core.caching import FunctionCache
 
 from quantkit.kernels.cache import cache_folder
 
+# Numba's setting is the process's: a thread that changes it must be alone.
+_setting = threading.Lock()
 _PLAIN = (bool, int, float, str, np.generic, type(None))
 
 
@@ -30,15 +33,16 @@ class _Cache(FunctionCache):  # type: ignore[misc]  # numba has no types
 
 def keep_on_disk(dispatcher: Any) -> None:
     """Let later processes load what this function is compiled to, if the cache is writable."""
-    before = numba.config.CACHE_DIR
-    folder = (Path(before) if before else cache_folder("numba")) / _sources()
-    if not _writable(folder):
-        return
-    numba.config.CACHE_DIR = str(folder)  # the cache reads it at once; other libraries keep theirs
-    try:
-        dispatcher._cache = _Cache(dispatcher.py_func)
-    finally:
-        numba.config.CACHE_DIR = before
+    with _setting:
+        before = numba.config.CACHE_DIR
+        folder = (Path(before) if before else cache_folder("numba")) / _sources()
+        if not _writable(folder):
+            return
+        numba.config.CACHE_DIR = str(folder)  # the cache reads it at once; other libraries keep theirs
+        try:
+            dispatcher._cache = _Cache(dispatcher.py_func)
+        finally:
+            numba.config.CACHE_DIR = before
 
 
 def describe(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,22 @@ def compiled(home: Path) -> list[str]:
 def test_the_second_process_compiles_nothing(tmp_path: Path) -> None:
     assert "carry.<locals>.run" in compiled(tmp_path)
     assert compiled(tmp_path) == []
+
+
+def test_threads_keep_their_functions_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
+
+    monkeypatch.setattr("numba.config.CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    def path(_: int) -> str:
+        function = numba.njit(_closing_over(1))
+        lane_cache.keep_on_disk(function)
+        return str(function._cache.cache_path)
+
+    with ThreadPoolExecutor(8) as pool:
+        (found,) = set(pool.map(path, range(200)))
+    assert found.startswith(str(tmp_path))
 
 
 def _closing_over(value: object) -> object:
