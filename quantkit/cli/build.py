@@ -24,6 +24,7 @@ from quantkit.cli.options import (
     type_options,
 )
 from quantkit.engine import cuda_warmup
+from quantkit.jobs.plan_processes import plan_processes
 from quantkit.jobs.run_options import RECIPE_FILE_FIELDS
 from quantkit.system.shell import command as shown
 from quantkit.system.terminal_text import one_line
@@ -85,6 +86,7 @@ def command(
     """Merge, convert, quantize, package and check MODEL in one pass over its weights."""
     if recipe_file is None:  # it may name another device
         cuda_warmup.begin(run.device)
+    ctx.with_resource(plan_processes(mixtures=set(flags["quants"]) != {flags["outtype"]}))
     from quantkit.jobs.build import build
     from quantkit.jobs.memory_estimate import estimate_memory
     from quantkit.jobs.prepare import prepare

@@ -19,7 +19,8 @@ from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.kv import KV, string
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.fetch import fetch
-from quantkit.hub.source import source_label
+from quantkit.hub.source import HubId, source_label
+from quantkit.jobs.plan_processes import plan_processes
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import merger
@@ -39,6 +40,7 @@ from quantkit.plan.imatrix import read_imatrix
 from quantkit.plan.mixture import Importance, Mixture
 from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
+from quantkit.system.beside import beside
 from quantkit.vocab.from_gguf import gguf_vocabulary
 from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.special import adds_bos
@@ -115,34 +117,38 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
             hint="leave out one of the two",
         )
     run = run or RunOptions()
-    workers = choose_workers(run.device, run.threads)
-    folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
-    with open_model(folder, adapters) as model:
-        with warming_up(workers):
-            prepared = _prepare(
-                recipe,
-                BuildInput(
-                    architecture=model.architecture.name,
-                    tensors=model.tensors(UNQUANTIZED[recipe.outtype]),
-                    metadata=model.bare_metadata(recipe.name),
-                    vocabulary=model.vocabulary,
-                    notes=model.notes,
-                    source=merger(model),
-                    folder=folder,
-                    adapters=tuple(adapter.folder for adapter in adapters),
-                    inputs=InputsEntry(
-                        model=input_files(model.checkpoint.tensors.values()),
-                        adapters=tuple(input_files(adapter.file.specs.values()) for adapter in model.adapters),
-                    ),
-                    tokenizer=model.tokenizer.folder,
-                    libraries=model.libraries,
-                    adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
-                    special=model.tokenizer.special,
+    with plan_processes(mixtures=bool(_quantized(recipe))), beside(lambda: _open_workers(run)) as workers:
+        if any(isinstance(source, HubId) for source in (recipe.model, *(one.source for one in recipe.adapters))):
+            workers.result()  # nothing is downloaded for a device that is not there
+        folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
+        with open_model(folder, adapters) as model:
+            subject = BuildInput(
+                architecture=model.architecture.name,
+                tensors=model.tensors(UNQUANTIZED[recipe.outtype]),
+                metadata=model.bare_metadata(recipe.name),
+                vocabulary=model.vocabulary,
+                notes=model.notes,
+                source=merger(model),
+                folder=folder,
+                adapters=tuple(adapter.folder for adapter in adapters),
+                inputs=InputsEntry(
+                    model=input_files(model.checkpoint.tensors.values()),
+                    adapters=tuple(input_files(adapter.file.specs.values()) for adapter in model.adapters),
                 ),
-                workers,
-                run,
+                tokenizer=model.tokenizer.folder,
+                libraries=model.libraries,
+                adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
+                special=model.tokenizer.special,
             )
-        yield prepared
+            plan, spec = _plan(recipe, subject)
+            yield PlannedBuild(recipe, subject, plan, spec, workers.result(), run)
+
+
+def _open_workers(run: RunOptions) -> Workers:
+    """The workers, with their devices open."""
+    workers = choose_workers(run.device, run.threads)
+    with warming_up(workers):
+        return workers
 
 
 @contextmanager
@@ -167,27 +173,25 @@ def prepare_converted(
     name = known_name(recipe.name, architecture, converted.tokenizer)
     named = [string(e.key, name) if e.key == "general.name" else e for e in bare]
     with open_source(model) as source:
-        yield _prepare(
-            recipe,
-            BuildInput(
-                architecture=architecture,
-                tensors=gguf_tensors(model),
-                metadata=named,
-                vocabulary=lambda: gguf_vocabulary(model.header),
-                notes=("converted by llama.cpp's converter", *converted.notes),
-                source=source,
-                folder=folder,
-                adapters=folders,
-                inputs=InputsEntry(weight_files(folder), tuple(map(weight_files, folders))),
-                tokenizer=converted.tokenizer,
-                libraries=converted.libraries,
-            ),
-            choose_workers(run.device, run.threads),
-            run,
+        subject = BuildInput(
+            architecture=architecture,
+            tensors=gguf_tensors(model),
+            metadata=named,
+            vocabulary=lambda: gguf_vocabulary(model.header),
+            notes=("converted by llama.cpp's converter", *converted.notes),
+            source=source,
+            folder=folder,
+            adapters=folders,
+            inputs=InputsEntry(weight_files(folder), tuple(map(weight_files, folders))),
+            tokenizer=converted.tokenizer,
+            libraries=converted.libraries,
         )
+        workers = choose_workers(run.device, run.threads)
+        plan, spec = _plan(recipe, subject)
+        yield PlannedBuild(recipe, subject, plan, spec, workers, run)
 
 
-def _prepare(recipe: Recipe, subject: BuildInput, workers: Workers, run: RunOptions) -> PlannedBuild:
+def _plan(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
     importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
     with ThreadPoolExecutor(1) as pool:
         # Another process asks llama.cpp while this one reads the vocabulary.
@@ -218,7 +222,7 @@ def _prepare(recipe: Recipe, subject: BuildInput, workers: Workers, run: RunOpti
     spec = _spec(recipe, plan, models, chat, subject)
     plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *package_notes(spec)))
     render_package(spec)  # find packaging errors before the work
-    return PlannedBuild(recipe, subject, plan, spec, workers, run)
+    return plan, spec
 
 
 def _quantized(recipe: Recipe) -> tuple[str, ...]:
