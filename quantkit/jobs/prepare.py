@@ -12,19 +12,16 @@ from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.engine.cuda_warmup import warming_up
 from quantkit.engine.device import Workers, choose_workers
-from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.engine.stream import RowSource
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import UNQUANTIZED
-from quantkit.gguf.kv import KV, string
-from quantkit.hub.adapter_source import AdapterSource
+from quantkit.gguf.kv import KV
 from quantkit.hub.fetch import fetch
 from quantkit.hub.source import HubId, source_label
 from quantkit.jobs.plan_processes import plan_processes
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import merger
-from quantkit.jobs.via_llama_cpp import Converted
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
 from quantkit.model.opened import open_model
 from quantkit.model.sampling import sampling_parameters
@@ -32,7 +29,7 @@ from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.package.license import license_texts
 from quantkit.package.manifest_sources import InputsEntry
 from quantkit.package.ollama_modelfile import package_notes
-from quantkit.package.plan_entries import input_files, weight_files
+from quantkit.package.plan_entries import input_files
 from quantkit.package.render import render_package
 from quantkit.package.spec import PackagedAdapter, PackagedModel, PackageSpec
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs, unquantized_outputs
@@ -41,8 +38,6 @@ from quantkit.plan.mixture import Importance, Mixture
 from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
 from quantkit.system.beside import beside
-from quantkit.vocab.from_gguf import gguf_vocabulary
-from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.special import adds_bos
 from quantkit.vocab.vocabulary import Vocabulary
 
@@ -140,7 +135,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
                 adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
                 special=model.tokenizer.special,
             )
-            plan, spec = _plan(recipe, subject)
+            plan, spec = plan_build(recipe, subject)
             yield PlannedBuild(recipe, subject, plan, spec, workers.result(), run)
 
 
@@ -151,47 +146,12 @@ def _open_workers(run: RunOptions) -> Workers:
         return workers
 
 
-@contextmanager
-def prepare_converted(
-    recipe: Recipe, converted: Converted, folder: Path, adapters: Sequence[AdapterSource], run: RunOptions
-) -> Iterator[PlannedBuild]:
-    """Plan a build that continues from the GGUF file that llama.cpp's converter made from a merged model.
-
-    Args:
-        recipe: the request.
-        converted: the file.
-        folder: the folder of the base model.
-        adapters: the adapters that were merged into it.
-        run: how it runs.
+def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
+    """The plan, and the content of the text files.
 
     Raises:
         QuantkitError: as :func:`prepare`.
     """
-    model, folders = converted.model, tuple(adapter.folder for adapter in adapters)
-    bare = [entry for entry in model.header.metadata.values() if not entry.key.startswith("tokenizer.")]
-    architecture = str(model.value("general.architecture"))
-    name = known_name(recipe.name, architecture, converted.tokenizer)
-    named = [string(e.key, name) if e.key == "general.name" else e for e in bare]
-    with open_source(model) as source:
-        subject = BuildInput(
-            architecture=architecture,
-            tensors=gguf_tensors(model),
-            metadata=named,
-            vocabulary=lambda: gguf_vocabulary(model.header),
-            notes=("converted by llama.cpp's converter", *converted.notes),
-            source=source,
-            folder=folder,
-            adapters=folders,
-            inputs=InputsEntry(weight_files(folder), tuple(map(weight_files, folders))),
-            tokenizer=converted.tokenizer,
-            libraries=converted.libraries,
-        )
-        workers = choose_workers(run.device, run.threads)
-        plan, spec = _plan(recipe, subject)
-        yield PlannedBuild(recipe, subject, plan, spec, workers, run)
-
-
-def _plan(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
     importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
     with ThreadPoolExecutor(1) as pool:
         # Another process asks llama.cpp while this one reads the vocabulary.
