@@ -144,3 +144,9 @@ def test_the_error_of_work_beside_comes_first() -> None:
 def test_a_missing_device_is_told_before_a_missing_model(tmp_path: Path) -> None:
     with pytest.raises(QuantkitError, match="cuda:99"):
         quantkit.plan(tmp_path / "missing", device="cuda:99")
+
+
+def test_nothing_is_downloaded_for_a_missing_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quantkit.jobs.prepare.fetch", lambda *args: pytest.fail("it is downloaded"))
+    with pytest.raises(QuantkitError, match="cuda:99"):
+        quantkit.plan("org/name", device="cuda:99")
