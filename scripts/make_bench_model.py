@@ -1,4 +1,4 @@
-"""A Llama-shaped checkpoint with random weights and a LoRA adapter for it, for measurements.
+"""A Llama-shaped checkpoint with random weights, and a LoRA adapter and an importance matrix for it, for measurements.
 
 Sizes by name; weights are made tensor by tensor, so memory stays small. The adapter is a PEFT folder (r=16 on the seven
 projections, random on both sides).
@@ -152,6 +152,29 @@ def write_adapter(folder: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     }
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def make_imatrix(path: Path, size: Size) -> None:
+    """Write an importance matrix of the layers' projections, as llama-imatrix does, with random sums."""
+    import gguf
+    import numpy as np
+
+    random = np.random.default_rng(5)
+    writer = gguf.GGUFWriter(path, arch="")
+    writer.add_type("imatrix")
+    writer.add_array("imatrix.datasets", ["random"])
+    writer.add_uint32("imatrix.chunk_count", 3)
+    writer.add_uint32("imatrix.chunk_size", 512)
+    columns = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up"), size.hidden)
+    for layer in range(size.layers):
+        for name, width in (*columns.items(), ("ffn_down", size.intermediate)):
+            sums = (random.random((1, width)) ** 3 * 100).astype(np.float32)
+            writer.add_tensor(f"blk.{layer}.{name}.weight.in_sum2", sums)
+            writer.add_tensor(f"blk.{layer}.{name}.weight.counts", np.full((1, 1), 48, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 if __name__ == "__main__":

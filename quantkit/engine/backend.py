@@ -6,25 +6,28 @@ round, check, encode) is one step of the backend's own, and its bytes are the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.checkpoint.dtypes import Floats
+from quantkit.checkpoint.dtypes import Array, Floats
 from quantkit.engine.rows import Rows
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.files.output_file import Bytes
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.encode import encode
+from quantkit.kernels.formats import UNWEIGHTED
+from quantkit.kernels.kept import Kept
+from quantkit.kernels.one_call import encode_in_one_call, has_one_call
 from quantkit.kernels.round_rows import Rounded, round_rows
 from quantkit.kernels.rounding import OVERFLOW, largest_magnitude
 
-# Weights, or a few more, that are merged, rounded and encoded at a time. Fewer would stay in the cache, which gains two
-# percent, but each strip takes the interpreter's lock some ten times, for which the workers of many cores wait.
+# Weights, or a few more, that are merged, rounded and encoded at a time where that is not one call. Fewer would stay in
+# the cache, but each strip takes the interpreter's lock some ten times, for which the workers of many cores wait.
 _STRIP_WEIGHTS = 1 << 20
 
 
@@ -47,8 +50,8 @@ class Encoded:
 
     Attributes:
         data: the bytes for each target, valid until the backend is asked again; empty if nothing could be encoded.
-        largest: the largest magnitude after merging; NaN if a value is NaN. Of a tensor that comes quantized it is 0
-            unless it is too large for a type.
+        largest: the largest magnitude after merging; NaN if a value is NaN. Of a tensor that comes quantized and stays
+            as it is, 0.
         too_large_for: the first type that cannot hold it.
     """
 
@@ -67,7 +70,7 @@ class Backend:
 
     def __init__(self, name: str = "worker", timeline: NoTimeline = NO_TIMELINE) -> None:
         self.name, self.timeline = name, timeline
-        self._memory = np.empty(0, dtype=np.uint8)
+        self._kept = Kept()
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -76,9 +79,7 @@ class Backend:
 
     def memory(self, nbytes: int) -> npt.NDArray[np.uint8]:
         """Memory to read into, uint8; valid until the next call."""
-        if self._memory.size < nbytes:
-            self._memory = np.empty(nbytes, dtype=np.uint8)
-        return self._memory[:nbytes]
+        return self._kept.array("stored", (nbytes,), np.dtype(np.uint8))
 
     def encode(self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Encoded:
         """Merge, round, check and encode rows.
@@ -90,44 +91,67 @@ class Backend:
             columns: weights in a row.
             targets: what is wanted; a target of the outtype gets the rounded rows themselves.
         """
+        kinds, shape = [target.type for target in targets], rows.stored.shape
+        outs = [
+            self._kept.array(f"out {number}", (shape[0], kind.row_nbytes(columns)), np.dtype(np.uint8))
+            for number, kind in enumerate(kinds)
+        ]
+        largest = None
+        unweighted = all(target.importance is None or target.type in UNWEIGHTED for target in targets)
+        if unweighted and has_one_call(rows.stored, outtype, kinds):
+            with self.span("merge, round and encode"):
+                largest = encode_in_one_call(rows.stored, rows.pairs, outtype, kinds, outs, self._kept)
+        if largest is None:
+            return self._in_strips(rows, outtype, columns, targets, outs)
+        if not largest < OVERFLOW[outtype]:
+            return Encoded([], largest)
+        return _checked(targets, outs, outtype, largest)
+
+    def _in_strips(
+        self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target], outs: Sequence[Array]
+    ) -> Encoded:
+        """Every step of a strip is a call of its own."""
         count = rows.stored.shape[0]
         step = -(-_STRIP_WEIGHTS // columns)
-        outs = [np.empty((count, target.type.row_nbytes(columns)), dtype=np.uint8) for target in targets]
-        magnitudes, too_large = [0.0], set()
+        magnitudes = [0.0]
         for start in range(0, count, step):
             strip = slice(start, min(start + step, count))
             with self.span("merge and round"):
-                rounded = _round(rows.part(strip), outtype, columns, targets)
+                rounded = self._round(rows.part(strip), outtype, columns, targets)
             magnitudes.append(rounded.largest)
             if rounded.bits is None:
                 return Encoded([], largest_magnitude(rows.merged()))
             with self.span("encode"):
                 for target, out in zip(targets, outs, strict=True):
-                    data = _bytes(target, outtype, rounded)
-                    if may_be_invalid(target, outtype) and not ggml.is_valid(target.type, data.data):
-                        too_large.add(target.type)
-                        magnitudes.append(largest_magnitude(rounded.floats))
-                    out[strip] = data.reshape(out[strip].shape)
-        first = next((target.type for target in targets if target.type in too_large), None)
-        return Encoded([out.reshape(-1).data for out in outs], float(np.max(magnitudes)), first)
+                    out[strip] = _bytes(target, outtype, rounded).reshape(out[strip].shape)
+        return _checked(targets, outs, outtype, float(np.max(magnitudes)))
 
     def span(self, name: str) -> AbstractContextManager[None]:
         """A step for the timeline."""
         return self.timeline.span(self.name, name)
 
+    def _round(self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Rounded:
+        """Merge and round; rows that are quantized already are decoded, if a target needs it: not every type can be."""
+        if outtype in OVERFLOW:
+            return round_rows(rows.stored, rows.pairs, outtype, self._kept)
+        if all(target.type is outtype for target in targets):
+            return Rounded(0.0, rows.stored, np.empty((0, columns), dtype=np.float32))
+        floats = ggml.dequantize_rows(outtype, rows.stored.tobytes(), columns)
+        return Rounded(largest_magnitude(floats), rows.stored, floats)
 
-def _round(rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Rounded:
-    """Merge and round; rows that are quantized already are decoded, if a target needs it: not every type can be."""
-    if outtype in OVERFLOW:
-        return round_rows(rows.stored, rows.pairs, outtype)
-    if all(target.type is outtype for target in targets):
-        return Rounded(0.0, rows.stored, np.empty((0, columns), dtype=np.float32))
-    return Rounded(0.0, rows.stored, ggml.dequantize_rows(outtype, rows.stored.tobytes(), columns))
+
+def first_invalid(targets: Iterable[Target], encoded: Iterable[Bytes], outtype: GGMLType) -> GGMLType | None:
+    """The first type with a block whose scale is not finite; finite float16 values never give one."""
+    for target, data in zip(targets, encoded, strict=True):
+        may_be = target.type is not outtype and (outtype is not GGMLType.F16 or target.importance is not None)
+        if may_be and not ggml.is_valid(target.type, data):
+            return target.type
+    return None
 
 
-def may_be_invalid(target: Target, outtype: GGMLType) -> bool:
-    """Whether a block may have a scale that is not finite; finite float16 values never give one."""
-    return target.type is not outtype and (outtype is not GGMLType.F16 or target.importance is not None)
+def _checked(targets: Sequence[Target], outs: Sequence[Array], outtype: GGMLType, largest: float) -> Encoded:
+    data: list[Bytes] = [out.reshape(-1).data for out in outs]
+    return Encoded(data, largest, first_invalid(targets, data, outtype))
 
 
 def _bytes(target: Target, outtype: GGMLType, rounded: Rounded) -> npt.NDArray[np.uint8]:

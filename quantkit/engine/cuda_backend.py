@@ -12,21 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.checkpoint.dtypes import BY_TYPE, TYPE_OF, Array, Floats
-from quantkit.engine.backend import Backend, Encoded, Target, may_be_invalid
+from quantkit.engine.backend import Backend, Encoded, Target, first_invalid
 from quantkit.engine.rows import Rows
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.files.output_file import Bytes
-from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_driver import Lane, open_device
 from quantkit.kernels.cuda_source import Variant
-from quantkit.kernels.formats import FORMATS, UNWEIGHTED, WEIGHTED
+from quantkit.kernels.formats import FORMATS, GRID_FORMATS, UNWEIGHTED, WEIGHTED
+from quantkit.kernels.grids import device_table
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 
 _ALIGNMENT = 256
 # Where the job, that of a first step which only merges, and the first flags are in the memory of the job.
-_JOB, _MERGE, _FLAGS, _ARRAYS = 0, 320, 768, 1024
+_JOB, _MERGE, _FLAGS, _ARRAYS = 0, 384, 768, 1024
 
 
 class CudaBackend(Backend):
@@ -43,6 +43,7 @@ class CudaBackend(Backend):
     @contextmanager
     def active(self) -> Iterator[None]:
         self._lane = Lane(self._device)
+        self._grids: dict[GGMLType, int] = {}
         try:
             yield
         finally:
@@ -57,19 +58,17 @@ class CudaBackend(Backend):
         if not chosen or rows.stored.dtype not in TYPE_OF or len(rows.pairs) > cuda.PAIRS:
             return super().encode(rows, outtype, columns, targets)
         keys = [_key(target) for target in chosen]
-        keeps_rounded = any(_key(target) not in keys for target in targets)
+        on_host = [target for target in targets if _key(target) not in keys]
         with self.span("on the device"):
-            largest, rounded, pieces = self._run(rows, outtype, columns, chosen, keeps_rounded=keeps_rounded)
+            largest, rounded, pieces = self._run(rows, outtype, columns, chosen, keeps_rounded=bool(on_host))
         if largest is None:
             return super().encode(rows, outtype, columns, targets)
-        encoded = dict(zip(keys, pieces, strict=True))
-        data: list[Bytes] = []
-        for target in targets:
-            piece = encoded.get(_key(target))
-            data.append(self._on_host(target, outtype, columns, rounded) if piece is None else piece)
-        doubted = [pair for pair in zip(targets, data, strict=True) if may_be_invalid(pair[0], outtype)]
-        too_large = next((target.type for target, raw in doubted if not ggml.is_valid(target.type, raw)), None)
-        return Encoded(data, largest, too_large)
+        encoded: dict[tuple[GGMLType, int], Bytes] = dict(zip(keys, pieces, strict=True))
+        if on_host:
+            rest = super().encode(Rows(rounded.reshape(-1, columns)), outtype, columns, on_host)
+            encoded |= zip(map(_key, on_host), rest.data, strict=True)
+        data = [encoded[_key(target)] for target in targets]
+        return Encoded(data, largest, first_invalid(targets, data, outtype))
 
     def _run(
         self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target], *, keeps_rounded: bool
@@ -144,6 +143,9 @@ class CudaBackend(Backend):
         job["out"][0, : len(targets)] = [out + start for start in starts[2:-1]]
         for number, place in zip(importances, places[len(factors) :], strict=False):
             job["importance"][0, number] = there + place
+        for number, target in enumerate(targets):
+            if target.type in GRID_FORMATS:
+                job["grid"][0, number] = self._grid(target.type)
         if needs_squares:
             job["squares"] = lane.address("squares")
         if merges_first:
@@ -154,10 +156,14 @@ class CudaBackend(Backend):
         lane.copy_within("job", _FLAGS, "out", 0, 8)
         return there + _JOB
 
-    def _on_host(self, target: Target, outtype: GGMLType, columns: int, rounded: Array) -> Bytes:
-        if target.type is outtype:
-            return rounded.view(np.uint8).data
-        return super().encode(Rows(rounded.reshape(-1, columns)), outtype, columns, [target]).data[0]
+    def _grid(self, kind: GGMLType) -> int:
+        """The address of a grid's table on the device, to which it is brought once."""
+        if kind not in self._grids:
+            table, name = device_table(kind).view(np.uint8), f"grid of {kind.name}"
+            np.copyto(self._lane.pinned(name, table.nbytes)[: table.nbytes], table)
+            self._lane.copy_in(name, table.nbytes)
+            self._grids[kind] = self._lane.address(name)
+        return self._grids[kind]
 
 
 def _importance(target: Target) -> Floats | None:

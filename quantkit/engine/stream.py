@@ -162,8 +162,8 @@ class _Job:
     def _carry(self, row_range: RowRange, backend: Backend) -> None:
         """One range the whole way."""
         tensor = row_range.tensor
-        wanted = [(output, slot) for output in self.outputs if (slot := output.tensors.get(tensor.name))]
-        targets = [Target(slot.type, _importance(output, row_range)) for output, slot in wanted]
+        wanted = places(self.outputs, tensor)
+        targets = [target(output, slot, row_range) for output, slot in wanted]
         with backend.span("read"):
             rows = self.source.rows(tensor, row_range.start, row_range.stop, backend.memory)
         encoded = backend.encode(rows, tensor.outtype, tensor.columns, targets)
@@ -217,6 +217,16 @@ def open_backend(device: Device, name: str, timeline: NoTimeline) -> Backend:
     from quantkit.engine.cuda_backend import CudaBackend
 
     return CudaBackend(device.index, name, timeline)
+
+
+def places(outputs: Sequence[Output], tensor: PlannedTensor) -> list[tuple[Output, TensorSlot]]:
+    """The outputs that have a place for a tensor, and the place."""
+    return [(output, slot) for output in outputs if (slot := output.tensors.get(tensor.name))]
+
+
+def target(output: Output, slot: TensorSlot, row_range: RowRange) -> Target:
+    """What an output wants of a range."""
+    return Target(slot.type, _importance(output, row_range))
 
 
 def _importance(output: Output, row_range: RowRange) -> npt.NDArray[np.float32] | None:

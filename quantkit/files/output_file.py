@@ -21,7 +21,8 @@ Bytes = memoryview | bytes
 
 
 class OutputFile:
-    """An open output file; a context manager that closes it."""
+    """An open output file; a context manager that closes it. One thread writes at a time, and the others sleep: file
+    systems let one into a file at a time too, but those who wait there keep their cores busy."""
 
     def __init__(self, path: Path, header: bytes, nbytes: int, *, shown: Path | None = None) -> None:
         """Create the file.
@@ -33,6 +34,7 @@ class OutputFile:
             shown: the path to show in errors, if *path* is a temporary one.
         """
         self.path, self.nbytes = shown or path, nbytes
+        self._turn = threading.Lock()
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
         except OSError as error:
@@ -54,7 +56,8 @@ class OutputFile:
             OutputError: the disk is full or has an error.
         """
         try:
-            write_at(self._fd, memoryview(data), offset)
+            with self._turn:
+                write_at(self._fd, memoryview(data), offset)
         except OSError as error:
             raise write_error(self.path, error) from None
 

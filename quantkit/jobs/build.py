@@ -40,7 +40,7 @@ class BuildResult:
         folder: where it is.
         plan: what was written.
         report: the checks; None with ``verify=False``.
-        seconds: by stage: plan, stream, package, verify.
+        seconds: by stage: plan, compile (encoders, if they are not in the cache), stream, package, verify.
     """
 
     folder: Path
@@ -98,7 +98,10 @@ def build(
         if planned is not None:
             planned(prepared.spec)
         clock.lap("plan")
-        digests = run_stream(plan.tensors, plan.outputs, subject.source, work, workers, reporter)
+        digests = run_stream(
+            *(plan.tensors, plan.outputs, subject.source, work, workers, reporter),
+            loaded=lambda: clock.lap("compile"),
+        )
         for file in subject.adapter_files:
             digests |= run_stream(
                 file.tensors, [file.output], file.source, work, processor_workers(run.threads), reporter

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quantkit.engine.device import Workers
+from quantkit.engine.encoders import kinds, load_encoders
 from quantkit.engine.stream import RowSource, stream
 from quantkit.errors import OutputError
 from quantkit.files.workspace import Workspace
@@ -47,6 +48,7 @@ def run_stream(
     *,
     wider: str = "--outtype",
     folder: Path | None = None,
+    loaded: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[str, str]]:
     """Stream into a workspace: disk space checked before, progress told.
 
@@ -55,11 +57,16 @@ def run_stream(
         work: whose disk is looked at, and whose output errors speak of.
         reporter: told of the progress.
         folder: to write into; default the workspace's own.
+        loaded: called when the encoders are compiled and loaded, and the stream begins.
 
     Returns:
         By file, by tensor: sha256.
     """
     check_space(work, sum(output.nbytes for output in outputs))
+    chosen = kinds(tensors, outputs)
+    with reporter.phase("loading encoders", len(chosen) * len(workers.devices), "kinds of tensors") as progress:
+        load_encoders(chosen, outputs, source, workers, progress)
+    loaded()
     with reporter.phase("streaming", sum(count_elements(tensor.shape) for tensor in tensors)) as progress:
         return stream(
             tensors,

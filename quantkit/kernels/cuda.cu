@@ -34,6 +34,7 @@ __device__ inline float from_half(u16 half) {
 #include "weighted.cu"
 #include "table.cu"
 #include "small.cu"
+#include "grid.cu"
 
 // The types of weights in the checkpoint and after rounding.
 struct F16 {
@@ -70,8 +71,9 @@ struct Job {
     void *rounded;        // null if nobody asks for the rounded weights
     unsigned int *flags;  // the largest magnitude after rounding, and the smallest that is not zero, as bits
     u8 *out[8];
-    const float *importance[8];  // of each column, for the outputs that are encoded with importances
-    float *squares;              // of each row the sum of its squares, for their formats with blocks of 32
+    const float *importance[8];   // of each column, for the outputs that are encoded with importances
+    const unsigned int *grid[8];  // the tables of outputs that have one, see grid.cu
+    float *squares;               // of each row the sum of its squares, for their formats with blocks of 32
 };
 
 // 33 floats for 32 weights: threads that read or write their 32 side by side meet in no bank.
@@ -212,6 +214,41 @@ __device__ inline void encode_weighted_blocks(const float *tile, int count, long
     store(scratch, count / 32 * Format::BYTES, out + first / 32 * Format::BYTES);
 }
 
+// A warp has a super-block, one block after the other.
+template <class Format>
+__device__ inline void encode_grid_super_blocks(const float *tile, int count, long long first, u8 *out, u8 *scratch,
+                                                const float *importance, const unsigned int *table, const Job &job) {
+    const int group = THREADS / 32, lane = threadIdx.x % 32, slot = threadIdx.x / 32;
+    GridWork &work = ((GridWork *)scratch)[slot];
+    u8 *bytes = scratch + group * sizeof(GridWork), *encoded = bytes + slot * Format::BYTES;
+    for (int begin = 0; begin < count / SUPER; begin += group) {
+        const int left = count / SUPER - begin, mine = left < group ? left : group, start = (begin + slot) * SUPER;
+        if (slot < mine) {
+            float squares = 0;
+            if (importance)
+                for (int i = 0; i < SUPER; ++i) squares += tile[at(start + i)] * tile[at(start + i)];
+            for (int block = 0; block < SUPER / Format::BLOCK; ++block) {
+                const int weight = start + block * Format::BLOCK + lane % Format::BLOCK;
+                const float *given = importance ? importance + (first + weight) % job.columns : importance;
+                Format::read(tile[at(weight)], given, 2 * squares / SUPER, lane, work);
+                __syncwarp();
+                Format::take_signs(block, lane, work);
+                __syncwarp();
+                Format::attempt(table, lane, work);
+                __syncwarp();
+                Format::choose(table, lane, work);
+                __syncwarp();
+                Format::fit(table, lane, work);
+                __syncwarp();
+                Format::finish(block, lane, work);
+                __syncwarp();
+            }
+            Format::pack(lane, work, encoded);
+        }
+        store(bytes, mine * Format::BYTES, out + (first / SUPER + begin) * Format::BYTES);
+    }
+}
+
 // The sum of squares of a row in the order of its columns, one thread per row. Rows are not merged here.
 template <class In, class Out>
 __device__ inline void add_squares(const Job &job) {
@@ -247,6 +284,8 @@ __device__ inline void add_squares(const Job &job) {
 #define ENCODE(NUMBER, LOOP, FORMAT) LOOP<FORMAT>(tile, count, first, job.out[NUMBER], scratch);
 #define ENCODE_WEIGHTED(NUMBER, LOOP, FORMAT) \
     LOOP<FORMAT>(tile, count, first, job.out[NUMBER], scratch, job.importance[NUMBER], job);
+#define ENCODE_GRID(NUMBER, LOOP, FORMAT) \
+    LOOP<FORMAT>(tile, count, first, job.out[NUMBER], scratch, job.importance[NUMBER], job.grid[NUMBER], job);
 #define END }
 #define SQUARES(IN, OUT) \
     extern "C" __global__ void squares(const Job *given) { add_squares<IN, OUT>(*given); }

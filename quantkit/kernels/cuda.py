@@ -34,7 +34,7 @@ JOB = np.dtype(
         ("stored", "<u8"), ("count", "<i8"), ("columns", "<i8"), ("pairs", "<i8"),
         ("pair", [("left", "<u8"), ("right", "<u8"), ("rank", "<i8")], PAIRS),
         ("rounded", "<u8"), ("flags", "<u8"), ("out", "<u8", FORMATS_PER_KERNEL),
-        ("importance", "<u8", FORMATS_PER_KERNEL), ("squares", "<u8"),
+        ("importance", "<u8", FORMATS_PER_KERNEL), ("grid", "<u8", FORMATS_PER_KERNEL), ("squares", "<u8"),
     ]
 )  # fmt: skip
 """``struct Job`` of cuda.cu."""

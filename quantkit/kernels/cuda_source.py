@@ -16,6 +16,8 @@ from quantkit.kernels.formats import (
     AffineSearch,
     BlockFormat,
     Format,
+    GridFormat,
+    GridSearch,
     KQuant,
     MovingSearch,
     TableFormat,
@@ -23,7 +25,8 @@ from quantkit.kernels.formats import (
 )
 from quantkit.kernels.mxfp4 import FIRST, early_steps
 
-_Search = AffineSearch | TrialSearch | MovingSearch
+SOURCES = ("encoders.cu", "weighted.cu", "table.cu", "small.cu", "grid.cu")
+_Search = AffineSearch | TrialSearch | MovingSearch | GridSearch
 
 
 @dataclass(frozen=True)
@@ -58,25 +61,33 @@ def program(variant: Variant) -> tuple[str, dict[str, str]]:
     lines = [_encode(number, FORMATS[kind], number in variant.weighted) for number, kind in enumerate(variant.kinds)]
     types = f"({variant.stored.name}, {variant.outtype.name})"
     last = [f"SQUARES{types}"] if variant.needs_squares else []
-    files = {name: _text(name) for name in ("encoders.cu", "weighted.cu", "table.cu", "small.cu")} | {
-        "formats.h": header()
-    }
+    files = {name: _text(name) for name in SOURCES} | {"formats.h": header()}
     return "\n".join([_text("cuda.cu"), f"BEGIN{types}", *lines, "END", *last, ""]), files
 
 
 def _encode(number: int, form: Format, weighted: bool) -> str:
     """The line that encodes one output."""
+    if isinstance(form, GridFormat):
+        return f"ENCODE_GRID({number}, {launcher(form)}, {encoder(form)})"
     return f"ENCODE{'_WEIGHTED' * weighted}({number}, {launcher(form, weighted)}, {encoder(form, weighted)})"
 
 
+def has_weighted(form: Format) -> bool:
+    """Whether a format has a class of its own for importances."""
+    return form.weighted is not None and not isinstance(form, GridFormat)
+
+
 def launcher(form: Format, weighted: bool = False) -> str:
-    """The function template that runs a format's encoder, with importances or without."""
+    """The function template that runs a format's encoder, with importances or without; a grid's does both."""
+    if isinstance(form, GridFormat):
+        return "encode_grid_super_blocks"
     return f"encode_{'weighted_' * weighted}{'super_' * (form.type.block == SUPER_BLOCK)}blocks"
 
 
 def encoder(form: Format, weighted: bool = False) -> str:
     """The class that encodes a format, or the one that takes importances."""
     name = form.type.name
+    weighted = weighted and not isinstance(form, GridFormat)
     return f"Weighted{form.kernel}<weighted::{name}>" if weighted else f"{form.kernel}<format::{name}>"
 
 
@@ -86,9 +97,10 @@ def header() -> str:
     The namespace ``weighted`` has them again, with the constants of the search with importances.
     """
     plain = [
-        _struct(form, form.search if isinstance(form, KQuant | TableFormat) else None) for form in FORMATS.values()
+        _struct(form, form.search if isinstance(form, KQuant | TableFormat | GridFormat) else None)
+        for form in FORMATS.values()
     ]
-    weighted = [_struct(form, form.weighted, weighted=True) for form in FORMATS.values() if form.weighted]
+    weighted = [_struct(form, form.weighted, weighted=True) for form in FORMATS.values() if has_weighted(form)]
     defines = f"#define SUPER {SUPER_BLOCK}\n#define NOTHING {NOTHING!r}f\n"
     spaces = ["namespace format {", *plain, "}\n", "namespace weighted {", *weighted, "}\n"]
     return "\n".join(["// Written by quantkit.kernels.cuda_source.", defines, _table(), _early(), *spaces])
@@ -112,16 +124,24 @@ def _struct(form: Format, search: _Search | None, *, weighted: bool = False) -> 
         numbers["BITS"] = form.bits
     elif isinstance(form, KQuant):
         numbers["LANES"] = SUPER_BLOCK // form.block
-    if isinstance(form, BlockFormat | KQuant):
+    if isinstance(form, GridFormat):
+        numbers |= {"BLOCK": form.shape.block, "GROUP": form.shape.group, "LEVELS": form.shape.levels}
+    elif isinstance(form, BlockFormat | KQuant):
         numbers |= {"BLOCK": form.block, "LEAST": form.least, "TOP": form.top}
     else:
         numbers["LANES"] = form.type.block // 32
-    flags, floats = {"WEIGHTED": weighted}, {}
+    flags, floats = {"WEIGHTED": weighted}, dict[str, float]()
+    if isinstance(form, GridFormat):
+        flags |= {"EVEN_SIGNS": form.even_signs, "FITS_ALL": form.fits_all}
+        floats |= {"NOTHING_BELOW": form.nothing, "FACTOR": form.factor}
     if isinstance(search, AffineSearch):
         numbers["STEPS"], flags["ABSOLUTE"] = search.steps, search.absolute
-        floats = {"FIRST": search.first, "APART": search.apart}
+        floats |= {"FIRST": search.first, "APART": search.apart}
     elif isinstance(search, TrialSearch):
         numbers["STEPS"] = search.steps
+    elif isinstance(search, GridSearch):
+        numbers["STEPS"] = search.steps
+        floats["APART"] = search.apart
     elif isinstance(search, MovingSearch):
         numbers["ROUNDS"] = search.rounds
     lines = [f"static const int {name} = {value};" for name, value in numbers.items()]

@@ -56,6 +56,19 @@ class MovingSearch:
     rounds: int
 
 
+@dataclass(frozen=True)
+class GridSearch:
+    """The search for a scale with which the groups of a block are nearest to points of a grid.
+
+    Attributes:
+        steps: the number of trials on each side of the one that gives the largest weight the highest level.
+        apart: how much further each trial widens the range of values; neighbouring levels are 2 apart.
+    """
+
+    steps: int
+    apart: float
+
+
 # The searches that minimize squared errors weighted by importances.
 _WEIGHTED_AFFINE, _WEIGHTED_TRIALS = AffineSearch(-0.9, 36, absolute=False, apart=0.05), TrialSearch(9)
 
@@ -66,8 +79,8 @@ class Format:
 
     Attributes:
         type: its ggml type, which knows the size of a block.
-        kernel: the template in ``encoders.cu``, ``table.cu`` or ``small.cu`` that encodes it; ``Weighted`` before the
-            name makes the one that takes importances.
+        kernel: the template in ``encoders.cu``, ``table.cu``, ``grid.cu`` or ``small.cu`` that encodes it; ``Weighted``
+            before the name makes the one that takes importances, and in ``grid.cu`` one does both.
         halves: byte offsets of the float16 numbers in a block: the scale, then the minimum, if there are such.
     """
 
@@ -76,7 +89,7 @@ class Format:
     halves: tuple[int, ...]
 
     @property
-    def weighted(self) -> AffineSearch | TrialSearch | None:
+    def weighted(self) -> AffineSearch | TrialSearch | GridSearch | None:
         """The search with importances; None for a format that does not use them, or whose search only libggml has."""
         return None
 
@@ -156,6 +169,65 @@ class TableFormat(Format):
         return self.search
 
 
+@dataclass(frozen=True)
+class GridShape:
+    """The grid of a format: the points that a group of weights can be, numbered by a code.
+
+    Attributes:
+        codes: the number of points.
+        group: weights in a point: its dimensions.
+        levels: how many values a weight can have.
+        distances: a point off the grid has as neighbours the points of the grid at the so many smallest distances.
+        block: weights with a scale of their own.
+    """
+
+    codes: int
+    group: int
+    levels: int
+    distances: int
+    block: int
+
+
+@dataclass(frozen=True)
+class GridFormat(Format):
+    """A format whose groups of weights are points of a grid: magnitudes, with the signs apart.
+
+    Attributes:
+        search: how the scale of a block is found, with importances and without.
+        nothing: a block whose largest value is below this is all zeros.
+        even_signs: whether eight weights have an even number of signs, of which seven are stored.
+        fits_all: whether the last fit looks up all groups of a block, and not only those that were off the grid.
+        factor: what the unit of the scales is multiplied by before it is stored.
+    """
+
+    search: GridSearch
+    nothing: float
+    even_signs: bool
+    fits_all: bool
+    factor: float
+
+    @property
+    def shape(self) -> GridShape:
+        """The numbers of its grid."""
+        return GRID_SHAPES[self.type]
+
+    @property
+    def weighted(self) -> GridSearch:
+        """The search with importances."""
+        return self.search
+
+
+# The points themselves are libggml's, see quantkit.kernels.grids.
+GRID_SHAPES: dict[GGMLType, GridShape] = {
+    GGMLType.IQ1_M: GridShape(2048, 8, 3, 3, 16),
+    GGMLType.IQ1_S: GridShape(2048, 8, 3, 3, 32),
+    GGMLType.IQ2_S: GridShape(1024, 8, 3, 1, 16),
+    GGMLType.IQ2_XS: GridShape(512, 8, 3, 2, 16),
+    GGMLType.IQ2_XXS: GridShape(256, 8, 3, 2, 32),
+    GGMLType.IQ3_S: GridShape(512, 4, 8, 3, 32),
+    GGMLType.IQ3_XXS: GridShape(256, 4, 8, 2, 32),
+}
+
 # The values of IQ4_NL and IQ4_XS in ascending order, which define these formats.
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
@@ -186,6 +258,14 @@ TABLE_FORMATS: dict[GGMLType, TableFormat] = {
         TableFormat(GGMLType.IQ4_XS, "TableSuper", (0,), TrialSearch(7), 8),
     )
 }
+GRID_FORMATS: dict[GGMLType, GridFormat] = {
+    form.type: form
+    for form in (
+        # Of values that arithmetic decides none but zero is below 1e-25.
+        GridFormat(GGMLType.IQ3_S, "GridPlain", (0,), GridSearch(9, 0.2), 1e-25, False, True, 1.033),
+        GridFormat(GGMLType.IQ3_XXS, "GridEven", (0,), GridSearch(15, 0.2), 1e-8, True, False, 1.0125),
+    )
+}
 # Formats whose levels follow from the largest magnitude alone.
 SMALL_FORMATS: dict[GGMLType, Format] = {
     form.type: form
@@ -195,9 +275,17 @@ SMALL_FORMATS: dict[GGMLType, Format] = {
         Format(GGMLType.TQ2_0, "Ternary2", (64,)),
     )
 }
-FORMATS: dict[GGMLType, Format] = {**BLOCK_FORMATS, **K_QUANTS, **TABLE_FORMATS, **SMALL_FORMATS}
+FORMATS: dict[GGMLType, Format] = {
+    **BLOCK_FORMATS,
+    **K_QUANTS,
+    **TABLE_FORMATS,
+    **GRID_FORMATS,
+    **SMALL_FORMATS,
+}
 # Formats with compiled encoders for the processor.
 IN_LANES = frozenset(FORMATS) - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
+# Formats that a compiled call encodes together with merging and rounding.
+ONE_CALL = frozenset({GGMLType.Q4_0, GGMLType.Q8_0, GGMLType.TQ1_0, GGMLType.TQ2_0})
 # Formats whose blocks do not depend on importances.
 UNWEIGHTED = frozenset({GGMLType.Q8_0, *SMALL_FORMATS})
 # Formats that have encoders with importances, for the processor and in CUDA.

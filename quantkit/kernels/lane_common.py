@@ -1,16 +1,12 @@
 """What the compiled encoders share: how numba compiles them, and C's arithmetic on scalars.
 
-Numba compiles a function at its first call, for the processor it runs on, and keeps the result in the user's cache
-folder. Constants reach a compiled function through its closure: numba's cache compares those, but not globals.
+Numba compiles a function at its first call, for the processor it runs on, and ``lane_cache`` keeps the result.
+Constants reach a compiled function through its closure: the cache compares those, but not globals.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -18,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import intrinsic
 
-from quantkit.kernels.cache import cache_folder
+from quantkit.kernels.lane_cache import keep_on_disk
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -46,34 +42,9 @@ def inlined(function: _Function) -> _Function:
 
 def compiled(function: _Function) -> _Function:
     """Compile *function* at its first call; a later process loads the result if the cache is writable."""
-    before = numba.config.CACHE_DIR
-    folder = (Path(before) if before else cache_folder("numba")) / _sources()
-    numba.config.CACHE_DIR = str(folder)  # njit reads it at once; other libraries keep theirs
-    try:
-        result: _Function = numba.njit(cache=_writable(folder), **_OPTIONS)(function)
-    finally:
-        numba.config.CACHE_DIR = before
+    result: _Function = numba.njit(**_OPTIONS)(function)
+    keep_on_disk(result)
     return result
-
-
-@cache
-def _sources() -> str:
-    """A name for the compiled code of just these sources.
-
-    Numba compares the file of a function, but not those of the functions it calls.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(folder, os.W_OK)
 
 
 def offsets(count: int) -> Iterator[int]:

@@ -51,20 +51,11 @@ def encode(form: TableFormat, rows: Floats, importance: Floats | None = None) ->
     blocks, weights = rows.reshape(-1, BLOCK), np.empty(0, dtype=np.float32)
     scales, pairs = np.empty(len(blocks), dtype=np.float32), np.empty((len(blocks), BLOCK // 2), dtype=np.uint8)
     if importance is not None:
-        weights = _weigh(rows.reshape(-1, form.together * BLOCK), importance)
+        weights = lane_units.weigh_blocks(rows.reshape(-1, form.together * BLOCK), importance).reshape(-1)
     search(rows.reshape(-1), weights, np.empty(WORK, dtype=np.float32), scales)
     stored = store(form, scales)
     fit(blocks, stored.inverses, pairs)
     return pack(form, stored, pairs)
-
-
-def _weigh(blocks: Floats, importance: Floats) -> Floats:
-    """The weights of errors, float32 [weights], of blocks of the type: twice their mean square is the variance."""
-    squares, weights = np.empty(blocks.shape[0], dtype=np.float32), np.empty_like(blocks)
-    lane_units.add_squares(blocks, squares)
-    variances = squares * np.float32(2 / blocks.shape[1])
-    lane_units.weigh(blocks, variances, np.ascontiguousarray(importance), weights)
-    return weights.reshape(-1)
 
 
 @inlined

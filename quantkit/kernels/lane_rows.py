@@ -19,8 +19,8 @@ from quantkit.kernels.lane_common import Floats, compiled, inlined
 # (stored bits, left, right, the rounded rows as float32, and as bits, scratch) -> bits of the largest magnitude
 Carry = Callable[[npt.NDArray[Any], Floats, Floats, Floats, npt.NDArray[Any], Floats], np.int32]
 
-# Columns summed up at a time: with them, a block of the right factor stays in the first cache.
-BLOCK = 256
+# Columns summed up at a time: with them, four rows of the right factor stay in the first cache.
+BLOCK = 512
 
 _MAGNITUDE, _SIGN = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
 # Of float16 in float32's places: infinity, and the power of two between the exponents' biases.
@@ -97,7 +97,14 @@ def carry(stored: GGMLType, outtype: GGMLType) -> Carry:
                 sums = x[: last - first]
                 for j in range(sums.size):
                     sums[j] = read(np.int32(stored_row[j]) if integers else stored_row[j])
-                for k in range(right.shape[0]):
+                together = right.shape[0] // 4 * 4
+                for k in range(0, together, 4):
+                    a, b, c, d = left[i, k], left[i, k + 1], left[i, k + 2], left[i, k + 3]
+                    row_a, row_b = right[k, first:last], right[k + 1, first:last]
+                    row_c, row_d = right[k + 2, first:last], right[k + 3, first:last]
+                    for j in range(sums.size):
+                        sums[j] = (((sums[j] + a * row_a[j]) + b * row_b[j]) + c * row_c[j]) + d * row_d[j]
+                for k in range(together, right.shape[0]):
                     factor, factors = left[i, k], right[k, first:last]
                     for j in range(sums.size):
                         sums[j] += factor * factors[j]

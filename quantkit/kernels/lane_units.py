@@ -63,6 +63,14 @@ def weigh(rows: Floats, variances: Floats, importance: Floats, out: Floats) -> N
         column = 0 if column == importance.size else column
 
 
+def weigh_blocks(blocks: Floats, importance: Floats) -> Floats:
+    """The weights of errors, float32 as *blocks* [n, weights]: twice the mean square of a block is its variance."""
+    squares, weights = np.empty(blocks.shape[0], dtype=np.float32), np.empty_like(blocks)
+    add_squares(blocks, squares)
+    weigh(blocks, squares * np.float32(2 / blocks.shape[1]), np.ascontiguousarray(importance), weights)
+    return weights
+
+
 @inlined
 def _least(level: np.int32, top: np.int32) -> F32:
     return np.float32(level if level < top else top)

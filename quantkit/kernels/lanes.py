@@ -1,8 +1,8 @@
 """Compiled encoders for the processor: several times as fast as libggml, where numba (the extra ``fast``) is installed.
 
 K-quants are searched by ``lane_affine`` and ``lane_symmetric``, stored and packed by ``super_block``, and fitted by
-``lane_fit``. ``lane_blocks`` and ``lane_small`` have the formats without a search, ``lane_iq4`` those with a table, and
-``weighted`` all others with an importance matrix.
+``lane_fit``. ``lane_blocks`` and ``lane_small`` have the formats without a search, ``lane_iq4`` those with a table,
+``lane_grid`` those with a grid, and ``weighted`` all others with an importance matrix.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import Bytes, Floats
-from quantkit.kernels.formats import K_QUANTS, SMALL_FORMATS, SUPER_BLOCK, TABLE_FORMATS
+from quantkit.kernels.formats import GRID_FORMATS, K_QUANTS, SMALL_FORMATS, SUPER_BLOCK, TABLE_FORMATS
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 from quantkit.kernels.super_block import LAYOUTS
 
@@ -55,6 +55,10 @@ def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> By
         from quantkit.kernels import lane_iq4
 
         return lane_iq4.encode(TABLE_FORMATS[kind], rows, importance)
+    if kind in GRID_FORMATS:
+        from quantkit.kernels import lane_grid
+
+        return lane_grid.encode(GRID_FORMATS[kind], rows, importance)
     if importance is not None:
         from quantkit.kernels import weighted
 

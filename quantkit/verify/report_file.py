@@ -40,7 +40,7 @@ class BuildReport:
         ollama: how Ollama's prompts differ from those of the model's own chat template: ``versions`` (``Ollama`` means
             all of them) and ``difference``.
         outputs: the GGUF files.
-        seconds: per stage: plan, stream, package, verify.
+        seconds: per stage: plan, compile (encoders, if they are not in the cache), stream, package, verify.
     """
 
     report: Report | None

@@ -47,6 +47,7 @@ static inline float from_half(u16 half) {
 #include "weighted.cu"
 #include "table.cu"
 #include "small.cu"
+#include "grid.cu"
 
 template <class Format>
 static void encode_super_blocks(const float *x, u8 *out, long long count) {
@@ -94,10 +95,35 @@ static void encode_weighted_blocks(const float *x, u8 *out, long long count, con
     }
 }
 
+template <class Format>
+static void encode_grid_super_blocks(const float *x, u8 *out, long long count, const float *given, long long columns,
+                                     const unsigned int *table) {
+    for (long long b = 0; b < count; ++b, x += SUPER, out += Format::BYTES) {
+        GridWork work;
+        const float variance = 2 * squares(x, SUPER) / SUPER, *importance = given ? given + b * SUPER % columns : nullptr;
+        for (int block = 0; block < SUPER / Format::BLOCK; ++block) {
+            const int first = block * Format::BLOCK;
+            for (int lane = 0; lane < Format::BLOCK; ++lane)
+                Format::read(x[first + lane], given ? importance + first + lane : nullptr, variance, lane, work);
+            for (int lane = 0; lane < 32; ++lane) Format::take_signs(block, lane, work);
+            for (int lane = 0; lane < 32; ++lane) Format::attempt(table, lane, work);
+            for (int lane = 0; lane < 32; ++lane) Format::choose(table, lane, work);
+            for (int lane = 0; lane < 32; ++lane) Format::fit(table, lane, work);
+            for (int lane = 0; lane < 32; ++lane) Format::finish(block, lane, work);
+        }
+        for (int lane = 0; lane < 32; ++lane) Format::pack(lane, work, out);
+    }
+}
+
 // host_encoders.py adds such a line for each format.
 #define ENCODER(NAME, LAUNCHER, FORMAT) \
     extern "C" void NAME(const float *x, u8 *out, long long count) { LAUNCHER<FORMAT>(x, out, count); }
 #define WEIGHTED_ENCODER(NAME, LAUNCHER, FORMAT)                                                                    \
     extern "C" void weighted_##NAME(const float *x, u8 *out, long long count, const float *given, long long columns) { \
         LAUNCHER<FORMAT>(x, out, count, given, columns);                                                            \
+    }
+#define GRID_ENCODER(NAME, LAUNCHER, FORMAT)                                                                       \
+    extern "C" void grid_##NAME(const float *x, u8 *out, long long count, const float *given, long long columns,     \
+                                const unsigned int *table) {                                                       \
+        LAUNCHER<FORMAT>(x, out, count, given, columns, table);                                                    \
     }

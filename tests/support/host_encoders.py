@@ -13,8 +13,9 @@ import numpy as np
 
 import quantkit
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels.cuda_source import encoder, header, launcher
-from quantkit.kernels.formats import FORMATS
+from quantkit.kernels.cuda_source import encoder, has_weighted, header, launcher
+from quantkit.kernels.formats import FORMATS, GRID_FORMATS
+from quantkit.kernels.grids import device_table
 
 _SOURCE = Path(__file__).with_name("host_encoders.cpp")
 # Without contraction, as the kernels are compiled.
@@ -37,11 +38,14 @@ class HostEncoders:
         assert command is not None
         (folder / "formats.h").write_text(header(), encoding="utf-8")
         program = folder / "host_encoders.cpp"
-        lines = [f"ENCODER({form.type.name}, {launcher(form)}, {encoder(form)})" for form in FORMATS.values()]
+        lines = [
+            f"{'GRID_' * (form.type in GRID_FORMATS)}ENCODER({form.type.name}, {launcher(form)}, {encoder(form)})"
+            for form in FORMATS.values()
+        ]
         lines += [
             f"WEIGHTED_ENCODER({form.type.name}, {launcher(form, True)}, {encoder(form, True)})"
             for form in FORMATS.values()
-            if form.weighted
+            if has_weighted(form)
         ]
         program.write_text("\n".join([_SOURCE.read_text(encoding="utf-8"), *lines, ""]), encoding="utf-8")
         include = [f"-I{folder}", f"-I{Path(quantkit.__file__).parent / 'kernels'}"]
@@ -54,10 +58,14 @@ class HostEncoders:
         assert rows.flags.c_contiguous
         out = np.zeros((rows.size // kind.block, kind.block_nbytes), dtype=np.uint8)
         arguments = [ctypes.c_void_p(rows.ctypes.data), ctypes.c_void_p(out.ctypes.data), ctypes.c_longlong(len(out))]
-        if importance is None:
+        given = (ctypes.c_void_p(None), ctypes.c_longlong(0))
+        if importance is not None:
+            assert importance.dtype == np.float32
+            given = (ctypes.c_void_p(importance.ctypes.data), ctypes.c_longlong(importance.size))
+        if kind in GRID_FORMATS:
+            self._library[f"grid_{kind.name}"](*arguments, *given, ctypes.c_void_p(device_table(kind).ctypes.data))
+        elif importance is None:
             self._library[kind.name](*arguments)
         else:
-            assert importance.dtype == np.float32
-            columns = ctypes.c_longlong(importance.size)
-            self._library[f"weighted_{kind.name}"](*arguments, ctypes.c_void_p(importance.ctypes.data), columns)
+            self._library[f"weighted_{kind.name}"](*arguments, *given)
         return out

@@ -128,7 +128,7 @@ def output(kind: GGMLType, importance: dict[str, np.ndarray] | None = None) -> O
 
 
 # The last has no kernel.
-KINDS = [GGMLType.Q8_0, GGMLType.F16, GGMLType.Q4_K, GGMLType.IQ3_S]
+KINDS = [GGMLType.Q8_0, GGMLType.F16, GGMLType.Q4_K, GGMLType.Q2_0]
 
 
 @pytest.mark.parametrize("threads", [1, 5])

@@ -29,7 +29,7 @@ from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 pytestmark = pytest.mark.skipif(not device_count()[0], reason="there is no CUDA device")
 
 SHAPE, HEAD = (1344, 512), 64
-KINDS = [*sorted(FORMATS), GGMLType.IQ3_S, GGMLType.F16, GGMLType.BF16]
+KINDS = [*sorted(FORMATS), GGMLType.Q2_0, GGMLType.F16, GGMLType.BF16]
 OUTTYPES = {torch.bfloat16: GGMLType.BF16, torch.float16: GGMLType.F16, torch.float32: GGMLType.F16}
 
 

@@ -137,8 +137,8 @@ def test_merged_rows_with_importances_are_the_processors(
     targets = [Target(GGMLType.Q4_K, one), Target(outtype), Target(GGMLType.Q4_K), Target(GGMLType.Q4_K, other)]
     targets += [Target(GGMLType.Q4_0, one), Target(GGMLType.Q5_1, one), Target(GGMLType.Q8_0, one)]
     targets += [Target(GGMLType.Q4_0), Target(GGMLType.Q6_K, one), Target(GGMLType.Q3_K, one)]  # more than a kernel has
-    targets += [Target(GGMLType.IQ4_XS, other), Target(GGMLType.IQ4_NL, one)]
-    for some in (targets, targets[-2:]):
+    targets += [Target(GGMLType.IQ3_S, one), Target(GGMLType.IQ4_XS, other), Target(GGMLType.IQ4_NL, one)]
+    for some in (targets, targets[-3:]):
         expected = Backend().encode(rows, outtype, 2048, some)
         found = backend.encode(rows, outtype, 2048, some)
         assert [bytes(data) for data in found.data] == [bytes(data) for data in expected.data]
@@ -146,7 +146,7 @@ def test_merged_rows_with_importances_are_the_processors(
 
 def test_importances_that_arithmetic_does_not_decide(backend: CudaBackend) -> None:
     rows, importance = Rows(DISTRIBUTIONS["weights"]), np.full(256, 1e30, dtype=np.float32)
-    targets = [Target(GGMLType.Q8_0), Target(GGMLType.Q4_K, importance), Target(GGMLType.IQ3_S)]
+    targets = [Target(GGMLType.Q8_0), Target(GGMLType.Q4_K, importance), Target(GGMLType.Q2_0)]
     expected = Backend().encode(rows, GGMLType.F16, 256, targets)
     found = backend.encode(rows, GGMLType.F16, 256, targets)
     assert [bytes(data) for data in found.data] == [bytes(data) for data in expected.data]

@@ -89,6 +89,12 @@ def test_more_outputs_than_a_kernel_has(backend: CudaBackend) -> None:
     assert_the_processors(backend, rows_of(GGMLType.F16, ()), GGMLType.F16, targets)
 
 
+def test_a_grid_twice_in_a_kernel_and_again(backend: CudaBackend) -> None:
+    targets = [Target(GGMLType.IQ3_S, ONE), Target(GGMLType.IQ3_XXS), Target(GGMLType.IQ3_S)]
+    for count in (11, 1, 40):
+        assert_the_processors(backend, rows_of(GGMLType.F16, (), count), GGMLType.F16, targets)
+
+
 def test_importances_that_arithmetic_does_not_decide(backend: CudaBackend) -> None:
-    targets = [Target(GGMLType.Q8_0), Target(GGMLType.Q6_K, ONE * np.float32(1e30)), Target(GGMLType.IQ3_S, ONE)]
+    targets = [Target(GGMLType.Q8_0), Target(GGMLType.Q6_K, ONE * np.float32(1e30)), Target(GGMLType.Q2_0, ONE)]
     assert_the_processors(backend, rows_of(GGMLType.F16, ()), GGMLType.F16, targets)

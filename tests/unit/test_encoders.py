@@ -1,98 +1,81 @@
-"""The other side of the comparison of token ids: a tokenizer from each kind of file."""
+"""Encoders are loaded before the stream: one matrix of every kind, in the way that a worker encodes it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import pytest
 
-from quantkit.errors import VocabularyError
-from quantkit.verify.encoders import open_encoder, tokenizer_file
-from quantkit.vocab.files import blank_notes
+from quantkit.checkpoint.tensor_file import Memory
+from quantkit.engine import encoders
+from quantkit.engine.backend import Backend, Encoded, Target
+from quantkit.engine.device import Device, Workers
+from quantkit.engine.rows import Rows
+from quantkit.errors import QuantkitError
+from quantkit.ggml.types import GGMLType
+from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
-Maker = Callable[..., Path]
-
-
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("llama-bpe", "tokenizer.json"),
-        ("llama-spm", "tokenizer.json"),
-        ("qwen-tiktoken", "qwen.tiktoken"),
-    ],
-)
-def test_the_file_that_transformers_would_load(vocabulary: Maker, name: str, file: str) -> None:
-    found = tokenizer_file(vocabulary(name))
-    assert found is not None
-    assert found.name == file
+BASE = GGMLType.BF16
 
 
-def test_no_file(tmp_path: Path) -> None:
-    assert tokenizer_file(tmp_path) is None
+class Source:
+    """Ones, of which a source of large matrices must not make many."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, int]] = []
+
+    def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory) -> Rows:
+        self.asked.append((tensor.name, stop - start))
+        return Rows(np.ones((stop - start, tensor.columns), dtype=np.float32))
+
+    def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
+        return None
 
 
-def test_sentencepiece_and_tokenizer_json_agree(vocabulary: Maker) -> None:
-    folder = vocabulary("llama-spm")
-    by_model, by_json = (open_encoder(folder / name) for name in ("tokenizer.model", "tokenizer.json"))
-    for text in ("Hello  world 你好", "\n\tx", ""):
-        assert by_model.encode(text) == by_json.encode(text)
-    assert set(by_model.probes) == {"<unk>", "<s>", "</s>"}
-    assert [by_model.encode(probe) for probe in by_model.probes] == [[0], [1], [2]]
+def output(types: dict[str, GGMLType], weighted: Sequence[str] = ()) -> Output:
+    slots = {name: TensorSlot(kind, 0, 0) for name, kind in types.items()}
+    importance = {name: np.ones(512, dtype=np.float32) for name in weighted}
+    return Output("a.gguf", "a", header=b"", nbytes=0, tensors=slots, importance=importance)
 
 
-def test_qwens_special_tokens(vocabulary: Maker) -> None:
-    encoder = open_encoder(vocabulary("qwen-tiktoken") / "qwen.tiktoken")
-    assert encoder.added == 208
-    assert encoder.encode("<|im_start|>a<|extra_204|>") == [2001, 64, 2207]
-    assert encoder.prepare("e\u0301") == "é"
+def test_one_matrix_of_every_kind() -> None:
+    shapes = {"norm": (512,), "small": (64, 512), "large": (8192, 512), "other": (4096, 512), "weighted": (2048, 512)}
+    tensors = [PlannedTensor(name, name, shape, BASE) for name, shape in shapes.items()]
+    types = dict.fromkeys(shapes, GGMLType.Q8_0) | {"norm": GGMLType.F32, "other": GGMLType.Q4_K}
+    found = encoders.kinds(tensors, [output(types, ["weighted"]), output({"large": GGMLType.Q8_0})])
+    assert [tensor.name for tensor in found] == ["large", "other", "weighted", "small"]
+    assert [tensor.name for tensor in encoders.kinds(tensors, [output(types)])] == ["large", "other"]
 
 
-def _flags(folder: Path, tmp_path: Path, **flags: bool) -> tuple[str, ...]:
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    tokenizer["added_tokens"] = [{**tokenizer["added_tokens"][0], **flags}]
-    tokenizer["post_processor"] = None
-    path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps(tokenizer), encoding="utf-8")
-    return open_encoder(path).probes
+def test_few_rows_of_each_on_every_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[tuple[str, tuple[int, ...], list[GGMLType], bool]] = []
 
+    class Recorded(Backend):
+        @contextmanager
+        def active(self) -> Any:
+            with super().active():
+                yield
+            encoded.append(("left", (), [], False))
 
-def test_probes_leave_out_what_llama_cpp_does_otherwise(vocabulary: Maker, tmp_path: Path) -> None:
-    folder, text = vocabulary("smollm"), "<|endoftext|>"
-    assert _flags(folder, tmp_path) == (f"one {text} two{text}",)
-    assert _flags(folder, tmp_path, lstrip=True) == (f"one{text}two{text}",)
-    assert _flags(folder, tmp_path, rstrip=True) == (f"one{text}two{text}",)
-    assert _flags(folder, tmp_path, single_word=True) == (f"one {text} two",)
-    assert _flags(folder, tmp_path, single_word=True, rstrip=True) == ()
+        def encode(self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Encoded:
+            kinds, weighted = [one.type for one in targets], any(one.importance is not None for one in targets)
+            encoded.append((self.name, rows.stored.shape, kinds, weighted))
+            return super().encode(rows, outtype, columns, targets)
 
-
-def test_a_blank_before_the_text_only(vocabulary: Maker, tmp_path: Path) -> None:
-    tokenizer = json.loads((vocabulary("llama-hf") / "tokenizer.json").read_text(encoding="utf-8"))
-    steps = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
-    path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps({**tokenizer, "normalizer": None, "pre_tokenizer": steps}), encoding="utf-8")
-    encoder = open_encoder(path)
-    assert encoder.probes == ("one <unk>", "one <s>", "one </s>")
-    assert encoder.blank_once
-
-
-def test_added_tokens_that_are_normalized(vocabulary: Maker, tmp_path: Path) -> None:
-    """As transformers 4 added them to Llama's tokenizer: found behind a blank only."""
-    tokenizer = json.loads((vocabulary("llama-hf", extra=("<tool>",)) / "tokenizer.json").read_text(encoding="utf-8"))
-    number = tokenizer["added_tokens"][-1]["id"]
-    tokenizer["added_tokens"][-1]["normalized"] = True
-    path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps(tokenizer), encoding="utf-8")
-    encoder = open_encoder(path)
-    assert number in encoder.encode("a <tool>")
-    assert number not in encoder.encode("a<tool>")
-    assert not any("<tool>" in probe for probe in encoder.probes)
-    assert any("normalized: '<tool>'" in note for note in blank_notes(tokenizer))
-
-
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "qwen.tiktoken"])
-def test_unreadable_files(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"[]")
-    with pytest.raises(VocabularyError, match=name.replace(".", r"\.")):
-        open_encoder(tmp_path / name)
+    monkeypatch.setattr(encoders, "open_backend", lambda device, name, timeline: Recorded(name, timeline))
+    large = PlannedTensor("large", "large", (8192, 512), BASE, unit=96)
+    short = PlannedTensor("short", "short", (100, 512), BASE)
+    wanted = [output({"large": GGMLType.Q4_0, "short": GGMLType.Q4_K}, ["short"])]
+    source, done = Source(), []
+    workers = Workers(4, (Device("cuda", 0), Device("cuda", 1)))
+    encoders.load_encoders([large, short], wanted, source, workers, done.append)
+    on_each = [((576, 512), [GGMLType.Q4_0], False), ((100, 512), [GGMLType.Q4_K], True)]
+    assert encoded == [
+        *((f"cuda:{n}", *one) for one in on_each for n in [0]), ("left", (), [], False),
+        *((f"cuda:{n}", *one) for one in on_each for n in [1]), ("left", (), [], False),
+    ]  # fmt: skip
+    assert source.asked == [("large", 576), ("short", 100)] * 2
+    assert done == [1] * 4

@@ -19,7 +19,15 @@ from quantkit.kernels import cuda, lanes
 from quantkit.kernels import encode as encoding
 from quantkit.kernels.arithmetic import nearest_int
 from quantkit.kernels.cuda_source import Variant, program
-from quantkit.kernels.formats import FORMATS, IN_LANES, IQ4_VALUES, TABLE_FORMATS, UNWEIGHTED, WEIGHTED
+from quantkit.kernels.formats import (
+    FORMATS,
+    GRID_FORMATS,
+    IN_LANES,
+    IQ4_VALUES,
+    TABLE_FORMATS,
+    UNWEIGHTED,
+    WEIGHTED,
+)
 from quantkit.kernels.mxfp4 import FIRST, early_steps
 from quantkit.kernels.reference.encode import encode as specified
 from quantkit.kernels.rounding import SMALLEST, decided, weighable
@@ -32,6 +40,7 @@ Encode = Callable[[GGMLType, np.ndarray], np.ndarray]
 DISTRIBUTIONS = distributions(37)
 every_kind = pytest.mark.parametrize("kind", sorted(FORMATS), ids=lambda kind: kind.name)
 every_table = pytest.mark.parametrize("kind", sorted(TABLE_FORMATS), ids=lambda kind: kind.name)
+every_grid = pytest.mark.parametrize("kind", sorted(GRID_FORMATS), ids=lambda kind: kind.name)
 in_lanes = pytest.mark.parametrize("kind", sorted(IN_LANES), ids=lambda kind: kind.name)
 every_weighted = pytest.mark.parametrize("kind", sorted(WEIGHTED), ids=lambda kind: kind.name)
 any_blocks = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -152,7 +161,7 @@ def test_every_way_is_ggml_with_any_importances(
     assert weighable(importance)
     expected = ggml.quantize_rows(kind, rows, importance)
     assert host.encode(kind, rows, importance).tobytes() == expected.tobytes()
-    if kind in TABLE_FORMATS:
+    if kind in {**TABLE_FORMATS, **GRID_FORMATS}:
         assert specified(kind, rows, importance).tobytes() == expected.tobytes()
     assert bytes(encoding.encode(kind, rows, importance)) == expected.tobytes()
 
@@ -190,6 +199,69 @@ def test_a_scale_whose_inverse_is_infinite(kind: GGMLType, host: HostEncoders, n
     expected = ggml.quantize_rows(kind, values, importance).tobytes()
     for encode in (specified, host.encode, lanes.encode):
         assert encode(kind, values, importance).tobytes() == expected
+
+
+@every_grid
+def test_the_specification_of_a_grid_is_ggml_with_importances(kind: GGMLType) -> None:
+    for how in ("random", "with zeros", "the largest"):
+        importance = importances()[how]
+        for name, rows in DISTRIBUTIONS.items():
+            expected = ggml.quantize_rows(kind, rows, importance).tobytes()
+            assert specified(kind, rows, importance).tobytes() == expected, f"{name}, {how}"
+
+
+@every_grid
+def test_groups_next_to_where_levels_and_neighbours_change(kind: GGMLType, host: HostEncoders, numba: None) -> None:
+    """Weights at lattice points and half-way between them, in float32's neighbours too: errors are equal, or almost."""
+    random = np.random.default_rng(5)
+    rows = (random.integers(0, 16, (200, 256)) * random.choice([-1, 1], (200, 256))).astype(np.float32)
+    rows[:, ::32] = 15  # the largest of each block
+    steps = np.float32([0, 0, -1, 1]) * np.float32(2.0**-20)
+    rows *= (1 + random.choice(steps, rows.shape)) * np.float32(0.37)
+    rows[::2] *= np.exp2(-random.integers(0, 40, (100, 1)).astype(np.float32))
+    for importance in (None, np.ones(256, dtype=np.float32), importances()["with zeros"]):
+        expected = ggml.quantize_rows(kind, rows, importance).tobytes()
+        for encode in (specified, host.encode, lanes.encode):
+            assert encode(kind, rows, importance).tobytes() == expected
+
+
+@every_grid
+def test_blocks_of_zeros_between_others(kind: GGMLType, host: HostEncoders, numba: None) -> None:
+    """In IQ3_S the blocks after one of zeros move forward, where low bits and signs are stored."""
+    rows = np.repeat(DISTRIBUTIONS["weights"][:8], 32, axis=0)
+    for number, row in enumerate(rows):
+        row.reshape(8, 32)[(number >> np.arange(8) & 1) == 1] = 0
+    for importance in (None, importances()["mostly zeros"]):
+        expected = ggml.quantize_rows(kind, rows, importance).tobytes()
+        for encode in (specified, host.encode, lanes.encode):
+            assert encode(kind, rows, importance).tobytes() == expected
+
+
+@every_grid
+def test_a_weight_far_below_zero_that_does_not_matter(kind: GGMLType, host: HostEncoders, numba: None) -> None:
+    """Its sign changes where the number of signs must be even: a value far below the lowest, which wraps as in C."""
+    rows, importance = DISTRIBUTIONS["scales below float16"].copy(), importances()["random"]
+    importance[::8] = 0
+    rows[:, ::8] = -np.geomspace(1e-7, 60000, rows[:, ::8].size, dtype=np.float32).reshape(rows[:, ::8].shape)
+    expected = ggml.quantize_rows(kind, rows, importance).tobytes()
+    for encode in (specified, host.encode, lanes.encode):
+        assert encode(kind, rows, importance).tobytes() == expected
+
+
+@every_grid
+def test_lanes_do_not_depend_on_what_they_doubt(kind: GGMLType, numba: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where lines do not decide, ggml's sums do: with a margin that no line has, everywhere."""
+    from quantkit.kernels import lane_grid, lane_points
+
+    def forget() -> None:
+        lane_grid.search.cache_clear()
+        lane_points.steps_of.cache_clear()
+
+    monkeypatch.setattr(lane_points, "_MARGIN", np.float32(1e6))
+    forget()
+    for name in ("weights", "heavy tails", "coarse"):
+        assert_ggml(by_lanes, kind, DISTRIBUTIONS[name])
+    forget()
 
 
 def test_mxfp4_next_to_powers_of_two(host: HostEncoders, numba: None) -> None:
@@ -256,6 +328,8 @@ def test_sub_blocks_whose_stored_scale_is_zero(kind: GGMLType, numba: None) -> N
 @in_lanes
 def test_values_that_arithmetic_does_not_decide_go_to_ggml(kind: GGMLType, numba: None) -> None:
     for value in (1e-26, 1e-40, 65536.0, 1e30):
+        if kind in GRID_FORMATS and value == 1e30:
+            continue  # ggml's errors overflow, and it aborts
         rows = DISTRIBUTIONS["weights"][:2].copy()
         rows[1, 200] = -value
         assert not decided(rows)
@@ -345,6 +419,29 @@ def test_what_numba_compiles_is_kept_where_that_is_possible(
     assert len(list(folder.glob("quantkit/numba/**/*.nbc"))) == writable
 
 
+def test_what_numba_compiled_is_found_again(numba: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its closure has other compiled functions, which are new in each process; not with other constants."""
+    from quantkit.kernels.lane_common import compiled, inlined
+
+    def make(constant: float) -> Callable[[float], float]:
+        @inlined
+        def times(value: float) -> float:
+            return value * constant
+
+        def run(value: float) -> float:
+            return times(value)
+
+        return compiled(run)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setattr("numba.config.CACHE_DIR", "")
+    for constant, hits in ((2.0, 0), (2.0, 1), (3.0, 0)):
+        function = make(constant)
+        assert function(1.5) == constant * 1.5
+        assert sum(function.stats.cache_hits.values()) == hits
+
+
 def test_a_numba_that_does_not_import_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     lanes.available.cache_clear()
@@ -381,7 +478,7 @@ def test_the_program_encodes_every_format_in_one_kernel() -> None:
         "ENCODE(1, encode_blocks, BlockSymmetric<format::Q4_0>)",
         "END",
     ]
-    assert set(headers) == {"encoders.cu", "weighted.cu", "table.cu", "small.cu", "formats.h"}
+    assert set(headers) == {"encoders.cu", "weighted.cu", "table.cu", "small.cu", "grid.cu", "formats.h"}
 
 
 def test_the_program_encodes_with_importances_where_there_are_some() -> None:

@@ -1,0 +1,235 @@
+// The formats whose groups of weights are points of a grid, with importances and without, 32 threads per block of weights.
+//
+// A thread has a trial of the search: threads of a warp look up the same groups with scales that lie close together, and
+// so mostly the same neighbours. Between the steps are barriers of the warp; what they tell each other is in GridWork.
+//
+// The table of a grid, which quantkit.kernels.grids writes: an entry for each lattice point, which says how many words
+// of neighbours there are and where, then the words. A point on the grid has no neighbours, but its own word there.
+
+struct GridWork {
+    float value[32], weight[32], root[32];  // of a block: magnitudes, the weights of errors and their square roots
+    float sum_qx[32], sum_q2[32];           // of each trial
+    unsigned int word[8];                   // of each group: what was found
+    bool on_grid[8];
+    float found;                            // the scale of the best trial
+    float scale[16];                        // of each block of the super-block
+    bool empty[16];
+    u16 code[64];
+    u8 sign[32];
+};
+
+template <class F>
+struct GridSearch {
+    static const int BYTES = F::BYTES, BLOCK = F::BLOCK, GROUP = F::GROUP, LEVELS = F::LEVELS;
+    static const int GROUPS = BLOCK / GROUP, BITS = 16 / GROUP, TRIALS = 2 * F::STEPS + 1, HIGHEST = 2 * LEVELS - 1;
+
+    // The value of weight i of a group, an odd number: converting an integer takes four times as long.
+    __device__ static inline float value_in(unsigned int word, int i) {
+        const int doubled = (i ? word >> (BITS * i - 1) : word << 1) & (2 << BITS) - 2;
+        return of_bits(0x4b000001 | doubled) - 8388608.0f;
+    }
+
+    __device__ static inline float inverse_of_trial(int trial, float largest) {
+        return (HIGHEST + (trial - F::STEPS) * F::APART) / largest;
+    }
+
+    __device__ static inline float largest_of(const GridWork &work) {
+        float largest = work.value[0];
+        UNROLL
+        for (int i = 1; i < BLOCK; ++i) largest = larger(largest, work.value[i]);
+        return largest;
+    }
+
+    // The word of a group: its point on the grid, or the nearest neighbour of its lattice point.
+    __device__ static inline unsigned int look_up(const unsigned int *table, const float *x, const float *w,
+                                                  float inverse, float scale, bool *on_grid) {
+        int point = 0, count = 1;
+        UNROLL
+        for (int i = 0; i < GROUP; ++i) {
+            point += count * clamp(nearest_any(0.5f * (inverse * x[i] - 1)), 0, LEVELS - 1);
+            count *= LEVELS;
+        }
+        const unsigned int entry = table[point], *words = table + count + (entry & 0xfffff);
+        const int neighbours = entry >> 20;
+        *on_grid = neighbours == 0;
+        unsigned int nearest_word = words[0];
+        float best = 3.402823466e+38f;
+        for (int j = 0; j < neighbours; ++j) {
+            const unsigned int word = words[j];
+            float error = 0;
+            UNROLL
+            for (int i = 0; i < GROUP; ++i) {
+                const float difference = scale * value_in(word, i) - x[i];
+                error += w[i] * difference * difference;
+            }
+            if (error < best) best = error, nearest_word = word;
+        }
+        return nearest_word;
+    }
+
+    __device__ static inline void add_up(unsigned int word, const float *x, const float *w, float &sum_qx, float &sum_q2) {
+        UNROLL
+        for (int i = 0; i < GROUP; ++i) {
+            const float q = value_in(word, i);
+            sum_qx += w[i] * x[i] * q;
+            sum_q2 += w[i] * q * q;
+        }
+    }
+
+    // A weight per thread; *importance*, of this weight, is null without importances.
+    __device__ static inline void read(float x, const float *importance, float variance, int lane, GridWork &work) {
+        if (lane >= BLOCK) return;
+        const float weight = importance ? *importance * root(variance + x * x) : x * x;
+        work.value[lane] = x, work.weight[lane] = weight, work.root[lane] = root(weight);
+    }
+
+    // Eight signs per thread. Where their number must be even and is not, the weight that matters least has the other.
+    __device__ static inline void take_signs(int block, int lane, GridWork &work) {
+        if (lane >= BLOCK / 8) return;
+        float *x = work.value + 8 * lane;
+        const float *w = work.weight + 8 * lane;
+        int sign = 0, least = 0;
+        float size = w[0] * x[0] * x[0];
+        bool odd = false;
+        for (int i = 0; i < 8; ++i) {
+            const float other = w[i] * x[i] * x[i];
+            if (other < size) size = other, least = i;
+            if (x[i] < 0) x[i] = -x[i], sign |= 1 << i, odd = !odd;
+        }
+        if (F::EVEN_SIGNS && odd) x[least] = -x[least], sign ^= 1 << least;
+        work.sign[BLOCK / 8 * block + lane] = sign;
+    }
+
+    // A trial per thread.
+    __device__ static inline void attempt(const unsigned int *table, int lane, GridWork &work) {
+        const float largest = largest_of(work);
+        if (lane >= TRIALS || largest < F::NOTHING_BELOW) return;
+        const float inverse = inverse_of_trial(lane, largest), scale = 1 / inverse;
+        float sum_qx = 0, sum_q2 = 0;
+        for (int k = 0; k < GROUPS; ++k) {
+            const float *x = work.value + GROUP * k;
+            bool on_grid;
+            const unsigned int word = look_up(table, x, work.root + GROUP * k, inverse, scale, &on_grid);
+            add_up(word, x, work.weight + GROUP * k, sum_qx, sum_q2);
+        }
+        work.sum_qx[lane] = sum_qx, work.sum_q2[lane] = sum_q2;
+    }
+
+    // What the best trial found, a group per thread.
+    __device__ static inline void choose(const unsigned int *table, int lane, GridWork &work) {
+        const float largest = largest_of(work);
+        if (lane >= GROUPS || largest < F::NOTHING_BELOW) return;
+        float scale = largest / HIGHEST, best = 0;
+        int chosen = -1;
+        for (int trial = 0; trial < TRIALS; ++trial) {
+            const float sum_qx = work.sum_qx[trial], sum_q2 = work.sum_q2[trial];
+            if (sum_q2 > 0 && sum_qx * sum_qx > best * sum_q2) {
+                scale = sum_qx / sum_q2;
+                best = scale * sum_qx;
+                chosen = trial;
+            }
+        }
+        bool on_grid = !F::FITS_ALL;
+        // Without a trial all levels are zero. That point is on the grid, and with an inverse of zero it is found.
+        const float inverse = chosen < 0 ? 0 : inverse_of_trial(chosen, largest);
+        const float tried = chosen < 0 ? 0 : 1 / inverse;
+        bool on;
+        work.word[lane] = look_up(table, work.value + GROUP * lane, work.root + GROUP * lane, inverse, tried, &on);
+        work.on_grid[lane] = chosen < 0 ? on_grid : on;
+        if (lane == 0) work.found = scale;
+    }
+
+    // With the scale that was found, groups may have better points: a group per thread.
+    __device__ static inline void fit(const unsigned int *table, int lane, GridWork &work) {
+        if (lane >= GROUPS || largest_of(work) < F::NOTHING_BELOW || !again(work)) return;
+        if (!F::FITS_ALL && work.on_grid[lane]) return;
+        bool on;
+        const float *x = work.value + GROUP * lane;
+        work.word[lane] = look_up(table, x, work.root + GROUP * lane, 1 / work.found, work.found, &on);
+    }
+
+    __device__ static inline bool again(const GridWork &work) {
+        bool all = true;
+        for (int k = 0; k < GROUPS; ++k) all = all && work.on_grid[k];
+        return !all && work.found > 0;
+    }
+
+    // The scale that fits these points, and the codes: one thread.
+    __device__ static inline void finish(int block, int lane, GridWork &work) {
+        if (lane) return;
+        u16 *code = work.code + GROUPS * block;
+        u8 *sign = work.sign + BLOCK / 8 * block;
+        work.empty[block] = largest_of(work) < F::NOTHING_BELOW;
+        if (work.empty[block]) {
+            work.scale[block] = 0;
+            for (int k = 0; k < GROUPS; ++k) code[k] = 0;
+            for (int i = 0; i < BLOCK / 8; ++i) sign[i] = 0;
+            return;
+        }
+        float scale = work.found;
+        if (again(work)) {
+            float sum_qx = 0, sum_q2 = 0;
+            for (int k = 0; k < GROUPS; ++k)
+                add_up(work.word[k], work.value + GROUP * k, work.weight + GROUP * k, sum_qx, sum_q2);
+            if (sum_q2 > 0) scale = sum_qx / sum_q2;
+        }
+        if (scale < 0) {
+            scale = -scale;
+            for (int i = 0; i < BLOCK / 8; ++i) sign[i] = ~sign[i];
+        }
+        work.scale[block] = scale;
+        for (int k = 0; k < GROUPS; ++k) code[k] = work.word[k] >> 16;
+    }
+
+    __device__ static inline float unit_of(const GridWork &work) {
+        float most = 0;
+        for (int block = 0; block < SUPER / BLOCK; ++block) most = larger(most, work.scale[block]);
+        return most / 31;
+    }
+
+    __device__ static inline int step_of(float unit, float scale) {
+        return unit != 0 ? clamp(nearest_any(0.5f * (1 / unit * scale - 1)), 0, 15) : 0;
+    }
+};
+
+// Codes of nine bits, and all signs.
+template <class F>
+struct GridPlain : GridSearch<F> {
+    __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
+        const float unit = GridSearch<F>::unit_of(work);
+        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        if (lane >= 8) return;
+        // ggml leaves no place for an empty block where it stores low bits and signs: the blocks after it move forward.
+        int place = 0;
+        for (int block = 0; block < 8; ++block)
+            place += work.empty[lane] ? !work.empty[block] || block < lane : !work.empty[block] && block < lane;
+        const u16 *code = work.code + 8 * lane;
+        u8 high = 0;
+        for (int k = 0; k < 8; ++k) {
+            out[2 + 8 * place + k] = code[k] & 255;
+            high |= code[k] >> 8 << k;
+        }
+        out[66 + lane] = high;
+        for (int i = 0; i < 4; ++i) out[74 + 4 * place + i] = work.sign[4 * lane + i];
+        if (lane < 4) {
+            const int even = GridSearch<F>::step_of(unit, work.scale[2 * lane]);
+            out[106 + lane] = even | GridSearch<F>::step_of(unit, work.scale[2 * lane + 1]) << 4;
+        }
+    }
+};
+
+// Codes of eight bits; seven signs of eight, and with them the step. Without any scale all is zero.
+template <class F>
+struct GridEven : GridSearch<F> {
+    __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
+        const float unit = GridSearch<F>::unit_of(work);
+        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        if (lane >= 8) return;
+        bool some = false;
+        for (int block = 0; block < 8; ++block) some = some || work.scale[block] != 0;
+        unsigned int signs = (unsigned int)GridSearch<F>::step_of(unit, work.scale[lane]) << 28;
+        for (int i = 0; i < 4; ++i) signs |= (unsigned int)(some ? work.sign[4 * lane + i] & 127 : 0) << 7 * i;
+        for (int k = 0; k < 8; ++k) out[2 + 8 * lane + k] = some ? work.code[8 * lane + k] : 0;
+        for (int i = 0; i < 4; ++i) out[66 + 4 * lane + i] = signs >> 8 * i & 255;
+    }
+};

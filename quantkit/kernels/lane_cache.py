@@ -1,0 +1,79 @@
+"""Compiled functions on the disk, so that a process compiles nothing that an earlier one has compiled.
+
+Numba's own cache compares what a function's closure holds by pickling it. A compiled function has another pickle in
+every process, so that one built of others was compiled again each time; here it is compared by what it is made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core.caching import FunctionCache
+
+from quantkit.kernels.cache import cache_folder
+
+_PLAIN = (bool, int, float, str, np.generic, type(None))
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]  # numba has no types
+    """The compiled forms of one function."""
+
+    def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
+        return signature, codegen.magic_tuple(), describe(self._py_func)
+
+
+def keep_on_disk(dispatcher: Any) -> None:
+    """Let later processes load what this function is compiled to, if the cache is writable."""
+    before = numba.config.CACHE_DIR
+    folder = (Path(before) if before else cache_folder("numba")) / _sources()
+    if not _writable(folder):
+        return
+    numba.config.CACHE_DIR = str(folder)  # the cache reads it at once; other libraries keep theirs
+    try:
+        dispatcher._cache = _Cache(dispatcher.py_func)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def describe(value: Any) -> Any:
+    """What a function is made of: its name and what its closure holds, down to numbers and text.
+
+    Its code need not be compared: the folder has a name of its own for every state of the sources.
+
+    Raises:
+        TypeError: a closure holds something else.
+    """
+    if isinstance(value, _PLAIN):
+        return type(value).__name__, repr(value)
+    if isinstance(value, tuple):
+        return tuple(map(describe, value))
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()
+    function = getattr(value, "py_func", None) or getattr(value, "_defn", value)  # compiled, or an intrinsic
+    if not hasattr(function, "__code__"):
+        raise TypeError(f"a compiled function's closure holds {value!r}")
+    cells = tuple(describe(cell.cell_contents) for cell in function.__closure__ or ())
+    return function.__module__, function.__qualname__, cells
+
+
+@cache
+def _sources() -> str:
+    """A name for the compiled code of just these sources."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)

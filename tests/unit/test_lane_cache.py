@@ -1,0 +1,67 @@
+"""What one process compiled, the next one loads."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="the extra 'fast' is not installed")
+
+from quantkit.kernels import lane_cache
+
+# Encodes through each of the ways there are, and tells which compiled functions were not on the disk.
+_ENCODE = """
+import json, sys
+import numpy as np
+from quantkit.ggml.types import GGMLType
+from quantkit.kernels import lane_cache, lanes, one_call, round_rows
+from quantkit.kernels.kept import Kept
+
+made, keep = [], lane_cache.keep_on_disk
+import quantkit.kernels.lane_common as common
+common.keep_on_disk = lambda dispatcher: (made.append(dispatcher), keep(dispatcher))
+one_call.WORTH_NUMBA = round_rows.WORTH_NUMBA = 0
+rows = np.random.default_rng(1).standard_normal((4, 256), dtype=np.float32)
+lanes.encode(GGMLType.Q4_K, rows)
+lanes.encode(GGMLType.IQ4_NL, rows)
+lanes.encode(GGMLType.Q6_K, rows, np.ones(256, dtype=np.float32))
+out = np.empty((4, GGMLType.TQ2_0.row_nbytes(256)), dtype=np.uint8)
+one_call.encode_in_one_call(rows, [], GGMLType.F16, [GGMLType.TQ2_0], [out], Kept())
+round_rows.round_rows(rows, [], GGMLType.BF16)
+print(json.dumps([one.py_func.__qualname__ for one in made if one.stats.cache_misses]))
+"""
+
+
+def compiled(home: Path) -> list[str]:
+    """What a process compiles."""
+    environment = {"XDG_CACHE_HOME": str(home), "PATH": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", _ENCODE], capture_output=True, check=True, text=True, env=environment)
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def test_the_second_process_compiles_nothing(tmp_path: Path) -> None:
+    assert "carry.<locals>.run" in compiled(tmp_path)
+    assert compiled(tmp_path) == []
+
+
+def _closing_over(value: object) -> object:
+    def run() -> object:
+        return value
+
+    return run
+
+
+def test_functions_differ_by_what_their_closures_hold() -> None:
+    held = [1, 1.0, "1", True, None, np.float32(1), (1, 2), (2, 1), np.zeros(2000), np.zeros(2001), np.ones(2000)]
+    held += [_closing_over(1), _closing_over(2)]
+    found = [lane_cache.describe(_closing_over(value)) for value in held]
+    assert len({json.dumps(one) for one in found}) == len(held)
+    assert found == [lane_cache.describe(_closing_over(value)) for value in held]
+    with pytest.raises(TypeError, match="holds"):
+        lane_cache.describe(_closing_over(object()))
