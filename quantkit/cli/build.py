@@ -24,7 +24,6 @@ from quantkit.cli.options import (
     type_options,
 )
 from quantkit.engine import cuda_warmup
-from quantkit.jobs.plan_processes import plan_processes
 from quantkit.jobs.run_options import RECIPE_FILE_FIELDS
 from quantkit.system.shell import command as shown
 from quantkit.system.terminal_text import one_line
@@ -86,7 +85,6 @@ def command(
     """Merge, convert, quantize, package and check MODEL in one pass over its weights."""
     if recipe_file is None:  # it may name another device
         cuda_warmup.begin(run.device)
-    ctx.with_resource(plan_processes(mixtures=set(flags["quants"]) != {flags["outtype"]}))
     from quantkit.jobs.recipe import Recipe, read_recipe
 
     settings = read_recipe(recipe_file) if recipe_file else {}

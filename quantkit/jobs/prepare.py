@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
+from quantkit.chat_template.process import shared_process
 from quantkit.engine.cuda_warmup import warming_up
 from quantkit.engine.device import Workers, choose_workers
 from quantkit.engine.stream import RowSource
@@ -18,7 +19,6 @@ from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.kv import KV
 from quantkit.hub.fetch import fetch
 from quantkit.hub.source import HubId, source_label
-from quantkit.jobs.plan_processes import plan_processes
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import merger
@@ -34,10 +34,11 @@ from quantkit.package.render import render_package
 from quantkit.package.spec import PackagedAdapter, PackagedModel, PackageSpec
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs, unquantized_outputs
 from quantkit.plan.imatrix import read_imatrix
-from quantkit.plan.mixture import Importance, Mixture
+from quantkit.plan.mixture import DRY_RUN, Importance, Mixture
 from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
 from quantkit.system.beside import beside
+from quantkit.system.child_process import begun
 from quantkit.vocab.special import adds_bos
 from quantkit.vocab.vocabulary import Vocabulary
 
@@ -112,7 +113,10 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
             hint="leave out one of the two",
         )
     run = run or RunOptions()
-    with plan_processes(mixtures=bool(_quantized(recipe))), beside(lambda: _open_workers(run)) as workers:
+    # The processes that a plan asks do their imports while this one reads headers and the vocabulary.
+    shared_process().start()
+    asked = begun(DRY_RUN) if _quantized(recipe) else nullcontext()
+    with asked, beside(lambda: _open_workers(run)) as workers:
         if any(isinstance(source, HubId) for source in (recipe.model, *(one.source for one in recipe.adapters))):
             workers.result()  # nothing is downloaded for a device that is not there
         folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)

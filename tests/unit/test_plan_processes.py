@@ -16,6 +16,7 @@ from quantkit.chat_template.process import shared_process
 from quantkit.errors import QuantkitError
 from quantkit.jobs.prepare import prepare
 from quantkit.jobs.recipe import Recipe
+from quantkit.plan.mixture import DRY_RUN
 from quantkit.system import child_process
 from quantkit.system.beside import beside
 from quantkit.system.child_process import ask_module, begun
@@ -97,7 +98,7 @@ def test_who_began_it_may_die(module: str) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize(("quants", "modules"), [(["q4_0", "q8_0"], ["quantkit.plan.dry_run"]), (["f16"], [])])
+@pytest.mark.parametrize(("quants", "modules"), [(["q4_0", "q8_0"], [DRY_RUN]), (["f16"], [])])
 def test_a_plan_starts_what_it_asks(
     checkpoint: Maker, monkeypatch: pytest.MonkeyPatch, quants: list[str], modules: list[str]
 ) -> None:
