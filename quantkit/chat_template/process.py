@@ -59,6 +59,11 @@ class TemplateProcess:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
 
+    def start(self) -> None:
+        """Start the process, so that it has done its imports when it is asked."""
+        with suppress(OSError), self._lock:  # ask() tries again
+            self._running()
+
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """The answer of :func:`quantkit.chat_template.worker.answer`.
 

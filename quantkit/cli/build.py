@@ -85,9 +85,6 @@ def command(
     """Merge, convert, quantize, package and check MODEL in one pass over its weights."""
     if recipe_file is None:  # it may name another device
         cuda_warmup.begin(run.device)
-    from quantkit.jobs.build import build
-    from quantkit.jobs.memory_estimate import estimate_memory
-    from quantkit.jobs.prepare import prepare
     from quantkit.jobs.recipe import Recipe, read_recipe
 
     settings = read_recipe(recipe_file) if recipe_file else {}
@@ -99,9 +96,14 @@ def command(
     )
     recipe = Recipe(**settings)
     if dry_run:
+        from quantkit.jobs.memory_estimate import estimate_memory
+        from quantkit.jobs.prepare import prepare
+
         with prepare(recipe, run) as prepared:
             _print_plan(prepared.plan, estimate_memory(prepared), as_json)
         return
+    from quantkit.jobs.build import build
+
     planned = None
     if ollama_name is not None:  # what Ollama would refuse is said as soon as it is known: now, or with the plan
         from quantkit.jobs.ollama_create import check_ollama, check_planned

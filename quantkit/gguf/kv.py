@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 from quantkit.errors import GGUFError
@@ -120,7 +119,15 @@ def _value(entry: KV) -> bytes:
     assert entry.item is not None
     head = struct.pack("<IQ", entry.item, len(entry.value))
     if entry.item is KVType.STRING:
-        raw = [text.encode() for text in entry.value]
-        lengths = map(struct.Struct("<Q").pack, map(len, raw))
-        return head + b"".join(chain.from_iterable(zip(lengths, raw, strict=True)))
+        return head + _texts(entry.value)
     return head + struct.pack(f"<{len(entry.value)}{FORMATS[entry.item]}", *entry.value)
+
+
+def _texts(values: Sequence[str]) -> bytes:
+    """Each text as :func:`encode_text` encodes it. The texts are short, so each length is packed only once."""
+    raw = list(map(str.encode, values))
+    lengths = list(map(len, raw))
+    packed = {length: struct.pack("<Q", length) for length in set(lengths)}
+    parts = [b""] * (2 * len(raw))
+    parts[::2], parts[1::2] = map(packed.__getitem__, lengths), raw
+    return b"".join(parts)

@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
 from quantkit.engine.device import processor_workers
 from quantkit.engine.timeline import Timeline
-from quantkit.errors import QuantkitError, VerificationError
+from quantkit.errors import VerificationError
 from quantkit.files.workspace import Workspace, workspace
-from quantkit.hub.fetch import fetch, folders_here
+from quantkit.hub.fetch import folders_here
 from quantkit.jobs.argument_kinds import FLAG
 from quantkit.jobs.arguments import PathInput, SourceInput, read_path
 from quantkit.jobs.build_record import build_manifest, build_report
-from quantkit.jobs.prepare import PlannedBuild, prepare, prepare_converted
+from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import run_stream
-from quantkit.jobs.via_llama_cpp import check_checkout, run_converter
-from quantkit.ollama.messages import check_messages
-from quantkit.ollama.parameters import check_parameters
 from quantkit.package.manifest import write_manifest
 from quantkit.package.render import write_package
 from quantkit.package.spec import PackageSpec
@@ -128,25 +125,13 @@ def build(
         return BuildResult(work.publish(), plan, report, clock.seconds)
 
 
-@contextmanager
-def _prepared(recipe: Recipe, work: Workspace, run: RunOptions) -> Iterator[PlannedBuild]:
+def _prepared(recipe: Recipe, work: Workspace, run: RunOptions) -> AbstractContextManager[PlannedBuild]:
     """The plan; made from the checkpoint's headers, or from the file that llama.cpp's converter makes of it."""
     if recipe.via_llama_cpp is None:
-        with prepare(recipe, run) as prepared:
-            yield prepared
-        return
-    if recipe.adapter_gguf:
-        raise QuantkitError(
-            "--adapter-gguf cannot go with --via-llama-cpp: where a tensor of the adapter goes is not known here",
-            hint="write it with the checkout's own convert_lora_to_gguf.py",
-        )
-    check_checkout(recipe.via_llama_cpp)
-    check_parameters(recipe.parameters)
-    check_messages(recipe.messages)
-    folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
-    converted = run_converter(recipe.via_llama_cpp, folder, adapters, recipe.name, recipe.outtype, work, run)
-    with prepare_converted(recipe, converted, folder, adapters, run) as prepared:
-        yield prepared
+        return prepare(recipe, run)
+    from quantkit.jobs.prepare_converted import prepare_converted
+
+    return prepare_converted(recipe, work, run)
 
 
 def _verify(prepared: PlannedBuild, work: Workspace) -> Report:

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
+from quantkit.chat_template.process import shared_process
 from quantkit.engine.cuda_warmup import warming_up
 from quantkit.engine.device import Workers, choose_workers
-from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.engine.stream import RowSource
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import UNQUANTIZED
-from quantkit.gguf.kv import KV, string
-from quantkit.hub.adapter_source import AdapterSource
+from quantkit.gguf.kv import KV
 from quantkit.hub.fetch import fetch
-from quantkit.hub.source import source_label
+from quantkit.hub.source import HubId, source_label
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import merger
-from quantkit.jobs.via_llama_cpp import Converted
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
 from quantkit.model.opened import open_model
 from quantkit.model.sampling import sampling_parameters
@@ -31,16 +29,16 @@ from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.package.license import license_texts
 from quantkit.package.manifest_sources import InputsEntry
 from quantkit.package.ollama_modelfile import package_notes
-from quantkit.package.plan_entries import input_files, weight_files
+from quantkit.package.plan_entries import input_files
 from quantkit.package.render import render_package
 from quantkit.package.spec import PackagedAdapter, PackagedModel, PackageSpec
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs, unquantized_outputs
 from quantkit.plan.imatrix import read_imatrix
-from quantkit.plan.mixture import Importance, Mixture
+from quantkit.plan.mixture import DRY_RUN, Importance, Mixture
 from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
-from quantkit.vocab.from_gguf import gguf_vocabulary
-from quantkit.vocab.phi3_name import known_name
+from quantkit.system.beside import beside
+from quantkit.system.child_process import begun
 from quantkit.vocab.special import adds_bos
 from quantkit.vocab.vocabulary import Vocabulary
 
@@ -115,79 +113,49 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
             hint="leave out one of the two",
         )
     run = run or RunOptions()
-    workers = choose_workers(run.device, run.threads)
-    folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
-    with open_model(folder, adapters) as model:
-        with warming_up(workers):
-            prepared = _prepare(
-                recipe,
-                BuildInput(
-                    architecture=model.architecture.name,
-                    tensors=model.tensors(UNQUANTIZED[recipe.outtype]),
-                    metadata=model.bare_metadata(recipe.name),
-                    vocabulary=model.vocabulary,
-                    notes=model.notes,
-                    source=merger(model),
-                    folder=folder,
-                    adapters=tuple(adapter.folder for adapter in adapters),
-                    inputs=InputsEntry(
-                        model=input_files(model.checkpoint.tensors.values()),
-                        adapters=tuple(input_files(adapter.file.specs.values()) for adapter in model.adapters),
-                    ),
-                    tokenizer=model.tokenizer.folder,
-                    libraries=model.libraries,
-                    adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
-                    special=model.tokenizer.special,
+    # The processes that a plan asks do their imports while this one reads headers and the vocabulary.
+    shared_process().start()
+    asked = begun(DRY_RUN) if _quantized(recipe) else nullcontext()
+    with asked, beside(lambda: _open_workers(run)) as workers:
+        if any(isinstance(source, HubId) for source in (recipe.model, *(one.source for one in recipe.adapters))):
+            workers.result()  # nothing is downloaded for a device that is not there
+        folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
+        with open_model(folder, adapters) as model:
+            subject = BuildInput(
+                architecture=model.architecture.name,
+                tensors=model.tensors(UNQUANTIZED[recipe.outtype]),
+                metadata=model.bare_metadata(recipe.name),
+                vocabulary=model.vocabulary,
+                notes=model.notes,
+                source=merger(model),
+                folder=folder,
+                adapters=tuple(adapter.folder for adapter in adapters),
+                inputs=InputsEntry(
+                    model=input_files(model.checkpoint.tensors.values()),
+                    adapters=tuple(input_files(adapter.file.specs.values()) for adapter in model.adapters),
                 ),
-                workers,
-                run,
+                tokenizer=model.tokenizer.folder,
+                libraries=model.libraries,
+                adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
+                special=model.tokenizer.special,
             )
-        yield prepared
+            plan, spec = plan_build(recipe, subject)
+            yield PlannedBuild(recipe, subject, plan, spec, workers.result(), run)
 
 
-@contextmanager
-def prepare_converted(
-    recipe: Recipe, converted: Converted, folder: Path, adapters: Sequence[AdapterSource], run: RunOptions
-) -> Iterator[PlannedBuild]:
-    """Plan a build that continues from the GGUF file that llama.cpp's converter made from a merged model.
+def _open_workers(run: RunOptions) -> Workers:
+    """The workers, with their devices open."""
+    workers = choose_workers(run.device, run.threads)
+    with warming_up(workers):
+        return workers
 
-    Args:
-        recipe: the request.
-        converted: the file.
-        folder: the folder of the base model.
-        adapters: the adapters that were merged into it.
-        run: how it runs.
+
+def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
+    """The plan, and the content of the text files.
 
     Raises:
         QuantkitError: as :func:`prepare`.
     """
-    model, folders = converted.model, tuple(adapter.folder for adapter in adapters)
-    bare = [entry for entry in model.header.metadata.values() if not entry.key.startswith("tokenizer.")]
-    architecture = str(model.value("general.architecture"))
-    name = known_name(recipe.name, architecture, converted.tokenizer)
-    named = [string(e.key, name) if e.key == "general.name" else e for e in bare]
-    with open_source(model) as source:
-        yield _prepare(
-            recipe,
-            BuildInput(
-                architecture=architecture,
-                tensors=gguf_tensors(model),
-                metadata=named,
-                vocabulary=lambda: gguf_vocabulary(model.header),
-                notes=("converted by llama.cpp's converter", *converted.notes),
-                source=source,
-                folder=folder,
-                adapters=folders,
-                inputs=InputsEntry(weight_files(folder), tuple(map(weight_files, folders))),
-                tokenizer=converted.tokenizer,
-                libraries=converted.libraries,
-            ),
-            choose_workers(run.device, run.threads),
-            run,
-        )
-
-
-def _prepare(recipe: Recipe, subject: BuildInput, workers: Workers, run: RunOptions) -> PlannedBuild:
     importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
     with ThreadPoolExecutor(1) as pool:
         # Another process asks llama.cpp while this one reads the vocabulary.
@@ -218,7 +186,7 @@ def _prepare(recipe: Recipe, subject: BuildInput, workers: Workers, run: RunOpti
     spec = _spec(recipe, plan, models, chat, subject)
     plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *package_notes(spec)))
     render_package(spec)  # find packaging errors before the work
-    return PlannedBuild(recipe, subject, plan, spec, workers, run)
+    return plan, spec
 
 
 def _quantized(recipe: Recipe) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -187,6 +186,8 @@ def read_recipe(path: PathInput) -> dict[str, Any]:
     Raises:
         QuantkitError: not TOML, an unknown key, or a value of the wrong type.
     """
+    import tomllib  # most builds have no recipe file
+
     path = read_path("path", path)
     try:
         with path.open("rb") as file:

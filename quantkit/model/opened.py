@@ -29,6 +29,7 @@ from quantkit.model.sampling import sampling_metadata
 from quantkit.model.tied_embeddings import LM_HEAD, check_unknown_tie, find_tie, settle_tied
 from quantkit.model.tokenizer_choice import TokenizerChoice, choose_tokenizer
 from quantkit.plan.values import PlannedTensor, general_metadata
+from quantkit.vocab.files import ParsedFiles
 from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
 
@@ -66,9 +67,11 @@ class Model(MergedCheckpoint):
 
     Attributes:
         architecture: its family.
+        parsed: files of the tokenizer that were read when it was chosen.
     """
 
     architecture: Architecture
+    parsed: ParsedFiles
 
     @property
     def rows(self) -> int:
@@ -92,15 +95,19 @@ class Model(MergedCheckpoint):
 
     def vocabulary(self) -> Vocabulary:
         """The tokenizer, as metadata."""
-        return read_vocabulary(
-            self.checkpoint,
-            self.rows,
-            tokenizers=self.architecture.tokenizers,
-            rules=self.architecture.vocabulary,
-            folder=self.tokenizer.folder,
-            templates=self.tokenizer.templates,
-            special=self.tokenizer.special,
-        )
+        try:
+            return read_vocabulary(
+                self.checkpoint,
+                self.rows,
+                tokenizers=self.architecture.tokenizers,
+                rules=self.architecture.vocabulary,
+                folder=self.tokenizer.folder,
+                templates=self.tokenizer.templates,
+                special=self.tokenizer.special,
+                parsed=self.parsed,
+            )
+        finally:
+            self.parsed.clear()
 
     def metadata(self, name: str, vocabulary: Vocabulary, chat_template: str | None) -> list[KV]:
         """The metadata of the GGUF file.
@@ -120,7 +127,7 @@ class Model(MergedCheckpoint):
         """The metadata without the vocabulary and the chat template."""
         generation, kind = self.checkpoint.path / "generation_config.json", self.architecture.name
         return [
-            *general_metadata(kind, known_name(name, kind, self.tokenizer.folder)),
+            *general_metadata(kind, known_name(name, kind, self.tokenizer.folder, self.parsed)),
             *sampling_metadata(self.checkpoint.json("generation_config.json"), str(generation)),
             *self.architecture.metadata(self.checkpoint.config),
         ]
@@ -136,10 +143,11 @@ def open_model(path: Path, adapters: Sequence[AdapterLike] = ()) -> Iterator[Mod
     with open_checkpoint(path) as opened:
         architecture, checkpoint, rules = _understand(opened)
         _check(checkpoint, rules)
-        with _merged(checkpoint, adapters, language_only="text_config" in opened.config) as merged:
+        parsed = ParsedFiles()
+        with _merged(checkpoint, adapters, parsed, language_only="text_config" in opened.config) as merged:
             _check_head(merged, rules)
             notes = [*_left_out(opened, checkpoint), *architecture.notes(checkpoint.config), *merged.notes]
-            yield Model(**{**vars(merged), "notes": tuple(notes)}, architecture=architecture)
+            yield Model(**{**vars(merged), "notes": tuple(notes)}, architecture=architecture, parsed=parsed)
 
 
 @contextmanager
@@ -153,13 +161,15 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike]) -> Iterator[MergedC
     with open_checkpoint(path) as checkpoint:
         if is_supported(checkpoint.config):
             _check(*_understand(checkpoint)[1:])
-        with _merged(checkpoint, adapters) as merged:
+        parsed = ParsedFiles()
+        with _merged(checkpoint, adapters, parsed) as merged:
+            parsed.clear()
             yield merged
 
 
 @contextmanager
 def _merged(
-    checkpoint: Checkpoint, adapters: Sequence[AdapterLike], *, language_only: bool = False
+    checkpoint: Checkpoint, adapters: Sequence[AdapterLike], parsed: ParsedFiles, *, language_only: bool = False
 ) -> Iterator[MergedCheckpoint]:
     path, tie = checkpoint.path, find_tie(checkpoint)
     base = checkpoint.with_alias(tie.head, tie.embedding) if tie and not tie.stored else checkpoint
@@ -190,6 +200,7 @@ def _merged(
             rows,
             vocabulary_rows(base.tensors),
             [adapter.path for adapter in opened if adapter.vocabulary == rows],
+            parsed,
         )
         notes += tokenizer.notes
         yield MergedCheckpoint(base if untied else checkpoint, tuple(opened), untied, tuple(notes), tokenizer)

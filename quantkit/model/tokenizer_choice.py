@@ -20,7 +20,7 @@ from quantkit.errors import VocabularyError
 from quantkit.files.json_file import read_json
 from quantkit.hub.source import source_name
 from quantkit.hub.tokenizer_files import ADDED_TOKENS, VOCABULARIES, matching
-from quantkit.vocab.files import read_tokenizer_config
+from quantkit.vocab.files import ParsedFiles, read_tokenizer_config
 from quantkit.vocab.post_processor import token_text
 from quantkit.vocab.templates import read_templates
 
@@ -53,6 +53,7 @@ def choose_tokenizer(
     rows: int | None,
     own: int | None = None,
     resizing: Collection[Path] | None = None,
+    parsed: ParsedFiles | None = None,
 ) -> TokenizerChoice:
     """Choose between the base's tokenizer and those in the adapters' folders.
 
@@ -62,20 +63,22 @@ def choose_tokenizer(
         rows: number of embedding rows, if the adapters have resized it; None if it is as in the base.
         own: number of rows of the base's embedding; None if unknown.
         resizing: the adapters with an embedding of *rows* rows; None for all.
+        parsed: reads tokenizer.json, and keeps it for the vocabulary.
 
     Raises:
         VocabularyError: two adapters have different tokenizers; or the embedding was resized, the adapter's folder has
             no tokenizer, and the base's does not fit.
     """
+    parsed = parsed or ParsedFiles()
     beside = [folder for folder in adapters if next(matching(folder, VOCABULARIES), None) is not None]
     fitting = [folder for folder in beside if rows is not None and (resizing is None or folder in resizing)]
-    padded = () if rows is None or fitting else (_padding_note(base, adapters, rows),)
+    padded = () if rows is None or fitting else (_padding_note(base, adapters, rows, parsed),)
     if not beside:
         return TokenizerChoice(base, base, padded)
-    chosen, notes = _choose_tokens(base, beside, own if rows is None else None)
+    chosen, notes = _choose_tokens(base, beside, own if rows is None else None, parsed)
     if fitting:
         last = fitting[-1]
-        if chosen != base and _differ(_tokens(chosen), _tokens(last)):
+        if chosen != base and _differ(_tokens(chosen, parsed), _tokens(last, parsed)):
             raise _two_tokenizers(chosen, last)
         chosen = last
         notes = (f"the vocabulary was resized to {rows} rows: the tokenizer of {source_name(last)} is used",)
@@ -84,12 +87,14 @@ def choose_tokenizer(
     return TokenizerChoice(chosen, templates, (*padded, *notes, *said, *named), special)
 
 
-def _choose_tokens(base: Path, beside: Sequence[Path], own: int | None) -> tuple[Path, tuple[str, ...]]:
+def _choose_tokens(
+    base: Path, beside: Sequence[Path], own: int | None, parsed: ParsedFiles
+) -> tuple[Path, tuple[str, ...]]:
     """The one tokenizer whose token ids differ from the base's, or the base's; and notes about it."""
-    ours, chosen = _tokens(base), base
+    ours, chosen = _tokens(base, parsed), base
     left_out, used = [], []
     for folder in beside:
-        theirs = _tokens(folder)
+        theirs = _tokens(folder, parsed)
         # None means another kind of tokenizer: the sizes agree, so the base's files stay.
         if ours is None or theirs is None or ours == theirs:
             continue
@@ -100,7 +105,7 @@ def _choose_tokens(base: Path, beside: Sequence[Path], own: int | None) -> tuple
                 "embedding, so the base's tokenizer is used"
             )
             continue
-        if chosen != base and _differ(_tokens(chosen), theirs):
+        if chosen != base and _differ(_tokens(chosen, parsed), theirs):
             raise _two_tokenizers(chosen, folder)
         what = f"such as {changed[0][0]!r} ({changed[0][1]})" if changed else "some of the base's tokens are missing"
         used = [f"the tokenizer of {source_name(folder)} is used: its tokens differ from the base's ({what})"]
@@ -165,7 +170,7 @@ def _named(folder: Path) -> dict[str, str]:
     return {kind: text for kind in _NAMED if (text := token_text(config.get(kind))) is not None}
 
 
-def _tokens(folder: Path) -> dict[str, int] | None:
+def _tokens(folder: Path, parsed: ParsedFiles) -> dict[str, int] | None:
     """The id of every token; None for a tokenizer that is in neither of the two common files."""
     if (folder / "tokenizer.json").is_file():
         path = folder / "tokenizer.json"
@@ -174,7 +179,7 @@ def _tokens(folder: Path) -> dict[str, int] | None:
     else:
         return None
     try:
-        return _json_tokens(read_json(path)) if path.suffix == ".json" else _sentencepiece_tokens(folder)
+        return _json_tokens(parsed.read(path)) if path.suffix == ".json" else _sentencepiece_tokens(folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise VocabularyError(f"{path}: broken ({type(error).__name__}: {error})") from None
 
@@ -200,13 +205,13 @@ def _sentencepiece_tokens(folder: Path) -> dict[str, int]:
     }
 
 
-def _padding_note(base: Path, adapters: Sequence[Path], rows: int) -> str:
+def _padding_note(base: Path, adapters: Sequence[Path], rows: int, parsed: ParsedFiles) -> str:
     """The note that the adapter needs no tokenizer, because the added rows are padding.
 
     Raises:
         VocabularyError: the added rows may have tokens.
     """
-    tokens = _tokens(base)
+    tokens = _tokens(base, parsed)
     names = ", ".join(map(str, adapters))
     count = None if tokens is None else max(tokens.values(), default=-1) + 1
     if count is not None and rows in (count, *(-(-count // padding) * padding for padding in _PADDINGS)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +118,8 @@ def versions(libraries: Sequence[str] = ()) -> dict[str, str]:
     Args:
         libraries: those that decide only some models' bytes.
     """
+    from importlib.metadata import PackageNotFoundError, version
+
     from quantkit import __version__
 
     found = {"quantkit": __version__}

@@ -1,7 +1,7 @@
 """The process that asks llama.cpp for mixtures: a question as JSON on stdin, its logs as JSON on stdout.
 
 It is a separate process because libllama and torch must not be loaded into the same one: with some builds of the two,
-the second crashes on the first one's C++ runtime.
+the second crashes on the first one's C++ runtime. It has no numpy, which would take longer to import than the answer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from quantkit.ggml import functions  # noqa: F401  (before llama)
 from quantkit.ggml.llama import begin, llama_cpp
 from quantkit.ggml.llama_log import captured_log
 from quantkit.system.child_process import answer_module

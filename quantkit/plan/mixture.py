@@ -35,6 +35,8 @@ _TENSOR = re.compile(
 _FALLBACK = re.compile(r"(?P<name>\S+) +- ncols +(?P<columns>\d+) not divisible by +(?P<block>\d+)")
 _OVERRIDE = re.compile(r"(?P<name>\S+) +- applying manual override")
 FALLBACK = "llama.cpp's fallback"
+DRY_RUN = "quantkit.plan.dry_run"
+"""The module that is asked."""
 _BY_LABEL = {kind.label: kind for kind in GGMLType}
 
 
@@ -140,7 +142,7 @@ def _refused(answer: dict[str, Any]) -> QuantizationError:
 def _ask(path: Path, runs: Sequence[dict[str, Any]], importance: Collection[str]) -> list[dict[str, Any]]:
     question = {"path": str(path), "runs": list(runs), "importance": list(importance)}
     try:
-        answers: list[dict[str, Any]] = ask_module("quantkit.plan.dry_run", question)
+        answers: list[dict[str, Any]] = ask_module(DRY_RUN, question)
     except ChildError as error:
         raise QuantizationError(
             f"llama.cpp cannot choose the types for this model: it ended with {error.how}: {last_line(error.output)}",

@@ -12,7 +12,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +21,10 @@ from quantkit.errors import QuantkitError
 
 # Characters of a child's output that are kept.
 _KEPT_OUTPUT = 2000
+# Children that wait for their question, by module.
+_begun: dict[str, subprocess.Popen[bytes]] = {}
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begun.clear)  # they are the original's
 # A line of faulthandler's for a frame of quantkit's own; the innermost comes first.
 _FRAME = re.compile(r'^  File "[^"\n]*[/\\](quantkit[/\\][^"\n]+)", line (\d+) in (\S+)', re.MULTILINE)
 
@@ -45,7 +50,27 @@ class ChildError(Exception):
 
 def run_module(module: str, arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
     """Run ``python -m module`` to its end and capture its output."""
-    return _run(module, arguments, b"")
+    command = _command(module, arguments)
+    return subprocess.run(command, input=b"", capture_output=True, check=False, env=_environment())
+
+
+@contextmanager
+def begun(module: str) -> Iterator[None]:
+    """Start ``python -m module`` now: the first :func:`ask_module` in the block finds its imports done.
+
+    If nobody asks it, it is ended with the block.
+    """
+    if module not in _begun:
+        with suppress(OSError):  # ask_module tries again
+            _begun[module] = start_module(module)
+    try:
+        yield
+    finally:
+        unasked = _begun.pop(module, None)
+        if unasked is not None:
+            unasked.kill()
+            with suppress(OSError), unasked:  # closes the pipes and waits
+                pass
 
 
 def ask_module(module: str, question: dict[str, Any]) -> Any:
@@ -55,10 +80,15 @@ def ask_module(module: str, question: dict[str, Any]) -> Any:
         ChildError: the child crashed or failed.
         QuantkitError: the child refused the question.
     """
-    done = _run(module, (), json.dumps(question).encode())
-    if done.returncode != 0:
-        raise ChildError(ended_how(done.returncode), done.stderr.decode(errors="replace"))
-    found = json.loads(done.stdout)
+    with _begun.pop(module, None) or start_module(module) as child:
+        try:
+            stdout, stderr = child.communicate(json.dumps(question).encode())
+        except BaseException:  # as subprocess.run
+            child.kill()
+            raise
+    if child.returncode != 0:
+        raise ChildError(ended_how(child.returncode), stderr.decode(errors="replace"))
+    found = json.loads(stdout)
     if "refused" in found:
         raise QuantkitError(found["refused"], hint=found["hint"])
     return found["answer"]
@@ -67,8 +97,11 @@ def ask_module(module: str, question: dict[str, Any]) -> Any:
 def answer_module(answer: Callable[[dict[str, Any]], Any]) -> None:
     """The main function of a module for :func:`ask_module`: *answer* the question, or say why it is refused."""
     found: dict[str, Any]
+    question = sys.stdin.read()
+    if not question:  # the program that began this one has ended
+        return
     try:
-        found = {"answer": answer(json.load(sys.stdin))}
+        found = {"answer": answer(json.loads(question))}
     except QuantkitError as error:
         found = {"refused": str(error), "hint": error.hint}
     json.dump(found, sys.stdout, ensure_ascii=True)
@@ -86,11 +119,6 @@ def start_module(
 def ended_how(code: int) -> str:
     """``signal SIGABRT`` or ``exit code 1``, by a process's return code."""
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _run(module: str, arguments: Sequence[str], stdin: bytes) -> subprocess.CompletedProcess[bytes]:
-    command = _command(module, arguments)
-    return subprocess.run(command, input=stdin, capture_output=True, check=False, env=_environment())
 
 
 def _command(module: str, arguments: Sequence[str]) -> list[str]:

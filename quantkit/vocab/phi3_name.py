@@ -10,30 +10,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from quantkit.files.json_file import read_json
-from quantkit.vocab.files import read_tokenizer_config
+from quantkit.vocab.files import ParsedFiles, read_tokenizer_config
 
 _ARCHITECTURE = "phi3"
 _WORDS = ("phi-3", "phi3")
 
 
-def known_name(name: str, architecture: str, tokenizer: Path) -> str:
+def known_name(name: str, architecture: str, tokenizer: Path, parsed: ParsedFiles | None = None) -> str:
     """*name*, with the word that llama.cpp looks for added if it is needed.
 
     Args:
         name: the name for ``general.name``.
         architecture: GGUF name.
         tokenizer: folder of the chosen tokenizer.
+        parsed: reads tokenizer.json, and keeps it for the vocabulary.
     """
     if architecture != _ARCHITECTURE or any(word in name.lower() for word in _WORDS):
         return name
-    return f"{name} ({_WORDS[0]})" if any(map(_takes_in_behind, _added_tokens(tokenizer))) else name
+    added = _added_tokens(tokenizer, parsed or ParsedFiles())
+    return f"{name} ({_WORDS[0]})" if any(map(_takes_in_behind, added)) else name
 
 
-def _added_tokens(folder: Path) -> list[Any]:
+def _added_tokens(folder: Path, parsed: ParsedFiles) -> list[Any]:
     path = folder / "tokenizer.json"
     if path.is_file():
-        return list(read_json(path).get("added_tokens") or ())
+        return list(parsed.read(path).get("added_tokens") or ())
     return list((read_tokenizer_config(folder).get("added_tokens_decoder") or {}).values())
 
 

@@ -12,7 +12,7 @@ from quantkit.gguf.kv import KV, KVType, array, string
 from quantkit.hub.tokenizer_files import TEKKEN
 from quantkit.vocab.bpe import read_bpe
 from quantkit.vocab.families import NO_RULES, VocabularyRules
-from quantkit.vocab.files import Content, TokenizerFiles
+from quantkit.vocab.files import Content, ParsedFiles, TokenizerFiles
 from quantkit.vocab.llama_hf import read_llama_hf
 from quantkit.vocab.post_processor import token_text
 from quantkit.vocab.special import special_metadata
@@ -82,6 +82,7 @@ def read_vocabulary(
     folder: Path | None = None,
     templates: Path | None = None,
     special: Mapping[str, str] | None = None,
+    parsed: ParsedFiles | None = None,
 ) -> Vocabulary:
     """Read the tokenizer of a checkpoint folder.
 
@@ -94,12 +95,21 @@ def read_vocabulary(
         folder: the folder with the tokenizer's files, if it is not the checkpoint's (but an adapter's).
         templates: the folder with the chat templates, if it is not the tokenizer's.
         special: settings that replace those of tokenizer_config.json.
+        parsed: may have read tokenizer.json already.
 
     Raises:
         VocabularyError: there is no tokenizer, or one that llama.cpp would not reproduce.
     """
     generation = checkpoint.json("generation_config.json")
-    files = TokenizerFiles(folder or checkpoint.path, checkpoint.config, generation, rows, rules, special or {})
+    files = TokenizerFiles(
+        folder or checkpoint.path,
+        checkpoint.config,
+        generation,
+        rows,
+        rules,
+        special or {},
+        parsed or ParsedFiles(),
+    )
     if files.path(TEKKEN).is_file() and not files.path("tokenizer.json").is_file():
         raise VocabularyError(
             f"{files.path(TEKKEN)}: Mistral's own tokenizer format is not supported",

@@ -57,6 +57,22 @@ def test_a_process_begins_with_llama_cpp(module: str) -> None:
     assert ast.unparse(main.body[0]) == "begin()"
 
 
+def test_the_process_that_asks_for_mixtures_is_small() -> None:
+    heavy = "torch", "numpy", "jinja2", "diskcache", "tokenizers", "click"
+    done = run(f"import quantkit.plan.dry_run; print([name for name in {heavy} if name in sys.modules])")
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("there", ["", "import llama_cpp; llama_cpp.Llama; "])
+def test_functions_without_classes(there: str) -> None:
+    """A package that is imported already stays; one that lacks its functions is left to the one that reports it."""
+    code = f"{there}import quantkit.ggml.functions, llama_cpp; print(hasattr(llama_cpp, 'Llama'))"
+    assert run(code).stdout == f"{bool(there)}\n"
+    assert run(f"{there}from quantkit.ggml.llama import llama_cpp; llama_cpp.llama_model_quantize").returncode == 0
+    broken = "sys.modules['llama_cpp.llama_cpp'] = None; import quantkit.plan.dry_run"
+    assert "llama-cpp-python does not load" in run(broken).stderr
+
+
 @pytest.mark.parametrize("command", ["chat", "smoke"])
 def test_a_command_begins_with_llama_cpp(command: str, tmp_path: Path) -> None:
     gguf = write_tiny_gguf(tmp_path / "tiny.gguf")

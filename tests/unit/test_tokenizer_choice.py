@@ -6,13 +6,16 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from quantkit.checkpoint.folder import open_checkpoint
-from quantkit.errors import VocabularyError
+from quantkit.errors import CheckpointError, VocabularyError
+from quantkit.files.json_file import read_json
 from quantkit.model.tokenizer_choice import choose_tokenizer
 from quantkit.model.tokenizer_copy import write_tokenizer
+from quantkit.vocab import files
 from quantkit.vocab.vocabulary import read_vocabulary
 
 Maker = Callable[..., Path]
@@ -217,3 +220,27 @@ def test_a_broken_tokenizer_is_named(folders: tuple[Path, Path]) -> None:
     (adapter / "tokenizer.json").write_text('{"model": []}', encoding="utf-8")
     with pytest.raises(VocabularyError, match=r"adapter/tokenizer\.json: broken"):
         choose_tokenizer(base, [adapter], None)
+
+
+def test_a_tokenizer_is_parsed_once(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    base, adapter = folders
+    opened: list[Path] = []
+
+    def read(path: Path) -> dict[str, Any]:
+        opened.append(path)
+        return read_json(path)
+
+    monkeypatch.setattr(files, "read_json", read)
+    parsed = files.ParsedFiles()
+    choose_tokenizer(base, [adapter], None, parsed=parsed)
+    assert parsed.read(base / "tokenizer.json") == parsed.read(adapter / "tokenizer.json")
+    assert opened.count(base / "tokenizer.json") == 1  # the adapter's has the same content
+    assert adapter / "tokenizer.json" not in opened
+    tokenizer = read_json(adapter / "tokenizer.json")
+    (adapter / "tokenizer.json").write_text(json.dumps({**tokenizer, "added_tokens": []}), encoding="utf-8")
+    assert parsed.read(adapter / "tokenizer.json") is parsed.read(base / "tokenizer.json")  # until it is cleared
+    parsed.clear()
+    assert parsed.read(base / "tokenizer.json")["added_tokens"]
+    assert parsed.read(adapter / "tokenizer.json")["added_tokens"] == []
+    with pytest.raises(CheckpointError, match="missing"):
+        parsed.read(base / "none.json")
