@@ -8,6 +8,9 @@
 
 struct GridWork {
     float value[32], weight[32], root[32];  // of a block: magnitudes, the weights of errors and their square roots
+    bool nothing;                           // all are zeros, or so small
+    float span, start;                      // what the highest level would be, and the scale without a trial
+    u8 level[32];                           // of each weight, if the search begins with a unit
     float sum_qx[32], sum_q2[32];           // of each trial
     unsigned int word[8];                   // of each group: what was found
     bool on_grid[8];
@@ -22,6 +25,7 @@ template <class F>
 struct GridSearch {
     static const int BYTES = F::BYTES, BLOCK = F::BLOCK, GROUP = F::GROUP, LEVELS = F::LEVELS;
     static const int GROUPS = BLOCK / GROUP, BITS = 16 / GROUP, TRIALS = 2 * F::STEPS + 1, HIGHEST = 2 * LEVELS - 1;
+    static const int UNITS = 9, MOST = LEVELS + 1;  // trials of a unit, and the highest multiple of it
 
     // The value of weight i of a group, an odd number: converting an integer takes four times as long.
     __device__ static inline float value_in(unsigned int word, int i) {
@@ -29,8 +33,8 @@ struct GridSearch {
         return of_bits(0x4b000001 | doubled) - 8388608.0f;
     }
 
-    __device__ static inline float inverse_of_trial(int trial, float largest) {
-        return (HIGHEST + (trial - F::STEPS) * F::APART) / largest;
+    __device__ static inline float inverse_of_trial(int trial, const GridWork &work) {
+        return (HIGHEST + (trial - F::STEPS) * F::APART) / work.span;
     }
 
     __device__ static inline float largest_of(const GridWork &work) {
@@ -76,10 +80,13 @@ struct GridSearch {
         }
     }
 
+    // How often the mean square of a super-block counts in the weights of errors.
+    __device__ static inline float times(bool important) { return important ? F::VARIANCE : F::ALONE; }
+
     // A weight per thread; *importance*, of this weight, is null without importances.
     __device__ static inline void read(float x, const float *importance, float variance, int lane, GridWork &work) {
         if (lane >= BLOCK) return;
-        const float weight = importance ? *importance * root(variance + x * x) : x * x;
+        const float size = variance + x * x, weight = importance ? *importance * root(size) : size;
         work.value[lane] = x, work.weight[lane] = weight, work.root[lane] = root(weight);
     }
 
@@ -100,11 +107,76 @@ struct GridSearch {
         work.sign[BLOCK / 8 * block + lane] = sign;
     }
 
+    // The first unit that is tried makes the largest value its highest multiple, the others are next to it.
+    __device__ static inline float inverse_of_unit(int trial, float largest) {
+        const int step = trial == 0 ? 0 : trial < 5 ? trial - 5 : trial - 4;
+        return (0.1f * step + MOST) / largest;
+    }
+
+    __device__ static inline int multiple(float v) {
+        const int nearest = nearest_any(v);
+        return nearest < MOST ? nearest : MOST;
+    }
+
+    // A trial of a unit per thread, for formats that begin with one.
+    __device__ static inline void try_units(int lane, GridWork &work) {
+        if (!F::FROM_UNIT || lane >= UNITS) return;
+        const float largest = largest_of(work);
+        if (largest < F::NOTHING_BELOW) return;
+        const float inverse = inverse_of_unit(lane, largest), unit = 1 / inverse;
+        float error = 0;
+        for (int i = 0; i < BLOCK; ++i) {
+            const float scaled = inverse * work.value[i];
+            const int level = lane ? multiple(scaled) : nearest_any(scaled) & 255;  // ggml has a byte for the first
+            const float difference = work.value[i] - unit * level;
+            error += work.weight[i] * difference * difference;
+        }
+        work.sum_qx[lane] = error;
+    }
+
+    // The best of these units, after each weight has moved to a better multiple: one thread.
+    __device__ static inline float fit_unit(float largest, GridWork &work) {
+        int chosen = 0;
+        for (int trial = 1; trial < UNITS; ++trial)
+            if (work.sum_qx[trial] < work.sum_qx[chosen]) chosen = trial;
+        const float inverse = inverse_of_unit(chosen, largest), *x = work.value, *w = work.weight;
+        u8 *level = work.level;
+        float sum_lx = 0, sum_l2 = 0;
+        for (int i = 0; i < BLOCK; ++i) {
+            const int found = multiple(inverse * x[i]);
+            level[i] = found;
+            sum_lx += w[i] * x[i] * found, sum_l2 += w[i] * found * found;
+        }
+        bool moved = true;
+        for (int round = 0; round < 5 && moved; ++round) {
+            moved = false;
+            for (int i = 0; i < BLOCK; ++i) {
+                float lx = sum_lx - w[i] * x[i] * level[i], l2 = sum_l2 - w[i] * level[i] * level[i];
+                if (!(lx > 0 && l2 > 0)) continue;
+                const int found = multiple(x[i] * l2 / lx);
+                if (found == level[i]) continue;
+                lx += w[i] * x[i] * found, l2 += w[i] * found * found;
+                if (lx * lx * sum_l2 > sum_lx * sum_lx * l2) level[i] = found, sum_lx = lx, sum_l2 = l2, moved = true;
+            }
+        }
+        return sum_l2 > 0 ? sum_lx / sum_l2 : 0;
+    }
+
+    // Where the search begins: one thread.
+    __device__ static inline void begin(int lane, GridWork &work) {
+        if (lane) return;
+        const float largest = largest_of(work);
+        work.nothing = largest < F::NOTHING_BELOW;
+        work.span = largest, work.start = largest / HIGHEST;
+        if (!F::FROM_UNIT || work.nothing) return;
+        work.start = fit_unit(largest, work), work.span = work.start * LEVELS;
+        work.nothing = work.span <= 0;
+    }
+
     // A trial per thread.
     __device__ static inline void attempt(const unsigned int *table, int lane, GridWork &work) {
-        const float largest = largest_of(work);
-        if (lane >= TRIALS || largest < F::NOTHING_BELOW) return;
-        const float inverse = inverse_of_trial(lane, largest), scale = 1 / inverse;
+        if (lane >= TRIALS || work.nothing) return;
+        const float inverse = inverse_of_trial(lane, work), scale = 1 / inverse;
         float sum_qx = 0, sum_q2 = 0;
         for (int k = 0; k < GROUPS; ++k) {
             const float *x = work.value + GROUP * k;
@@ -117,9 +189,8 @@ struct GridSearch {
 
     // What the best trial found, a group per thread.
     __device__ static inline void choose(const unsigned int *table, int lane, GridWork &work) {
-        const float largest = largest_of(work);
-        if (lane >= GROUPS || largest < F::NOTHING_BELOW) return;
-        float scale = largest / HIGHEST, best = 0;
+        if (lane >= GROUPS || work.nothing) return;
+        float scale = work.start, best = 0;
         int chosen = -1;
         for (int trial = 0; trial < TRIALS; ++trial) {
             const float sum_qx = work.sum_qx[trial], sum_q2 = work.sum_q2[trial];
@@ -131,7 +202,7 @@ struct GridSearch {
         }
         bool on_grid = !F::FITS_ALL;
         // Without a trial all levels are zero. That point is on the grid, and with an inverse of zero it is found.
-        const float inverse = chosen < 0 ? 0 : inverse_of_trial(chosen, largest);
+        const float inverse = chosen < 0 ? 0 : inverse_of_trial(chosen, work);
         const float tried = chosen < 0 ? 0 : 1 / inverse;
         bool on;
         work.word[lane] = look_up(table, work.value + GROUP * lane, work.root + GROUP * lane, inverse, tried, &on);
@@ -141,7 +212,7 @@ struct GridSearch {
 
     // With the scale that was found, groups may have better points: a group per thread.
     __device__ static inline void fit(const unsigned int *table, int lane, GridWork &work) {
-        if (lane >= GROUPS || largest_of(work) < F::NOTHING_BELOW || !again(work)) return;
+        if (lane >= GROUPS || work.nothing || !again(work)) return;
         if (!F::FITS_ALL && work.on_grid[lane]) return;
         bool on;
         const float *x = work.value + GROUP * lane;
@@ -149,7 +220,7 @@ struct GridSearch {
     }
 
     __device__ static inline bool again(const GridWork &work) {
-        bool all = true;
+        bool all = !F::FROM_UNIT;
         for (int k = 0; k < GROUPS; ++k) all = all && work.on_grid[k];
         return !all && work.found > 0;
     }
@@ -159,7 +230,7 @@ struct GridSearch {
         if (lane) return;
         u16 *code = work.code + GROUPS * block;
         u8 *sign = work.sign + BLOCK / 8 * block;
-        work.empty[block] = largest_of(work) < F::NOTHING_BELOW;
+        work.empty[block] = work.nothing;
         if (work.empty[block]) {
             work.scale[block] = 0;
             for (int k = 0; k < GROUPS; ++k) code[k] = 0;
@@ -189,6 +260,19 @@ struct GridSearch {
 
     __device__ static inline int step_of(float unit, float scale) {
         return unit != 0 ? clamp(nearest_any(0.5f * (1 / unit * scale - 1)), 0, 15) : 0;
+    }
+
+    __device__ static inline bool some(const GridWork &work) {
+        bool any = false;
+        for (int block = 0; block < SUPER / BLOCK; ++block) any = any || work.scale[block] != 0;
+        return any;
+    }
+
+    // Of 32 weights: seven signs of each eight, and the step.
+    __device__ static inline unsigned int sign_word(int block, float unit, const GridWork &work) {
+        unsigned int word = (unsigned int)step_of(unit, work.scale[block]) << 28;
+        for (int i = 0; i < 4; ++i) word |= (unsigned int)(work.sign[4 * block + i] & 127) << 7 * i;
+        return word;
     }
 };
 
@@ -225,11 +309,56 @@ struct GridEven : GridSearch<F> {
         const float unit = GridSearch<F>::unit_of(work);
         if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
         if (lane >= 8) return;
-        bool some = false;
-        for (int block = 0; block < 8; ++block) some = some || work.scale[block] != 0;
-        unsigned int signs = (unsigned int)GridSearch<F>::step_of(unit, work.scale[lane]) << 28;
-        for (int i = 0; i < 4; ++i) signs |= (unsigned int)(some ? work.sign[4 * lane + i] & 127 : 0) << 7 * i;
+        const bool some = GridSearch<F>::some(work);
+        const unsigned int signs = some ? GridSearch<F>::sign_word(lane, unit, work) : 0;
         for (int k = 0; k < 8; ++k) out[2 + 8 * lane + k] = some ? work.code[8 * lane + k] : 0;
         for (int i = 0; i < 4; ++i) out[66 + 4 * lane + i] = signs >> 8 * i & 255;
+    }
+};
+
+// Codes of ten bits, in two places, and all signs.
+template <class F>
+struct GridTen : GridSearch<F> {
+    __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
+        const float unit = GridSearch<F>::unit_of(work);
+        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        out[2 + lane] = work.code[lane] & 255;
+        out[34 + lane] = work.sign[lane];
+        if (lane >= 8) return;
+        u8 high = 0;
+        for (int k = 0; k < 4; ++k) high |= work.code[4 * lane + k] >> 8 << 2 * k;
+        out[66 + lane] = high;
+        const int even = GridSearch<F>::step_of(unit, work.scale[2 * lane]);
+        out[74 + lane] = even | GridSearch<F>::step_of(unit, work.scale[2 * lane + 1]) << 4;
+    }
+};
+
+// Codes of nine bits, each with seven signs of eight. Without any scale all is zero.
+template <class F>
+struct GridNine : GridSearch<F> {
+    __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
+        const float unit = GridSearch<F>::unit_of(work);
+        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        const int both = GridSearch<F>::some(work) ? work.code[lane] | (work.sign[lane] & 127) << 9 : 0;
+        out[2 + 2 * lane] = both & 255, out[3 + 2 * lane] = both >> 8;
+        if (lane >= 8) return;
+        const int even = GridSearch<F>::step_of(unit, work.scale[2 * lane]);
+        out[66 + lane] = even | GridSearch<F>::step_of(unit, work.scale[2 * lane + 1]) << 4;
+    }
+};
+
+// The same as GridEven, but the codes of 32 weights are next to their signs.
+template <class F>
+struct GridEight : GridSearch<F> {
+    __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
+        const float unit = GridSearch<F>::unit_of(work);
+        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        if (lane >= 8) return;
+        const bool some = GridSearch<F>::some(work);
+        const unsigned int signs = some ? GridSearch<F>::sign_word(lane, unit, work) : 0;
+        for (int k = 0; k < 4; ++k) {
+            out[2 + 8 * lane + k] = some ? work.code[4 * lane + k] : 0;
+            out[6 + 8 * lane + k] = signs >> 8 * k & 255;
+        }
     }
 };
