@@ -16,6 +16,7 @@ from quantkit.kernels.grid_layout import PACKERS, Codes, Parts, store_scales
 from quantkit.kernels.lane_common import ONE, ZERO, compiled, inlined, root
 from quantkit.kernels.lane_nearest import table_of
 from quantkit.kernels.lane_points import (
+    FITTED,
     INVERSE,
     LANES,
     ROOT,
@@ -154,13 +155,12 @@ def search(kind: GGMLType) -> Search:
     @inlined
     def choose(work: Floats, start: F32) -> tuple[F32, int]:
         """The scale of the best trial, and its number; -1 and the scale given if there is none."""
-        scale, best, chosen = start, ZERO, -1
+        best, chosen = ZERO, -1
         for j in range(trials):
             sum_qx, sum_q2 = work[SUM_QX + j], work[SUM_Q2 + j]
             if sum_q2 > ZERO and sum_qx * sum_qx > best * sum_q2:
-                scale, chosen = sum_qx / sum_q2, j
-                best = scale * sum_qx
-        return scale, chosen
+                best, chosen = work[FITTED + j] * sum_qx, j
+        return (work[FITTED + chosen] if chosen >= 0 else start), chosen
 
     @inlined
     def look_up_again(grid: Arrays, work: Floats, points: Integers, words: Words, scale: F32, chosen: int) -> F32:
@@ -211,6 +211,8 @@ def search(kind: GGMLType) -> Search:
             find_points(work, points, lanes)
             look_up(grid, work, points, words, trials, highest * work[SCALE] + size)
             add_up(work, words, lanes)
+            for j in range(lanes):
+                work[FITTED + j] = work[SUM_QX + j] / work[SUM_Q2 + j]
             scale, chosen = choose(work, start)
             for k in range(groups):
                 words[k * LANES] = words[k * LANES + chosen] if chosen >= 0 else grid[0][0]
