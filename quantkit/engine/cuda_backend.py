@@ -68,7 +68,7 @@ class CudaBackend(Backend):
             rest = super().encode(Rows(rounded.reshape(-1, columns)), outtype, columns, on_host)
             encoded |= zip(map(_key, on_host), rest.data, strict=True)
         data = [encoded[_key(target)] for target in targets]
-        return Encoded(data, largest, first_invalid(targets, data, outtype))
+        return Encoded(data, largest, first_invalid(targets, data, outtype, largest))
 
     def _run(
         self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target], *, keeps_rounded: bool
