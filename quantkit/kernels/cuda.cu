@@ -239,9 +239,13 @@ __device__ inline void encode_grid_super_blocks(const float *tile, int count, lo
                 __syncwarp();
                 Format::begin(lane, work);
                 __syncwarp();
-                Format::attempt(table, lane, work);
+                Format::look_up(table, lane, work);
+                __syncwarp();
+                Format::attempt(lane, work);
                 __syncwarp();
                 Format::choose(table, lane, work);
+                __syncwarp();
+                Format::compare(table, lane, work);
                 __syncwarp();
                 Format::fit(table, lane, work);
                 __syncwarp();

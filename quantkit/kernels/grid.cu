@@ -1,7 +1,7 @@
 // The formats whose groups of weights are points of a grid, with importances and without, 32 threads per block of weights.
 //
-// A thread has a trial of the search: threads of a warp look up the same groups with scales that lie close together, and
-// so mostly the same neighbours. Between the steps are barriers of the warp; what they tell each other is in GridWork.
+// A thread looks a group up for a trial of the search: threads of a warp have scales that lie close together, and so
+// mostly the same neighbours. Between the steps are barriers of the warp; what they tell each other is in GridWork.
 //
 // The table of a grid, which quantkit.kernels.grids writes: an entry for each lattice point, which says how many words
 // of neighbours there are and where, then the words. A point on the grid has no neighbours, but its own word there.
@@ -12,6 +12,9 @@ struct GridWork {
     float span, start;                      // what the highest level would be, and the scale without a trial
     u8 level[32];                           // of each weight, if the search begins with a unit
     float sum_qx[32], sum_q2[32];           // of each trial
+    unsigned int tried[256];                // of each group in each trial: what was found
+    float error[32];                        // of what each thread found of a group, and its place in the list
+    int place[32];
     unsigned int word[8];                   // of each group: what was found
     bool on_grid[8];
     float found;                            // the scale of the best trial
@@ -25,6 +28,8 @@ template <class F>
 struct GridSearch {
     static const int BYTES = F::BYTES, BLOCK = F::BLOCK, GROUP = F::GROUP, LEVELS = F::LEVELS;
     static const int GROUPS = BLOCK / GROUP, BITS = 16 / GROUP, TRIALS = 2 * F::STEPS + 1, HIGHEST = 2 * LEVELS - 1;
+    static const int TEAM = 32 / GROUPS;            // threads for a group
+    static const unsigned int ON_GRID = 1u << 31;  // in GridWork::tried: the levels were on the grid
     static const int UNITS = 9, MOST = LEVELS + 1;  // trials of a unit, and the highest multiple of it
 
     // The value of weight i of a group, an odd number: converting an integer takes four times as long.
@@ -44,21 +49,26 @@ struct GridSearch {
         return largest;
     }
 
-    // The word of a group: its point on the grid, or the nearest neighbour of its lattice point.
-    __device__ static inline unsigned int look_up(const unsigned int *table, const float *x, const float *w,
-                                                  float inverse, float scale, bool *on_grid) {
+    // The entry of a group's lattice point: how many neighbours it has; *words* is where they are.
+    __device__ static inline int find(const unsigned int *table, const float *x, float inverse,
+                                      const unsigned int *&words) {
         int point = 0, count = 1;
         UNROLL
         for (int i = 0; i < GROUP; ++i) {
             point += count * clamp(nearest_any(0.5f * (inverse * x[i] - 1)), 0, LEVELS - 1);
             count *= LEVELS;
         }
-        const unsigned int entry = table[point], *words = table + count + (entry & 0xfffff);
-        const int neighbours = entry >> 20;
-        *on_grid = neighbours == 0;
-        unsigned int nearest_word = words[0];
-        float best = 3.402823466e+38f;
-        for (int j = 0; j < neighbours; ++j) {
+        const unsigned int entry = table[point];
+        words = table + count + (entry & 0xfffff);
+        return entry >> 20;
+    }
+
+    // The nearest of every *apart*-th neighbour from *first* on, and its error.
+    __device__ static inline int nearest_of(const unsigned int *words, int first, int apart, int neighbours,
+                                            const float *x, const float *w, float scale, float &best) {
+        int place = first;
+        best = 3.402823466e+38f;
+        for (int j = first; j < neighbours; j += apart) {
             const unsigned int word = words[j];
             float error = 0;
             UNROLL
@@ -66,9 +76,9 @@ struct GridSearch {
                 const float difference = scale * value_in(word, i) - x[i];
                 error += w[i] * difference * difference;
             }
-            if (error < best) best = error, nearest_word = word;
+            if (error < best) best = error, place = j;
         }
-        return nearest_word;
+        return place;
     }
 
     __device__ static inline void add_up(unsigned int word, const float *x, const float *w, float &sum_qx, float &sum_q2) {
@@ -114,8 +124,8 @@ struct GridSearch {
     }
 
     __device__ static inline int multiple(float v) {
-        const int nearest = nearest_any(v);
-        return nearest < MOST ? nearest : MOST;
+        const int nearest = nearest_any(v), most = MOST;
+        return nearest < most ? nearest : most;
     }
 
     // A trial of a unit per thread, for formats that begin with one.
@@ -173,17 +183,26 @@ struct GridSearch {
         work.nothing = work.span <= 0;
     }
 
-    // A trial per thread.
-    __device__ static inline void attempt(const unsigned int *table, int lane, GridWork &work) {
-        if (lane >= TRIALS || work.nothing) return;
-        const float inverse = inverse_of_trial(lane, work), scale = 1 / inverse;
-        float sum_qx = 0, sum_q2 = 0;
-        for (int k = 0; k < GROUPS; ++k) {
-            const float *x = work.value + GROUP * k;
-            bool on_grid;
-            const unsigned int word = look_up(table, x, work.root + GROUP * k, inverse, scale, &on_grid);
-            add_up(word, x, work.weight + GROUP * k, sum_qx, sum_q2);
+    // A group in a trial per thread, and another until all are done.
+    __device__ static inline void look_up(const unsigned int *table, int lane, GridWork &work) {
+        if (work.nothing) return;
+        for (int task = lane; task < TRIALS * GROUPS; task += 32) {
+            const int k = task / TRIALS, trial = task % TRIALS;
+            const float *x = work.value + GROUP * k, inverse = inverse_of_trial(trial, work);
+            const unsigned int *words;
+            const int neighbours = find(table, x, inverse, words);
+            float error;
+            const int place = nearest_of(words, 0, 1, neighbours, x, work.root + GROUP * k, 1 / inverse, error);
+            work.tried[task] = words[place] | (neighbours ? 0 : ON_GRID);
         }
+    }
+
+    // A trial per thread.
+    __device__ static inline void attempt(int lane, GridWork &work) {
+        if (lane >= TRIALS || work.nothing) return;
+        float sum_qx = 0, sum_q2 = 0;
+        for (int k = 0; k < GROUPS; ++k)
+            add_up(work.tried[TRIALS * k + lane], work.value + GROUP * k, work.weight + GROUP * k, sum_qx, sum_q2);
         work.sum_qx[lane] = sum_qx, work.sum_q2[lane] = sum_q2;
     }
 
@@ -200,23 +219,40 @@ struct GridSearch {
                 chosen = trial;
             }
         }
-        bool on_grid = !F::FITS_ALL;
         // Without a trial all levels are zero. That point is on the grid, and with an inverse of zero it is found.
-        const float inverse = chosen < 0 ? 0 : inverse_of_trial(chosen, work);
-        const float tried = chosen < 0 ? 0 : 1 / inverse;
-        bool on;
-        work.word[lane] = look_up(table, work.value + GROUP * lane, work.root + GROUP * lane, inverse, tried, &on);
-        work.on_grid[lane] = chosen < 0 ? on_grid : on;
+        if (chosen < 0) {
+            const unsigned int *words;
+            find(table, work.value, 0, words);
+            work.word[lane] = words[0], work.on_grid[lane] = !F::FITS_ALL;
+        } else {
+            const unsigned int word = work.tried[TRIALS * lane + chosen];
+            work.word[lane] = word & ~ON_GRID, work.on_grid[lane] = (word & ON_GRID) != 0;
+        }
         if (lane == 0) work.found = scale;
     }
 
-    // With the scale that was found, groups may have better points: a group per thread.
+    // With the scale that was found, groups may have better points: a part of a group's neighbours per thread.
+    __device__ static inline void compare(const unsigned int *table, int lane, GridWork &work) {
+        const int k = lane / TEAM;
+        if (work.nothing || !again(work) || (!F::FITS_ALL && work.on_grid[k])) return;
+        const float *x = work.value + GROUP * k;
+        const unsigned int *words;
+        const int neighbours = find(table, x, 1 / work.found, words);
+        work.place[lane] =
+            nearest_of(words, lane % TEAM, TEAM, neighbours, x, work.root + GROUP * k, work.found, work.error[lane]);
+    }
+
+    // The nearest of all parts, the first of equal ones: a group per thread.
     __device__ static inline void fit(const unsigned int *table, int lane, GridWork &work) {
-        if (lane >= GROUPS || work.nothing || !again(work)) return;
-        if (!F::FITS_ALL && work.on_grid[lane]) return;
-        bool on;
-        const float *x = work.value + GROUP * lane;
-        work.word[lane] = look_up(table, x, work.root + GROUP * lane, 1 / work.found, work.found, &on);
+        if (lane >= GROUPS || work.nothing || !again(work) || (!F::FITS_ALL && work.on_grid[lane])) return;
+        int best = TEAM * lane;
+        for (int other = best + 1; other < TEAM * (lane + 1); ++other) {
+            const float error = work.error[other], least = work.error[best];
+            if (error < least || (error == least && work.place[other] < work.place[best])) best = other;
+        }
+        const unsigned int *words;
+        find(table, work.value + GROUP * lane, 1 / work.found, words);
+        work.word[lane] = words[work.place[best]];
     }
 
     __device__ static inline bool again(const GridWork &work) {
