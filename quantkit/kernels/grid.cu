@@ -63,18 +63,31 @@ struct GridSearch {
         return entry >> 20;
     }
 
+    __device__ static inline float error_of(float scale, float value, float x, float w) {
+        const float difference = scale * value - x;
+        return w * difference * difference;
+    }
+
     // The nearest of every *apart*-th neighbour from *first* on, and its error.
     __device__ static inline int nearest_of(const unsigned int *words, int first, int apart, int neighbours,
                                             const float *x, const float *w, float scale, float &best) {
         int place = first;
         best = 3.402823466e+38f;
+        float errors[GROUP][3];  // of each level, if there are so few: a choice takes less than what it chooses from
+        UNROLL
+        for (int i = 0; i < GROUP; ++i) {
+            UNROLL
+            for (int level = 0; level < 3; ++level) errors[i][level] = error_of(scale, 2 * level + 1, x[i], w[i]);
+        }
         for (int j = first; j < neighbours; j += apart) {
             const unsigned int word = words[j];
             float error = 0;
             UNROLL
             for (int i = 0; i < GROUP; ++i) {
-                const float difference = scale * value_in(word, i) - x[i];
-                error += w[i] * difference * difference;
+                if (LEVELS == 3)
+                    error += word & 2 << BITS * i ? errors[i][2] : word & 1 << BITS * i ? errors[i][1] : errors[i][0];
+                else
+                    error += error_of(scale, value_in(word, i), x[i], w[i]);
             }
             if (error < best) best = error, place = j;
         }
