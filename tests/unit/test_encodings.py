@@ -233,6 +233,19 @@ def test_groups_next_to_where_levels_and_neighbours_change(kind: GGMLType, host:
 
 
 @every_grid
+def test_a_spike_in_each_block(kind: GGMLType, host: HostEncoders, numba: None) -> None:
+    """All other weights have the lowest level, and with an importance of zero the spike has no part in the fit."""
+    rows, importance = DISTRIBUTIONS["weights"].copy(), np.ones(256, dtype=np.float32)
+    rows[:, 5::16] = np.geomspace(0.1, 60000, rows.shape[0], dtype=np.float32)[:, None]
+    rows[1::2, 5::32] *= -1
+    importance[5::16] = 0
+    for weights in with_and_without(kind, importance, importances()["random"]):
+        expected = ggml.quantize_rows(kind, rows, weights).tobytes()
+        for encode in (specified, host.encode, lanes.encode):
+            assert encode(kind, rows, weights).tobytes() == expected
+
+
+@every_grid
 def test_blocks_of_zeros_between_others(kind: GGMLType, host: HostEncoders, numba: None) -> None:
     """In IQ3_S the blocks after one of zeros move forward, where low bits and signs are stored."""
     rows = np.repeat(DISTRIBUTIONS["weights"][:8], 32, axis=0)
