@@ -20,7 +20,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_driver import Lane, open_device
 from quantkit.kernels.cuda_source import Variant
-from quantkit.kernels.formats import FORMATS, GRID_FORMATS, UNWEIGHTED, WEIGHTED
+from quantkit.kernels.formats import GRID_FORMATS, PLAIN, UNWEIGHTED, WEIGHTED
 from quantkit.kernels.grids import device_table
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 
@@ -68,7 +68,7 @@ class CudaBackend(Backend):
             rest = super().encode(Rows(rounded.reshape(-1, columns)), outtype, columns, on_host)
             encoded |= zip(map(_key, on_host), rest.data, strict=True)
         data = [encoded[_key(target)] for target in targets]
-        return Encoded(data, largest, first_invalid(targets, data, outtype))
+        return Encoded(data, largest, first_invalid(targets, data, outtype, largest))
 
     def _run(
         self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target], *, keeps_rounded: bool
@@ -178,6 +178,6 @@ def _key(target: Target) -> tuple[GGMLType, int]:
 
 def _has_kernel(target: Target, outtype: GGMLType, columns: int) -> bool:
     kind, importance = target.type, _importance(target)
-    if kind not in FORMATS or kind is outtype or columns % kind.block:
+    if kind is outtype or columns % kind.block:
         return False
-    return importance is None or (kind in WEIGHTED and weighable(importance))
+    return kind in PLAIN if importance is None else kind in WEIGHTED and weighable(importance)

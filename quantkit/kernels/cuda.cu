@@ -225,18 +225,27 @@ __device__ inline void encode_grid_super_blocks(const float *tile, int count, lo
         const int left = count / SUPER - begin, mine = left < group ? left : group, start = (begin + slot) * SUPER;
         if (slot < mine) {
             float squares = 0;
-            if (importance)
+            if (Format::times(importance) > 0)
                 for (int i = 0; i < SUPER; ++i) squares += tile[at(start + i)] * tile[at(start + i)];
+            const float variance = Format::times(importance) / SUPER * squares;
             for (int block = 0; block < SUPER / Format::BLOCK; ++block) {
                 const int weight = start + block * Format::BLOCK + lane % Format::BLOCK;
                 const float *given = importance ? importance + (first + weight) % job.columns : importance;
-                Format::read(tile[at(weight)], given, 2 * squares / SUPER, lane, work);
+                Format::read(tile[at(weight)], given, variance, lane, work);
                 __syncwarp();
                 Format::take_signs(block, lane, work);
                 __syncwarp();
-                Format::attempt(table, lane, work);
+                Format::try_units(lane, work);
+                __syncwarp();
+                Format::begin(lane, work);
+                __syncwarp();
+                Format::look_up(table, lane, work);
+                __syncwarp();
+                Format::attempt(lane, work);
                 __syncwarp();
                 Format::choose(table, lane, work);
+                __syncwarp();
+                Format::compare(table, lane, work);
                 __syncwarp();
                 Format::fit(table, lane, work);
                 __syncwarp();

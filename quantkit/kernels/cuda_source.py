@@ -132,8 +132,9 @@ def _struct(form: Format, search: _Search | None, *, weighted: bool = False) -> 
         numbers["LANES"] = form.type.block // 32
     flags, floats = {"WEIGHTED": weighted}, dict[str, float]()
     if isinstance(form, GridFormat):
-        flags |= {"EVEN_SIGNS": form.even_signs, "FITS_ALL": form.fits_all}
+        flags |= {"EVEN_SIGNS": form.even_signs, "FITS_ALL": form.fits_all, "FROM_UNIT": form.from_unit}
         floats |= {"NOTHING_BELOW": form.nothing, "FACTOR": form.factor}
+        floats |= {"VARIANCE": float(form.variance), "ALONE": float(form.alone or 0)}
     if isinstance(search, AffineSearch):
         numbers["STEPS"], flags["ABSOLUTE"] = search.steps, search.absolute
         floats |= {"FIRST": search.first, "APART": search.apart}

@@ -194,17 +194,24 @@ class GridFormat(Format):
 
     Attributes:
         search: how the scale of a block is found, with importances and without.
+        variance: how often the mean square of a super-block counts in the weights of errors.
+        alone: the same without importances; None for a format that cannot do without.
         nothing: a block whose largest value is below this is all zeros.
         even_signs: whether eight weights have an even number of signs, of which seven are stored.
         fits_all: whether the last fit looks up all groups of a block, and not only those that were off the grid.
         factor: what the unit of the scales is multiplied by before it is stored.
+        from_unit: whether the search begins with a fit of the values to multiples of a unit (``make_qp_quants``), and
+            not with the largest; such a format makes the last fit always.
     """
 
     search: GridSearch
+    variance: float
+    alone: float | None
     nothing: float
     even_signs: bool
     fits_all: bool
     factor: float
+    from_unit: bool = False
 
     @property
     def shape(self) -> GridShape:
@@ -262,8 +269,13 @@ GRID_FORMATS: dict[GGMLType, GridFormat] = {
     form.type: form
     for form in (
         # Of values that arithmetic decides none but zero is below 1e-25.
-        GridFormat(GGMLType.IQ3_S, "GridPlain", (0,), GridSearch(9, 0.2), 1e-25, False, True, 1.033),
-        GridFormat(GGMLType.IQ3_XXS, "GridEven", (0,), GridSearch(15, 0.2), 1e-8, True, False, 1.0125),
+        GridFormat(GGMLType.IQ3_S, "GridPlain", (0,), GridSearch(9, 0.2), 2, 0, 1e-25, False, True, 1.033),
+        GridFormat(GGMLType.IQ3_XXS, "GridEven", (0,), GridSearch(15, 0.2), 2, 0, 1e-8, True, False, 1.0125),
+        GridFormat(GGMLType.IQ2_S, "GridTen", (0,), GridSearch(9, 0.1), 2, 0.5, 1e-8, False, False, 0.9875),
+        GridFormat(
+            GGMLType.IQ2_XXS, "GridEight", (0,), GridSearch(6, 0.1), 1, None, NOTHING, True, True, 1.0, from_unit=True
+        ),
+        GridFormat(GGMLType.IQ2_XS, "GridNine", (0,), GridSearch(9, 0.1), 1, None, NOTHING, True, False, 1.0),
     )
 }
 # Formats whose levels follow from the largest magnitude alone.
@@ -282,8 +294,10 @@ FORMATS: dict[GGMLType, Format] = {
     **GRID_FORMATS,
     **SMALL_FORMATS,
 }
-# Formats with compiled encoders for the processor.
-IN_LANES = frozenset(FORMATS) - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
+# Formats that can be encoded without importances.
+PLAIN = frozenset(FORMATS) - {form.type for form in GRID_FORMATS.values() if form.alone is None}
+# Of these, formats with compiled encoders for the processor.
+IN_LANES = PLAIN - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
 # Formats that a compiled call encodes together with merging and rounding.
 ONE_CALL = frozenset({GGMLType.Q4_0, GGMLType.Q8_0, GGMLType.TQ1_0, GGMLType.TQ2_0})
 # Formats whose blocks do not depend on importances.
