@@ -16,11 +16,12 @@ from quantkit.engine.backend import Backend, Encoded, Target, first_invalid
 from quantkit.engine.rows import Rows
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.files.output_file import Bytes
+from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_driver import Lane, open_device
 from quantkit.kernels.cuda_source import Variant
-from quantkit.kernels.formats import FORMATS, GRID_FORMATS, UNWEIGHTED, WEIGHTED
+from quantkit.kernels.formats import FORMATS, NEEDS_IMPORTANCE, SPLIT_FORMATS, UNWEIGHTED, WEIGHTED, WITH_GRID
 from quantkit.kernels.grids import device_table
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 
@@ -144,7 +145,7 @@ class CudaBackend(Backend):
         for number, place in zip(importances, places[len(factors) :], strict=False):
             job["importance"][0, number] = there + place
         for number, target in enumerate(targets):
-            if target.type in GRID_FORMATS:
+            if target.type in WITH_GRID:
                 job["grid"][0, number] = self._grid(target.type)
         if needs_squares:
             job["squares"] = lane.address("squares")
@@ -180,4 +181,8 @@ def _has_kernel(target: Target, outtype: GGMLType, columns: int) -> bool:
     kind, importance = target.type, _importance(target)
     if kind not in FORMATS or kind is outtype or columns % kind.block:
         return False
-    return importance is None or (kind in WEIGHTED and weighable(importance))
+    if kind in SPLIT_FORMATS and not ggml.sorts_stably():
+        return False
+    if importance is None:
+        return kind not in NEEDS_IMPORTANCE
+    return kind in WEIGHTED and weighable(importance)

@@ -17,7 +17,7 @@ import numpy as np
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import Bytes, Floats
-from quantkit.kernels.formats import GRID_FORMATS, K_QUANTS, SMALL_FORMATS, SUPER_BLOCK, TABLE_FORMATS
+from quantkit.kernels.formats import GRID_FORMATS, K_QUANTS, SMALL_FORMATS, SPLIT_FORMATS, SUPER_BLOCK, TABLE_FORMATS
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 from quantkit.kernels.super_block import LAYOUTS
 
@@ -59,6 +59,12 @@ def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> By
         from quantkit.kernels import lane_grid
 
         return lane_grid.encode(GRID_FORMATS[kind], rows, importance)
+    if kind in SPLIT_FORMATS:
+        if not ggml.sorts_stably():
+            return None
+        from quantkit.kernels import lane_ternary
+
+        return lane_ternary.encode(SPLIT_FORMATS[kind], rows, importance)
     if importance is not None:
         from quantkit.kernels import weighted
 

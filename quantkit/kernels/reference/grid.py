@@ -33,7 +33,7 @@ def encode_grid(form: GridFormat, rows: Floats, importance: Floats | None = None
     """
     block, super_blocks = form.shape.block, rows.size // SUPER_BLOCK
     with quiet():
-        weights = _weights(rows, importance)
+        weights = weigh(rows, importance)
         values, below = _magnitudes(form, rows.reshape(-1, 8), weights.reshape(-1, 8))
         values, weights = values.reshape(-1, block), weights.reshape(-1, block)
         empty = values.max(axis=1) < np.float32(form.nothing)
@@ -52,7 +52,7 @@ def encode_grid(form: GridFormat, rows: Floats, importance: Floats | None = None
     return PACKERS[form.type](Parts(unit, steps, codes, signs.reshape(super_blocks, -1), empty))
 
 
-def _weights(rows: Floats, importance: Floats | None) -> Floats:
+def weigh(rows: Floats, importance: Floats | None) -> Floats:
     """How much the error of each weight counts, float32 [n, columns]."""
     squares: Floats = rows * rows
     if importance is None:
@@ -108,7 +108,7 @@ def _look_up(form: GridFormat, values: Floats, weights: Floats, inverse: Floats,
     codes = grid.codes[numbers]
     off = np.flatnonzero(codes < 0)
     x, w = (array.reshape(-1, shape.group)[off] for array in (values, np.sqrt(weights)))
-    candidates = _padded(form.type)[numbers[off]]
+    candidates = padded(form.type)[numbers[off]]
     points = (2 * grid.points + np.uint8(1)).astype(np.float32)[candidates]
     errors = scale.repeat(shape.block // shape.group)[off][:, None, None] * points - x[:, None]
     squares = ordered_sum((w[:, None] * errors * errors).reshape(-1, shape.group)).reshape(candidates.shape)
@@ -119,7 +119,7 @@ def _look_up(form: GridFormat, values: Floats, weights: Floats, inverse: Floats,
 
 
 @cache
-def _padded(kind: GGMLType) -> npt.NDArray[np.int32]:
+def padded(kind: GGMLType) -> npt.NDArray[np.int32]:
     """The neighbours of each lattice point, int32 [lattice points, the most that one has], filled up with -1."""
     grid: Grid = grid_of(kind)
     counts = np.diff(grid.starts)
