@@ -2,7 +2,7 @@
 
 K-quants are searched by ``lane_affine`` and ``lane_symmetric``, stored and packed by ``super_block``, and fitted by
 ``lane_fit``. ``lane_blocks`` and ``lane_small`` have the formats without a search, ``lane_iq4`` those with a table,
-``lane_grid`` those with a grid, and ``weighted`` all others with an importance matrix.
+``lane_grid`` and ``lane_ternary`` those with a grid, and ``weighted`` all others with an importance matrix.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> By
         importance: float32, shape [columns], or None.
 
     Returns:
-        uint8, shape [blocks, bytes per block]; None if arithmetic alone does not decide how the values are encoded.
+        uint8, shape [blocks, bytes per block]; None if arithmetic alone does not decide how the values are encoded, or,
+        for IQ1, the C library's sort does.
     """
     flat = rows.reshape(-1)
     if not _decided(flat) or not (importance is None or weighable(importance)):
