@@ -35,6 +35,7 @@ __device__ inline float from_half(u16 half) {
 #include "table.cu"
 #include "small.cu"
 #include "grid.cu"
+#include "split.cu"
 
 // The types of weights in the checkpoint and after rounding.
 struct F16 {
@@ -254,6 +255,40 @@ __device__ inline void encode_grid_super_blocks(const float *tile, int count, lo
             }
             Format::pack(lane, work, encoded);
         }
+        store(bytes, mine * Format::BYTES, out + (first / SUPER + begin) * Format::BYTES);
+    }
+}
+
+// A thread has a block; the threads of a super-block are in one warp.
+template <class Format>
+__device__ inline void encode_split_super_blocks(const float *tile, int count, long long first, u8 *out, u8 *scratch,
+                                                 const float *importance, const unsigned int *table, const Job &job) {
+    const int block = Format::N, lanes = SUPER / block, group = THREADS / lanes;
+    const int lane = threadIdx.x % lanes, slot = threadIdx.x / lanes;
+    SplitWork &work = ((SplitWork *)scratch)[slot];
+    u8 *bytes = scratch + group * sizeof(SplitWork), *encoded = bytes + slot * Format::BYTES;
+    for (int begin = 0; begin < count / SUPER; begin += group) {
+        const int left = count / SUPER - begin, mine = left < group ? left : group, start = (begin + slot) * SUPER;
+        float x[block], w[block];
+        if (slot < mine) {
+            float squares = 0;
+            if (importance)
+                for (int i = 0; i < SUPER; ++i) squares += tile[at(start + i)] * tile[at(start + i)];
+            const float *given = importance ? importance + (first + start) % job.columns + lane * block : importance;
+            for (int i = 0; i < block; ++i) {
+                x[i] = tile[at(start + lane * block + i)];
+                w[i] = Format::weight_of(x[i], given ? given + i : given, 2 * squares / SUPER);
+            }
+            Format::find(table, x, w, lane, work);
+        }
+        __syncwarp();
+        if (slot < mine) Format::choose_step(lane, work);
+        __syncwarp();
+        for (int turn = 0; Format::FITS_UNIT && turn < lanes; ++turn) {
+            if (slot < mine && lane == turn) Format::add_up(x, w, lane, work);
+            __syncwarp();
+        }
+        if (slot < mine) Format::pack(lane, work, encoded);
         store(bytes, mine * Format::BYTES, out + (first / SUPER + begin) * Format::BYTES);
     }
 }

@@ -15,6 +15,8 @@ from quantkit.ggml.types import GGMLType
 SUPER_BLOCK = 256
 # A sub-block whose largest magnitude is below this is all zeros to ggml (GROUP_MAX_EPS).
 NOTHING = 1e-15
+# How far the levels -1, 0 and 1 of IQ1 are moved up or down.
+LEVEL_MOVE = 0.125
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,17 @@ class GridSearch:
     apart: float
 
 
+@dataclass(frozen=True)
+class SplitSearch:
+    """The search among all ways to split the sorted weights of a block into three levels.
+
+    Attributes:
+        parts: equal parts of a block, the levels of each of which are moved up or down by :data:`LEVEL_MOVE`.
+    """
+
+    parts: int
+
+
 # The searches that minimize squared errors weighted by importances.
 _WEIGHTED_AFFINE, _WEIGHTED_TRIALS = AffineSearch(-0.9, 36, absolute=False, apart=0.05), TrialSearch(9)
 
@@ -79,8 +92,8 @@ class Format:
 
     Attributes:
         type: its ggml type, which knows the size of a block.
-        kernel: the template in ``encoders.cu``, ``table.cu``, ``grid.cu`` or ``small.cu`` that encodes it; ``Weighted``
-            before the name makes the one that takes importances, and in ``grid.cu`` one does both.
+        kernel: the template in ``encoders.cu``, ``table.cu``, ``grid.cu``, ``split.cu`` or ``small.cu`` that encodes
+            it; ``Weighted`` before the name makes the one that takes importances, and with a grid one does both.
         halves: byte offsets of the float16 numbers in a block: the scale, then the minimum, if there are such.
     """
 
@@ -89,7 +102,7 @@ class Format:
     halves: tuple[int, ...]
 
     @property
-    def weighted(self) -> AffineSearch | TrialSearch | GridSearch | None:
+    def weighted(self) -> AffineSearch | TrialSearch | GridSearch | SplitSearch | None:
         """The search with importances; None for a format that does not use them, or whose search only libggml has."""
         return None
 
@@ -224,6 +237,33 @@ class GridFormat(Format):
         return self.search
 
 
+@dataclass(frozen=True)
+class SplitFormat(Format):
+    """A format with three levels, whose groups of weights are points of a grid.
+
+    Attributes:
+        search: how the scale and the levels of a block are found, with importances and without.
+        nothing: a block whose largest magnitude is below this is all zeros.
+        factor: what the unit of the scales is multiplied by before it is stored.
+        fits_unit: whether the unit is fitted to the levels as they are stored.
+    """
+
+    search: SplitSearch
+    nothing: float
+    factor: float
+    fits_unit: bool
+
+    @property
+    def shape(self) -> GridShape:
+        """The numbers of its grid."""
+        return GRID_SHAPES[self.type]
+
+    @property
+    def weighted(self) -> SplitSearch:
+        """The search with importances."""
+        return self.search
+
+
 # The points themselves are libggml's, see quantkit.kernels.grids.
 GRID_SHAPES: dict[GGMLType, GridShape] = {
     GGMLType.IQ1_M: GridShape(2048, 8, 3, 3, 16),
@@ -278,6 +318,14 @@ GRID_FORMATS: dict[GGMLType, GridFormat] = {
         GridFormat(GGMLType.IQ2_XS, "GridNine", (0,), GridSearch(9, 0.1), 1, None, NOTHING, True, False, 1.0),
     )
 }
+SPLIT_FORMATS: dict[GGMLType, SplitFormat] = {
+    form.type: form
+    for form in (
+        # IQ1_M has no place for its unit as such: a nibble of it is in each word of scales.
+        SplitFormat(GGMLType.IQ1_M, "SplitBlocksOfTwo", (), SplitSearch(2), 1e-7, 1.1125, fits_unit=True),
+        SplitFormat(GGMLType.IQ1_S, "SplitBlocksOfOne", (0,), SplitSearch(1), 1e-12, 1.125, fits_unit=False),
+    )
+}
 # Formats whose levels follow from the largest magnitude alone.
 SMALL_FORMATS: dict[GGMLType, Format] = {
     form.type: form
@@ -292,12 +340,15 @@ FORMATS: dict[GGMLType, Format] = {
     **K_QUANTS,
     **TABLE_FORMATS,
     **GRID_FORMATS,
+    **SPLIT_FORMATS,
     **SMALL_FORMATS,
 }
 # Formats that can be encoded without importances.
-PLAIN = frozenset(FORMATS) - {form.type for form in GRID_FORMATS.values() if form.alone is None}
+PLAIN = frozenset(FORMATS) - {GGMLType.IQ1_S} - {form.type for form in GRID_FORMATS.values() if form.alone is None}
 # Of these, formats with compiled encoders for the processor.
 IN_LANES = PLAIN - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
+# Formats whose kernels read the table of a grid, see quantkit.kernels.grids.
+WITH_GRID = frozenset({*GRID_FORMATS, *SPLIT_FORMATS})
 # Formats that a compiled call encodes together with merging and rounding.
 ONE_CALL = frozenset({GGMLType.Q4_0, GGMLType.Q8_0, GGMLType.TQ1_0, GGMLType.TQ2_0})
 # Formats whose blocks do not depend on importances.

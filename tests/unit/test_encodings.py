@@ -24,9 +24,11 @@ from quantkit.kernels.formats import (
     IN_LANES,
     IQ4_VALUES,
     PLAIN,
+    SPLIT_FORMATS,
     TABLE_FORMATS,
     UNWEIGHTED,
     WEIGHTED,
+    WITH_GRID,
 )
 from quantkit.kernels.mxfp4 import FIRST, early_steps
 from quantkit.kernels.reference.encode import encode as specified
@@ -161,7 +163,7 @@ def test_every_way_is_ggml_with_any_importances(
     assert weighable(importance)
     expected = ggml.quantize_rows(kind, rows, importance)
     assert host.encode(kind, rows, importance).tobytes() == expected.tobytes()
-    if kind in {**TABLE_FORMATS, **GRID_FORMATS}:
+    if kind in {**TABLE_FORMATS, **GRID_FORMATS, **SPLIT_FORMATS}:
         assert specified(kind, rows, importance).tobytes() == expected.tobytes()
     assert bytes(encoding.encode(kind, rows, importance)) == expected.tobytes()
 
@@ -351,7 +353,7 @@ def test_sub_blocks_whose_stored_scale_is_zero(kind: GGMLType, numba: None) -> N
 @in_lanes
 def test_values_that_arithmetic_does_not_decide_go_to_ggml(kind: GGMLType, numba: None) -> None:
     for value in (1e-26, 1e-40, 65536.0, 1e30):
-        if kind in GRID_FORMATS and value == 1e30:
+        if kind in WITH_GRID and value == 1e30:
             continue  # ggml's errors overflow, and it aborts
         rows = DISTRIBUTIONS["weights"][:2].copy()
         rows[1, 200] = -value
@@ -501,7 +503,7 @@ def test_the_program_encodes_every_format_in_one_kernel() -> None:
         "ENCODE(1, encode_blocks, BlockSymmetric<format::Q4_0>)",
         "END",
     ]
-    assert set(headers) == {"encoders.cu", "weighted.cu", "table.cu", "small.cu", "grid.cu", "formats.h"}
+    assert set(headers) == {"encoders.cu", "weighted.cu", "table.cu", "small.cu", "grid.cu", "split.cu", "formats.h"}
 
 
 def test_the_program_encodes_with_importances_where_there_are_some() -> None:

@@ -34,7 +34,7 @@ def encode_grid(form: GridFormat, rows: Floats, importance: Floats | None = None
     """
     block, super_blocks = form.shape.block, rows.size // SUPER_BLOCK
     with quiet():
-        weights = _weights(form, rows, importance)
+        weights = weigh(rows, importance, form.variance, form.alone)
         values, below = _magnitudes(form, rows.reshape(-1, 8), weights.reshape(-1, 8))
         values, weights = values.reshape(-1, block), weights.reshape(-1, block)
         largest = values.max(axis=1)
@@ -58,13 +58,17 @@ def encode_grid(form: GridFormat, rows: Floats, importance: Floats | None = None
     return PACKERS[form.type](Parts(unit, steps, codes, signs.reshape(super_blocks, -1), empty))
 
 
-def _weights(form: GridFormat, rows: Floats, importance: Floats | None) -> Floats:
-    """How much the error of each weight counts, float32 [n, columns]."""
+def weigh(rows: Floats, importance: Floats | None, variance: float = 2, alone: float | None = 0) -> Floats:
+    """How much the error of each weight counts, float32 [n, columns].
+
+    The mean square of a super-block, *variance* times with importances and *alone* times without, is added to a
+    weight's own square.
+    """
     squares: Floats = rows * rows
-    times = form.alone if importance is None else form.variance
-    assert times is not None, form.type
-    variance = ordered_sum(squares.reshape(-1, SUPER_BLOCK)) * np.float32(times / SUPER_BLOCK)
-    sizes: Floats = variance.reshape(rows.shape[0], -1).repeat(SUPER_BLOCK, axis=1) + squares
+    times = alone if importance is None else variance
+    assert times is not None
+    mean = ordered_sum(squares.reshape(-1, SUPER_BLOCK)) * np.float32(times / SUPER_BLOCK)
+    sizes: Floats = mean.reshape(rows.shape[0], -1).repeat(SUPER_BLOCK, axis=1) + squares
     return sizes if importance is None else importance * np.sqrt(sizes)
 
 
@@ -121,7 +125,7 @@ def _look_up(form: GridFormat, values: Floats, weights: Floats, inverse: Floats,
     codes = grid.codes[numbers]
     off = np.flatnonzero(codes < 0)
     x, w = (array.reshape(-1, shape.group)[off] for array in (values, np.sqrt(weights)))
-    candidates = _padded(form.type)[numbers[off]]
+    candidates = padded(form.type)[numbers[off]]
     points = (2 * grid.points + np.uint8(1)).astype(np.float32)[candidates]
     errors = scale.repeat(shape.block // shape.group)[off][:, None, None] * points - x[:, None]
     squares = ordered_sum((w[:, None] * errors * errors).reshape(-1, shape.group)).reshape(candidates.shape)
@@ -132,7 +136,7 @@ def _look_up(form: GridFormat, values: Floats, weights: Floats, inverse: Floats,
 
 
 @cache
-def _padded(kind: GGMLType) -> npt.NDArray[np.int32]:
+def padded(kind: GGMLType) -> npt.NDArray[np.int32]:
     """The neighbours of each lattice point, int32 [lattice points, the most that one has], filled up with -1."""
     grid: Grid = grid_of(kind)
     counts = np.diff(grid.starts)
