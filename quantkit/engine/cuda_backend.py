@@ -21,7 +21,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_driver import Lane, open_device
 from quantkit.kernels.cuda_source import Variant
-from quantkit.kernels.formats import FORMATS, NEEDS_IMPORTANCE, SPLIT_FORMATS, UNWEIGHTED, WEIGHTED, WITH_GRID
+from quantkit.kernels.formats import FORMATS, PLAIN, SPLIT_FORMATS, UNWEIGHTED, WEIGHTED, WITH_GRID
 from quantkit.kernels.grids import device_table
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 
@@ -184,5 +184,5 @@ def _has_kernel(target: Target, outtype: GGMLType, columns: int) -> bool:
     if kind in SPLIT_FORMATS and not ggml.sorts_stably():
         return False
     if importance is None:
-        return kind not in NEEDS_IMPORTANCE
+        return kind in PLAIN
     return kind in WEIGHTED and weighable(importance)

@@ -331,10 +331,10 @@ FORMATS: dict[GGMLType, Format] = {
     **SPLIT_FORMATS,
     **SMALL_FORMATS,
 }
-# Formats that nobody encodes without importances.
-NEEDS_IMPORTANCE = frozenset({GGMLType.IQ1_S})
-# Formats with compiled encoders for the processor that do without importances.
-IN_LANES = frozenset(FORMATS) - NEEDS_IMPORTANCE - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
+# Formats that can be encoded without importances.
+PLAIN = frozenset(FORMATS) - {GGMLType.IQ1_S}
+# Of these, formats with compiled encoders for the processor.
+IN_LANES = PLAIN - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
 # Formats whose kernels read the table of a grid, see quantkit.kernels.grids.
 WITH_GRID = frozenset({*GRID_FORMATS, *SPLIT_FORMATS})
 # Formats that a compiled call encodes together with merging and rounding.

@@ -29,7 +29,7 @@ from quantkit.files.output_file import Bytes
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
-from quantkit.kernels.formats import FORMATS, NEEDS_IMPORTANCE
+from quantkit.kernels.formats import PLAIN
 from quantkit.kernels.rounding import LARGEST, SMALLEST, round_to
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 from tests.support.bits import as_array
@@ -137,7 +137,7 @@ KINDS = [GGMLType.Q8_0, GGMLType.F16, GGMLType.Q4_K, GGMLType.Q2_0]
     [
         (torch.bfloat16, ()),
         (torch.float16, ()),
-        (torch.float32, sorted(FORMATS.keys() - NEEDS_IMPORTANCE - set(KINDS))),  # more than one kernel takes
+        (torch.float32, sorted(PLAIN - set(KINDS))),  # more than one kernel takes
     ],
     ids=["bf16", "f16", "f32-many"],
 )

@@ -20,11 +20,10 @@ from quantkit.kernels import encode as encoding
 from quantkit.kernels.arithmetic import nearest_int
 from quantkit.kernels.cuda_source import Variant, program
 from quantkit.kernels.formats import (
-    FORMATS,
     GRID_FORMATS,
     IN_LANES,
     IQ4_VALUES,
-    NEEDS_IMPORTANCE,
+    PLAIN,
     SPLIT_FORMATS,
     TABLE_FORMATS,
     UNWEIGHTED,
@@ -41,7 +40,7 @@ Encode = Callable[[GGMLType, np.ndarray], np.ndarray]
 
 # Not a multiple of the lanes' groups.
 DISTRIBUTIONS = distributions(37)
-every_kind = pytest.mark.parametrize("kind", sorted(FORMATS.keys() - NEEDS_IMPORTANCE), ids=lambda kind: kind.name)
+every_kind = pytest.mark.parametrize("kind", sorted(PLAIN), ids=lambda kind: kind.name)
 every_table = pytest.mark.parametrize("kind", sorted(TABLE_FORMATS), ids=lambda kind: kind.name)
 every_grid = pytest.mark.parametrize("kind", sorted(GRID_FORMATS), ids=lambda kind: kind.name)
 in_lanes = pytest.mark.parametrize("kind", sorted(IN_LANES), ids=lambda kind: kind.name)
