@@ -60,6 +60,7 @@ struct F32 {
 #define THREADS 128
 #define TILE (32 * THREADS)
 #define PAIRS 4
+#define SCRATCH (16 * sizeof(Work) + 16 * 210)  // of super-blocks; 128 blocks of 34 bytes need less
 
 // What the host says of a range, as it lies in memory: quantkit.kernels.cuda writes it.
 struct Job {
@@ -220,6 +221,7 @@ template <class Format>
 __device__ inline void encode_grid_super_blocks(const float *tile, int count, long long first, u8 *out, u8 *scratch,
                                                 const float *importance, const unsigned int *table, const Job &job) {
     const int group = THREADS / 32, lane = threadIdx.x % 32, slot = threadIdx.x / 32;
+    static_assert(group * (sizeof(GridWork) + Format::BYTES) <= SCRATCH, "scratch is too small");
     GridWork &work = ((GridWork *)scratch)[slot];
     u8 *bytes = scratch + group * sizeof(GridWork), *encoded = bytes + slot * Format::BYTES;
     for (int begin = 0; begin < count / SUPER; begin += group) {
@@ -265,6 +267,7 @@ __device__ inline void encode_split_super_blocks(const float *tile, int count, l
                                                  const float *importance, const unsigned int *table, const Job &job) {
     const int block = Format::N, lanes = SUPER / block, group = THREADS / lanes;
     const int lane = threadIdx.x % lanes, slot = threadIdx.x / lanes;
+    static_assert(group * (sizeof(SplitWork) + Format::BYTES) <= SCRATCH, "scratch is too small");
     SplitWork &work = ((SplitWork *)scratch)[slot];
     u8 *bytes = scratch + group * sizeof(SplitWork), *encoded = bytes + slot * Format::BYTES;
     for (int begin = 0; begin < count / SUPER; begin += group) {
@@ -312,8 +315,6 @@ __device__ inline void add_squares(const Job &job) {
     }
     job.squares[row] = sum;
 }
-
-#define SCRATCH (16 * sizeof(Work) + 16 * 210)  // of super-blocks; 128 blocks of 34 bytes need less
 
 // quantkit.kernels.cuda writes a kernel of this for the types and formats of a tensor: compiling all would take minutes.
 #define BEGIN(IN, OUT)                                                                             \
