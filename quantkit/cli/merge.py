@@ -85,6 +85,6 @@ def command(
             }
         )
     else:
+        click.echo(f"{out}  {len(shards)} shard{'s' if len(shards) != 1 else ''}  {size(nbytes)}")
         for effect in effects:
             click.echo(one_line(effect.line))
-        click.echo(f"{out}  {len(shards)} shard{'s' if len(shards) != 1 else ''}  {size(nbytes)}")

@@ -62,7 +62,7 @@ def check_effects(effects: Sequence[AdapterEffect], *, again: bool) -> tuple[str
             raise AdapterError(
                 f"adapter {effect.adapter}: what it adds is in the base model's weights already ({effect.contained} of "
                 f"{effect.matrices} matrices, overlap {effect.overlap:.2f}): it was merged before, or it needs the "
-                "residual model that PiSSA, OLoRA or LoftQ trained on",
+                "residual model that PiSSA or OLoRA trained on",
                 hint=f"use the model that it was trained on, or a converted adapter (pissa_converted); {AGAIN}",
             )
     return tuple(note for effect in effects for note in _notes(effect))

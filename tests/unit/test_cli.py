@@ -292,6 +292,8 @@ def test_merge(run: Callable[..., Run], checkpoint: Maker, adapter: Maker, tmp_p
     assert done.code == 0
     shards = sorted(path.name for path in out.glob("*.safetensors"))
     assert len(shards) > 1
+    (effect,) = done.json.pop("effects")
+    assert (effect["adapter"], effect["matrices"], effect["changed"]) == (changes.name, 4, 4)
     assert done.json == {
         "schema": 1,
         "folder": str(out),
@@ -301,6 +303,7 @@ def test_merge(run: Callable[..., Run], checkpoint: Maker, adapter: Maker, tmp_p
     }
     shown = run("merge", base, "--adapter", changes, "-o", tmp_path / "one")
     assert shown.out.startswith(f"{tmp_path / 'one'}  1 shard  ")
+    assert shown.out.splitlines()[1].startswith(f"{changes.name} adds ")
 
 
 def test_inspect(run: Callable[..., Run], checkpoint: Maker, adapter: Maker, f16: Path) -> None:
@@ -374,6 +377,7 @@ def test_build_json(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) 
         "folder": str(out),
         "outputs": [{"file": "it-q4_0.gguf", "quant": "q4_0", "size": (out / "it-q4_0.gguf").stat().st_size}],
         "adapter_outputs": [],
+        "effects": [],
         "notes": [
             "Ollama: spaces and blank lines around system, user, assistant messages reach the model; its own chat "
             "template removes them (this rarely matters)"
