@@ -1,6 +1,6 @@
 """What one adapter does to the weights, in a few figures: measured while it is merged, kept in manifest and report.
 
-With W the weights before the adapter and D what it adds to them, over all matrices that it trains: the norm of D over
+With W the weights before the adapter and D what it adds to them, over all matrices that it changes: the norm of D over
 the norm of W, their correlation, and how much of D the weights contain already. Users ask "did my training do
 anything?" and "is this the right base?"; these figures answer.
 """
@@ -24,7 +24,8 @@ class AdapterEffect:
         changed: how many of them it changes.
         vectors: how many norms and biases it trains.
         changed_vectors: how many of them it changes.
-        norm: the norm of the change over the norm of the weights; of the vectors, if it trains no matrix.
+        norm: the norm of the change over the norm of what it changes: the matrices; the vectors, if it trains no
+            matrix.
         correlation: of change and weights, from -1 to 1.
         overlap: how much of the adapter's own change the weights contain already, ``<D, W> / <D, D>`` at weight 1:
             about 0 on the base that it was trained on, about 1 where it is part of the weights.

@@ -231,8 +231,8 @@ class EffectMeter:
     def _effect(self, index: int) -> AdapterEffect:
         adapter, known = self._adapters[index], self._measured[index]
         matrices = {name: _Total.of(tensor) for name, tensor in known.items() if tensor.columns}
-        vectors = [name for name, tensor in known.items() if not tensor.columns]
-        total = _Total.all(matrices.values() if matrices else (_Total.of(known[name]) for name in vectors))
+        vectors = {name: _Total.of(tensor) for name, tensor in known.items() if not tensor.columns}
+        total = _Total.all(sums for name, sums in (matrices or vectors).items() if known[name].changed)
         return AdapterEffect(
             adapter=source_label(adapter.path),
             weight=adapter.weight,

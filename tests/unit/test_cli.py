@@ -292,9 +292,10 @@ def test_merge(run: Callable[..., Run], checkpoint: Maker, adapter: Maker, tmp_p
     assert done.code == 0
     shards = sorted(path.name for path in out.glob("*.safetensors"))
     assert len(shards) > 1
-    (effect,) = done.json.pop("effects")
+    found = done.json
+    (effect,) = found.pop("effects")
     assert (effect["adapter"], effect["matrices"], effect["changed"]) == (changes.name, 4, 4)
-    assert done.json == {
+    assert found == {
         "schema": 1,
         "folder": str(out),
         "shards": shards,
