@@ -62,6 +62,11 @@ class Adapter:
     layers: PeftLayers | None = None
     vocabulary: int | None = None
 
+    @property
+    def file_path(self) -> Path:
+        """The file of the weights."""
+        return next(iter(self.file.specs.values())).file
+
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Floats:
         """Rows of one of the adapter's tensors as float32 on the CPU.
 

@@ -45,7 +45,9 @@ def prepare_converted(recipe: Recipe, work: Workspace, run: RunOptions) -> Itera
     check_parameters(recipe.parameters)
     check_messages(recipe.messages)
     folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
-    converted = run_converter(recipe.via_llama_cpp, folder, adapters, recipe.name, recipe.outtype, work, run)
+    converted = run_converter(
+        *(recipe.via_llama_cpp, folder, adapters, recipe.name, recipe.outtype, work, run), again=recipe.merge_again
+    )
     model, folders = converted.model, tuple(adapter.folder for adapter in adapters)
     bare = [entry for entry in model.header.metadata.values() if not entry.key.startswith("tokenizer.")]
     architecture = str(model.value("general.architecture"))
@@ -64,6 +66,7 @@ def prepare_converted(recipe: Recipe, work: Workspace, run: RunOptions) -> Itera
             inputs=InputsEntry(weight_files(folder), tuple(map(weight_files, folders))),
             tokenizer=converted.tokenizer,
             libraries=converted.libraries,
+            effects=lambda: converted.effects,
         )
         workers = choose_workers(run.device, run.threads)
         plan, spec = plan_build(recipe, subject)

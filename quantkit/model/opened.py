@@ -24,6 +24,7 @@ from quantkit.gguf.kv import KV
 from quantkit.hub.adapter_source import AdapterLike, adapter_sources
 from quantkit.hub.base_name import full_precision_name
 from quantkit.hub.source import source_name
+from quantkit.model.base_names import base_notes
 from quantkit.model.resized_vocabulary import resize, resized_rows
 from quantkit.model.sampling import sampling_metadata
 from quantkit.model.tied_embeddings import LM_HEAD, check_unknown_tie, find_tie, settle_tied
@@ -181,7 +182,7 @@ def _merged(
             )
             stack.callback(opened[-1].close)
         check_unknown_tie(checkpoint, opened)
-        notes = [*checkpoint.notes, *(note for adapter in opened for note in _adapter_notes(adapter, path))]
+        notes = [*checkpoint.notes, *(note for adapter in opened for note in _adapter_notes(adapter, checkpoint))]
         rows = resized_rows(opened, base)
         if rows is not None:
             checkpoint, base = resize(checkpoint, rows), resize(base, rows)
@@ -288,10 +289,12 @@ def _check_source(checkpoint: Checkpoint, rule: Rule, source: str) -> None:
         )
 
 
-def _adapter_notes(adapter: Adapter, base: Path) -> Iterator[str]:
+def _adapter_notes(adapter: Adapter, base: Checkpoint) -> Iterator[str]:
     named = str(adapter.config.get("base_model_name_or_path") or "")
     if (meant := full_precision_name(named)) is not None:
         yield (
             f"{source_name(adapter.path)} was trained on the quantized {named}; it is merged into "
-            f"{source_name(base)}, which should have the weights of {meant}"
+            f"{source_name(base.path)}, which should have the weights of {meant}"
         )
+    else:
+        yield from base_notes(adapter.path, adapter.config, base.path, base.config)

@@ -13,6 +13,7 @@ from typing import Any
 from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
+from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TextEntry
 from quantkit.package.manifest_sources import InputsEntry, SourcesEntry
 
@@ -34,6 +35,8 @@ class Manifest:
         files: the text files.
         chat: how to talk to the model.
         notes: decisions that the user was told.
+        effects: by ``build``: what each adapter changed, as measured while it was merged; packages of the first
+            versions have none.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Manifest:
     sources: SourcesEntry | None = None
     inputs: InputsEntry | None = None
     adapter_files: tuple[AdapterEntry, ...] | None = None
+    effects: tuple[AdapterEffect, ...] | None = None
 
     @property
     def ggufs(self) -> tuple[ModelEntry | AdapterEntry, ...]:
@@ -71,6 +75,7 @@ class Manifest:
             "recipe": self.recipe,
             "sources": self.sources and self.sources.to_json(),
             "inputs": self.inputs and self.inputs.to_json(),
+            "effects": None if self.effects is None else [effect.to_json() for effect in self.effects],
             "models": [model.to_json() for model in self.models],
             "adapter_files": None if self.adapter_files is None else [file.to_json() for file in self.adapter_files],
             "files": [asdict(text) for text in self.files],
@@ -105,6 +110,7 @@ class Manifest:
             files=tuple(map(TextEntry.from_json, found.each("files"))),
             chat=ChatEntry.from_json(found.fields("chat")),
             notes=found.texts("notes"),
+            effects=tuple(map(AdapterEffect.from_json, found.each("effects"))) if "effects" in found else None,
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 # Each module enters its defects into the table.
 from tests.checkpoints import (  # noqa: F401
     adapter_defects,
+    adapter_effect_defects,
     adapter_file_defects,
     checkpoint_defects,
     config_defects,
