@@ -44,6 +44,7 @@ class Checkpoint:
         tensors: by name, where each tensor is stored.
         files: the files that contain the tensors.
         formats: by name of a tensor that is stored quantized, its format. Such a tensor counts as F32.
+        remarks: what was done to the names of the tensors, for the user.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorSpec]
     files: Mapping[Path, TensorFile]
     formats: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> Array:
         """Rows ``start:stop`` (see :class:`TensorFile`), of type ``tensors[name].dtype``, on the CPU.
@@ -75,8 +77,8 @@ class Checkpoint:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes for the user about the way the weights are stored."""
-        return tuple(
+        """Notes for the user about the names of the tensors and the way the weights are stored."""
+        return self.remarks + tuple(
             f"{self.path.name} is quantized: {count} tensors in {name} are dequantized to f32"
             for name, count in Counter(self.formats.values()).items()
         )

@@ -258,7 +258,8 @@ def _check_tied(model: Model, adapter: Adapter, pairs: Sequence[Pair]) -> None:
     """Refuse LoRA on the embedding or output head of a base that ties them: llama.cpp would misapply it."""
     tensors = model.checkpoint.tensors
     heads = [rule.sources[0] for rule in model.architecture.rules(model.checkpoint.config) if rule.target == OUTPUT]
-    if any(head in tensors and tensors[head].name == head for head in heads):
+    stored = Counter(tensors.values())  # a tied head is the embedding under a second name
+    if any(head in tensors and stored[tensors[head]] == 1 for head in heads):
         return
     for pair in pairs:
         if pair.rule.target in (EMBEDDING, OUTPUT):
