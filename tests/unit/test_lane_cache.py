@@ -51,6 +51,18 @@ def test_the_second_process_compiles_nothing(tmp_path: Path) -> None:
     assert compiled(tmp_path) == []
 
 
+def test_threads_that_save_at_once_keep_their_own_code(tmp_path: Path) -> None:
+    def save(number: int) -> None:
+        for turn in range(20):
+            lane_cache._Files(str(tmp_path), "carry", 1).save(("bf16", number, turn), f"code {number} {turn}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(save, range(8)))
+    files = lane_cache._Files(str(tmp_path), "carry", 1)
+    assert all(files.load(("bf16", n, turn)) == f"code {n} {turn}" for n in range(8) for turn in range(20))
+    assert files.load(("f16", 0, 0)) is None
+
+
 def test_threads_keep_their_functions_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numba
 
