@@ -240,6 +240,7 @@ def _check_head(merged: MergedCheckpoint, rules: Sequence[Rule]) -> None:
 
 
 def _adapter_notes(adapter: Adapter, base: Path) -> Iterator[str]:
+    yield from adapter.notes
     named = str(adapter.config.get("base_model_name_or_path") or "")
     if (meant := full_precision_name(named)) is not None:
         yield (

@@ -88,3 +88,25 @@ def stacked_experts_that_are_too_few(case: Case) -> None:
 @defect("experts.0.w1.weight", "is also stored within", STACK, command=MERGE, base=MIXTRAL)
 def experts_that_are_stacked_and_single(case: Case) -> None:
     _stack(case, lambda stack: stack, keep=True)
+
+
+@defect("score.weight", "head of a classifier or reward model (task_type SEQ_CLS)", hint="CAUSAL_LM", command=MERGE)
+def the_adapter_of_a_reward_model(case: Case) -> None:
+    case.adapter_config(task_type="SEQ_CLS", modules_to_save=["classifier", "score"])
+    head = {"base_model.model.score.weight": torch.ones(1, 64)}
+    edit_tensors(case.adapter_weights, lambda tensors: tensors.update(head))
+
+
+@defect("self_attn.qkv_proj", "[64, 64]", "[128, 64]", hint="a/base", command=MERGE)
+def lora_on_a_matrix_that_the_base_has_in_other_parts(case: Case) -> None:
+    """B has fewer rows than q, k and v together, so the matrix is not theirs."""
+
+    def fuse(tensors: Tensors) -> None:
+        for name in list(tensors):
+            if ".v_proj." in name:
+                tensors.pop(name)
+            else:
+                tensors[name.replace("q_proj", "qkv_proj")] = tensors.pop(name)
+
+    edit_tensors(case.adapter_weights, fuse)
+    case.adapter_config(target_modules=["qkv_proj"])
