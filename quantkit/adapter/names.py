@@ -24,7 +24,7 @@ _SINCE_4_52 = (
     ("model.multi_modal_projector.", "multi_modal_projector."),
 )
 # Prefixes of the paths in the adapter and in the base.
-_READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
+READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("", ""),),
     (("model.language_model.", "model."),),  # trained as the language model of a vision-language model
     (("language_model.", ""),),  # the same before transformers 4.52
@@ -44,7 +44,7 @@ _MLX = re.compile(r".*\.(lora_a|lora_b)")
 _TORCHTUNE_HINT = "give the epoch's folder with adapter_model.safetensors, which torchtune writes for PEFT"
 _MLX_HINT = "fuse it with mlx_lm.fuse --dequantize, and build from that folder"
 # The same libraries by the names of their files.
-_OTHER_FILES = (
+OTHER_FILES = (
     ("adapter_[0-9]*.pt", "torchtune", _TORCHTUNE_HINT),
     ("adapter_model.pt", "torchtune", _TORCHTUNE_HINT),
     ("adapters.safetensors", "MLX", _MLX_HINT),
@@ -95,7 +95,7 @@ def read_names(path: Path, keys: Iterable[str], base: Iterable[str]) -> Names:
     plain = {key: bare(key) for key in keys}
     _refuse_other_layouts(path, plain)
     modules = {name.rpartition(".")[0] for name in base}
-    readings = [Names(plain, prefixes) for prefixes in _READINGS]
+    readings = [Names(plain, prefixes) for prefixes in READINGS]
     explained = [sum(_has_owner(names.in_base(name), modules) for name in plain.values()) for names in readings]
     best = [names for names, count in zip(readings, explained, strict=True) if count == max(explained)]
     for other in best[1:] if max(explained) else ():
@@ -130,7 +130,7 @@ def refuse_other_files(path: Path) -> None:
     Raises:
         AdapterError: the folder has such a file.
     """
-    for pattern, library, hint in _OTHER_FILES:
+    for pattern, library, hint in OTHER_FILES:
         for file in sorted(path.glob(pattern)):
             raise AdapterError(f"{file}: this adapter is in {library}'s own layout, not in PEFT's", hint=hint)
 

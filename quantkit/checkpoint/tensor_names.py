@@ -89,8 +89,9 @@ CHAT_HINT = "it scores texts and cannot chat: build from the chat model that it 
 _SAVED = re.compile(r"(?P<module>.+)\.modules_to_save\.(?P<adapter>[^.]+)\.(?P<leaf>weight|bias)")
 _BEFORE = re.compile(r"(?P<module>.+)\.original_module\.(?P<leaf>weight|bias)")
 _BASE_LAYER = re.compile(r"(?P<module>.+?)(?:\.base_layer)+\.(?P<leaf>weight|bias)")
-# What PEFT's methods train beside a module's own weight.
-_FACTORS = re.compile(r".+\.(lora_\w+|ia3_l|hada_\w+|lokr_\w+|oft_\w+|boft_\w+|vera_\w+|trainable_tokens_\w+)(\..+)?")
+# What PEFT's methods train beside a module's own weight: the beginnings of those names.
+FACTORS = ("lora_", "ia3_l", "hada_", "lokr_", "oft_", "boft_", "vera_", "trainable_tokens_")
+_FACTORS = re.compile(rf".+\.({'|'.join(FACTORS)})\w*(\..+)?")
 MERGE_FIRST = "load it with PEFT, save the model that merge_and_unload() returns, and build from that folder"
 
 
