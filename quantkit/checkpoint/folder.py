@@ -31,7 +31,7 @@ from quantkit.hub.base_name import build_hint
 _DIGITS = "[0-9]" * 5
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.(safetensors|bin)")
 # Buffers that old versions of transformers saved: derived from the config, never weights.
-_BUFFERS = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
+BUFFERS = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Checkpoint:
         tensors: by name, where each tensor is stored.
         files: the files that contain the tensors.
         formats: by name of a tensor that is stored quantized, its format. Such a tensor counts as F32.
+        remarks: what was done to the names of the tensors, for the user.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorSpec]
     files: Mapping[Path, TensorFile]
     formats: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> Array:
         """Rows ``start:stop`` (see :class:`TensorFile`), of type ``tensors[name].dtype``, on the CPU.
@@ -75,8 +77,8 @@ class Checkpoint:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes for the user about the way the weights are stored."""
-        return tuple(
+        """Notes for the user about the names of the tensors and the way the weights are stored."""
+        return self.remarks + tuple(
             f"{self.path.name} is quantized: {count} tensors in {name} are dequantized to f32"
             for name, count in Counter(self.formats.values()).items()
         )
@@ -174,7 +176,7 @@ def _collect(path: Path, files: Mapping[Path, TensorFile], index: Path | None) -
     tensors: dict[str, TensorSpec] = {}
     for file, opened in files.items():
         for name, spec in opened.specs.items():
-            if name.endswith(_BUFFERS):
+            if name.endswith(BUFFERS):
                 continue
             if name in tensors:
                 raise CheckpointError(f"{file}: tensor {name!r} is also in {tensors[name].file.name}")
@@ -196,7 +198,7 @@ def _check_types(tensors: Mapping[str, TensorSpec]) -> None:
 def _match_index(path: Path, index: Path, tensors: Mapping[str, TensorSpec]) -> None:
     weight_map = _weight_map(index)
     for name, shard in weight_map.items():
-        if name not in tensors and not name.endswith(_BUFFERS):
+        if name not in tensors and not name.endswith(BUFFERS):
             raise CheckpointError(
                 f"{path / shard}: tensor {name!r} is missing, but {index.name} lists it",
                 hint="download the shard again",

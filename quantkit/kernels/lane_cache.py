@@ -72,6 +72,16 @@ def keep_on_disk(dispatcher: Any) -> None:
             numba.config.CACHE_DIR = before
 
 
+def name_by_content(function: Any) -> None:
+    """Add a digest of what a function is made of to its name, before numba compiles it.
+
+    Numba's symbols have a function's name and a number that each process counts from 1. Two functions of one name, kept
+    by two processes, may have the same symbol; a process that loads both would call one of them for the other.
+    """
+    digest = hashlib.sha256(repr(describe(function)).encode()).hexdigest()[:16]
+    function.__qualname__ = f"{function.__qualname__}_{digest}"
+
+
 def describe(value: Any) -> Any:
     """What a function is made of: its name and what its closure holds, down to numbers and text.
 

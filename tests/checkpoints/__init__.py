@@ -14,6 +14,7 @@ from tests.checkpoints import (  # noqa: F401
     config_defects,
     expert_defects,
     format_defects,
+    name_defects,
     quantize_defects,
     request_defects,
     vocabulary_defects,

@@ -399,7 +399,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "saved-nowhere": (
         {"modules_to_save": ["score"]},
         {**pair(Q), f"{PREFIX}score.weight": torch.ones(2, 6)},
-        "'score.weight', which the base model does not have",
+        "score.weight' is the head of a classifier or reward model",
     ),
     "bias-nowhere": (
         {"target_modules": ["v_proj"], "lora_bias": True},
