@@ -27,6 +27,7 @@ from quantkit.jobs.run_stream import merger, stream_files
 from quantkit.model.lora_file import plan_adapter_file
 from quantkit.model.opened import open_model
 from quantkit.plan.gguf_outputs import unquantized_outputs
+from quantkit.vocab.added_eos import for_chat
 
 
 def convert(
@@ -67,6 +68,8 @@ def convert(
         open_model(*fetch(base, changes, run.reporter)) as opened,
     ):
         vocabulary = opened.vocabulary()
+        if vocabulary.chat_template is not None:
+            vocabulary = for_chat(vocabulary)
         for note in (*opened.notes, *vocabulary.notes):
             run.reporter.note(note)
         tensors = opened.tensors(kind)

@@ -32,6 +32,7 @@ from quantkit.package.plan_entries import chat_entry, text_entries, versions
 from quantkit.package.render import render_package, write_package
 from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.plan.values import count_elements
+from quantkit.vocab.added_eos import package_eos_notes
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
 from quantkit.vocab.special import ENDS_BY_NAME, adds_bos
 
@@ -104,7 +105,11 @@ def package(
     if start is not None:
         spec = _started(spec, start, token_text(first, "bos"))
     render_package(spec)
-    notes = [*stop_notes(spec.parameters, metadata.values()), *package_notes(spec)]
+    notes = [
+        *package_eos_notes(metadata.values()),
+        *stop_notes(spec.parameters, metadata.values()),
+        *package_notes(spec),
+    ]
     for note in notes:
         run.reporter.note(note)
     inputs = [file for model in found.values() for file in model.files]

@@ -39,6 +39,7 @@ from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
 from quantkit.system.beside import beside
 from quantkit.system.child_process import begun
+from quantkit.vocab.added_eos import for_chat
 from quantkit.vocab.special import adds_bos
 from quantkit.vocab.vocabulary import Vocabulary
 
@@ -162,7 +163,7 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
         asked = pool.submit(
             choose_mixtures, _quantized(recipe), subject.metadata, subject.tensors, importance, recipe.choices
         )
-        vocabulary = subject.vocabulary()
+        vocabulary = for_chat(subject.vocabulary())
         chat, jinja = chat_format(vocabulary, option=recipe.template, model=recipe.model)
         stop, notes = stop_metadata(chat, vocabulary)
         metadata = (*subject.metadata, *vocabulary.metadata, *vocabulary.template_metadata(jinja), *stop)

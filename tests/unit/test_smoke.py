@@ -41,8 +41,9 @@ def test_a_model_that_chats(tmp_path: Path) -> None:
     result = smoke(tmp_path)
     assert failed(result) == []
     assert result.passed
-    names = ["loads", "tokenizes", "chat template renders", "BOS", "special tokens", "end of turn", "logits finite"]
-    assert [check.name for check in result.checks] == [*names, "generates", "stops by itself"]
+    names = ["loads", "tokenizes", "chat template renders", "BOS", "prompt in llama-server", "special tokens"]
+    names += ["end of turn", "logits finite", "generates", "stops by itself"]
+    assert [check.name for check in result.checks] == names
     assert check(result, "special tokens").figure == "4 of 4"
     assert check(result, "end of turn").figure == EOT
     assert [answer.text for answer in result.answers] == [ANSWER]
@@ -97,6 +98,22 @@ def test_a_bos_that_the_file_does_not_ask_for(tmp_path: Path) -> None:
     assert smoke(tmp_path, Tiny(add_bos=False)).passed
     without = Tiny(add_bos=False, template=LLAMA_3.removeprefix("{{ bos_token }}"))
     assert check(smoke(tmp_path, without), "BOS").figure == "0"
+
+
+def test_an_eos_that_llama_cpp_appends_to_the_prompt(tmp_path: Path) -> None:
+    """quantkit's own chat never sees it: what a trainer saved makes other programs end every prompt with EOS."""
+    result = smoke(tmp_path, Tiny(add_eos=True))
+    assert failed(result) == ["prompt in llama-server"]
+    assert result.answers[0].text == ANSWER
+    evidence = check(result, "prompt in llama-server").evidence
+    assert "append '<|end_of_text|>' to the prompt" in evidence
+    assert "tokenizer.ggml.add_eos_token is true" in evidence
+
+
+def test_a_template_that_ends_with_eos_itself(tmp_path: Path) -> None:
+    """llama-server removes the EOS that the tokenizer appends again, so there is one."""
+    result = smoke(tmp_path, Tiny(add_eos=True, template=LLAMA_3 + "{{ eos_token }}"))
+    assert check(result, "prompt in llama-server").passed
 
 
 def test_an_end_of_turn_that_ends_nothing(tmp_path: Path) -> None:
