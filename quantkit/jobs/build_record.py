@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from quantkit.hub.adapter_source import AdapterSource
 from quantkit.jobs.prepare import PlannedBuild
 from quantkit.package.manifest import Manifest
 from quantkit.package.manifest_sources import SourcesEntry
@@ -30,7 +31,7 @@ def build_manifest(prepared: PlannedBuild, digests: Mapping[str, Mapping[str, st
         texts: the package's text files.
     """
     recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
-    adapters = zip(recipe.adapters, subject.adapters, strict=True)
+    adapters = {folder: source_entry(asked.source, folder) for asked, folder in _adapters(prepared)}
     return Manifest(
         name=spec.name,
         versions=versions(subject.libraries),
@@ -38,7 +39,8 @@ def build_manifest(prepared: PlannedBuild, digests: Mapping[str, Mapping[str, st
         recipe={**recipe.to_json(), "device": prepared.workers.kind},
         sources=SourcesEntry(
             model=source_entry(recipe.model, subject.folder),
-            adapters=tuple(source_entry(asked.source, folder) for asked, folder in adapters),
+            adapters=tuple(adapters[folder] for folder in subject.adapters),
+            template=None if subject.templates == subject.tokenizer else adapters.get(subject.templates),
         ),
         inputs=subject.inputs,
         models=tuple(model_entry(parts, digests) for parts in plan.models),
@@ -47,6 +49,11 @@ def build_manifest(prepared: PlannedBuild, digests: Mapping[str, Mapping[str, st
         chat=chat_entry(spec),
         notes=plan.notes,
     )
+
+
+def _adapters(prepared: PlannedBuild) -> Iterable[tuple[AdapterSource, Path]]:
+    """The adapters as asked, and where they are."""
+    return zip(prepared.recipe.adapters, prepared.subject.adapters, strict=True)
 
 
 def build_report(prepared: PlannedBuild, report: Report | None, seconds: Mapping[str, float]) -> BuildReport:

@@ -59,6 +59,7 @@ class BuildInput:
         adapters: the adapters' folders.
         inputs: the weight files that are read, for the manifest.
         tokenizer: folder of the chosen tokenizer.
+        templates: folder of its chat templates.
         special: settings that replace those of its tokenizer_config.json.
         libraries: see :attr:`quantkit.model.opened.MergedCheckpoint.libraries`.
         adapter_files: separate adapter files, if requested.
@@ -74,6 +75,7 @@ class BuildInput:
     adapters: tuple[Path, ...]
     inputs: InputsEntry
     tokenizer: Path
+    templates: Path
     libraries: tuple[str, ...]
     adapter_files: tuple[AdapterFile, ...] = ()
     special: Mapping[str, str] = field(default_factory=dict)
@@ -136,6 +138,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
                     adapters=tuple(input_files(adapter.file.specs.values()) for adapter in model.adapters),
                 ),
                 tokenizer=model.tokenizer.folder,
+                templates=model.tokenizer.templates,
                 libraries=model.libraries,
                 adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
                 special=model.tokenizer.special,

@@ -57,12 +57,14 @@ class Converted:
     Attributes:
         model: the GGUF file.
         tokenizer: folder of the chosen tokenizer.
+        templates: folder of its chat templates.
         notes: notes of the merge.
         libraries: see :attr:`quantkit.model.opened.MergedCheckpoint.libraries`.
     """
 
     model: GGUFModel
     tokenizer: Path
+    templates: Path
     notes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
 
@@ -150,7 +152,7 @@ def run_converter(
     script = check_checkout(checkout)
     read_json(model / "config.json")  # for quantkit's own error if this is not a checkpoint
     scratch = work.scratch()
-    folder, tokenizer = model, model
+    folder, tokenizer, templates = model, model, model
     notes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     if adapters:
@@ -158,7 +160,8 @@ def run_converter(
         folder.mkdir()
         with open_merged(model, adapters) as opened:
             _merge(opened, folder, work, run)
-            tokenizer, notes, libraries = opened.tokenizer.folder, opened.notes, opened.libraries
+            tokenizer, templates = opened.tokenizer.folder, opened.tokenizer.templates
+            notes, libraries = opened.notes, opened.libraries
     made = scratch / "converted.gguf"
     nbytes = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
     check_space(work, nbytes if outtype == "f32" else nbytes // 2)
@@ -168,7 +171,7 @@ def run_converter(
     if folder is not model:
         for file in folder.iterdir():
             file.unlink()  # free the disk space for the output
-    return Converted(read_model(made), tokenizer, notes, libraries)
+    return Converted(read_model(made), tokenizer, templates, notes, libraries)
 
 
 def _merge(opened: MergedCheckpoint, folder: Path, work: Workspace, run: RunOptions) -> None:

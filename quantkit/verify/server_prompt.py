@@ -48,8 +48,8 @@ def _difference(model: ChatModel, got: Sequence[int], wanted: Sequence[int]) -> 
         added = " ".join(repr(model.engine.text(token)) for token in got[len(wanted) :])
         cause = "tokenizer.ggml.add_eos_token is true" if model.engine.adds_eos else "the metadata adds it"
         return (
-            f"llama-server, llama-cli and Ollama append {added} to the prompt, so the model does not answer: {cause}; build "
-            "the file again from its checkpoint with quantkit build, which writes false"
+            f"llama-server, llama-cli and Ollama append {added} to the prompt, so the model does not answer: {cause}; "
+            "build the file again from its checkpoint with quantkit build, which writes false"
         )
     at = next((i for i, (a, b) in enumerate(zip(got, wanted, strict=False)) if a != b), min(len(got), len(wanted)))
 
