@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from quantkit.chat_template.advice import opening_notes
 from quantkit.chat_template.end_of_turn import stop_notes
 from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
@@ -107,6 +108,7 @@ def package(
     render_package(spec)
     notes = [
         *package_eos_notes(metadata.values()),
+        *_opening_notes(first, chat),
         *stop_notes(spec.parameters, metadata.values()),
         *package_notes(spec),
     ]
@@ -155,6 +157,12 @@ def _started(spec: PackageSpec, start: ModelfileContent, bos_token: str) -> Pack
         forced=start.forced and template is not None,
         requires=start.requires,
     )
+
+
+def _opening_notes(header: Header, chat: ChatFormat | OwnTemplate) -> list[str]:
+    vocabulary = gguf_vocabulary(header)
+    tokens = {"bos_token": vocabulary.bos_token, "eos_token": vocabulary.eos_token}
+    return opening_notes(vocabulary.chat_template or "", chat, **tokens, built=True)
 
 
 def _quant(header: Header) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from quantkit.chat_template.advice import opening_notes
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.chat_template.process import shared_process
@@ -169,6 +170,7 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
         vocabulary = for_chat(subject.vocabulary())
         chat, jinja = chat_format(vocabulary, option=recipe.template, model=recipe.model)
         stop, notes = stop_metadata(chat, vocabulary)
+        notes += opening_notes(jinja, chat, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token)
         metadata = (*subject.metadata, *vocabulary.metadata, *vocabulary.template_metadata(jinja), *stop)
         outputs = _outputs(recipe, metadata, subject.tensors, asked.result(), importance)
     quantized = [output for output in outputs if output.label in _quantized(recipe)]

@@ -1,0 +1,42 @@
+"""Notes on a chat template that writes a prompt which the model cannot have been trained on, with what mends it."""
+
+from __future__ import annotations
+
+from quantkit.chat_template.format import FORMAT_NAMES, named_format
+from quantkit.chat_template.opening import Opening, opening_fault
+from quantkit.chat_template.render import ask
+from quantkit.chat_template.turns import ChatFormat, OwnTemplate
+from quantkit.errors import ChatFormatError
+
+
+def opening_notes(
+    template: str, chat: ChatFormat | OwnTemplate, *, bos_token: str, eos_token: str, built: bool = False
+) -> list[str]:
+    """A note if the template opens no answer, or opens it otherwise than past answers.
+
+    Args:
+        template: the Jinja text of the chat template that the files get.
+        chat: its description.
+        bos_token: text of the model's beginning-of-sequence token, "" if it has none.
+        eos_token: text of its end-of-sequence token, "" if it has none.
+        built: whether the template is in a finished file, where --template cannot change it.
+    """
+    try:
+        opening = Opening(**ask("opening", template=template, bos_token=bos_token, eos_token=eos_token))
+    except ChatFormatError:
+        return []  # it has no plain earlier answers to compare with
+    fault = opening_fault(opening)
+    first = "build the file again from its checkpoint: " if built else ""
+    return [f"the chat template {fault}; {first}{_remedy(chat, opening)}"] if fault else []
+
+
+def _remedy(chat: ChatFormat | OwnTemplate, opening: Opening) -> str:
+    for name in FORMAT_NAMES:
+        known = named_format(name)
+        same = isinstance(chat, ChatFormat) and (known.user, known.assistant) == (chat.user, chat.assistant)
+        if same and known.generation.strip():
+            return f"--template {name} has the same turns and opens it with {known.generation!r}"
+    if opening.asked.strip():
+        return "correct a copy of the template and give it as --template FILE"
+    ending = "{% if add_generation_prompt %}{{ " + repr(opening.past) + " }}{% endif %}"
+    return f"append {ending} to a copy of the template and give it as --template FILE"
