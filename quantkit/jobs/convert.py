@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
+from quantkit.arch.rope_override import read_override
 from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import UNQUANTIZED
@@ -22,6 +23,7 @@ from quantkit.jobs.arguments import (
     read_size,
     read_source,
 )
+from quantkit.jobs.recipe_fields import RECIPE_FIELDS
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import merger, stream_files
 from quantkit.model.lora_file import plan_adapter_file
@@ -37,6 +39,8 @@ def convert(
     adapters: AdaptersInput = (),
     outtype: str = "f16",
     split_max_size: SizeInput | None = None,
+    rope_scaling: str | None = None,
+    rope_theta: float | None = None,
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Path:
@@ -49,6 +53,8 @@ def convert(
         outtype: ``f16``, ``bf16`` or ``f32``.
         split_max_size: at most so many bytes of weights per file, or a size such as ``"2G"``; more files are named
             ``NAME-00001-of-00002.gguf``. None for one file.
+        rope_scaling: ``linear:FACTOR`` or ``yarn:FACTOR``, instead of what config.json says.
+        rope_theta: base of the rotary frequencies, instead of what config.json says.
         run: how to run; see :class:`~quantkit.jobs.run_options.RunOptions`.
         **keywords: the same options one by one; they override those of *run*.
 
@@ -62,10 +68,12 @@ def convert(
     base, changes, file = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     kind = UNQUANTIZED[read_choice("outtype", outtype, UNQUANTIZED)]
     limit = read_size("split_max_size", split_max_size)
+    asked = {"rope_scaling": rope_scaling, "rope_theta": rope_theta}
+    rope = read_override(*(RECIPE_FIELDS[key].read(value) for key, value in asked.items()))
     inputs = folders_here([base, *changes])
     with (
         workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
-        open_model(*fetch(base, changes, run.reporter)) as opened,
+        open_model(*fetch(base, changes, run.reporter), rope=rope) as opened,
     ):
         vocabulary = opened.vocabulary()
         if vocabulary.chat_template is not None:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from quantkit.jobs.argument_kinds import ADAPTERS, FLAG, MESSAGES, PARAMETERS, PATH, SIZE, SOURCE, TEMPLATE, TEXT, TEXTS
+from quantkit.jobs.argument_kinds import (
+    ADAPTERS,
+    FLAG,
+    MESSAGES,
+    NUMBER,
+    PARAMETERS,
+    PATH,
+    SIZE,
+    SOURCE,
+    TEMPLATE,
+    TEXT,
+    TEXTS,
+)
 from quantkit.jobs.arguments import MessagesInput, ParametersInput, PathInput, SizeInput, TextsInput
 from quantkit.jobs.fields import REQUIRED, Field, by_name
 
@@ -96,6 +108,23 @@ RECIPE_FIELDS = by_name(
             flags=("--outtype",),
             choices=("f16", "bf16", "f32"),
             example="bf16",
+        ),
+        Field(
+            "rope_scaling",
+            TEXT,
+            "Rotary scaling of the training where config.json does not have it: linear:FACTOR or yarn:FACTOR. The "
+            "context grows by the factor.",
+            flags=("--rope-scaling",),
+            metavar="TYPE:FACTOR",
+            example="linear:2",
+        ),
+        Field(
+            "rope_theta",
+            NUMBER,
+            "Base of the rotary frequencies, where config.json has lost it or has another one than the training.",
+            flags=("--rope-theta",),
+            metavar="BASE",
+            example=500000.0,
         ),
         Field(
             "imatrix",
@@ -191,6 +220,8 @@ class RecipeKeywords(TypeKeywords, total=False):
     parameters: ParametersInput
     messages: MessagesInput
     outtype: str
+    rope_scaling: str | None
+    rope_theta: float | None
     imatrix: PathInput | None
     split_max_size: SizeInput | None
     adapter_gguf: bool

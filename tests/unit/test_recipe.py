@@ -111,6 +111,8 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         "name": "base-one-two",
         "keep_f16": False,
         "outtype": "f16",
+        "rope_scaling": None,
+        "rope_theta": None,
         "template": "auto",
         "system": "be brief",
         "parameters": [["temperature", "0.2"], ["stop", "x"]],
