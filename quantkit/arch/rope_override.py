@@ -131,7 +131,7 @@ def check_written(entries: Mapping[str, Any], arch: str, override: RopeOverride)
             )
     if override.theta is not None and not _close(entries.get(f"{arch}.rope.freq_base"), override.theta):
         raise ArchitectureError(
-            f"config.json with --rope-theta {override.theta:g}: llama.cpp's graph for {arch} reads no base of the frequencies",
+            f"config.json with --rope-theta {override.theta:g}: llama.cpp's graph for {arch} reads none",
             hint="leave the option out",
         )
 

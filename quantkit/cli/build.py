@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 @recipe_option("name")
 @recipe_option("keep_f16")
 @package_options
+@recipe_option("thinking")
 @recipe_option("outtype")
 @recipe_option("rope_scaling")
 @recipe_option("rope_theta")

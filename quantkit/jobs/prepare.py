@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from quantkit.chat_template.advice import opening_notes
+from quantkit.chat_template.advice import bake_named, opening_notes, thinking_notes
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.chat_template.process import shared_process
@@ -168,9 +168,13 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
             choose_mixtures, _quantized(recipe), subject.metadata, subject.tensors, importance, recipe.choices
         )
         vocabulary = for_chat(subject.vocabulary())
-        chat, jinja = chat_format(vocabulary, option=recipe.template, model=recipe.model)
+        chat, jinja = chat_format(vocabulary, option=recipe.template, model=recipe.model, thinking=recipe.thinking)
         stop, notes = stop_metadata(chat, vocabulary)
-        notes += opening_notes(jinja, chat, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token)
+        bos, eos = vocabulary.bos_token, vocabulary.eos_token
+        notes += opening_notes(jinja, chat, bos_token=bos, eos_token=eos)
+        notes += thinking_notes(jinja, bos_token=bos, eos_token=eos)
+        named = bake_named(vocabulary.named_templates, recipe.thinking, bos_token=bos, eos_token=eos)
+        vocabulary = replace(vocabulary, named_templates=named)
         metadata = (*subject.metadata, *vocabulary.metadata, *vocabulary.template_metadata(jinja), *stop)
         outputs = _outputs(recipe, metadata, subject.tensors, asked.result(), importance)
     quantized = [output for output in outputs if output.label in _quantized(recipe)]

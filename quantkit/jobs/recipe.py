@@ -41,6 +41,7 @@ class Recipe:
     keep_f16: bool
     outtype: str
     template: str
+    thinking: str | None
     system: str | None
     parameters: tuple[tuple[str, str], ...]
     rope_scaling: str | None
@@ -97,6 +98,8 @@ class Recipe:
             raise QuantkitError("nothing to build: no quantization type", hint="pass --quant q4_0")
         if self.adapter_gguf and not self.adapters:
             raise QuantkitError("--adapter-gguf: there is no adapter", hint="pass --adapter DIR")
+        if self.thinking is not None:
+            read_choice("thinking", self.thinking, ("on", "off"))
         if self.rope and self.via_llama_cpp is not None:
             raise QuantkitError(
                 "--rope-scaling and --rope-theta cannot go with --via-llama-cpp: the converter reads config.json",

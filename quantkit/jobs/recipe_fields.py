@@ -76,6 +76,15 @@ RECIPE_FIELDS = by_name(
             example="llama-3",
         ),
         Field(
+            "thinking",
+            TEXT,
+            "Write into the chat template that the model thinks before it answers, or that it does not, for a template "
+            "that leaves this to the program (default: leave it; llama.cpp and Ollama then let it think).",
+            flags=("--thinking",),
+            choices=("on", "off"),
+            example="off",
+        ),
+        Field(
             "system",
             TEXT,
             "Default system prompt, for example 'You are a helpful assistant.'",
@@ -216,6 +225,7 @@ class RecipeKeywords(TypeKeywords, total=False):
 
     keep_f16: bool
     template: PathInput
+    thinking: str | None
     system: str | None
     parameters: ParametersInput
     messages: MessagesInput

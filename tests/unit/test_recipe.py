@@ -114,6 +114,7 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         "rope_scaling": None,
         "rope_theta": None,
         "template": "auto",
+        "thinking": None,
         "system": "be brief",
         "parameters": [["temperature", "0.2"], ["stop", "x"]],
         "imatrix": "im.gguf",
