@@ -17,9 +17,11 @@ from quantkit.system.child_process import ChildError
 from quantkit.verify import process
 from quantkit.verify.encoders import open_encoder
 from quantkit.verify.report import Check, Report
+from quantkit.verify.server_prompt import server_tokens
 from quantkit.verify.smoke import smoke_test
 from quantkit.verify.smoke_result import SmokeResult
 from quantkit.verify.tokens import PROBES, compare_tokens
+from tests.support.llama_tools import apply_template
 from tests.support.manifests import put_manifest
 
 DONE = LLAMA_3.replace(EOT, "<|done|>")
@@ -108,6 +110,16 @@ def test_an_eos_that_llama_cpp_appends_to_the_prompt(tmp_path: Path) -> None:
     evidence = check(result, "prompt in llama-server").evidence
     assert "append '<|end_of_text|>' to the prompt" in evidence
     assert "tokenizer.ggml.add_eos_token is true" in evidence
+
+
+@pytest.mark.parametrize("add_eos", [True, False])
+@pytest.mark.parametrize("ending", ["", "{{ eos_token }}"])
+def test_the_prompt_is_llama_servers(tmp_path: Path, add_eos: bool, ending: str) -> None:
+    gguf = write_tiny_gguf(tmp_path / "it.gguf", Tiny(add_eos=add_eos, template=LLAMA_3 + ending))
+    talk = [{"role": "user", "content": "Hi 你好"}]
+    (rendered,) = apply_template(gguf, [talk])
+    with ChatModel.load(gguf, threads=1) as model:
+        assert tuple(server_tokens(model, model.render(talk))) == rendered.tokens
 
 
 def test_a_template_that_ends_with_eos_itself(tmp_path: Path) -> None:

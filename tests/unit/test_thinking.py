@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_gguf import write_tiny_gguf
 
 from quantkit.chat_template.advice import bake, bake_named, thinking_notes
 from quantkit.chat_template.format import derive, named_template
@@ -19,6 +20,7 @@ from quantkit.jobs.build import build
 from quantkit.jobs.prepare import prepare
 from quantkit.jobs.recipe import Recipe
 from tests.checkpoints.case import edit_json
+from tests.support.llama_tools import apply_template
 
 Maker = Callable[..., Path]
 TOKENS = {"bos_token": "<s>", "eos_token": "<|im_end|>"}
@@ -47,6 +49,17 @@ def test_the_choice_is_in_the_template(template: str, thinking: str) -> None:
     for told in (None, True, False):
         assert render_jinja(baked, QUESTION, thinking=told, **TOKENS) == wanted
     assert thinking_notes(baked, **TOKENS) == []
+
+
+def test_llama_server_obeys_the_template(tmp_path: Path) -> None:
+    """Also where a request asks for the other choice."""
+    gguf = write_tiny_gguf(tmp_path / "it.gguf")
+    for thinking in ("on", "off"):
+        baked = bake(THINKS, thinking, **TOKENS)
+        wanted = render_jinja(THINKS, QUESTION, thinking=thinking == "on", **TOKENS)
+        for told in ({}, {"enable_thinking": True}, {"enable_thinking": False}):
+            (found,) = apply_template(gguf, [QUESTION], template=baked, chat_template_kwargs=told)
+            assert found.prompt == wanted
 
 
 def test_a_template_without_thoughts_is_described_by_turns() -> None:
