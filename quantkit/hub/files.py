@@ -24,7 +24,9 @@ _TOKENIZER = (*TOKENIZER_FILES, f"{TEMPLATE_FOLDER}/*.jinja")
 _LEGAL = ("LICENSE*", "NOTICE*", "COPYING*")
 # Code is never run, but it is copied into a merged folder for those who need it.
 _MODEL = ("config.json", "generation_config.json", "hf_quant_config.json", *_TOKENIZER, *_LEGAL, "*.py")
-_ADAPTER = ("adapter_config.json", *_TOKENIZER, *_LEGAL)
+# The arguments of the training, which the plan compares with.
+_TRAINING = ("args.json", "*.yaml", "*.yml")
+_ADAPTER = ("adapter_config.json", *_TOKENIZER, *_LEGAL, *_TRAINING)
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from quantkit.chat_template.advice import bake_named, opening_notes, thinking_notes
+from quantkit.chat_template.advice import bake_named, opening_notes
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.chat_template.process import shared_process
@@ -23,6 +23,7 @@ from quantkit.hub.source import HubId, source_label
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import merger
+from quantkit.jobs.training_evidence import evidence_notes
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
 from quantkit.model.opened import open_model
 from quantkit.model.sampling import sampling_parameters
@@ -172,10 +173,10 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
         stop, notes = stop_metadata(chat, vocabulary)
         bos, eos = vocabulary.bos_token, vocabulary.eos_token
         notes += opening_notes(jinja, chat, bos_token=bos, eos_token=eos)
-        notes += thinking_notes(jinja, bos_token=bos, eos_token=eos)
         named = bake_named(vocabulary.named_templates, recipe.thinking, bos_token=bos, eos_token=eos)
         vocabulary = replace(vocabulary, named_templates=named)
         metadata = (*subject.metadata, *vocabulary.metadata, *vocabulary.template_metadata(jinja), *stop)
+        notes += evidence_notes(recipe, subject.folder, subject.adapters, metadata, vocabulary)
         outputs = _outputs(recipe, metadata, subject.tensors, asked.result(), importance)
     quantized = [output for output in outputs if output.label in _quantized(recipe)]
     notes += [
