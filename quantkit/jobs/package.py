@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 from quantkit.chat_template.advice import opening_notes
 from quantkit.chat_template.end_of_turn import stop_notes
-from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format
+from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format, render_jinja
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
 from quantkit.files.fileio import blocks, sha256_of
 from quantkit.files.output_file import write_error
@@ -25,6 +25,7 @@ from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files
+from quantkit.package.foreign_template import foreign_template_notes
 from quantkit.package.go_template import go_template, opens_with
 from quantkit.package.manifest import Manifest, write_manifest
 from quantkit.package.manifest_entries import ModelEntry, TensorEntry
@@ -111,6 +112,7 @@ def package(
         *_opening_notes(first, chat),
         *stop_notes(spec.parameters, metadata.values()),
         *package_notes(spec),
+        *_template_notes(spec, first),
     ]
     for note in notes:
         run.reporter.note(note)
@@ -157,6 +159,16 @@ def _started(spec: PackageSpec, start: ModelfileContent, bos_token: str) -> Pack
         forced=start.forced and template is not None,
         requires=start.requires,
     )
+
+
+def _template_notes(spec: PackageSpec, header: Header) -> list[str]:
+    """A note if the user's TEMPLATE does not write the prompts of the file's chat template."""
+    vocabulary = gguf_vocabulary(header)
+    if spec.own_template is None or not vocabulary.chat_template:
+        return []
+    bos, eos = vocabulary.bos_token, vocabulary.eos_token
+    prompt = render_jinja(vocabulary.chat_template, [{"role": "user", "content": "Hi"}], bos_token=bos, eos_token=eos)
+    return foreign_template_notes(spec.own_template, prompt, added=(bos,))
 
 
 def _opening_notes(header: Header, chat: ChatFormat | OwnTemplate) -> list[str]:

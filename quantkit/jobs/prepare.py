@@ -20,6 +20,7 @@ from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.kv import KV
 from quantkit.hub.fetch import fetch
 from quantkit.hub.source import HubId, source_label
+from quantkit.jobs.modelfile_beside import modelfile_notes
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import merger
@@ -195,7 +196,8 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
     adapter_outputs = tuple(file.output for file in subject.adapter_files)
     plan = Plan(subject.architecture, metadata, subject.tensors, outputs, tuple(notes), adapter_outputs)
     spec = _spec(recipe, plan, models, chat, subject)
-    plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *package_notes(spec)))
+    lying = modelfile_notes((subject.folder, *subject.adapters), spec)
+    plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *lying, *package_notes(spec)))
     render_package(spec)  # find packaging errors before the work
     return plan, spec
 
