@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from quantkit.chat_template.format import ChatFormat, OwnTemplate, choose_format
+from quantkit.chat_template.advice import bake
+from quantkit.chat_template.format import ChatFormat, OwnTemplate, choose_format, derive
 from quantkit.errors import ChatFormatError
 from quantkit.gguf.kv import KV, u32
 from quantkit.vocab.files import CONTROL
@@ -12,25 +13,28 @@ from quantkit.vocab.special import ENDS_BY_NAME, SPARE_ENDS
 from quantkit.vocab.vocabulary import Vocabulary
 
 
-def chat_format(vocabulary: Vocabulary, *, option: str, model: object) -> tuple[ChatFormat | OwnTemplate, str]:
+def chat_format(
+    vocabulary: Vocabulary, *, option: str, model: object, thinking: str | None = None
+) -> tuple[ChatFormat | OwnTemplate, str]:
     """The requested chat format, proven against the vocabulary, and the Jinja template to write into the files.
 
     Args:
         vocabulary: the model's vocabulary.
         option: the name of a format, a Jinja file, or ``auto`` for the model's own template.
         model: the model's name in errors.
+        thinking: ``on`` or ``off`` to write the choice into the template; None to leave it to the program.
 
     Raises:
         ChatFormatError: as :func:`quantkit.chat_template.format.choose_format`, with the model's name.
     """
+    special = {"bos_token": vocabulary.bos_token, "eos_token": vocabulary.eos_token}
+    tokens = next(e.value for e in vocabulary.metadata if e.key == "tokenizer.ggml.tokens")
     try:
-        return choose_format(
-            vocabulary.chat_template,
-            option=option,
-            bos_token=vocabulary.bos_token,
-            eos_token=vocabulary.eos_token,
-            tokens=next(e.value for e in vocabulary.metadata if e.key == "tokenizer.ggml.tokens"),
-        )
+        chat, jinja = choose_format(vocabulary.chat_template, option=option, **special, tokens=tokens)
+        if thinking is None:
+            return chat, jinja
+        jinja = bake(jinja, thinking, **special)
+        return derive(jinja, **special, tokens=tokens), jinja
     except ChatFormatError as error:
         raise ChatFormatError(f"{model}: {error}", hint=error.hint) from None
 

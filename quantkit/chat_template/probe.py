@@ -214,21 +214,27 @@ class _Writer:
 
     def _common(self, closing: str, *others: str) -> str:
         """The text that closes a turn: the common start of all texts, without a mark that was cut in two."""
-        common = _common_start(closing, *others)
-        return common if common == closing else _CUT_END.sub("", common)
+        common = common_start(closing, *others)
+        return common if common == closing else without_cut_mark(common)
 
 
 def _talk(*contents: str) -> list[Message]:
     return [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
 
 
-def _common_start(*texts: str) -> str:
+def without_cut_mark(text: str) -> str:
+    """A text without the beginning of a mark at its end."""
+    return _CUT_END.sub("", text)
+
+
+def common_start(*texts: str) -> str:
+    """The longest text that all texts begin with."""
     shortest = min(texts, key=len)
     return next((shortest[:i] for i, c in enumerate(shortest) if any(text[i] != c for text in texts)), shortest)
 
 
 def _common_end(one: str, other: str) -> str:
-    common = _common_start(one[::-1], other[::-1])[::-1]
+    common = common_start(one[::-1], other[::-1])[::-1]
     return common if common in (one, other) else _CUT_START.sub("", common)
 
 

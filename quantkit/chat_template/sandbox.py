@@ -52,8 +52,11 @@ def render(
     add_generation_prompt: bool = True,
     dates: bool = True,
     thinking: bool | None = None,
+    told: Mapping[str, bool] | None = None,
 ) -> str:
     """As :func:`quantkit.chat_template.render.render_jinja`, in this process and without limits.
+
+    *told* has further variables.
 
     Raises:
         ChatFormatError: the template does not parse, fails, refuses the conversation or reaches outside the sandbox.
@@ -72,6 +75,7 @@ def render(
         variables["strftime_now"] = _strftime_now
     if thinking is not None:
         variables["enable_thinking"] = thinking
+    variables |= told or {}
     try:
         text = _compile(template).render(variables)
     except TemplateError as error:

@@ -13,11 +13,19 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from quantkit.chat_template.opening import find_opening
 from quantkit.chat_template.probe import describe
 from quantkit.chat_template.sandbox import TextTooLongError, render
+from quantkit.chat_template.thinking import bake_thinking, find_thinking
 from quantkit.errors import ChatFormatError
 
-QUESTIONS: dict[str, Callable[..., Any]] = {"render": render, "describe": describe}
+QUESTIONS: dict[str, Callable[..., Any]] = {
+    "render": render,
+    "describe": describe,
+    "opening": find_opening,
+    "thinking": find_thinking,
+    "bake": bake_thinking,
+}
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:

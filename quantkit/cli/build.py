@@ -46,7 +46,10 @@ if TYPE_CHECKING:
 @recipe_option("name")
 @recipe_option("keep_f16")
 @package_options
+@recipe_option("thinking")
 @recipe_option("outtype")
+@recipe_option("rope_scaling")
+@recipe_option("rope_theta")
 @type_options
 @recipe_option("split_max_size")
 @recipe_option("via_llama_cpp")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 )
 @recipe_option("adapter_gguf", help="Write the adapter as a LoRA file of its own, for llama.cpp's --lora.")
 @recipe_option("split_max_size")
+@recipe_option("rope_scaling")
+@recipe_option("rope_theta")
 @recipe_option("via_llama_cpp")
 @run_options("device", "threads", "overwrite", "fsync")
 @json_option
@@ -47,6 +49,8 @@ def command(
     outtype: str | None,
     adapter_gguf: bool,
     split_max_size: int | None,
+    rope_scaling: str | None,
+    rope_theta: float | None,
     via_llama_cpp: Path | None,
     run: RunOptions,
     as_json: bool,
@@ -55,6 +59,9 @@ def command(
     from quantkit.jobs.convert import convert, convert_adapter
     from quantkit.jobs.via_llama_cpp import convert_via
 
+    rope: dict[str, Any] = {"rope_scaling": rope_scaling, "rope_theta": rope_theta}
+    if (adapter_gguf or via_llama_cpp is not None) and any(value is not None for value in rope.values()):
+        raise click.UsageError("--rope-scaling and --rope-theta cannot go with --adapter-gguf or --via-llama-cpp.")
     model = require_model(model, adapters)
     if adapter_gguf:
         if len(adapters) != 1 or via_llama_cpp is not None or split_max_size is not None:
@@ -63,7 +70,7 @@ def command(
         path = convert_adapter(model, out, adapter=adapters[0], outtype=kind, run=run)
     else:
         kind = outtype or "f16"
-        convert_with = convert if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
+        convert_with = partial(convert, **rope) if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
         path = convert_with(
             *(model, out),
             adapters=adapters,

@@ -18,6 +18,7 @@ from quantkit.jobs.argument_kinds import (
     COUNT,
     FLAG,
     MESSAGES,
+    NUMBER,
     PARAMETERS,
     PATH,
     SIZE,
@@ -216,6 +217,7 @@ def size_value(ctx: click.Context, parameter: click.Parameter, value: str | None
 _CLICK: Mapping[Kind, Mapping[str, Any]] = {
     FLAG: {"is_flag": True},
     COUNT: {"type": click.IntRange(min=1)},
+    NUMBER: {"type": float},
     SIZE: {"callback": size_value},
     PATH: {"type": FOLDER},
     TEXT: {},

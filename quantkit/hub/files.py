@@ -34,7 +34,9 @@ _MODEL = (
     *_LEGAL,
     "*.py",
 )
-_ADAPTER = ("adapter_config.json", *_TOKENIZER, *_LEGAL)
+# The arguments of the training, which the plan compares with.
+_TRAINING = ("args.json", "*.yaml", "*.yml")
+_ADAPTER = ("adapter_config.json", *_TOKENIZER, *_LEGAL, *_TRAINING)
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
 
 

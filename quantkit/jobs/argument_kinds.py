@@ -88,6 +88,12 @@ def _count(at: Argument, value: Any) -> int:
     return value
 
 
+def _number(at: Argument, value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise at.refused(value, NUMBER.expected)
+    return float(value)
+
+
 def _size(at: Argument, value: Any) -> int:
     sound = isinstance(value, int | str) and not isinstance(value, bool)
     nbytes = parse_size(str(value)) if sound else None
@@ -218,6 +224,7 @@ TEXT = Kind("text", "my-model", _text)
 TEXTS = Kind("a text or a list of texts", ["q4_0", "q8_0"], _texts)
 FLAG = Kind("true or false", True, _flag)
 COUNT = Kind("a positive whole number", 4, _count)
+NUMBER = Kind("a number", 500000.0, _number)
 SIZE = Kind("a size such as '2G', or a number of bytes", "2G", _size)
 PATH = Kind("a path", "folder/name", _path)
 PATHS = Kind("a path or a list of paths", ["folder/name"], _paths)

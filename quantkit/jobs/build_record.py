@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from quantkit.hub.adapter_source import AdapterSource
 from quantkit.jobs.prepare import PlannedBuild
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest import Manifest
@@ -37,7 +38,7 @@ def build_manifest(
         effects: what each adapter changed.
     """
     recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
-    adapters = zip(recipe.adapters, subject.adapters, strict=True)
+    adapters = {folder: source_entry(asked.source, folder) for asked, folder in _adapters(prepared)}
     return Manifest(
         name=spec.name,
         versions=versions(subject.libraries),
@@ -45,7 +46,8 @@ def build_manifest(
         recipe={**recipe.to_json(), "device": prepared.workers.kind},
         sources=SourcesEntry(
             model=source_entry(recipe.model, subject.folder),
-            adapters=tuple(source_entry(asked.source, folder) for asked, folder in adapters),
+            adapters=tuple(adapters[folder] for folder in subject.adapters),
+            template=None if subject.templates == subject.tokenizer else adapters.get(subject.templates),
         ),
         inputs=subject.inputs,
         models=tuple(model_entry(parts, digests) for parts in plan.models),
@@ -55,6 +57,11 @@ def build_manifest(
         notes=plan.notes,
         effects=effects,
     )
+
+
+def _adapters(prepared: PlannedBuild) -> Iterable[tuple[AdapterSource, Path]]:
+    """The adapters as asked, and where they are."""
+    return zip(prepared.recipe.adapters, prepared.subject.adapters, strict=True)
 
 
 def build_report(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
+from quantkit.arch.rope_override import read_override
 from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import UNQUANTIZED
@@ -23,12 +24,14 @@ from quantkit.jobs.arguments import (
     read_size,
     read_source,
 )
+from quantkit.jobs.recipe_fields import RECIPE_FIELDS
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import merger, stream_files
 from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.lora_file import plan_adapter_file
 from quantkit.model.opened import open_model
 from quantkit.plan.gguf_outputs import unquantized_outputs
+from quantkit.vocab.added_eos import for_chat
 
 
 def convert(
@@ -39,6 +42,8 @@ def convert(
     merge_again: bool = False,
     outtype: str = "f16",
     split_max_size: SizeInput | None = None,
+    rope_scaling: str | None = None,
+    rope_theta: float | None = None,
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Path:
@@ -52,6 +57,8 @@ def convert(
         outtype: ``f16``, ``bf16`` or ``f32``.
         split_max_size: at most so many bytes of weights per file, or a size such as ``"2G"``; more files are named
             ``NAME-00001-of-00002.gguf``. None for one file.
+        rope_scaling: ``linear:FACTOR`` or ``yarn:FACTOR``, instead of what config.json says.
+        rope_theta: base of the rotary frequencies, instead of what config.json says.
         run: how to run; see :class:`~quantkit.jobs.run_options.RunOptions`.
         **keywords: the same options one by one; they override those of *run*.
 
@@ -65,13 +72,17 @@ def convert(
     base, changes, file = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     kind = UNQUANTIZED[read_choice("outtype", outtype, UNQUANTIZED)]
     again, limit = FLAG.read("merge_again", merge_again), read_size("split_max_size", split_max_size)
+    asked = {"rope_scaling": rope_scaling, "rope_theta": rope_theta}
+    rope = read_override(*(RECIPE_FIELDS[key].read(value) for key, value in asked.items()))
     inputs = folders_here([base, *changes])
     with (
         workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
-        open_model(*fetch(base, changes, run.reporter)) as opened,
+        open_model(*fetch(base, changes, run.reporter), rope=rope) as opened,
     ):
         check_adapters(opened, again=again)
         vocabulary = opened.vocabulary()
+        if vocabulary.chat_template is not None:
+            vocabulary = for_chat(vocabulary)
         for note in (*opened.notes, *vocabulary.notes):
             run.reporter.note(note)
         tensors = opened.tensors(kind)

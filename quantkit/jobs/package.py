@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from quantkit.chat_template.advice import opening_notes
 from quantkit.chat_template.end_of_turn import stop_notes
-from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format
+from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format, render_jinja
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
 from quantkit.files.fileio import blocks, sha256_of
 from quantkit.files.output_file import write_error
@@ -24,6 +25,7 @@ from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files
+from quantkit.package.foreign_template import foreign_template_notes
 from quantkit.package.go_template import go_template, opens_with
 from quantkit.package.manifest import Manifest, write_manifest
 from quantkit.package.manifest_entries import ModelEntry, TensorEntry
@@ -32,6 +34,7 @@ from quantkit.package.plan_entries import chat_entry, text_entries, versions
 from quantkit.package.render import render_package, write_package
 from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.plan.values import count_elements
+from quantkit.vocab.added_eos import package_eos_notes
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
 from quantkit.vocab.special import ENDS_BY_NAME, adds_bos
 
@@ -104,7 +107,13 @@ def package(
     if start is not None:
         spec = _started(spec, start, token_text(first, "bos"))
     render_package(spec)
-    notes = [*stop_notes(spec.parameters, metadata.values()), *package_notes(spec)]
+    notes = [
+        *package_eos_notes(metadata.values()),
+        *_opening_notes(first, chat),
+        *stop_notes(spec.parameters, metadata.values()),
+        *package_notes(spec),
+        *_template_notes(spec, first),
+    ]
     for note in notes:
         run.reporter.note(note)
     inputs = [file for model in found.values() for file in model.files]
@@ -150,6 +159,22 @@ def _started(spec: PackageSpec, start: ModelfileContent, bos_token: str) -> Pack
         forced=start.forced and template is not None,
         requires=start.requires,
     )
+
+
+def _template_notes(spec: PackageSpec, header: Header) -> list[str]:
+    """A note if the user's TEMPLATE does not write the prompts of the file's chat template."""
+    vocabulary = gguf_vocabulary(header)
+    if spec.own_template is None or not vocabulary.chat_template:
+        return []
+    bos, eos = vocabulary.bos_token, vocabulary.eos_token
+    prompt = render_jinja(vocabulary.chat_template, [{"role": "user", "content": "Hi"}], bos_token=bos, eos_token=eos)
+    return foreign_template_notes(spec.own_template, prompt, added=(bos,))
+
+
+def _opening_notes(header: Header, chat: ChatFormat | OwnTemplate) -> list[str]:
+    vocabulary = gguf_vocabulary(header)
+    tokens = {"bos_token": vocabulary.bos_token, "eos_token": vocabulary.eos_token}
+    return opening_notes(vocabulary.chat_template or "", chat, **tokens, built=True)
 
 
 def _quant(header: Header) -> str:

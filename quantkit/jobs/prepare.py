@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from quantkit.chat_template.advice import bake_named, opening_notes
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.chat_template.process import shared_process
@@ -19,9 +20,11 @@ from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.kv import KV
 from quantkit.hub.fetch import fetch
 from quantkit.hub.source import HubId, source_label
+from quantkit.jobs.modelfile_beside import modelfile_notes
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import merger
+from quantkit.jobs.training_evidence import evidence_notes
 from quantkit.model.adapter_checks import check_adapters
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
@@ -41,6 +44,7 @@ from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
 from quantkit.system.beside import beside
 from quantkit.system.child_process import begun
+from quantkit.vocab.added_eos import for_chat
 from quantkit.vocab.special import adds_bos
 from quantkit.vocab.vocabulary import Vocabulary
 
@@ -60,6 +64,7 @@ class BuildInput:
         adapters: the adapters' folders.
         inputs: the weight files that are read, for the manifest.
         tokenizer: folder of the chosen tokenizer.
+        templates: folder of its chat templates.
         special: settings that replace those of its tokenizer_config.json.
         libraries: see :attr:`quantkit.model.opened.MergedCheckpoint.libraries`.
         adapter_files: separate adapter files, if requested.
@@ -76,6 +81,7 @@ class BuildInput:
     adapters: tuple[Path, ...]
     inputs: InputsEntry
     tokenizer: Path
+    templates: Path
     libraries: tuple[str, ...]
     adapter_files: tuple[AdapterFile, ...] = ()
     special: Mapping[str, str] = field(default_factory=dict)
@@ -124,7 +130,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
         if any(isinstance(source, HubId) for source in (recipe.model, *(one.source for one in recipe.adapters))):
             workers.result()  # nothing is downloaded for a device that is not there
         folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
-        with open_model(folder, adapters) as model:
+        with open_model(folder, adapters, rope=recipe.rope) as model:
             check_adapters(model, again=recipe.merge_again)
             source = merger(model)
             subject = BuildInput(
@@ -141,6 +147,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
                     adapters=tuple(input_files(adapter.file.specs.values()) for adapter in model.adapters),
                 ),
                 tokenizer=model.tokenizer.folder,
+                templates=model.tokenizer.templates,
                 libraries=model.libraries,
                 adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
                 special=model.tokenizer.special,
@@ -169,10 +176,15 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
         asked = pool.submit(
             choose_mixtures, _quantized(recipe), subject.metadata, subject.tensors, importance, recipe.choices
         )
-        vocabulary = subject.vocabulary()
-        chat, jinja = chat_format(vocabulary, option=recipe.template, model=recipe.model)
+        vocabulary = for_chat(subject.vocabulary())
+        chat, jinja = chat_format(vocabulary, option=recipe.template, model=recipe.model, thinking=recipe.thinking)
         stop, notes = stop_metadata(chat, vocabulary)
+        bos, eos = vocabulary.bos_token, vocabulary.eos_token
+        notes += opening_notes(jinja, chat, bos_token=bos, eos_token=eos)
+        named = bake_named(vocabulary.named_templates, recipe.thinking, bos_token=bos, eos_token=eos)
+        vocabulary = replace(vocabulary, named_templates=named)
         metadata = (*subject.metadata, *vocabulary.metadata, *vocabulary.template_metadata(jinja), *stop)
+        notes += evidence_notes(recipe, subject.folder, subject.adapters, metadata, vocabulary)
         outputs = _outputs(recipe, metadata, subject.tensors, asked.result(), importance)
     quantized = [output for output in outputs if output.label in _quantized(recipe)]
     notes += [
@@ -191,7 +203,8 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
     adapter_outputs = tuple(file.output for file in subject.adapter_files)
     plan = Plan(subject.architecture, metadata, subject.tensors, outputs, tuple(notes), adapter_outputs)
     spec = _spec(recipe, plan, models, chat, subject)
-    plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *package_notes(spec)))
+    lying = modelfile_notes((subject.folder, *subject.adapters), spec)
+    plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *lying, *package_notes(spec)))
     render_package(spec)  # find packaging errors before the work
     return plan, spec
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from quantkit.engine.device import choose_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
@@ -14,13 +15,16 @@ from quantkit.hub.fetch import fetch
 from quantkit.jobs.prepare import BuildInput, PlannedBuild, plan_build
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
-from quantkit.jobs.via_llama_cpp import check_checkout, run_converter
+from quantkit.jobs.via_llama_cpp import Converted, check_checkout, run_converter
 from quantkit.ollama.messages import check_messages
 from quantkit.ollama.parameters import check_parameters
 from quantkit.package.manifest_sources import InputsEntry
 from quantkit.package.plan_entries import weight_files
+from quantkit.vocab.files import read_tokenizer_config
 from quantkit.vocab.from_gguf import gguf_vocabulary
 from quantkit.vocab.phi3_name import known_name
+from quantkit.vocab.templates import read_templates
+from quantkit.vocab.vocabulary import Vocabulary
 
 
 @contextmanager
@@ -58,16 +62,24 @@ def prepare_converted(recipe: Recipe, work: Workspace, run: RunOptions) -> Itera
             architecture=architecture,
             tensors=gguf_tensors(model),
             metadata=named,
-            vocabulary=lambda: gguf_vocabulary(model.header),
+            vocabulary=lambda: _vocabulary(converted),
             notes=("converted by llama.cpp's converter", *converted.notes),
             source=source,
             folder=folder,
             adapters=folders,
             inputs=InputsEntry(weight_files(folder), tuple(map(weight_files, folders))),
             tokenizer=converted.tokenizer,
+            templates=converted.templates,
             libraries=converted.libraries,
             effects=lambda: converted.effects,
         )
         workers = choose_workers(run.device, run.threads)
         plan, spec = plan_build(recipe, subject)
         yield PlannedBuild(recipe, subject, plan, spec, workers, run)
+
+
+def _vocabulary(converted: Converted) -> Vocabulary:
+    """The vocabulary that the converter wrote, with the chat template of the training: it may take a stale one."""
+    vocabulary, folder = gguf_vocabulary(converted.model.header), converted.templates
+    found = read_templates(folder, read_tokenizer_config(folder))
+    return replace(vocabulary, chat_template=found.default or vocabulary.chat_template, notes=found.notes)

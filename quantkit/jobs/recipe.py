@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
+from quantkit.arch.rope_override import RopeOverride, read_override
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import UNQUANTIZED, ftype_name
 from quantkit.hub.adapter_source import AdapterSource
@@ -41,8 +42,11 @@ class Recipe:
     keep_f16: bool
     outtype: str
     template: str
+    thinking: str | None
     system: str | None
     parameters: tuple[tuple[str, str], ...]
+    rope_scaling: str | None
+    rope_theta: float | None
     imatrix: Path | None
     pure: bool
     leave_output_tensor: bool
@@ -95,6 +99,13 @@ class Recipe:
             raise QuantkitError("nothing to build: no quantization type", hint="pass --quant q4_0")
         if self.adapter_gguf and not self.adapters:
             raise QuantkitError("--adapter-gguf: there is no adapter", hint="pass --adapter DIR")
+        if self.thinking is not None:
+            read_choice("thinking", self.thinking, ("on", "off"))
+        if self.rope and self.via_llama_cpp is not None:
+            raise QuantkitError(
+                "--rope-scaling and --rope-theta cannot go with --via-llama-cpp: the converter reads config.json",
+                hint="write rope_scaling and rope_theta into the model's config.json",
+            )
         self.choices  # noqa: B018  what they cannot mean is refused here
         if not self.name:
             parts = [self.model, *(adapter.source for adapter in self.adapters)]
@@ -116,6 +127,11 @@ class Recipe:
             token_embedding_type=self.token_embedding_type,
             tensor_types=self.tensor_types,
         )
+
+    @cached_property
+    def rope(self) -> RopeOverride:
+        """The rotary settings that replace those of config.json."""
+        return read_override(self.rope_scaling, self.rope_theta)
 
     @property
     def folder(self) -> Path:

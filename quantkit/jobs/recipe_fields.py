@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from quantkit.jobs.argument_kinds import ADAPTERS, FLAG, MESSAGES, PARAMETERS, PATH, SIZE, SOURCE, TEMPLATE, TEXT, TEXTS
+from quantkit.jobs.argument_kinds import (
+    ADAPTERS,
+    FLAG,
+    MESSAGES,
+    NUMBER,
+    PARAMETERS,
+    PATH,
+    SIZE,
+    SOURCE,
+    TEMPLATE,
+    TEXT,
+    TEXTS,
+)
 from quantkit.jobs.arguments import MessagesInput, ParametersInput, PathInput, SizeInput, TextsInput
 from quantkit.jobs.fields import REQUIRED, Field, by_name
 
@@ -71,6 +83,15 @@ RECIPE_FIELDS = by_name(
             example="llama-3",
         ),
         Field(
+            "thinking",
+            TEXT,
+            "Write into the chat template that the model thinks before it answers, or that it does not, for a template "
+            "that leaves this to the program (default: leave it; llama.cpp and Ollama then let it think).",
+            flags=("--thinking",),
+            choices=("on", "off"),
+            example="off",
+        ),
+        Field(
             "system",
             TEXT,
             "Default system prompt, for example 'You are a helpful assistant.'",
@@ -103,6 +124,23 @@ RECIPE_FIELDS = by_name(
             flags=("--outtype",),
             choices=("f16", "bf16", "f32"),
             example="bf16",
+        ),
+        Field(
+            "rope_scaling",
+            TEXT,
+            "Rotary scaling of the training where config.json does not have it: linear:FACTOR or yarn:FACTOR. The "
+            "context grows by the factor.",
+            flags=("--rope-scaling",),
+            metavar="TYPE:FACTOR",
+            example="linear:2",
+        ),
+        Field(
+            "rope_theta",
+            NUMBER,
+            "Base of the rotary frequencies, where config.json has lost it or has another one than the training.",
+            flags=("--rope-theta",),
+            metavar="BASE",
+            example=500000.0,
         ),
         Field(
             "imatrix",
@@ -195,10 +233,13 @@ class RecipeKeywords(TypeKeywords, total=False):
     merge_again: bool
     keep_f16: bool
     template: PathInput
+    thinking: str | None
     system: str | None
     parameters: ParametersInput
     messages: MessagesInput
     outtype: str
+    rope_scaling: str | None
+    rope_theta: float | None
     imatrix: PathInput | None
     split_max_size: SizeInput | None
     adapter_gguf: bool

@@ -60,6 +60,7 @@ class Converted:
     Attributes:
         model: the GGUF file.
         tokenizer: folder of the chosen tokenizer.
+        templates: folder of its chat templates.
         notes: notes of the merge.
         libraries: see :attr:`quantkit.model.opened.MergedCheckpoint.libraries`.
         effects: what each adapter changed.
@@ -67,6 +68,7 @@ class Converted:
 
     model: GGUFModel
     tokenizer: Path
+    templates: Path
     notes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     effects: tuple[AdapterEffect, ...] = ()
@@ -160,7 +162,7 @@ def run_converter(
     script = check_checkout(checkout)
     read_json(model / "config.json")  # for quantkit's own error if this is not a checkpoint
     scratch = work.scratch()
-    folder, tokenizer = model, model
+    folder, tokenizer, templates = model, model, model
     notes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     effects: tuple[AdapterEffect, ...] = ()
@@ -171,7 +173,8 @@ def run_converter(
             check_adapters(opened, again=again)
             effects = _merge(opened, folder, work, run)
             check_effects(effects, again=again)
-            tokenizer, notes, libraries = opened.tokenizer.folder, opened.notes, opened.libraries
+            tokenizer, templates = opened.tokenizer.folder, opened.tokenizer.templates
+            notes, libraries = opened.notes, opened.libraries
     made = scratch / "converted.gguf"
     nbytes = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
     check_space(work, nbytes if outtype == "f32" else nbytes // 2)
@@ -181,7 +184,7 @@ def run_converter(
     if folder is not model:
         for file in folder.iterdir():
             file.unlink()  # free the disk space for the output
-    return Converted(read_model(made), tokenizer, notes, libraries, effects)
+    return Converted(read_model(made), tokenizer, templates, notes, libraries, effects)
 
 
 def _merge(opened: MergedCheckpoint, folder: Path, work: Workspace, run: RunOptions) -> tuple[AdapterEffect, ...]:

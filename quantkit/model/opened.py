@@ -16,6 +16,7 @@ from quantkit.adapter.folder import Adapter, open_adapter
 from quantkit.adapter.resized import vocabulary_rows
 from quantkit.arch.base import Architecture, Rule
 from quantkit.arch.families import find_architecture, is_supported
+from quantkit.arch.rope_override import RopeOverride, check_written, lost_theta_note, override_rope
 from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
 from quantkit.errors import AdapterError, ArchitectureError
 from quantkit.ggml.types import GGMLType
@@ -34,6 +35,8 @@ from quantkit.plan.values import PlannedTensor, general_metadata
 from quantkit.vocab.files import ParsedFiles
 from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
+
+_AS_SAVED = RopeOverride()
 
 
 @dataclass(frozen=True)
@@ -133,19 +136,24 @@ class Model(MergedCheckpoint):
 
 
 @contextmanager
-def open_model(path: Path, adapters: Sequence[AdapterLike] = ()) -> Iterator[Model]:
+def open_model(path: Path, adapters: Sequence[AdapterLike] = (), *, rope: RopeOverride = _AS_SAVED) -> Iterator[Model]:
     """Open a checkpoint of a supported architecture with its adapters.
+
+    Args:
+        path: the checkpoint's folder.
+        adapters: in the order in which they are merged.
+        rope: rotary settings that replace those of config.json.
 
     Raises:
         CheckpointError, ArchitectureError, AdapterError: naming what does not fit.
     """
     with open_checkpoint(path) as opened:
-        architecture, checkpoint, rules = _understand(opened)
+        architecture, checkpoint, rules, rotary = _understand(opened, rope)
         check_tensors(checkpoint, rules)
         parsed = ParsedFiles()
         with _merged(checkpoint, adapters, parsed, language_only="text_config" in opened.config) as merged:
             _check_head(merged, rules)
-            notes = [*architecture.notes(checkpoint.config), *merged.notes]
+            notes = [*rotary, *architecture.notes(checkpoint.config), *merged.notes]
             yield Model(**{**vars(merged), "notes": tuple(notes)}, architecture=architecture, parsed=parsed)
 
 
@@ -159,7 +167,7 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike]) -> Iterator[MergedC
     """
     with open_checkpoint(path) as checkpoint:
         if is_supported(checkpoint.config):
-            _, named, rules = _understand(checkpoint)
+            _, named, rules, _ = _understand(checkpoint)
             check_tensors(named, rules)
             if "text_config" not in checkpoint.config:  # of a vision-language model, every part is written
                 checkpoint = replace(named, config=checkpoint.config)
@@ -208,20 +216,27 @@ def _merged(
         yield MergedCheckpoint(base if untied else checkpoint, tuple(opened), untied, tuple(notes), tokenizer)
 
 
-def _understand(opened: Checkpoint) -> tuple[Architecture, Checkpoint, list[Rule]]:
-    """The family, the checkpoint as the family sees it, and its tensor rules.
+def _understand(
+    opened: Checkpoint, rope: RopeOverride = _AS_SAVED
+) -> tuple[Architecture, Checkpoint, list[Rule], list[str]]:
+    """The family, the checkpoint as the family sees it, its tensor rules, and notes on its rotary settings.
 
     This calls every function of the family once, so that a bad config is found here.
     """
     try:
         architecture = find_architecture(opened.config, "config.json")
         config = architecture.settings(opened.config)
-        architecture.metadata(config)
+        config, notes = override_rope(config, rope) if rope else (config, [])
+        entries = {entry.key: entry.value for entry in architecture.metadata(config)}
+        check_written(entries, architecture.name, rope)
+        if rope.theta is None:
+            saved = opened.config.get("text_config") or opened.config
+            notes += lost_theta_note(saved, entries.get(f"{architecture.name}.rope.freq_base"))
         architecture.generated(config)
         rules = architecture.rules(config)
     except ArchitectureError as error:
         raise ArchitectureError(f"{opened.path}{os.sep}{error}", hint=error.hint) from None
-    return architecture, with_own_names(opened, config, rules), rules
+    return architecture, with_own_names(opened, config, rules), rules, notes
 
 
 def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:

@@ -3,7 +3,7 @@
 Trainers save the tokenizer with the adapter. If its token ids differ from the base's, the model was trained with it, so
 everything (tokens, special tokens, chat template) comes from there. If the tokens are the same, the base's files are
 used; only a different chat template comes from the adapter, with the end-of-sequence token that is saved with it,
-because the training conversations were written in it.
+because the training conversations were written in it, whichever of the tokenizer's files lie beside it.
 
 Of several adapters, those with the base's tokens and chat template do not matter. Two adapters with different token ids
 of their own cannot be merged; of two different chat templates, the last is used.
@@ -19,7 +19,8 @@ from typing import Any
 from quantkit.errors import VocabularyError
 from quantkit.files.json_file import read_json
 from quantkit.hub.source import source_name
-from quantkit.hub.tokenizer_files import ADDED_TOKENS, VOCABULARIES, matching
+from quantkit.hub.tokenizer_files import ADDED_TOKENS
+from quantkit.model.beside_adapter import has_slow_vocabulary, has_vocabulary, incomplete_notes, speaks
 from quantkit.vocab.files import ParsedFiles, read_tokenizer_config
 from quantkit.vocab.post_processor import token_text
 from quantkit.vocab.templates import read_templates
@@ -70,10 +71,11 @@ def choose_tokenizer(
             no tokenizer, and the base's does not fit.
     """
     parsed = parsed or ParsedFiles()
-    beside = [folder for folder in adapters if next(matching(folder, VOCABULARIES), None) is not None]
+    beside = [folder for folder in adapters if has_vocabulary(folder)]
+    speaking = [folder for folder in adapters if speaks(folder)]
     fitting = [folder for folder in beside if rows is not None and (resizing is None or folder in resizing)]
     padded = () if rows is None or fitting else (_padding_note(base, adapters, rows, parsed),)
-    if not beside:
+    if not speaking and not any(map(has_slow_vocabulary, adapters)):
         return TokenizerChoice(base, base, padded)
     chosen, notes = _choose_tokens(base, beside, own if rows is None else None, parsed)
     if fitting:
@@ -82,9 +84,10 @@ def choose_tokenizer(
             raise _two_tokenizers(chosen, last)
         chosen = last
         notes = (f"the vocabulary was resized to {rows} rows: the tokenizer of {source_name(last)} is used",)
-    templates, said = _choose_templates(base, chosen, beside)
-    special, named = _choose_special(base, templates, beside) if chosen == base else ({}, ())
-    return TokenizerChoice(chosen, templates, (*padded, *notes, *said, *named), special)
+    incomplete = tuple(incomplete_notes(adapters, lambda: _tokens(chosen, parsed), own if rows is None else rows))
+    templates, said = _choose_templates(base, chosen, speaking)
+    special, named = _choose_special(base, templates, speaking) if chosen == base else ({}, ())
+    return TokenizerChoice(chosen, templates, (*padded, *notes, *incomplete, *said, *named), special)
 
 
 def _choose_tokens(

@@ -11,6 +11,7 @@ from quantkit.errors import ChatFormatError, GGUFError, QuantkitError
 from quantkit.ollama.go_syntax import check_go_syntax
 from quantkit.ollama.modelfile import Command, parse_modelfile
 from quantkit.ollama.parameters import check_parameters
+from quantkit.system.shell import command
 
 PASSTHROUGH = "passthrough"
 """The PARSER that does nothing, and so makes Ollama use the TEMPLATE."""
@@ -128,6 +129,11 @@ def source_files(modelfile: Path, sources: Sequence[str]) -> tuple[Path, ...]:
     if len(sources) > 1:
         raise GGUFError(f"{modelfile}: has {len(sources)} FROM lines, and a package contains one model", hint=hint)
     path = source_path(modelfile, sources[0])
+    if os.path.isfile(path / "config.json"):
+        raise GGUFError(
+            f"{modelfile}: FROM {sources[0][:80]} is a checkpoint, and a package is made of GGUF files",
+            hint=f"build it from the checkpoint: {command('quantkit', 'build', os.path.normpath(path))}",
+        )
     if not os.path.isfile(path):  # Path.is_file would raise at a name that is too long
         raise GGUFError(f"{modelfile}: FROM {sources[0][:80]}: no such file", hint=hint)
     return (path,)

@@ -63,8 +63,10 @@ class Manifest:
 
     @property
     def own_template(self) -> bool:
-        """Whether the files carry the chat template of the checkpoint, as far as is known."""
-        return bool((self.recipe or {}).get("template", "auto") == "auto")
+        """Whether the files carry the chat template that lies beside their tokenizer, as far as is known."""
+        elsewhere = self.sources is not None and self.sources.template is not None
+        recipe = self.recipe or {}
+        return not elsewhere and recipe.get("template", "auto") == "auto" and recipe.get("thinking") is None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, with ``schema``."""

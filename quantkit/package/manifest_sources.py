@@ -46,20 +46,24 @@ class SourcesEntry:
     Attributes:
         model: the base.
         adapters: in the order in which they were merged.
+        template: the adapter with the chat template; left out if the template lies beside the tokenizer.
     """
 
     model: SourceEntry
     adapters: tuple[SourceEntry, ...]
+    template: SourceEntry | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
-        return {"model": self.model.to_json(), "adapters": [adapter.to_json() for adapter in self.adapters]}
+        own = {} if self.template is None else {"template": self.template.to_json()}
+        return {"model": self.model.to_json(), "adapters": [adapter.to_json() for adapter in self.adapters], **own}
 
     @classmethod
     def from_json(cls, found: Fields) -> SourcesEntry:
         """What :meth:`to_json` wrote."""
         adapters = tuple(map(SourceEntry.from_json, found.each("adapters")))
-        return cls(SourceEntry.from_json(found.fields("model")), adapters)
+        template = SourceEntry.from_json(found.fields("template")) if "template" in found else None
+        return cls(SourceEntry.from_json(found.fields("model")), adapters, template)
 
 
 @dataclass(frozen=True)

@@ -159,12 +159,18 @@ class Engine:
         """Whether the file says that prompts begin with BOS."""
         return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
 
-    def tokenize(self, text: str, *, special: bool) -> list[int]:
-        """Return the tokens of *text*, with nothing added.
+    @property
+    def adds_eos(self) -> bool:
+        """Whether the file says that texts end with EOS."""
+        return bool(llama_cpp.llama_vocab_get_add_eos(self._vocab))
+
+    def tokenize(self, text: str, *, special: bool, add: bool = False) -> list[int]:
+        """Return the tokens of *text*.
 
         Args:
             text: any text.
             special: whether texts of special tokens are parsed as these tokens.
+            add: whether llama.cpp adds BOS, EOS and separators, as the file says.
 
         Raises:
             QuantkitError: the text is not valid Unicode.
@@ -176,7 +182,7 @@ class Engine:
         room = len(data) + 2
         while True:
             tokens = (llama_cpp.llama_token * room)()
-            count = int(llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special))
+            count = int(llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, room, add, special))
             if count >= 0:
                 return list(tokens[:count])
             room = -count

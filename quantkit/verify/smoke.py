@@ -14,6 +14,7 @@ from quantkit.errors import QuantkitError
 from quantkit.package.spec import DEFAULT_CONTEXT
 from quantkit.run.session import ChatModel, placement
 from quantkit.verify.report import Check
+from quantkit.verify.server_prompt import check_server_prompts
 from quantkit.verify.smoke_result import Answer, SmokeResult
 
 DEFAULT_PROMPTS = ("Hello! Who are you? 你好，你是谁？",)
@@ -70,7 +71,8 @@ def smoke_test(
             checks.append(Check("chat template renders", False, "no", "renders", str(error)))
         else:
             checks.append(Check("chat template renders", True, "yes", "renders", repr(prompt_text)))
-            checks += [_one_bos(model, conversations), _special_tokens(model, system), _end_of_turn(model, system)]
+            checks += [_one_bos(model, conversations), check_server_prompts(model, conversations)]
+            checks += [_special_tokens(model, system), _end_of_turn(model, system)]
             try:
                 answers = tuple(_ask(model, messages, max_tokens) for messages in conversations)
             except QuantkitError as error:

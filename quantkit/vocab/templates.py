@@ -31,8 +31,9 @@ class Templates:
 def read_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Templates:
     """The default chat template and the named ones.
 
-    tokenizer_config.json has priority over chat_template.jinja, and that over chat_template.json, as in llama.cpp's
-    converter.
+    chat_template.jinja has priority over tokenizer_config.json, and that over chat_template.json. llama.cpp's converter
+    prefers the second; transformers, which training runs on, reads the first, and writes it since 4.51: where the two
+    differ, the text in tokenizer_config.json is a stale one.
 
     Args:
         folder: with the templates.
@@ -44,11 +45,12 @@ def read_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Templat
     value: Any = tokenizer_config.get("chat_template")
     beside = _read_text(folder / CHAT_TEMPLATE)
     notes = []
-    if isinstance(value, str) and beside not in (None, value):
+    if beside is not None and (said := _default(value)) is not None and _rendered(said) != _rendered(beside):
         notes.append(
-            "chat_template.jinja differs from chat_template in tokenizer_config.json: the latter is used, as in "
-            "llama.cpp's converter; transformers uses the former"
+            "chat_template.jinja and chat_template in tokenizer_config.json differ: the first is used, as in "
+            "transformers and so in training; if it is the stale one, give the second with --template FILE"
         )
+        value = _with_default(value, beside)
     source = TOKENIZER_CONFIG
     if value is None and beside is not None:
         extra = sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))
@@ -68,6 +70,29 @@ def read_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Templat
     named = {re.sub("[^A-Za-z0-9]", "_", entry["name"]): entry["template"] for entry in value}
     default = named.pop("default", None)
     return Templates(default, tuple(named.items()), tuple(notes))
+
+
+def _default(value: Any) -> str | None:
+    """The default template in tokenizer_config.json."""
+    if isinstance(value, list):
+        named = [entry["template"] for entry in value if _is_named_template(entry) and entry["name"] == "default"]
+        return named[-1] if named else None
+    return value if isinstance(value, str) else None
+
+
+def _with_default(value: Any, template: str) -> Any:
+    """The setting with another default template."""
+    if isinstance(value, str):
+        return template
+    return [
+        {**entry, "template": template} if isinstance(entry, Mapping) and entry.get("name") == "default" else entry
+        for entry in value
+    ]
+
+
+def _rendered(template: str) -> str:
+    """What Jinja reads of a template: it drops one line end at the end."""
+    return template.removesuffix("\n")
 
 
 def _is_named_template(entry: Any) -> bool:

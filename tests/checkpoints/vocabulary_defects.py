@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.checkpoints.case import Case, cut, edit_json
-from tests.checkpoints.defect import BUILD, CONVERT, MIXTRAL, QWEN, QWEN2, defect
+from tests.checkpoints.defect import BUILD, BUILD_ADAPTER, CONVERT, MIXTRAL, QWEN, QWEN2, defect
 from tests.support.sentencepiece_model import BYTE, UNIGRAM, model_file, read_pieces, trained_model
 
 
@@ -124,6 +124,12 @@ def added_token_with_an_id_of_its_own(case: Case) -> None:
 @defect("tokenizer.json", "tokenizer_config.json", "<|another|>", hint="transformers")
 def tokenizer_config_contradicts(case: Case) -> None:
     case.tokenizer_config(added_tokens_decoder={"2006": {"content": "<|another|>", "special": True}})
+
+
+@defect("vocab.json", "token ids differ from the base's", "trained", hint="save_pretrained", command=BUILD_ADAPTER)
+def slow_tokenizer_with_other_ids(case: Case) -> None:
+    (case.adapter / "vocab.json").write_text('{"trained": 0}', encoding="utf-8")
+    (case.adapter / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
 
 
 @defect("tokenizer", "added_tokens_decoder")

@@ -165,6 +165,7 @@ def test_chat_templates_in_every_place(vocabulary: Maker, converter: ReferenceCo
     assert compare() == {"tokenizer.chat_template": "json"}
     (folder / "chat_template.jinja").write_text("file", encoding="utf-8")
     assert compare() == {"tokenizer.chat_template": "file"}
+    (folder / "chat_template.jinja").unlink()  # it would count, as in transformers
     named = [{"name": "default", "template": "d"}, {"name": "tool-use", "template": "t"}]
     assert compare(chat_template=named)["tokenizer.chat_template.tool_use"] == "t"
     assert compare(chat_template="own") == {"tokenizer.chat_template": "own"}

@@ -51,6 +51,9 @@ SPELLINGS: list[tuple[str, list[Any], Any]] = [
     ("split_max_size", [None], None),
     ("template", ["no/such.jinja", Path("no/such.jinja")], "no/such.jinja"),
     ("system", ["Be brief."], "Be brief."),
+    ("thinking", ["off"], "off"),
+    ("rope_scaling", ["linear:2"], "linear:2"),
+    ("rope_theta", [10000, 10000.0], 10000.0),
     ("imatrix", ["im.gguf", Path("im.gguf")], Path("im.gguf")),
     ("via_llama_cpp", ["llama.cpp", Path("llama.cpp")], Path("llama.cpp")),
 ]  # fmt: skip
@@ -100,6 +103,9 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("system", ["a"], r"system is \['a'\]; expected text"),
     ("template", 3, "template is 3; expected the name of a chat format, or a Jinja file"),
     ("outtype", "q4_0", "outtype 'q4_0' is unknown"),
+    ("thinking", "maybe", "thinking 'maybe' is unknown"),
+    ("rope_scaling", 2, "rope_scaling is 2; expected text"),
+    ("rope_theta", "10000", "rope_theta is '10000'; expected a number"),
     ("output_tensor_type", 3, "output_tensor_type is 3; expected text"),
     ("token_embedding_type", 3, "token_embedding_type is 3; expected text"),
     ("parameters", {"temperature": object()}, r"parameters\['temperature'\] is <object.*; expected a text, a number"),
@@ -128,7 +134,7 @@ REFUSED: list[tuple[str, Any, str]] = [
 def test_refused(name: str, value: Any, said: str) -> None:
     with pytest.raises(quantkit.QuantkitError, match=said) as caught:
         Recipe(**{"model": "m", name: value})
-    assert name == "outtype" or caught.value.hint.startswith(f"write it as {name}=")
+    assert name in ("outtype", "thinking") or caught.value.hint.startswith(f"write it as {name}=")
 
 
 def test_every_field_refuses() -> None:

@@ -126,8 +126,9 @@ def test_a_template_of_the_users_own(gguf: Path, tmp_path: Path) -> None:
     out = package((), tmp_path / "out", modelfile=modelfile, reporter=reporter)
     assert Command("TEMPLATE", OWN_TEMPLATE) in made(out)
     assert Command("PARAMETER", "<|eot_id|>", "stop") in made(out)
-    (note,) = reporter.notes
+    note, compared = reporter.notes
     assert "the TEMPLATE is your own" in note
+    assert "it does not write <|eot_id|>;" in compared  # after a question, as the chat template of the file does
     assert "the TEMPLATE is your own" in (out / "README.md").read_text(encoding="utf-8")
 
 

@@ -59,9 +59,12 @@ BUILT = replace(
     effects=(EFFECT, replace(EFFECT, weight=0.5, unchanged="norm.weight", plain=False)),
     adapter_files=(AdapterEntry("lora.gguf", "o/lora", 16.0, 4, {"lora.gguf": "22"}, TENSORS),),
 )
+TEMPLATE = SourcesEntry(SourceEntry(folder="m"), (SourceEntry(folder="lora"),), SourceEntry(folder="lora"))
 
 
-@pytest.mark.parametrize("manifest", [PACKAGED, BUILT, replace(BUILT, adapter_files=())])
+@pytest.mark.parametrize(
+    "manifest", [PACKAGED, BUILT, replace(BUILT, adapter_files=()), replace(BUILT, sources=TEMPLATE)]
+)
 def test_what_is_written_is_what_is_read(manifest: Manifest, tmp_path: Path) -> None:
     write_manifest(manifest, tmp_path)
     assert read_manifest(tmp_path) == manifest
@@ -70,6 +73,8 @@ def test_what_is_written_is_what_is_read(manifest: Manifest, tmp_path: Path) -> 
 def test_what_is_derived() -> None:
     assert BUILT.file_names == ("Modelfile", "m-q4_0-1.gguf", "m-q4_0-2.gguf", "m-f16.gguf", "lora.gguf")
     assert (PACKAGED.own_template, BUILT.own_template) == (True, False)
+    auto = replace(BUILT, recipe={"template": "auto"})
+    assert (auto.own_template, replace(auto, sources=TEMPLATE).own_template) == (True, False)
     assert PACKAGED.chat.settings == {"top_k": "3"}
     assert PACKAGED.chat.all_stops == ("<|im_end|>", "a", "b")
 

@@ -17,9 +17,11 @@ from quantkit.system.child_process import ChildError
 from quantkit.verify import process
 from quantkit.verify.encoders import open_encoder
 from quantkit.verify.report import Check, Report
+from quantkit.verify.server_prompt import server_tokens
 from quantkit.verify.smoke import smoke_test
 from quantkit.verify.smoke_result import SmokeResult
 from quantkit.verify.tokens import PROBES, compare_tokens
+from tests.support.llama_tools import apply_template
 from tests.support.manifests import put_manifest
 
 DONE = LLAMA_3.replace(EOT, "<|done|>")
@@ -41,8 +43,9 @@ def test_a_model_that_chats(tmp_path: Path) -> None:
     result = smoke(tmp_path)
     assert failed(result) == []
     assert result.passed
-    names = ["loads", "tokenizes", "chat template renders", "BOS", "special tokens", "end of turn", "logits finite"]
-    assert [check.name for check in result.checks] == [*names, "generates", "stops by itself"]
+    names = ["loads", "tokenizes", "chat template renders", "BOS", "prompt in llama-server", "special tokens"]
+    names += ["end of turn", "logits finite", "generates", "stops by itself"]
+    assert [check.name for check in result.checks] == names
     assert check(result, "special tokens").figure == "4 of 4"
     assert check(result, "end of turn").figure == EOT
     assert [answer.text for answer in result.answers] == [ANSWER]
@@ -97,6 +100,32 @@ def test_a_bos_that_the_file_does_not_ask_for(tmp_path: Path) -> None:
     assert smoke(tmp_path, Tiny(add_bos=False)).passed
     without = Tiny(add_bos=False, template=LLAMA_3.removeprefix("{{ bos_token }}"))
     assert check(smoke(tmp_path, without), "BOS").figure == "0"
+
+
+def test_an_eos_that_llama_cpp_appends_to_the_prompt(tmp_path: Path) -> None:
+    """quantkit's own chat never sees it: what a trainer saved makes other programs end every prompt with EOS."""
+    result = smoke(tmp_path, Tiny(add_eos=True))
+    assert failed(result) == ["prompt in llama-server"]
+    assert result.answers[0].text == ANSWER
+    evidence = check(result, "prompt in llama-server").evidence
+    assert "append '<|end_of_text|>' to the prompt" in evidence
+    assert "tokenizer.ggml.add_eos_token is true" in evidence
+
+
+@pytest.mark.parametrize("add_eos", [True, False])
+@pytest.mark.parametrize("ending", ["", "{{ eos_token }}"])
+def test_the_prompt_is_llama_servers(tmp_path: Path, add_eos: bool, ending: str) -> None:
+    gguf = write_tiny_gguf(tmp_path / "it.gguf", Tiny(add_eos=add_eos, template=LLAMA_3 + ending))
+    talk = [{"role": "user", "content": "Hi 你好"}]
+    (rendered,) = apply_template(gguf, [talk])
+    with ChatModel.load(gguf, threads=1) as model:
+        assert tuple(server_tokens(model, model.render(talk))) == rendered.tokens
+
+
+def test_a_template_that_ends_with_eos_itself(tmp_path: Path) -> None:
+    """llama-server removes the EOS that the tokenizer appends again, so there is one."""
+    result = smoke(tmp_path, Tiny(add_eos=True, template=LLAMA_3 + "{{ eos_token }}"))
+    assert check(result, "prompt in llama-server").passed
 
 
 def test_an_end_of_turn_that_ends_nothing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from quantkit.files.json_file import read_json
 from quantkit.model.tokenizer_choice import choose_tokenizer
 from quantkit.model.tokenizer_copy import write_tokenizer
 from quantkit.vocab import files
+from quantkit.vocab.templates import read_templates
 from quantkit.vocab.vocabulary import read_vocabulary
 
 Maker = Callable[..., Path]
@@ -244,3 +245,80 @@ def test_a_tokenizer_is_parsed_once(folders: tuple[Path, Path], monkeypatch: pyt
     assert parsed.read(adapter / "tokenizer.json")["added_tokens"] == []
     with pytest.raises(CheckpointError, match="missing"):
         parsed.read(base / "none.json")
+
+
+def bare(folder: Path, *keep: str) -> Path:
+    """An adapter's folder from which the trainer left other files of the tokenizer out."""
+    for file in folder.iterdir():
+        if file.name not in keep:
+            file.unlink()
+    return folder
+
+
+@pytest.mark.parametrize("place", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_template_without_a_vocabulary_counts(folders: tuple[Path, Path], tmp_path: Path, place: str) -> None:
+    base, adapter = folders
+    set_template(adapter, OWN)
+    set_special(adapter, eos_token="<|eot_id|>")
+    set_special(base, eos_token="<|end_of_text|>")
+    (adapter / "chat_template.jinja").write_text(OWN, encoding="utf-8")
+    choice = choose_tokenizer(base, [bare(adapter, place)], None)
+    assert (choice.folder, choice.templates) == (base, adapter)
+    assert choice.notes[0] == "the chat template of adapter is used, because the adapter was trained with it"
+    assert choice.special == ({"eos_token": "<|eot_id|>"} if place == "tokenizer_config.json" else {})
+    out = tmp_path / "out"
+    out.mkdir()
+    write_tokenizer(choice, out)
+    with_config = json.loads((out / "tokenizer_config.json").read_text(encoding="utf-8"))
+    found = read_templates(out, with_config)
+    assert (found.default, found.notes) == (OWN, ())
+
+
+def slow(folder: Path, **more: int) -> Path:
+    """The tokenizer of a folder as a slow one saves it: vocab.json, merges.txt and the settings."""
+    tokenizer = read_json(folder / "tokenizer.json")
+    (folder / "vocab.json").write_text(json.dumps({**tokenizer["model"]["vocab"], **more}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+    return bare(folder, "vocab.json", "merges.txt", "tokenizer_config.json")
+
+
+def test_the_template_beside_a_slow_tokenizer_counts(folders: tuple[Path, Path]) -> None:
+    base, adapter = folders
+    set_template(adapter, OWN)
+    choice = choose_tokenizer(base, [slow(adapter)], None)
+    assert (choice.folder, choice.templates) == (base, adapter)
+    assert len(choice.notes) == 1
+
+
+def test_a_slow_tokenizer_with_other_tokens_is_refused(folders: tuple[Path, Path]) -> None:
+    base, adapter = folders
+    slow(adapter, trained=2000)
+    with pytest.raises(VocabularyError, match=r"vocab\.json: the token ids differ from the base's \(such as 'trained'"):
+        choose_tokenizer(base, [adapter], None, own=2007)
+    assert choose_tokenizer(base, [adapter], None, own=2000).folder == base  # a token without a row
+
+
+def test_tokens_that_a_bare_config_names_are_noted(folders: tuple[Path, Path]) -> None:
+    base, adapter = folders
+    bare(adapter, "tokenizer_config.json")
+    set_special(adapter, added_tokens_decoder={"2000": {"content": "<|called|>"}})
+    choice = choose_tokenizer(base, [adapter], None, own=2007)
+    assert choice.notes[0].startswith(
+        "adapter names a token that the base's tokenizer does not have ('<|called|>' (2000))"
+    )
+
+
+def test_a_broken_bare_config_is_named(folders: tuple[Path, Path]) -> None:
+    base, adapter = folders
+    bare(adapter, "tokenizer_config.json")
+    set_special(adapter, added_tokens_decoder={"no number": {"content": "<|called|>"}})
+    with pytest.raises(VocabularyError, match=r"adapter/tokenizer_config\.json: broken"):
+        choose_tokenizer(base, [adapter], None)
+
+
+def test_a_further_token_of_a_slow_tokenizer_is_noted(folders: tuple[Path, Path]) -> None:
+    """A padding token, say, in a row that only padded the embedding."""
+    base, adapter = folders
+    choice = choose_tokenizer(base, [slow(adapter, padding=2010)], None, own=2048)
+    assert choice.folder == base
+    assert "('padding' (2010)), but has no tokenizer.json: the base's is used" in choice.notes[0]

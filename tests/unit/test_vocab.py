@@ -476,8 +476,19 @@ def test_a_template_file_that_differs_is_noted(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "chat_template.jinja").write_text("file", encoding="utf-8")
     found = read(tmp_path / "m", tokenizer(), tokenizer_config={"chat_template": "config"})
-    assert found.chat_template == "config"
-    assert any("chat_template.jinja differs" in note for note in found.notes)
+    assert found.chat_template == "file"
+    assert [note for note in found.notes if note.startswith("chat_template.jinja and chat_template in")]
+    named = [{"name": "default", "template": "config"}, {"name": "rag", "template": "r"}]
+    found = read(tmp_path / "m", tokenizer(), tokenizer_config={"chat_template": named})
+    assert (found.chat_template, found.named_templates) == ("file", (("rag", "r"),))
+
+
+def test_a_template_file_that_only_ends_otherwise(tmp_path: Path) -> None:
+    """The line end of a text file, which Jinja drops: llama.cpp's converter and quantkit write the same."""
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "chat_template.jinja").write_text("same\n", encoding="utf-8")
+    found = read(tmp_path / "m", tokenizer(), tokenizer_config={"chat_template": "same"})
+    assert (found.chat_template, found.notes) == ("same", ())
 
 
 def test_half_a_surrogate_pair(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class Tiny:
         eos: the end-of-sequence token.
         template: the chat template, None for none.
         add_bos: what the file says about BOS.
+        add_eos: whether the file says that EOS is appended.
         context: tokens of context that it was trained for.
         plain: special tokens that are wrongly marked as plain text.
         sharpness: how sure the model is; near 0, all tokens are as likely.
@@ -57,6 +58,7 @@ class Tiny:
     eos: str = "<|end_of_text|>"
     template: str | None = LLAMA_3
     add_bos: bool = True
+    add_eos: bool = False
     context: int = 512
     plain: tuple[str, ...] = ()
     sharpness: float = 1.0
@@ -125,6 +127,8 @@ def write_tiny_gguf(path: Path, tiny: Tiny | None = None) -> Path:
     writer.add_bos_token_id(tokens.index(BOS))
     writer.add_eos_token_id(tokens.index(tiny.eos))
     writer.add_add_bos_token(tiny.add_bos)
+    if tiny.add_eos:
+        writer.add_add_eos_token(True)
     if tiny.template is not None:
         writer.add_chat_template(tiny.template)
     for key, value in tiny.extra.items():
