@@ -146,7 +146,8 @@ def open_model(path: Path, adapters: Sequence[AdapterLike] = ()) -> Iterator[Mod
         parsed = ParsedFiles()
         with _merged(checkpoint, adapters, parsed, language_only="text_config" in opened.config) as merged:
             _check_head(merged, rules)
-            notes = [*_left_out(opened, checkpoint), *architecture.notes(checkpoint.config), *merged.notes]
+            filled = architecture.filled_in(opened.config)
+            notes = [*_left_out(opened, checkpoint), *filled, *architecture.notes(checkpoint.config), *merged.notes]
             yield Model(**{**vars(merged), "notes": tuple(notes)}, architecture=architecture, parsed=parsed)
 
 
