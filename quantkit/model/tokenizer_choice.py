@@ -19,9 +19,10 @@ from typing import Any
 from quantkit.errors import VocabularyError
 from quantkit.files.json_file import read_json
 from quantkit.hub.source import source_name
-from quantkit.hub.tokenizer_files import ADDED_TOKENS, VOCABULARIES, matching
+from quantkit.hub.tokenizer_files import ADDED_TOKENS, VOCAB_JSON, has_vocabulary
 from quantkit.vocab.files import ParsedFiles, read_tokenizer_config
 from quantkit.vocab.post_processor import token_text
+from quantkit.vocab.slow_bpe import slow_tokens
 from quantkit.vocab.templates import read_templates
 
 # Special tokens that are compared, and the one that goes with the chat template.
@@ -70,7 +71,7 @@ def choose_tokenizer(
             no tokenizer, and the base's does not fit.
     """
     parsed = parsed or ParsedFiles()
-    beside = [folder for folder in adapters if next(matching(folder, VOCABULARIES), None) is not None]
+    beside = [folder for folder in adapters if has_vocabulary(folder)]
     fitting = [folder for folder in beside if rows is not None and (resizing is None or folder in resizing)]
     padded = () if rows is None or fitting else (_padding_note(base, adapters, rows, parsed),)
     if not beside:
@@ -171,14 +172,16 @@ def _named(folder: Path) -> dict[str, str]:
 
 
 def _tokens(folder: Path, parsed: ParsedFiles) -> dict[str, int] | None:
-    """The id of every token; None for a tokenizer that is in neither of the two common files."""
+    """The id of every token; None for a tokenizer that is in none of the common files."""
     if (folder / "tokenizer.json").is_file():
         path = folder / "tokenizer.json"
     elif (folder / "tokenizer.model").is_file():
         path = folder / "tokenizer.model"
     else:
-        return None
+        path = folder / VOCAB_JSON
     try:
+        if path.name == VOCAB_JSON:
+            return slow_tokens(folder)
         return _json_tokens(parsed.read(path)) if path.suffix == ".json" else _sentencepiece_tokens(folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise VocabularyError(f"{path}: broken ({type(error).__name__}: {error})") from None
