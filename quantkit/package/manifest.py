@@ -15,6 +15,7 @@ from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TextEntry
 from quantkit.package.manifest_sources import InputsEntry, SourcesEntry
+from quantkit.system.shell import command
 
 MANIFEST = "manifest.json"
 
@@ -25,15 +26,16 @@ class Manifest:
 
     Attributes:
         name: the package's name.
-        versions: of quantkit and of the libraries that decide the bytes, by name.
+        versions: of quantkit and of the libraries that decide the bytes, by name; only a record.
         recipe: by ``build``: the request, as far as it determines the result, and the device that was used.
-        sources: by ``build``: where the model and its adapters came from; packages of the first versions have none.
-        inputs: by ``build``: the weight files that were read.
+        sources: by ``build``: where the model and its adapters came from, only a record; packages of the first versions
+            have none.
+        inputs: by ``build``: the weight files that were read; only a record.
         models: the GGUF models, the first being the default.
         adapter_files: by ``build``: the adapters by themselves.
         files: the text files.
         chat: how to talk to the model.
-        notes: decisions that the user was told.
+        notes: decisions that the user was told; only a record.
     """
 
     name: str
@@ -119,6 +121,11 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         QuantkitError: there is none, or it is not as :func:`write_manifest` writes it.
     """
+    if folder.is_file():
+        raise QuantkitError(
+            f"{folder}: this is a file, not a package",
+            hint=f"give its folder, or check the file alone: {command('quantkit', 'smoke', folder)}",
+        )
     if not folder.is_dir():
         raise QuantkitError(f"{folder}: no such folder", hint="give the folder that quantkit build made")
     path = folder / MANIFEST

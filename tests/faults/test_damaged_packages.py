@@ -338,6 +338,19 @@ def test_a_failed_check_is_exit_code_3(package: Path, capsys: Capsys) -> None:
     assert "not checked: checksums of the weights (left out by --quick)" in outcome.stdout
 
 
+@pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])
+def test_no_color(
+    package: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch, variable: str, coloured: bool
+) -> None:
+    """In a terminal, whose part click's own question plays here."""
+    monkeypatch.setattr("click.utils.should_strip_ansi", lambda stream=None, color=None: color is False)
+    monkeypatch.setenv("NO_COLOR", variable)
+    overwrite(package / GGUF, 0, b"XXXX")
+    outcome = run_here(["verify", str(package), "--quick"], capsys)
+    assert outcome.code == 3
+    assert ("\x1b[" in outcome.stdout) is coloured
+
+
 @pytest.mark.parametrize("where", ["nowhere", "empty", "file"])
 def test_what_is_no_package_is_exit_code_1(tmp_path: Path, where: str, capsys: Capsys) -> None:
     (tmp_path / "empty").mkdir()
@@ -345,4 +358,6 @@ def test_what_is_no_package_is_exit_code_1(tmp_path: Path, where: str, capsys: C
     outcome = run_here(["verify", str(tmp_path / where)], capsys)
     assert outcome.code == 1
     assert where in outcome.only("error")
+    assert ("this is a file" in outcome.only("error")) is (where == "file")
+    assert ("quantkit smoke" in outcome.only("hint")) is (where == "file")
     assert outcome.stdout == ""

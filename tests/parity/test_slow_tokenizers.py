@@ -14,6 +14,7 @@ import pytest
 from quantkit.errors import VocabularyError
 from quantkit.gguf.header import read_header
 from quantkit.jobs.build import build
+from quantkit.jobs.convert import convert
 from quantkit.model.tokenizer_choice import choose_tokenizer
 from quantkit.verify.encoders import open_encoder, tokenizer_file
 from quantkit.verify.folder import verify_folder
@@ -22,6 +23,7 @@ from quantkit.vocab.families import VocabularyRules
 from quantkit.vocab.files import TokenizerFiles
 from quantkit.vocab.slow_bpe import SLOW_CLASSES, slow_tokenizer
 from quantkit.vocab.special import special_metadata
+from tests.support.reference import ReferenceConverter
 from tests.support.slow_tokenizer import make_slow
 from tests.support.texts import TEXTS
 
@@ -199,6 +201,17 @@ def test_a_build_is_verified_against_the_slow_files(slow: Path, checkpoint: Make
     found = verify_folder(folder, source=slow, threads=1)
     assert [check.name for check in found.report.checks if not check.passed] == []
     assert any(check.name.endswith("token ids match vocab.json") for check in found.report.checks)
+
+
+def test_as_llama_cpps_converter_makes_it(slow: Path, converter: ReferenceConverter, tmp_path: Path) -> None:
+    """But for special tokens that config.json does not name, see docs/differences.md."""
+    convert(slow, tmp_path / "ours.gguf", device="cpu")
+    converter.convert(slow, tmp_path / "theirs.gguf", "f16", pre="qwen2")
+    ours, theirs = (read_header(tmp_path / f"{name}.gguf").metadata for name in ("ours", "theirs"))
+    keys = {key for key in (*ours, *theirs) if key.startswith("tokenizer.ggml.")}
+    differ = {key for key in keys if key not in ours or key not in theirs or ours[key].encoded != theirs[key].encoded}
+    assert {"tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.ggml.merges"} <= keys
+    assert differ == {"tokenizer.ggml.padding_token_id"}
 
 
 def test_an_adapter_with_slow_files(slow: Path, checkpoint: Maker, tmp_path: Path) -> None:
