@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.arch.class_defaults import filled_in_notes, with_defaults
+from quantkit.arch.class_defaults import filled_in_notes, sizes_left_out, with_defaults
 from quantkit.errors import ArchitectureError
 from quantkit.gguf.header import MAX_LAYERS
 from quantkit.gguf.kv import KV
@@ -117,8 +117,20 @@ class Architecture:
         Args:
             config: as it was saved.
         """
-        text = config.get("text_config")
-        return list(filled_in_notes(text if isinstance(text, Mapping) else config, self.defaults))
+        return list(filled_in_notes(_language_part(config), self.defaults))
+
+    def sizes_left_out(self, config: Config) -> str:
+        """Which sizes :meth:`settings` fills in, in words; empty for none.
+
+        Args:
+            config: as it was saved.
+        """
+        return sizes_left_out(_language_part(config), self.defaults)
+
+
+def _language_part(config: Config) -> Config:
+    text = config.get("text_config")
+    return text if isinstance(text, Mapping) else config
 
 
 def require(config: Config, key: str, *values: Any, where: str = "config.json", hint: str = "") -> None:

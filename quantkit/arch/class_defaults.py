@@ -132,6 +132,12 @@ _OTHER_NAMES = {"num_local_experts": "num_experts", "num_experts": "num_local_ex
 
 # Settings that no tensor's shape depends on, so that only a note can show that one was filled in.
 _UNPROVEN = ("max_position_embeddings", "rms_norm_eps")
+# Settings that the names and shapes of tensors follow from.
+_SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"),
+    *("num_key_value_heads", "num_experts", "num_local_experts", "moe_intermediate_size"),
+    "shared_expert_intermediate_size",
+)
 
 
 def with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,6 +153,21 @@ def with_defaults(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dic
         if key in _OTHER_NAMES and _OTHER_NAMES[key] in defaults and _OTHER_NAMES[key] not in config
     }
     return {**defaults, **named, **config}
+
+
+def sizes_left_out(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """The sizes that the config leaves out, for the message about a tensor that does not fit; empty for none.
+
+    Args:
+        given: the language model's own config.
+        defaults: of its class.
+    """
+    filled = [
+        f"{key} {defaults[key]}"
+        for key in _SIZES
+        if key in defaults and key not in given and _OTHER_NAMES.get(key) not in given
+    ]
+    return f"config.json leaves out {', '.join(filled)}, the default of this class" if filled else ""
 
 
 def filled_in_notes(given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[str]:

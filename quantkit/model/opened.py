@@ -141,8 +141,7 @@ def open_model(path: Path, adapters: Sequence[AdapterLike] = ()) -> Iterator[Mod
         CheckpointError, ArchitectureError, AdapterError: naming what does not fit.
     """
     with open_checkpoint(path) as opened:
-        architecture, checkpoint, rules = _understand(opened)
-        _check(checkpoint, rules)
+        architecture, checkpoint, rules = _checked(opened)
         parsed = ParsedFiles()
         with _merged(checkpoint, adapters, parsed, language_only="text_config" in opened.config) as merged:
             _check_head(merged, rules)
@@ -161,7 +160,7 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike]) -> Iterator[MergedC
     """
     with open_checkpoint(path) as checkpoint:
         if is_supported(checkpoint.config):
-            _check(*_understand(checkpoint)[1:])
+            _checked(checkpoint)
         parsed = ParsedFiles()
         with _merged(checkpoint, adapters, parsed) as merged:
             parsed.clear()
@@ -220,6 +219,22 @@ def _understand(opened: Checkpoint) -> tuple[Architecture, Checkpoint, list[Rule
         return architecture, checkpoint, architecture.rules(checkpoint.config)
     except ArchitectureError as error:
         raise ArchitectureError(f"{opened.path}{os.sep}{error}", hint=error.hint) from None
+
+
+def _checked(opened: Checkpoint) -> tuple[Architecture, Checkpoint, list[Rule]]:
+    """As :func:`_understand`, with every tensor in its place; a size that the config leaves out is named.
+
+    Raises:
+        CheckpointError, ArchitectureError: what does not fit.
+    """
+    architecture, checkpoint, rules = _understand(opened)
+    try:
+        _check(checkpoint, rules)
+    except CheckpointError as error:
+        if not (left_out := architecture.sizes_left_out(opened.config)):
+            raise
+        raise CheckpointError(f"{error} ({left_out})", hint="add what is left out to config.json") from None
+    return architecture, checkpoint, rules
 
 
 def _language_model(opened: Checkpoint, architecture: Architecture) -> Checkpoint:
