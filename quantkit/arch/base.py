@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quantkit.arch.class_defaults import filled_in_notes, sizes_left_out, with_defaults
 from quantkit.errors import ArchitectureError
 from quantkit.gguf.header import MAX_LAYERS
 from quantkit.gguf.kv import KV
@@ -79,7 +80,7 @@ class Architecture:
             ``sentencepiece`` (tokenizer.model), ``llama-hf`` (tokenizer.json with byte fallback), ``bpe``,
             ``tiktoken``.
         vocabulary: the family's additions to what the tokenizer files say.
-        defaults: settings that config.json may omit, with the default values of transformers' config class.
+        defaults: the family's part of :data:`quantkit.arch.class_defaults.CLASS_DEFAULTS`.
         notes: function from the config to notes for the user about the converted model.
     """
 
@@ -101,14 +102,35 @@ class Architecture:
             ArchitectureError: tokens attend to later tokens, as in embedding models.
         """
         text = config.get("text_config")
-        found = {**self.defaults, **config}
         if isinstance(text, Mapping):
             outside = {key: config[key] for key in config if key == "architectures" or key.endswith("_token_id")}
-            found |= {**text, **outside}
+            config = {**config, **text, **outside}
+        found = with_defaults(config, self.defaults)
         hint = "llama.cpp runs this family only for text generation; use a model that was trained to generate text"
         require(found, "is_causal", True, hint=hint)
         require(found, "use_bidirectional_attention", False, hint=hint)
         return found
+
+    def filled_in(self, config: Config) -> list[str]:
+        """A note about defaults that :meth:`settings` fills in and no weight proves.
+
+        Args:
+            config: as it was saved.
+        """
+        return list(filled_in_notes(_language_part(config), self.defaults))
+
+    def sizes_left_out(self, config: Config) -> str:
+        """Which sizes :meth:`settings` fills in, in words; empty for none.
+
+        Args:
+            config: as it was saved.
+        """
+        return sizes_left_out(_language_part(config), self.defaults)
+
+
+def _language_part(config: Config) -> Config:
+    text = config.get("text_config")
+    return text if isinstance(text, Mapping) else config
 
 
 def require(config: Config, key: str, *values: Any, where: str = "config.json", hint: str = "") -> None:

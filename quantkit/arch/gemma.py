@@ -1,4 +1,4 @@
-"""Common parts of Gemma 2 and 3: four norms per layer, stored minus one; sliding windows; defaults."""
+"""Common parts of Gemma 2 and 3: four norms per layer, stored minus one; sliding windows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,6 @@ from quantkit.arch.decoder import Sizes, gated_mlp, vector
 
 _GELU = "gelu_pytorch_tanh"
 TOKENIZERS = ("sentencepiece", "llama-hf", "bpe")
-DEFAULTS = {
-    "head_dim": 256,
-    "num_key_value_heads": 4,
-    "hidden_activation": _GELU,
-    "max_position_embeddings": 8192,
-    "rms_norm_eps": 1e-6,
-    "tie_word_embeddings": True,
-    "sliding_window": 4096,
-    "query_pre_attn_scalar": 256,
-}
 
 
 def require_gemma(config: Config, period: int, large: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from quantkit.arch.base import Architecture, Config, Rule, number, positive, require
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, head_norms, sizes
-from quantkit.arch.gemma import DEFAULTS, TOKENIZERS, add_ones, four_norms, require_gemma
+from quantkit.arch.gemma import TOKENIZERS, add_ones, four_norms, require_gemma
 from quantkit.arch.rope import check_scaling, rope, rope_base, rope_metadata
 from quantkit.gguf.kv import KV, f32, u32
 
@@ -42,11 +43,5 @@ ARCHITECTURE = Architecture(
     metadata,
     rules,
     tokenizers=TOKENIZERS,
-    defaults={
-        **DEFAULTS,
-        "vocab_size": 262208,
-        "num_attention_heads": 8,
-        "max_position_embeddings": 131072,
-        "rope_theta": 1000000.0,
-    },
+    defaults=CLASS_DEFAULTS["gemma3_text"],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, number
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import require_plain_heads
 from quantkit.gguf.kv import KV, f32
 
@@ -29,5 +30,5 @@ ARCHITECTURE = Architecture(
     llama.rules,
     tokenizers=llama.TOKENIZERS,
     vocabulary=llama.VOCABULARY,
-    defaults=dict.fromkeys(_MULTIPLIERS, 1.0),
+    defaults=CLASS_DEFAULTS["granite"],
 )

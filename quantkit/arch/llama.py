@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from quantkit.arch.base import Architecture, Config, Rule, head_dim, positive, require
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, gated_mlp, pre_normed, sizes
 from quantkit.arch.rope import rope_metadata, rope_tensors
 from quantkit.gguf.kv import KV, u32
@@ -39,4 +40,6 @@ def rules(config: Config) -> list[Rule]:
     return decoder_rules(config, pre_normed(size, heads, mlp))
 
 
-ARCHITECTURE = Architecture("llama", metadata, rules, rope_tensors, TOKENIZERS, VOCABULARY)
+ARCHITECTURE = Architecture(
+    "llama", metadata, rules, rope_tensors, TOKENIZERS, VOCABULARY, defaults=CLASS_DEFAULTS["llama"]
+)

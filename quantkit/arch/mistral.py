@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, Rule, window_note
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.rope import rope_tensors
-
-DEFAULTS = {"num_key_value_heads": 8, "sliding_window": 4096}
 
 
 def rules(config: Config) -> list[Rule]:
@@ -20,6 +19,6 @@ ARCHITECTURE = Architecture(
     rope_tensors,
     tokenizers=llama.TOKENIZERS,
     vocabulary=llama.VOCABULARY,
-    defaults=DEFAULTS,
+    defaults=CLASS_DEFAULTS["mistral"],
     notes=window_note,
 )

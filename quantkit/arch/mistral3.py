@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantkit.arch import llama, mistral
 from quantkit.arch.base import Architecture, Config, head_dim, require, window_note
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.rope import rope_tensors
 from quantkit.gguf.kv import KV
 
@@ -20,6 +21,6 @@ ARCHITECTURE = Architecture(
     rope_tensors,
     tokenizers=llama.TOKENIZERS,
     vocabulary=llama.VOCABULARY,
-    defaults=mistral.DEFAULTS,
+    defaults=CLASS_DEFAULTS["mistral"],
     notes=window_note,
 )

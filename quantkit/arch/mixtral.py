@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, Rule, positive, window_note
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_rules, pre_normed, sizes
 from quantkit.arch.experts import expert_metadata, expert_rules
 from quantkit.arch.rope import rope_tensors
@@ -32,6 +33,6 @@ ARCHITECTURE = Architecture(
     rope_tensors,
     tokenizers=llama.TOKENIZERS,
     vocabulary=llama.VOCABULARY,
-    defaults={"num_key_value_heads": 8, "rope_theta": 1000000.0},
+    defaults=CLASS_DEFAULTS["mixtral"],
     notes=window_note,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantkit.arch.base import Architecture, Config, Rule, require
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import (
     attention,
     decoder_metadata,
@@ -37,4 +38,4 @@ def rules(config: Config) -> list[Rule]:
     return decoder_rules(config, layer)
 
 
-ARCHITECTURE = Architecture("olmo2", metadata, rules)
+ARCHITECTURE = Architecture("olmo2", metadata, rules, defaults=CLASS_DEFAULTS["olmo2"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from quantkit.arch.base import Architecture, Config, Generated, Rule, head_dim, number, require, window_note
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import decoder_metadata, decoder_rules, linear, pre_normed, require_plain_heads, sizes
 from quantkit.arch.rope import check_scaling, longrope_factors, longrope_metadata, rope, rope_base
 from quantkit.errors import ArchitectureError
@@ -79,6 +80,6 @@ ARCHITECTURE = Architecture(
     generated,
     tokenizers=("sentencepiece", "llama-hf", "bpe"),
     vocabulary=VocabularyRules(trust_special_flag=True),
-    defaults={"original_max_position_embeddings": 4096},
+    defaults=CLASS_DEFAULTS["phi3"],
     notes=window_note,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantkit.arch.base import Architecture, Config, Rule, require
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import (
     attention,
     decoder_metadata,
@@ -45,4 +46,4 @@ def rules(config: Config) -> list[Rule]:
     return decoder_rules(config, pre_normed(size, attention(size, qkv_bias=True), mlp))
 
 
-ARCHITECTURE = Architecture("qwen2", metadata, rules, tokenizers=TOKENIZERS)
+ARCHITECTURE = Architecture("qwen2", metadata, rules, tokenizers=TOKENIZERS, defaults=CLASS_DEFAULTS["qwen2"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantkit.arch.base import Architecture, Config, Rule, positive, require
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import (
     attention,
     decoder_rules,
@@ -41,4 +42,4 @@ def rules(config: Config) -> list[Rule]:
     return decoder_rules(config, pre_normed(size, heads, mlp))
 
 
-ARCHITECTURE = Architecture("qwen2moe", metadata, rules, tokenizers=TOKENIZERS)
+ARCHITECTURE = Architecture("qwen2moe", metadata, rules, tokenizers=TOKENIZERS, defaults=CLASS_DEFAULTS["qwen2_moe"])

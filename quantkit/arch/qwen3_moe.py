@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantkit.arch.base import Architecture, Config, Rule, positive, require
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_rules, head_norms, pre_normed, sizes
 from quantkit.arch.experts import GATED, expert_metadata, expert_rules, refuse_partly_sparse
 from quantkit.arch.qwen2 import TOKENIZERS, qwen_metadata
@@ -25,4 +26,4 @@ def rules(config: Config) -> list[Rule]:
     return decoder_rules(config, pre_normed(size, heads, expert_rules("mlp", count, GATED, size.hidden, inner)))
 
 
-ARCHITECTURE = Architecture("qwen3moe", metadata, rules, tokenizers=TOKENIZERS)
+ARCHITECTURE = Architecture("qwen3moe", metadata, rules, tokenizers=TOKENIZERS, defaults=CLASS_DEFAULTS["qwen3_moe"])

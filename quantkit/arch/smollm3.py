@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, layers, require
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.gguf.kv import KV
 
 _STEP = 4  # of llama.cpp's graph: layers 3, 7, 11, ... have no rotary embedding
@@ -24,5 +25,5 @@ ARCHITECTURE = Architecture(
     llama.rules,
     tokenizers=llama.TOKENIZERS,
     vocabulary=llama.VOCABULARY,
-    defaults={"num_key_value_heads": 4, "rope_theta": 2000000.0, "tie_word_embeddings": True},
+    defaults=CLASS_DEFAULTS["smollm3"],
 )

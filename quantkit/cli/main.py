@@ -38,7 +38,7 @@ COMMANDS: dict[str, str] = {
     "quantize": "Quantize a GGUF file to one type.",
     "package": "Write Modelfile, chat scripts, card and manifest for GGUF files.",
     "smoke": "Check that a GGUF file loads, answers and stops.",
-    "verify": "Check a built package: files, prompts token by token, an answer.",
+    "verify": "Check a built package: files, weights, prompts token by token, an answer.",
     "inspect": "Show what is in a checkpoint, an adapter or a GGUF file.",
     "chat": "Chat with a GGUF file or a built folder, offline.",
     "serve": "Serve an OpenAI-compatible API and a chat page for the browser.",
@@ -111,9 +111,12 @@ def _run(args: list[str] | None) -> int:
     """Run a command and turn its exceptions into a message and an exit code."""
     if COMPLETE_VARIABLE in os.environ:
         importlib.import_module("quantkit.cli.completion")  # which adds PowerShell to click's shells
+    color = False if os.environ.get("NO_COLOR") else None  # None: in a terminal; see no-color.org
     try:
         # Without standalone mode, click returns the code of ctx.exit() and raises everything else.
-        code = cli.main(args=args, prog_name="quantkit", complete_var=COMPLETE_VARIABLE, standalone_mode=False)
+        code = cli.main(
+            args=args, prog_name="quantkit", complete_var=COMPLETE_VARIABLE, standalone_mode=False, color=color
+        )
         _flush()
     except QuantkitError as error:
         return _report(error)

@@ -22,23 +22,25 @@ if TYPE_CHECKING:
     metavar="MODEL",
     help="Folder of the checkpoint it was built from (default: compare with the prompts saved by the build).",
 )
-@click.option(
-    "--sha256", is_flag=True, help="Also compare the checksums of all weights, and print the sha256 of each file."
-)
+@click.option("--quick", is_flag=True, help="Do not read all weights: leave out their checksums.")
+@click.option("--sha256", is_flag=True, help="Also print the sha256 of each file.")
 @click.option("--threads", type=click.IntRange(min=1), help="Number of CPU threads (default: one per core).")
 @json_option
-def command(folder: Path, source: Path | None, sha256: bool, threads: int | None, as_json: bool) -> None:
-    """Check a built package: files, Modelfile, chat template, prompts token by token, and a short answer.
+def command(folder: Path, source: Path | None, quick: bool, sha256: bool, threads: int | None, as_json: bool) -> None:
+    """Check a built package: files, checksums of the weights, manifest, Modelfile, chat template, prompts token by
+    token, and a short answer.
 
     The exit code is 3 if a check failed.
 
-    Example: quantkit verify my-model --sha256
+    Example: quantkit verify my-model
     """
     from quantkit.errors import VerificationError
     from quantkit.system.shell import command as shown
     from quantkit.verify.folder import verify_folder
 
-    found = verify_folder(folder, source=source, sha256=sha256, threads=threads, reporter=reporter(as_json))
+    found = verify_folder(
+        folder, source=source, quick=quick, sha256=sha256, threads=threads, reporter=reporter(as_json)
+    )
     if as_json:
         print_json(found.to_json())
     else:
@@ -63,3 +65,5 @@ def _print(found: FolderReport) -> None:
         click.echo(one_line(f"  not checked: {missing}"))
     for file, digest in found.sums.items():
         click.echo(one_line(f"{digest}  {file}"))
+    if report.passed:
+        click.echo(f"verified: {len(report.checks)} checks passed")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 # Files that define the vocabulary; a tokenizer has at least one. transformers prefers the first.
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "*.tiktoken")
+# The two files of a slow byte-level BPE, which count if there is none of the others.
+VOCAB_JSON, MERGES = "vocab.json", "merges.txt"
 # Mistral's own format, which is not supported; if there is no other, it is refused by name.
 TEKKEN = "tekken.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -22,7 +24,7 @@ TEMPLATES = ("chat_template*.jinja", CHAT_TEMPLATE_JSON)
 TEMPLATE_FOLDER = "additional_chat_templates"
 # All of them, except for the folder.
 TOKENIZER_FILES = (
-    *(*VOCABULARIES, TEKKEN, TOKENIZER_CONFIG, SPECIAL_TOKENS, ADDED_TOKENS, "vocab.json", "merges.txt"),
+    *(*VOCABULARIES, TEKKEN, TOKENIZER_CONFIG, SPECIAL_TOKENS, ADDED_TOKENS, VOCAB_JSON, MERGES),
     *TEMPLATES,
 )
 
@@ -30,6 +32,17 @@ TOKENIZER_FILES = (
 def is_tokenizer_file(name: str) -> bool:
     """Whether a file belongs to the tokenizer, judged by its name."""
     return matches(name, TOKENIZER_FILES)
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a folder has the vocabulary of a tokenizer."""
+    return next(matching(folder, VOCABULARIES), None) is not None or has_slow_bpe(folder)
+
+
+def has_slow_bpe(folder: Path) -> bool:
+    """Whether a folder's only vocabulary is a slow byte-level BPE."""
+    both = all((folder / name).is_file() for name in (VOCAB_JSON, MERGES))
+    return both and next(matching(folder, VOCABULARIES), None) is None
 
 
 def matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:

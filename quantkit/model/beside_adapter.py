@@ -1,8 +1,7 @@
 """The parts of a tokenizer beside an adapter whose folder has no vocabulary that quantkit reads.
 
-Trainers leave the large files out (a ``chat_template.jinja`` or a ``tokenizer_config.json`` alone), or save a slow
-tokenizer (``vocab.json`` and ``merges.txt``). The chat template counts in every case, because the training
-conversations were written in it. The tokens must then be those of the base.
+Trainers leave the large files out (a ``chat_template.jinja`` or a ``tokenizer_config.json`` alone). The chat template
+counts in every case, because the training conversations were written in it. The tokens must then be those of the base.
 """
 
 from __future__ import annotations
@@ -14,22 +13,18 @@ from typing import Any
 from quantkit.errors import VocabularyError
 from quantkit.files.json_file import read_json
 from quantkit.hub.source import source_name
-from quantkit.hub.tokenizer_files import ADDED_TOKENS, TEMPLATES, TOKENIZER_CONFIG, VOCABULARIES, matching
+from quantkit.hub.tokenizer_files import (
+    ADDED_TOKENS,
+    TEMPLATES,
+    TOKENIZER_CONFIG,
+    VOCABULARIES,
+    has_vocabulary,
+    matching,
+)
 from quantkit.vocab.files import read_tokenizer_config
 
-_SLOW = ("vocab.json", "merges.txt")
 # A folder with one of these says something about templates or special tokens.
 _SPEAKING = (*VOCABULARIES, *TEMPLATES, TOKENIZER_CONFIG)
-
-
-def has_vocabulary(folder: Path) -> bool:
-    """Whether a folder has a vocabulary that quantkit reads."""
-    return next(matching(folder, VOCABULARIES), None) is not None
-
-
-def has_slow_vocabulary(folder: Path) -> bool:
-    """Whether a folder has a slow tokenizer's vocabulary, and no other."""
-    return not has_vocabulary(folder) and all((folder / name).is_file() for name in _SLOW)
 
 
 def speaks(folder: Path) -> bool:
@@ -51,13 +46,12 @@ def incomplete_notes(
         A note for each folder that names further tokens, but has no vocabulary that is read.
 
     Raises:
-        VocabularyError: a slow tokenizer has other ids for the base's tokens, or one of its files is broken.
+        VocabularyError: one of their files is broken.
     """
     for folder in folders:
         if has_vocabulary(folder):
             continue
-        slow = has_slow_vocabulary(folder)
-        theirs = _named_tokens(folder, slow=slow)
+        theirs = _named_tokens(folder)
         known = ours() if theirs else None
         if known is None:
             continue
@@ -67,26 +61,17 @@ def incomplete_notes(
             continue
         other = [token for token in changed if token[0] in known or token[1] in known.values()]
         text, number = (other or changed)[0]
-        if slow and other:
-            raise VocabularyError(
-                f"{folder / _SLOW[0]}: the token ids differ from the base's (such as {text!r} ({number})), and there "
-                "is no tokenizer.json to read them from",
-                hint="write it with transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)",
-            )
         yield (
             f"{source_name(folder)} names a token that the base's tokenizer does not have ({text!r} ({number})), but "
             "has no tokenizer.json: the base's is used; if training added the token, copy tokenizer.json there"
         )
 
 
-def _named_tokens(folder: Path, *, slow: bool) -> dict[str, int]:
-    """The ids of the tokens that the files name: all of a slow tokenizer, else the added ones."""
-    path = folder
+def _named_tokens(folder: Path) -> dict[str, int]:
+    """The ids of the tokens that the files name."""
+    path = folder / ADDED_TOKENS
     try:
-        found: dict[str, int] = {}
-        for name in (_SLOW[0], ADDED_TOKENS) if slow else (ADDED_TOKENS,):
-            path = folder / name
-            found |= _checked(read_json(path)) if path.is_file() else {}
+        found = _checked(read_json(path)) if path.is_file() else {}
         path = folder / TOKENIZER_CONFIG
         decoder = read_tokenizer_config(folder).get("added_tokens_decoder") or {}
         return found | {str(token["content"]): int(number) for number, token in decoder.items()}

@@ -18,7 +18,7 @@ from quantkit.arch.base import Architecture, Rule
 from quantkit.arch.families import find_architecture, is_supported
 from quantkit.arch.rope_override import RopeOverride, check_written, lost_theta_note, override_rope
 from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
-from quantkit.errors import AdapterError, ArchitectureError
+from quantkit.errors import AdapterError, ArchitectureError, CheckpointError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import EMBEDDING as GGUF_EMBEDDING
 from quantkit.gguf.kv import KV
@@ -148,12 +148,12 @@ def open_model(path: Path, adapters: Sequence[AdapterLike] = (), *, rope: RopeOv
         CheckpointError, ArchitectureError, AdapterError: naming what does not fit.
     """
     with open_checkpoint(path) as opened:
-        architecture, checkpoint, rules, rotary = _understand(opened, rope)
-        check_tensors(checkpoint, rules)
+        architecture, checkpoint, rules, rotary = _checked(opened, rope)
         parsed = ParsedFiles()
         with _merged(checkpoint, adapters, parsed, language_only="text_config" in opened.config) as merged:
             _check_head(merged, rules)
-            notes = [*rotary, *architecture.notes(checkpoint.config), *merged.notes]
+            filled = architecture.filled_in(opened.config)
+            notes = [*filled, *rotary, *architecture.notes(checkpoint.config), *merged.notes]
             yield Model(**{**vars(merged), "notes": tuple(notes)}, architecture=architecture, parsed=parsed)
 
 
@@ -167,8 +167,7 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike]) -> Iterator[MergedC
     """
     with open_checkpoint(path) as checkpoint:
         if is_supported(checkpoint.config):
-            _, named, rules, _ = _understand(checkpoint)
-            check_tensors(named, rules)
+            named = _checked(checkpoint)[1]
             if "text_config" not in checkpoint.config:  # of a vision-language model, every part is written
                 checkpoint = replace(named, config=checkpoint.config)
         parsed = ParsedFiles()
@@ -237,6 +236,24 @@ def _understand(
     except ArchitectureError as error:
         raise ArchitectureError(f"{opened.path}{os.sep}{error}", hint=error.hint) from None
     return architecture, with_own_names(opened, config, rules), rules, notes
+
+
+def _checked(
+    opened: Checkpoint, rope: RopeOverride = _AS_SAVED
+) -> tuple[Architecture, Checkpoint, list[Rule], list[str]]:
+    """As :func:`_understand`, with every tensor in its place; a size that the config leaves out is named.
+
+    Raises:
+        CheckpointError, ArchitectureError: what does not fit.
+    """
+    architecture, checkpoint, rules, notes = _understand(opened, rope)
+    try:
+        check_tensors(checkpoint, rules)
+    except CheckpointError as error:
+        if not (left_out := architecture.sizes_left_out(opened.config)):
+            raise
+        raise CheckpointError(f"{error} ({left_out})", hint="add what is left out to config.json") from None
+    return architecture, checkpoint, rules, notes
 
 
 def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:

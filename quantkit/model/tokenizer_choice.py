@@ -19,10 +19,11 @@ from typing import Any
 from quantkit.errors import VocabularyError
 from quantkit.files.json_file import read_json
 from quantkit.hub.source import source_name
-from quantkit.hub.tokenizer_files import ADDED_TOKENS
-from quantkit.model.beside_adapter import has_slow_vocabulary, has_vocabulary, incomplete_notes, speaks
+from quantkit.hub.tokenizer_files import ADDED_TOKENS, VOCAB_JSON, has_vocabulary
+from quantkit.model.beside_adapter import incomplete_notes, speaks
 from quantkit.vocab.files import ParsedFiles, read_tokenizer_config
 from quantkit.vocab.post_processor import token_text
+from quantkit.vocab.slow_bpe import slow_tokens
 from quantkit.vocab.templates import read_templates
 
 # Special tokens that are compared, and the one that goes with the chat template.
@@ -75,7 +76,7 @@ def choose_tokenizer(
     speaking = [folder for folder in adapters if speaks(folder)]
     fitting = [folder for folder in beside if rows is not None and (resizing is None or folder in resizing)]
     padded = () if rows is None or fitting else (_padding_note(base, adapters, rows, parsed),)
-    if not speaking and not any(map(has_slow_vocabulary, adapters)):
+    if not speaking and not beside:
         return TokenizerChoice(base, base, padded)
     chosen, notes = _choose_tokens(base, beside, own if rows is None else None, parsed)
     if fitting:
@@ -174,14 +175,16 @@ def _named(folder: Path) -> dict[str, str]:
 
 
 def _tokens(folder: Path, parsed: ParsedFiles) -> dict[str, int] | None:
-    """The id of every token; None for a tokenizer that is in neither of the two common files."""
+    """The id of every token; None for a tokenizer that is in none of the common files."""
     if (folder / "tokenizer.json").is_file():
         path = folder / "tokenizer.json"
     elif (folder / "tokenizer.model").is_file():
         path = folder / "tokenizer.model"
     else:
-        return None
+        path = folder / VOCAB_JSON
     try:
+        if path.name == VOCAB_JSON:
+            return slow_tokens(folder)
         return _json_tokens(parsed.read(path)) if path.suffix == ".json" else _sentencepiece_tokens(folder)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise VocabularyError(f"{path}: broken ({type(error).__name__}: {error})") from None

@@ -16,6 +16,7 @@ from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TextEntry
 from quantkit.package.manifest_sources import InputsEntry, SourcesEntry
+from quantkit.system.shell import command
 
 MANIFEST = "manifest.json"
 
@@ -26,17 +27,18 @@ class Manifest:
 
     Attributes:
         name: the package's name.
-        versions: of quantkit and of the libraries that decide the bytes, by name.
+        versions: of quantkit and of the libraries that decide the bytes, by name; only a record.
         recipe: by ``build``: the request, as far as it determines the result, and the device that was used.
-        sources: by ``build``: where the model and its adapters came from; packages of the first versions have none.
-        inputs: by ``build``: the weight files that were read.
+        sources: by ``build``: where the model and its adapters came from, only a record; packages of the first versions
+            have none.
+        inputs: by ``build``: the weight files that were read; only a record.
         models: the GGUF models, the first being the default.
         adapter_files: by ``build``: the adapters by themselves.
         files: the text files.
         chat: how to talk to the model.
-        notes: decisions that the user was told.
-        effects: by ``build``: what each adapter changed, as measured while it was merged; packages of the first
-            versions have none.
+        notes: decisions that the user was told; only a record.
+        effects: by ``build``: what each adapter changed, as measured while it was merged; only a record. The first
+            versions did not write it.
     """
 
     name: str
@@ -127,6 +129,11 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         QuantkitError: there is none, or it is not as :func:`write_manifest` writes it.
     """
+    if folder.is_file():
+        raise QuantkitError(
+            f"{folder}: this is a file, not a package",
+            hint=f"give its folder, or check the file alone: {command('quantkit', 'smoke', folder)}",
+        )
     if not folder.is_dir():
         raise QuantkitError(f"{folder}: no such folder", hint="give the folder that quantkit build made")
     path = folder / MANIFEST

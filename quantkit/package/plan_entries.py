@@ -100,16 +100,21 @@ def text_entries(files: Sequence[Path]) -> tuple[TextEntry, ...]:
 
 def chat_entry(spec: PackageSpec) -> ChatEntry:
     """How to talk to the model."""
-    settings: dict[str, str | tuple[str, ...]] = {}
-    for key, value in spec.parameters:
-        settings[key] = (*settings.get(key, ()), value) if key == "stop" else value
     return ChatEntry(
         template=spec.chat.name,
         system=spec.system,
-        parameters=settings,
+        parameters=settings_of(spec.parameters),
         stops=tuple(spec.chat.stops),
         messages=tuple({"role": role, "content": text} for role, text in spec.messages),
     )
+
+
+def settings_of(parameters: Iterable[tuple[str, str]]) -> dict[str, str | tuple[str, ...]]:
+    """Parameters by name: of several values the last, but every ``stop``, as Ollama reads them."""
+    settings: dict[str, str | tuple[str, ...]] = {}
+    for key, value in parameters:
+        settings[key] = (*settings.get(key, ()), value) if key == "stop" else value
+    return settings
 
 
 def versions(libraries: Sequence[str] = ()) -> dict[str, str]:

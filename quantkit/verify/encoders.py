@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.hub.tokenizer_files import TOKENIZER_CONFIG, VOCABULARIES
+from quantkit.hub.tokenizer_files import TOKENIZER_CONFIG, VOCAB_JSON, VOCABULARIES, has_slow_bpe
 from quantkit.vocab import regexes
 from quantkit.vocab.files import blank_before_text_only, read_tokenizer_config, tokens_behind_blanks
+from quantkit.vocab.slow_bpe import slow_tokenizer
 from quantkit.vocab.tiktoken import SPECIAL, byte_text, merged_parts, read_ranks
 
 
@@ -46,7 +47,8 @@ _FLAGS = ("lstrip", "rstrip", "single_word")
 
 def tokenizer_file(folder: Path) -> Path | None:
     """Return the tokenizer file of a folder to compare token ids with: the one transformers would load."""
-    return next((file for name in VOCABULARIES for file in sorted(folder.glob(name)) if file.is_file()), None)
+    found = next((file for name in VOCABULARIES for file in sorted(folder.glob(name)) if file.is_file()), None)
+    return folder / VOCAB_JSON if found is None and has_slow_bpe(folder) else found
 
 
 def open_encoder(path: Path) -> Encoder:
@@ -55,6 +57,9 @@ def open_encoder(path: Path) -> Encoder:
     Raises:
         VocabularyError: it cannot be read.
     """
+    if path.name == VOCAB_JSON:
+        source = slow_tokenizer(path.parent)
+        return _encoder(path, json.dumps(source), source)
     return _OPEN[path.suffix](path)
 
 

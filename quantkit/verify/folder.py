@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.errors import QuantkitError
+from quantkit.gguf.model import GGUFModel
 from quantkit.package.manifest import Manifest, read_manifest
 from quantkit.package.manifest_entries import ModelEntry
 from quantkit.system.progress import Reporter
 from quantkit.verify.expected import Expected
+from quantkit.verify.manifest_fields import check_fields
 from quantkit.verify.models import verify_outputs
 from quantkit.verify.origin import Origin, open_origin
 from quantkit.verify.report import Check, Report
 from quantkit.verify.report_file import REPORT, read_kept_prompts
-from quantkit.verify.structure import check_files, check_modelfiles, check_models, file_sums
+from quantkit.verify.structure import check_files, check_modelfiles, check_models
+from quantkit.verify.sums import file_sums
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,12 @@ def verify_folder(
     folder: Path,
     *,
     source: Path | None = None,
+    quick: bool = False,
     sha256: bool = False,
     threads: int | None = None,
     reporter: Reporter | None = None,
 ) -> FolderReport:
-    """Check a package: its files, its texts against its models, and its prompts in llama.cpp.
+    """Check a package: its files and weights, its texts against its models, and its prompts in llama.cpp.
 
     Prompts are compared with those of *source*; without it, with those that the build saved in report.json. If there
     are none either, the report says that they were not compared.
@@ -53,27 +58,36 @@ def verify_folder(
     Args:
         folder: the output of ``quantkit build`` or ``quantkit package``.
         source: the checkpoint that it was built from, or the adapter that its tokenizer came from.
-        sha256: compare the sha256 of every tensor, and compute that of each file.
+        quick: leave out the checksums of the weights, so that they are not read as a whole.
+        sha256: also compute the sha256 of each file.
         threads: CPU threads, None for the processors this process may use.
         reporter: receives the progress.
 
     Raises:
-        QuantkitError: not a package, a source without a tokenizer, or an invalid report.json.
+        QuantkitError: not a package, a source without a tokenizer, or an invalid report.json; or *quick* and *sha256*.
     """
+    if quick and sha256:
+        raise QuantkitError(
+            "--quick and --sha256 contradict each other: one leaves out reading the weights, the other needs it",
+            hint="leave out one of the two",
+        )
     reporter = reporter or Reporter()
     manifest = read_manifest(folder)
     origin = open_origin(source, template=manifest.own_template) if source is not None else None
     checks = check_files(folder, manifest)
     sound: list[Path] = []
-    total = 2 * sum(gguf.size for gguf in manifest.ggufs) if sha256 else 0
+    readable: dict[str, GGUFModel] = {}
+    total = 0 if quick else (2 if sha256 else 1) * sum(gguf.size for gguf in manifest.ggufs)
     with reporter.phase("reading", total, "bytes") as advance:
-        for listed, model, found in check_models(folder, manifest, sha256=sha256, advance=advance):
+        for listed, model, found in check_models(folder, manifest, sha256=not quick, threads=threads, advance=advance):
             checks += found
+            if model is not None:
+                readable[listed.file] = model
             if model is not None and isinstance(listed, ModelEntry):
                 sound.append(model.path)
-        sums = file_sums(folder, manifest, advance) if sha256 else {}
-    checks += check_modelfiles(folder, manifest)
-    not_made = [] if sha256 else ["checksums of the weights (add --sha256)"]
+        sums = file_sums(folder, manifest, threads=threads, advance=advance) if sha256 else {}
+    checks += [*check_modelfiles(folder, manifest), *check_fields(folder, manifest, readable)]
+    not_made = ["checksums of the weights (left out by --quick)"] if quick else []
     kept: Sequence[Expected] = ()
     if origin is None:
         kept, why = _kept_prompts(folder, manifest)

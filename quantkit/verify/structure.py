@@ -15,6 +15,7 @@ from quantkit.package.manifest import MANIFEST, Manifest
 from quantkit.package.manifest_entries import AdapterEntry, ModelEntry, TextEntry
 from quantkit.verify.report import Check
 from quantkit.verify.report_file import REPORT
+from quantkit.verify.sums import changed_tensors
 from quantkit.vocab.from_gguf import gguf_vocabulary
 
 _MODELFILE = "Modelfile"
@@ -28,7 +29,8 @@ def check_files(folder: Path, manifest: Manifest) -> list[Check]:
     listed = manifest.file_names
     missing = [file for file in listed if not os.path.isfile(folder / file)]
     gone = set(missing)
-    changed = [text.file for text in manifest.files if text.file not in gone and _changed(folder, text)]
+    sound = unchanged_texts(folder, manifest)
+    changed = [text.file for text in manifest.files if text.file not in gone and text.file not in sound]
     others = sorted({path.name for path in folder.iterdir()} - {*listed, MANIFEST, REPORT})
     texts = len(manifest.files)
     return [
@@ -50,6 +52,12 @@ def check_files(folder: Path, manifest: Manifest) -> list[Check]:
     ]
 
 
+def unchanged_texts(folder: Path, manifest: Manifest) -> frozenset[str]:
+    """Return the names of the text files whose bytes are those of the manifest."""
+    there = (text for text in manifest.files if os.path.isfile(folder / text.file))
+    return frozenset(text.file for text in there if not _changed(folder, text))
+
+
 def _some(names: Sequence[str]) -> str:
     """Return the first names, and how many more there are."""
     left = len(names) - _NAMES
@@ -62,7 +70,12 @@ def _changed(folder: Path, text: TextEntry) -> bool:
 
 
 def check_models(
-    folder: Path, manifest: Manifest, *, sha256: bool, advance: Callable[[int], None]
+    folder: Path,
+    manifest: Manifest,
+    *,
+    sha256: bool,
+    threads: int | None = None,
+    advance: Callable[[int], None],
 ) -> Iterator[tuple[GGUFEntry, GGUFModel | None, list[Check]]]:
     """Check each GGUF file that exists.
 
@@ -70,17 +83,23 @@ def check_models(
         folder: the package.
         manifest: its manifest.
         sha256: also read the tensors and compare their checksums.
+        threads: how many tensors to read at a time; None for one per processor.
         advance: called with the number of bytes read.
 
     Returns:
         Each model of the manifest, its headers (None if they cannot be read), and its checks.
     """
     for listed in manifest.ggufs:
-        yield listed, *_check_model(folder, manifest, listed, sha256=sha256, advance=advance)
+        yield listed, *_check_model(folder, manifest, listed, sha256, threads, advance)
 
 
 def _check_model(
-    folder: Path, manifest: Manifest, listed: GGUFEntry, *, sha256: bool, advance: Callable[[int], None]
+    folder: Path,
+    manifest: Manifest,
+    listed: GGUFEntry,
+    sha256: bool,
+    threads: int | None,
+    advance: Callable[[int], None],
 ) -> tuple[GGUFModel | None, list[Check]]:
     path = folder / listed.file
     name = f"{path.name}: header"
@@ -94,7 +113,7 @@ def _check_model(
     evidence = "; ".join(wrong) or f"{len(model.header.tensors)} tensors, {len(model.header.metadata)} entries"
     checks = [Check(name, not wrong, "changed" if wrong else "ok", "the manifest's", evidence)]
     if sha256:
-        checks.append(_check_tensors(listed, model, advance))
+        checks.append(_check_tensors(listed, model, threads, advance))
     if isinstance(listed, ModelEntry):
         checks.append(_check_template(manifest, path, model))
     return model, checks
@@ -113,18 +132,15 @@ def _header_faults(listed: GGUFEntry, model: GGUFModel) -> Iterator[str]:
             yield f"the header of {file.name} has a different sha256: metadata or vocabulary were changed"
 
 
-def _check_tensors(listed: GGUFEntry, model: GGUFModel, advance: Callable[[int], None]) -> Check:
-    wrong = []
-    for file, header in zip(model.files, model.headers, strict=True):
-        for name, info in header.tensors.items():
-            size = info.type.nbytes(info.shape)
-            digest = sha256_of(blocks(file, header.data_offset + info.offset, size))
-            if name in listed.tensors and digest != listed.tensors[name].sha256:
-                wrong.append(name)
-            advance(size)
+def _check_tensors(listed: GGUFEntry, model: GGUFModel, threads: int | None, advance: Callable[[int], None]) -> Check:
+    name = f"{model.path.name}: tensors"
+    try:
+        wrong = changed_tensors(model, listed.tensors, threads=threads, advance=advance)
+    except OSError as error:
+        return Check(name, False, "unreadable", "0 changed", f"{error.filename or model.path}: {error.strerror}")
     count = len(model.header.tensors)
     evidence = f"changed: {_some(wrong)}" if wrong else f"sha256 of {count} tensors"
-    return Check(f"{model.path.name}: tensors", not wrong, f"{len(wrong)} changed", "0 changed", evidence)
+    return Check(name, not wrong, f"{len(wrong)} changed", "0 changed", evidence)
 
 
 def _check_template(manifest: Manifest, path: Path, model: GGUFModel) -> Check:
@@ -169,15 +185,3 @@ def check_modelfiles(folder: Path, manifest: Manifest) -> Iterator[Check]:
         there = right and (folder / file.name).is_file()
         evidence = f"FROM {source}" + ("" if there or not right else ", which does not exist")
         yield Check(text.file, there, f"{len(commands)} commands", threshold, evidence)
-
-
-def file_sums(folder: Path, manifest: Manifest, advance: Callable[[int], None]) -> dict[str, str]:
-    """sha256 of each whole file that is there."""
-    sums = {}
-    for name in manifest.file_names:
-        path = folder / name
-        if path.is_file():
-            size = path.stat().st_size
-            sums[name] = sha256_of(blocks(path, 0, size))
-            advance(size)
-    return sums

@@ -11,6 +11,7 @@ from typing import Any
 
 from quantkit.errors import VocabularyError
 from quantkit.gguf.kv import KVType, array, string
+from quantkit.hub.tokenizer_files import VOCAB_JSON
 from quantkit.vocab.files import (
     CONTROL,
     NORMAL,
@@ -36,14 +37,16 @@ _OFF: dict[str, tuple[Any, ...]] = {
 
 
 def read_bpe(files: TokenizerFiles) -> Content | None:
-    """The vocabulary in tokenizer.json; None if there is no such file.
+    """The vocabulary in tokenizer.json, or in vocab.json and merges.txt; None if there are no such files.
 
     Raises:
         VocabularyError: llama.cpp would not reproduce the tokenizer.
     """
+    if not files.tokenizer:
+        return None
     where = files.path("tokenizer.json")
     if not where.is_file():
-        return None
+        where = files.path(VOCAB_JSON)
     return bpe_content(files.tokenizer, files.tokenizer_config, files.rows, str(where))
 
 
@@ -61,6 +64,12 @@ def bpe_content(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any
     """
     refuse_unigram(tokenizer, where)
     model = tokenizer.get("model") or {}
+    if model.get("type") == "Unigram":
+        raise VocabularyError(
+            f"{where}: a Unigram tokenizer, which llama.cpp has for T5 models only: it would split text differently",
+            hint="no GGUF file can hold this tokenizer with this model; run the folder with transformers or vLLM "
+            "(quantkit merge MODEL --adapter DIR -o DIR merges for them)",
+        )
     if model.get("type") != "BPE":
         raise VocabularyError(f"{where}: model type {model.get('type')!r} is not supported; expected BPE")
     if (tokenizer.get("decoder") or {}).get("type") != "ByteLevel":

@@ -14,6 +14,7 @@ from quantkit.files.json_file import read_json
 from quantkit.gguf.kv import KV, KVType, array, string
 from quantkit.hub.tokenizer_files import TOKENIZER_CONFIG
 from quantkit.vocab.families import NO_RULES, VocabularyRules
+from quantkit.vocab.slow_bpe import slow_settings, slow_tokenizer
 
 # llama.cpp's token types; a control token is never written as text.
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
@@ -80,14 +81,14 @@ class TokenizerFiles:
 
     @cached_property
     def tokenizer(self) -> dict[str, Any]:
-        """tokenizer.json."""
+        """tokenizer.json, or what takes its place for a slow byte-level BPE; empty for other kinds."""
         path = self.path("tokenizer.json")
-        return self.parsed.read(path) if path.is_file() else {}
+        return self.parsed.read(path) if path.is_file() else slow_tokenizer(self.folder)
 
     @cached_property
     def tokenizer_config(self) -> dict[str, Any]:
-        """tokenizer_config.json."""
-        return {**read_tokenizer_config(self.folder), **self.special}
+        """tokenizer_config.json, with what the class of a slow tokenizer adds."""
+        return {**(slow_settings(self.folder) or read_tokenizer_config(self.folder)), **self.special}
 
 
 def read_tokenizer_config(folder: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from quantkit.errors import GGUFError, VocabularyError
 from quantkit.gguf.kv import KV, KVType, array, string
-from quantkit.hub.tokenizer_files import TEKKEN
+from quantkit.hub.tokenizer_files import MERGES, TEKKEN, VOCAB_JSON
 from quantkit.vocab.bpe import read_bpe
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 from quantkit.vocab.files import Content, ParsedFiles, TokenizerFiles
@@ -127,6 +127,11 @@ def read_vocabulary(
             raise VocabularyError(f"{files.path(file)}: broken ({type(error).__name__}: {error})") from None
         except GGUFError as error:
             raise VocabularyError(f"{files.folder}: {error}") from None
+    if files.path(VOCAB_JSON).is_file() and not files.path(MERGES).is_file() and "bpe" in tokenizers:
+        raise VocabularyError(
+            f"{files.path(MERGES)}: file is missing; {VOCAB_JSON} alone is not a tokenizer",
+            hint=f"copy {MERGES}, or better the model's tokenizer.json, into the folder",
+        )
     wanted = list(dict.fromkeys(READERS[kind][0] for kind in tokenizers))
     raise VocabularyError(
         f"{files.path(wanted[-1])}: file is missing"

@@ -17,6 +17,7 @@ from tests.checkpoints import (  # noqa: F401
     name_defects,
     quantize_defects,
     request_defects,
+    slow_tokenizer_defects,
     vocabulary_defects,
 )
 from tests.checkpoints.defect import BASES, DEFECTS, Base, Defect

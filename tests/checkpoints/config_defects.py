@@ -74,14 +74,14 @@ def llama3_rope_scaling_without_frequencies(case: Case) -> None:
     case.config(rope_scaling={"rope_type": "llama3", "factor": 8.0})
 
 
-@defect("config.json", "hidden_size")
+@defect("model.safetensors", "config.json leaves out hidden_size 4096", hint="add what is left out")
 def hidden_size_missing(case: Case) -> None:
     case.config(hidden_size=None)
 
 
-@defect("config.json", "rms_norm_eps")
-def norm_epsilon_missing(case: Case) -> None:
-    case.config(rms_norm_eps=None)
+@defect("config.json", "rms_norm_eps", "'tiny'")
+def norm_epsilon_is_a_text(case: Case) -> None:
+    case.config(rms_norm_eps="tiny")
 
 
 @defect("config.json", "not a multiple")

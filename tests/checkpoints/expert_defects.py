@@ -33,7 +33,7 @@ def fewer_experts_than_the_config_says(case: Case) -> None:
     case.config(num_local_experts=5)
 
 
-@defect("num_local_experts", "None", base=MIXTRAL)
+@defect("gate.weight", "leaves out num_local_experts 8", hint="config.json", base=MIXTRAL)
 def no_number_of_experts(case: Case) -> None:
     case.config(num_local_experts=None)
 

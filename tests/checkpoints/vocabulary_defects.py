@@ -126,8 +126,8 @@ def tokenizer_config_contradicts(case: Case) -> None:
     case.tokenizer_config(added_tokens_decoder={"2006": {"content": "<|another|>", "special": True}})
 
 
-@defect("vocab.json", "token ids differ from the base's", "trained", hint="save_pretrained", command=BUILD_ADAPTER)
-def slow_tokenizer_with_other_ids(case: Case) -> None:
+@defect("vocab.json", "a tokenizer whose class is not named", hint="tokenizer.json", command=BUILD_ADAPTER)
+def slow_tokenizer_beside_the_adapter_without_its_class(case: Case) -> None:
     (case.adapter / "vocab.json").write_text('{"trained": 0}', encoding="utf-8")
     (case.adapter / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
 

@@ -17,6 +17,7 @@ from quantkit.jobs.build import build
 from quantkit.jobs.recipe import Recipe
 from quantkit.package.manifest import read_manifest
 from quantkit.verify.folder import FolderReport, verify_folder
+from quantkit.verify.manifest_fields import check_fields
 from quantkit.verify.report import Check
 from quantkit.verify.structure import check_files, check_modelfiles, check_models
 from tests.faults.cli import Outcome, run_here
@@ -46,10 +47,13 @@ def package(built: Path, tmp_path: Path) -> Path:
 def structure(folder: Path, *, sha256: bool = False) -> dict[str, Check]:
     """The checks that load no model."""
     manifest = read_manifest(folder)
-    found = check_files(folder, manifest)
-    for _, _, checks in check_models(folder, manifest, sha256=sha256, advance=lambda amount: None):
+    found, models = check_files(folder, manifest), {}
+    for listed, model, checks in check_models(folder, manifest, sha256=sha256, advance=lambda amount: None):
         found += checks
-    return {check.name: check for check in (*found, *check_modelfiles(folder, manifest))}
+        if model is not None:
+            models[listed.file] = model
+    found += [*check_modelfiles(folder, manifest), *check_fields(folder, manifest, models)]
+    return {check.name: check for check in found}
 
 
 def failed(folder: Path, *, sha256: bool = False) -> list[str]:
@@ -93,6 +97,7 @@ def test_a_package_as_it_was_built(package: Path) -> None:
         f"{GGUF}: tensors",
         f"{GGUF}: chat template",
         "Modelfile",
+        "manifest",
     ]
     assert found["files"].figure == "5 of 5"
     assert found["unexpected files"].figure == "none"
@@ -167,9 +172,13 @@ def test_a_changed_entry_of_the_header(package: Path) -> None:
     found = structure(package)[f"{GGUF}: header"]
     assert (found.passed, found.figure) == (False, "changed")
     assert "metadata or vocabulary were changed" in found.evidence
-    # Packages of the first version have no sum of it.
+    # Packages of the first version have no sum of it; then the Modelfile contradicts the model's context.
     edit_manifest(package, lambda manifest: [model.pop("headers") for model in manifest["models"]])
-    assert failed(package) == []
+    found = structure(package)
+    assert [name for name, check in found.items() if not check.passed][:1] == ["manifest: chat.parameters.num_ctx"]
+    assert found["manifest: chat.parameters.num_ctx"].evidence == (
+        f"manifest.json, from context_length of {GGUF}, says '16', but Modelfile says '8192'"
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,10 +244,7 @@ def test_prompts_are_those_that_the_build_kept(package: Path) -> None:
     check = next(check for check in found.report.checks if check.name == f"{GGUF}: prompt token ids")
     assert check.threshold == "the ids of the build in every prompt"
     assert check.evidence == "12 prompts"  # one of them has the package's system prompt
-    assert [text.partition(" (")[0] for text in found.report.not_made] == [
-        "checksums of the weights",
-        "token ids of single texts",
-    ]
+    assert [text.partition(" (")[0] for text in found.report.not_made] == ["token ids of single texts"]
     kept = json.loads((package / "report.json").read_text(encoding="utf-8"))
     kept["prompts"][3]["ids"] = kept["prompts"][3]["ids"].replace(" ", " 7 ", 1)
     (package / "report.json").write_text(json.dumps(kept), encoding="utf-8")
@@ -247,6 +253,23 @@ def test_prompts_are_those_that_the_build_kept(package: Path) -> None:
     (package / "report.json").write_text(json.dumps(kept), encoding="utf-8")
     with pytest.raises(QuantkitError, match=r"report\.json are damaged"):
         verify_folder(package)
+
+
+def test_a_flipped_byte_is_found_unless_quick(package: Path, capsys: Capsys) -> None:
+    header = read_header(package / GGUF)
+    info = header.tensors["blk.0.attn_k.weight"]
+    swap_byte(package / GGUF, header.data_offset + info.offset + 5)
+    outcome = run_here(["verify", str(package)], capsys)
+    assert outcome.code == 3
+    assert f"{GGUF}: tensors" in outcome.only("error")
+    assert "changed: blk.0.attn_k.weight" in outcome.stdout
+    quick = run_here(["verify", str(package), "--quick"], capsys)
+    assert quick.code == 0
+    assert "not checked: checksums of the weights (left out by --quick)" in quick.stdout
+    assert "checks passed" in quick.stdout.splitlines()[-1]
+    both = run_here(["verify", str(package), "--quick", "--sha256"], capsys)
+    assert (both.code, both.stdout) == (1, "")
+    assert "--quick and --sha256 contradict each other" in both.only("error")
 
 
 def test_what_could_not_be_compared_is_said(package: Path) -> None:
@@ -307,12 +330,25 @@ def test_a_package_does_not_command_a_terminal(package: Path, capsys: Capsys) ->
 def test_a_failed_check_is_exit_code_3(package: Path, capsys: Capsys) -> None:
     edit(package / "README.md", "#", "##")
     overwrite(package / GGUF, 0, b"XXXX")  # no model is left to load
-    outcome: Outcome = run_here(["verify", str(package)], capsys)
+    outcome: Outcome = run_here(["verify", str(package), "--quick"], capsys)
     assert outcome.code == 3
-    assert "3 of 6 checks failed: text files, it-q8_0.gguf: header, models" in outcome.only("error")
+    assert "3 of 7 checks failed: text files, it-q8_0.gguf: header, models" in outcome.only("error")
     assert "changed since the package was made: README.md" in outcome.stdout
     assert "not a GGUF file" in outcome.stdout
-    assert "not checked: checksums of the weights (add --sha256)" in outcome.stdout
+    assert "not checked: checksums of the weights (left out by --quick)" in outcome.stdout
+
+
+@pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])
+def test_no_color(
+    package: Path, capsys: Capsys, monkeypatch: pytest.MonkeyPatch, variable: str, coloured: bool
+) -> None:
+    """In a terminal, whose part click's own question plays here."""
+    monkeypatch.setattr("click.utils.should_strip_ansi", lambda stream=None, color=None: color is False)
+    monkeypatch.setenv("NO_COLOR", variable)
+    overwrite(package / GGUF, 0, b"XXXX")
+    outcome = run_here(["verify", str(package), "--quick"], capsys)
+    assert outcome.code == 3
+    assert ("\x1b[" in outcome.stdout) is coloured
 
 
 @pytest.mark.parametrize("where", ["nowhere", "empty", "file"])
@@ -322,4 +358,6 @@ def test_what_is_no_package_is_exit_code_1(tmp_path: Path, where: str, capsys: C
     outcome = run_here(["verify", str(tmp_path / where)], capsys)
     assert outcome.code == 1
     assert where in outcome.only("error")
+    assert ("this is a file" in outcome.only("error")) is (where == "file")
+    assert ("quantkit smoke" in outcome.only("hint")) is (where == "file")
     assert outcome.stdout == ""

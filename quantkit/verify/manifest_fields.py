@@ -1,0 +1,268 @@
+"""Holds the manifest to the files that it describes: chat, serve and Ollama must act on what the files say.
+
+Witnesses: the GGUF header (what the model is), each Modelfile (what Ollama does), chat.sh (what llama-cli does) and, in
+a build's manifest, the recipe. The chat format and the sums have checks of their own in
+:mod:`quantkit.verify.structure`. :data:`RECORDS` are held by nothing, because nothing acts on them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.chat_template.format import FORMAT_NAMES, derive, named_template
+from quantkit.errors import QuantkitError
+from quantkit.gguf.header import file_type_name
+from quantkit.gguf.model import GGUFModel
+from quantkit.model.sampling import sampling_parameters
+from quantkit.ollama.modelfile import Command, parse_modelfile
+from quantkit.ollama.parameters import merge_parameters
+from quantkit.package.chat_script import llama_cli_options
+from quantkit.package.manifest import MANIFEST, Manifest
+from quantkit.package.manifest_entries import AdapterEntry, ModelEntry
+from quantkit.package.ollama_modelfile import modelfile_commands, modelfile_name
+from quantkit.package.plan_entries import settings_of
+from quantkit.package.spec import PackagedModel, PackageSpec
+from quantkit.package.text import without_controls
+from quantkit.verify.read_script import option_pairs, read_script
+from quantkit.verify.report import Check
+from quantkit.verify.structure import unchanged_texts
+from quantkit.vocab.from_gguf import gguf_vocabulary
+from quantkit.vocab.special import adds_bos
+
+RECORDS = ("versions", "sources", "inputs", "notes", "adapter_files.adapter", "tensors.reason")
+"""Fields that only tell people where a package came from. Of ``recipe`` those that :func:`_recipe` does not compare."""
+
+_SCRIPT = "chat.sh"
+_OTHER_TEXTS = (_SCRIPT, "chat.ps1", "README.md")
+_ALPHA = "adapter.lora.alpha"
+_LONG = 200
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """A field, what the manifest says, what else says something different, and what that is."""
+
+    field: str
+    said: Any
+    witness: str
+    found: Any
+    sayer: str = MANIFEST
+
+    def check(self) -> Check:
+        evidence = f"{self.sayer} says {_short(self.said)}, but {self.witness} says {_short(self.found)}"
+        return Check(f"manifest: {self.field}", False, "differs", f"as in {self.witness}", evidence)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONG else f"{text[:_LONG]}..."
+
+
+def check_fields(folder: Path, manifest: Manifest, models: Mapping[str, GGUFModel]) -> list[Check]:
+    """Compare the manifest's fields with the package's files; one failed check for each that differs.
+
+    Args:
+        folder: the package.
+        manifest: its manifest.
+        models: the GGUF files whose headers could be read, by name; those of the others are not compared.
+    """
+    faults = [*_texts(manifest), *_headers(manifest, models)]
+    first = models.get(manifest.models[0].file)
+    if first is not None and (spec := _spec(manifest, first)) is not None:
+        sound = unchanged_texts(folder, manifest)
+        faults += [*_modelfiles(folder, spec, sound), *_script(folder, spec, sound), *_recipe(manifest, first)]
+    once = {fault.field: fault for fault in reversed(faults)}  # the first witness of a field
+    if not once:
+        return [Check("manifest", True, "ok", "", "its fields are those of the GGUF headers, Modelfiles and chat.sh")]
+    return [once[field].check() for field in dict.fromkeys(fault.field for fault in faults)]
+
+
+def _texts(manifest: Manifest) -> Iterator[_Fault]:
+    """Text files that every package has must be listed, else nothing checks them."""
+    listed = {text.file for text in manifest.files}
+    names = [modelfile_name(i, model) for i, model in enumerate(_packaged(manifest)) if model.parts == 1]
+    if missing := [name for name in (*names, *_OTHER_TEXTS) if name not in listed]:
+        yield _Fault("files", sorted(listed), "a package", f"also {', '.join(missing)}")
+
+
+def _packaged(manifest: Manifest) -> list[PackagedModel]:
+    return [PackagedModel(model.file, model.quant, len(model.files)) for model in manifest.models]
+
+
+def _headers(manifest: Manifest, models: Mapping[str, GGUFModel]) -> Iterator[_Fault]:
+    for number, listed in enumerate(manifest.models):
+        if (model := models.get(listed.file)) is not None:
+            yield from _model(f"models[{number}]", listed, model)
+    for number, adapter in enumerate(manifest.adapter_files or ()):
+        if (model := models.get(adapter.file)) is not None:
+            yield from _adapter(f"adapter_files[{number}]", adapter, model)
+
+
+def _model(field: str, listed: ModelEntry, model: GGUFModel) -> Iterator[_Fault]:
+    quant = file_type_name(model.header)
+    if quant is not None and quant != listed.quant:
+        yield _Fault(f"{field}.quant", listed.quant, f"general.file_type of {listed.file}", quant)
+    files = tuple(file.name for file in model.files)
+    if files != listed.files:
+        yield _Fault(f"{field}.parts", listed.files, f"the header of {listed.file}", files)
+
+
+def _adapter(field: str, listed: AdapterEntry, model: GGUFModel) -> Iterator[_Fault]:
+    alpha = model.value(_ALPHA)
+    if not isinstance(alpha, float) or not math.isclose(alpha, listed.alpha, rel_tol=1e-6):  # float32
+        yield _Fault(f"{field}.alpha", listed.alpha, f"{_ALPHA} of {listed.file}", alpha)
+
+
+def _spec(manifest: Manifest, model: GGUFModel) -> PackageSpec | None:
+    """What the texts of this manifest's package would be made from; None where the file has no sound chat template."""
+    vocabulary, header = gguf_vocabulary(model.header), model.header
+    context = header.value(f"{header.value('general.architecture')}.context_length")
+    if not vocabulary.chat_template or not isinstance(context, int):
+        return None
+    tokens: list[str] = header.value("tokenizer.ggml.tokens", [])
+    try:
+        chat = derive(
+            vocabulary.chat_template, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token, tokens=tokens
+        )
+    except QuantkitError:
+        return None  # the check of the chat template says why
+    parameters = manifest.chat.parameters.items()
+    return PackageSpec(
+        name=manifest.name,
+        models=tuple(_packaged(manifest)),
+        chat=chat,
+        system=manifest.chat.system,
+        parameters=tuple(
+            (name, one) for name, value in parameters for one in ((value,) if isinstance(value, str) else value)
+        ),
+        context_length=context,
+        base="",
+        adapters=(),
+        licenses=(),
+        architecture=str(header.value("general.architecture")),
+        parameter_count=0,
+        messages=tuple((message["role"], message["content"]) for message in manifest.chat.messages),
+        adds_bos=adds_bos({key: entry.value for key, entry in header.metadata.items()}),
+    )
+
+
+def _modelfiles(folder: Path, spec: PackageSpec, sound: Collection[str]) -> Iterator[_Fault]:
+    for number, model in enumerate(spec.models):
+        name = modelfile_name(number, model)
+        if name not in sound:
+            continue  # a split model has none; and a file that was edited is no witness
+        try:
+            found = parse_modelfile((folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError, QuantkitError):
+            continue  # the check of the Modelfile says why
+        yield from _modelfile(f"models[{number}]", name, spec, model, found)
+
+
+def _modelfile(
+    field: str, name: str, spec: PackageSpec, model: PackagedModel, found: tuple[Command, ...]
+) -> Iterator[_Fault]:
+    source = [command.value for command in found if command.keyword == "FROM"][-1]
+    if source != f"./{model.file}":
+        yield _Fault(f"{field}.file", model.file, name, source)
+    try:
+        wanted = modelfile_commands(spec, model)
+        settings = _settings(wanted)
+    except (QuantkitError, ValueError) as error:
+        yield _Fault("chat.parameters", dict(spec.parameters), name, str(error))
+        return
+    theirs = _settings(found)
+    for key in dict.fromkeys((*settings, *theirs)):
+        if settings.get(key) == theirs.get(key):
+            continue
+        # Without num_ctx the context follows from the model's own.
+        follows = key == "num_ctx" and key not in dict(spec.parameters)
+        sayer = f"{MANIFEST}, from context_length of {model.file}," if follows else MANIFEST
+        yield _Fault(f"chat.parameters.{key}", settings.get(key), name, theirs.get(key), sayer)
+    messages = tuple((command.key, command.value) for command in found if command.keyword == "MESSAGE")
+    if messages != spec.messages:
+        yield _Fault("chat.messages", spec.messages, name, messages)
+    # A system prompt that no SYSTEM line can contain is inside the TEMPLATE.
+    for keyword in ("SYSTEM", "TEMPLATE"):
+        ours, said = _last(wanted, keyword), _last(found, keyword)
+        if ours != said and (keyword == "SYSTEM" or (spec.system_text and _last(found, "SYSTEM") is None)):
+            yield _Fault("chat.system", spec.system, f"{keyword} of {name}", said)
+
+
+def _settings(commands: tuple[Command, ...]) -> dict[str, Any]:
+    """The parameters by name, as Ollama reads them: the last value, but all stops."""
+    pairs = ((command.key, command.value) for command in commands if command.keyword == "PARAMETER")
+    return settings_of(pairs)
+
+
+def _last(commands: tuple[Command, ...], keyword: str) -> str | None:
+    return next((command.value for command in reversed(commands) if command.keyword == keyword), None)
+
+
+def _script(folder: Path, spec: PackageSpec, sound: Collection[str]) -> Iterator[_Fault]:
+    if _SCRIPT not in sound:
+        return
+    try:
+        found = read_script((folder / _SCRIPT).read_text(encoding="utf-8"))
+        options = option_pairs(llama_cli_options(spec))
+    except (OSError, ValueError):
+        return  # another version's script, or a value that the check of the Modelfile names
+    if found.options is None:
+        return  # another version's script
+    if found.name not in (None, without_controls(spec.name)):
+        yield _Fault("name", spec.name, _SCRIPT, found.name)
+    if found.model != spec.models[0].file:
+        yield _Fault("models[0].file", spec.models[0].file, _SCRIPT, found.model)
+    if found.system != spec.system_text:
+        yield _Fault("chat.system", spec.system, _SCRIPT, found.system)
+    if found.options != options:
+        differ = sorted({*found.options} ^ {*options})
+        yield _Fault(
+            "chat.parameters",
+            [pair for pair in differ if pair in options],
+            _SCRIPT,
+            [pair for pair in differ if pair not in options],
+        )
+
+
+def _recipe(manifest: Manifest, model: GGUFModel) -> Iterator[_Fault]:
+    """A build's own request; a key that is not there was not known to the version that made it."""
+    recipe = manifest.recipe
+    if recipe is None:
+        return
+    chat = manifest.chat
+    said: dict[str, Any] = {
+        "name": manifest.name,
+        "system": chat.system,
+        "messages": [[message["role"], message["content"]] for message in chat.messages],
+    }
+    for key, value in said.items():
+        if key in recipe and _plain(recipe[key]) != value:
+            yield _Fault(f"recipe.{key}", recipe[key], "the rest of it", value)
+    yield from _recipe_parameters(recipe, manifest, model)
+    quants = [entry.quant for entry in manifest.models]
+    asked = recipe.get("quants")
+    kept = [recipe.get("outtype")] if recipe.get("keep_f16") else []
+    if isinstance(asked, list) and quants != list(dict.fromkeys((*asked, *kept))):
+        yield _Fault("recipe.quants", asked, "models", quants)
+    name, template = recipe.get("template"), model.value("tokenizer.chat_template")
+    if name in FORMAT_NAMES and template != named_template(str(name)):
+        yield _Fault("recipe.template", name, f"tokenizer.chat_template of {model.path.name}", template)
+
+
+def _recipe_parameters(recipe: Mapping[str, Any], manifest: Manifest, model: GGUFModel) -> Iterator[_Fault]:
+    try:
+        asked = tuple((str(name), str(value)) for name, value in recipe.get("parameters", ()))
+    except (TypeError, ValueError):
+        asked = (("?", repr(recipe.get("parameters"))),)
+    own = sampling_parameters(model.header.metadata.values())
+    if settings_of(merge_parameters(own, asked)) != dict(manifest.chat.parameters):
+        yield _Fault("recipe.parameters", recipe.get("parameters"), "chat.parameters", dict(manifest.chat.parameters))
+
+
+def _plain(value: Any) -> Any:
+    """JSON's lists for tuples."""
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

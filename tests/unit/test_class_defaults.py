@@ -1,0 +1,173 @@
+"""Settings that a config.json leaves out: the same metadata and shapes as from the config of transformers' class."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from quantkit.arch.base import Architecture
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
+from quantkit.arch.families import ARCHITECTURES
+from quantkit.errors import ArchitectureError
+from tests.support.checkpoints import KINDS, Kind
+
+# Of transformers' class for the language model: by it, the name in "architectures".
+CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+}
+NEVER_LEFT_OUT = {"architectures", "model_type", "transformers_version"}
+
+
+class Reads(dict[str, Any]):
+    """A config that remembers which settings were looked up."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        self.asked: set[str] = set()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+
+def built(architecture: Architecture, config: Mapping[str, Any]) -> Any:
+    """Everything that an architecture makes of a config, or its refusal."""
+    try:
+        metadata = [(entry.key, entry.value) for entry in architecture.metadata(config)]
+        rules = [
+            (rule.source, rule.target, rule.shape, rule.unit, rule.optional) for rule in architecture.rules(config)
+        ]
+        return metadata, rules, len(architecture.generated(config))
+    except ArchitectureError as error:
+        return f"refused: {error}"
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config as transformers' class completes it; None if the class does not take it."""
+    from transformers import AutoConfig
+
+    values = {key: value for key, value in config.items() if key != "model_type"}
+    try:
+        return {
+            **AutoConfig.for_model(config["model_type"], **values).to_dict(),
+            "architectures": config["architectures"],
+        }
+    except Exception:  # its own errors have many types
+        return None
+
+
+def flat(kind: Kind) -> dict[str, Any]:
+    sizes = {
+        "vocab_size": 300, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 8,
+        "num_hidden_layers": 2, "num_key_value_heads": 4, "hidden_act": "silu",
+    }  # fmt: skip
+    return {key: value for key, value in {**sizes, **kind.config}.items() if key not in kind.without}
+
+
+def kinds() -> Iterator[tuple[str, str]]:
+    """Per class the first kind of checkpoint with it."""
+    for model_type, name in CLASSES.items():
+        found = next(
+            (key for key, kind in KINDS.items() if kind.config.get("architectures") == [name] and not kind.around), None
+        )
+        if found is not None:
+            yield model_type, found
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+
+
+def test_every_family_has_its_table() -> None:
+    tables = {id(table): name for name, table in CLASS_DEFAULTS.items()}
+    without = {name for name, architecture in ARCHITECTURES.items() if id(architecture.defaults) not in tables}
+    assert without == {"QWenLMHeadModel"}  # has no class in transformers
+    assert {tables[id(ARCHITECTURES[name].defaults)] for name in CLASSES.values()} == CLASS_DEFAULTS.keys()
+    assert dict(kinds()).keys() == CLASSES.keys()
+
+
+@pytest.mark.parametrize("model_type", CLASSES)
+def test_the_table_is_what_the_class_says(model_type: str) -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(model_type)
+    for key, value in CLASS_DEFAULTS[model_type].items():
+        said = config.rope_parameters if key == "rope_theta" else getattr(config, key)
+        if key == "rope_theta":
+            said = said.get("full_attention", said)["rope_theta"]
+        assert (key, said) == (key, value)
+
+
+@pytest.mark.parametrize(("model_type", "kind"), list(kinds()))
+def test_every_setting_that_is_read_may_be_left_out(model_type: str, kind: str) -> None:
+    """With the result of transformers: the config that its class makes of what is left."""
+    config = flat(KINDS[kind])
+    architecture = ARCHITECTURES[config["architectures"][0]]
+    reads = Reads(architecture.settings(config))
+    built(architecture, reads)
+    reads.asked |= config.keys() & CLASS_DEFAULTS[model_type].keys()  # behind a copy of the config
+    compared: list[str] = []
+    for key in sorted((reads.asked & config.keys()) - NEVER_LEFT_OUT):
+        left = {name: value for name, value in config.items() if name != key}
+        theirs = completed(left)
+        if theirs is None:
+            continue
+        ours = built(architecture, architecture.settings(left))
+        expected = built(architecture, architecture.settings(theirs))
+        compared.append(key)
+        if isinstance(expected, str):  # such as heads that do not divide: the texts name what was set
+            assert isinstance(ours, str), (key, expected)
+        else:
+            assert ours == expected, key
+    assert {"max_position_embeddings", "rms_norm_eps", "hidden_size", "num_attention_heads"} <= {*compared}
+
+
+def test_a_config_with_nothing_but_its_class() -> None:
+    """It is the class's default model."""
+    for model_type, name in CLASSES.items():
+        architecture = ARCHITECTURES[name]
+        config = {"architectures": [name], "model_type": model_type}
+        theirs = completed(config)
+        assert theirs is not None
+        ours = built(architecture, architecture.settings(config))
+        assert ours == built(architecture, architecture.settings(theirs)), name
+
+
+def test_experts_under_both_names() -> None:
+    """transformers 5 writes num_local_experts for Qwen3-MoE, and reads num_experts for Mixtral."""
+    for name, key, other in (
+        ("Qwen3MoeForCausalLM", "num_experts", "num_local_experts"),
+        ("MixtralForCausalLM", "num_local_experts", "num_experts"),
+    ):
+        settings = ARCHITECTURES[name].settings({"architectures": [name], other: 4})
+        assert settings[key] == 4
+        assert ARCHITECTURES[name].settings({"architectures": [name], key: 5, other: 4})[key] == 5
+
+
+def test_the_user_hears_of_what_no_weight_proves() -> None:
+    llama = ARCHITECTURES["LlamaForCausalLM"]
+    assert llama.filled_in({"rms_norm_eps": 1e-5}) == [
+        "config.json leaves out max_position_embeddings 2048: transformers' default for this class"
+    ]
+    assert llama.filled_in({"rms_norm_eps": 1e-5, "max_position_embeddings": 4096}) == []
+    gemma = ARCHITECTURES["Gemma3ForConditionalGeneration"]
+    assert gemma.filled_in({"rms_norm_eps": 1e-5, "text_config": {"hidden_size": 64}}) == [
+        "config.json leaves out max_position_embeddings 131072 and rms_norm_eps 1e-06: transformers' default for this "
+        "class"
+    ]
