@@ -14,6 +14,7 @@ from typing import Any
 
 from quantkit.adapter.hints import MERGE_HINT, RESAVE_HINT
 from quantkit.adapter.known_settings import refuse_unknown
+from quantkit.adapter.start_folders import convert_hint
 from quantkit.errors import AdapterError
 
 # Methods that quantkit computes itself, by rows.
@@ -99,7 +100,7 @@ def _refuse_unsupported(where: Path, config: Mapping[str, Any]) -> None:
     if init.startswith(RESIDUAL_INITS):
         raise AdapterError(
             f"{where}: init_lora_weights is {init!r}: the factors belong to a residual base model, not to this one",
-            hint="save it as plain LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)",
+            hint=convert_hint(where.parent),
         )
     refuse_unknown(where, config, kind)
 

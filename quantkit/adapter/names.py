@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.errors import AdapterError
+from quantkit.files.visible import visible
 
 PEFT_PREFIX = "base_model.model."
 # Parts of a path that only name the wrapper of a module: torch.compile, FSDP, activation checkpointing.
@@ -134,7 +135,7 @@ def refuse_other_files(path: Path) -> None:
         AdapterError: the folder has such a file.
     """
     for pattern, library, hint in _OTHER_FILES:
-        for file in sorted(path.glob(pattern)):
+        for file in visible(path, pattern):
             raise AdapterError(f"{file}: this adapter is in {library}'s own layout, not in PEFT's", hint=hint)
 
 

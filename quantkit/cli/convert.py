@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @recipe_option("adapter_gguf", help="Write the adapter as a LoRA file of its own, for llama.cpp's --lora.")
 @recipe_option("split_max_size")
 @recipe_option("via_llama_cpp")
+@recipe_option("ignore")
 @run_options("device", "threads", "overwrite", "fsync")
 @json_option
 def command(
@@ -46,6 +47,7 @@ def command(
     adapter_gguf: bool,
     split_max_size: int | None,
     via_llama_cpp: Path | None,
+    ignore: tuple[str, ...],
     run: RunOptions,
     as_json: bool,
 ) -> None:
@@ -58,9 +60,11 @@ def command(
         if len(adapters) != 1 or via_llama_cpp is not None or split_max_size is not None:
             raise click.UsageError("--adapter-gguf takes one --adapter, and no --via-llama-cpp or --split-max-size.")
         kind = outtype or "f32"
-        path = convert_adapter(model, out, adapter=adapters[0], outtype=kind, run=run)
+        path = convert_adapter(model, out, adapter=adapters[0], outtype=kind, ignore=ignore, run=run)
     else:
         kind = outtype or "f16"
         convert_with = convert if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
-        path = convert_with(model, out, adapters=adapters, outtype=kind, split_max_size=split_max_size, run=run)
+        path = convert_with(
+            model, out, adapters=adapters, outtype=kind, split_max_size=split_max_size, ignore=ignore, run=run
+        )
     print_file(out, path, kind, run.reporter.notes, as_json)

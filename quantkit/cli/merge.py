@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     default="auto",
     help="Precision of the weights (default: auto, the one that each tensor of MODEL has).",
 )
+@recipe_option("ignore")
 @run_options("device", "threads", "overwrite", "fsync")
 @json_option
 def command(
@@ -51,6 +52,7 @@ def command(
     out: Path,
     max_shard_size: int,
     dtype: str,
+    ignore: tuple[str, ...],
     run: RunOptions,
     as_json: bool,
 ) -> None:
@@ -58,7 +60,7 @@ def command(
     from quantkit.jobs.merge import merge
 
     model = require_model(model, adapters)
-    path = merge(model, out, adapters=adapters, dtype=dtype, max_shard_size=max_shard_size, run=run)
+    path = merge(model, out, adapters=adapters, dtype=dtype, max_shard_size=max_shard_size, ignore=ignore, run=run)
     shards = sorted(path.glob("*.safetensors"))
     nbytes = sum(shard.stat().st_size for shard in shards)
     if as_json:

@@ -15,6 +15,7 @@ from quantkit.jobs.arguments import (
     PathInput,
     SizeInput,
     SourceInput,
+    TextsInput,
     read_adapter,
     read_adapters,
     read_choice,
@@ -22,6 +23,7 @@ from quantkit.jobs.arguments import (
     read_size,
     read_source,
 )
+from quantkit.jobs.recipe_fields import IGNORE
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import merger, stream_files
 from quantkit.model.lora_file import plan_adapter_file
@@ -36,6 +38,7 @@ def convert(
     adapters: AdaptersInput = (),
     outtype: str = "f16",
     split_max_size: SizeInput | None = None,
+    ignore: TextsInput = (),
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Path:
@@ -48,6 +51,7 @@ def convert(
         outtype: ``f16``, ``bf16`` or ``f32``.
         split_max_size: at most so many bytes of weights per file, or a size such as ``"2G"``; more files are named
             ``NAME-00001-of-00002.gguf``. None for one file.
+        ignore: files of the model or an adapter that may be passed over, by name or pattern.
         run: how to run; see :class:`~quantkit.jobs.run_options.RunOptions`.
         **keywords: the same options one by one; they override those of *run*.
 
@@ -61,10 +65,11 @@ def convert(
     base, changes, file = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     kind = UNQUANTIZED[read_choice("outtype", outtype, UNQUANTIZED)]
     limit = read_size("split_max_size", split_max_size)
+    known = IGNORE.read(ignore)
     inputs = folders_here([base, *changes])
     with (
         workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
-        open_model(*fetch(base, changes, run.reporter)) as opened,
+        open_model(*fetch(base, changes, run.reporter), known) as opened,
     ):
         vocabulary = opened.vocabulary()
         for note in (*opened.notes, *vocabulary.notes):
@@ -82,6 +87,7 @@ def convert_adapter(
     *,
     adapter: AdapterInput,
     outtype: str = "f32",
+    ignore: TextsInput = (),
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Path:
@@ -92,7 +98,7 @@ def convert_adapter(
         out: the file to write.
         adapter: PEFT folder or hub id.
         outtype: ``f32``, ``f16`` or ``bf16``.
-        run, **keywords: as in :func:`convert`.
+        ignore, run, **keywords: as in :func:`convert`.
 
     Raises:
         QuantkitError: by name, whatever is wrong, and what such a file cannot carry.
@@ -100,10 +106,11 @@ def convert_adapter(
     run = run_options(run, **keywords)
     base, file, change = read_source("model", model), read_path("out", out), read_adapter("adapter", adapter)
     read_choice("outtype", outtype, UNQUANTIZED)
+    known = IGNORE.read(ignore)
     inputs = folders_here([base, change])
     with (
         workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
-        open_model(*fetch(base, [change], run.reporter)) as opened,
+        open_model(*fetch(base, [change], run.reporter), known) as opened,
     ):
         planned = plan_adapter_file(opened, opened.adapters[0], work.final.name, outtype)
         for note in (*opened.notes, *planned.notes):

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from quantkit.adapter.folder import adapter_files
+from quantkit.checkpoint.account import SHOWN, account
 from quantkit.checkpoint.folder import open_checkpoint
+from quantkit.checkpoint.known_files import Place
 from quantkit.checkpoint.open_file import open_tensor_file
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError, QuantkitError
@@ -52,6 +55,15 @@ def inspect(source: SourceInput, *, reporter: Reporter | None = None) -> dict[st
     raise QuantkitError(f"{path}: no such file or folder", hint=_GIVE)
 
 
+def _account(path: Path, place: Place) -> list[dict[str, str]]:
+    """Every name in the folder, and what a build makes of it."""
+    return [
+        {"name": entry.name, "role": SHOWN[entry.role], "what": entry.what}
+        | ({"hint": entry.hint} if entry.role == "refused" else {})
+        for entry in account(path, place)
+    ]
+
+
 def _specs(specs: Iterable[TensorSpec]) -> list[dict[str, Any]]:
     return [{"name": spec.name, "type": spec.dtype, "shape": list(spec.shape)} for spec in specs]
 
@@ -71,13 +83,14 @@ def _checkpoint(path: Path) -> dict[str, Any]:
             "vocabulary": config.get("vocab_size"),
             "context_length": config.get("max_position_embeddings"),
             "tied": bool(config.get("tie_word_embeddings")),
+            "account": _account(path, "model"),
             "tensors": _specs(specs),
         }
 
 
 def _adapter(path: Path) -> dict[str, Any]:
     config = read_json(path / "adapter_config.json")
-    files = [file for file in (path / "adapter_model.safetensors", path / "adapter_model.bin") if file.is_file()]
+    files = adapter_files(path)
     if not files:
         raise AdapterError(f"{path}: adapter_model.safetensors is missing", hint="download the adapter's weights")
     file = open_tensor_file(files[0], AdapterError)
@@ -96,6 +109,7 @@ def _adapter(path: Path) -> dict[str, Any]:
         "targets": config.get("target_modules"),
         "modules_to_save": config.get("modules_to_save") or [],
         "files": [files[0].name],
+        "account": _account(path, "adapter"),
         "parameters": sum(count_elements(spec.shape) for spec in specs),
         "tensors": _specs(specs),
     }

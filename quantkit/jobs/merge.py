@@ -15,11 +15,13 @@ from quantkit.jobs.arguments import (
     PathInput,
     SizeInput,
     SourceInput,
+    TextsInput,
     read_adapters,
     read_choice,
     read_path,
     read_source,
 )
+from quantkit.jobs.recipe_fields import IGNORE
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import merger, run_stream
 from quantkit.model.hf_folder import hf_notes, hf_tensors, write_beside
@@ -34,6 +36,7 @@ def merge(
     adapters: AdaptersInput,
     dtype: str = "auto",
     max_shard_size: SizeInput = 2_000_000_000,
+    ignore: TextsInput = (),
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Path:
@@ -46,7 +49,7 @@ def merge(
         dtype: ``bf16``, ``f16``, ``f32``, or ``auto`` for each tensor's own.
         max_shard_size: at most so many bytes per shard, or a size such as ``"2GB"``; a larger tensor gets a shard of
             its own.
-        run, **keywords: as in :func:`quantkit.jobs.convert.convert`.
+        ignore, run, **keywords: as in :func:`quantkit.jobs.convert.convert`.
 
     Raises:
         QuantkitError: by name, whatever is wrong.
@@ -55,10 +58,11 @@ def merge(
     base, changes, folder = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     read_choice("dtype", dtype, ("auto", *UNQUANTIZED))
     limit = SIZE.read("max_shard_size", max_shard_size)
+    known = IGNORE.read(ignore)
     inputs = folders_here([base, *changes])
     with (
         workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync) as work,
-        open_merged(*fetch(base, changes, run.reporter)) as opened,
+        open_merged(*fetch(base, changes, run.reporter), known) as opened,
     ):
         for note in (*opened.notes, *hf_notes(opened, dtype)):
             run.reporter.note(note)

@@ -120,7 +120,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
         if any(isinstance(source, HubId) for source in (recipe.model, *(one.source for one in recipe.adapters))):
             workers.result()  # nothing is downloaded for a device that is not there
         folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
-        with open_model(folder, adapters) as model:
+        with open_model(folder, adapters, recipe.ignore) as model:
             subject = BuildInput(
                 architecture=model.architecture.name,
                 tensors=model.tensors(UNQUANTIZED[recipe.outtype]),

@@ -45,7 +45,9 @@ def prepare_converted(recipe: Recipe, work: Workspace, run: RunOptions) -> Itera
     check_parameters(recipe.parameters)
     check_messages(recipe.messages)
     folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
-    converted = run_converter(recipe.via_llama_cpp, folder, adapters, recipe.name, recipe.outtype, work, run)
+    converted = run_converter(
+        recipe.via_llama_cpp, folder, adapters, recipe.name, recipe.outtype, work, run, recipe.ignore
+    )
     model, folders = converted.model, tuple(adapter.folder for adapter in adapters)
     bare = [entry for entry in model.header.metadata.values() if not entry.key.startswith("tokenizer.")]
     architecture = str(model.value("general.architecture"))

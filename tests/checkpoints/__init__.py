@@ -12,6 +12,7 @@ from tests.checkpoints import (  # noqa: F401
     checkpoint_defects,
     config_defects,
     expert_defects,
+    folder_defects,
     format_defects,
     quantize_defects,
     request_defects,
