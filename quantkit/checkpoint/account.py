@@ -243,6 +243,8 @@ def _by_content(folder: _Folder, label: str, path: Path, inner: Collection[str])
             f"a folder with tensors that would be passed over ({min(weights)})",
             "if they belong to the model, save it again with save_pretrained, which writes them into one folder",
         )
+    if any((row := known(name, "model")) is not None and row.role == "alone" for name in inner):
+        return FileEntry(label, "alone", "other formats or training state")
     if found := [name for name in inner if matches(name, VOCABULARIES)]:
         return _tokenizer_below(folder, label, path, found)
     return FileEntry(label, "harmless", "a folder without weights, tokenizers and adapters")

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from quantkit.hub.tokenizer_files import TEMPLATE_FOLDER, TEMPLATES, TOKENIZER_FILES
+from quantkit.hub.tokenizer_files import (
+    CHAT_TEMPLATE,
+    CHAT_TEMPLATE_JSON,
+    TEMPLATE_FOLDER,
+    TEMPLATES,
+    TOKENIZER_FILES,
+)
 
 Place = Literal["model", "adapter"]
 Role = Literal["read", "harmless", "alone", "refused", "unknown", "ignored"]
@@ -77,7 +83,7 @@ TABLE: tuple[Known, ...] = (
         cut_off=True,
     ),
     Known(
-        ("*.safetensors.part*", "*.bin.part*", "*.safetensors.[0-9]*", "*.bin.[0-9]*", "* ([0-9]).*", "* copy.*"),
+        ("*.safetensors.part*", "*.bin.part*", "*.safetensors.[0-9]*", "*.bin.[0-9]*"),
         "refused",
         "a second copy or a part of a file",
         "put the parts together, or keep the copy that is complete under the usual name; then delete this one",
@@ -117,9 +123,7 @@ TABLE: tuple[Known, ...] = (
         "Megatron's checkpoint",
         f"{_GATHER}: use your trainer's tool (Megatron Bridge's export_ckpt, swift export --to_hf true)",
     ),
-    Known(
-        ("*.nemo", "weights/"), "alone", "a NeMo checkpoint", f"{_GATHER}: NeMo's llm.export_ckpt(target='hf')", MODEL
-    ),
+    Known(("*.nemo",), "alone", "a NeMo checkpoint", f"{_GATHER}: NeMo's llm.export_ckpt(target='hf')", MODEL),
     Known(
         (
             *(
@@ -153,19 +157,25 @@ TABLE: tuple[Known, ...] = (
         MODEL,
     ),
     Known((f"{TEMPLATE_FOLDER}/",), "read", "chat templates"),
-    Known(TEMPLATES, "read", "a chat template"),
-    Known(TOKENIZER_FILES, "read", "the tokenizer"),
+    Known((CHAT_TEMPLATE, CHAT_TEMPLATE_JSON), "read", "the chat template"),
+    Known(tuple(name for name in TOKENIZER_FILES if name not in TEMPLATES), "read", "the tokenizer"),
     Known(("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "license*"), "read", "a license"),
     Known(
-        ("tokenizer.model.v*", "special_tokens*.json", "sentencepiece*.model.vocab"),
+        ("tokenizer.model.v*", "spiece.model", "sentencepiece*", "*.vocab", "special_tokens*.json"),
         "harmless",
-        "other tokenizer formats",
+        "the tokenizer in another format",
     ),
     Known(
-        ("*.jinja", "*.jinja2", "*.tiktoken.*", "spiece.model", "sentencepiece*.model", "tokenizer*.model"),
+        ("*.jinja", "*.jinja2"),
         "refused",
-        "a chat template or a tokenizer under a name that is not read",
-        "if the model needs it, give it the usual name (chat_template.jinja, tokenizer.model) or pass --template FILE",
+        "a chat template under a name that is not read",
+        f"if the model was trained with it, pass --template FILE or name it {CHAT_TEMPLATE}",
+    ),
+    Known(
+        ("tokenizer*.model", "tokenizer-*.json"),
+        "refused",
+        "a tokenizer under a name that is not read",
+        "if it is the model's, name it tokenizer.model or tokenizer.json",
     ),
     # Other formats
     Known(
@@ -223,10 +233,11 @@ TABLE: tuple[Known, ...] = (
         "refused",
         "tensors that LLaVA's trainer trained beside the adapter",
         TRAINED_HINT,
+        ADAPTER,
     ),
     Known(("trainable_params.bin",), "refused", "tensors that LongLoRA trained beside the adapter", TRAINED_HINT),
     Known(
-        ("*embedding*.pt", "*embedding*.bin", "*embedding*.safetensors", "*embed_tokens*", "*lm_head*"),
+        tuple(f"*{part}*.{end}" for part in ("embed", "lm_head") for end in ("safetensors", "bin", "pt", "pth")),
         "refused",
         "trained embeddings or an output head in a file of their own",
         TRAINED_HINT,
@@ -258,7 +269,7 @@ TABLE: tuple[Known, ...] = (
             *("*.ini", "*.cfg", "*.csv", "*.tsv", "*.parquet", "*.arrow", "*.log", "*.out", "*.err", "*.lock"),
             *("*.py", "*.pyc", "*.ipynb", "*.sh", "*.bat", "*.ps1", "*.cmake", "*.patch", "*.sha256", "*.md5", "*.sig"),
             *("events.out.tfevents*", "*.tfevents*", "SHA256SUMS*", "md5sum*", "checksum*", "USE_POLICY*", "*.bib"),
-            *("*.xml", "*.template", "Dockerfile*", "Makefile*", "requirements*", "*.pkl", "*.vocab"),
+            *("*.xml", "*.template", "Dockerfile*", "Makefile*", "requirements*", "*.pkl"),
         ),
         "harmless",
         "texts, settings, logs and code, which is never run",

@@ -42,13 +42,13 @@ def refuse_format(path: Path, missing: str, hint: str) -> CheckpointError:
     """
     if below := folders_below(path, "config.json"):
         return CheckpointError(f"{path}: {missing}; {_listed(path, below)}", hint=_give(below))
-    names = sorted((one.name + "/" * one.is_dir() for one in path.iterdir()), key=lambda name: (name[0] == ".", name))
+    names = _names(path)
     for row in () if weight_sets(path) else rows("model"):
         if row.role not in ("alone", "refused"):
             continue
-        if found := [name for name in names if any(matches(name, pattern) for pattern in row.patterns)]:
+        if found := [name for name in names if any(matches(names[name], pattern) for pattern in row.patterns)]:
             name = next(_inside(path, found[0]), found[0])
-            state = path / found[0] if name != found[0] else path  # the parts are in a folder of their own
+            state = (path / name).parent  # the parts may be in a folder of their own
             return CheckpointError(
                 f"{path}: {missing}; the folder has only {row.what} ({name})",
                 hint=row.hint.replace("{quantize}", _quantize(path / name))
@@ -56,6 +56,14 @@ def refuse_format(path: Path, missing: str, hint: str) -> CheckpointError:
                 .replace("{state}", command(state)),
             )
     return CheckpointError(f"{path}: {missing}", hint=hint)
+
+
+def _names(path: Path) -> dict[str, str]:
+    """The files and folders, hidden ones last, and the files one level down; each with its bare name to match."""
+    here = sorted(path.iterdir(), key=lambda one: (one.name.startswith("."), one.name))
+    names = {one.name + "/" * one.is_dir(): one.name + "/" * one.is_dir() for one in here}
+    below = (file for one in here if one.is_dir() for file in visible(one, "*") if file.is_file())
+    return names | {str(file.relative_to(path)): file.name for file in below}
 
 
 def _inside(path: Path, name: str) -> Iterator[str]:
