@@ -18,6 +18,7 @@ from quantkit.files.json_file import read_json
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.kv import KVType
 from quantkit.gguf.model import read_model
+from quantkit.gguf.vectors import narrow_vectors
 from quantkit.hub.fetch import local_folder
 from quantkit.jobs.arguments import SourceInput, read_source
 from quantkit.plan.values import count_elements
@@ -133,6 +134,7 @@ def _gguf(path: Path) -> dict[str, Any]:
         "parameters": sum(count_elements(info.shape) for info in infos),
         "size": model.nbytes,
         "types": dict(Counter(info.type.label for info in infos)),
+        **({"problem": f"{narrow}; llama.cpp aborts unless they are f32"} if (narrow := narrow_vectors(infos)) else {}),
         "metadata": metadata,
         "tensors": [{"name": info.name, "type": info.type.label, "shape": list(info.shape)} for info in infos],
     }
