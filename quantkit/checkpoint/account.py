@@ -115,10 +115,14 @@ def _entry(folder: _Folder, name: str, names: Sequence[str]) -> FileEntry:
         row = own if own.role == "read" else row
     if row.role == "read" and is_lfs_pointer(path):
         return _pointer(path, name)
-    hint = row.hint
-    if row.role == "refused" and row.hint:
-        hint = _filled(row, folder.path)
-    return FileEntry(name, row.role, row.what, hint, cut_off=row.cut_off)
+    if (
+        row.role == "refused"
+        and name == "adapter_config.json"
+        and not any(one.startswith("adapter_model.") for one in names)
+    ):
+        note = f"{name} is left of an adapter whose tensors are not in the folder; it is passed over"
+        return FileEntry(name, "harmless", "left of an adapter whose tensors are not in the folder", note=note)
+    return FileEntry(name, row.role, row.what, _filled(row, folder.path), cut_off=row.cut_off)
 
 
 def _filled(row: Known, folder: Path) -> str:

@@ -165,6 +165,12 @@ def test_an_adapter_in_the_model_that_is_merged(model: Path, lora: Path) -> None
     assert check_every_file(model, [], Ignored(("adapter_*",)))
 
 
+def test_a_config_that_is_left_of_an_adapter(model: Path, lora: Path) -> None:
+    shutil.copy(lora / "adapter_config.json", model)
+    (note,) = check_every_file(model, [])
+    assert "left of an adapter" in note
+
+
 def test_pissa_on_its_residual_base(model: Path, lora: Path) -> None:
     shutil.copytree(lora, model / "pissa_init")
     assert check_every_file(model, [model / "pissa_init"]) == ()
