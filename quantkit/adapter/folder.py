@@ -30,7 +30,7 @@ from quantkit.adapter.resized import resized_specs, vocabulary_rows
 from quantkit.checkpoint.dtypes import FLOATS, Array, Floats, all_finite, to_float32
 from quantkit.checkpoint.ignored import NOTHING, Ignored
 from quantkit.checkpoint.open_file import open_tensor_file
-from quantkit.checkpoint.other_formats import give_hint
+from quantkit.checkpoint.other_formats import give_hint, other_format
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec, same_values
 from quantkit.checkpoint.ungathered import refuse_ungathered
 from quantkit.errors import AdapterError, CheckpointError
@@ -170,7 +170,10 @@ def open_adapter(
     weights = next((f for f in adapter_files(path) if not ignored.covers(f.name)), None)
     if weights is None:
         refuse_other_files(path)
-        raise AdapterError(f"{path}: adapter_model.safetensors is missing", hint="download the adapter's weights")
+        missing = f"{path}: adapter_model.safetensors is missing"
+        if (other := other_format(path, "adapter")) is not None:
+            raise AdapterError(f"{missing}; the folder has only {other[0]}", hint=other[1])
+        raise AdapterError(missing, hint="download the adapter's weights")
     file = open_tensor_file(weights, AdapterError)
     try:
         refuse_ungathered((s for s in file.specs.values() if "lora_" not in s.name), path, AdapterError)

@@ -173,7 +173,8 @@ def _index(path: Path, used: WeightSet, others: Sequence[WeightSet]) -> FileEntr
             "refused",
             f"the index and the files disagree: it lists {used.missing[0]}, which is missing, but the weights "
             f"{whole[0].label} are complete",
-            f"if {whole[0].label} are the model's, delete {used.index.name}; if not, download the files that it lists",
+            f"if {whole[0].label} are the model's, delete {used.index.name} or pass "
+            f"{command('--ignore', used.index.name)}; if not, download the files that it lists",
             cut_off=True,
         )
     return FileEntry(used.index.name, "read", "the index of the weights")
@@ -189,7 +190,8 @@ def _second_set(name: str, used: WeightSet, other: WeightSet, said: str | None, 
         name,
         "refused",
         f"a second set of weights beside {used.label}, which is the one that is read: {said}",
-        f"move the set away that is not meant ({newer.label} is the newer one)",
+        f"delete the set that is not meant ({newer.label} is the newer one), or choose one: "
+        f"{command('--ignore', used.pattern)} or {command('--ignore', other.pattern)}",
     )
 
 
@@ -270,7 +272,8 @@ def _adapter_below(folder: _Folder, label: str, path: Path, step: bool) -> FileE
         label,
         "refused",
         "an adapter that would be passed over",
-        f"pass {command('--adapter', path)} to merge it",
+        f"pass {command('--adapter', path)} to merge it; if it is merged already or not meant, pass "
+        f"{command('--ignore', name)}",
     )
 
 

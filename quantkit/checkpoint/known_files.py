@@ -30,7 +30,7 @@ ADAPTER: tuple[Place, ...] = ("adapter",)
 BOTH: tuple[Place, ...] = ("model", "adapter")
 
 _GET_HF = "get the same model in Hugging Face's format (config.json and model*.safetensors)"
-_GATHER = "write the weights as model.safetensors"
+_GATHER = "turn it into weights"
 _HEX = "[0-9A-Fa-f]"
 _FINISH = "finish the download or delete what is left of it"
 TRAINED_HINT = "merge it in training or with PEFT's merge_and_unload, and build from the merged folder"
@@ -153,7 +153,7 @@ TABLE: tuple[Known, ...] = (
         ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"),
         "refused",
         "an adapter in the model's folder",
-        "pass --adapter {folder} to merge it",
+        "pass --adapter {folder} to merge it; if it is merged already or not meant, pass --ignore 'adapter_*'",
         MODEL,
     ),
     Known((f"{TEMPLATE_FOLDER}/",), "read", "chat templates"),

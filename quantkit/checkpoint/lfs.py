@@ -6,6 +6,8 @@ from pathlib import Path
 
 from quantkit.system.shell import command
 
+LFS = "install git-lfs"
+"""How every hint about a pointer begins."""
 _BEGINS = b"version https://git-lfs.github.com/spec/"
 _LONGEST = 1024  # the specification's limit for a pointer, in bytes
 
@@ -23,4 +25,4 @@ def is_lfs_pointer(path: Path) -> bool:
 
 def lfs_hint(path: Path) -> str:
     """The command that gets the file."""
-    return f"install git-lfs, then: {command('git', '-C', path.parent, 'lfs', 'pull')}"
+    return f"{LFS}, then: {command('git', '-C', path.parent, 'lfs', 'pull')}"

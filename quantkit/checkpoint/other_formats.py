@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from quantkit.checkpoint.known_files import matches, rows
+from quantkit.checkpoint.known_files import Place, matches, rows
 from quantkit.checkpoint.weight_sets import weight_sets
 from quantkit.errors import CheckpointError
 from quantkit.files.visible import visible
@@ -40,22 +40,25 @@ def refuse_format(path: Path, missing: str, hint: str) -> CheckpointError:
         missing: what is missing.
         hint: the hint if the folder has no other format either.
     """
-    if below := folders_below(path, "config.json"):
+    if not (path / "config.json").is_file() and (below := folders_below(path, "config.json")):
         return CheckpointError(f"{path}: {missing}; {_listed(path, below)}", hint=_give(below))
+    if not weight_sets(path) and (other := other_format(path, "model")) is not None:
+        return CheckpointError(f"{path}: {missing}; the folder has only {other[0]}", hint=other[1])
+    return CheckpointError(f"{path}: {missing}", hint=give_hint(path, "config.json", hint))
+
+
+def other_format(path: Path, place: Place) -> tuple[str, str] | None:
+    """What a folder without weights has in their place, with the name of a file, and what to do; None if nothing."""
     names = _names(path)
-    for row in () if weight_sets(path) else rows("model"):
+    for row in rows(place):
         if row.role not in ("alone", "refused"):
             continue
         if found := [name for name in names if any(matches(names[name], pattern) for pattern in row.patterns)]:
             name = next(_inside(path, found[0]), found[0])
-            state = (path / name).parent  # the parts may be in a folder of their own
-            return CheckpointError(
-                f"{path}: {missing}; the folder has only {row.what} ({name})",
-                hint=row.hint.replace("{quantize}", _quantize(path / name))
-                .replace("{folder}", command(path))
-                .replace("{state}", command(state)),
-            )
-    return CheckpointError(f"{path}: {missing}", hint=hint)
+            hint = row.hint.replace("{quantize}", _quantize(path / name)).replace("{folder}", command(path))
+            # the parts may be in a folder of their own
+            return f"{row.what} ({name})", hint.replace("{state}", command((path / name).parent))
+    return None
 
 
 def _names(path: Path) -> dict[str, str]:

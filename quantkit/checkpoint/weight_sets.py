@@ -57,6 +57,14 @@ class WeightSet:
         more = f" ({len(self.files)} files)" if len(self.files) > 1 else ""
         return self.files[0].name + more
 
+    @property
+    def pattern(self) -> str:
+        """A pattern for :class:`Ignored` that stands for all files."""
+        match = SHARD.fullmatch(self.files[0].name)
+        if len(self.files) == 1 or match is None:
+            return self.files[0].name
+        return f"{match['stem']}-*-of-{match['count']}{self.files[0].suffix}"
+
 
 def weight_sets(folder: Path, ignored: Ignored = NOTHING) -> list[WeightSet]:
     """The sets of weights in a model's folder; the first is the one that is read.
@@ -77,7 +85,8 @@ def weight_sets(folder: Path, ignored: Ignored = NOTHING) -> list[WeightSet]:
         if index.is_file() and not ignored.covers(index.name) and _is_sound(index, second=bool(found)):
             listed = tuple(folder / name for name in dict.fromkeys(weight_map(index).values()))
             missing = tuple(file.name for file in listed if not file.is_file())
-            found.append(WeightSet(listed, index, missing))
+            if not all(ignored.covers(file.name) for file in listed):
+                found.append(WeightSet(listed, index, missing))
             shards = [file for file in shards if file not in listed]
         found += _unlisted(shards)
     return found

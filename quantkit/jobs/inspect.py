@@ -12,6 +12,7 @@ from quantkit.checkpoint.account import SHOWN, account
 from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.checkpoint.known_files import Place
 from quantkit.checkpoint.open_file import open_tensor_file
+from quantkit.checkpoint.other_formats import give_hint
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError, QuantkitError
 from quantkit.files.json_file import read_json
@@ -51,7 +52,7 @@ def inspect(source: SourceInput, *, reporter: Reporter | None = None) -> dict[st
     if path.is_dir():
         raise QuantkitError(
             f"{path}: not a checkpoint (config.json) or an adapter (adapter_config.json)",
-            hint=_GIVE,
+            hint=give_hint(path, "config.json", give_hint(path, "adapter_config.json", _GIVE)),
         )
     raise QuantkitError(f"{path}: no such file or folder", hint=_GIVE)
 

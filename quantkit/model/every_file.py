@@ -12,11 +12,12 @@ from quantkit.adapter.start_folders import refuse_start
 from quantkit.checkpoint.account import READ_WEIGHTS, FileEntry, account
 from quantkit.checkpoint.ignored import NOTHING, Ignored
 from quantkit.checkpoint.known_files import Place
+from quantkit.checkpoint.lfs import LFS
 from quantkit.errors import AdapterError, CheckpointError, QuantkitError
 from quantkit.hub.source import source_name
 from quantkit.system.shell import command
 
-_NAMED = 5  # unknown files in a note
+_NAMED = 5  # files in a note or a hint
 
 
 def check_every_file(model: Path, adapters: Sequence[Path], ignored: Ignored = NOTHING) -> tuple[str, ...]:
@@ -68,12 +69,17 @@ def _refuse(folder: Path, place: Place, entries: Sequence[FileEntry]) -> None:
     if not refused:
         return
     first = refused[0]
-    known = (
-        "" if "git-lfs" in first.what else f"; if it is not needed, pass {command('--ignore', first.name.rstrip('/'))}"
-    )
+    same = [entry.name.rstrip("/") for entry in refused if entry.what == first.what]
+    words = [word for name in same[:_NAMED] for word in ("--ignore", name)]
+    known = f"; if it is not needed, pass {command(*words)}" if _may_be_ignored(first) else ""
     more = f" (and {len(refused) - 1} more, which quantkit inspect lists)" if len(refused) > 1 else ""
     kind = CheckpointError if place == "model" else AdapterError
     raise kind(f"{folder / first.name}: {first.what}{more}", hint=f"{first.hint}{known}")
+
+
+def _may_be_ignored(entry: FileEntry) -> bool:
+    """Whether the hint has still to say so: some say it themselves, and a pointer stands for a file that is read."""
+    return "--ignore" not in entry.hint and not entry.hint.startswith(LFS)
 
 
 def _check_patterns(

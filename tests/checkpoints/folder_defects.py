@@ -92,7 +92,9 @@ def an_old_single_file_beside_shards(case: Case) -> None:
     save_file({name: tensor * 2 for name, tensor in tensors.items()}, case.weights)
 
 
-@defect("pytorch_model.bin", "second set of weights", "other values", hint="pytorch_model.bin is the newer one")
+@defect(
+    "pytorch_model.bin", "second set of weights", "other values", hint="--ignore model.safetensors or --ignore pytorch"
+)
 def a_newer_pickle_beside_old_safetensors(case: Case) -> None:
     made = case.model / "pytorch_model.bin"
     other_values(case.weights, made)
@@ -123,7 +125,7 @@ def a_newer_pickle_beside_an_adapter(case: Case) -> None:
 # Adapters and trained tensors that would be passed over
 
 
-@defect("adapter_config.json", "an adapter in the model's folder", hint="--adapter")
+@defect("adapter_config.json", "an adapter in the model's folder", hint="--ignore 'adapter_*'")
 def an_adapter_in_the_model(case: Case) -> None:
     shutil.copytree(case.adapter, case.model, dirs_exist_ok=True)
 
@@ -235,6 +237,12 @@ def only_the_state_of_megatron(case: Case) -> None:
 @defect("{model}", "verl's sharded training state", hint="verl.model_merger")
 def only_the_state_of_verl(case: Case) -> None:
     only(case, "model_world_size_8_rank_0.pt")
+
+
+@defect("adapter_model.safetensors is missing", "DeepSpeed", hint="zero_to_fp32.py", command=BUILD_ADAPTER)
+def an_adapter_with_only_the_state_of_deepspeed(case: Case) -> None:
+    case.adapter_weights.unlink()
+    touch(case.adapter / "global_step10" / "mp_rank_00_model_states.pt", case.adapter / "zero_to_fp32.py")
 
 
 @defect("model.safetensors", "shape [0]", "sharded training", hint="stage3_gather")

@@ -127,11 +127,24 @@ def test_the_ignored_set_is_not_read(model: Path) -> None:
         pass
     for ignored, read in (
         ("model.safetensors", "model-00001-of-00001.safetensors"),
-        ("model-*.safetensors", "model.safetensors"),
+        ("model-*-of-00001.safetensors", "model.safetensors"),
     ):
         with open_model(model, (), [ignored]) as opened:
             assert {spec.file.name for spec in opened.checkpoint.tensors.values()} == {read}
             assert any("passed over, as asked" in note for note in opened.notes)
+
+
+def test_the_hint_chooses_between_sets_with_an_index(checkpoint: Maker, tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoint("llama3-untied", layers=1, shards=2), tmp_path / "m")
+    tensors = {name: t for file in folder.glob("model-*.safetensors") for name, t in load_file(file).items()}
+    save_file({name: tensor * 2 for name, tensor in tensors.items()}, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="a second set of weights") as caught:
+        check_every_file(folder, [])
+    shards = "model-*-of-00002.safetensors"
+    assert caught.value.hint.endswith(f"choose one: --ignore model.safetensors or --ignore '{shards}'")
+    for ignored, count in (("model.safetensors", 2), (shards, 1)):
+        with open_model(folder, (), [ignored]) as opened:
+            assert len({spec.file for spec in opened.checkpoint.tensors.values()}) == count
 
 
 def test_an_index_that_names_other_tensors_than_the_single_file(model: Path) -> None:
