@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from quantkit.checkpoint.account import START_FOLDERS
+from quantkit.checkpoint.subfolders import START_FOLDERS
 from quantkit.errors import AdapterError
 from quantkit.system.shell import command
 

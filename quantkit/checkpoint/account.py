@@ -7,72 +7,18 @@ in it. Of contents only the headers of a second set of weights are read, and the
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from quantkit.checkpoint.file_entry import READ_WEIGHTS, Asked, FileEntry
 from quantkit.checkpoint.ignored import NOTHING, Ignored
-from quantkit.checkpoint.known_files import Known, Place, Role, known, unfinished
+from quantkit.checkpoint.known_files import Known, Place, known, unfinished
 from quantkit.checkpoint.lfs import is_lfs_pointer, lfs_hint
+from quantkit.checkpoint.subfolders import folder_entry
 from quantkit.checkpoint.weight_sets import WeightSet, difference, weight_sets
-from quantkit.hub.tokenizer_files import VOCABULARIES, matches
+from quantkit.errors import CheckpointError
 from quantkit.system.shell import command
-
-READ_WEIGHTS = ("weights", "the adapter's tensors")
-"""What the weights are called that are read."""
-# Adapters that training begins with: they are merged only as a part of what was trained from them.
-START_FOLDERS = ("pissa_init", "loftq_init", "olora_init", "corda_init", "eva_init", "lora_ga_init")
-# Adapters that TRL compares with in training.
-_REFERENCES = ("reference", "ref")
-_STEP_PREFIXES = ("checkpoint-", "checkpoint_", "step-", "step_", "epoch-", "epoch_", "epoch")
-
-
-SHOWN: Mapping[Role, str] = {
-    "read": "read",
-    "harmless": "passed over",
-    "alone": "passed over",
-    "unknown": "unknown",
-    "refused": "refused",
-    "ignored": "ignored",
-}
-"""The roles in words."""
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """A name of a folder.
-
-    Attributes:
-        name: relative to the folder, with ``/``, which also ends the name of a folder.
-        role: ``read``; ``harmless`` and ``alone``: passed over; ``unknown``: passed over, and a build says so;
-            ``refused``; ``ignored``: it would be refused, but the user said that it may be passed over.
-        what: what it is, after the name and a colon.
-        hint: what to do about a refused one.
-        note: a sentence for the user, if there is something to know about what is passed over.
-        cut_off: it may be why other files are missing, or are not what they seem.
-    """
-
-    name: str
-    role: Role
-    what: str
-    hint: str = ""
-    note: str = ""
-    cut_off: bool = False
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """What is asked for: a folder, its kind, and the adapters' folders of the same build, resolved."""
-
-    path: Path
-    place: Place
-    given: frozenset[Path]
-
-    @property
-    def merges_own(self) -> bool:
-        """Whether an adapter in this folder, or one level down, is merged."""
-        own = self.path.resolve()
-        return any(one == own or one.parent == own for one in self.given)
 
 
 def account(
@@ -87,10 +33,15 @@ def account(
         ignored: what the user knows and does not want.
 
     Raises:
-        CheckpointError: an index of weights is broken.
+        CheckpointError: an index of weights is broken, or the folder cannot be read.
     """
-    folder = _Folder(path, place, frozenset(one.resolve() for one in adapters))
-    names = sorted(os.listdir(path))
+    folder = Asked(path, place, frozenset(one.resolve() for one in adapters))
+    try:
+        names = sorted(os.listdir(path))
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error.strerror or error})", hint="check the folder's permissions"
+        ) from None
     weights = {entry.name: entry for entry in _weights(folder, ignored)}
     entries = [weights.get(name) or _entry(folder, name, names) for name in names]
     return tuple(_settled(entry, ignored) for entry in entries)
@@ -102,10 +53,10 @@ def _settled(entry: FileEntry, ignored: Ignored) -> FileEntry:
     return entry
 
 
-def _entry(folder: _Folder, name: str, names: Sequence[str]) -> FileEntry:
+def _entry(folder: Asked, name: str, names: Sequence[str]) -> FileEntry:
     path = folder.path / name
     if path.is_dir():
-        return _folder_entry(folder, name)
+        return folder_entry(folder, name)
     if unfinished(name) is not None and (entry := _download(folder, name)):
         return entry
     row = known(name, folder.place)
@@ -113,6 +64,8 @@ def _entry(folder: _Folder, name: str, names: Sequence[str]) -> FileEntry:
         return FileEntry(name, "unknown", "a file that quantkit does not know")
     if folder.place == "model" and folder.path.resolve() in folder.given and (own := known(name, "adapter")):
         row = own if own.role == "read" else row
+    if row.role == "read" and row.what == READ_WEIGHTS[1]:  # those that count have an entry already
+        return FileEntry(name, "ignored", row.what)
     if row.role == "read" and is_lfs_pointer(path):
         return _pointer(path, name)
     if (
@@ -133,7 +86,7 @@ def _pointer(path: Path, name: str) -> FileEntry:
     return FileEntry(name, "refused", "a git-lfs pointer, not the file itself", lfs_hint(path), cut_off=True)
 
 
-def _download(folder: _Folder, name: str) -> FileEntry | None:
+def _download(folder: Asked, name: str) -> FileEntry | None:
     """An unfinished download, unless it is of a file that is passed over."""
     meant = unfinished(name)
     assert meant is not None
@@ -143,11 +96,13 @@ def _download(folder: _Folder, name: str) -> FileEntry | None:
     return None
 
 
-def _weights(folder: _Folder, ignored: Ignored) -> Iterator[FileEntry]:
+def _weights(folder: Asked, ignored: Ignored) -> Iterator[FileEntry]:
     """The entries of weight files and their indexes."""
     if folder.place == "adapter":
         yield from _adapter_weights(folder, ignored)
         return
+    if folder.path.resolve() in folder.given:
+        yield from _adapter_weights(folder, ignored)
     sets = weight_sets(folder.path, ignored)
     if not sets:
         return
@@ -195,7 +150,7 @@ def _second_set(name: str, used: WeightSet, other: WeightSet, said: str | None, 
     )
 
 
-def _adapter_weights(folder: _Folder, ignored: Ignored) -> Iterator[FileEntry]:
+def _adapter_weights(folder: Asked, ignored: Ignored) -> Iterator[FileEntry]:
     files = [
         WeightSet((file,))
         for name in ("adapter_model.safetensors", "adapter_model.bin")
@@ -207,85 +162,3 @@ def _adapter_weights(folder: _Folder, ignored: Ignored) -> Iterator[FileEntry]:
         yield _pointer(file, file.name) if pointer else FileEntry(file.name, "read", READ_WEIGHTS[1])
     for one in files[1:]:
         yield _second_set(one.files[0].name, files[0], one, difference(files[0], one), folder.path)
-
-
-def _folder_entry(folder: _Folder, name: str) -> FileEntry:
-    """The entry of a folder in the folder: by its name, or by the files in it."""
-    path, label = folder.path / name, f"{name}/"
-    row = known(label, folder.place)
-    if row is not None:
-        if name == "._____temp" and not any(file.is_file() for file in path.rglob("*")):
-            return FileEntry(label, "harmless", "an empty folder of ModelScope")
-        if name == ".cache" and (left := next(path.rglob("*.incomplete"), None)) is not None:
-            return FileEntry(
-                f"{left.relative_to(folder.path).as_posix()}",
-                "refused",
-                "an unfinished download of Hugging Face's client",
-                "run hf download again; if the folder is complete, delete this file",
-                cut_off=True,
-            )
-        return FileEntry(label, row.role, row.what, row.hint, cut_off=row.cut_off)
-    try:
-        inner = [one.name for one in path.iterdir() if not one.name.startswith(".") and one.is_file()]
-    except OSError:
-        return FileEntry(label, "unknown", "a folder that cannot be read")
-    return _by_content(folder, label, path, inner)
-
-
-def _by_content(folder: _Folder, label: str, path: Path, inner: Collection[str]) -> FileEntry:
-    if path.resolve() in folder.given:
-        return FileEntry(label, "read", "an adapter that is merged")
-    weights = [name for name in inner if (row := known(name, "model")) and _is_tensors(name, row)]
-    step = label.lower().startswith(_STEP_PREFIXES)
-    if "adapter_config.json" in inner:
-        return _adapter_below(folder, label, path, step)
-    if "config.json" in inner and weights:
-        what = "a checkpoint of the same training" if step else "a model of its own"
-        return FileEntry(label, "harmless", what, note=f"{label} has {what}, which is passed over")
-    if weights:
-        return FileEntry(
-            label,
-            "refused",
-            f"a folder with tensors that would be passed over ({min(weights)})",
-            "if they belong to the model, save it again with save_pretrained, which writes them into one folder",
-        )
-    if any((row := known(name, "model")) is not None and row.role == "alone" for name in inner):
-        return FileEntry(label, "alone", "other formats or training state")
-    if found := [name for name in inner if matches(name, VOCABULARIES)]:
-        return _tokenizer_below(folder, label, path, found)
-    return FileEntry(label, "harmless", "a folder without weights, tokenizers and adapters")
-
-
-def _is_tensors(name: str, row: Known) -> bool:
-    return row.role == "refused" and name.endswith((".safetensors", ".bin"))
-
-
-def _adapter_below(folder: _Folder, label: str, path: Path, step: bool) -> FileEntry:
-    name = label.rstrip("/")
-    if step and (folder.place == "adapter" or folder.merges_own):
-        return FileEntry(label, "harmless", "an earlier step of the adapter's training")
-    if folder.place == "adapter" and (name in _REFERENCES or name.startswith("pissa_") or name in START_FOLDERS):
-        return FileEntry(label, "harmless", "an adapter that training began with or compared with")
-    if folder.given and name in START_FOLDERS:
-        return FileEntry(label, "harmless", "the adapter that training began with")
-    return FileEntry(
-        label,
-        "refused",
-        "an adapter that would be passed over",
-        f"pass {command('--adapter', path)} to merge it; if it is merged already or not meant, pass "
-        f"{command('--ignore', name)}",
-    )
-
-
-def _tokenizer_below(folder: _Folder, label: str, path: Path, found: Collection[str]) -> FileEntry:
-    """A folder with a tokenizer: harmless if it is a copy of the one that is read."""
-    for name in found:
-        own = folder.path / name
-        if not own.is_file() or own.read_bytes() != (path / name).read_bytes():
-            return FileEntry(
-                label,
-                "refused",
-                f"a folder with a tokenizer that would be passed over ({name})",
-                f"if it is the model's, copy its files into {command(folder.path)}",
-            )
-    return FileEntry(label, "harmless", "a copy of the tokenizer")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.adapter.folder import adapter_files
-from quantkit.checkpoint.account import SHOWN, account
+from quantkit.checkpoint.account import account
+from quantkit.checkpoint.file_entry import SHOWN
 from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.checkpoint.known_files import Place
 from quantkit.checkpoint.open_file import open_tensor_file

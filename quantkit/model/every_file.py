@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from quantkit.adapter.start_folders import refuse_start
-from quantkit.checkpoint.account import READ_WEIGHTS, FileEntry, account
+from quantkit.checkpoint.account import account
+from quantkit.checkpoint.file_entry import READ_WEIGHTS, FileEntry
 from quantkit.checkpoint.ignored import NOTHING, Ignored
 from quantkit.checkpoint.known_files import Place
 from quantkit.checkpoint.lfs import LFS

@@ -165,6 +165,11 @@ def another_tokenizer_below_the_model(case: Case) -> None:
     touch(case.model / "tok" / "tokenizer.json", text="{}")
 
 
+@defect("templates: a folder with a chat template", hint="--template")
+def templates_below_the_model(case: Case) -> None:
+    touch(case.model / "templates" / "chat.jinja")
+
+
 @defect("my_template.jinja", "under a name that is not read", hint="--template")
 def a_template_under_another_name(case: Case) -> None:
     touch(case.model / "my_template.jinja")

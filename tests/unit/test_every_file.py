@@ -178,6 +178,26 @@ def test_an_adapter_in_the_model_that_is_merged(model: Path, lora: Path) -> None
     assert check_every_file(model, [], Ignored(("adapter_*",)))
 
 
+def test_two_sets_of_tensors_of_an_adapter_in_the_model(model: Path, lora: Path) -> None:
+    shutil.copytree(lora, model, dirs_exist_ok=True)
+    tensors = {name: tensor * 2 for name, tensor in load_file(lora / "adapter_model.safetensors").items()}
+    torch.save(tensors, model / "adapter_model.bin")
+    with pytest.raises(CheckpointError, match=r"adapter_model\.bin: a second set of weights"):
+        check_every_file(model, [model])
+    assert check_every_file(model, [model], Ignored(("adapter_model.bin",)))
+
+
+def test_the_ignored_tensors_of_an_adapter_are_not_read(checkpoint: Maker, lora: Path) -> None:
+    model = checkpoint("llama3-untied")
+    safe, pickle = lora / "adapter_model.safetensors", lora / "adapter_model.bin"
+    torch.save({name: tensor * 2 for name, tensor in load_file(safe).items()}, pickle)
+    with pytest.raises(AdapterError, match="a second set of weights"), open_model(model, [lora]):
+        pass
+    for ignored, read in ((safe, pickle), (pickle, safe)):
+        with open_model(model, [lora], [ignored.name]) as opened:
+            assert {spec.file for spec in opened.adapters[0].file.specs.values()} == {read}
+
+
 def test_a_config_that_is_left_of_an_adapter(model: Path, lora: Path) -> None:
     shutil.copy(lora / "adapter_config.json", model)
     (note,) = check_every_file(model, [])
