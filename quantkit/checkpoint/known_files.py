@@ -95,7 +95,7 @@ TABLE: tuple[Known, ...] = (
         ("global_step*/", "zero_to_fp32.py", "zero_pp_rank_*", "*mp_rank_*_model_states.pt", "*_optim_states.pt"),
         "alone",
         "DeepSpeed's training state",
-        f"{_GATHER}: python zero_to_fp32.py {{folder}} OUT --safe_serialization (DeepSpeed wrote the script there)",
+        f"{_GATHER}: python {{folder}}/zero_to_fp32.py {{folder}} OUT --safe_serialization (the script is DeepSpeed's)",
     ),
     Known(
         ("*.distcp", ".metadata", "pytorch_model_fsdp_*/", "model_*_fsdp*/"),
