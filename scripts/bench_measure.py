@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -114,10 +115,14 @@ def forget(folder: Path) -> None:
 
 def warm(folder: Path) -> None:
     """Have a folder's files in the page cache."""
-    for path in folder.iterdir():
+
+    def read(path: Path) -> None:
         with path.open("rb", buffering=0) as file:
             while file.read(1 << 24):
                 pass
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(read, folder.iterdir()))
 
 
 def median(figures: Sequence[Figure]) -> Figure:

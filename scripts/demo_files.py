@@ -94,6 +94,7 @@ def _tokenizer_texts() -> Iterator[str]:
 def base_config(tokenizer: Tokenizer) -> dict[str, Any]:
     """config.json of the base: every row is a multiple of 256 long, the block size of the K-quants."""
     return {
+        "_name_or_path": ADAPTER_BASE_NAME,
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": False,
         "attention_dropout": 0.0,

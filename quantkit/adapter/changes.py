@@ -29,6 +29,19 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Place:
+    """The rows of a larger matrix that a product is added to.
+
+    Attributes:
+        start: the first of them.
+        rows: of the larger matrix.
+    """
+
+    start: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class LowRank:
     """``W += scale * rows @ cols``, with ``rows`` of shape [out, r] and ``cols`` of shape [r, in].
 
@@ -41,6 +54,8 @@ class LowRank:
             each row is rescaled so that its norm is its magnitude: shape [out]. For embeddings, whose factors are
             stored transposed, each column is rescaled: shape [in].
         part: the part of the stored factors that belongs to this tensor; None for all of them.
+            With *transposed*, they are the factors of the transposed experts, as PEFT before 0.19 stored them.
+        place: the rows of the tensor that the product is added to; None for all of them.
     """
 
     rows: str
@@ -49,6 +64,7 @@ class LowRank:
     scale: float
     magnitude: str = ""
     part: Slice | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True)

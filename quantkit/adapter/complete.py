@@ -6,18 +6,19 @@ PEFT itself loads what it finds and silently keeps the base's values for the res
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from quantkit.adapter.changes import Change, LowRank, Replace
 from quantkit.adapter.config import method
 from quantkit.adapter.hints import RESAVE_HINT
+from quantkit.adapter.trainer_heads import is_head_of_training
 from quantkit.errors import AdapterError
 
 
 def check_complete(
-    path: Path, config: Mapping[str, Any], changes: Mapping[str, Sequence[Change]], base: Iterable[str]
+    path: Path, config: Mapping[str, Any], changes: Mapping[str, Sequence[Change]], base: Collection[str]
 ) -> None:
     """Check that the modules of ``modules_to_save`` and the biases of ``bias`` are in the file.
 
@@ -32,6 +33,8 @@ def check_complete(
     """
     replaced = {name for name, ops in changes.items() if isinstance(ops[0], Replace)}
     for saved in config.get("modules_to_save") or ():
+        if is_head_of_training(config, saved, base):
+            continue
         if not any(re.fullmatch(rf"(.*\.)?{re.escape(saved)}(\..*)?\.(weight|bias)", name) for name in replaced):
             raise AdapterError(
                 f"{path}: modules_to_save names {saved!r}, but its weights are not in the file", hint=RESAVE_HINT

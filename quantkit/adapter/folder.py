@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,12 @@ from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
 from quantkit.adapter.complete import check_complete
 from quantkit.adapter.config import check_config, method, token_indices
 from quantkit.adapter.conv1d import as_linear, conv1d_weights, refuse_other_methods, turn
-from quantkit.adapter.hints import BASE_HINT
+from quantkit.adapter.hints import BASE_HINT, with_base_name
 from quantkit.adapter.lora import no_such_tensor, read_lora
 from quantkit.adapter.names import Names, read_names, refuse_other_files, refuse_vision
+from quantkit.adapter.other_cuts import find_cut, join_cut
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
+from quantkit.adapter.trainer_heads import settle_heads
 from quantkit.checkpoint.dtypes import FLOATS, Array, Floats, all_finite, to_float32
 from quantkit.checkpoint.ignored import NOTHING, Ignored
 from quantkit.checkpoint.open_file import open_tensor_file
@@ -55,6 +57,7 @@ class Adapter:
         weight: factor of the changes, see :class:`quantkit.hub.adapter_source.AdapterSource`.
         layers: PEFT's layers, for the changes that PEFT computes.
         vocabulary: rows of the embedding in training; None if it changes neither the embedding nor the output head.
+        notes: what the user should know about its names.
     """
 
     path: Path
@@ -64,6 +67,12 @@ class Adapter:
     weight: float = 1.0
     layers: PeftLayers | None = None
     vocabulary: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def file_path(self) -> Path:
+        """The file of the weights."""
+        return next(iter(self.file.specs.values())).file
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Floats:
         """Rows of one of the adapter's tensors as float32 on the CPU.
@@ -83,7 +92,20 @@ class Adapter:
 
     def factors(self, change: LowRank) -> tuple[Floats, Floats]:
         """Both factors of a change, [out, r] and [r, in], as float32, contiguous."""
-        if (part := change.part) is not None:
+        if change.place is not None:
+            left, right = self.factors(replace(change, place=None))
+            padded = np.zeros((change.place.rows, left.shape[1]), dtype=np.float32)
+            padded[change.place.start : change.place.start + left.shape[0]] = left
+            return padded, right
+        if (part := change.part) is not None and change.transposed:
+            rank = self.rank(change)
+            rows = self._shared(change.rows)[part.expert * rank : (part.expert + 1) * rank, part.start : part.stop]
+            cols = self._shared(change.cols)[:, part.expert :: part.experts]
+            return (
+                self._sound(change.rows, np.ascontiguousarray(rows.T)),
+                self._sound(change.cols, np.ascontiguousarray(cols.T)),
+            )
+        if part is not None:
             rank = self.rank(change)
             left = np.ascontiguousarray(self._shared(change.rows)[part.start : part.stop, part.expert :: part.experts])
             return self._sound(change.rows, left), self.read(change.cols, part.expert * rank, (part.expert + 1) * rank)
@@ -180,16 +202,22 @@ def open_adapter(
         names = read_names(path, file.specs, base)
         if language_only:
             refuse_vision(path, names)
+        names, notes = settle_heads(path, config, names, base)
         own = {own: spec for name, spec in base.items() if (own := names.in_training(name)) is not None}
         trained = resized_specs(path, _saved(names, file.specs), own)
         conv1d = conv1d_weights(config, model, trained) if model is not None else frozenset[str]()
-        changes, layers = _changes(path, config, names, file, trained, conv1d)
+        cut = find_cut(config, names.bare.values(), trained, model)
+        changes, layers = _changes(path, config, names, file, cut.base, conv1d)
+        changes = join_cut(path, cut, changes)
+    except AdapterError as error:
+        file.close()
+        raise AdapterError(str(error), hint=with_base_name(error.hint, config)) from None
     except BaseException:
         file.close()
         raise
     in_base = {names.in_base(name): tuple(ops) for name, ops in changes.items()}
     vocabulary = vocabulary_rows({name: trained[name] for name in changes})
-    return Adapter(path, config, in_base, file, weight, layers, vocabulary)
+    return Adapter(path, config, in_base, file, weight, layers, vocabulary, (*notes, *cut.notes))
 
 
 _SAVED = re.compile(

@@ -15,7 +15,7 @@ from typing import Any
 from quantkit.adapter.changes import Add, Change, LowRank, Slice
 from quantkit.adapter.config import is_target, rank_and_scale
 from quantkit.adapter.hints import BASE_HINT, MIXED_UP_HINT, RESAVE_HINT
-from quantkit.adapter.parameters import Parameter, layout_is_known, trained_parameters
+from quantkit.adapter.parameters import Parameter, is_transposed, trained_parameters
 from quantkit.adapter.resized import EMBEDDINGS, HEADS, has_row_for_each_token
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
@@ -154,23 +154,28 @@ def _parameter_changes(
     shapes = _stacked_shapes(path, parameter, roles["lora_A"], base)
     out, width, count = sum(shape[0] for shape in shapes), shapes[0][1], len(parameter.experts)
     a, b = specs[roles["lora_A"]].shape, specs[roles["lora_B"]].shape
-    if a != (rank * count, width) or b != (out, rank * count):
-        raise AdapterError(
-            f"{path}: {parameter.name!r} has factors of shape {list(a)} and {list(b)}, expected "
-            f"{[rank * count, width]} and {[out, rank * count]} ({count} experts in the base model, rank {rank})",
-            hint=BASE_HINT,
-        )
-    if out == width and not layout_is_known(config):
+    fits = a == (rank * count, width) and b == (out, rank * count)
+    fits_transposed = count > 1 and a == (rank * count, out) and b == (width, rank * count)
+    saved_transposed = is_transposed(config)
+    if fits and fits_transposed and saved_transposed is None:
         raise AdapterError(
             f"{path}: {parameter.name!r} is square, and peft_version in adapter_config.json does not say whether its "
             "factors are transposed",
             hint="merge it with merge_and_unload of the PEFT version that saved it",
         )
+    transposed = fits_transposed and (saved_transposed if fits else saved_transposed is not False)
+    if not fits and not transposed:
+        raise AdapterError(
+            f"{path}: {parameter.name!r} has factors of shape {list(a)} and {list(b)}, expected "
+            f"{[rank * count, width]} and {[out, rank * count]} ({count} experts in the base model, rank {rank})",
+            hint=BASE_HINT,
+        )
+    first, second = ("lora_A", "lora_B") if transposed else ("lora_B", "lora_A")
     for expert, stacked in enumerate(parameter.experts):
         start = 0
         for target, shape in zip(stacked, shapes, strict=True):
             part = Slice(expert, count, start, start + shape[0])
-            yield target, LowRank(roles["lora_B"], roles["lora_A"], False, scale, part=part)
+            yield target, LowRank(roles[first], roles[second], bool(transposed), scale, part=part)
             start += shape[0]
 
 

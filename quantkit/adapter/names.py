@@ -13,13 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantkit.checkpoint.tensor_names import bare
 from quantkit.errors import AdapterError
 from quantkit.files.visible import visible
 
-PEFT_PREFIX = "base_model.model."
-# Parts of a path that only name the wrapper of a module: torch.compile, FSDP, activation checkpointing.
-_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
-_PARALLEL = "module."  # DDP and DeepSpeed, before everything else
 # The parts of a vision-language model since transformers 4.52, and before.
 _SINCE_4_52 = (
     ("model.language_model.", "language_model.model."),
@@ -28,7 +25,7 @@ _SINCE_4_52 = (
     ("model.multi_modal_projector.", "multi_modal_projector."),
 )
 # Prefixes of the paths in the adapter and in the base.
-_READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
+READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("", ""),),
     (("model.language_model.", "model."),),  # trained as the language model of a vision-language model
     (("language_model.", ""),),  # the same before transformers 4.52
@@ -48,7 +45,7 @@ _MLX = re.compile(r".*\.(lora_a|lora_b)")
 _TORCHTUNE_HINT = "give the epoch's folder with adapter_model.safetensors, which torchtune writes for PEFT"
 _MLX_HINT = "fuse it with mlx_lm.fuse --dequantize, and build from that folder"
 # The same libraries by the names of their files.
-_OTHER_FILES = (
+OTHER_FILES = (
     ("adapter_[0-9]*.pt", "torchtune", _TORCHTUNE_HINT),
     ("adapter_model.pt", "torchtune", _TORCHTUNE_HINT),
     ("adapters.safetensors", "MLX", _MLX_HINT),
@@ -96,14 +93,14 @@ def read_names(path: Path, keys: Iterable[str], base: Iterable[str]) -> Names:
     Raises:
         AdapterError: two readings explain the file, or it is in another library's layout.
     """
-    bare = {key: _bare(key) for key in keys}
-    _refuse_other_layouts(path, bare)
+    plain = {key: bare(key) for key in keys}
+    _refuse_other_layouts(path, plain)
     modules = {name.rpartition(".")[0] for name in base}
-    readings = [Names(bare, prefixes) for prefixes in _READINGS]
-    explained = [sum(_has_owner(names.in_base(name), modules) for name in bare.values()) for names in readings]
+    readings = [Names(plain, prefixes) for prefixes in READINGS]
+    explained = [sum(_has_owner(names.in_base(name), modules) for name in plain.values()) for names in readings]
     best = [names for names, count in zip(readings, explained, strict=True) if count == max(explained)]
     for other in best[1:] if max(explained) else ():
-        for key, name in bare.items():
+        for key, name in plain.items():
             one, two = best[0].in_base(name), other.in_base(name)
             if one != two and (_has_owner(one, modules) or _has_owner(two, modules)):
                 raise AdapterError(
@@ -134,20 +131,9 @@ def refuse_other_files(path: Path) -> None:
     Raises:
         AdapterError: the folder has such a file.
     """
-    for pattern, library, hint in _OTHER_FILES:
+    for pattern, library, hint in OTHER_FILES:
         for file in visible(path, pattern):
             raise AdapterError(f"{file}: this adapter is in {library}'s own layout, not in PEFT's", hint=hint)
-
-
-def _bare(key: str) -> str:
-    """*key* without the names of wrappers."""
-    name = key
-    for wrapper in _WRAPPERS:
-        name = re.sub(rf"(^|\.){re.escape(wrapper)}", r"\1", name)
-    name = name.removeprefix(_PARALLEL)
-    while name.startswith(PEFT_PREFIX):
-        name = name.removeprefix(PEFT_PREFIX).removeprefix(_PARALLEL)
-    return name
 
 
 def _has_owner(name: str, modules: set[str]) -> bool:

@@ -85,10 +85,10 @@ def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str,
     }
 
 
-def layout_is_known(config: Mapping[str, Any]) -> bool:
-    """Whether the adapter was saved by a PEFT version that stores the factors in the layout that is read here."""
+def is_transposed(config: Mapping[str, Any]) -> bool | None:
+    """Whether the PEFT version that saved the adapter stored the factors of the transposed experts; None: unknown."""
     match = re.match(r"(\d+)\.(\d+)", str(config.get("peft_version")))
-    return match is not None and (int(match[1]), int(match[2])) >= _LAYOUT_SINCE
+    return (int(match[1]), int(match[2])) < _LAYOUT_SINCE if match else None
 
 
 def _parameters(base: Mapping[str, TensorSpec]) -> Iterator[Parameter]:

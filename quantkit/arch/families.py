@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from quantkit.checkpoint.tensor_names import CHAT_HINT
 from quantkit.errors import ArchitectureError
 
 if TYPE_CHECKING:
@@ -36,6 +37,15 @@ FAMILIES: Mapping[str, str] = {
     "GraniteForCausalLM": "granite",
     "SmolLM3ForCausalLM": "smollm3",
     "Olmo2ForCausalLM": "olmo2",
+}
+
+# What classes with these endings are, in place of a model that writes text.
+NOT_CHAT: Mapping[str, str] = {
+    "ForSequenceClassification": "a classifier or reward model",
+    "ForTokenClassification": "a classifier of tokens",
+    "ForQuestionAnswering": "a model that marks answers in a text",
+    "RewardModel": "a reward model",
+    "CriticModel": "the critic of PPO training",
 }
 
 
@@ -76,6 +86,8 @@ def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
     supported = ", ".join(sorted(FAMILIES))
     if name is None:
         raise ArchitectureError(f"{where}: architectures is missing", hint=f"supported architectures: {supported}")
+    if (kind := next((NOT_CHAT[end] for end in NOT_CHAT if name.endswith(end)), None)) is not None:
+        raise ArchitectureError(f"{where}: {name} is {kind}", hint=CHAT_HINT)
     if name not in FAMILIES:
         raise ArchitectureError(
             f"{where}: architecture {name!r} is not supported",

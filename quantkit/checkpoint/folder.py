@@ -41,7 +41,7 @@ class Checkpoint:
         tensors: by name, where each tensor is stored.
         files: the files that contain the tensors.
         formats: by name of a tensor that is stored quantized, its format. Such a tensor counts as F32.
-        remarks: notes for the user about its settings.
+        remarks: notes for the user about its settings and the names of the tensors.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class Checkpoint:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes for the user about the way the weights are stored."""
+        """Notes for the user about the names of the tensors and the way the weights are stored."""
         return self.remarks + tuple(
             f"{self.path.name} is quantized: {count} tensors in {name} are dequantized to f32"
             for name, count in Counter(self.formats.values()).items()

@@ -147,6 +147,7 @@ TABLE: tuple[Known, ...] = (
     ),
     # A model's own files
     Known(("config.json", "generation_config.json", "hf_quant_config.json"), "read", "the model's settings", "", MODEL),
+    Known(("merged_adapters.json",), "read", "the adapters that quantkit merged into the weights", "", MODEL),
     Known(("adapter_config.json",), "read", "the adapter's settings", "", ADAPTER),
     Known(("adapter_model.safetensors", "adapter_model.bin"), "read", "the adapter's tensors", "", ADAPTER),
     Known(

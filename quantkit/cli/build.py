@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 @click.command("build", epilog=ARCHITECTURES_LINE)
 @click.argument("model", type=folder_or_id, required=False, shell_complete=complete_path)
 @adapter_options()
+@recipe_option("merge_again")
 @recipe_option("quants")
 @recipe_option("out")
 @recipe_option("name")
@@ -190,6 +191,7 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
                 "verified": result.report is not None,
                 "checks": result.report.to_json()["checks"] if result.report else [],
                 "not_made": list(result.report.not_made) if result.report else [],
+                "effects": [effect.to_json() for effect in result.effects],
                 "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
                 **({"ollama": made.to_json()} if made is not None else {}),
             }
@@ -197,6 +199,8 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
         return
     for output in (*result.plan.outputs, *result.plan.adapter_outputs):
         click.echo(f"{folder / output.file}  {size(output.nbytes)}")
+    for effect in result.effects:
+        click.echo(one_line(effect.line))
     if result.report is None:
         click.echo("not verified (--no-verify)")
     else:

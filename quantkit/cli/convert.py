@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.command("convert", epilog=ARCHITECTURES_LINE)
 @click.argument("model", type=folder_or_id, required=False, metavar="MODEL", shell_complete=complete_path)
 @adapter_options()
+@recipe_option("merge_again")
 @recipe_option("out", required=True, metavar="FILE", help="GGUF file to write.")
 @recipe_option(
     "outtype", default=None, help="Precision of the weights in the file (default: f16; with --adapter-gguf f32)."
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 def command(
     model: Source | None,
     adapters: tuple[AdapterSource, ...],
+    merge_again: bool,
     out: Path,
     outtype: str | None,
     adapter_gguf: bool,
@@ -65,6 +67,12 @@ def command(
         kind = outtype or "f16"
         convert_with = convert if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
         path = convert_with(
-            model, out, adapters=adapters, outtype=kind, split_max_size=split_max_size, ignore=ignore, run=run
+            *(model, out),
+            adapters=adapters,
+            merge_again=merge_again,
+            outtype=kind,
+            split_max_size=split_max_size,
+            ignore=ignore,
+            run=run,
         )
     print_file(out, path, kind, run.reporter.notes, as_json)

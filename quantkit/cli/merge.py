@@ -18,6 +18,7 @@ from quantkit.cli.options import (
     run_options,
     size_value,
 )
+from quantkit.system.terminal_text import one_line
 from quantkit.system.units import size
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.command("merge")
 @click.argument("model", type=folder_or_id, required=False, metavar="MODEL", shell_complete=complete_path)
 @adapter_options(required=True)
+@recipe_option("merge_again")
 @recipe_option("out", required=True, help="Folder to write.")
 @click.option(
     "--max-shard-size",
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 def command(
     model: Source | None,
     adapters: tuple[AdapterSource, ...],
+    merge_again: bool,
     out: Path,
     max_shard_size: int,
     dtype: str,
@@ -58,9 +61,19 @@ def command(
 ) -> None:
     """Merge adapters into MODEL and write a Hugging Face folder, for transformers, vLLM or further training."""
     from quantkit.jobs.merge import merge
+    from quantkit.model.merge_record import read_merge_record
 
     model = require_model(model, adapters)
-    path = merge(model, out, adapters=adapters, dtype=dtype, max_shard_size=max_shard_size, ignore=ignore, run=run)
+    path = merge(
+        *(model, out),
+        adapters=adapters,
+        merge_again=merge_again,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        ignore=ignore,
+        run=run,
+    )
+    effects = [merged.effect for merged in read_merge_record(path).adapters[-len(adapters) :]]
     shards = sorted(path.glob("*.safetensors"))
     nbytes = sum(shard.stat().st_size for shard in shards)
     if as_json:
@@ -70,8 +83,11 @@ def command(
                 "folder": str(path),
                 "shards": [shard.name for shard in shards],
                 "size": nbytes,
+                "effects": [effect.to_json() for effect in effects],
                 "notes": run.reporter.notes,
             }
         )
     else:
         click.echo(f"{out}  {len(shards)} shard{'s' if len(shards) != 1 else ''}  {size(nbytes)}")
+        for effect in effects:
+            click.echo(one_line(effect.line))

@@ -19,7 +19,7 @@ from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.files.output_file import Bytes
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels.encode import encode
+from quantkit.kernels.encode import encode, too_large
 from quantkit.kernels.formats import UNWEIGHTED
 from quantkit.kernels.kept import Kept
 from quantkit.kernels.one_call import encode_in_one_call, has_one_call
@@ -123,6 +123,8 @@ class Backend:
                 return Encoded([], largest_magnitude(rows.merged()))
             with self.span("encode"):
                 for target, out in zip(targets, outs, strict=True):
+                    if target.type is not outtype and too_large(target.type, rounded.largest, target.importance):
+                        continue  # the type is refused below
                     out[strip] = _bytes(target, outtype, rounded).reshape(out[strip].shape)
         return _checked(targets, outs, outtype, float(np.max(magnitudes)))
 
@@ -140,9 +142,16 @@ class Backend:
         return Rounded(largest_magnitude(floats), rows.stored, floats)
 
 
-def first_invalid(targets: Iterable[Target], encoded: Iterable[Bytes], outtype: GGMLType) -> GGMLType | None:
-    """The first type with a block whose scale is not finite; finite float16 values never give one."""
+def first_invalid(
+    targets: Iterable[Target], encoded: Iterable[Bytes], outtype: GGMLType, largest: float
+) -> GGMLType | None:
+    """The first type that values are too large for, or with a block whose scale is not finite.
+
+    Finite float16 values never give such a block.
+    """
     for target, data in zip(targets, encoded, strict=True):
+        if target.type is not outtype and too_large(target.type, largest, target.importance):
+            return target.type
         may_be = target.type is not outtype and (outtype is not GGMLType.F16 or target.importance is not None)
         if may_be and not ggml.is_valid(target.type, data):
             return target.type
@@ -151,7 +160,7 @@ def first_invalid(targets: Iterable[Target], encoded: Iterable[Bytes], outtype: 
 
 def _checked(targets: Sequence[Target], outs: Sequence[Array], outtype: GGMLType, largest: float) -> Encoded:
     data: list[Bytes] = [out.reshape(-1).data for out in outs]
-    return Encoded(data, largest, first_invalid(targets, data, outtype))
+    return Encoded(data, largest, first_invalid(targets, data, outtype, largest))
 
 
 def _bytes(target: Target, outtype: GGMLType, rounded: Rounded) -> npt.NDArray[np.uint8]:

@@ -16,11 +16,12 @@ from quantkit.engine.backend import Backend, Encoded, Target, first_invalid
 from quantkit.engine.rows import Rows
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.files.output_file import Bytes
+from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_driver import Lane, open_device
 from quantkit.kernels.cuda_source import Variant
-from quantkit.kernels.formats import FORMATS, GRID_FORMATS, UNWEIGHTED, WEIGHTED
+from quantkit.kernels.formats import PLAIN, SPLIT_FORMATS, UNWEIGHTED, WEIGHTED, WITH_GRID
 from quantkit.kernels.grids import device_table
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 
@@ -58,17 +59,19 @@ class CudaBackend(Backend):
         if not chosen or rows.stored.dtype not in TYPE_OF or len(rows.pairs) > cuda.PAIRS:
             return super().encode(rows, outtype, columns, targets)
         keys = [_key(target) for target in chosen]
-        on_host = [target for target in targets if _key(target) not in keys]
+        rest = [target for target in targets if _key(target) not in keys]
+        on_host = [target for target in rest if target.type is not outtype]
         with self.span("on the device"):
-            largest, rounded, pieces = self._run(rows, outtype, columns, chosen, keeps_rounded=bool(on_host))
+            largest, rounded, pieces = self._run(rows, outtype, columns, chosen, keeps_rounded=bool(rest))
         if largest is None:
             return super().encode(rows, outtype, columns, targets)
         encoded: dict[tuple[GGMLType, int], Bytes] = dict(zip(keys, pieces, strict=True))
+        encoded |= {_key(target): rounded.view(np.uint8).data for target in rest if target.type is outtype}
         if on_host:
-            rest = super().encode(Rows(rounded.reshape(-1, columns)), outtype, columns, on_host)
-            encoded |= zip(map(_key, on_host), rest.data, strict=True)
+            others = super().encode(Rows(rounded.reshape(-1, columns)), outtype, columns, on_host)
+            encoded |= zip(map(_key, on_host), others.data, strict=True)
         data = [encoded[_key(target)] for target in targets]
-        return Encoded(data, largest, first_invalid(targets, data, outtype))
+        return Encoded(data, largest, first_invalid(targets, data, outtype, largest))
 
     def _run(
         self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target], *, keeps_rounded: bool
@@ -144,7 +147,7 @@ class CudaBackend(Backend):
         for number, place in zip(importances, places[len(factors) :], strict=False):
             job["importance"][0, number] = there + place
         for number, target in enumerate(targets):
-            if target.type in GRID_FORMATS:
+            if target.type in WITH_GRID:
                 job["grid"][0, number] = self._grid(target.type)
         if needs_squares:
             job["squares"] = lane.address("squares")
@@ -178,6 +181,8 @@ def _key(target: Target) -> tuple[GGMLType, int]:
 
 def _has_kernel(target: Target, outtype: GGMLType, columns: int) -> bool:
     kind, importance = target.type, _importance(target)
-    if kind not in FORMATS or kind is outtype or columns % kind.block:
+    if kind is outtype or columns % kind.block:
         return False
-    return importance is None or (kind in WEIGHTED and weighable(importance))
+    if kind in SPLIT_FORMATS and not ggml.sorts_stably():
+        return False
+    return kind in PLAIN if importance is None else kind in WEIGHTED and weighable(importance)

@@ -1,7 +1,9 @@
-"""Encoders loaded before a stream begins: what is compiled when it is first used is not the stream's time.
+"""Encoders loaded before a stream begins, and held to libggml on the machine and the weights at hand.
 
 A few rows of one tensor of every kind go the way that all will go, and nothing is written. Whatever that compiles, for
-the processor or a CUDA device, is kept in the user's cache folder.
+the processor or a CUDA device, is kept in the user's cache folder, so its time is not the stream's. The first of these
+rows must be what numpy and libggml make of them: a driver, a compiler or a cache that is broken would else make a model
+that is wrong in silence.
 """
 
 from __future__ import annotations
@@ -10,12 +12,24 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from quantkit.engine.device import Workers
+from quantkit.checkpoint.dtypes import to_float32
+from quantkit.engine.backend import Target
+from quantkit.engine.device import Device, Workers
 from quantkit.engine.ranges import RowRange
+from quantkit.engine.rows import Rows
 from quantkit.engine.stream import RowSource, open_backend, places, target
 from quantkit.engine.timeline import NO_TIMELINE
+from quantkit.errors import QuantkitError
+from quantkit.files.output_file import Bytes
+from quantkit.ggml import library as ggml
+from quantkit.kernels.cache import cache_folder
 from quantkit.kernels.encode import WORTH_NUMBA
+from quantkit.kernels.formats import SPLIT_FORMATS
+from quantkit.kernels.rounding import OVERFLOW, round_to
 from quantkit.plan.values import Output, PlannedTensor, count_elements
+
+# Weights that are compared, or a row: a few milliseconds of libggml's time in most types.
+_COMPARED = 1 << 15
 
 
 def kinds(tensors: Sequence[PlannedTensor], outputs: Sequence[Output]) -> list[PlannedTensor]:
@@ -43,7 +57,8 @@ def load_encoders(
         progress: called with 1 after each tensor on each device.
 
     Raises:
-        QuantkitError: the rows cannot be read. What is wrong with their values the stream finds out.
+        QuantkitError: the rows cannot be read, or are not encoded as libggml encodes them. What is wrong with their
+            values the stream finds out.
     """
     for device in workers.devices:
         backend = open_backend(device, str(device), NO_TIMELINE)
@@ -52,8 +67,31 @@ def load_encoders(
                 few = RowRange(tensor, 0, 0, _few_rows(tensor))
                 rows = source.rows(tensor, few.start, few.stop, backend.memory)
                 wanted = [target(output, slot, few) for output, slot in places(outputs, tensor)]
-                backend.encode(rows, tensor.outtype, tensor.columns, wanted)
+                encoded = backend.encode(rows, tensor.outtype, tensor.columns, wanted)
+                if encoded.data and tensor.outtype in OVERFLOW:
+                    _hold_to_libggml(tensor, device, rows, wanted, encoded.data)
                 progress(1)
+
+
+def _hold_to_libggml(
+    tensor: PlannedTensor, device: Device, rows: Rows, wanted: Sequence[Target], encoded: Sequence[Bytes]
+) -> None:
+    """Compare the first rows with what numpy and libggml make of them.
+
+    Raises:
+        QuantkitError: a byte differs.
+    """
+    count = max(1, _COMPARED // tensor.columns)
+    bits = round_to(rows.part(slice(count)).merged(), tensor.outtype)
+    for one, data in zip(wanted, encoded, strict=True):
+        if one.type in SPLIT_FORMATS:
+            continue  # for which libggml prepares nine seconds
+        whole = one.type is tensor.outtype
+        expected = bits if whole else ggml.quantize_rows(one.type, to_float32(bits), one.importance)
+        if memoryview(data).cast("B")[: expected.nbytes] != expected.view(np.uint8).reshape(-1).data:
+            here = f"{device} makes other bytes of tensor {tensor.name!r} in {one.type.label} than libggml does"
+            hint = "pass --device cpu, and report this" if device.kind == "cuda" else f"remove {cache_folder('numba')}"
+            raise QuantkitError(here, hint=hint)
 
 
 def _few_rows(tensor: PlannedTensor) -> int:

@@ -168,17 +168,22 @@ class _Job:
             rows = self.source.rows(tensor, row_range.start, row_range.stop, backend.memory)
         encoded = backend.encode(rows, tensor.outtype, tensor.columns, targets)
         self._check(row_range, rows, encoded)
-        for (output, slot), data in zip(wanted, encoded.data, strict=True):
-            self._put(row_range, output, slot, data, backend)
+        self._put(row_range, [(*place, data) for place, data in zip(wanted, encoded.data, strict=True)], backend)
 
-    def _put(self, row_range: RowRange, output: Output, at: TensorSlot, data: Bytes, backend: Backend) -> None:
-        """Write the range at its offset and add it to the tensor's hash."""
-        name = row_range.tensor.name
-        row_nbytes = at.nbytes // row_range.tensor.rows
-        with backend.span("write"):
-            self.files[output.file].write(at.offset + row_range.start * row_nbytes, data)
-        with backend.span("hash"):
-            self.digests[output.file, name].update(row_range.index, data)
+    def _put(self, row_range: RowRange, pieces: Sequence[tuple[Output, TensorSlot, Bytes]], backend: Backend) -> None:
+        """Write the range at its offsets and add it to the tensors' hashes, before it waits for a file's turn."""
+
+        def write(output: Output, at: TensorSlot, data: Bytes, *, wait: bool) -> bool:
+            offset = at.offset + row_range.start * (at.nbytes // row_range.tensor.rows)
+            with backend.span("write"):
+                return self.files[output.file].write(offset, data, wait=wait)
+
+        late = [piece for piece in pieces if not write(*piece, wait=False)]
+        for output, _, data in pieces:
+            with backend.span("hash"):
+                self.digests[output.file, row_range.tensor.name].update(row_range.index, data)
+        for piece in late:
+            write(*piece, wait=True)
 
     def _check(self, row_range: RowRange, rows: Rows, encoded: Encoded) -> None:
         """Refuse rows that are not finite, or would not be after rounding or encoding."""

@@ -49,17 +49,29 @@ class OutputFile:
             self.close()
             raise
 
-    def write(self, offset: int, data: Bytes) -> None:
+    def write(self, offset: int, data: Bytes, *, wait: bool = True) -> bool:
         """Write all of *data* at *offset*.
+
+        Args:
+            offset: of its first byte.
+            data: what to write.
+            wait: for the turn, if another thread writes; else nothing is written then.
+
+        Returns:
+            Whether it is written.
 
         Raises:
             OutputError: the disk is full or has an error.
         """
+        if not self._turn.acquire(blocking=wait):
+            return False
         try:
-            with self._turn:
-                write_at(self._fd, memoryview(data), offset)
+            write_at(self._fd, memoryview(data), offset)
         except OSError as error:
             raise write_error(self.path, error) from None
+        finally:
+            self._turn.release()
+        return True
 
     def close(self) -> None:
         os.close(self._fd)

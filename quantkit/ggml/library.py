@@ -39,6 +39,15 @@ class _TypeTraits(ctypes.Structure):
     )
 
 
+class _Pair(ctypes.Structure):
+    """What libggml sorts: a value, and its number."""
+
+    _fields_ = (("value", ctypes.c_float), ("number", ctypes.c_int))
+
+
+_COMPARE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Pair), ctypes.POINTER(_Pair))
+
+
 def library_folder() -> Path:
     """The folder of llama-cpp-python's shared libraries.
 
@@ -120,6 +129,31 @@ def quantize_rows(
     written = _library().ggml_quantize_chunk(ggml_type, rows.ctypes.data, out.ctypes.data, 0, count, columns, weights)
     assert written == out.nbytes, (ggml_type, rows.shape, written, out.nbytes)
     return out
+
+
+@cache
+def sorts_stably() -> bool:
+    """Whether the C library's ``qsort``, as libggml calls it to encode IQ1, leaves equal values in their order.
+
+    C does not say so, and glibc's does. Where it does not, only libggml knows what becomes of blocks with equal values.
+    """
+    try:
+        sort = _library().qsort
+    except AttributeError:
+        return False
+    for count in (16, 32):
+        for different in range(1, count):
+            pairs = (_Pair * count)(*(_Pair(i * i * 7 % different, i) for i in range(count)))
+            sort(pairs, ctypes.c_size_t(count), ctypes.c_size_t(ctypes.sizeof(_Pair)), _COMPARE(_compare))
+            found = [(pair.value, pair.number) for pair in pairs]
+            if found != sorted(found):
+                return False
+    return True
+
+
+def _compare(left: ctypes._Pointer[_Pair], right: ctypes._Pointer[_Pair]) -> int:
+    a, b = left.contents.value, right.contents.value
+    return int(a > b) - int(a < b)
 
 
 def can_dequantize(ggml_type: int) -> bool:

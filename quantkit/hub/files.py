@@ -21,9 +21,19 @@ from quantkit.system.shell import command
 Kind = Literal["model", "adapter", "any"]
 
 _TOKENIZER = (*TOKENIZER_FILES, f"{TEMPLATE_FOLDER}/*.jinja")
+# What ``quantkit merge`` says of the adapters that it merged into a folder.
+MERGED_ADAPTERS = "merged_adapters.json"
 _LEGAL = ("LICENSE*", "NOTICE*", "COPYING*")
 # Code is never run, but it is copied into a merged folder for those who need it.
-_MODEL = ("config.json", "generation_config.json", "hf_quant_config.json", *_TOKENIZER, *_LEGAL, "*.py")
+_MODEL = (
+    "config.json",
+    "generation_config.json",
+    "hf_quant_config.json",
+    MERGED_ADAPTERS,
+    *_TOKENIZER,
+    *_LEGAL,
+    "*.py",
+)
 _ADAPTER = ("adapter_config.json", *_TOKENIZER, *_LEGAL)
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
 

@@ -22,6 +22,8 @@ from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import run_stream
+from quantkit.model.adapter_checks import check_effects
+from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest import write_manifest
 from quantkit.package.render import write_package
 from quantkit.package.spec import PackageSpec
@@ -41,12 +43,14 @@ class BuildResult:
         plan: what was written.
         report: the checks; None with ``verify=False``.
         seconds: by stage: plan, compile (encoders, if they are not in the cache), stream, package, verify.
+        effects: what each adapter changed.
     """
 
     folder: Path
     plan: Plan
     report: Report | None
     seconds: dict[str, float]
+    effects: tuple[AdapterEffect, ...] = ()
 
 
 def build(
@@ -102,6 +106,11 @@ def build(
             *(plan.tensors, plan.outputs, subject.source, work, workers, reporter),
             loaded=lambda: clock.lap("compile"),
         )
+        effects = subject.effects()
+        for note in (measured := check_effects(effects, again=recipe.merge_again)):
+            reporter.note(note)
+        plan = replace(plan, notes=(*plan.notes, *measured))
+        prepared = replace(prepared, plan=plan)
         for file in subject.adapter_files:
             digests |= run_stream(
                 file.tensors, [file.output], file.source, work, processor_workers(run.threads), reporter
@@ -110,11 +119,11 @@ def build(
             timeline.write(trace)
         clock.lap("stream")
         texts = write_package(prepared.spec, work.path)
-        write_manifest(build_manifest(prepared, digests, texts), work.path)
+        write_manifest(build_manifest(prepared, digests, texts, effects), work.path)
         clock.lap("package")
         report = _verify(prepared, work) if checked else None
         clock.lap("verify")
-        write_report(build_report(prepared, report, clock.seconds), work.path)
+        write_report(build_report(prepared, report, clock.seconds, effects), work.path)
         if report is not None and not report.passed:
             failed = work.publish(work.final.with_name(work.final.name + ".failed"))
             first = next(check for check in report.checks if not check.passed)
@@ -122,7 +131,7 @@ def build(
                 f"{failed}: built, but check {first.name!r} failed: {first.figure or first.evidence}",
                 hint=f"read {failed / REPORT}",
             )
-        return BuildResult(work.publish(), plan, report, clock.seconds)
+        return BuildResult(work.publish(), plan, report, clock.seconds, effects)
 
 
 def _prepared(recipe: Recipe, work: Workspace, run: RunOptions) -> AbstractContextManager[PlannedBuild]:

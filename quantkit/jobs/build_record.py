@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quantkit.jobs.prepare import PlannedBuild
+from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest import Manifest
 from quantkit.package.manifest_sources import SourcesEntry
 from quantkit.package.ollama_modelfile import ollama_differences
@@ -21,13 +22,19 @@ from quantkit.verify.report import Report
 from quantkit.verify.report_file import BuildReport, OutputFigures
 
 
-def build_manifest(prepared: PlannedBuild, digests: Mapping[str, Mapping[str, str]], texts: Sequence[Path]) -> Manifest:
+def build_manifest(
+    prepared: PlannedBuild,
+    digests: Mapping[str, Mapping[str, str]],
+    texts: Sequence[Path],
+    effects: tuple[AdapterEffect, ...],
+) -> Manifest:
     """The manifest of a build.
 
     Args:
         prepared: the build.
         digests: by file, by tensor: sha256.
         texts: the package's text files.
+        effects: what each adapter changed.
     """
     recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
     adapters = zip(recipe.adapters, subject.adapters, strict=True)
@@ -46,16 +53,23 @@ def build_manifest(prepared: PlannedBuild, digests: Mapping[str, Mapping[str, st
         files=text_entries(texts),
         chat=chat_entry(spec),
         notes=plan.notes,
+        effects=effects,
     )
 
 
-def build_report(prepared: PlannedBuild, report: Report | None, seconds: Mapping[str, float]) -> BuildReport:
+def build_report(
+    prepared: PlannedBuild,
+    report: Report | None,
+    seconds: Mapping[str, float],
+    effects: tuple[AdapterEffect, ...],
+) -> BuildReport:
     """The report of a build.
 
     Args:
         prepared: the build.
         report: the checks, None where they were not made.
         seconds: by stage.
+        effects: what each adapter changed.
     """
     return BuildReport(
         report=report,
@@ -63,4 +77,5 @@ def build_report(prepared: PlannedBuild, report: Report | None, seconds: Mapping
         ollama=ollama_differences(prepared.spec),
         outputs=tuple(OutputFigures(output.file, output.label, output.nbytes) for output in prepared.plan.outputs),
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
+        effects=effects,
     )

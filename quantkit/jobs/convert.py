@@ -9,6 +9,7 @@ from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.hub.fetch import fetch, folders_here
+from quantkit.jobs.argument_kinds import FLAG
 from quantkit.jobs.arguments import (
     AdapterInput,
     AdaptersInput,
@@ -26,6 +27,7 @@ from quantkit.jobs.arguments import (
 from quantkit.jobs.recipe_fields import IGNORE
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import merger, stream_files
+from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.lora_file import plan_adapter_file
 from quantkit.model.opened import open_model
 from quantkit.plan.gguf_outputs import unquantized_outputs
@@ -36,6 +38,7 @@ def convert(
     out: PathInput,
     *,
     adapters: AdaptersInput = (),
+    merge_again: bool = False,
     outtype: str = "f16",
     split_max_size: SizeInput | None = None,
     ignore: TextsInput = (),
@@ -48,6 +51,7 @@ def convert(
         model: the checkpoint's folder, or its hub id.
         out: the file to write.
         adapters: one or several PEFT folders or hub ids, each alone or as a pair with its weight, merged in this order.
+        merge_again: merge an adapter that is given twice, or that the checkpoint contains already.
         outtype: ``f16``, ``bf16`` or ``f32``.
         split_max_size: at most so many bytes of weights per file, or a size such as ``"2G"``; more files are named
             ``NAME-00001-of-00002.gguf``. None for one file.
@@ -64,13 +68,14 @@ def convert(
     run = run_options(run, **keywords)
     base, changes, file = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     kind = UNQUANTIZED[read_choice("outtype", outtype, UNQUANTIZED)]
-    limit = read_size("split_max_size", split_max_size)
+    again, limit = FLAG.read("merge_again", merge_again), read_size("split_max_size", split_max_size)
     known = IGNORE.read(ignore)
     inputs = folders_here([base, *changes])
     with (
         workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
         open_model(*fetch(base, changes, run.reporter), known) as opened,
     ):
+        check_adapters(opened, again=again)
         vocabulary = opened.vocabulary()
         for note in (*opened.notes, *vocabulary.notes):
             run.reporter.note(note)
@@ -78,7 +83,14 @@ def convert(
         metadata = opened.metadata(file.stem, vocabulary, vocabulary.chat_template)
         outputs = unquantized_outputs(work.final.name, outtype, metadata, tensors, limit)
         workers = choose_workers(run.device, run.threads)
-        return stream_files(tensors, outputs, merger(opened), work, workers, run.reporter)
+        source = merger(opened)
+
+        def check() -> None:
+            effects = source.effects()
+            for note in (*check_effects(effects, again=again), *(effect.line for effect in effects)):
+                run.reporter.note(note)
+
+        return stream_files(tensors, outputs, source, work, workers, run.reporter, check)
 
 
 def convert_adapter(

@@ -9,7 +9,7 @@ from quantkit.engine.device import choose_workers
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.hub.fetch import fetch, folders_here
-from quantkit.jobs.argument_kinds import SIZE
+from quantkit.jobs.argument_kinds import FLAG, SIZE
 from quantkit.jobs.arguments import (
     AdaptersInput,
     PathInput,
@@ -24,7 +24,9 @@ from quantkit.jobs.arguments import (
 from quantkit.jobs.recipe_fields import IGNORE
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import merger, run_stream
+from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.hf_folder import hf_notes, hf_tensors, write_beside
+from quantkit.model.merge_record import write_merge_record
 from quantkit.model.opened import open_merged
 from quantkit.plan.safetensors_outputs import safetensors_outputs
 
@@ -34,6 +36,7 @@ def merge(
     out: PathInput,
     *,
     adapters: AdaptersInput,
+    merge_again: bool = False,
     dtype: str = "auto",
     max_shard_size: SizeInput = 2_000_000_000,
     ignore: TextsInput = (),
@@ -46,6 +49,7 @@ def merge(
         model: the checkpoint's folder, or its hub id.
         out: the folder to write.
         adapters: one or several, as in :func:`quantkit.jobs.convert.convert`.
+        merge_again: merge an adapter that is given twice, or that the checkpoint contains already.
         dtype: ``bf16``, ``f16``, ``f32``, or ``auto`` for each tensor's own.
         max_shard_size: at most so many bytes per shard, or a size such as ``"2GB"``; a larger tensor gets a shard of
             its own.
@@ -57,18 +61,24 @@ def merge(
     run = run_options(run, **keywords)
     base, changes, folder = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     read_choice("dtype", dtype, ("auto", *UNQUANTIZED))
-    limit = SIZE.read("max_shard_size", max_shard_size)
+    again, limit = FLAG.read("merge_again", merge_again), SIZE.read("max_shard_size", max_shard_size)
     known = IGNORE.read(ignore)
     inputs = folders_here([base, *changes])
     with (
         workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync) as work,
         open_merged(*fetch(base, changes, run.reporter), known) as opened,
     ):
+        check_adapters(opened, again=again)
         for note in (*opened.notes, *hf_notes(opened, dtype)):
             run.reporter.note(note)
         tensors = hf_tensors(opened, dtype)
         outputs = safetensors_outputs(tensors, limit)
         workers = choose_workers(run.device, run.threads)
-        run_stream(tensors, outputs, merger(opened), work, workers, run.reporter, wider="--dtype")
+        source = merger(opened)
+        run_stream(tensors, outputs, source, work, workers, run.reporter, wider="--dtype")
+        effects = source.effects()
+        for note in check_effects(effects, again=again):
+            run.reporter.note(note)
         write_beside(opened, outputs, work.path, dtype)
+        write_merge_record(work.path, opened.checkpoint.path, opened.adapters, effects)
         return work.publish()

@@ -22,6 +22,8 @@ from quantkit.hub.source import HubId, source_label
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import merger
+from quantkit.model.adapter_checks import check_adapters
+from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
 from quantkit.model.opened import open_model
 from quantkit.model.sampling import sampling_parameters
@@ -61,6 +63,7 @@ class BuildInput:
         special: settings that replace those of its tokenizer_config.json.
         libraries: see :attr:`quantkit.model.opened.MergedCheckpoint.libraries`.
         adapter_files: separate adapter files, if requested.
+        effects: after the stream, what each adapter changed.
     """
 
     architecture: str
@@ -76,6 +79,7 @@ class BuildInput:
     libraries: tuple[str, ...]
     adapter_files: tuple[AdapterFile, ...] = ()
     special: Mapping[str, str] = field(default_factory=dict)
+    effects: Callable[[], tuple[AdapterEffect, ...]] = tuple
 
 
 @dataclass(frozen=True)
@@ -121,13 +125,15 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
             workers.result()  # nothing is downloaded for a device that is not there
         folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
         with open_model(folder, adapters, recipe.ignore) as model:
+            check_adapters(model, again=recipe.merge_again)
+            source = merger(model)
             subject = BuildInput(
                 architecture=model.architecture.name,
                 tensors=model.tensors(UNQUANTIZED[recipe.outtype]),
                 metadata=model.bare_metadata(recipe.name),
                 vocabulary=model.vocabulary,
                 notes=model.notes,
-                source=merger(model),
+                source=source,
                 folder=folder,
                 adapters=tuple(adapter.folder for adapter in adapters),
                 inputs=InputsEntry(
@@ -138,6 +144,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
                 libraries=model.libraries,
                 adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
                 special=model.tokenizer.special,
+                effects=source.effects,
             )
             plan, spec = plan_build(recipe, subject)
             yield PlannedBuild(recipe, subject, plan, spec, workers.result(), run)

@@ -37,6 +37,7 @@ class Recipe:
     quants: tuple[str, ...]
     out: Path | None
     name: str
+    merge_again: bool
     keep_f16: bool
     outtype: str
     template: str

@@ -38,6 +38,13 @@ RECIPE_FIELDS = by_name(
             example=["my-lora", {"path": "org/style-lora", "weight": 0.5}],
         ),
         Field(
+            "merge_again",
+            FLAG,
+            "Merge an adapter that is given twice, or that the base contains already.",
+            default=False,
+            flags=("--merge-again",),
+        ),
+        Field(
             "quants",
             TEXTS,
             "Quantization type: q4_0 (default), q8_0, q4_k_m, ... Repeatable; `quantkit chat DIR` uses the first.",
@@ -196,6 +203,7 @@ class TypeKeywords(TypedDict, total=False):
 class RecipeKeywords(TypeKeywords, total=False):
     """The keyword arguments of :class:`~quantkit.jobs.recipe.Recipe` besides its first five."""
 
+    merge_again: bool
     keep_f16: bool
     template: PathInput
     system: str | None

@@ -30,11 +30,13 @@ def stream_files(
     work: Workspace,
     workers: Workers,
     reporter: Reporter,
+    check: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Stream the parts of one model, and publish them."""
+    """Stream the parts of one model, and publish them unless *check* raises."""
     files = [output.file for output in outputs]
     work.reserve(files)
     run_stream(tensors, outputs, source, work, workers, reporter)
+    check()
     return work.publish_files(files)
 
 

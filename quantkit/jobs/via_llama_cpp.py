@@ -26,6 +26,7 @@ from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.model import GGUFModel, read_model
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.fetch import fetch, folders_here
+from quantkit.jobs.argument_kinds import FLAG
 from quantkit.jobs.arguments import (
     AdaptersInput,
     PathInput,
@@ -41,6 +42,8 @@ from quantkit.jobs.arguments import (
 from quantkit.jobs.recipe_fields import IGNORE
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import check_space, merger, run_stream, stream_files
+from quantkit.model.adapter_checks import check_adapters, check_effects
+from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.model.every_file import check_every_file
 from quantkit.model.hf_folder import hf_tensors, write_beside
 from quantkit.model.opened import MergedCheckpoint, open_merged
@@ -63,12 +66,14 @@ class Converted:
         tokenizer: folder of the chosen tokenizer.
         notes: notes of the merge.
         libraries: see :attr:`quantkit.model.opened.MergedCheckpoint.libraries`.
+        effects: what each adapter changed.
     """
 
     model: GGUFModel
     tokenizer: Path
     notes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    effects: tuple[AdapterEffect, ...] = ()
 
 
 def convert_via(
@@ -77,6 +82,7 @@ def convert_via(
     out: PathInput,
     *,
     adapters: AdaptersInput = (),
+    merge_again: bool = False,
     outtype: str = "f16",
     split_max_size: SizeInput | None = None,
     ignore: TextsInput = (),
@@ -94,15 +100,18 @@ def convert_via(
     run = run_options(run, **keywords)
     base, changes, file = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     read_choice("outtype", outtype, UNQUANTIZED)
-    limit = read_size("split_max_size", split_max_size)
+    again, limit = FLAG.read("merge_again", merge_again), read_size("split_max_size", split_max_size)
     known = IGNORE.read(ignore)
     llama_cpp = read_path("checkout", checkout)
     check_checkout(llama_cpp)
     inputs = [*folders_here([base, *changes]), llama_cpp]
     with workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work:
         folder, fetched = fetch(base, changes, run.reporter)
-        converted = run_converter(llama_cpp, folder, fetched, file.stem, outtype, work, run, known)
-        for note in converted.notes:
+        converted = run_converter(
+            *(llama_cpp, folder, fetched, file.stem, outtype, work, run), again=again, ignore=known
+        )
+        measured = check_effects(converted.effects, again=again)
+        for note in (*converted.notes, *measured, *(effect.line for effect in converted.effects)):
             run.reporter.note(note)
         made = converted.model
         if limit is None:
@@ -137,6 +146,8 @@ def run_converter(
     outtype: str,
     work: Workspace,
     run: RunOptions,
+    *,
+    again: bool,
     ignore: Sequence[str] = (),
 ) -> Converted:
     """Merge the adapters, and run the converter with an output in the workspace's scratch folder.
@@ -149,6 +160,7 @@ def run_converter(
         outtype: ``f16``, ``bf16`` or ``f32``.
         work: the workspace; its scratch folder gets the merged weights and the file.
         run: how it runs.
+        again: as in :func:`quantkit.model.adapter_checks.check_adapters`.
         ignore: as for :func:`quantkit.model.opened.open_merged`.
 
     Raises:
@@ -161,13 +173,16 @@ def run_converter(
     folder, tokenizer = model, model
     notes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    effects: tuple[AdapterEffect, ...] = ()
     if not adapters:
         notes = check_every_file(model, (), Ignored(tuple(ignore)))
     else:
         folder = scratch / name
         folder.mkdir()
         with open_merged(model, adapters, ignore) as opened:
-            _merge(opened, folder, work, run)
+            check_adapters(opened, again=again)
+            effects = _merge(opened, folder, work, run)
+            check_effects(effects, again=again)
             tokenizer, notes, libraries = opened.tokenizer.folder, opened.notes, opened.libraries
     made = scratch / "converted.gguf"
     nbytes = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
@@ -178,15 +193,17 @@ def run_converter(
     if folder is not model:
         for file in folder.iterdir():
             file.unlink()  # free the disk space for the output
-    return Converted(read_model(made), tokenizer, notes, libraries)
+    return Converted(read_model(made), tokenizer, notes, libraries, effects)
 
 
-def _merge(opened: MergedCheckpoint, folder: Path, work: Workspace, run: RunOptions) -> None:
+def _merge(opened: MergedCheckpoint, folder: Path, work: Workspace, run: RunOptions) -> tuple[AdapterEffect, ...]:
     tensors = hf_tensors(opened, "f32")
     outputs = safetensors_outputs(tensors, _SHARD_NBYTES)
     workers = choose_workers(run.device, run.threads)
-    run_stream(tensors, outputs, merger(opened), work, workers, run.reporter, folder=folder)
+    source = merger(opened)
+    run_stream(tensors, outputs, source, work, workers, run.reporter, folder=folder)
     write_beside(opened, outputs, folder, "f32")
+    return source.effects()
 
 
 def _run(

@@ -35,6 +35,7 @@ __device__ inline float from_half(u16 half) {
 #include "table.cu"
 #include "small.cu"
 #include "grid.cu"
+#include "split.cu"
 
 // The types of weights in the checkpoint and after rounding.
 struct F16 {
@@ -59,6 +60,7 @@ struct F32 {
 #define THREADS 128
 #define TILE (32 * THREADS)
 #define PAIRS 4
+#define SCRATCH (16 * sizeof(Work) + 16 * 210)  // of super-blocks; 128 blocks of 34 bytes need less
 
 // What the host says of a range, as it lies in memory: quantkit.kernels.cuda writes it.
 struct Job {
@@ -219,24 +221,34 @@ template <class Format>
 __device__ inline void encode_grid_super_blocks(const float *tile, int count, long long first, u8 *out, u8 *scratch,
                                                 const float *importance, const unsigned int *table, const Job &job) {
     const int group = THREADS / 32, lane = threadIdx.x % 32, slot = threadIdx.x / 32;
+    static_assert(group * (sizeof(GridWork) + Format::BYTES) <= SCRATCH, "scratch is too small");
     GridWork &work = ((GridWork *)scratch)[slot];
     u8 *bytes = scratch + group * sizeof(GridWork), *encoded = bytes + slot * Format::BYTES;
     for (int begin = 0; begin < count / SUPER; begin += group) {
         const int left = count / SUPER - begin, mine = left < group ? left : group, start = (begin + slot) * SUPER;
         if (slot < mine) {
             float squares = 0;
-            if (importance)
+            if (Format::times(importance) > 0)
                 for (int i = 0; i < SUPER; ++i) squares += tile[at(start + i)] * tile[at(start + i)];
+            const float variance = Format::times(importance) / SUPER * squares;
             for (int block = 0; block < SUPER / Format::BLOCK; ++block) {
                 const int weight = start + block * Format::BLOCK + lane % Format::BLOCK;
                 const float *given = importance ? importance + (first + weight) % job.columns : importance;
-                Format::read(tile[at(weight)], given, 2 * squares / SUPER, lane, work);
+                Format::read(tile[at(weight)], given, variance, lane, work);
                 __syncwarp();
                 Format::take_signs(block, lane, work);
                 __syncwarp();
-                Format::attempt(table, lane, work);
+                Format::try_units(lane, work);
+                __syncwarp();
+                Format::begin(lane, work);
+                __syncwarp();
+                Format::look_up(table, lane, work);
+                __syncwarp();
+                Format::attempt(lane, work);
                 __syncwarp();
                 Format::choose(table, lane, work);
+                __syncwarp();
+                Format::compare(table, lane, work);
                 __syncwarp();
                 Format::fit(table, lane, work);
                 __syncwarp();
@@ -245,6 +257,41 @@ __device__ inline void encode_grid_super_blocks(const float *tile, int count, lo
             }
             Format::pack(lane, work, encoded);
         }
+        store(bytes, mine * Format::BYTES, out + (first / SUPER + begin) * Format::BYTES);
+    }
+}
+
+// A thread has a block; the threads of a super-block are in one warp.
+template <class Format>
+__device__ inline void encode_split_super_blocks(const float *tile, int count, long long first, u8 *out, u8 *scratch,
+                                                 const float *importance, const unsigned int *table, const Job &job) {
+    const int block = Format::N, lanes = SUPER / block, group = THREADS / lanes;
+    const int lane = threadIdx.x % lanes, slot = threadIdx.x / lanes;
+    static_assert(group * (sizeof(SplitWork) + Format::BYTES) <= SCRATCH, "scratch is too small");
+    SplitWork &work = ((SplitWork *)scratch)[slot];
+    u8 *bytes = scratch + group * sizeof(SplitWork), *encoded = bytes + slot * Format::BYTES;
+    for (int begin = 0; begin < count / SUPER; begin += group) {
+        const int left = count / SUPER - begin, mine = left < group ? left : group, start = (begin + slot) * SUPER;
+        float x[block], w[block];
+        if (slot < mine) {
+            float squares = 0;
+            if (importance)
+                for (int i = 0; i < SUPER; ++i) squares += tile[at(start + i)] * tile[at(start + i)];
+            const float *given = importance ? importance + (first + start) % job.columns + lane * block : importance;
+            for (int i = 0; i < block; ++i) {
+                x[i] = tile[at(start + lane * block + i)];
+                w[i] = Format::weight_of(x[i], given ? given + i : given, 2 * squares / SUPER);
+            }
+            Format::find(table, x, w, lane, work);
+        }
+        __syncwarp();
+        if (slot < mine) Format::choose_step(lane, work);
+        __syncwarp();
+        for (int turn = 0; Format::FITS_UNIT && turn < lanes; ++turn) {
+            if (slot < mine && lane == turn) Format::add_up(x, w, lane, work);
+            __syncwarp();
+        }
+        if (slot < mine) Format::pack(lane, work, encoded);
         store(bytes, mine * Format::BYTES, out + (first / SUPER + begin) * Format::BYTES);
     }
 }
@@ -268,8 +315,6 @@ __device__ inline void add_squares(const Job &job) {
     }
     job.squares[row] = sum;
 }
-
-#define SCRATCH (16 * sizeof(Work) + 16 * 210)  // of super-blocks; 128 blocks of 34 bytes need less
 
 // quantkit.kernels.cuda writes a kernel of this for the types and formats of a tensor: compiling all would take minutes.
 #define BEGIN(IN, OUT)                                                                             \

@@ -11,6 +11,7 @@ from quantkit.kernels.formats import (
     BLOCK_FORMATS,
     FORMATS,
     IQ4_VALUES,
+    LEVEL_MOVE,
     NOTHING,
     SUPER_BLOCK,
     AffineSearch,
@@ -20,13 +21,15 @@ from quantkit.kernels.formats import (
     GridSearch,
     KQuant,
     MovingSearch,
+    SplitFormat,
+    SplitSearch,
     TableFormat,
     TrialSearch,
 )
 from quantkit.kernels.mxfp4 import FIRST, early_steps
 
-SOURCES = ("encoders.cu", "weighted.cu", "table.cu", "small.cu", "grid.cu")
-_Search = AffineSearch | TrialSearch | MovingSearch | GridSearch
+SOURCES = ("encoders.cu", "weighted.cu", "table.cu", "small.cu", "grid.cu", "split.cu")
+_Search = AffineSearch | TrialSearch | MovingSearch | GridSearch | SplitSearch
 
 
 @dataclass(frozen=True)
@@ -67,27 +70,27 @@ def program(variant: Variant) -> tuple[str, dict[str, str]]:
 
 def _encode(number: int, form: Format, weighted: bool) -> str:
     """The line that encodes one output."""
-    if isinstance(form, GridFormat):
+    if isinstance(form, GridFormat | SplitFormat):
         return f"ENCODE_GRID({number}, {launcher(form)}, {encoder(form)})"
     return f"ENCODE{'_WEIGHTED' * weighted}({number}, {launcher(form, weighted)}, {encoder(form, weighted)})"
 
 
 def has_weighted(form: Format) -> bool:
     """Whether a format has a class of its own for importances."""
-    return form.weighted is not None and not isinstance(form, GridFormat)
+    return form.weighted is not None and not isinstance(form, GridFormat | SplitFormat)
 
 
 def launcher(form: Format, weighted: bool = False) -> str:
     """The function template that runs a format's encoder, with importances or without; a grid's does both."""
-    if isinstance(form, GridFormat):
-        return "encode_grid_super_blocks"
+    if isinstance(form, GridFormat | SplitFormat):
+        return f"encode_{'grid' if isinstance(form, GridFormat) else 'split'}_super_blocks"
     return f"encode_{'weighted_' * weighted}{'super_' * (form.type.block == SUPER_BLOCK)}blocks"
 
 
 def encoder(form: Format, weighted: bool = False) -> str:
     """The class that encodes a format, or the one that takes importances."""
     name = form.type.name
-    weighted = weighted and not isinstance(form, GridFormat)
+    weighted = weighted and has_weighted(form)
     return f"Weighted{form.kernel}<weighted::{name}>" if weighted else f"{form.kernel}<format::{name}>"
 
 
@@ -101,7 +104,7 @@ def header() -> str:
         for form in FORMATS.values()
     ]
     weighted = [_struct(form, form.weighted, weighted=True) for form in FORMATS.values() if has_weighted(form)]
-    defines = f"#define SUPER {SUPER_BLOCK}\n#define NOTHING {NOTHING!r}f\n"
+    defines = f"#define SUPER {SUPER_BLOCK}\n#define NOTHING {NOTHING!r}f\n#define LEVEL_MOVE {LEVEL_MOVE}f\n"
     spaces = ["namespace format {", *plain, "}\n", "namespace weighted {", *weighted, "}\n"]
     return "\n".join(["// Written by quantkit.kernels.cuda_source.", defines, _table(), _early(), *spaces])
 
@@ -124,7 +127,7 @@ def _struct(form: Format, search: _Search | None, *, weighted: bool = False) -> 
         numbers["BITS"] = form.bits
     elif isinstance(form, KQuant):
         numbers["LANES"] = SUPER_BLOCK // form.block
-    if isinstance(form, GridFormat):
+    if isinstance(form, GridFormat | SplitFormat):
         numbers |= {"BLOCK": form.shape.block, "GROUP": form.shape.group, "LEVELS": form.shape.levels}
     elif isinstance(form, BlockFormat | KQuant):
         numbers |= {"BLOCK": form.block, "LEAST": form.least, "TOP": form.top}
@@ -132,7 +135,11 @@ def _struct(form: Format, search: _Search | None, *, weighted: bool = False) -> 
         numbers["LANES"] = form.type.block // 32
     flags, floats = {"WEIGHTED": weighted}, dict[str, float]()
     if isinstance(form, GridFormat):
-        flags |= {"EVEN_SIGNS": form.even_signs, "FITS_ALL": form.fits_all}
+        flags |= {"EVEN_SIGNS": form.even_signs, "FITS_ALL": form.fits_all, "FROM_UNIT": form.from_unit}
+        floats |= {"NOTHING_BELOW": form.nothing, "FACTOR": form.factor}
+        floats |= {"VARIANCE": float(form.variance), "ALONE": float(form.alone or 0)}
+    if isinstance(form, SplitFormat):
+        numbers["PARTS"], flags["FITS_UNIT"] = form.search.parts, form.fits_unit
         floats |= {"NOTHING_BELOW": form.nothing, "FACTOR": form.factor}
     if isinstance(search, AffineSearch):
         numbers["STEPS"], flags["ABSOLUTE"] = search.steps, search.absolute

@@ -13,10 +13,26 @@ import numpy.typing as npt
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import lanes
-from quantkit.kernels.formats import IN_LANES, UNWEIGHTED, WEIGHTED
+from quantkit.kernels.formats import GRID_SHAPES, IN_LANES, UNWEIGHTED, WEIGHTED
 
 # Weights. Importing numba takes half a second; only small models have no larger range.
 WORTH_NUMBA = 1 << 18
+# With an x below the first, and an importance with which x * x * importance is below the second, no error and no sum of
+# a format with a grid becomes infinite: errors weigh at most the larger of 1.8 * x * importance and 1.5 * x * x, levels
+# are at most 15 and blocks have 32 weights, so the largest sum is 32 * 15 * x times that. A scale has overflowed far
+# below the first.
+_LARGEST_ON_GRID, _LARGEST_WEIGHTED = 1e9, 1e35
+
+
+def too_large(kind: GGMLType, largest: float, importance: npt.NDArray[np.float32] | None) -> bool:
+    """Whether magnitudes up to *largest* must not be encoded in a type: libggml may end the process.
+
+    It does so where no point of a grid is nearer than infinity, and where a scale is NaN.
+    """
+    if kind not in GRID_SHAPES:
+        return False
+    most = 0.0 if importance is None else float(importance.max())
+    return not (largest < _LARGEST_ON_GRID and largest * largest * most < _LARGEST_WEIGHTED)
 
 
 def encode(

@@ -15,6 +15,8 @@ from quantkit.ggml.types import GGMLType
 SUPER_BLOCK = 256
 # A sub-block whose largest magnitude is below this is all zeros to ggml (GROUP_MAX_EPS).
 NOTHING = 1e-15
+# How far the levels -1, 0 and 1 of IQ1 are moved up or down.
+LEVEL_MOVE = 0.125
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,17 @@ class GridSearch:
     apart: float
 
 
+@dataclass(frozen=True)
+class SplitSearch:
+    """The search among all ways to split the sorted weights of a block into three levels.
+
+    Attributes:
+        parts: equal parts of a block, the levels of each of which are moved up or down by :data:`LEVEL_MOVE`.
+    """
+
+    parts: int
+
+
 # The searches that minimize squared errors weighted by importances.
 _WEIGHTED_AFFINE, _WEIGHTED_TRIALS = AffineSearch(-0.9, 36, absolute=False, apart=0.05), TrialSearch(9)
 
@@ -79,8 +92,8 @@ class Format:
 
     Attributes:
         type: its ggml type, which knows the size of a block.
-        kernel: the template in ``encoders.cu``, ``table.cu``, ``grid.cu`` or ``small.cu`` that encodes it; ``Weighted``
-            before the name makes the one that takes importances, and in ``grid.cu`` one does both.
+        kernel: the template in ``encoders.cu``, ``table.cu``, ``grid.cu``, ``split.cu`` or ``small.cu`` that encodes
+            it; ``Weighted`` before the name makes the one that takes importances, and with a grid one does both.
         halves: byte offsets of the float16 numbers in a block: the scale, then the minimum, if there are such.
     """
 
@@ -89,7 +102,7 @@ class Format:
     halves: tuple[int, ...]
 
     @property
-    def weighted(self) -> AffineSearch | TrialSearch | GridSearch | None:
+    def weighted(self) -> AffineSearch | TrialSearch | GridSearch | SplitSearch | None:
         """The search with importances; None for a format that does not use them, or whose search only libggml has."""
         return None
 
@@ -194,17 +207,24 @@ class GridFormat(Format):
 
     Attributes:
         search: how the scale of a block is found, with importances and without.
+        variance: how often the mean square of a super-block counts in the weights of errors.
+        alone: the same without importances; None for a format that cannot do without.
         nothing: a block whose largest value is below this is all zeros.
         even_signs: whether eight weights have an even number of signs, of which seven are stored.
         fits_all: whether the last fit looks up all groups of a block, and not only those that were off the grid.
         factor: what the unit of the scales is multiplied by before it is stored.
+        from_unit: whether the search begins with a fit of the values to multiples of a unit (``make_qp_quants``), and
+            not with the largest; such a format makes the last fit always.
     """
 
     search: GridSearch
+    variance: float
+    alone: float | None
     nothing: float
     even_signs: bool
     fits_all: bool
     factor: float
+    from_unit: bool = False
 
     @property
     def shape(self) -> GridShape:
@@ -213,6 +233,33 @@ class GridFormat(Format):
 
     @property
     def weighted(self) -> GridSearch:
+        """The search with importances."""
+        return self.search
+
+
+@dataclass(frozen=True)
+class SplitFormat(Format):
+    """A format with three levels, whose groups of weights are points of a grid.
+
+    Attributes:
+        search: how the scale and the levels of a block are found, with importances and without.
+        nothing: a block whose largest magnitude is below this is all zeros.
+        factor: what the unit of the scales is multiplied by before it is stored.
+        fits_unit: whether the unit is fitted to the levels as they are stored.
+    """
+
+    search: SplitSearch
+    nothing: float
+    factor: float
+    fits_unit: bool
+
+    @property
+    def shape(self) -> GridShape:
+        """The numbers of its grid."""
+        return GRID_SHAPES[self.type]
+
+    @property
+    def weighted(self) -> SplitSearch:
         """The search with importances."""
         return self.search
 
@@ -262,8 +309,21 @@ GRID_FORMATS: dict[GGMLType, GridFormat] = {
     form.type: form
     for form in (
         # Of values that arithmetic decides none but zero is below 1e-25.
-        GridFormat(GGMLType.IQ3_S, "GridPlain", (0,), GridSearch(9, 0.2), 1e-25, False, True, 1.033),
-        GridFormat(GGMLType.IQ3_XXS, "GridEven", (0,), GridSearch(15, 0.2), 1e-8, True, False, 1.0125),
+        GridFormat(GGMLType.IQ3_S, "GridPlain", (0,), GridSearch(9, 0.2), 2, 0, 1e-25, False, True, 1.033),
+        GridFormat(GGMLType.IQ3_XXS, "GridEven", (0,), GridSearch(15, 0.2), 2, 0, 1e-8, True, False, 1.0125),
+        GridFormat(GGMLType.IQ2_S, "GridTen", (0,), GridSearch(9, 0.1), 2, 0.5, 1e-8, False, False, 0.9875),
+        GridFormat(
+            GGMLType.IQ2_XXS, "GridEight", (0,), GridSearch(6, 0.1), 1, None, NOTHING, True, True, 1.0, from_unit=True
+        ),
+        GridFormat(GGMLType.IQ2_XS, "GridNine", (0,), GridSearch(9, 0.1), 1, None, NOTHING, True, False, 1.0),
+    )
+}
+SPLIT_FORMATS: dict[GGMLType, SplitFormat] = {
+    form.type: form
+    for form in (
+        # IQ1_M has no place for its unit as such: a nibble of it is in each word of scales.
+        SplitFormat(GGMLType.IQ1_M, "SplitBlocksOfTwo", (), SplitSearch(2), 1e-7, 1.1125, fits_unit=True),
+        SplitFormat(GGMLType.IQ1_S, "SplitBlocksOfOne", (0,), SplitSearch(1), 1e-12, 1.125, fits_unit=False),
     )
 }
 # Formats whose levels follow from the largest magnitude alone.
@@ -280,10 +340,15 @@ FORMATS: dict[GGMLType, Format] = {
     **K_QUANTS,
     **TABLE_FORMATS,
     **GRID_FORMATS,
+    **SPLIT_FORMATS,
     **SMALL_FORMATS,
 }
-# Formats with compiled encoders for the processor.
-IN_LANES = frozenset(FORMATS) - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
+# Formats that can be encoded without importances.
+PLAIN = frozenset(FORMATS) - {GGMLType.IQ1_S} - {form.type for form in GRID_FORMATS.values() if form.alone is None}
+# Of these, formats with compiled encoders for the processor.
+IN_LANES = PLAIN - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
+# Formats whose kernels read the table of a grid, see quantkit.kernels.grids.
+WITH_GRID = frozenset({*GRID_FORMATS, *SPLIT_FORMATS})
 # Formats that a compiled call encodes together with merging and rounding.
 ONE_CALL = frozenset({GGMLType.Q4_0, GGMLType.Q8_0, GGMLType.TQ1_0, GGMLType.TQ2_0})
 # Formats whose blocks do not depend on importances.

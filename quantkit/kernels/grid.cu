@@ -1,14 +1,20 @@
 // The formats whose groups of weights are points of a grid, with importances and without, 32 threads per block of weights.
 //
-// A thread has a trial of the search: threads of a warp look up the same groups with scales that lie close together, and
-// so mostly the same neighbours. Between the steps are barriers of the warp; what they tell each other is in GridWork.
+// A thread looks a group up for a trial of the search: threads of a warp have scales that lie close together, and so
+// mostly the same neighbours. Between the steps are barriers of the warp; what they tell each other is in GridWork.
 //
 // The table of a grid, which quantkit.kernels.grids writes: an entry for each lattice point, which says how many words
 // of neighbours there are and where, then the words. A point on the grid has no neighbours, but its own word there.
 
 struct GridWork {
     float value[32], weight[32], root[32];  // of a block: magnitudes, the weights of errors and their square roots
+    bool nothing;                           // all are zeros, or so small
+    float span, start;                      // what the highest level would be, and the scale without a trial
+    u8 level[32];                           // of each weight, if the search begins with a unit
     float sum_qx[32], sum_q2[32];           // of each trial
+    unsigned int tried[256];                // of each group in each trial: what was found
+    float error[32];                        // of what each thread found of a group, and its place in the list
+    int place[32];
     unsigned int word[8];                   // of each group: what was found
     bool on_grid[8];
     float found;                            // the scale of the best trial
@@ -22,6 +28,9 @@ template <class F>
 struct GridSearch {
     static const int BYTES = F::BYTES, BLOCK = F::BLOCK, GROUP = F::GROUP, LEVELS = F::LEVELS;
     static const int GROUPS = BLOCK / GROUP, BITS = 16 / GROUP, TRIALS = 2 * F::STEPS + 1, HIGHEST = 2 * LEVELS - 1;
+    static const int TEAM = 32 / GROUPS;            // threads for a group
+    static const unsigned int ON_GRID = 1u << 31;  // in GridWork::tried: the levels were on the grid
+    static const int UNITS = 9, MOST = LEVELS + 1;  // trials of a unit, and the highest multiple of it
 
     // The value of weight i of a group, an odd number: converting an integer takes four times as long.
     __device__ static inline float value_in(unsigned int word, int i) {
@@ -29,8 +38,8 @@ struct GridSearch {
         return of_bits(0x4b000001 | doubled) - 8388608.0f;
     }
 
-    __device__ static inline float inverse_of_trial(int trial, float largest) {
-        return (HIGHEST + (trial - F::STEPS) * F::APART) / largest;
+    __device__ static inline float inverse_of_trial(int trial, const GridWork &work) {
+        return (HIGHEST + (trial - F::STEPS) * F::APART) / work.span;
     }
 
     __device__ static inline float largest_of(const GridWork &work) {
@@ -40,31 +49,49 @@ struct GridSearch {
         return largest;
     }
 
-    // The word of a group: its point on the grid, or the nearest neighbour of its lattice point.
-    __device__ static inline unsigned int look_up(const unsigned int *table, const float *x, const float *w,
-                                                  float inverse, float scale, bool *on_grid) {
+    // The entry of a group's lattice point: how many neighbours it has; *words* is where they are.
+    __device__ static inline int find(const unsigned int *table, const float *x, float inverse,
+                                      const unsigned int *&words) {
         int point = 0, count = 1;
         UNROLL
         for (int i = 0; i < GROUP; ++i) {
             point += count * clamp(nearest_any(0.5f * (inverse * x[i] - 1)), 0, LEVELS - 1);
             count *= LEVELS;
         }
-        const unsigned int entry = table[point], *words = table + count + (entry & 0xfffff);
-        const int neighbours = entry >> 20;
-        *on_grid = neighbours == 0;
-        unsigned int nearest_word = words[0];
-        float best = 3.402823466e+38f;
-        for (int j = 0; j < neighbours; ++j) {
+        const unsigned int entry = table[point];
+        words = table + count + (entry & 0xfffff);
+        return entry >> 20;
+    }
+
+    __device__ static inline float error_of(float scale, float value, float x, float w) {
+        const float difference = scale * value - x;
+        return w * difference * difference;
+    }
+
+    // The nearest of every *apart*-th neighbour from *first* on, and its error.
+    __device__ static inline int nearest_of(const unsigned int *words, int first, int apart, int neighbours,
+                                            const float *x, const float *w, float scale, float &best) {
+        int place = first;
+        best = 3.402823466e+38f;
+        float errors[GROUP][3];  // of each level, if there are so few: a choice takes less than what it chooses from
+        UNROLL
+        for (int i = 0; i < GROUP; ++i) {
+            UNROLL
+            for (int level = 0; level < 3; ++level) errors[i][level] = error_of(scale, 2 * level + 1, x[i], w[i]);
+        }
+        for (int j = first; j < neighbours; j += apart) {
             const unsigned int word = words[j];
             float error = 0;
             UNROLL
             for (int i = 0; i < GROUP; ++i) {
-                const float difference = scale * value_in(word, i) - x[i];
-                error += w[i] * difference * difference;
+                if (LEVELS == 3)
+                    error += word & 2 << BITS * i ? errors[i][2] : word & 1 << BITS * i ? errors[i][1] : errors[i][0];
+                else
+                    error += error_of(scale, value_in(word, i), x[i], w[i]);
             }
-            if (error < best) best = error, nearest_word = word;
+            if (error < best) best = error, place = j;
         }
-        return nearest_word;
+        return place;
     }
 
     __device__ static inline void add_up(unsigned int word, const float *x, const float *w, float &sum_qx, float &sum_q2) {
@@ -76,10 +103,13 @@ struct GridSearch {
         }
     }
 
+    // How often the mean square of a super-block counts in the weights of errors.
+    __device__ static inline float times(bool important) { return important ? F::VARIANCE : F::ALONE; }
+
     // A weight per thread; *importance*, of this weight, is null without importances.
     __device__ static inline void read(float x, const float *importance, float variance, int lane, GridWork &work) {
         if (lane >= BLOCK) return;
-        const float weight = importance ? *importance * root(variance + x * x) : x * x;
+        const float size = variance + x * x, weight = importance ? *importance * root(size) : size;
         work.value[lane] = x, work.weight[lane] = weight, work.root[lane] = root(weight);
     }
 
@@ -100,26 +130,99 @@ struct GridSearch {
         work.sign[BLOCK / 8 * block + lane] = sign;
     }
 
-    // A trial per thread.
-    __device__ static inline void attempt(const unsigned int *table, int lane, GridWork &work) {
+    // The first unit that is tried makes the largest value its highest multiple, the others are next to it.
+    __device__ static inline float inverse_of_unit(int trial, float largest) {
+        const int step = trial == 0 ? 0 : trial < 5 ? trial - 5 : trial - 4;
+        return (0.1f * step + MOST) / largest;
+    }
+
+    __device__ static inline int multiple(float v) {
+        const int nearest = nearest_any(v), most = MOST;
+        return nearest < most ? nearest : most;
+    }
+
+    // A trial of a unit per thread, for formats that begin with one.
+    __device__ static inline void try_units(int lane, GridWork &work) {
+        if (!F::FROM_UNIT || lane >= UNITS) return;
         const float largest = largest_of(work);
-        if (lane >= TRIALS || largest < F::NOTHING_BELOW) return;
-        const float inverse = inverse_of_trial(lane, largest), scale = 1 / inverse;
-        float sum_qx = 0, sum_q2 = 0;
-        for (int k = 0; k < GROUPS; ++k) {
-            const float *x = work.value + GROUP * k;
-            bool on_grid;
-            const unsigned int word = look_up(table, x, work.root + GROUP * k, inverse, scale, &on_grid);
-            add_up(word, x, work.weight + GROUP * k, sum_qx, sum_q2);
+        if (largest < F::NOTHING_BELOW) return;
+        const float inverse = inverse_of_unit(lane, largest), unit = 1 / inverse;
+        float error = 0;
+        for (int i = 0; i < BLOCK; ++i) {
+            const float scaled = inverse * work.value[i];
+            const int level = lane ? multiple(scaled) : nearest_any(scaled) & 255;  // ggml has a byte for the first
+            const float difference = work.value[i] - unit * level;
+            error += work.weight[i] * difference * difference;
         }
+        work.sum_qx[lane] = error;
+    }
+
+    // The best of these units, after each weight has moved to a better multiple: one thread.
+    __device__ static inline float fit_unit(float largest, GridWork &work) {
+        int chosen = 0;
+        for (int trial = 1; trial < UNITS; ++trial)
+            if (work.sum_qx[trial] < work.sum_qx[chosen]) chosen = trial;
+        const float inverse = inverse_of_unit(chosen, largest), *x = work.value, *w = work.weight;
+        u8 *level = work.level;
+        float sum_lx = 0, sum_l2 = 0;
+        for (int i = 0; i < BLOCK; ++i) {
+            const int found = multiple(inverse * x[i]);
+            level[i] = found;
+            sum_lx += w[i] * x[i] * found, sum_l2 += w[i] * found * found;
+        }
+        bool moved = true;
+        for (int round = 0; round < 5 && moved; ++round) {
+            moved = false;
+            for (int i = 0; i < BLOCK; ++i) {
+                float lx = sum_lx - w[i] * x[i] * level[i], l2 = sum_l2 - w[i] * level[i] * level[i];
+                if (!(lx > 0 && l2 > 0)) continue;
+                const int found = multiple(x[i] * l2 / lx);
+                if (found == level[i]) continue;
+                lx += w[i] * x[i] * found, l2 += w[i] * found * found;
+                if (lx * lx * sum_l2 > sum_lx * sum_lx * l2) level[i] = found, sum_lx = lx, sum_l2 = l2, moved = true;
+            }
+        }
+        return sum_l2 > 0 ? sum_lx / sum_l2 : 0;
+    }
+
+    // Where the search begins: one thread.
+    __device__ static inline void begin(int lane, GridWork &work) {
+        if (lane) return;
+        const float largest = largest_of(work);
+        work.nothing = largest < F::NOTHING_BELOW;
+        work.span = largest, work.start = largest / HIGHEST;
+        if (!F::FROM_UNIT || work.nothing) return;
+        work.start = fit_unit(largest, work), work.span = work.start * LEVELS;
+        work.nothing = work.span <= 0;
+    }
+
+    // A group in a trial per thread, and another until all are done.
+    __device__ static inline void look_up(const unsigned int *table, int lane, GridWork &work) {
+        if (work.nothing) return;
+        for (int task = lane; task < TRIALS * GROUPS; task += 32) {
+            const int k = task / TRIALS, trial = task % TRIALS;
+            const float *x = work.value + GROUP * k, inverse = inverse_of_trial(trial, work);
+            const unsigned int *words;
+            const int neighbours = find(table, x, inverse, words);
+            float error;
+            const int place = nearest_of(words, 0, 1, neighbours, x, work.root + GROUP * k, 1 / inverse, error);
+            work.tried[task] = words[place] | (neighbours ? 0 : ON_GRID);
+        }
+    }
+
+    // A trial per thread.
+    __device__ static inline void attempt(int lane, GridWork &work) {
+        if (lane >= TRIALS || work.nothing) return;
+        float sum_qx = 0, sum_q2 = 0;
+        for (int k = 0; k < GROUPS; ++k)
+            add_up(work.tried[TRIALS * k + lane], work.value + GROUP * k, work.weight + GROUP * k, sum_qx, sum_q2);
         work.sum_qx[lane] = sum_qx, work.sum_q2[lane] = sum_q2;
     }
 
     // What the best trial found, a group per thread.
     __device__ static inline void choose(const unsigned int *table, int lane, GridWork &work) {
-        const float largest = largest_of(work);
-        if (lane >= GROUPS || largest < F::NOTHING_BELOW) return;
-        float scale = largest / HIGHEST, best = 0;
+        if (lane >= GROUPS || work.nothing) return;
+        float scale = work.start, best = 0;
         int chosen = -1;
         for (int trial = 0; trial < TRIALS; ++trial) {
             const float sum_qx = work.sum_qx[trial], sum_q2 = work.sum_q2[trial];
@@ -129,27 +232,44 @@ struct GridSearch {
                 chosen = trial;
             }
         }
-        bool on_grid = !F::FITS_ALL;
         // Without a trial all levels are zero. That point is on the grid, and with an inverse of zero it is found.
-        const float inverse = chosen < 0 ? 0 : inverse_of_trial(chosen, largest);
-        const float tried = chosen < 0 ? 0 : 1 / inverse;
-        bool on;
-        work.word[lane] = look_up(table, work.value + GROUP * lane, work.root + GROUP * lane, inverse, tried, &on);
-        work.on_grid[lane] = chosen < 0 ? on_grid : on;
+        if (chosen < 0) {
+            const unsigned int *words;
+            find(table, work.value, 0, words);
+            work.word[lane] = words[0], work.on_grid[lane] = !F::FITS_ALL;
+        } else {
+            const unsigned int word = work.tried[TRIALS * lane + chosen];
+            work.word[lane] = word & ~ON_GRID, work.on_grid[lane] = (word & ON_GRID) != 0;
+        }
         if (lane == 0) work.found = scale;
     }
 
-    // With the scale that was found, groups may have better points: a group per thread.
+    // With the scale that was found, groups may have better points: a part of a group's neighbours per thread.
+    __device__ static inline void compare(const unsigned int *table, int lane, GridWork &work) {
+        const int k = lane / TEAM;
+        if (work.nothing || !again(work) || (!F::FITS_ALL && work.on_grid[k])) return;
+        const float *x = work.value + GROUP * k;
+        const unsigned int *words;
+        const int neighbours = find(table, x, 1 / work.found, words);
+        work.place[lane] =
+            nearest_of(words, lane % TEAM, TEAM, neighbours, x, work.root + GROUP * k, work.found, work.error[lane]);
+    }
+
+    // The nearest of all parts, the first of equal ones: a group per thread.
     __device__ static inline void fit(const unsigned int *table, int lane, GridWork &work) {
-        if (lane >= GROUPS || largest_of(work) < F::NOTHING_BELOW || !again(work)) return;
-        if (!F::FITS_ALL && work.on_grid[lane]) return;
-        bool on;
-        const float *x = work.value + GROUP * lane;
-        work.word[lane] = look_up(table, x, work.root + GROUP * lane, 1 / work.found, work.found, &on);
+        if (lane >= GROUPS || work.nothing || !again(work) || (!F::FITS_ALL && work.on_grid[lane])) return;
+        int best = TEAM * lane;
+        for (int other = best + 1; other < TEAM * (lane + 1); ++other) {
+            const float error = work.error[other], least = work.error[best];
+            if (error < least || (error == least && work.place[other] < work.place[best])) best = other;
+        }
+        const unsigned int *words;
+        find(table, work.value + GROUP * lane, 1 / work.found, words);
+        work.word[lane] = words[work.place[best]];
     }
 
     __device__ static inline bool again(const GridWork &work) {
-        bool all = true;
+        bool all = !F::FROM_UNIT;
         for (int k = 0; k < GROUPS; ++k) all = all && work.on_grid[k];
         return !all && work.found > 0;
     }
@@ -159,7 +279,7 @@ struct GridSearch {
         if (lane) return;
         u16 *code = work.code + GROUPS * block;
         u8 *sign = work.sign + BLOCK / 8 * block;
-        work.empty[block] = largest_of(work) < F::NOTHING_BELOW;
+        work.empty[block] = work.nothing;
         if (work.empty[block]) {
             work.scale[block] = 0;
             for (int k = 0; k < GROUPS; ++k) code[k] = 0;
@@ -189,6 +309,19 @@ struct GridSearch {
 
     __device__ static inline int step_of(float unit, float scale) {
         return unit != 0 ? clamp(nearest_any(0.5f * (1 / unit * scale - 1)), 0, 15) : 0;
+    }
+
+    __device__ static inline bool some(const GridWork &work) {
+        bool any = false;
+        for (int block = 0; block < SUPER / BLOCK; ++block) any = any || work.scale[block] != 0;
+        return any;
+    }
+
+    // Of 32 weights: seven signs of each eight, and the step.
+    __device__ static inline unsigned int sign_word(int block, float unit, const GridWork &work) {
+        unsigned int word = (unsigned int)step_of(unit, work.scale[block]) << 28;
+        for (int i = 0; i < 4; ++i) word |= (unsigned int)(work.sign[4 * block + i] & 127) << 7 * i;
+        return word;
     }
 };
 
@@ -225,11 +358,56 @@ struct GridEven : GridSearch<F> {
         const float unit = GridSearch<F>::unit_of(work);
         if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
         if (lane >= 8) return;
-        bool some = false;
-        for (int block = 0; block < 8; ++block) some = some || work.scale[block] != 0;
-        unsigned int signs = (unsigned int)GridSearch<F>::step_of(unit, work.scale[lane]) << 28;
-        for (int i = 0; i < 4; ++i) signs |= (unsigned int)(some ? work.sign[4 * lane + i] & 127 : 0) << 7 * i;
+        const bool some = GridSearch<F>::some(work);
+        const unsigned int signs = some ? GridSearch<F>::sign_word(lane, unit, work) : 0;
         for (int k = 0; k < 8; ++k) out[2 + 8 * lane + k] = some ? work.code[8 * lane + k] : 0;
         for (int i = 0; i < 4; ++i) out[66 + 4 * lane + i] = signs >> 8 * i & 255;
+    }
+};
+
+// Codes of ten bits, in two places, and all signs.
+template <class F>
+struct GridTen : GridSearch<F> {
+    __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
+        const float unit = GridSearch<F>::unit_of(work);
+        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        out[2 + lane] = work.code[lane] & 255;
+        out[34 + lane] = work.sign[lane];
+        if (lane >= 8) return;
+        u8 high = 0;
+        for (int k = 0; k < 4; ++k) high |= work.code[4 * lane + k] >> 8 << 2 * k;
+        out[66 + lane] = high;
+        const int even = GridSearch<F>::step_of(unit, work.scale[2 * lane]);
+        out[74 + lane] = even | GridSearch<F>::step_of(unit, work.scale[2 * lane + 1]) << 4;
+    }
+};
+
+// Codes of nine bits, each with seven signs of eight. Without any scale all is zero.
+template <class F>
+struct GridNine : GridSearch<F> {
+    __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
+        const float unit = GridSearch<F>::unit_of(work);
+        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        const int both = GridSearch<F>::some(work) ? work.code[lane] | (work.sign[lane] & 127) << 9 : 0;
+        out[2 + 2 * lane] = both & 255, out[3 + 2 * lane] = both >> 8;
+        if (lane >= 8) return;
+        const int even = GridSearch<F>::step_of(unit, work.scale[2 * lane]);
+        out[66 + lane] = even | GridSearch<F>::step_of(unit, work.scale[2 * lane + 1]) << 4;
+    }
+};
+
+// The same as GridEven, but the codes of 32 weights are next to their signs.
+template <class F>
+struct GridEight : GridSearch<F> {
+    __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
+        const float unit = GridSearch<F>::unit_of(work);
+        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        if (lane >= 8) return;
+        const bool some = GridSearch<F>::some(work);
+        const unsigned int signs = some ? GridSearch<F>::sign_word(lane, unit, work) : 0;
+        for (int k = 0; k < 4; ++k) {
+            out[2 + 8 * lane + k] = some ? work.code[4 * lane + k] : 0;
+            out[6 + 8 * lane + k] = signs >> 8 * k & 255;
+        }
     }
 };

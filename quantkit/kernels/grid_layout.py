@@ -24,7 +24,7 @@ class Parts:
 
     Attributes:
         unit: of the scales, a little-endian float16 as uint8 [n, 2].
-        steps: the scale of each block is 2 * step + 1 units, uint8 [n, blocks].
+        steps: the scale of each block is 2 * step + 1 units, uint8 [n, blocks]; in IQ1 there are other bits above.
         codes: of each group of weights, uint16 [n, groups].
         signs: a bit for each weight, set if it is below zero, uint8 [n, 32].
         empty: blocks that consist of zeros, bool [n, blocks]; their codes and signs are zero.
@@ -72,6 +72,17 @@ def _pack_iq1_s(parts: Parts) -> Bytes:
     return np.concatenate([parts.unit, parts.codes.astype(np.uint8), words.astype("<u2").view(np.uint8)], axis=1)
 
 
+def _pack_iq1_m(parts: Parts) -> Bytes:
+    """Steps have three bits, and two that say whether the levels of the second half and of the first are moved down."""
+    high, steps = (parts.codes >> 8).astype(np.uint8), parts.steps
+    moved = (steps & np.uint8(8)) << np.uint8(4) | (steps & np.uint8(16)) >> np.uint8(1)
+    three = (steps & np.uint8(7)).astype(np.uint16).reshape(-1, 4, 4) << np.arange(0, 12, 3, dtype=np.uint16)
+    unit = np.ascontiguousarray(parts.unit).view("<u2") >> np.arange(0, 16, 4, dtype=np.uint16)
+    words = (np.bitwise_or.reduce(three, axis=2) | unit << 12).astype("<u2")
+    low, both = parts.codes.astype(np.uint8), high[:, ::2] | high[:, 1::2] << np.uint8(4) | moved
+    return np.concatenate([low, both, words.view(np.uint8)], axis=1)
+
+
 def _sign_words(parts: Parts) -> npt.NDArray[np.uint32]:
     """A word per 32 weights, "<u4" [n, 8]: seven bits of signs of each eight, whose number is even, and the step."""
     seven = (parts.signs & 127).astype(np.uint32).reshape(-1, 8, 4)
@@ -91,6 +102,7 @@ def _nibbles(steps: Bytes) -> Bytes:
 
 
 PACKERS: dict[GGMLType, Callable[[Parts], Bytes]] = {
+    GGMLType.IQ1_M: _pack_iq1_m,
     GGMLType.IQ1_S: _pack_iq1_s,
     GGMLType.IQ2_S: _pack_iq2_s,
     GGMLType.IQ2_XS: _pack_iq2_xs,
@@ -107,6 +119,14 @@ def store_scales(form: GridFormat, scales: Floats) -> tuple[Bytes, Bytes]:
         steps = nearest_int(np.float32(0.5) * (np.float32(1) / unit[:, None] * scales - np.float32(1)))
     steps = np.where(unit[:, None] != 0, np.clip(steps, 0, 15), 0)
     return half_bytes(unit * np.float32(form.factor)), steps.astype(np.uint8)
+
+
+def store_split_scales(scales: Floats) -> tuple[Floats, Bytes]:
+    """The unit, float32 [n], and the steps, uint8 [n, blocks], of scales from zero up, float32 [n, blocks]."""
+    unit = np.abs(scales).max(axis=1) / np.float32(15)
+    with quiet():
+        steps = nearest_int(np.float32(0.5) * (np.float32(1) / unit[:, None] * scales - np.float32(1)))
+    return unit, np.where(unit[:, None] != 0, np.clip(steps, 0, 7), 0).astype(np.uint8)
 
 
 def only_codes(kind: GGMLType, codes: Codes) -> Parts:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 from quantkit.kernels.cache import cache_folder
 
@@ -24,8 +24,35 @@ _setting = threading.Lock()
 _PLAIN = (bool, int, float, str, np.generic, type(None))
 
 
-class _Cache(FunctionCache):  # type: ignore[misc]  # numba has no types
+class _Files(IndexDataCacheFile):  # type: ignore[misc]  # numba has no types
+    """A file of its own for each compiled form.
+
+    Numba numbers them by an index: two threads or processes that save at once take the same number, and the index may
+    then name the code of another function, which computes something else.
+    """
+
+    def _path(self, key: Any) -> str:
+        digest = hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).hexdigest()[:32]
+        return f"{self._index_name.removesuffix('.nbi')}.{digest}.nbc"
+
+    def save(self, key: Any, data: Any) -> None:
+        self._save_data(self._path(key), (key, data))
+
+    def load(self, key: Any) -> Any:
+        try:
+            own, data = self._load_data(self._path(key))
+        except OSError:
+            return None
+        return data if own == key else None
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
     """The compiled forms of one function."""
+
+    def __init__(self, py_func: Any) -> None:
+        super().__init__(py_func)
+        stamp = self._impl.locator.get_source_stamp()
+        self._cache_file = _Files(self._cache_path, self._impl.filename_base, stamp)
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
         return signature, codegen.magic_tuple(), describe(self._py_func)
@@ -43,6 +70,16 @@ def keep_on_disk(dispatcher: Any) -> None:
             dispatcher._cache = _Cache(dispatcher.py_func)
         finally:
             numba.config.CACHE_DIR = before
+
+
+def name_by_content(function: Any) -> None:
+    """Add a digest of what a function is made of to its name, before numba compiles it.
+
+    Numba's symbols have a function's name and a number that each process counts from 1. Two functions of one name, kept
+    by two processes, may have the same symbol; a process that loads both would call one of them for the other.
+    """
+    digest = hashlib.sha256(repr(describe(function)).encode()).hexdigest()[:16]
+    function.__qualname__ = f"{function.__qualname__}_{digest}"
 
 
 def describe(value: Any) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import intrinsic
 
-from quantkit.kernels.lane_cache import keep_on_disk
+from quantkit.kernels.lane_cache import keep_on_disk, name_by_content
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -36,12 +36,14 @@ _OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": False, "nogil": 
 
 def inlined(function: _Function) -> _Function:
     """Compile *function* for use inside compiled functions."""
+    name_by_content(function)
     result: _Function = numba.njit(forceinline=True, **_OPTIONS)(function)
     return result
 
 
 def compiled(function: _Function) -> _Function:
     """Compile *function* at its first call; a later process loads the result if the cache is writable."""
+    name_by_content(function)
     result: _Function = numba.njit(**_OPTIONS)(function)
     keep_on_disk(result)
     return result

@@ -16,6 +16,7 @@ from quantkit.kernels.grid_layout import PACKERS, Codes, Parts, store_scales
 from quantkit.kernels.lane_common import ONE, ZERO, compiled, inlined, root
 from quantkit.kernels.lane_nearest import table_of
 from quantkit.kernels.lane_points import (
+    FITTED,
     INVERSE,
     LANES,
     ROOT,
@@ -29,11 +30,14 @@ from quantkit.kernels.lane_points import (
     X,
     steps_of,
 )
+from quantkit.kernels.weighted import fit_unit
 
 F32 = np.float32
 _Bools = npt.NDArray[np.bool_]
-# (blocks, weights, grid, work, points, words, scales, codes, signs, empty), see search.
-Search = Callable[[Floats, Floats, Arrays, Floats, Integers, Words, Floats, Codes, Bytes, _Bools], None]
+# (values, weights, magnitudes, signs), see fold.
+Fold = Callable[[Floats, Floats, Floats, Bytes], None]
+# (blocks, weights, units, grid, work, points, words, scales, codes, signs, empty), see search.
+Search = Callable[[Floats, Floats, Floats, Arrays, Floats, Integers, Words, Floats, Codes, Bytes, _Bools], None]
 
 
 def encode(form: GridFormat, rows: Floats, importance: Floats | None = None) -> Bytes:
@@ -48,15 +52,22 @@ def encode(form: GridFormat, rows: Floats, importance: Floats | None = None) -> 
         uint8, shape [super-blocks, bytes per super-block].
     """
     flat, shape = rows.reshape(-1, SUPER_BLOCK), form.shape
-    weights = flat * flat if importance is None else lane_units.weigh_blocks(flat, importance)
+    times = form.alone if importance is None else form.variance
+    assert times is not None, form.type
+    weights = lane_units.weigh_blocks(flat, importance, times)
     count, each = len(flat), SUPER_BLOCK // shape.block
     scales, empty = np.empty((count, each), dtype=np.float32), np.empty((count, each), dtype=np.bool_)
     codes = np.empty((count, SUPER_BLOCK // shape.group), dtype=np.uint16)
     signs = np.empty((count, SUPER_BLOCK // 8), dtype=np.uint8)
-    table, groups = table_of(form.type), shape.block // shape.group
+    values, table, groups = np.empty_like(flat), table_of(form.type), shape.block // shape.group
+    fold(form.even_signs)(flat.reshape(-1, 8), weights.reshape(-1, 8), values.reshape(-1, 8), signs.reshape(-1))
+    units = np.empty(0, dtype=np.float32)
+    if form.from_unit:
+        units, _ = fit_unit(values.reshape(-1), weights.reshape(-1), shape.block, shape.levels + 1)
     search(form.type)(
-        flat.reshape(-1, shape.block),
+        values.reshape(-1, shape.block),
         weights.reshape(-1, shape.block),
+        units,
         (table.own, table.counts, table.firsts, table.candidates, table.words),
         np.zeros(WORK, dtype=np.float32),
         np.zeros(groups * LANES, dtype=np.int32),
@@ -75,18 +86,52 @@ def encode(form: GridFormat, rows: Floats, importance: Floats | None = None) -> 
 
 
 @cache
+def fold(even: bool) -> Fold:
+    """Compile what takes magnitudes apart from signs.
+
+    Where the number of signs must be *even* and is not, the value that matters least has the other sign, and then its
+    magnitude is below zero.
+
+    Returns:
+        A function of values and the weights of their errors, float32 [n, 8], and what it writes: magnitudes, float32
+        [n, 8], and a bit for each value that is set below zero, uint8 [n].
+    """
+
+    def run(x: Floats, w: Floats, out: Floats, signs: Bytes) -> None:
+        for part in range(signs.size):
+            sign, flips = np.uint8(0), 0
+            for i in range(8):
+                v, below = x[part, i], x[part, i] < ZERO
+                out[part, i] = -v if below else v
+                sign |= np.uint8(np.uint8(below) << np.uint8(i))
+                flips += below
+            if even and flips % 2:
+                least, size = 0, w[part, 0] * x[part, 0] * x[part, 0]
+                for i in range(1, 8):
+                    other = w[part, i] * x[part, i] * x[part, i]
+                    if other < size:
+                        least, size = i, other
+                out[part, least] = -out[part, least]
+                sign ^= np.uint8(np.uint8(1) << np.uint8(least))
+            signs[part] = sign
+
+    return compiled(run)
+
+
+@cache
 def search(kind: GGMLType) -> Search:
     """Compile the search of a format.
 
     Returns:
-        A function of blocks and the weights of their errors, float32 [blocks, block]; the arrays of a
+        A function of blocks of magnitudes and the weights of their errors, float32 [blocks, block]; the units that
+        the search begins with, float32 [blocks], or nothing; the arrays of a
         :class:`quantkit.kernels.lane_nearest.Table`; arrays to work in, float32 [WORK], int32 and uint32
-        [groups * LANES]; and what it writes: scales, float32 [blocks], codes, uint16 [blocks, groups], signs, a bit
-        for each weight, uint8 [blocks, block / 8], and which blocks are empty, bool [blocks].
+        [groups * LANES]; and what it writes: scales, float32 [blocks], codes, uint16 [blocks, groups], and which blocks
+        are empty, bool [blocks]. It changes signs, a bit for each weight, uint8 [blocks, block / 8].
     """
     form = GRID_FORMATS[kind]
     block, groups = form.shape.block, form.shape.block // form.shape.group
-    even, fits_all = form.even_signs, form.fits_all
+    fits_all, from_unit, levels = form.fits_all, form.from_unit, F32(form.shape.levels)
     steps, apart, highest = form.search.steps, F32(form.search.apart), F32(2 * form.shape.levels - 1)
     trials, nothing, compiled_steps = 2 * steps + 1, F32(form.nothing), steps_of(form.shape)
     find_points, look_up, add_up = compiled_steps.find_points, compiled_steps.look_up, compiled_steps.add_up
@@ -96,26 +141,10 @@ def search(kind: GGMLType) -> Search:
     assert highest - steps * apart > F32(0.6) * (highest + steps * apart)
 
     @inlined
-    def read(x: Floats, w: Floats, work: Floats, signs: Bytes) -> tuple[F32, F32]:
-        """Take the magnitudes of a block apart from the signs: the largest of them, and regardless of a sign left."""
-        for part in range(block // 8):
-            sign, flips = np.uint8(0), 0
-            for i in range(8):
-                at = 8 * part + i
-                v, below = x[at], x[at] < ZERO
-                work[X + at], work[W + at], work[ROOT + at] = (-v if below else v), w[at], root(w[at])
-                sign |= np.uint8(np.uint8(below) << np.uint8(i))
-                flips += below
-            if even and flips % 2:
-                least, size = 0, w[8 * part] * x[8 * part] * x[8 * part]
-                for i in range(1, 8):
-                    at = 8 * part + i
-                    other = w[at] * x[at] * x[at]
-                    if other < size:
-                        least, size = i, other
-                work[X + 8 * part + least] = -work[X + 8 * part + least]
-                sign ^= np.uint8(np.uint8(1) << np.uint8(least))
-            signs[part] = sign
+    def read(x: Floats, w: Floats, work: Floats) -> tuple[F32, F32]:
+        """Take a block: the largest of its magnitudes, and regardless of a sign left."""
+        for i in range(block):
+            work[X + i], work[W + i], work[ROOT + i] = x[i], w[i], root(w[i])
         largest, size = work[X], abs(work[X])
         for i in range(1, block):
             v = work[X + i]
@@ -124,21 +153,20 @@ def search(kind: GGMLType) -> Search:
         return largest, size
 
     @inlined
-    def choose(work: Floats, largest: F32) -> tuple[F32, int]:
-        """The scale of the best trial, and its number; -1 if there is none."""
-        scale, best, chosen = largest / highest, ZERO, -1
+    def choose(work: Floats, start: F32) -> tuple[F32, int]:
+        """The scale of the best trial, and its number; -1 and the scale given if there is none."""
+        best, chosen = ZERO, -1
         for j in range(trials):
             sum_qx, sum_q2 = work[SUM_QX + j], work[SUM_Q2 + j]
             if sum_q2 > ZERO and sum_qx * sum_qx > best * sum_q2:
-                scale, chosen = sum_qx / sum_q2, j
-                best = scale * sum_qx
-        return scale, chosen
+                best, chosen = work[FITTED + j] * sum_qx, j
+        return (work[FITTED + chosen] if chosen >= 0 else start), chosen
 
     @inlined
     def look_up_again(grid: Arrays, work: Floats, points: Integers, words: Words, scale: F32, chosen: int) -> F32:
         """With the scale that was found, groups may have better points; returns the scale that fits them."""
         own, counts = grid[0], grid[1]
-        off = fits_all and chosen < 0
+        off = from_unit or (fits_all and chosen < 0)
         for k in range(groups):
             off |= chosen >= 0 and counts[points[k * LANES + chosen]] > 0
         if not (off and scale > ZERO):
@@ -154,6 +182,7 @@ def search(kind: GGMLType) -> Search:
     def run(
         blocks: Floats,
         weights: Floats,
+        units: Floats,
         grid: Arrays,
         work: Floats,
         points: Integers,
@@ -165,21 +194,26 @@ def search(kind: GGMLType) -> Search:
     ) -> None:
         lanes = work.size * LANES // WORK  # a constant would be unrolled, and then not vectorized
         for b in range(scales.size):
-            largest, size = read(blocks[b], weights[b], work, signs[b])
-            empty[b] = largest < nothing
+            largest, size = read(blocks[b], weights[b], work)
+            start, span = largest / highest, largest
+            if from_unit:
+                start, span = units[b], units[b] * levels
+            empty[b] = (largest < nothing) | (span <= ZERO)
             if empty[b]:
                 scales[b] = ZERO
                 codes[b, :] = 0
                 signs[b, :] = 0
                 continue
             for j in range(lanes):
-                work[INVERSE + j] = (highest + F32(j - steps) * apart) / largest
+                work[INVERSE + j] = (highest + F32(j - steps) * apart) / span
             for j in range(lanes):
                 work[SCALE + j] = ONE / work[INVERSE + j]
             find_points(work, points, lanes)
             look_up(grid, work, points, words, trials, highest * work[SCALE] + size)
             add_up(work, words, lanes)
-            scale, chosen = choose(work, largest)
+            for j in range(lanes):
+                work[FITTED + j] = work[SUM_QX + j] / work[SUM_Q2 + j]
+            scale, chosen = choose(work, start)
             for k in range(groups):
                 words[k * LANES] = words[k * LANES + chosen] if chosen >= 0 else grid[0][0]
             scale = look_up_again(grid, work, points, words, scale, chosen)

@@ -51,7 +51,7 @@ def encode(form: TableFormat, rows: Floats, importance: Floats | None = None) ->
     blocks, weights = rows.reshape(-1, BLOCK), np.empty(0, dtype=np.float32)
     scales, pairs = np.empty(len(blocks), dtype=np.float32), np.empty((len(blocks), BLOCK // 2), dtype=np.uint8)
     if importance is not None:
-        weights = lane_units.weigh_blocks(rows.reshape(-1, form.together * BLOCK), importance).reshape(-1)
+        weights = lane_units.weigh_blocks(rows.reshape(-1, form.together * BLOCK), importance, 2).reshape(-1)
     search(rows.reshape(-1), weights, np.empty(WORK, dtype=np.float32), scales)
     stored = store(form, scales)
     fit(blocks, stored.inverses, pairs)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,8 @@ from quantkit.kernels.arithmetic import Floats, Integers
 from quantkit.kernels.formats import GridShape
 from quantkit.kernels.grids import WORD_LEVELS
 from quantkit.kernels.lane_common import ONE, ZERO, inlined, nearest_int
-from quantkit.kernels.lane_nearest import WIDTH, lowest, nearest, set_lines
+from quantkit.kernels.lane_nearest import CHUNKS, lowest, nearest, survey
+from quantkit.kernels.lane_vectors import WIDTH
 
 F32 = np.float32
 Words = npt.NDArray[np.uint32]
@@ -26,12 +26,10 @@ Words = npt.NDArray[np.uint32]
 Arrays = tuple[Words, Integers, Integers, npt.NDArray[np.int8], Words]
 
 LANES = 32
-# Chunks of a list at most, for which lines are found.
-_MOST = 4
 # Offsets in the work array: what a block has (magnitudes, the weights of their errors and the roots of those), what its
 # trials have, and lines.
-X, W, ROOT, INVERSE, SCALE, SUM_QX, SUM_Q2, _LINES = range(0, 8 * LANES, LANES)
-WORK = 7 * LANES + 2 * _MOST * WIDTH
+X, W, ROOT, INVERSE, SCALE, SUM_QX, SUM_Q2, FITTED, _LINES = range(0, 9 * LANES, LANES)
+WORK = 8 * LANES + 2 * CHUNKS * WIDTH
 _HALF, _SMALL = F32(0.5), F32(1e-30)
 # Twice what rounding changes in the difference of two errors and of two lines, in units of the largest possible error.
 _MARGIN = F32(2.0**-17)
@@ -68,9 +66,9 @@ def steps_of(shape: GridShape) -> Steps:
     group, groups, bits = shape.group, shape.block // shape.group, np.uint32(WORD_LEVELS // shape.group)
     quads, per_group, levels_of_four = shape.block // 4, group // 4, np.int32(shape.levels**4)
     levels, top, mask = np.int32(shape.levels), np.int32(shape.levels - 1), np.uint32((1 << int(bits)) - 1)
-    one_chunk = nearest(group)
-    lines_one, lines_two, lines_most = (set_lines(group, chunks) for chunks in (1, 2, _MOST))
-    lowest_one, lowest_two, lowest_most = (lowest(chunks) for chunks in (1, 2, _MOST))
+    nearest_one, nearest_any = nearest(group, 1), nearest(group)
+    survey_one, survey_two, survey_any = (survey(group, chunks) for chunks in (1, 2, 0))
+    lowest_one, lowest_two, lowest_any = (lowest(chunks) for chunks in (1, 2, 0))
 
     @inlined
     def level_of(inverse: F32, x: F32) -> np.int32:
@@ -105,43 +103,46 @@ def steps_of(shape: GridShape) -> Steps:
     @inlined
     def nearest_to(grid: Arrays, work: Floats, point: np.int32, k: int, scale: F32) -> np.uint32:
         _, counts, firsts, candidates, words = grid
-        count, first = counts[point], np.int64(firsts[point])
-        best = np.int64(0x7FFFFFFFFFFFFFFF)
-        for start in range(0, count, WIDTH):
-            left, chunk = np.int32(count - start), first + start // WIDTH
-            found = one_chunk(candidates, chunk, left, work, X + k * group, ROOT + k * group, scale)
-            found += start
-            best = found if found < best else best
-        word: np.uint32 = words[first * WIDTH + (best & np.int64(0xFFFFFFFF))]
+        first, count, x, w = np.int64(firsts[point]), counts[point], X + k * group, ROOT + k * group
+        if count <= WIDTH:
+            near = nearest_one(candidates, first, count, work, x, w, scale)
+        else:
+            near = nearest_any(candidates, first, count, work, x, w, scale)
+        word: np.uint32 = words[first * WIDTH + near]
         return word
 
     @inlined
-    def set_lines_of(candidates: Any, first: np.int64, count: np.int32, work: Floats, k: int) -> None:
-        """Find the lines of the candidates of group *k*."""
-        x, w = X + k * group, ROOT + k * group
+    def lowest_at_ends(grid: Arrays, work: Floats, point: np.int32, k: int, ends: tuple[int, int], margin: F32) -> int:
+        """The candidate that is the nearest in both trials beyond doubt; -1 if there is none."""
+        _, counts, firsts, candidates, _ = grid
+        first, count, x, w = np.int64(firsts[point]), counts[point], X + k * group, ROOT + k * group
+        a, b = work[SCALE + ends[0]], work[SCALE + ends[1]]
+        gap, other = margin * work[INVERSE + ends[0]], margin * work[INVERSE + ends[1]]
+        low: int
         if count <= WIDTH:
-            lines_one(candidates, first, count, work, x, w, _LINES)
+            low = survey_one(candidates, first, count, work, x, w, _LINES, a, gap, b, other)
         elif count <= 2 * WIDTH:
-            lines_two(candidates, first, count, work, x, w, _LINES)
+            low = survey_two(candidates, first, count, work, x, w, _LINES, a, gap, b, other)
         else:
-            lines_most(candidates, first, count, work, x, w, _LINES)
+            low = survey_any(candidates, first, count, work, x, w, _LINES, a, gap, b, other)
+        return low
 
     @inlined
-    def lowest_of(work: Floats, count: np.int32, j: int, margin: F32) -> np.int32:
-        """The candidate that is the nearest in trial *j* beyond doubt; -1 if there is none."""
+    def lowest_at(work: Floats, count: np.int32, j: int, margin: F32) -> int:
+        """The same for trial *j* alone."""
         scale, gap = work[SCALE + j], margin * work[INVERSE + j]
-        low: np.int32
+        low: int
         if count <= WIDTH:
-            low = lowest_one(work, _LINES, scale, gap)
+            low = lowest_one(work, _LINES, count, scale, gap)
         elif count <= 2 * WIDTH:
-            low = lowest_two(work, _LINES, scale, gap)
+            low = lowest_two(work, _LINES, count, scale, gap)
         else:
-            low = lowest_most(work, _LINES, scale, gap)
+            low = lowest_any(work, _LINES, count, scale, gap)
         return low
 
     @inlined
     def look_up(grid: Arrays, work: Floats, points: Integers, words: Words, trials: int, farthest: F32) -> None:
-        own, counts, firsts, candidates, all_words = grid
+        own, counts, firsts, _, all_words = grid
         for k in range(groups):
             total = ZERO
             for i in range(group):
@@ -156,18 +157,16 @@ def steps_of(shape: GridShape) -> Steps:
                 if count == 0:
                     for j in range(begin, end):
                         words[start + j] = own[point]
-                elif end - begin < 2 or count > _MOST * WIDTH:
-                    for j in range(begin, end):
-                        words[start + j] = nearest_to(grid, work, point, k, work[SCALE + j])
+                elif end - begin < 2:
+                    words[start + begin] = nearest_to(grid, work, point, k, work[SCALE + begin])
                 else:
-                    set_lines_of(candidates, first, count, work, k)
-                    low = lowest_of(work, count, end - 1, margin)
-                    if low >= 0 and low == lowest_of(work, count, begin, margin):
+                    low = lowest_at_ends(grid, work, point, k, (begin, end - 1), margin)
+                    if low >= 0:
                         for j in range(begin, end):
                             words[start + j] = all_words[first * WIDTH + low]
                     else:
                         for j in range(begin, end):
-                            low = lowest_of(work, count, j, margin)
+                            low = lowest_at(work, count, j, margin)
                             if low >= 0:
                                 words[start + j] = all_words[first * WIDTH + low]
                             else:

@@ -15,8 +15,10 @@ F32 = np.float32
 Fit = Callable[[Floats, Floats, Floats, Floats, Floats, Bytes], None]
 
 LANES = 64
-X, WORK = 2 * 16 * LANES, (10 + 16) * LANES
-_W = 16 * LANES
+# Values that share a unit, at most.
+_MOST = 32
+X, WORK = 2 * _MOST * LANES, (10 + _MOST) * LANES
+_W = _MOST * LANES
 _LARGEST, _INVERSE, _TRIED, _UNIT, _BEST, _ERROR, _SUM_LX, _SUM_L2, _LEVEL = range(0, 9 * LANES, LANES)
 
 
@@ -63,11 +65,21 @@ def weigh(rows: Floats, variances: Floats, importance: Floats, out: Floats) -> N
         column = 0 if column == importance.size else column
 
 
-def weigh_blocks(blocks: Floats, importance: Floats) -> Floats:
-    """The weights of errors, float32 as *blocks* [n, weights]: twice the mean square of a block is its variance."""
+def weigh_blocks(blocks: Floats, importance: Floats | None, times: float) -> Floats:
+    """The weights of errors, float32 as *blocks* [n, weights]: a block's mean square, *times* over, is its variance.
+
+    Without importances the weight is the variance and the square of the value.
+    """
+    if importance is None and not times:
+        return blocks * blocks
     squares, weights = np.empty(blocks.shape[0], dtype=np.float32), np.empty_like(blocks)
     add_squares(blocks, squares)
-    weigh(blocks, squares * np.float32(2 / blocks.shape[1]), np.ascontiguousarray(importance), weights)
+    variances = squares * np.float32(times / blocks.shape[1])
+    if importance is None:
+        np.multiply(blocks, blocks, out=weights)
+        weights += variances[:, None]
+        return weights
+    weigh(blocks, variances, np.ascontiguousarray(importance), weights)
     return weights
 
 
@@ -84,10 +96,12 @@ def _byte(level: F32) -> F32:
 
 @cache
 def find_unit(block: int, top_level: int) -> Fit:
-    """Compile the fit of values from zero up to multiples of a unit (``make_qp_quants``), LANES fits at a time.
+    """Compile the fit of values to multiples of a unit (``make_qp_quants``), LANES fits at a time.
+
+    What ggml makes of values below zero is part of it.
 
     Args:
-        block: values that share a unit.
+        block: values that share a unit, 32 at most.
         top_level: the highest multiple.
 
     Returns:

@@ -2,7 +2,7 @@
 
 K-quants are searched by ``lane_affine`` and ``lane_symmetric``, stored and packed by ``super_block``, and fitted by
 ``lane_fit``. ``lane_blocks`` and ``lane_small`` have the formats without a search, ``lane_iq4`` those with a table,
-``lane_grid`` those with a grid, and ``weighted`` all others with an importance matrix.
+``lane_grid`` and ``lane_ternary`` those with a grid, and ``weighted`` all others with an importance matrix.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.arithmetic import Bytes, Floats
-from quantkit.kernels.formats import GRID_FORMATS, K_QUANTS, SMALL_FORMATS, SUPER_BLOCK, TABLE_FORMATS
+from quantkit.kernels.formats import GRID_FORMATS, K_QUANTS, SMALL_FORMATS, SPLIT_FORMATS, SUPER_BLOCK, TABLE_FORMATS
 from quantkit.kernels.rounding import LARGEST, SMALLEST, weighable
 from quantkit.kernels.super_block import LAYOUTS
 
@@ -46,7 +46,8 @@ def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> By
         importance: float32, shape [columns], or None.
 
     Returns:
-        uint8, shape [blocks, bytes per block]; None if arithmetic alone does not decide how the values are encoded.
+        uint8, shape [blocks, bytes per block]; None if arithmetic alone does not decide how the values are encoded, or,
+        for IQ1, the C library's sort does.
     """
     flat = rows.reshape(-1)
     if not _decided(flat) or not (importance is None or weighable(importance)):
@@ -59,6 +60,12 @@ def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> By
         from quantkit.kernels import lane_grid
 
         return lane_grid.encode(GRID_FORMATS[kind], rows, importance)
+    if kind in SPLIT_FORMATS:
+        if not ggml.sorts_stably():
+            return None
+        from quantkit.kernels import lane_ternary
+
+        return lane_ternary.encode(SPLIT_FORMATS[kind], rows, importance)
     if importance is not None:
         from quantkit.kernels import weighted
 

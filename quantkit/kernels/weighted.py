@@ -103,7 +103,7 @@ def _store(kind: GGMLType, found: Floats) -> Stored:
         steps = np.clip(nearest_int(units[INVERSE, :, None] * found[SCALE].reshape(-1, 16)), -32, 31) + 32
         return JOINS[kind]([(units[SCALE], np.where(units[INVERSE, :, None] != 0, steps, 0))])
     per_super_block, top = (16, 15) if kind is GGMLType.Q2_K else (8, 63)
-    fitted = [_fit_unit(found[values], found[SUM], per_super_block, top) for values in (SCALE, LOW)]
+    fitted = [fit_unit(found[values], found[SUM], per_super_block, top) for values in (SCALE, LOW)]
     if kind is GGMLType.Q5_K:  # the one format that limits a byte that wrapped
         fitted = [(unit, np.minimum(steps, top)) for unit, steps in fitted]
     return JOINS[kind](fitted)
@@ -140,7 +140,7 @@ def _search(search: lane_weighted.Search, values: Floats, weights: Floats, block
     return found[:, : values.size // block]
 
 
-def _fit_unit(values: Floats, weights: Floats, block: int, top: int) -> tuple[Floats, Integers]:
+def fit_unit(values: Floats, weights: Floats, block: int, top: int) -> tuple[Floats, Integers]:
     """The unit of each super-block's values, float32 [n], and their multiples of it, int32 [n, block]."""
     scratch, group = _scratch(), lane_units.LANES * block
     padded = -(-values.size // group) * group

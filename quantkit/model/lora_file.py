@@ -200,15 +200,17 @@ def _low_rank(model: Model, adapter: Adapter, name: str, changes: Sequence[Chang
     found: LowRank | None = None
     for change in changes:
         match change:
-            case LowRank(magnitude="") if found is None:
+            case LowRank(magnitude="", place=None) if found is None:
                 found = change
                 continue
             case Replace(key) if _is_copy(model, adapter, name, key):
                 continue  # PEFT saves a copy of the embedding next to LoRA on it
             case Replace():
                 what = "was trained in full (modules_to_save, a bias, a resized vocabulary)"
-            case LowRank():
+            case LowRank(place=None):
                 what = "was trained with DoRA"
+            case LowRank():
+                what = "was trained in parts that the base model has in one matrix"
             case Add():
                 what = "has a LoRA bias (lora_bias)"
             case Tokens():
@@ -258,7 +260,8 @@ def _check_tied(model: Model, adapter: Adapter, pairs: Sequence[Pair]) -> None:
     """Refuse LoRA on the embedding or output head of a base that ties them: llama.cpp would misapply it."""
     tensors = model.checkpoint.tensors
     heads = [rule.sources[0] for rule in model.architecture.rules(model.checkpoint.config) if rule.target == OUTPUT]
-    if any(head in tensors and tensors[head].name == head for head in heads):
+    stored = Counter(tensors.values())  # a tied head is the embedding under a second name
+    if any(head in tensors and stored[tensors[head]] == 1 for head in heads):
         return
     for pair in pairs:
         if pair.rule.target in (EMBEDDING, OUTPUT):

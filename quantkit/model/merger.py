@@ -21,6 +21,8 @@ from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import Memory, new_memory
 from quantkit.engine.rows import Rows
 from quantkit.errors import CheckpointError
+from quantkit.model.adapter_effect import AdapterEffect
+from quantkit.model.effect_meter import EffectMeter
 from quantkit.plan.values import PlannedTensor
 
 # Cached factors: consecutive ranges belong to one tensor, and a few tensors are in work at a time.
@@ -41,6 +43,11 @@ class Merger:
         self._modules = MergedModules(self._merge_module)
         self._norms: dict[tuple[int, str], Floats] = {}
         self._norms_lock = threading.RLock()
+        self._meter = EffectMeter(checkpoint, self.adapters)
+
+    def effects(self) -> tuple[AdapterEffect, ...]:
+        """What each adapter changes, of the rows that were handed out."""
+        return self._meter.effects()
 
     def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory = new_memory) -> Rows:
         """Rows ``start:stop`` of one segment, in GGUF's layout: what is stored, and what is still to be added.
@@ -54,7 +61,7 @@ class Merger:
         if tensor.values is not None:
             return Rows(tensor.values[start:stop])
         name, first, last = _source_rows(tensor, start, stop)
-        rows = self._after(name, len(self.adapters), first, last, memory)
+        rows = self._after(name, len(self.adapters), first, last, memory, self._meter)
         if tensor.arrange is None:
             return rows
         if rows.stored.ndim > 1:  # of a matrix only the order of rows changes
@@ -67,15 +74,26 @@ class Merger:
     def _is_changed(self, name: str) -> bool:
         return any(name in adapter.changes for adapter in self.adapters)
 
-    def _after(self, name: str, count: int, start: int, stop: int, memory: Memory = new_memory) -> Rows:
-        """Rows of a checkpoint tensor after the first *count* adapters."""
+    def _after(
+        self,
+        name: str,
+        count: int,
+        start: int,
+        stop: int,
+        memory: Memory = new_memory,
+        meter: EffectMeter | None = None,
+    ) -> Rows:
+        """Rows of a checkpoint tensor after the first *count* adapters; *meter* is shown each of them."""
         overwriting = [index for index in range(count) if self.adapters[index].overwrites(name)]
         if overwriting:  # everything before the last of them is overwritten
             first, rows = overwriting[-1], Rows(np.empty(0, dtype=np.float32))
         else:
             first, rows = 0, Rows(self.checkpoint.read(name, start, stop, memory))
         for index in range(first, count):
-            rows = self._step(index, name, rows, start, stop)
+            before, rows = rows, self._step(index, name, rows, start, stop)
+            if meter is not None:
+                replaced = bool(overwriting) and index == first
+                meter.take(index, name, start, None if replaced else before, rows)
         return rows
 
     def _step(self, index: int, name: str, rows: Rows, start: int, stop: int) -> Rows:

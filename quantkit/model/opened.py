@@ -18,14 +18,16 @@ from quantkit.arch.base import Architecture, Rule
 from quantkit.arch.families import find_architecture, is_supported
 from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
 from quantkit.checkpoint.ignored import Ignored
-from quantkit.errors import AdapterError, ArchitectureError, CheckpointError
+from quantkit.errors import AdapterError, ArchitectureError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import EMBEDDING as GGUF_EMBEDDING
 from quantkit.gguf.kv import KV
 from quantkit.hub.adapter_source import AdapterLike, adapter_sources
 from quantkit.hub.base_name import full_precision_name
 from quantkit.hub.source import source_name
+from quantkit.model.base_names import base_notes
 from quantkit.model.every_file import check_every_file
+from quantkit.model.own_names import check_tensors, with_own_names
 from quantkit.model.resized_vocabulary import resize, resized_rows
 from quantkit.model.sampling import sampling_metadata
 from quantkit.model.tied_embeddings import LM_HEAD, check_unknown_tie, find_tie, settle_tied
@@ -34,9 +36,6 @@ from quantkit.plan.values import PlannedTensor, general_metadata
 from quantkit.vocab.files import ParsedFiles
 from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
-
-# The parts of a vision-language checkpoint other than its language model.
-_VISION = ("vision_tower.", "multi_modal_projector.")
 
 
 @dataclass(frozen=True)
@@ -151,12 +150,12 @@ def open_model(path: Path, adapters: Sequence[AdapterLike] = (), ignore: Sequenc
     seen = _look(path, adapters, ignored)
     with open_checkpoint(path, ignored) as opened:
         architecture, checkpoint, rules = _understand(opened)
-        _check(checkpoint, rules)
+        check_tensors(checkpoint, rules)
         parsed = ParsedFiles()
         language_only = "text_config" in opened.config
         with _merged(checkpoint, adapters, parsed, ignored, language_only=language_only) as merged:
             _check_head(merged, rules)
-            notes = [*seen, *_left_out(opened, checkpoint), *architecture.notes(checkpoint.config), *merged.notes]
+            notes = [*seen, *architecture.notes(checkpoint.config), *merged.notes]
             yield Model(**{**vars(merged), "notes": tuple(notes)}, architecture=architecture, parsed=parsed)
 
 
@@ -175,7 +174,10 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike], ignore: Sequence[st
     seen = _look(path, adapters, ignored)
     with open_checkpoint(path, ignored) as checkpoint:
         if is_supported(checkpoint.config):
-            _check(*_understand(checkpoint)[1:])
+            _, named, rules = _understand(checkpoint)
+            check_tensors(named, rules)
+            if "text_config" not in checkpoint.config:  # of a vision-language model, every part is written
+                checkpoint = replace(named, config=checkpoint.config)
         parsed = ParsedFiles()
         with _merged(checkpoint, adapters, parsed, ignored) as merged:
             parsed.clear()
@@ -213,7 +215,7 @@ def _merged(
             )
             stack.callback(opened[-1].close)
         check_unknown_tie(checkpoint, opened)
-        notes = [*checkpoint.notes, *(note for adapter in opened for note in _adapter_notes(adapter, path))]
+        notes = [*checkpoint.notes, *(note for adapter in opened for note in _adapter_notes(adapter, checkpoint))]
         rows = resized_rows(opened, base)
         if rows is not None:
             checkpoint, base = resize(checkpoint, rows), resize(base, rows)
@@ -245,34 +247,13 @@ def _understand(opened: Checkpoint) -> tuple[Architecture, Checkpoint, list[Rule
     """
     try:
         architecture = find_architecture(opened.config, "config.json")
-        checkpoint = _language_model(opened, architecture)
-        architecture.metadata(checkpoint.config)
-        architecture.generated(checkpoint.config)
-        return architecture, checkpoint, architecture.rules(checkpoint.config)
+        config = architecture.settings(opened.config)
+        architecture.metadata(config)
+        architecture.generated(config)
+        rules = architecture.rules(config)
     except ArchitectureError as error:
         raise ArchitectureError(f"{opened.path}{os.sep}{error}", hint=error.hint) from None
-
-
-def _language_model(opened: Checkpoint, architecture: Architecture) -> Checkpoint:
-    """The checkpoint with its complete config; of a vision-language model, only the language model.
-
-    Versions of transformers name the same tensor ``language_model.model.norm.weight`` or
-    ``model.language_model.norm.weight``; in a plain language model it is ``model.norm.weight``.
-    """
-    checkpoint = replace(opened, config=architecture.settings(opened.config))
-    if "text_config" not in opened.config:
-        return checkpoint
-    tensors = {
-        name.replace("language_model.", "", 1): spec
-        for name, spec in opened.tensors.items()
-        if not name.removeprefix("model.").startswith(_VISION)
-    }
-    return replace(checkpoint, tensors=tensors)
-
-
-def _left_out(opened: Checkpoint, checkpoint: Checkpoint) -> Iterator[str]:
-    if count := len(opened.tensors) - len(checkpoint.tensors):
-        yield f"only the language model is converted; the vision part ({count} tensors) is left out"
+    return architecture, with_own_names(opened, config, rules), rules
 
 
 def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:
@@ -291,39 +272,13 @@ def _check_head(merged: MergedCheckpoint, rules: Sequence[Rule]) -> None:
         )
 
 
-def _check(checkpoint: Checkpoint, rules: Sequence[Rule]) -> None:
-    """Check that the checkpoint has every tensor that the config needs, in its shape, and no other tensor."""
-    for rule in rules:
-        for source in dict.fromkeys(rule.sources):
-            _check_source(checkpoint, rule, source)
-    unknown = sorted(checkpoint.tensors.keys() - {source for rule in rules for source in rule.sources})
-    if unknown:
-        raise CheckpointError(
-            f"{checkpoint.tensors[unknown[0]].file}: unexpected tensor {unknown[0]!r} in a "
-            f"{(checkpoint.config.get('architectures') or ['?'])[0]} checkpoint with this config"
-            + (f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""),
-            hint="config.json and weights are from different models: use both from the same saved folder",
-        )
-
-
-def _check_source(checkpoint: Checkpoint, rule: Rule, source: str) -> None:
-    spec = checkpoint.tensors.get(source)
-    if spec is None and not (rule.optional and rule.sources[0] not in checkpoint.tensors):
-        raise CheckpointError(
-            f"{checkpoint.path}: tensor {source!r} is missing", hint="download the model's weight files again"
-        )
-    if spec is not None and spec.shape != rule.shape_of_sources:
-        raise CheckpointError(
-            f"{spec.file}: tensor {source!r} has shape {list(spec.shape)}, but with this config.json it must be "
-            f"{list(rule.shape_of_sources)}",
-            hint="config.json and weights are from different models: use both from the same saved folder",
-        )
-
-
-def _adapter_notes(adapter: Adapter, base: Path) -> Iterator[str]:
+def _adapter_notes(adapter: Adapter, base: Checkpoint) -> Iterator[str]:
+    yield from adapter.notes
     named = str(adapter.config.get("base_model_name_or_path") or "")
     if (meant := full_precision_name(named)) is not None:
         yield (
             f"{source_name(adapter.path)} was trained on the quantized {named}; it is merged into "
-            f"{source_name(base)}, which should have the weights of {meant}"
+            f"{source_name(base.path)}, which should have the weights of {meant}"
         )
+    else:
+        yield from base_notes(adapter.path, adapter.config, base.path, base.config)

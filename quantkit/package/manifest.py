@@ -14,6 +14,7 @@ from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.files.visible import visible
+from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TextEntry
 from quantkit.package.manifest_sources import InputsEntry, SourcesEntry
 
@@ -35,6 +36,8 @@ class Manifest:
         files: the text files.
         chat: how to talk to the model.
         notes: decisions that the user was told.
+        effects: by ``build``: what each adapter changed, as measured while it was merged; packages of the first
+            versions have none.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Manifest:
     sources: SourcesEntry | None = None
     inputs: InputsEntry | None = None
     adapter_files: tuple[AdapterEntry, ...] | None = None
+    effects: tuple[AdapterEffect, ...] | None = None
 
     @property
     def ggufs(self) -> tuple[ModelEntry | AdapterEntry, ...]:
@@ -72,6 +76,7 @@ class Manifest:
             "recipe": self.recipe,
             "sources": self.sources and self.sources.to_json(),
             "inputs": self.inputs and self.inputs.to_json(),
+            "effects": None if self.effects is None else [effect.to_json() for effect in self.effects],
             "models": [model.to_json() for model in self.models],
             "adapter_files": None if self.adapter_files is None else [file.to_json() for file in self.adapter_files],
             "files": [asdict(text) for text in self.files],
@@ -106,6 +111,7 @@ class Manifest:
             files=tuple(map(TextEntry.from_json, found.each("files"))),
             chat=ChatEntry.from_json(found.fields("chat")),
             notes=found.texts("notes"),
+            effects=tuple(map(AdapterEffect.from_json, found.each("effects"))) if "effects" in found else None,
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.files.json_file import SCHEMA, read_json, write_json
+from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.differences import Difference
 from quantkit.verify.expected import Expected, read_expected
 from quantkit.verify.report import Report
@@ -41,6 +42,7 @@ class BuildReport:
             all of them) and ``difference``.
         outputs: the GGUF files.
         seconds: per stage: plan, compile (encoders, if they are not in the cache), stream, package, verify.
+        effects: what each adapter changed, as in the manifest.
     """
 
     report: Report | None
@@ -48,6 +50,7 @@ class BuildReport:
     ollama: tuple[Difference, ...]
     outputs: tuple[OutputFigures, ...]
     seconds: Mapping[str, float]
+    effects: tuple[AdapterEffect, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values, with ``schema``."""
@@ -60,6 +63,7 @@ class BuildReport:
             "notes": list(self.notes),
             "ollama": [{"versions": found.versions, "difference": found.text} for found in self.ollama],
             "outputs": [asdict(output) for output in self.outputs],
+            "effects": [effect.to_json() for effect in self.effects],
             "seconds": dict(self.seconds),
         }
 

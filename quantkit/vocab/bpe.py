@@ -24,6 +24,7 @@ from quantkit.vocab.files import (
     padding_notes,
 )
 from quantkit.vocab.pretokenizer import PreTokenizer, looks_up_words, recognise
+from quantkit.vocab.unigram import refuse_unigram
 
 # BPE options that llama.cpp does not support, with the values that mean "off".
 _OFF: dict[str, tuple[Any, ...]] = {
@@ -58,6 +59,7 @@ def bpe_content(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any
     Raises:
         VocabularyError: llama.cpp would not reproduce the tokenizer.
     """
+    refuse_unigram(tokenizer, where)
     model = tokenizer.get("model") or {}
     if model.get("type") != "BPE":
         raise VocabularyError(f"{where}: model type {model.get('type')!r} is not supported; expected BPE")

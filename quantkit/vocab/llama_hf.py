@@ -30,6 +30,7 @@ from quantkit.vocab.files import (
     spm_entries,
 )
 from quantkit.vocab.special import special_texts
+from quantkit.vocab.unigram import refuse_unigram
 
 _BYTE_TEXT = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 _ADDED_SCORE = -1000.0
@@ -42,11 +43,12 @@ def read_llama_hf(files: TokenizerFiles) -> Content | None:
     Raises:
         VocabularyError: llama.cpp would not reproduce the tokenizer.
     """
+    where = str(files.path("tokenizer.json"))
+    refuse_unigram(files.tokenizer, where)
     model = files.tokenizer.get("model") or {}
     decoder = files.tokenizer.get("decoder") or {}
     if model.get("type") != "BPE" or not model.get("byte_fallback") or decoder.get("type") != "Sequence":
         return None
-    where = str(files.path("tokenizer.json"))
     vocabulary, added = model["vocab"], files.tokenizer.get("added_tokens") or ()
     prefix = _space_prefix(files.tokenizer, where)
     _check_ids(vocabulary, added, files.rows, where)

@@ -8,12 +8,14 @@ from __future__ import annotations
 # Each module enters its defects into the table.
 from tests.checkpoints import (  # noqa: F401
     adapter_defects,
+    adapter_effect_defects,
     adapter_file_defects,
     checkpoint_defects,
     config_defects,
     expert_defects,
     folder_defects,
     format_defects,
+    name_defects,
     quantize_defects,
     request_defects,
     vocabulary_defects,

@@ -8,10 +8,11 @@ import shutil
 import torch
 
 from tests.checkpoints.case import Case, adapter_keys, edit_tensors
-from tests.checkpoints.defect import BUILD, BUILD_ADAPTER, MERGE, TIED, defect
+from tests.checkpoints.defect import BUILD, BUILD_ADAPTER, CONVERT, MERGE, TIED, defect
 
 EMBEDDING, HEAD = "base_model.model.model.embed_tokens.weight", "base_model.model.lm_head.weight"
 LORA = (*BUILD_ADAPTER, "--adapter-gguf")
+CONVERT_ADAPTER = (*CONVERT, "--adapter", "{adapter}", "--adapter-gguf")
 LORA_HINT = "leave out --adapter-gguf"
 A, B = adapter_keys(0, "q_proj")
 
@@ -129,7 +130,7 @@ def lora_file_with_dora(case: Case) -> None:
     edit_tensors(case.adapter_weights, change)
 
 
-@defect("{adapter}", "lora_alpha 0", hint=LORA_HINT, command=LORA)
+@defect("{adapter}", "lora_alpha 0", hint=LORA_HINT, command=CONVERT_ADAPTER)
 def lora_file_without_scaling(case: Case) -> None:
     case.adapter_config(lora_alpha=0)
 

@@ -198,17 +198,17 @@ def tensor_that_the_index_does_not_know(case: Case) -> None:
     edit_tensors(case.model / SECOND, lambda tensors: tensors.update({"extra.weight": torch.ones(4)}))
 
 
-@defect("{model}", Q, "missing", hint="download")
+@defect("{model}", Q, "missing", hint="save_pretrained")
 def tensor_absent_that_the_config_demands(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.pop(Q))
 
 
-@defect("{model}", "lm_head.weight", "missing", hint="download")
+@defect("{model}", "lm_head.weight", "missing", hint="tie_word_embeddings")
 def head_absent_in_an_untied_model(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.pop("lm_head.weight"))
 
 
-@defect("{model}", "model.layers.0.self_attn.q_proj.bias", "missing", hint="download", base=QWEN2)
+@defect("{model}", "model.layers.0.self_attn.q_proj.bias", "missing", hint="save_pretrained", base=QWEN2)
 def bias_absent(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.pop("model.layers.0.self_attn.q_proj.bias"))
 
@@ -223,7 +223,7 @@ def more_layers_than_the_config(case: Case) -> None:
     case.config(num_hidden_layers=1)
 
 
-@defect("model.layers.2.input_layernorm.weight", "missing", hint="download")
+@defect("model.layers.2.input_layernorm.weight", "missing", hint="config.json")
 def fewer_layers_than_the_config(case: Case) -> None:
     case.config(num_hidden_layers=3)
 

@@ -11,7 +11,7 @@ LAYER = "model.layers.1.block_sparse_moe"
 EXPERT = f"{LAYER}.experts.2.w3.weight"
 
 
-@defect(f"tensor '{EXPERT}' is missing", hint="download", base=MIXTRAL)
+@defect(f"tensor '{EXPERT}' is missing", hint="save_pretrained", base=MIXTRAL)
 def one_expert_is_missing(case: Case) -> None:
     edit_tensors(case.weights, lambda tensors: tensors.pop(EXPERT))
 

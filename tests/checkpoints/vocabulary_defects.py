@@ -55,9 +55,16 @@ def wordpiece_model(case: Case) -> None:
     case.tokenizer(lambda tokenizer: tokenizer["model"].update(type="WordPiece"))
 
 
-@defect("tokenizer.json", "Unigram")
+@defect("tokenizer.json: Unigram tokenizers are not supported", "T5", hint="transformers")
 def unigram_model(case: Case) -> None:
-    case.tokenizer(lambda tokenizer: tokenizer["model"].update(type="Unigram"))
+    """A vocabulary as the tokenizers library writes it for Unigram: pairs of text and score, by id."""
+
+    def change(tokenizer: dict[str, Any]) -> None:
+        texts = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].__getitem__)
+        pairs = [[text, -float(number)] for number, text in enumerate(texts)]
+        tokenizer["model"] = {"type": "Unigram", "unk_id": 0, "vocab": pairs, "byte_fallback": True}
+
+    case.tokenizer(change)
 
 
 @defect("tokenizer.json", "byte_fallback")

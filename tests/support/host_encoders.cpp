@@ -48,6 +48,7 @@ static inline float from_half(u16 half) {
 #include "table.cu"
 #include "small.cu"
 #include "grid.cu"
+#include "split.cu"
 
 template <class Format>
 static void encode_super_blocks(const float *x, u8 *out, long long count) {
@@ -100,18 +101,40 @@ static void encode_grid_super_blocks(const float *x, u8 *out, long long count, c
                                      const unsigned int *table) {
     for (long long b = 0; b < count; ++b, x += SUPER, out += Format::BYTES) {
         GridWork work;
-        const float variance = 2 * squares(x, SUPER) / SUPER, *importance = given ? given + b * SUPER % columns : nullptr;
+        const float variance = Format::times(given) / SUPER * squares(x, SUPER);
+        const float *importance = given ? given + b * SUPER % columns : nullptr;
         for (int block = 0; block < SUPER / Format::BLOCK; ++block) {
             const int first = block * Format::BLOCK;
             for (int lane = 0; lane < Format::BLOCK; ++lane)
                 Format::read(x[first + lane], given ? importance + first + lane : nullptr, variance, lane, work);
             for (int lane = 0; lane < 32; ++lane) Format::take_signs(block, lane, work);
-            for (int lane = 0; lane < 32; ++lane) Format::attempt(table, lane, work);
+            for (int lane = 0; lane < 32; ++lane) Format::try_units(lane, work);
+            for (int lane = 0; lane < 32; ++lane) Format::begin(lane, work);
+            for (int lane = 0; lane < 32; ++lane) Format::look_up(table, lane, work);
+            for (int lane = 0; lane < 32; ++lane) Format::attempt(lane, work);
             for (int lane = 0; lane < 32; ++lane) Format::choose(table, lane, work);
+            for (int lane = 0; lane < 32; ++lane) Format::compare(table, lane, work);
             for (int lane = 0; lane < 32; ++lane) Format::fit(table, lane, work);
             for (int lane = 0; lane < 32; ++lane) Format::finish(block, lane, work);
         }
         for (int lane = 0; lane < 32; ++lane) Format::pack(lane, work, out);
+    }
+}
+
+template <class Format>
+static void encode_split_super_blocks(const float *x, u8 *out, long long count, const float *given, long long columns,
+                                      const unsigned int *table) {
+    const int block = Format::N, lanes = SUPER / block;
+    for (long long b = 0; b < count; ++b, x += SUPER, out += Format::BYTES) {
+        SplitWork work;
+        float w[SUPER];
+        const float variance = 2 * squares(x, SUPER) / SUPER, *importance = given ? given + b * SUPER % columns : nullptr;
+        for (int i = 0; i < SUPER; ++i) w[i] = Format::weight_of(x[i], given ? importance + i : nullptr, variance);
+        for (int lane = 0; lane < lanes; ++lane) Format::find(table, x + lane * block, w + lane * block, lane, work);
+        for (int lane = 0; lane < lanes; ++lane) Format::choose_step(lane, work);
+        for (int lane = 0; Format::FITS_UNIT && lane < lanes; ++lane)
+            Format::add_up(x + lane * block, w + lane * block, lane, work);
+        for (int lane = 0; lane < lanes; ++lane) Format::pack(lane, work, out);
     }
 }
 

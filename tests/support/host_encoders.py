@@ -14,7 +14,7 @@ import numpy as np
 import quantkit
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.cuda_source import encoder, has_weighted, header, launcher
-from quantkit.kernels.formats import FORMATS, GRID_FORMATS
+from quantkit.kernels.formats import FORMATS, WITH_GRID
 from quantkit.kernels.grids import device_table
 
 _SOURCE = Path(__file__).with_name("host_encoders.cpp")
@@ -39,7 +39,7 @@ class HostEncoders:
         (folder / "formats.h").write_text(header(), encoding="utf-8")
         program = folder / "host_encoders.cpp"
         lines = [
-            f"{'GRID_' * (form.type in GRID_FORMATS)}ENCODER({form.type.name}, {launcher(form)}, {encoder(form)})"
+            f"{'GRID_' * (form.type in WITH_GRID)}ENCODER({form.type.name}, {launcher(form)}, {encoder(form)})"
             for form in FORMATS.values()
         ]
         lines += [
@@ -62,7 +62,7 @@ class HostEncoders:
         if importance is not None:
             assert importance.dtype == np.float32
             given = (ctypes.c_void_p(importance.ctypes.data), ctypes.c_longlong(importance.size))
-        if kind in GRID_FORMATS:
+        if kind in WITH_GRID:
             self._library[f"grid_{kind.name}"](*arguments, *given, ctypes.c_void_p(device_table(kind).ctypes.data))
         elif importance is None:
             self._library[kind.name](*arguments)

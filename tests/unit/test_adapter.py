@@ -399,7 +399,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Tensors, str]] = {
     "saved-nowhere": (
         {"modules_to_save": ["score"]},
         {**pair(Q), f"{PREFIX}score.weight": torch.ones(2, 6)},
-        "'score.weight', which the base model does not have",
+        "score.weight' is the head of a classifier or reward model",
     ),
     "bias-nowhere": (
         {"target_modules": ["v_proj"], "lora_bias": True},
@@ -593,7 +593,7 @@ def test_the_base_of_a_quantized_training_is_noted(checkpoint: Maker, tmp_path: 
     for name, noted in (("unsloth/llama-3-8b-bnb-4bit", True), ("meta-llama/Meta-Llama-3-8B", False)):
         config = {"target_modules": [], "modules_to_save": ["norm"], "base_model_name_or_path": name}
         with open_model(base, [write(tmp_path / "a", tensors, **config)]) as model:
-            assert any(name in note for note in model.notes) is noted
+            assert any(f"the quantized {name}" in note for note in model.notes) is noted
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("model", b"m", "model is b'm'; expected a folder"),
     ("adapters", {"a"}, r"adapters is \{'a'\}; expected an adapter or a list of adapters"),
     ("adapters", iter(["a"]), "adapters is <list_iterator.*; expected an adapter or a list of adapters"),
+    ("merge_again", "no", "merge_again is 'no'; expected true or false"),
     ("adapters", 5, "adapters is 5; expected an adapter or a list of adapters"),
     ("adapters", None, "adapters is None"),
     ("adapters", [5], "adapters is 5; expected a path, or a path and a weight"),

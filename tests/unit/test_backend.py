@@ -29,7 +29,8 @@ from quantkit.files.output_file import Bytes
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
-from quantkit.kernels.formats import FORMATS
+from quantkit.kernels.encode import too_large
+from quantkit.kernels.formats import GRID_SHAPES, PLAIN
 from quantkit.kernels.rounding import LARGEST, SMALLEST, round_to
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 from tests.support.bits import as_array
@@ -137,7 +138,7 @@ KINDS = [GGMLType.Q8_0, GGMLType.F16, GGMLType.Q4_K, GGMLType.Q2_0]
     [
         (torch.bfloat16, ()),
         (torch.float16, ()),
-        (torch.float32, sorted(FORMATS.keys() - set(KINDS))),  # more than one kernel takes
+        (torch.float32, sorted(PLAIN - set(KINDS))),  # more than one kernel takes
     ],
     ids=["bf16", "f16", "f32-many"],
 )
@@ -185,6 +186,42 @@ def test_values_that_do_not_fit_are_refused(tmp_path: Path, backends: list[Backe
         stream(tensors(), [output(GGMLType.Q4_0)], Values(values), tmp_path, workers=Workers(2))
 
 
+STRIPS = [1, 1000, 1 << 20]
+
+
+@pytest.mark.parametrize("make", [Backend, StandIn])
+@pytest.mark.parametrize("kind", sorted(GRID_SHAPES), ids=lambda kind: kind.name)
+def test_values_with_which_libggml_would_end_the_process(
+    kind: GGMLType, make: Callable[[], Backend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its errors overflow, and no point of a grid is the nearest."""
+    weights = np.ones(256, dtype=np.float32)
+    for strip in STRIPS:
+        monkeypatch.setattr(backend, "_STRIP_WEIGHTS", strip)
+        for largest, times in ((1e30, 1.0), (3e38, 0.0), (1.5e9, 1.0), (9e8, 1e20)):
+            rows = np.ones((3, 256), dtype=np.float32)
+            rows[1, 3:7] = largest, -largest, 0, largest
+            targets = [Target(GGMLType.F32), Target(kind, weights * np.float32(times)), Target(GGMLType.Q8_0)]
+            found = make().encode(Rows(rows), GGMLType.F32, 256, targets)
+            assert (found.largest, found.too_large_for) == (float(np.float32(largest)), kind)
+
+
+@pytest.mark.parametrize("kind", sorted(GRID_SHAPES), ids=lambda kind: kind.name)
+def test_the_largest_values_that_libggml_gets_for_a_grid(kind: GGMLType) -> None:
+    """It would abort if these overflowed: each has the least sum, error or scale where one could."""
+    random = np.random.default_rng(2)
+    for largest, most in ((9.9e8, 0.1e18), (3e7, 1e20), (1e-3, 9e37), (9.9e8, 0.0)):
+        rows = (random.choice([-1, 1], (64, 256)) * largest * random.random((64, 256)) ** 4).astype(np.float32)
+        rows[:32] = np.sign(rows[:32]) * np.float32(largest)
+        rows[::2, ::3] *= np.float32(1e-9)
+        weights = (most * random.random(256) ** 8).astype(np.float32)
+        weights[::7], weights[::5] = most, 0
+        assert not too_large(kind, largest, weights)
+        ggml.quantize_rows(kind, rows, weights)
+        if kind in PLAIN:
+            ggml.quantize_rows(kind, rows)
+
+
 @pytest.mark.parametrize("make", [Backend, StandIn])
 def test_values_that_no_kernel_decides_are_encoded_all_the_same(make: Callable[[], Backend]) -> None:
     rows = torch.randn((64, 256), generator=torch.Generator().manual_seed(3))
@@ -204,7 +241,6 @@ def data_of(found: Sequence[Bytes]) -> list[bytes]:
     return [bytes(data) for data in found]
 
 
-STRIPS = [1, 1000, 1 << 20]
 OUTTYPES = {torch.float16: GGMLType.F16, torch.bfloat16: GGMLType.BF16, torch.float32: GGMLType.F32}
 
 

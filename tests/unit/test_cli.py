@@ -292,7 +292,10 @@ def test_merge(run: Callable[..., Run], checkpoint: Maker, adapter: Maker, tmp_p
     assert done.code == 0
     shards = sorted(path.name for path in out.glob("*.safetensors"))
     assert len(shards) > 1
-    assert done.json == {
+    found = done.json
+    (effect,) = found.pop("effects")
+    assert (effect["adapter"], effect["matrices"], effect["changed"]) == (changes.name, 4, 4)
+    assert found == {
         "schema": 1,
         "folder": str(out),
         "shards": shards,
@@ -301,6 +304,7 @@ def test_merge(run: Callable[..., Run], checkpoint: Maker, adapter: Maker, tmp_p
     }
     shown = run("merge", base, "--adapter", changes, "-o", tmp_path / "one")
     assert shown.out.startswith(f"{tmp_path / 'one'}  1 shard  ")
+    assert shown.out.splitlines()[1].startswith(f"{changes.name} adds ")
 
 
 def test_inspect(run: Callable[..., Run], checkpoint: Maker, adapter: Maker, f16: Path) -> None:
@@ -374,6 +378,7 @@ def test_build_json(run: Callable[..., Run], checkpoint: Maker, tmp_path: Path) 
         "folder": str(out),
         "outputs": [{"file": "it-q4_0.gguf", "quant": "q4_0", "size": (out / "it-q4_0.gguf").stat().st_size}],
         "adapter_outputs": [],
+        "effects": [],
         "notes": [
             "Ollama: spaces and blank lines around system, user, assistant messages reach the model; its own chat "
             "template removes them (this rarely matters)"

@@ -22,14 +22,14 @@ from quantkit.engine.timeline import Timeline
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_driver import device_count
-from quantkit.kernels.formats import FORMATS
+from quantkit.kernels.formats import PLAIN
 from quantkit.model.merger import Merger
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 pytestmark = pytest.mark.skipif(not device_count()[0], reason="there is no CUDA device")
 
 SHAPE, HEAD = (1344, 512), 64
-KINDS = [*sorted(FORMATS), GGMLType.Q2_0, GGMLType.F16, GGMLType.BF16]
+KINDS = [*sorted(PLAIN), GGMLType.Q2_0, GGMLType.F16, GGMLType.BF16]
 OUTTYPES = {torch.bfloat16: GGMLType.BF16, torch.float16: GGMLType.F16, torch.float32: GGMLType.F16}
 
 

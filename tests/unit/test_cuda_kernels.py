@@ -19,7 +19,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
 from quantkit.kernels.cuda_driver import device_count, open_device
 from quantkit.kernels.cuda_source import Variant
-from quantkit.kernels.formats import FORMATS, WEIGHTED
+from quantkit.kernels.formats import PLAIN, WEIGHTED
 from quantkit.kernels.rounding import OVERFLOW, decided, round_to
 from tests.support.weights import distributions, importances
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(device_count()[0] == 0, reason=f"no CUDA device:
 FLOATS = [GGMLType.F16, GGMLType.BF16, GGMLType.F32]
 # An odd number of super-blocks, more than a thread block takes.
 DISTRIBUTIONS = distributions(1037)
-every_kind = pytest.mark.parametrize("kind", sorted(FORMATS), ids=lambda kind: kind.name)
+every_kind = pytest.mark.parametrize("kind", sorted(PLAIN), ids=lambda kind: kind.name)
 every_weighted = pytest.mark.parametrize("kind", sorted(WEIGHTED), ids=lambda kind: kind.name)
 stored_types = pytest.mark.parametrize("stored", FLOATS, ids=lambda kind: kind.name)
 outtypes = pytest.mark.parametrize("outtype", FLOATS, ids=lambda kind: kind.name)
@@ -171,7 +171,7 @@ def test_values_that_arithmetic_does_not_decide(backend: CudaBackend) -> None:
 
 def test_threads_share_a_device() -> None:
     values, results = DISTRIBUTIONS["heavy tails"], {}
-    kinds = sorted(FORMATS)
+    kinds = sorted(PLAIN)
 
     def work(number: int) -> None:
         backend = CudaBackend(0)

@@ -11,7 +11,7 @@ from quantkit.engine.backend import Backend, Target
 from quantkit.engine.cuda_backend import CudaBackend
 from quantkit.engine.rows import Rows
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels.formats import FORMATS, WEIGHTED
+from quantkit.kernels.formats import PLAIN, WEIGHTED
 from quantkit.kernels.rounding import round_to
 from tests.support.host_device import HostKernels, use_host
 from tests.support.host_encoders import compiler
@@ -53,7 +53,7 @@ def assert_the_processors(backend: CudaBackend, rows: Rows, outtype: GGMLType, t
 
 
 def test_every_format(backend: CudaBackend) -> None:
-    kinds = sorted(FORMATS)
+    kinds = sorted(PLAIN)
     for chosen in (kinds[::3], kinds[1::3], kinds[2::3]):
         assert_the_processors(backend, rows_of(GGMLType.F16, ()), GGMLType.F16, [Target(kind) for kind in chosen])
 

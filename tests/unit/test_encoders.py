@@ -22,14 +22,14 @@ BASE = GGMLType.BF16
 
 
 class Source:
-    """Ones, of which a source of large matrices must not make many."""
+    """Even steps, of which a source of large matrices must not make many."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, int]] = []
 
     def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory) -> Rows:
         self.asked.append((tensor.name, stop - start))
-        return Rows(np.ones((stop - start, tensor.columns), dtype=np.float32))
+        return Rows(np.linspace(-1, 1, (stop - start) * tensor.columns, dtype=np.float32).reshape(-1, tensor.columns))
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         return None
@@ -79,3 +79,30 @@ def test_few_rows_of_each_on_every_device(monkeypatch: pytest.MonkeyPatch) -> No
     ]  # fmt: skip
     assert source.asked == [("large", 576), ("short", 100)] * 2
     assert done == [1] * 4
+
+
+@pytest.mark.parametrize("outtype", [GGMLType.F16, GGMLType.BF16], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("flipped", [None, 0, 1, 2])
+def test_a_wrong_byte_is_refused(monkeypatch: pytest.MonkeyPatch, outtype: GGMLType, flipped: int | None) -> None:
+    """Whichever output it is in, and only in the rows that are compared."""
+
+    class Wrong(Backend):
+        def encode(self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Encoded:
+            found = super().encode(rows, outtype, columns, targets)
+            data = [bytearray(piece) for piece in found.data]
+            if flipped is not None:
+                data[flipped][40] ^= 1
+            data[0][-1] ^= 1
+            return Encoded([bytes(piece) for piece in data], found.largest)
+
+    monkeypatch.setattr(encoders, "open_backend", lambda device, name, timeline: Wrong(name, timeline))
+    tensor = PlannedTensor("blk.0.ffn_up.weight", "up", (8192, 512), outtype)
+    kinds = [GGMLType.Q4_K, outtype, GGMLType.Q8_0]
+    outputs = [output({tensor.name: kind}, [tensor.name]) for kind in kinds]
+    arguments = [tensor], outputs, Source(), Workers(1, (Device("cuda", 1),))
+    if flipped is None:
+        encoders.load_encoders(*arguments)
+        return
+    with pytest.raises(QuantkitError, match=f"cuda:1 makes other bytes .*up.*{kinds[flipped].label}") as raised:
+        encoders.load_encoders(*arguments)
+    assert "--device cpu" in str(raised.value.hint)

@@ -20,13 +20,15 @@ from quantkit.kernels import encode as encoding
 from quantkit.kernels.arithmetic import nearest_int
 from quantkit.kernels.cuda_source import Variant, program
 from quantkit.kernels.formats import (
-    FORMATS,
     GRID_FORMATS,
     IN_LANES,
     IQ4_VALUES,
+    PLAIN,
+    SPLIT_FORMATS,
     TABLE_FORMATS,
     UNWEIGHTED,
     WEIGHTED,
+    WITH_GRID,
 )
 from quantkit.kernels.mxfp4 import FIRST, early_steps
 from quantkit.kernels.reference.encode import encode as specified
@@ -38,7 +40,7 @@ Encode = Callable[[GGMLType, np.ndarray], np.ndarray]
 
 # Not a multiple of the lanes' groups.
 DISTRIBUTIONS = distributions(37)
-every_kind = pytest.mark.parametrize("kind", sorted(FORMATS), ids=lambda kind: kind.name)
+every_kind = pytest.mark.parametrize("kind", sorted(PLAIN), ids=lambda kind: kind.name)
 every_table = pytest.mark.parametrize("kind", sorted(TABLE_FORMATS), ids=lambda kind: kind.name)
 every_grid = pytest.mark.parametrize("kind", sorted(GRID_FORMATS), ids=lambda kind: kind.name)
 in_lanes = pytest.mark.parametrize("kind", sorted(IN_LANES), ids=lambda kind: kind.name)
@@ -161,7 +163,7 @@ def test_every_way_is_ggml_with_any_importances(
     assert weighable(importance)
     expected = ggml.quantize_rows(kind, rows, importance)
     assert host.encode(kind, rows, importance).tobytes() == expected.tobytes()
-    if kind in {**TABLE_FORMATS, **GRID_FORMATS}:
+    if kind in {**TABLE_FORMATS, **GRID_FORMATS, **SPLIT_FORMATS}:
         assert specified(kind, rows, importance).tobytes() == expected.tobytes()
     assert bytes(encoding.encode(kind, rows, importance)) == expected.tobytes()
 
@@ -201,6 +203,11 @@ def test_a_scale_whose_inverse_is_infinite(kind: GGMLType, host: HostEncoders, n
         assert encode(kind, values, importance).tobytes() == expected
 
 
+def with_and_without(kind: GGMLType, *importance: np.ndarray) -> tuple[np.ndarray | None, ...]:
+    """Importances, and none for a format that can do without."""
+    return (None, *importance) if kind in PLAIN else importance
+
+
 @every_grid
 def test_the_specification_of_a_grid_is_ggml_with_importances(kind: GGMLType) -> None:
     for how in ("random", "with zeros", "the largest"):
@@ -214,15 +221,30 @@ def test_the_specification_of_a_grid_is_ggml_with_importances(kind: GGMLType) ->
 def test_groups_next_to_where_levels_and_neighbours_change(kind: GGMLType, host: HostEncoders, numba: None) -> None:
     """Weights at lattice points and half-way between them, in float32's neighbours too: errors are equal, or almost."""
     random = np.random.default_rng(5)
-    rows = (random.integers(0, 16, (200, 256)) * random.choice([-1, 1], (200, 256))).astype(np.float32)
-    rows[:, ::32] = 15  # the largest of each block
+    shape = GRID_FORMATS[kind].shape
+    highest = 2 * shape.levels - 1
+    rows = (random.integers(0, highest + 1, (200, 256)) * random.choice([-1, 1], (200, 256))).astype(np.float32)
+    rows[:, :: shape.block] = highest  # the largest of each block
     steps = np.float32([0, 0, -1, 1]) * np.float32(2.0**-20)
     rows *= (1 + random.choice(steps, rows.shape)) * np.float32(0.37)
     rows[::2] *= np.exp2(-random.integers(0, 40, (100, 1)).astype(np.float32))
-    for importance in (None, np.ones(256, dtype=np.float32), importances()["with zeros"]):
+    for importance in with_and_without(kind, np.ones(256, dtype=np.float32), importances()["with zeros"]):
         expected = ggml.quantize_rows(kind, rows, importance).tobytes()
         for encode in (specified, host.encode, lanes.encode):
             assert encode(kind, rows, importance).tobytes() == expected
+
+
+@every_grid
+def test_a_spike_in_each_block(kind: GGMLType, host: HostEncoders, numba: None) -> None:
+    """All other weights have the lowest level, and with an importance of zero the spike has no part in the fit."""
+    rows, importance = DISTRIBUTIONS["weights"].copy(), np.ones(256, dtype=np.float32)
+    rows[:, 5::16] = np.geomspace(0.1, 60000, rows.shape[0], dtype=np.float32)[:, None]
+    rows[1::2, 5::32] *= -1
+    importance[5::16] = 0
+    for weights in with_and_without(kind, importance, importances()["random"]):
+        expected = ggml.quantize_rows(kind, rows, weights).tobytes()
+        for encode in (specified, host.encode, lanes.encode):
+            assert encode(kind, rows, weights).tobytes() == expected
 
 
 @every_grid
@@ -231,7 +253,7 @@ def test_blocks_of_zeros_between_others(kind: GGMLType, host: HostEncoders, numb
     rows = np.repeat(DISTRIBUTIONS["weights"][:8], 32, axis=0)
     for number, row in enumerate(rows):
         row.reshape(8, 32)[(number >> np.arange(8) & 1) == 1] = 0
-    for importance in (None, importances()["mostly zeros"]):
+    for importance in with_and_without(kind, importances()["mostly zeros"]):
         expected = ggml.quantize_rows(kind, rows, importance).tobytes()
         for encode in (specified, host.encode, lanes.encode):
             assert encode(kind, rows, importance).tobytes() == expected
@@ -259,8 +281,11 @@ def test_lanes_do_not_depend_on_what_they_doubt(kind: GGMLType, numba: None, mon
 
     monkeypatch.setattr(lane_points, "_MARGIN", np.float32(1e6))
     forget()
+    importance = importances()["random"]
     for name in ("weights", "heavy tails", "coarse"):
-        assert_ggml(by_lanes, kind, DISTRIBUTIONS[name])
+        rows = DISTRIBUTIONS[name]
+        expected = ggml.quantize_rows(kind, rows, importance).tobytes()
+        assert by_weighted_lanes(kind, rows, importance).tobytes() == expected
     forget()
 
 
@@ -328,7 +353,7 @@ def test_sub_blocks_whose_stored_scale_is_zero(kind: GGMLType, numba: None) -> N
 @in_lanes
 def test_values_that_arithmetic_does_not_decide_go_to_ggml(kind: GGMLType, numba: None) -> None:
     for value in (1e-26, 1e-40, 65536.0, 1e30):
-        if kind in GRID_FORMATS and value == 1e30:
+        if kind in WITH_GRID and value == 1e30:
             continue  # ggml's errors overflow, and it aborts
         rows = DISTRIBUTIONS["weights"][:2].copy()
         rows[1, 200] = -value
@@ -478,7 +503,7 @@ def test_the_program_encodes_every_format_in_one_kernel() -> None:
         "ENCODE(1, encode_blocks, BlockSymmetric<format::Q4_0>)",
         "END",
     ]
-    assert set(headers) == {"encoders.cu", "weighted.cu", "table.cu", "small.cu", "grid.cu", "formats.h"}
+    assert set(headers) == {"encoders.cu", "weighted.cu", "table.cu", "small.cu", "grid.cu", "split.cu", "formats.h"}
 
 
 def test_the_program_encodes_with_importances_where_there_are_some() -> None:

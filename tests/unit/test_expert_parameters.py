@@ -140,6 +140,29 @@ def test_square_parameters_of_a_known_layout(tmp_path: Path, version: str) -> No
         assert len(adapter.changes) == EXPERTS
 
 
+@pytest.mark.parametrize(
+    ("inner", "version"), [(INNER, "0.17.0"), (INNER, None), (HIDDEN, "0.18.1")], ids=["old", "unsaid", "square"]
+)
+def test_factors_of_transposed_experts(tmp_path: Path, inner: int, version: str | None) -> None:
+    """PEFT before 0.19: ``delta = einsum("o r e, e r i -> e i o", B, A)`` for a parameter [experts, i, o]."""
+    tensors = {**factors(f"{FUSED}.base_layer", HIDDEN, 2 * inner), **factors(FUSED, inner, HIDDEN)}
+    with opened(tmp_path / "a", tensors, base(inner=inner), peft_version=version) as adapter:
+        found = {
+            name: as_tensor(left) @ as_tensor(right)
+            for name, (change,) in adapter.changes.items()
+            for left, right in [adapter.factors(change)]
+        }
+    module = f"{LAYER}.mlp.experts"
+    for part, key in (("gate_up", f"{FUSED}.base_layer"), ("down", FUSED)):
+        a, b = tensors[f"{key}.lora_A.weight"], tensors[f"{key}.lora_B.weight"]
+        a, b = a.reshape(EXPERTS, -1, a.shape[-1]), b.reshape(b.shape[0], -1, EXPERTS)
+        delta = torch.einsum("o r e, e r i -> e i o", b, a)
+        for expert in range(EXPERTS):
+            names = ("gate_proj", "up_proj") if part == "gate_up" else ("down_proj",)
+            ours = torch.cat([found[f"{module}.{expert}.{name}.weight"] for name in names])
+            assert torch.equal(ours, delta[expert])
+
+
 BASE = base()
 UNEQUAL = BASE | {f"{LAYER}.mlp.experts.1.up_proj.weight": BASE[f"{LAYER}.mlp.experts.0.down_proj.weight"]}
 LESS = {name: spec for name, spec in BASE.items() if name != f"{LAYER}.mlp.experts.1.up_proj.weight"}
@@ -189,18 +212,12 @@ REFUSED: dict[str, tuple[dict[str, Any], Mapping[str, torch.Tensor], Mapping[str
         r"expected \[6, 3\] and \[5, 6\] \(2 experts in the base model, rank 3\)",
     ),
     "other-width": ({}, {**GATE_UP, **DOWN}, base(inner=4), r"expected \[4, 4\] and \[5, 4\]"),
-    # As PEFT stored them before 0.19.
+    # As PEFT stored them before 0.19, but saved by 0.19.
     "old-layout": (
         {"target_parameters": ["down_proj"]},
         factors(FUSED, INNER, HIDDEN),
         BASE,
         r"has factors of shape \[4, 5\] and \[3, 4\], expected \[4, 3\] and \[5, 4\]",
-    ),
-    "square-and-old": (
-        {"target_parameters": ["down_proj"], "peft_version": "0.18.1"},
-        factors(FUSED, HIDDEN, HIDDEN),
-        base(inner=HIDDEN),
-        "down_proj' is square, and peft_version in adapter_config.json does not say",
     ),
     "square-and-unsaid": (
         {"target_parameters": ["down_proj"], "peft_version": None},

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,17 +39,35 @@ print(json.dumps([one.py_func.__qualname__ for one in made if one.stats.cache_mi
 """
 
 
-def compiled(home: Path) -> list[str]:
-    """What a process compiles."""
+def run(script: str, home: Path, *arguments: str) -> list[Any]:
+    """What a script prints in a process of its own, with its cache in *home*."""
     environment = {"XDG_CACHE_HOME": str(home), "PATH": "", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", _ENCODE], capture_output=True, check=True, text=True, env=environment)
-    found: list[str] = json.loads(done.stdout)
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, check=True, text=True, env=environment)
+    found: list[Any] = json.loads(done.stdout)
     return found
+
+
+def compiled(home: Path) -> list[str]:
+    """What a process compiles, without the digests in the names."""
+    return [name.rpartition("_")[0] for name in run(_ENCODE, home)]
 
 
 def test_the_second_process_compiles_nothing(tmp_path: Path) -> None:
     assert "carry.<locals>.run" in compiled(tmp_path)
     assert compiled(tmp_path) == []
+
+
+def test_threads_that_save_at_once_keep_their_own_code(tmp_path: Path) -> None:
+    def save(number: int) -> None:
+        for turn in range(20):
+            lane_cache._Files(str(tmp_path), "carry", 1).save(("bf16", number, turn), f"code {number} {turn}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(save, range(8)))
+    files = lane_cache._Files(str(tmp_path), "carry", 1)
+    assert all(files.load(("bf16", n, turn)) == f"code {n} {turn}" for n in range(8) for turn in range(20))
+    assert files.load(("f16", 0, 0)) is None
 
 
 def test_threads_keep_their_functions_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,3 +101,28 @@ def test_functions_differ_by_what_their_closures_hold() -> None:
     assert found == [lane_cache.describe(_closing_over(value)) for value in held]
     with pytest.raises(TypeError, match="holds"):
         lane_cache.describe(_closing_over(object()))
+
+
+_ROUND = """
+import json, sys
+import numpy as np
+from quantkit.ggml.types import GGMLType
+from quantkit.kernels import lane_range
+from quantkit.kernels.rounding import round_to
+
+rows = np.random.default_rng(1).integers(0x3C00, 0x3F80, (4, 256), dtype=np.uint16)  # bfloat16
+floats = (rows.astype(np.uint32) << 16).view(np.float32)
+left, right = np.empty((4, 0), dtype=np.float32), np.empty((0, 256), dtype=np.float32)
+equal = []
+for kind in map(GGMLType.__getitem__, sys.argv[1:]):
+    bits = np.empty(1024, dtype=np.uint16)
+    lane_range.carry(GGMLType.BF16, kind, (), True)(rows, left, right, np.empty(1024, dtype=np.float32), bits, ())
+    equal.append(np.array_equal(bits, round_to(floats, kind).view(np.uint16).reshape(-1)))
+print(json.dumps(equal))
+"""
+
+
+def test_functions_of_two_processes_do_not_stand_for_each_other(tmp_path: Path) -> None:
+    """Each process compiles one variant, as its first function; the third loads both."""
+    for kinds in (["F16"], ["BF16"], ["F16", "BF16"]):
+        assert run(_ROUND, tmp_path, *kinds) == [True] * len(kinds)

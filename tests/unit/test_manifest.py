@@ -12,6 +12,8 @@ import pytest
 
 from quantkit.jobs.build import build
 from quantkit.jobs.recipe import Recipe
+from quantkit.model import adapter_effect
+from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package import manifest as values
 from quantkit.package import manifest_entries, manifest_sources
 from quantkit.package.manifest import Manifest, read_manifest, write_manifest
@@ -21,6 +23,21 @@ from quantkit.package.manifest_sources import InputEntry, InputsEntry, SourceEnt
 Maker = Callable[..., Path]
 
 TENSORS = {"a": TensorEntry("q4_0", "aa"), "b": TensorEntry("q6_k", "bb", "llama.cpp's mixture")}
+EFFECT = AdapterEffect(
+    adapter="lora",
+    weight=1,
+    matrices=4,
+    changed=3,
+    vectors=2,
+    changed_vectors=1,
+    norm=0.0131,
+    correlation=-0.002,
+    overlap=0.1,
+    overlap_error=0.2,
+    large=0,
+    contained=1,
+    plain=True,
+)
 PACKAGED = Manifest(
     name="模型",
     versions={"quantkit": "1", "torch": "2"},
@@ -39,6 +56,7 @@ BUILT = replace(
     recipe={"template": "chatml", "device": "cuda"},
     sources=SourcesEntry(SourceEntry(hub="huggingface", id="o/n", revision="main"), (SourceEntry(folder="lora"),)),
     inputs=InputsEntry((InputEntry("model.safetensors", 5),), ((InputEntry("adapter_model.safetensors", 2),), ())),
+    effects=(EFFECT, replace(EFFECT, weight=0.5, unchanged="norm.weight", plain=False)),
     adapter_files=(AdapterEntry("lora.gguf", "o/lora", 16.0, 4, {"lora.gguf": "22"}, TENSORS),),
 )
 
@@ -71,8 +89,8 @@ def test_a_build_records_the_device_that_was_used(checkpoint: Maker, tmp_path: P
     written = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert written["recipe"]["device"] in ("cpu", "cuda")
     assert list(written) == [
-        *("schema", "name", "versions", "recipe", "sources", "inputs", "models", "adapter_files", "files", "chat"),
-        "notes",
+        *("schema", "name", "versions", "recipe", "sources", "inputs", "effects", "models", "adapter_files", "files"),
+        *("chat", "notes"),
     ]
     assert read_manifest(folder).to_json() == written
 
@@ -81,7 +99,7 @@ def test_a_build_records_the_device_that_was_used(checkpoint: Maker, tmp_path: P
     "entry",
     [
         value
-        for module in (values, manifest_entries, manifest_sources)
+        for module in (values, adapter_effect, manifest_entries, manifest_sources)
         for value in vars(module).values()
         if isinstance(value, type) and is_dataclass(value) and value.__module__ == module.__name__
     ],

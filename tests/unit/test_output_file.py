@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from quantkit.errors import OutputError
+from quantkit.files import output_file
 from quantkit.files.output_file import OrderedDigest, OutputFile, write_error
 
 
@@ -55,6 +56,39 @@ def test_who_is_early_waits_and_is_let_go() -> None:
     digest.abandon()
     never.join()
     assert sorted(passed) == [1, 2, 4]
+
+
+def test_one_thread_writes_and_the_others_need_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, may_end, real = threading.Event(), threading.Event(), output_file.write_at
+
+    def slow(fd: int, view: memoryview, offset: int) -> None:
+        inside.set()
+        may_end.wait()
+        real(fd, view, offset)
+
+    with OutputFile(tmp_path / "a", b"", 8) as file:
+        monkeypatch.setattr(output_file, "write_at", slow)
+        first = threading.Thread(target=file.write, args=(0, b"aaaa"))
+        first.start()
+        inside.wait()
+        assert not file.write(4, b"bbbb", wait=False)
+        may_end.set()
+        assert file.write(4, b"bbbb")
+        first.join()
+        assert file.write(0, b"cc", wait=False)
+    assert (tmp_path / "a").read_bytes() == b"ccaabbbb"
+
+
+def test_a_turn_ends_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, view: memoryview, offset: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with OutputFile(tmp_path / "a", b"", 8) as file:
+        with monkeypatch.context() as patched:
+            patched.setattr(output_file, "write_at", full)
+            with pytest.raises(OutputError, match="No space"):
+                file.write(0, b"aaaa")
+        assert file.write(0, b"aaaa", wait=False)
 
 
 def test_bytes_at_their_offsets_and_zeros_between(tmp_path: Path) -> None:

@@ -110,6 +110,7 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         "adapters": ["one", "two"],
         "quants": ["q4_0"],
         "name": "base-one-two",
+        "merge_again": False,
         "keep_f16": False,
         "outtype": "f16",
         "template": "auto",

@@ -15,7 +15,9 @@ import pytest
 
 import quantkit
 from quantkit.adapter.config import NOT_MERGEABLE, RESIDUAL_INITS, SUPPORTED, UNSUPPORTED
-from quantkit.arch.families import FAMILIES
+from quantkit.adapter.other_cuts import CUTS
+from quantkit.arch.families import FAMILIES, NOT_CHAT
+from quantkit.checkpoint.tensor_names import CLASSIFIERS, VALUE_HEADS, WRAPPERS
 from quantkit.cli.main import COMMANDS, cli
 from quantkit.demo.data import ADAPTER, BASE
 from quantkit.ggml.types import FTYPES
@@ -39,6 +41,20 @@ def render() -> ModuleType:
 
 def test_the_page_is_not_stale(render: ModuleType) -> None:
     assert "\n".join(render.lines()) + "\n" == TEXT, "stale: run scripts/render_reference"
+
+
+def test_the_page_of_tensor_names_is_not_stale(render: ModuleType) -> None:
+    text = (ROOT / "docs" / "tensor_names.md").read_text(encoding="utf-8")
+    assert "\n".join(render.names_lines()).rstrip("\n") + "\n" == text, "stale: run scripts/render_reference"
+    for name in (*WRAPPERS, *VALUE_HEADS, *CLASSIFIERS, *CUTS, *NOT_CHAT, *FAMILIES):
+        assert name in text
+    for name in (
+        "model.layers.N.mlp.experts.E.gate_proj.weight",
+        "model.layers.N.block_sparse_moe.experts.E.w1.weight",
+        "transformer.h.N.attn.c_attn.bias",
+        "model.layers.N.self_attn.qkv_proj.weight",
+    ):
+        assert f"`{name}`" in text
 
 
 def test_check_finds_a_stale_page(

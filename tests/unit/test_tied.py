@@ -105,11 +105,11 @@ def test_an_embedding_that_may_be_tied_to_nobody_knows_what(
     model: Callable[..., Path], tmp_path: Path, tied: bool | None
 ) -> None:
     base = model("backbone.embeddings.weight", **({} if tied is None else {"tie_word_embeddings": tied}))
-    new = {"backbone.embeddings.weight": torch.ones(ROWS, HIDDEN)}
+    new = {"backbone.embeddings.weight": torch.full((ROWS, HIDDEN), 2.0)}
     folder = adapter(tmp_path / "a", new, modules_to_save=["embeddings"])
     if tied is False:
         merged = merge(base, tmp_path / "merged", adapters=[folder])
-        assert torch.equal(load_file(merged / "model.safetensors")["backbone.embeddings.weight"], torch.ones(6, 4))
+        assert torch.equal(load_file(merged / "model.safetensors")["backbone.embeddings.weight"], *new.values())
         return
     with pytest.raises(AdapterError, match=r"'backbone\.embeddings\.weight', which the base model may tie") as caught:
         merge(base, tmp_path / "merged", adapters=[folder])

@@ -15,6 +15,7 @@ from quantkit.kernels.formats import (
     GRID_FORMATS,
     K_QUANTS,
     SMALL_FORMATS,
+    SPLIT_FORMATS,
     SUPER_BLOCK,
     TABLE_FORMATS,
     AffineSearch,
@@ -25,6 +26,7 @@ from quantkit.kernels.reference import affine, symmetric
 from quantkit.kernels.reference.blocks import encode_blocks
 from quantkit.kernels.reference.grid import encode_grid
 from quantkit.kernels.reference.small import encode_small
+from quantkit.kernels.reference.split import encode_split
 from quantkit.kernels.reference.table import encode_table
 from quantkit.kernels.super_block import LAYOUTS, Stored
 
@@ -36,8 +38,8 @@ def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> By
         kind: one of :data:`quantkit.kernels.formats.FORMATS`.
         rows: float32, columns a multiple of the type's block; values between SMALLEST and LARGEST of
             :mod:`quantkit.kernels.rounding` in magnitude, or zero.
-        importance: float32, shape [columns], for formats of :data:`quantkit.kernels.formats.TABLE_FORMATS`
-            and :data:`quantkit.kernels.formats.GRID_FORMATS`; or None.
+        importance: float32, shape [columns], for formats of :data:`quantkit.kernels.formats.TABLE_FORMATS`,
+            :data:`quantkit.kernels.formats.GRID_FORMATS` and :data:`quantkit.kernels.formats.SPLIT_FORMATS`; or None.
 
     Returns:
         uint8, shape [blocks, bytes per block].
@@ -50,6 +52,8 @@ def encode(kind: GGMLType, rows: Floats, importance: Floats | None = None) -> By
         return encode_table(TABLE_FORMATS[kind], rows, importance)
     if kind in GRID_FORMATS:
         return encode_grid(GRID_FORMATS[kind], rows, importance)
+    if kind in SPLIT_FORMATS:
+        return encode_split(SPLIT_FORMATS[kind], rows, importance)
     form, layout = K_QUANTS[kind], LAYOUTS[kind]
     scales, lows, levels = _search(form, rows.reshape(-1, form.block))
     stored = layout.store(scales, lows)

@@ -1,6 +1,6 @@
-"""The formats whose groups of weights are points of a grid (IQ3_S, IQ3_XXS), in numpy operations.
+"""The formats whose groups of weights are points of a grid, in numpy operations.
 
-Equal to ggml's ``quantize_iq3_s`` and ``quantize_iq3_xxs``, byte for byte.
+Equal to ggml's ``quantize_iq3_s``, ``quantize_iq2_xs`` and so on, byte for byte.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from quantkit.kernels.formats import SUPER_BLOCK, GridFormat
 from quantkit.kernels.grid_layout import PACKERS, Codes, Parts, store_scales
 from quantkit.kernels.grids import Grid, grid_of
 from quantkit.kernels.reference.arithmetic import ordered_sum
+from quantkit.kernels.reference.unit import find_units
 
 _Bools = npt.NDArray[np.bool_]
 
@@ -33,11 +34,16 @@ def encode_grid(form: GridFormat, rows: Floats, importance: Floats | None = None
     """
     block, super_blocks = form.shape.block, rows.size // SUPER_BLOCK
     with quiet():
-        weights = _weights(rows, importance)
+        weights = weigh(rows, importance, form.variance, form.alone)
         values, below = _magnitudes(form, rows.reshape(-1, 8), weights.reshape(-1, 8))
         values, weights = values.reshape(-1, block), weights.reshape(-1, block)
-        empty = values.max(axis=1) < np.float32(form.nothing)
-        scales, codes = _search(form, values, weights)
+        largest = values.max(axis=1)
+        start, span = largest / np.float32(2 * form.shape.levels - 1), largest
+        if form.from_unit:
+            start = find_units(values, weights, form.shape.levels + 1)
+            span = start * np.float32(form.shape.levels)
+        empty = (largest < np.float32(form.nothing)) | (span <= 0)
+        scales, codes = _search(form, values, weights, start, span)
         below ^= (scales < 0).repeat(block // 8)[:, None]
         scales = np.where(empty, np.float32(0), np.abs(scales))
         codes[empty] = 0
@@ -52,14 +58,18 @@ def encode_grid(form: GridFormat, rows: Floats, importance: Floats | None = None
     return PACKERS[form.type](Parts(unit, steps, codes, signs.reshape(super_blocks, -1), empty))
 
 
-def _weights(rows: Floats, importance: Floats | None) -> Floats:
-    """How much the error of each weight counts, float32 [n, columns]."""
+def weigh(rows: Floats, importance: Floats | None, variance: float = 2, alone: float | None = 0) -> Floats:
+    """How much the error of each weight counts, float32 [n, columns].
+
+    The mean square of a super-block, *variance* times with importances and *alone* times without, is added to a
+    weight's own square.
+    """
     squares: Floats = rows * rows
-    if importance is None:
-        return squares
-    mean = ordered_sum(squares.reshape(-1, SUPER_BLOCK)) * np.float32(2 / SUPER_BLOCK)
-    weights: Floats = importance * np.sqrt(mean.reshape(rows.shape[0], -1).repeat(SUPER_BLOCK, axis=1) + squares)
-    return weights
+    times = alone if importance is None else variance
+    assert times is not None
+    mean = ordered_sum(squares.reshape(-1, SUPER_BLOCK)) * np.float32(times / SUPER_BLOCK)
+    sizes: Floats = mean.reshape(rows.shape[0], -1).repeat(SUPER_BLOCK, axis=1) + squares
+    return sizes if importance is None else importance * np.sqrt(sizes)
 
 
 def _magnitudes(form: GridFormat, x: Floats, weights: Floats) -> tuple[Floats, _Bools]:
@@ -78,14 +88,21 @@ def _magnitudes(form: GridFormat, x: Floats, weights: Floats) -> tuple[Floats, _
     return values, below
 
 
-def _search(form: GridFormat, values: Floats, weights: Floats) -> tuple[Floats, Codes]:
-    """Scales, float32 [blocks], and codes, uint16 [blocks, groups]."""
-    highest, largest = 2 * form.shape.levels - 1, values.max(axis=1)
-    scale, best = (largest / np.float32(highest)).astype(np.float32), np.zeros_like(largest)
+def _search(form: GridFormat, values: Floats, weights: Floats, scale: Floats, span: Floats) -> tuple[Floats, Codes]:
+    """Scales, float32 [blocks], and codes, uint16 [blocks, groups].
+
+    Args:
+        form: the format.
+        values: magnitudes, float32 [blocks, block].
+        weights: of their errors, float32 [blocks, block].
+        scale: the one to take if no trial is better, float32 [blocks].
+        span: the values that trials give the highest level, or almost, float32 [blocks].
+    """
+    highest, best = np.float32(2 * form.shape.levels - 1), np.zeros_like(scale)
     codes = np.zeros((len(values), form.shape.block // form.shape.group), dtype=np.uint16)
     on_grid = np.full(codes.shape, not form.fits_all)
     for step in range(-form.search.steps, form.search.steps + 1):
-        inverse = (np.float32(highest) + np.float32(step) * np.float32(form.search.apart)) / largest
+        inverse = (highest + np.float32(step) * np.float32(form.search.apart)) / span
         tried, on = _look_up(form, values, weights, inverse, np.float32(1) / inverse)
         sum_qx, sum_q2 = _sums(form, values, weights, tried)
         better = (sum_q2 > 0) & (sum_qx * sum_qx > best * sum_q2)
@@ -93,7 +110,7 @@ def _search(form: GridFormat, values: Floats, weights: Floats) -> tuple[Floats, 
         best = np.where(better, scale * sum_qx, best)
         codes, on_grid = np.where(better[:, None], tried, codes), np.where(better[:, None], on, on_grid)
     # With the scale that was found, groups may have better points.
-    again = (scale > 0) & ~on_grid.all(axis=1)
+    again = (scale > 0) & (form.from_unit | ~on_grid.all(axis=1))
     fitted, _ = _look_up(form, values, weights, np.float32(1) / scale, scale)
     codes = np.where(again[:, None] & (form.fits_all | ~on_grid), fitted, codes)
     sum_qx, sum_q2 = _sums(form, values, weights, codes)
@@ -108,7 +125,7 @@ def _look_up(form: GridFormat, values: Floats, weights: Floats, inverse: Floats,
     codes = grid.codes[numbers]
     off = np.flatnonzero(codes < 0)
     x, w = (array.reshape(-1, shape.group)[off] for array in (values, np.sqrt(weights)))
-    candidates = _padded(form.type)[numbers[off]]
+    candidates = padded(form.type)[numbers[off]]
     points = (2 * grid.points + np.uint8(1)).astype(np.float32)[candidates]
     errors = scale.repeat(shape.block // shape.group)[off][:, None, None] * points - x[:, None]
     squares = ordered_sum((w[:, None] * errors * errors).reshape(-1, shape.group)).reshape(candidates.shape)
@@ -119,7 +136,7 @@ def _look_up(form: GridFormat, values: Floats, weights: Floats, inverse: Floats,
 
 
 @cache
-def _padded(kind: GGMLType) -> npt.NDArray[np.int32]:
+def padded(kind: GGMLType) -> npt.NDArray[np.int32]:
     """The neighbours of each lattice point, int32 [lattice points, the most that one has], filled up with -1."""
     grid: Grid = grid_of(kind)
     counts = np.diff(grid.starts)

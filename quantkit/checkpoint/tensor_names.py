@@ -1,0 +1,244 @@
+"""Brings the names of a checkpoint's tensors to the names that its architecture has for them.
+
+A checkpoint may be saved from within a wrapper (torch.compile, FSDP, DDP, PEFT, a value head, a vision-language model)
+or from the decoder alone. Closed tables list what each of them does to a name. A reading is used only if it is the one
+that explains most of the file; two that explain it equally well are refused. What is left over is passed over with a
+note, or refused, always by name. ``docs/tensor_names.md`` is rendered from these tables.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from quantkit.errors import CheckpointError
+
+PEFT_PREFIX = "base_model.model."
+# Parts of a path that only name the wrapper of a module, with who writes them.
+WRAPPERS: Mapping[str, str] = {
+    "_orig_mod.": "torch.compile",
+    "_fsdp_wrapped_module.": "FSDP",
+    "_checkpoint_wrapped_module.": "activation checkpointing",
+}
+PARALLEL = "module."  # DDP and DeepSpeed, before everything else
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way in which a file's names may differ from the architecture's.
+
+    Attributes:
+        who: what saves such names.
+        pairs: prefix in the file and prefix in the architecture, the first that matches counts. ``{}`` stands for the
+            decoder's own prefix, such as ``model.``.
+        vision: the names are those of a vision-language model, which has other parts.
+    """
+
+    who: str
+    pairs: tuple[tuple[str, str], ...]
+    vision: bool = False
+
+    def read(self, name: str, trunk: str) -> str:
+        """The architecture's name for *name*."""
+        for stored, own in self.pairs:
+            if name.startswith(stored):
+                return own.replace("{}", trunk) + name.removeprefix(stored)
+        return name
+
+
+PLAIN = Reading("the model itself", ())
+READINGS: tuple[Reading, ...] = (
+    PLAIN,
+    Reading("the decoder alone (AutoModel)", (("lm_head.", "lm_head."), ("", "{}"))),
+    Reading("a module that holds the model as `model`", (("model.", ""),)),
+    Reading("a module that holds the model as `pretrained_model` (TRL)", (("pretrained_model.", ""),)),
+    Reading("a module that holds the model as `llm`", (("llm.", ""),)),
+    Reading(
+        "a vision-language model",
+        (
+            ("model.language_model.model.", "{}"),
+            ("model.language_model.lm_head.", "lm_head."),
+            ("model.language_model.", "{}"),
+            ("language_model.model.", "{}"),
+            ("language_model.lm_head.", "lm_head."),
+            ("language_model.", "{}"),
+        ),
+        vision=True,
+    ),
+)
+# The parts of a vision-language model other than its language model, with and without ``model.``.
+VISION = (
+    *("vision_tower.", "multi_modal_projector.", "vision_model.", "visual.", "mm_projector.", "image_newline"),
+    *("audio_tower.", "embed_vision.", "embed_audio."),
+)
+# Heads of trainers beside the language model: what they are.
+VALUE_HEADS: Mapping[str, str] = {
+    "v_head.": "the value head of PPO training (TRL, LLaMA-Factory)",
+    "value_head.": "the value head of PPO training (OpenRLHF)",
+}
+# Heads that take the place of the language model's.
+CLASSIFIERS: Mapping[str, str] = {
+    "score.": "a classifier or reward model",
+    "classifier.": "a classifier",
+    "qa_outputs.": "a model that marks answers in a text",
+    "reward_head.": "a reward model",
+}
+CHAT_HINT = "it scores texts and cannot chat: build from the chat model that it was trained from"
+# PEFT's names for a module that it wraps, inside of a whole checkpoint.
+_SAVED = re.compile(r"(?P<module>.+)\.modules_to_save\.(?P<adapter>[^.]+)\.(?P<leaf>weight|bias)")
+_BEFORE = re.compile(r"(?P<module>.+)\.original_module\.(?P<leaf>weight|bias)")
+_BASE_LAYER = re.compile(r"(?P<module>.+?)(?:\.base_layer)+\.(?P<leaf>weight|bias)")
+# What PEFT's methods train beside a module's own weight: the beginnings of those names.
+FACTORS = ("lora_", "ia3_l", "hada_", "lokr_", "oft_", "boft_", "vera_", "trainable_tokens_")
+_FACTORS = re.compile(rf".+\.({'|'.join(FACTORS)})\w*(\..+)?")
+MERGE_FIRST = "load it with PEFT, save the model that merge_and_unload() returns, and build from that folder"
+
+
+@dataclass(frozen=True)
+class TensorNames:
+    """How a checkpoint names the tensors of its architecture.
+
+    Attributes:
+        own: by name in the file, the architecture's name; in the order of the file.
+        left_out: by name in the file, why the tensor has no part in the result.
+        notes: what was done to the names, for the user.
+    """
+
+    own: Mapping[str, str]
+    left_out: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def bare(name: str) -> str:
+    """*name* without the names of wrappers."""
+    for wrapper in WRAPPERS:
+        if wrapper in name:
+            name = re.sub(rf"(^|\.){re.escape(wrapper)}", r"\1", name)
+    name = name.removeprefix(PARALLEL)
+    while name.startswith(PEFT_PREFIX):
+        name = name.removeprefix(PEFT_PREFIX).removeprefix(PARALLEL)
+    return name
+
+
+def read_tensor_names(
+    where: str, stored: Collection[str], known: Collection[str], *, vision: bool = False
+) -> TensorNames:
+    """The architecture's name for every tensor of a checkpoint.
+
+    Names that no table explains are kept: the caller refuses them.
+
+    Args:
+        where: the checkpoint's folder, for errors.
+        stored: names of the tensors in the files.
+        known: every name that the architecture has for a tensor.
+        vision: config.json is that of a vision-language model, of which only the language model is read.
+
+    Raises:
+        CheckpointError: two readings explain the names, two tensors have one name, PEFT's factors are not merged, or
+            the model does not write text.
+    """
+    known = frozenset(known)
+    if known.issuperset(stored):
+        return TensorNames({name: name for name in stored}, {}, ())
+    trunk = _trunk(known)
+    plain = {name: _without_peft(bare(name)) for name in stored}
+    reading = _choose(where, plain.values(), known, trunk)
+    own: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    trained = {name for name in plain if _SAVED.fullmatch(bare(name))}
+    for name, unwrapped in plain.items():
+        if unwrapped.removeprefix("model.").startswith(VISION) and (vision or reading.vision):
+            left_out[name] = "vision"
+        elif (head := _starting(unwrapped, VALUE_HEADS)) is not None:
+            left_out[name] = VALUE_HEADS[head]
+        elif _BEFORE.fullmatch(bare(name)) and any(plain[other] == unwrapped for other in trained):
+            left_out[name] = "the values before training of a module that was trained in full"
+        else:
+            own[name] = reading.read(unwrapped, trunk)
+    _refuse(where, own, plain, known)
+    expected = reading is PLAIN or (vision and reading.vision)
+    return TensorNames(own, left_out, tuple(_notes(own, left_out, "" if expected else reading.who, known)))
+
+
+def _trunk(known: Collection[str]) -> str:
+    """The prefix of the decoder's tensors, with its dot: that of all names but the output head's."""
+    first = {name.partition(".")[0] for name in known if not name.startswith("lm_head.")}
+    return f"{first.pop()}." if len(first) == 1 else ""
+
+
+def _without_peft(name: str) -> str:
+    """*name* without PEFT's names for the parts of a module that it wraps."""
+    for pattern in (_SAVED, _BEFORE, _BASE_LAYER):
+        if match := pattern.fullmatch(name):
+            return f"{match['module']}.{match['leaf']}"
+    return name
+
+
+def _starting(name: str, prefixes: Iterable[str]) -> str | None:
+    """The prefix that *name* starts with, also below ``model.`` and the like."""
+    return next(
+        (prefix for prefix in prefixes if re.match(rf"((pretrained_)?model\.)?{re.escape(prefix)}", name)), None
+    )
+
+
+def _choose(where: str, names: Collection[str], known: frozenset[str], trunk: str) -> Reading:
+    """The reading that explains most names; the plain one if no other explains more."""
+    read = {one.who: frozenset(own for name in names if (own := one.read(name, trunk)) in known) for one in READINGS}
+    most = max(map(len, read.values()))
+    if len(read[PLAIN.who]) == most:
+        return PLAIN
+    first, *others = (one for one in READINGS if len(read[one.who]) == most)
+    for other in others:
+        if [first.read(name, trunk) for name in names] != [other.read(name, trunk) for name in names]:
+            raise CheckpointError(
+                f"{where}: the names of the tensors may be those of {first.who} or of {other.who}",
+                hint="save the model with save_pretrained of the class in config.json",
+            )
+    return first
+
+
+def _refuse(where: str, own: Mapping[str, str], plain: Mapping[str, str], known: frozenset[str]) -> None:
+    seen: dict[str, str] = {}
+    for name, target in own.items():
+        if (other := seen.setdefault(target, name)) != name:
+            raise CheckpointError(
+                f"{where}: {other!r} and {name!r} are both {target!r}",
+                hint="the folder holds two copies of the model: save it again with save_pretrained",
+            )
+        if target in known:
+            continue
+        if _FACTORS.fullmatch(name):
+            raise CheckpointError(
+                f"{where}: tensor {name!r} belongs to an adapter that is not merged into this checkpoint",
+                hint=MERGE_FIRST,
+            )
+        if (head := _starting(plain[name], CLASSIFIERS)) is not None:
+            raise CheckpointError(f"{where}: tensor {name!r} is the head of {CLASSIFIERS[head]}", hint=CHAT_HINT)
+
+
+def _wrappers(name: str) -> Iterator[str]:
+    """Who wrapped the tensor's module."""
+    yield from (who for wrapper, who in WRAPPERS.items() if wrapper in name)
+    if name.startswith(PARALLEL):
+        yield "DDP or DeepSpeed"
+    if name.startswith(PEFT_PREFIX) or any(p.fullmatch(bare(name)) for p in (_SAVED, _BEFORE, _BASE_LAYER)):
+        yield "PEFT"
+
+
+def _notes(own: Mapping[str, str], left_out: Mapping[str, str], reading: str, known: Collection[str]) -> Iterator[str]:
+    """The notes; *reading* names a reading of which the user should know."""
+    renamed: dict[str, list[str]] = {}
+    for name, target in own.items():
+        if name != target and target in known and (who := [*_wrappers(name), *([reading] if reading else [])]):
+            renamed.setdefault(" in ".join(who), []).append(name)
+    for saved, names in renamed.items():
+        count = f"{len(names)} tensors have" if len(names) > 1 else "1 tensor has"
+        yield f"{count} the names that {saved} saves: {names[0]!r} is read as {own[names[0]]!r}"
+    for reason in dict.fromkeys(left_out.values()):
+        names = [name for name, why in left_out.items() if why == reason]
+        if reason == "vision":
+            yield f"only the language model is converted; the vision part ({len(names)} tensors) is left out"
+        else:
+            what = f"{names[0]!r} is" if len(names) == 1 else f"{names[0]!r} and {len(names) - 1} more are"
+            yield f"{what} left out: {reason}"
