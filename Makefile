@@ -34,6 +34,7 @@ check: dev
 	$(BIN)/mypy
 	$(BIN)/python scripts/render_modelfiles --check
 	$(BIN)/python scripts/render_reference --check
+	$(BIN)/python scripts/render_files --check
 
 parity: dev
 	$(BIN)/python scripts/reference >/dev/null
@@ -51,6 +52,7 @@ modelfiles: install
 
 reference: install
 	$(BIN)/python scripts/render_reference
+	$(BIN)/python scripts/render_files
 
 install: .venv/installed
 dev: .venv/installed-dev

@@ -14,8 +14,8 @@ from typing import Any
 
 from quantkit.adapter.hints import MERGE_HINT, RESAVE_HINT
 from quantkit.adapter.known_settings import refuse_unknown
+from quantkit.adapter.start_folders import convert_hint
 from quantkit.errors import AdapterError
-from quantkit.system.shell import command
 
 # Methods that quantkit computes itself, by rows.
 _BY_ROWS = ("LORA", "TRAINABLE_TOKENS")
@@ -98,12 +98,9 @@ def _refuse_unsupported(where: Path, config: Mapping[str, Any]) -> None:
             raise AdapterError(f"{where}: {key} is set: {name} is not supported", hint=MERGE_HINT)
     init = str(config.get("init_lora_weights", True)).lower()
     if init.startswith(RESIDUAL_INITS):
-        converted = where.parent / "pissa_converted"
         raise AdapterError(
             f"{where}: init_lora_weights is {init!r}: the factors belong to a residual base model, not to this one",
-            hint=f"the adapter for the original model is beside it: {command('--adapter', converted)}"
-            if (converted / where.name).is_file()
-            else "save it as plain LoRA with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)",
+            hint=convert_hint(where.parent),
         )
     refuse_unknown(where, config, kind)
 

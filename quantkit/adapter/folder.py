@@ -30,8 +30,11 @@ from quantkit.adapter.other_cuts import find_cut, join_cut
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
 from quantkit.adapter.trainer_heads import settle_heads
 from quantkit.checkpoint.dtypes import FLOATS, Array, Floats, all_finite, to_float32
+from quantkit.checkpoint.ignored import NOTHING, Ignored
 from quantkit.checkpoint.open_file import open_tensor_file
+from quantkit.checkpoint.other_formats import give_hint, other_format
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec, same_values
+from quantkit.checkpoint.ungathered import refuse_ungathered
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.files.json_file import read_json
 
@@ -144,6 +147,11 @@ class Adapter:
         self.file.close()
 
 
+def adapter_files(path: Path) -> list[Path]:
+    """The files of an adapter's tensors in a PEFT folder: the first is read, as by PEFT."""
+    return [f for f in (path / "adapter_model.safetensors", path / "adapter_model.bin") if f.is_file()]
+
+
 def open_adapter(
     path: Path,
     base: Mapping[str, TensorSpec],
@@ -151,6 +159,7 @@ def open_adapter(
     *,
     model: Mapping[str, Any] | None = None,
     language_only: bool = False,
+    ignored: Ignored = NOTHING,
 ) -> Adapter:
     """Open a PEFT folder against the tensors of its base.
 
@@ -159,6 +168,7 @@ def open_adapter(
         base: the base's tensors by Hugging Face name; a tied output head is also listed under its own name.
         weight: factor of its changes.
         model: the base's ``config.json``; without it, every matrix counts as that of a Linear layer.
+        ignored: weight files that are treated as if they were not there.
         language_only: the base is only the language model of a vision-language model.
 
     Raises:
@@ -171,19 +181,24 @@ def open_adapter(
         )
     if not (path / "adapter_config.json").is_file():
         raise AdapterError(
-            f"{path}: adapter_config.json is missing", hint="give the folder that PEFT's save_pretrained wrote"
+            f"{path}: adapter_config.json is missing",
+            hint=give_hint(path, "adapter_config.json", "give the folder that PEFT's save_pretrained wrote"),
         )
     try:
         config = read_json(path / "adapter_config.json")
     except CheckpointError as error:
         raise AdapterError(str(error), hint=error.hint) from None
     check_config(path, config)
-    weights = next((f for f in (path / "adapter_model.safetensors", path / "adapter_model.bin") if f.is_file()), None)
+    weights = next((f for f in adapter_files(path) if not ignored.covers(f.name)), None)
     if weights is None:
         refuse_other_files(path)
-        raise AdapterError(f"{path}: adapter_model.safetensors is missing", hint="download the adapter's weights")
+        missing = f"{path}: adapter_model.safetensors is missing"
+        if (other := other_format(path, "adapter")) is not None:
+            raise AdapterError(f"{missing}; the folder has only {other[0]}", hint=other[1])
+        raise AdapterError(missing, hint="download the adapter's weights")
     file = open_tensor_file(weights, AdapterError)
     try:
+        refuse_ungathered((s for s in file.specs.values() if "lora_" not in s.name), path, AdapterError)
         names = read_names(path, file.specs, base)
         if language_only:
             refuse_vision(path, names)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from quantkit.checkpoint.tensor_names import bare
 from quantkit.errors import AdapterError
+from quantkit.files.visible import visible
 
 # The parts of a vision-language model since transformers 4.52, and before.
 _SINCE_4_52 = (
@@ -131,7 +132,7 @@ def refuse_other_files(path: Path) -> None:
         AdapterError: the folder has such a file.
     """
     for pattern, library, hint in OTHER_FILES:
-        for file in sorted(path.glob(pattern)):
+        for file in visible(path, pattern):
             raise AdapterError(f"{file}: this adapter is in {library}'s own layout, not in PEFT's", hint=hint)
 
 

@@ -11,7 +11,6 @@ weights.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,17 +20,15 @@ from typing import Any, Self
 from quantkit.checkpoint.dequantize.logical import logical_checkpoint, quantization_settings
 from quantkit.checkpoint.dequantize.stored import Stored
 from quantkit.checkpoint.dtypes import FLOATS, Array
+from quantkit.checkpoint.ignored import NOTHING, Ignored
 from quantkit.checkpoint.open_file import open_tensor_file
 from quantkit.checkpoint.other_formats import refuse_file, refuse_format
 from quantkit.checkpoint.tensor_file import Memory, TensorFile, TensorSpec, new_memory
+from quantkit.checkpoint.ungathered import refuse_ungathered
+from quantkit.checkpoint.weight_sets import BUFFERS, weight_map, weight_sets
 from quantkit.errors import CheckpointError
 from quantkit.files.json_file import read_json
 from quantkit.hub.base_name import build_hint
-
-_DIGITS = "[0-9]" * 5
-_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.(safetensors|bin)")
-# Buffers that old versions of transformers saved: derived from the config, never weights.
-BUFFERS = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Checkpoint:
         tensors: by name, where each tensor is stored.
         files: the files that contain the tensors.
         formats: by name of a tensor that is stored quantized, its format. Such a tensor counts as F32.
-        remarks: what was done to the names of the tensors, for the user.
+        remarks: notes for the user about its settings and the names of the tensors.
     """
 
     path: Path
@@ -94,8 +91,12 @@ class Checkpoint:
         self.close()
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, ignored: Ignored = NOTHING) -> Checkpoint:
     """Open a checkpoint folder by its headers.
+
+    Args:
+        path: the folder.
+        ignored: weight files and indexes that are treated as if they were not there.
 
     Raises:
         CheckpointError: naming the file and the tensor that is wrong.
@@ -117,59 +118,33 @@ def open_checkpoint(path: Path) -> Checkpoint:
     settings = quantization_settings(path, config)
     opened: dict[Path, TensorFile] = {}
     try:
-        files, index = _weight_files(path)
+        files, index = _weight_files(path, ignored)
         for file in files:
             opened[file] = open_tensor_file(file)
         stored = Stored(path, config, settings, _collect(path, opened, index), opened)
+        refuse_ungathered(stored.tensors.values(), path)
         logical = logical_checkpoint(stored)
         _check_types(logical.tensors)
     except BaseException:
         for done in opened.values():
             done.close()
         raise
-    return Checkpoint(path, logical.config, logical.tensors, logical.files, logical.formats)
+    return Checkpoint(path, logical.config, logical.tensors, logical.files, logical.formats, logical.notes)
 
 
-def _weight_files(path: Path) -> tuple[list[Path], Path | None]:
-    """The files that contain the weights, and the index that lists them if it was used.
-
-    Safetensors are preferred to pickles, and a single file to an index, as in transformers.
-    """
-    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
-        single, index = path / f"{stem}.{suffix}", path / f"{stem}.{suffix}.index.json"
-        if single.is_file():
-            return [single], None
-        if index.is_file():
-            return [path / name for name in dict.fromkeys(_weight_map(index).values())], index
-        if shards := sorted(path.glob(f"{stem}-{_DIGITS}-of-{_DIGITS}.{suffix}")):
-            return _complete(shards), None
-    raise refuse_format(
-        path,
-        "no weights (model.safetensors, model-*.safetensors or pytorch_model.bin)",
-        "download the model's weight files into this folder",
-    )
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: weight_map is missing", hint="download the file again")
-    for tensor, name in weight_map.items():
-        if not isinstance(name, str) or Path(name).name != name or "\\" in name or name in ("", ".", ".."):
-            raise CheckpointError(f"{index}: tensor {tensor!r} points outside of the folder: {name!r}")
-    return weight_map
-
-
-def _complete(shards: list[Path]) -> list[Path]:
-    match = _SHARD.fullmatch(shards[0].name)
-    assert match is not None
-    count = int(match["count"])
-    have = {shard.name for shard in shards}
-    for number in range(1, count + 1):
-        name = f"{match['stem']}-{number:05d}-of-{count:05d}{shards[0].suffix}"
-        if name not in have:
-            raise CheckpointError(f"{shards[0].parent / name}: shard is missing", hint="download the missing shard")
-    return shards
+def _weight_files(path: Path, ignored: Ignored) -> tuple[list[Path], Path | None]:
+    """The files that contain the weights, and the index that lists them if it was used."""
+    sets = weight_sets(path, ignored)
+    if not sets:
+        raise refuse_format(
+            path,
+            "no weights (model.safetensors, model-*.safetensors or pytorch_model.bin)",
+            "download the model's weight files into this folder",
+        )
+    used = sets[0]
+    if used.missing and used.index is None:
+        raise CheckpointError(f"{path / used.missing[0]}: shard is missing", hint="download the missing shard")
+    return list(used.files), used.index
 
 
 def _collect(path: Path, files: Mapping[Path, TensorFile], index: Path | None) -> dict[str, TensorSpec]:
@@ -196,13 +171,13 @@ def _check_types(tensors: Mapping[str, TensorSpec]) -> None:
 
 
 def _match_index(path: Path, index: Path, tensors: Mapping[str, TensorSpec]) -> None:
-    weight_map = _weight_map(index)
-    for name, shard in weight_map.items():
+    listed = weight_map(index)
+    for name, shard in listed.items():
         if name not in tensors and not name.endswith(BUFFERS):
             raise CheckpointError(
                 f"{path / shard}: tensor {name!r} is missing, but {index.name} lists it",
                 hint="download the shard again",
             )
     for name, spec in tensors.items():
-        if name not in weight_map:
+        if name not in listed:
             raise CheckpointError(f"{spec.file}: tensor {name!r} is not in {index.name}")

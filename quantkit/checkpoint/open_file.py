@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from quantkit.checkpoint.lfs import is_lfs_pointer, lfs_hint
 from quantkit.checkpoint.tensor_file import DISK_HINT, Refusal, SafetensorsFile, TensorFile
 from quantkit.errors import CheckpointError
 
@@ -18,6 +19,8 @@ def open_tensor_file(path: Path, refuse: Refusal = CheckpointError) -> TensorFil
     Raises:
         QuantkitError: *refuse*, naming the file and what is wrong with it.
     """
+    if is_lfs_pointer(path):
+        raise refuse(f"{path}: a git-lfs pointer, not the file itself", hint=lfs_hint(path))
     try:
         if path.suffix == ".safetensors":
             return SafetensorsFile(path, refuse)

@@ -6,28 +6,17 @@ are read and the others ignored; if not, the error names the format that was fou
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from quantkit.checkpoint.known_files import Place, matches, rows
+from quantkit.checkpoint.weight_sets import weight_sets
 from quantkit.errors import CheckpointError
+from quantkit.files.visible import visible
 from quantkit.system.shell import command
 
-_GET_HF = "get the same model in Hugging Face's format (config.json and model*.safetensors)"
-# patterns of file names, the format, the hint; the first format that is found is reported
-_FORMATS: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (("*.gguf",), "GGUF files", "quantize the GGUF file: {quantize}"),
-    (
-        ("consolidated*.safetensors", "tekken.json"),
-        "Mistral's own format",
-        f"{_GET_HF}, or convert it with transformers' convert_mistral_weights_to_hf.py",
-    ),
-    (
-        ("consolidated.*.pth", "original/consolidated.*.pth"),
-        "Meta's own format",
-        f"{_GET_HF}, or convert it with transformers' convert_llama_weights_to_hf.py",
-    ),
-    (("*.pth", "*.pt", "*.ckpt"), "PyTorch checkpoints", f"{_GET_HF}: save it with transformers' save_pretrained"),
-    (("*.h5", "*.msgpack", "*.onnx"), "weights for other frameworks", _GET_HF),
-)
+_SHOWN = 5  # names of folders in a message
 
 
 def refuse_file(path: Path) -> CheckpointError:
@@ -51,15 +40,64 @@ def refuse_format(path: Path, missing: str, hint: str) -> CheckpointError:
         missing: what is missing.
         hint: the hint if the folder has no other format either.
     """
-    for patterns, what, way_on in _FORMATS:
-        for pattern in patterns:
-            if found := sorted(path.glob(pattern)):
-                name = found[0].relative_to(path)
-                return CheckpointError(
-                    f"{path}: {missing}; the folder has only {what} ({name})",
-                    hint=way_on.format(quantize=_quantize(found[0])),
-                )
-    return CheckpointError(f"{path}: {missing}", hint=hint)
+    if not (path / "config.json").is_file() and (below := folders_below(path, "config.json")):
+        return CheckpointError(f"{path}: {missing}; {_listed(path, below)}", hint=_give(below))
+    if not weight_sets(path) and (other := other_format(path, "model")) is not None:
+        return CheckpointError(f"{path}: {missing}; the folder has only {other[0]}", hint=other[1])
+    return CheckpointError(f"{path}: {missing}", hint=give_hint(path, "config.json", hint))
+
+
+def other_format(path: Path, place: Place) -> tuple[str, str] | None:
+    """What a folder without weights has in their place, with the name of a file, and what to do; None if nothing."""
+    names = _names(path)
+    for row in rows(place):
+        if row.role not in ("alone", "refused"):
+            continue
+        if found := [name for name in names if any(matches(names[name], pattern) for pattern in row.patterns)]:
+            name = next(_inside(path, found[0]), found[0])
+            hint = row.hint.replace("{quantize}", _quantize(path / name)).replace("{folder}", command(path))
+            # the parts may be in a folder of their own
+            return f"{row.what} ({name})", hint.replace("{state}", command((path / name).parent))
+    return None
+
+
+def _names(path: Path) -> dict[str, str]:
+    """The files and folders, hidden ones last, and the files one level down; each with its bare name to match."""
+    here = sorted(path.iterdir(), key=lambda one: (one.name.startswith("."), one.name))
+    names = {one.name + "/" * one.is_dir(): one.name + "/" * one.is_dir() for one in here}
+    below = (file for one in here if one.is_dir() for file in visible(one, "*") if file.is_file())
+    return names | {str(file.relative_to(path)): file.name for file in below}
+
+
+def _inside(path: Path, name: str) -> Iterator[str]:
+    """The files of a folder *name* in *path*, relative to *path*; none if it is a file."""
+    if name.endswith("/"):
+        yield from (str(file.relative_to(path)) for file in visible(path / name, "*") if file.is_file())
+
+
+def folders_below(path: Path, config: str) -> list[Path]:
+    """The folders with a file *config* one level down, or in the snapshots of a hub client's cache."""
+    snapshots = path / "snapshots"
+    above = snapshots if snapshots.is_dir() else path
+    # checkpoint-500 comes before checkpoint-1000
+    order = sorted(visible(above, "*"), key=lambda one: re.sub(r"\d+", lambda n: n[0].zfill(12), one.name))
+    return [one for one in order if (one / config).is_file()]
+
+
+def give_hint(path: Path, config: str, hint: str) -> str:
+    """The hint for a folder without *config*: the folders below that have it, else *hint*."""
+    below = folders_below(path, config)
+    return _give(below) if below else hint
+
+
+def _listed(path: Path, below: Sequence[Path]) -> str:
+    return "there is one in " + ", ".join(str(one.relative_to(path)) for one in below[:_SHOWN])
+
+
+def _give(below: Sequence[Path]) -> str:
+    """The last one is the newest of a training."""
+    others = "" if len(below) == 1 else f" (or another of the {len(below)} folders)"
+    return f"give {command(below[-1])}{others}"
 
 
 def _quantize(gguf: Path) -> str:

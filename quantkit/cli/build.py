@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 @recipe_option("split_max_size")
 @recipe_option("via_llama_cpp")
 @recipe_option("adapter_gguf")
+@recipe_option("ignore")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--no-verify", is_flag=True, help="Skip every check that loads a model.")
 @click.option("--profile", type=FOLDER, metavar="FILE", help="Write a timeline of the work (Chrome trace JSON).")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @recipe_option("rope_scaling")
 @recipe_option("rope_theta")
 @recipe_option("via_llama_cpp")
+@recipe_option("ignore")
 @run_options("device", "threads", "overwrite", "fsync")
 @json_option
 def command(
@@ -52,6 +53,7 @@ def command(
     rope_scaling: str | None,
     rope_theta: float | None,
     via_llama_cpp: Path | None,
+    ignore: tuple[str, ...],
     run: RunOptions,
     as_json: bool,
 ) -> None:
@@ -67,7 +69,7 @@ def command(
         if len(adapters) != 1 or via_llama_cpp is not None or split_max_size is not None:
             raise click.UsageError("--adapter-gguf takes one --adapter, and no --via-llama-cpp or --split-max-size.")
         kind = outtype or "f32"
-        path = convert_adapter(model, out, adapter=adapters[0], outtype=kind, run=run)
+        path = convert_adapter(model, out, adapter=adapters[0], outtype=kind, ignore=ignore, run=run)
     else:
         kind = outtype or "f16"
         convert_with = partial(convert, **rope) if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
@@ -77,6 +79,7 @@ def command(
             merge_again=merge_again,
             outtype=kind,
             split_max_size=split_max_size,
+            ignore=ignore,
             run=run,
         )
     print_file(out, path, kind, run.reporter.notes, as_json)

@@ -30,8 +30,10 @@ def command(source: Source, as_json: bool) -> None:
         print_json({"schema": 1, **found})
         return
     for key, value in found.items():
-        if key not in ("tensors", "metadata"):
+        if key not in ("tensors", "metadata", "account"):
             click.echo(one_line(f"{key:16} {_text(key, value)}"))
+    for entry in found.get("account", ()):
+        click.echo(one_line(f"  {entry['role']:12} {entry['name']}: {entry['what']}"))
     for key, value in found.get("metadata", {}).items():
         click.echo(one_line(f"  {key:44} {_value(value)}"))
     for tensor in found["tensors"]:

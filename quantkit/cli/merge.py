@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     default="auto",
     help="Precision of the weights (default: auto, the one that each tensor of MODEL has).",
 )
+@recipe_option("ignore")
 @run_options("device", "threads", "overwrite", "fsync")
 @json_option
 def command(
@@ -54,6 +55,7 @@ def command(
     out: Path,
     max_shard_size: int,
     dtype: str,
+    ignore: tuple[str, ...],
     run: RunOptions,
     as_json: bool,
 ) -> None:
@@ -68,6 +70,7 @@ def command(
         merge_again=merge_again,
         dtype=dtype,
         max_shard_size=max_shard_size,
+        ignore=ignore,
         run=run,
     )
     effects = [merged.effect for merged in read_merge_record(path).adapters[-len(adapters) :]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quantkit.checkpoint.dtypes import BY_TYPE
 from quantkit.checkpoint.tensor_file import Memory, flat_shape, new_memory
@@ -12,13 +12,23 @@ from quantkit.engine.rows import Rows
 from quantkit.errors import GGUFError, QuantizationError, QuantkitError
 from quantkit.files.fileio import read_into
 from quantkit.ggml import library as ggml
+from quantkit.ggml.types import GGMLType
 from quantkit.gguf.model import GGUFModel
+from quantkit.gguf.vectors import is_narrow_vector
 from quantkit.plan.values import Output, PlannedTensor
 
 
 def gguf_tensors(model: GGUFModel) -> tuple[PlannedTensor, ...]:
     """List the tensors of a GGUF model, each with its own type as outtype."""
     return tuple(PlannedTensor(info.name, info.name, info.shape, info.type) for info in model.header.tensors.values())
+
+
+def widened(tensors: Sequence[PlannedTensor]) -> tuple[PlannedTensor, ...]:
+    """The tensors, with F32 for vectors of a 16-bit type, which llama.cpp cannot compute with."""
+    return tuple(
+        replace(tensor, outtype=GGMLType.F32) if is_narrow_vector(tensor.shape, tensor.outtype) else tensor
+        for tensor in tensors
+    )
 
 
 def check_requantizing(model: GGUFModel, outputs: Sequence[Output], *, allowed: bool) -> None:

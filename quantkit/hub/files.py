@@ -62,6 +62,8 @@ def small_files(source: HubId, names: Collection[str], kind: Kind) -> list[str]:
 def weight_files(source: HubId, names: Collection[str], kind: Kind, get: Callable[[str], Path]) -> list[str]:
     """The weight files and their index: safetensors are preferred to pickles, one file to shards.
 
+    With a model come the files of an adapter that lies beside it, so that a build asks whether it is meant.
+
     Args:
         source: for messages.
         names: all files of the repository.
@@ -71,22 +73,23 @@ def weight_files(source: HubId, names: Collection[str], kind: Kind, get: Callabl
     Raises:
         HubError: there are no weights, or the index is broken.
     """
+    own = [name for name in ("adapter_model.safetensors", "adapter_model.bin") if name in names][:1]
     if kind == "adapter" or (kind == "any" and "config.json" not in names):
-        for name in ("adapter_model.safetensors", "adapter_model.bin"):
-            if name in names:
-                return [name]
+        if own:
+            return own
         raise HubError(
             f"{source}: adapter_model.safetensors is missing", hint="give the id of an adapter that PEFT saved"
         )
+    beside = ["adapter_config.json", *own] if own and "adapter_config.json" in names else []
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         single, index = f"{stem}.{suffix}", f"{stem}.{suffix}.index.json"
         if single in names:
-            return [single]
+            return [single, *beside]
         if index in names:
             # Opening the folder finds files that the index names but the repository does not have.
-            return [index, *sorted(set(_indexed(source, get(index))) & set(names))]
+            return [index, *sorted(set(_indexed(source, get(index))) & set(names)), *beside]
         if shards := sorted(name for name in names if (m := _SHARD.fullmatch(name)) and m.groups() == (stem, suffix)):
-            return shards
+            return [*shards, *beside]
     others = sorted(name for name in names if name.endswith((".gguf", ".pth", ".onnx", ".h5")))
     raise HubError(
         f"{source}: no weights in safetensors or .bin" + (f", only files such as {others[0]}" if others else ""),

@@ -46,8 +46,12 @@ def has_slow_bpe(folder: Path) -> bool:
 
 
 def matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
-    """The files of a folder whose names match, in the order of the names."""
-    return (file for file in sorted(folder.iterdir()) if matches(file.name, patterns) and file.is_file())
+    """The files of a folder whose names match, in the order of the names, without hidden ones."""
+    return (
+        file
+        for file in sorted(folder.iterdir())
+        if not file.name.startswith(".") and matches(file.name, patterns) and file.is_file()
+    )
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -17,6 +17,7 @@ from quantkit.jobs.arguments import (
     PathInput,
     SizeInput,
     SourceInput,
+    TextsInput,
     read_adapter,
     read_adapters,
     read_choice,
@@ -24,7 +25,7 @@ from quantkit.jobs.arguments import (
     read_size,
     read_source,
 )
-from quantkit.jobs.recipe_fields import RECIPE_FIELDS
+from quantkit.jobs.recipe_fields import IGNORE, RECIPE_FIELDS
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import merger, stream_files
 from quantkit.model.adapter_checks import check_adapters, check_effects
@@ -44,6 +45,7 @@ def convert(
     split_max_size: SizeInput | None = None,
     rope_scaling: str | None = None,
     rope_theta: float | None = None,
+    ignore: TextsInput = (),
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Path:
@@ -59,6 +61,7 @@ def convert(
             ``NAME-00001-of-00002.gguf``. None for one file.
         rope_scaling: ``linear:FACTOR`` or ``yarn:FACTOR``, instead of what config.json says.
         rope_theta: base of the rotary frequencies, instead of what config.json says.
+        ignore: files of the model or an adapter that may be passed over, by name or pattern.
         run: how to run; see :class:`~quantkit.jobs.run_options.RunOptions`.
         **keywords: the same options one by one; they override those of *run*.
 
@@ -74,10 +77,11 @@ def convert(
     again, limit = FLAG.read("merge_again", merge_again), read_size("split_max_size", split_max_size)
     asked = {"rope_scaling": rope_scaling, "rope_theta": rope_theta}
     rope = read_override(*(RECIPE_FIELDS[key].read(value) for key, value in asked.items()))
+    known = IGNORE.read(ignore)
     inputs = folders_here([base, *changes])
     with (
         workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
-        open_model(*fetch(base, changes, run.reporter), rope=rope) as opened,
+        open_model(*fetch(base, changes, run.reporter), known, rope=rope) as opened,
     ):
         check_adapters(opened, again=again)
         vocabulary = opened.vocabulary()
@@ -105,6 +109,7 @@ def convert_adapter(
     *,
     adapter: AdapterInput,
     outtype: str = "f32",
+    ignore: TextsInput = (),
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Path:
@@ -115,7 +120,7 @@ def convert_adapter(
         out: the file to write.
         adapter: PEFT folder or hub id.
         outtype: ``f32``, ``f16`` or ``bf16``.
-        run, **keywords: as in :func:`convert`.
+        ignore, run, **keywords: as in :func:`convert`.
 
     Raises:
         QuantkitError: by name, whatever is wrong, and what such a file cannot carry.
@@ -123,10 +128,11 @@ def convert_adapter(
     run = run_options(run, **keywords)
     base, file, change = read_source("model", model), read_path("out", out), read_adapter("adapter", adapter)
     read_choice("outtype", outtype, UNQUANTIZED)
+    known = IGNORE.read(ignore)
     inputs = folders_here([base, change])
     with (
         workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
-        open_model(*fetch(base, [change], run.reporter)) as opened,
+        open_model(*fetch(base, [change], run.reporter), known) as opened,
     ):
         planned = plan_adapter_file(opened, opened.adapters[0], work.final.name, outtype)
         for note in (*opened.notes, *planned.notes):

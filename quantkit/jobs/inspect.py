@@ -7,14 +7,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from quantkit.adapter.folder import adapter_files
+from quantkit.checkpoint.account import account
+from quantkit.checkpoint.file_entry import SHOWN
 from quantkit.checkpoint.folder import open_checkpoint
+from quantkit.checkpoint.known_files import Place
 from quantkit.checkpoint.open_file import open_tensor_file
+from quantkit.checkpoint.other_formats import give_hint
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError, QuantkitError
 from quantkit.files.json_file import read_json
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.kv import KVType
 from quantkit.gguf.model import read_model
+from quantkit.gguf.vectors import narrow_vectors
 from quantkit.hub.fetch import local_folder
 from quantkit.jobs.arguments import SourceInput, read_source
 from quantkit.plan.values import count_elements
@@ -47,9 +53,18 @@ def inspect(source: SourceInput, *, reporter: Reporter | None = None) -> dict[st
     if path.is_dir():
         raise QuantkitError(
             f"{path}: not a checkpoint (config.json) or an adapter (adapter_config.json)",
-            hint=_GIVE,
+            hint=give_hint(path, "config.json", give_hint(path, "adapter_config.json", _GIVE)),
         )
     raise QuantkitError(f"{path}: no such file or folder", hint=_GIVE)
+
+
+def _account(path: Path, place: Place) -> list[dict[str, str]]:
+    """Every name in the folder, and what a build makes of it."""
+    return [
+        {"name": entry.name, "role": SHOWN[entry.role], "what": entry.what}
+        | ({"hint": entry.hint} if entry.role == "refused" else {})
+        for entry in account(path, place)
+    ]
 
 
 def _specs(specs: Iterable[TensorSpec]) -> list[dict[str, Any]]:
@@ -71,13 +86,14 @@ def _checkpoint(path: Path) -> dict[str, Any]:
             "vocabulary": config.get("vocab_size"),
             "context_length": config.get("max_position_embeddings"),
             "tied": bool(config.get("tie_word_embeddings")),
+            "account": _account(path, "model"),
             "tensors": _specs(specs),
         }
 
 
 def _adapter(path: Path) -> dict[str, Any]:
     config = read_json(path / "adapter_config.json")
-    files = [file for file in (path / "adapter_model.safetensors", path / "adapter_model.bin") if file.is_file()]
+    files = adapter_files(path)
     if not files:
         raise AdapterError(f"{path}: adapter_model.safetensors is missing", hint="download the adapter's weights")
     file = open_tensor_file(files[0], AdapterError)
@@ -96,6 +112,7 @@ def _adapter(path: Path) -> dict[str, Any]:
         "targets": config.get("target_modules"),
         "modules_to_save": config.get("modules_to_save") or [],
         "files": [files[0].name],
+        "account": _account(path, "adapter"),
         "parameters": sum(count_elements(spec.shape) for spec in specs),
         "tensors": _specs(specs),
     }
@@ -119,6 +136,7 @@ def _gguf(path: Path) -> dict[str, Any]:
         "parameters": sum(count_elements(info.shape) for info in infos),
         "size": model.nbytes,
         "types": dict(Counter(info.type.label for info in infos)),
+        **({"problem": f"{narrow}; llama.cpp aborts unless they are f32"} if (narrow := narrow_vectors(infos)) else {}),
         "metadata": metadata,
         "tensors": [{"name": info.name, "type": info.type.label, "shape": list(info.shape)} for info in infos],
     }

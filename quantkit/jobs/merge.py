@@ -15,11 +15,13 @@ from quantkit.jobs.arguments import (
     PathInput,
     SizeInput,
     SourceInput,
+    TextsInput,
     read_adapters,
     read_choice,
     read_path,
     read_source,
 )
+from quantkit.jobs.recipe_fields import IGNORE
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import merger, run_stream
 from quantkit.model.adapter_checks import check_adapters, check_effects
@@ -37,6 +39,7 @@ def merge(
     merge_again: bool = False,
     dtype: str = "auto",
     max_shard_size: SizeInput = 2_000_000_000,
+    ignore: TextsInput = (),
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Path:
@@ -50,7 +53,7 @@ def merge(
         dtype: ``bf16``, ``f16``, ``f32``, or ``auto`` for each tensor's own.
         max_shard_size: at most so many bytes per shard, or a size such as ``"2GB"``; a larger tensor gets a shard of
             its own.
-        run, **keywords: as in :func:`quantkit.jobs.convert.convert`.
+        ignore, run, **keywords: as in :func:`quantkit.jobs.convert.convert`.
 
     Raises:
         QuantkitError: by name, whatever is wrong.
@@ -59,10 +62,11 @@ def merge(
     base, changes, folder = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     read_choice("dtype", dtype, ("auto", *UNQUANTIZED))
     again, limit = FLAG.read("merge_again", merge_again), SIZE.read("max_shard_size", max_shard_size)
+    known = IGNORE.read(ignore)
     inputs = folders_here([base, *changes])
     with (
         workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync) as work,
-        open_merged(*fetch(base, changes, run.reporter)) as opened,
+        open_merged(*fetch(base, changes, run.reporter), known) as opened,
     ):
         check_adapters(opened, again=again)
         for note in (*opened.notes, *hf_notes(opened, dtype)):

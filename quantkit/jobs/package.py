@@ -19,6 +19,7 @@ from quantkit.files.output_file import write_error
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.model import GGUFModel, read_whole_model
+from quantkit.gguf.vectors import narrow_vectors
 from quantkit.jobs.arguments import MessagesInput, ParametersInput, PathInput, read_path, read_paths
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
@@ -34,6 +35,7 @@ from quantkit.package.plan_entries import chat_entry, text_entries, versions
 from quantkit.package.render import render_package, write_package
 from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.plan.values import count_elements
+from quantkit.system.shell import command
 from quantkit.vocab.added_eos import package_eos_notes
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
 from quantkit.vocab.special import ENDS_BY_NAME, adds_bos
@@ -84,6 +86,8 @@ def package(
     if not files:
         raise OutputError("there is no GGUF file to package", hint="give one, or a Modelfile whose FROM names one")
     found = {path: read_whole_model(path) for path in files}
+    for path, model in found.items():
+        _check_vectors(path, model.header)
     headers = {path: model.header for path, model in found.items()}
     _check_one_model(found, headers)
     first = headers[files[0]]
@@ -204,6 +208,15 @@ def _check_one_model(models: Mapping[Path, GGUFModel], headers: Mapping[Path, He
                     f"{path}: its {what} differs from that of {first}: a package contains one model in several types",
                     hint="make a separate package for each model",
                 )
+
+
+def _check_vectors(path: Path, header: Header) -> None:
+    """Refuse norms and biases with which llama.cpp aborts."""
+    if narrow := narrow_vectors(header.tensors.values()):
+        raise GGUFError(
+            f"{path}: tensor {narrow}, and llama.cpp and Ollama abort unless they are f32",
+            hint=f"write them as f32: {command('quantkit', 'quantize', path, '-o', 'OUT.gguf', '--quant', 'TYPE')}",
+        )
 
 
 def _integer(path: Path, header: Header, key: str) -> int:

@@ -130,7 +130,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
         if any(isinstance(source, HubId) for source in (recipe.model, *(one.source for one in recipe.adapters))):
             workers.result()  # nothing is downloaded for a device that is not there
         folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
-        with open_model(folder, adapters, rope=recipe.rope) as model:
+        with open_model(folder, adapters, recipe.ignore, rope=recipe.rope) as model:
             check_adapters(model, again=recipe.merge_again)
             source = merger(model)
             subject = BuildInput(

@@ -50,7 +50,9 @@ def prepare_converted(recipe: Recipe, work: Workspace, run: RunOptions) -> Itera
     check_messages(recipe.messages)
     folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
     converted = run_converter(
-        *(recipe.via_llama_cpp, folder, adapters, recipe.name, recipe.outtype, work, run), again=recipe.merge_again
+        *(recipe.via_llama_cpp, folder, adapters, recipe.name, recipe.outtype, work, run),
+        again=recipe.merge_again,
+        ignore=recipe.ignore,
     )
     model, folders = converted.model, tuple(adapter.folder for adapter in adapters)
     bare = [entry for entry in model.header.metadata.values() if not entry.key.startswith("tokenizer.")]

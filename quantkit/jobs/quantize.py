@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from quantkit.engine.device import processor_workers
-from quantkit.engine.gguf_source import check_requantizing, gguf_tensors, open_source
+from quantkit.engine.gguf_source import check_requantizing, gguf_tensors, open_source, widened
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import ftype_name
 from quantkit.gguf.model import read_whole_model
+from quantkit.gguf.vectors import narrow_vectors
 from quantkit.jobs.argument_kinds import FLAG, TEXT
 from quantkit.jobs.arguments import PathInput, SizeInput, read_path, read_size
 from quantkit.jobs.fields import refuse_unknown
@@ -63,7 +64,7 @@ def quantize(
     label = ftype_name(TEXT.read("quant", quant, example="q4_0"))
     limit = read_size("split_max_size", split_max_size)
     model = read_whole_model(read_path("gguf", gguf))
-    tensors = gguf_tensors(model)
+    tensors = widened(gguf_tensors(model))
     matrix = None if imatrix is None else read_path("imatrix", imatrix)
     importance = read_imatrix(matrix) if matrix else {}
     inputs = (*model.files, matrix) if matrix else model.files
@@ -75,6 +76,8 @@ def quantize(
         mixtures = choose_mixtures([label], metadata, tensors, importance, choices)
         outputs = quantized_outputs({label: work.final.name}, metadata, tensors, mixtures, importance, limit)
         check_requantizing(model, outputs, allowed=FLAG.read("allow_requantize", allow_requantize))
+        if narrow := narrow_vectors(model.header.tensors.values()):
+            run.reporter.note(f"tensor {narrow}: written as f32, without loss, because llama.cpp needs them so")
         for note in quantization_notes(outputs, tensors, choices):
             run.reporter.note(note)
         return stream_files(tensors, outputs, source, work, processor_workers(run.threads), run.reporter)

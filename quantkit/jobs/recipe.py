@@ -55,6 +55,7 @@ class Recipe:
     tensor_types: tuple[str, ...]
     split_max_size: int | None
     adapter_gguf: bool
+    ignore: tuple[str, ...]
     via_llama_cpp: Path | None
     messages: tuple[tuple[str, str], ...]
 
@@ -153,6 +154,7 @@ class Recipe:
         plain["messages"] = [list(pair) for pair in self.messages]
         plain["quants"] = list(self.quants)
         plain["tensor_types"] = list(self.tensor_types)
+        plain["ignore"] = list(self.ignore)
         plain["via_llama_cpp"] = self.via_llama_cpp.name if self.via_llama_cpp else None
         plain["template"] = Path(self.template).name
         return plain

@@ -20,6 +20,16 @@ from quantkit.jobs.argument_kinds import (
 from quantkit.jobs.arguments import MessagesInput, ParametersInput, PathInput, SizeInput, TextsInput
 from quantkit.jobs.fields import REQUIRED, Field, by_name
 
+IGNORE = Field(
+    "ignore",
+    TEXTS,
+    "File or subfolder of the model or an adapter that may be passed over, for example 'checkpoint-*'. Repeatable. "
+    "Other files that the model may need are refused by name; `quantkit inspect` lists all.",
+    default=(),
+    flags=("--ignore",),
+    metavar="FILE",
+    example=["lora_adapter"],
+)
 # By their keys, in the order in which documentation lists them.
 RECIPE_FIELDS = by_name(
     (
@@ -204,6 +214,7 @@ RECIPE_FIELDS = by_name(
             default=False,
             flags=("--adapter-gguf",),
         ),
+        IGNORE,
         Field(
             "via_llama_cpp",
             PATH,
@@ -243,4 +254,5 @@ class RecipeKeywords(TypeKeywords, total=False):
     imatrix: PathInput | None
     split_max_size: SizeInput | None
     adapter_gguf: bool
+    ignore: TextsInput
     via_llama_cpp: PathInput | None

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
+from quantkit.checkpoint.ignored import Ignored
 from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.errors import ArchitectureError, CheckpointError
@@ -31,16 +32,19 @@ from quantkit.jobs.arguments import (
     PathInput,
     SizeInput,
     SourceInput,
+    TextsInput,
     read_adapters,
     read_choice,
     read_path,
     read_size,
     read_source,
 )
+from quantkit.jobs.recipe_fields import IGNORE
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import check_space, merger, run_stream, stream_files
 from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.adapter_effect import AdapterEffect
+from quantkit.model.every_file import check_every_file
 from quantkit.model.hf_folder import hf_tensors, write_beside
 from quantkit.model.opened import MergedCheckpoint, open_merged
 from quantkit.plan.gguf_outputs import unquantized_outputs
@@ -83,6 +87,7 @@ def convert_via(
     merge_again: bool = False,
     outtype: str = "f16",
     split_max_size: SizeInput | None = None,
+    ignore: TextsInput = (),
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Path:
@@ -98,12 +103,15 @@ def convert_via(
     base, changes, file = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     read_choice("outtype", outtype, UNQUANTIZED)
     again, limit = FLAG.read("merge_again", merge_again), read_size("split_max_size", split_max_size)
+    known = IGNORE.read(ignore)
     llama_cpp = read_path("checkout", checkout)
     check_checkout(llama_cpp)
     inputs = [*folders_here([base, *changes]), llama_cpp]
     with workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work:
         folder, fetched = fetch(base, changes, run.reporter)
-        converted = run_converter(llama_cpp, folder, fetched, file.stem, outtype, work, run, again=again)
+        converted = run_converter(
+            *(llama_cpp, folder, fetched, file.stem, outtype, work, run), again=again, ignore=known
+        )
         measured = check_effects(converted.effects, again=again)
         for note in (*converted.notes, *measured, *(effect.line for effect in converted.effects)):
             run.reporter.note(note)
@@ -142,6 +150,7 @@ def run_converter(
     run: RunOptions,
     *,
     again: bool,
+    ignore: Sequence[str] = (),
 ) -> Converted:
     """Merge the adapters, and run the converter with an output in the workspace's scratch folder.
 
@@ -154,6 +163,7 @@ def run_converter(
         work: the workspace; its scratch folder gets the merged weights and the file.
         run: how it runs.
         again: as in :func:`quantkit.model.adapter_checks.check_adapters`.
+        ignore: as for :func:`quantkit.model.opened.open_merged`.
 
     Raises:
         ArchitectureError: the converter failed; with the end of its output.
@@ -166,10 +176,12 @@ def run_converter(
     notes: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     effects: tuple[AdapterEffect, ...] = ()
-    if adapters:
+    if not adapters:
+        notes = check_every_file(model, (), Ignored(tuple(ignore)))
+    else:
         folder = scratch / name
         folder.mkdir()
-        with open_merged(model, adapters) as opened:
+        with open_merged(model, adapters, ignore) as opened:
             check_adapters(opened, again=again)
             effects = _merge(opened, folder, work, run)
             check_effects(effects, again=again)

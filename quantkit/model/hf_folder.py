@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quantkit.checkpoint.dtypes import CONFIG_NAMES
 from quantkit.checkpoint.folder import Checkpoint
+from quantkit.checkpoint.known_files import known
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.files.json_file import write_json
 from quantkit.ggml.types import UNQUANTIZED, GGMLType
@@ -17,7 +18,8 @@ from quantkit.model.tied_embeddings import untied_config
 from quantkit.model.tokenizer_copy import write_tokenizer
 from quantkit.plan.values import Output, PlannedTensor
 
-# A merged folder gets all files of the base except these: weights, their indexes, and files that are written anew.
+# A merged folder gets all files of the base except these: weights, their indexes, and files that are written anew;
+# and except what a build refuses, or passes over as another format or training state.
 _NOT_CARRIED = (
     *("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.ckpt", "*.index.json"),
     *("adapter_config.json", "hf_quant_config.json", ".*"),
@@ -63,7 +65,10 @@ def _type_of_config(checkpoint: Checkpoint) -> GGMLType:
 def write_beside(model: MergedCheckpoint, outputs: Sequence[Output], folder: Path, dtype: str) -> None:
     """Write the config, the tokenizer and the index next to the shards."""
     for entry in sorted(model.checkpoint.path.iterdir()):
-        carried = not any(entry.match(pattern) for pattern in _NOT_CARRIED)
+        row = known(entry.name, "model")
+        carried = not any(entry.match(pattern) for pattern in _NOT_CARRIED) and (
+            row is None or row.role in ("read", "harmless")
+        )
         if carried and not is_tokenizer_file(entry.name) and entry.is_file():
             shutil.copyfile(entry, folder / entry.name)
     write_tokenizer(model.tokenizer, folder)

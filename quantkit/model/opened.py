@@ -18,6 +18,7 @@ from quantkit.arch.base import Architecture, Rule
 from quantkit.arch.families import find_architecture, is_supported
 from quantkit.arch.rope_override import RopeOverride, check_written, lost_theta_note, override_rope
 from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
+from quantkit.checkpoint.ignored import Ignored
 from quantkit.errors import AdapterError, ArchitectureError, CheckpointError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import EMBEDDING as GGUF_EMBEDDING
@@ -26,6 +27,7 @@ from quantkit.hub.adapter_source import AdapterLike, adapter_sources
 from quantkit.hub.base_name import full_precision_name
 from quantkit.hub.source import source_name
 from quantkit.model.base_names import base_notes
+from quantkit.model.every_file import check_every_file
 from quantkit.model.own_names import check_tensors, with_own_names
 from quantkit.model.resized_vocabulary import resize, resized_rows
 from quantkit.model.sampling import sampling_metadata
@@ -136,49 +138,74 @@ class Model(MergedCheckpoint):
 
 
 @contextmanager
-def open_model(path: Path, adapters: Sequence[AdapterLike] = (), *, rope: RopeOverride = _AS_SAVED) -> Iterator[Model]:
+def open_model(
+    path: Path,
+    adapters: Sequence[AdapterLike] = (),
+    ignore: Sequence[str] = (),
+    *,
+    rope: RopeOverride = _AS_SAVED,
+) -> Iterator[Model]:
     """Open a checkpoint of a supported architecture with its adapters.
 
     Args:
         path: the checkpoint's folder.
-        adapters: in the order in which they are merged.
+        adapters: to merge, in this order.
+        ignore: names or patterns of files that may be passed over, see :func:`check_every_file`.
         rope: rotary settings that replace those of config.json.
 
     Raises:
         CheckpointError, ArchitectureError, AdapterError: naming what does not fit.
     """
-    with open_checkpoint(path) as opened:
+    ignored = Ignored(tuple(ignore))
+    seen = _look(path, adapters, ignored)
+    with open_checkpoint(path, ignored) as opened:
         architecture, checkpoint, rules, rotary = _checked(opened, rope)
         parsed = ParsedFiles()
-        with _merged(checkpoint, adapters, parsed, language_only="text_config" in opened.config) as merged:
+        language_only = "text_config" in opened.config
+        with _merged(checkpoint, adapters, parsed, ignored, language_only=language_only) as merged:
             _check_head(merged, rules)
             filled = architecture.filled_in(opened.config)
-            notes = [*filled, *rotary, *architecture.notes(checkpoint.config), *merged.notes]
+            notes = [*seen, *filled, *rotary, *architecture.notes(checkpoint.config), *merged.notes]
             yield Model(**{**vars(merged), "notes": tuple(notes)}, architecture=architecture, parsed=parsed)
 
 
 @contextmanager
-def open_merged(path: Path, adapters: Sequence[AdapterLike]) -> Iterator[MergedCheckpoint]:
+def open_merged(path: Path, adapters: Sequence[AdapterLike], ignore: Sequence[str] = ()) -> Iterator[MergedCheckpoint]:
     """Open a checkpoint of any architecture with its adapters, to merge them tensor by tensor.
+
+    Args:
+        path, adapters, ignore: as in :func:`open_model`.
 
     Raises:
         CheckpointError, ArchitectureError, AdapterError: as :func:`open_model`, if the architecture is supported;
             if not, only if the adapters do not fit the tensors of the checkpoint.
     """
-    with open_checkpoint(path) as checkpoint:
+    ignored = Ignored(tuple(ignore))
+    seen = _look(path, adapters, ignored)
+    with open_checkpoint(path, ignored) as checkpoint:
         if is_supported(checkpoint.config):
             named = _checked(checkpoint)[1]
             if "text_config" not in checkpoint.config:  # of a vision-language model, every part is written
                 checkpoint = replace(named, config=checkpoint.config)
         parsed = ParsedFiles()
-        with _merged(checkpoint, adapters, parsed) as merged:
+        with _merged(checkpoint, adapters, parsed, ignored) as merged:
             parsed.clear()
-            yield merged
+            yield replace(merged, notes=(*seen, *merged.notes))
+
+
+def _look(path: Path, adapters: Sequence[AdapterLike], ignored: Ignored) -> tuple[str, ...]:
+    """Check that every file in the folders is accounted for; notes about what is passed over."""
+    return check_every_file(path, [source.folder for source in adapter_sources(adapters)], ignored)
 
 
 @contextmanager
 def _merged(
-    checkpoint: Checkpoint, adapters: Sequence[AdapterLike], parsed: ParsedFiles, *, language_only: bool = False
+    checkpoint: Checkpoint,
+    adapters: Sequence[AdapterLike],
+    parsed: ParsedFiles,
+    ignored: Ignored,
+    *,
+    language_only: bool = False,
 ) -> Iterator[MergedCheckpoint]:
     path, tie = checkpoint.path, find_tie(checkpoint)
     base = checkpoint.with_alias(tie.head, tie.embedding) if tie and not tie.stored else checkpoint
@@ -186,7 +213,14 @@ def _merged(
         opened = []
         for source in adapter_sources(adapters):
             opened.append(
-                open_adapter(source.folder, base.tensors, source.weight, model=base.config, language_only=language_only)
+                open_adapter(
+                    source.folder,
+                    base.tensors,
+                    source.weight,
+                    model=base.config,
+                    language_only=language_only,
+                    ignored=ignored,
+                )
             )
             stack.callback(opened[-1].close)
         check_unknown_tie(checkpoint, opened)

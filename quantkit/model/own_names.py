@@ -53,7 +53,7 @@ def with_own_names(opened: Checkpoint, config: Config, rules: Sequence[Rule]) ->
     if LM_HEAD in checkpoint.tensors and LM_HEAD not in known:
         checkpoint = _without_head(checkpoint, rules)
         notes.append(f"{LM_HEAD!r} equals the embedding, which is the output head of this model: it is left out")
-    return replace(checkpoint, remarks=tuple(notes))
+    return replace(checkpoint, remarks=(*checkpoint.remarks, *notes))
 
 
 def _without_head(checkpoint: Checkpoint, rules: Sequence[Rule]) -> Checkpoint:

@@ -13,6 +13,7 @@ from typing import Any
 from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
+from quantkit.files.visible import visible
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TextEntry
 from quantkit.package.manifest_sources import InputsEntry, SourcesEntry
@@ -160,4 +161,4 @@ def ggufs_hint(folder: Path) -> str:
 
 
 def _ggufs(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.gguf"))
+    return visible(folder, "*.gguf")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantkit.files.visible import visible
 from quantkit.hub.source import Source, hub_origin, source_name
 from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TensorEntry, TextEntry
 from quantkit.package.manifest_sources import InputEntry, SourceEntry
@@ -82,7 +83,7 @@ def input_files(specs: Iterable[TensorSpec]) -> tuple[InputEntry, ...]:
 
 def weight_files(folder: Path) -> tuple[InputEntry, ...]:
     """The weight files of a folder that was read by another program."""
-    return _inputs(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin"))
+    return _inputs(file for suffix in (".safetensors", ".bin") for file in visible(folder, f"*{suffix}"))
 
 
 def _inputs(files: Iterable[Path]) -> tuple[InputEntry, ...]:

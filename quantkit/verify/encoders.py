@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import VocabularyError
+from quantkit.files.visible import visible
 from quantkit.hub.tokenizer_files import TOKENIZER_CONFIG, VOCAB_JSON, VOCABULARIES, has_slow_bpe
 from quantkit.vocab import regexes
 from quantkit.vocab.files import blank_before_text_only, read_tokenizer_config, tokens_behind_blanks
@@ -47,7 +48,7 @@ _FLAGS = ("lstrip", "rstrip", "single_word")
 
 def tokenizer_file(folder: Path) -> Path | None:
     """Return the tokenizer file of a folder to compare token ids with: the one transformers would load."""
-    found = next((file for name in VOCABULARIES for file in sorted(folder.glob(name)) if file.is_file()), None)
+    found = next((file for name in VOCABULARIES for file in visible(folder, name) if file.is_file()), None)
     return folder / VOCAB_JSON if found is None and has_slow_bpe(folder) else found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from quantkit.errors import VocabularyError
 from quantkit.files.json_file import read_json
+from quantkit.files.visible import visible
 from quantkit.hub.tokenizer_files import CHAT_TEMPLATE, CHAT_TEMPLATE_JSON, TEMPLATE_FOLDER, TOKENIZER_CONFIG
 
 
@@ -53,7 +54,7 @@ def read_templates(folder: Path, tokenizer_config: Mapping[str, Any]) -> Templat
         value = _with_default(value, beside)
     source = TOKENIZER_CONFIG
     if value is None and beside is not None:
-        extra = sorted((folder / TEMPLATE_FOLDER).glob("*.jinja"))
+        extra = visible(folder / TEMPLATE_FOLDER, "*.jinja")
         value = [{"name": "default", "template": beside}]
         value += [{"name": file.stem, "template": _read_text(file)} for file in extra]
     elif value is None:

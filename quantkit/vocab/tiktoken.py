@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from quantkit.errors import VocabularyError
+from quantkit.files.visible import visible
 from quantkit.gguf.kv import KVType, array, string
 from quantkit.vocab.files import CONTROL, NORMAL, UNUSED, Content, TokenizerFiles, padding, padding_notes
 from quantkit.vocab.special import end_tokens
@@ -31,7 +32,7 @@ def read_tiktoken(files: TokenizerFiles) -> Content | None:
     Raises:
         VocabularyError: the file is broken, or the ids of Qwen's special tokens do not match.
     """
-    found = sorted(files.folder.glob("*.tiktoken"))
+    found = visible(files.folder, "*.tiktoken")
     if not found:
         return None
     if len(found) > 1:

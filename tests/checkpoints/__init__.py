@@ -13,6 +13,7 @@ from tests.checkpoints import (  # noqa: F401
     checkpoint_defects,
     config_defects,
     expert_defects,
+    folder_defects,
     format_defects,
     name_defects,
     quantize_defects,

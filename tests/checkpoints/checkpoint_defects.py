@@ -106,7 +106,7 @@ def web_page_in_place_of_weights(case: Case) -> None:
     case.weights.write_text("<!doctype html><html><body>Not found</body></html>", encoding="utf-8")
 
 
-@defect("model.safetensors", "safetensors", hint="download")
+@defect("model.safetensors", "git-lfs pointer", hint="lfs pull")
 def git_lfs_pointer_in_place_of_weights(case: Case) -> None:
     case.weights.write_text(
         f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123456\n", encoding="utf-8"

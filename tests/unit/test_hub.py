@@ -164,6 +164,15 @@ def test_one_form_of_the_weights(names: list[str], expected: list[str]) -> None:
     assert weight_files(TINY, ["config.json", *names, *NOT_NEEDED], "model", no_index) == expected
 
 
+def test_an_adapter_beside_a_model_comes_with_it() -> None:
+    """The build then asks whether it is meant."""
+    adapter = ["adapter_config.json", "adapter_model.safetensors"]
+    for weights in (["model.safetensors"], SHARDS):
+        names = ["config.json", *weights, *adapter, "adapter_model.bin"]
+        assert weight_files(TINY, names, "model", no_index) == [*weights, *adapter]
+        assert weight_files(TINY, ["config.json", *weights, adapter[0]], "model", no_index) == weights
+
+
 def test_an_index_names_the_shards(tmp_path: Path) -> None:
     index = "model.safetensors.index.json"
     (tmp_path / index).write_text(

@@ -38,6 +38,9 @@ def test_a_checkpoint(checkpoint: Maker, options: dict[str, object], files: list
     rows = config["vocab_size"]
     weights = 2 * rows * 256 + 2 * 256 * 256 + 2 * 128 * 256 + 3 * 512 * 256 + 3 * 256
     tensors = {tensor.pop("name"): tensor for tensor in found.pop("tensors")}
+    roles = {entry["name"]: entry["role"] for entry in found.pop("account")}
+    assert roles.keys() == {file.name for file in path.iterdir()}
+    assert all(roles[name] == "read" for name in [*files, "config.json", "tokenizer.json"])
     assert found == {
         "kind": "checkpoint",
         "path": str(path),
@@ -67,6 +70,8 @@ def test_an_adapter(adapter: Maker) -> None:
     assert sorted(found.pop("targets")) == ["o_proj", "q_proj"]
     assert found.pop("parameters") == sum(rows * columns for rows, columns in shapes.values())
     assert Path(found.pop("base")).name
+    roles = {entry["name"]: entry["role"] for entry in found.pop("account")}
+    assert roles["adapter_model.safetensors"] == roles["adapter_config.json"] == "read"
     assert found == {
         "kind": "adapter",
         "path": str(path),

@@ -102,6 +102,7 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         system="be brief",
         tensor_types=("attn_v=q8_0",),
         via_llama_cpp=tmp_path / "llama.cpp",
+        ignore="checkpoint-*",
     )
     plain = recipe.to_json()
     assert plain == {
@@ -126,6 +127,7 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         "tensor_types": ["attn_v=q8_0"],
         "split_max_size": None,
         "adapter_gguf": False,
+        "ignore": ["checkpoint-*"],
         "via_llama_cpp": "llama.cpp",
         "messages": [],
     }

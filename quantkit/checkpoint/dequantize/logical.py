@@ -15,6 +15,7 @@ from typing import Any
 
 from quantkit.checkpoint.dequantize.bnb import bitsandbytes_weights
 from quantkit.checkpoint.dequantize.fp8 import fp8_weights, plain_fp8_weights
+from quantkit.checkpoint.dequantize.mlx import check_mlx, is_mlx, without_mlx
 from quantkit.checkpoint.dequantize.refusal import refusal
 from quantkit.checkpoint.dequantize.stored import CONFIG_HINT, DequantizedFile, Quantized, Stored
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
@@ -42,12 +43,14 @@ class Logical:
         tensors: by name; the quantized ones count as F32.
         files: the files that read them.
         formats: by name of a quantized tensor, the format that it is stored in.
+        notes: for the user.
     """
 
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorSpec]
     files: Mapping[Path, TensorFile]
     formats: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def quantization_settings(path: Path, config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -56,7 +59,8 @@ def quantization_settings(path: Path, config: Mapping[str, Any]) -> Mapping[str,
     Raises:
         CheckpointError: the format cannot be dequantized; the message names it and the reason.
     """
-    settings = next((config[key] for key in _KEYS if config.get(key)), None) or _modelopt_settings(path)
+    found = (config[key] for key in _KEYS if config.get(key) and not is_mlx(config[key]))
+    settings = next(found, None) or _modelopt_settings(path)
     if not settings:
         return {}
     if not isinstance(settings, Mapping):
@@ -80,6 +84,7 @@ def logical_checkpoint(stored: Stored) -> Logical:
     Raises:
         CheckpointError: naming the tensor that does not fit its format.
     """
+    notes = check_mlx(stored)
     method = stored.settings.get("quant_method")
     weights = _READERS[method](stored) if method else plain_fp8_weights(stored)
     if method and not weights:
@@ -98,8 +103,8 @@ def logical_checkpoint(stored: Stored) -> Logical:
     }
     files = {path: DequantizedFile(file, by_name) for path, file in stored.files.items()} if weights else stored.files
     formats = {weight.name: weight.format for weight in weights}
-    config = {key: value for key, value in stored.config.items() if key not in _KEYS}
-    return Logical(config, tensors, files, formats)
+    config = {key: value for key, value in without_mlx(stored.config).items() if key not in _KEYS}
+    return Logical(config, tensors, files, formats, notes)
 
 
 def _modelopt_settings(path: Path) -> Mapping[str, Any] | None:

@@ -30,14 +30,14 @@ def refusal(path: Path, config: Mapping[str, Any], method: str) -> CheckpointErr
         method: ``quant_method``, with more details if they are needed to name the format.
     """
     reason = _FITTED if method.lower() in _METHODS_THAT_FIT else _UNREAD
-    original = _original(path, config)
+    original = original_model(path, config)
     return CheckpointError(
         f"{path}: the weights are already quantized ({method}): {reason}",
         hint="use the bf16 or f16 checkpoint that it was made from" + (f": {original}" if original else ""),
     )
 
 
-def _original(path: Path, config: Mapping[str, Any]) -> str:
+def original_model(path: Path, config: Mapping[str, Any]) -> str:
     """The model that the checkpoint says it was made from; empty if it does not say."""
     if isinstance(named := config.get("base_model"), str):
         return named
