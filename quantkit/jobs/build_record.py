@@ -17,6 +17,7 @@ from quantkit.package.plan_entries import (
     text_entries,
     versions,
 )
+from quantkit.prove.proof import Proof
 from quantkit.verify.report import Report
 from quantkit.verify.report_file import BuildReport, OutputFigures
 
@@ -49,13 +50,16 @@ def build_manifest(prepared: PlannedBuild, digests: Mapping[str, Mapping[str, st
     )
 
 
-def build_report(prepared: PlannedBuild, report: Report | None, seconds: Mapping[str, float]) -> BuildReport:
+def build_report(
+    prepared: PlannedBuild, report: Report | None, seconds: Mapping[str, float], proof: Proof | None = None
+) -> BuildReport:
     """The report of a build.
 
     Args:
         prepared: the build.
         report: the checks, None where they were not made.
         seconds: by stage.
+        proof: None without ``--prove``.
     """
     return BuildReport(
         report=report,
@@ -63,4 +67,5 @@ def build_report(prepared: PlannedBuild, report: Report | None, seconds: Mapping
         ollama=ollama_differences(prepared.spec),
         outputs=tuple(OutputFigures(output.file, output.label, output.nbytes) for output in prepared.plan.outputs),
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
+        proof=None if proof is None else proof.to_json(),
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.errors import OutputError
 from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.package.differences import Difference
 from quantkit.verify.expected import Expected, read_expected
@@ -40,7 +42,9 @@ class BuildReport:
         ollama: how Ollama's prompts differ from those of the model's own chat template: ``versions`` (``Ollama`` means
             all of them) and ``difference``.
         outputs: the GGUF files.
-        seconds: per stage: plan, compile (encoders, if they are not in the cache), stream, package, verify.
+        seconds: per stage: plan, compile (encoders, if they are not in the cache), stream, package, verify, prove.
+        proof: with ``--prove``, and by ``quantkit prove``: how far the logits are from transformers' own, see
+            [prove.md](prove.md); None otherwise.
     """
 
     report: Report | None
@@ -48,6 +52,7 @@ class BuildReport:
     ollama: tuple[Difference, ...]
     outputs: tuple[OutputFigures, ...]
     seconds: Mapping[str, float]
+    proof: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values, with ``schema``."""
@@ -55,18 +60,47 @@ class BuildReport:
         if self.report is not None:
             prompts = [one.to_json() for one in self.report.prompts]
             verdict = {**self.report.to_json(), "verified": True, "prompts": prompts}
+        if self.proof is not None:
+            verdict["passed"] = verdict["passed"] is not False and self.proof["passed"]
         return {
             **verdict,
             "notes": list(self.notes),
             "ollama": [{"versions": found.versions, "difference": found.text} for found in self.ollama],
             "outputs": [asdict(output) for output in self.outputs],
             "seconds": dict(self.seconds),
+            "proof": None if self.proof is None else dict(self.proof),
         }
 
 
 def write_report(report: BuildReport, folder: Path) -> None:
     """Write a package's report.json."""
     write_json(folder / REPORT, report.to_json(), indent=1)
+
+
+def add_proof(proof: Mapping[str, Any], folder: Path) -> bool:
+    """Put a proof into a package's report.json, in the place of an earlier one.
+
+    Returns:
+        Whether the package has a report.
+
+    Raises:
+        CheckpointError: report.json is not a JSON file.
+        OutputError: it cannot be written.
+    """
+    path = folder / REPORT
+    if not path.is_file():
+        return False
+    values = {**read_json(path), "proof": dict(proof)}
+    fresh = path.with_name(f".{REPORT}.{os.getpid()}")
+    try:
+        write_json(fresh, values, indent=1)
+        os.replace(fresh, path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error})", hint="print the proof instead: add --json"
+        ) from None
+    return True
 
 
 def read_kept_prompts(folder: Path) -> tuple[Expected, ...] | None:
