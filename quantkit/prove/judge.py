@@ -68,7 +68,9 @@ def _model(judged: Judged) -> Iterator[tuple[Any, bool]]:
     config = _config(judged.model)
     with open_weights(judged.model) as weights:
         if needs_whole_model(judged, config.get_text_config().vocab_size):
-            model = _class(config).from_pretrained(None, config=config, state_dict=_read(weights), dtype=torch.float32)
+            with weights.some(weights.names) as tensors:
+                state = {name: tensor[...] for name, tensor in tensors.items()}
+            model = _class(config).from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
             model.to(judged.device)
             add_adapters(model, judged, by_layer=False)
             yield model.eval(), False
@@ -82,10 +84,6 @@ def _model(judged: Judged) -> Iterator[tuple[Any, bool]]:
         add_adapters(running, judged, by_layer=True)
         Loader(plain, weights, device).attach(running)
         yield running.eval(), True
-
-
-def _read(weights: Any) -> dict[str, torch.Tensor]:
-    return {name: weight[...] for name, weight in weights.items()}
 
 
 def _config(folder: Path) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from transformers.core_model_loading import (
 from transformers.modeling_utils import LoadStateDictConfig
 
 from quantkit.errors import CheckpointError
-from quantkit.prove.weights import Weight
+from quantkit.prove.weights import Weights
 
 # What PEFT puts into the path of a parameter of the base.
 _WRAPPERS = re.compile(r"\.(base_layer|token_adapter)(?=\.)")
@@ -46,7 +46,7 @@ class Loader:
         device: where the weights go.
     """
 
-    def __init__(self, plain: Any, weights: Mapping[str, Weight], device: torch.device) -> None:
+    def __init__(self, plain: Any, weights: Weights, device: torch.device) -> None:
         self._plain, self._weights = plain, weights
         mapping = get_model_conversion_mapping(plain)
         self._config = LoadStateDictConfig(dtype=torch.float32, device_map={"": str(device)}, weight_mapping=mapping)
@@ -62,7 +62,7 @@ class Loader:
         state, prefix = self._plain.state_dict(), self._plain.base_model_prefix
         keys = defaultdict(list)
         self._found: set[str] = set()
-        for key in self._weights:
+        for key in self._weights.names:
             target, _ = rename_source_key(key, renamings, converters, prefix, state)
             if target not in state:
                 target = key if key in state else target
@@ -111,8 +111,8 @@ class Loader:
 
     def _load(self, units: set[str]) -> dict[str, nn.Parameter]:
         """The parameters of some units, by their names in the plain model, which is left without them."""
-        state = {key: self._weights[key] for unit in units for key in self._keys[unit]}
-        info, _ = convert_and_load_state_dict_in_model(self._plain, state, self._config)
+        with self._weights.some(key for unit in units for key in self._keys[unit]) as state:
+            info, _ = convert_and_load_state_dict_in_model(self._plain, state, self._config)
         names = [name for name, unit in self._units.items() if unit in units]
         loaded = {name: self._plain.get_parameter(name) for name in names}
         for name in names:

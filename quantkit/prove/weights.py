@@ -7,7 +7,7 @@ them, and a pickle cannot be read in parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,22 +24,43 @@ class Weight(Protocol):
     def __getitem__(self, index: Any, /) -> torch.Tensor: ...
 
 
+class Weights:
+    """The tensors of an open checkpoint, by the names in its files."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        files = {spec.file for spec in checkpoint.tensors.values()}
+        self._own_reader = bool(checkpoint.formats) or any(file.suffix != ".safetensors" for file in files)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all tensors."""
+        return tuple(self._checkpoint.tensors)
+
+    @contextmanager
+    def some(self, names: Iterable[str]) -> Iterator[dict[str, Weight]]:
+        """Some tensors, to be read in the block. Files are mapped no longer: what was read of them counts as memory."""
+        if self._own_reader:
+            yield {name: _Read(self._checkpoint, name) for name in names}
+            return
+        from safetensors import safe_open
+
+        specs = {name: self._checkpoint.tensors[name] for name in names}
+        with ExitStack() as stack:
+            files = {spec.file for spec in specs.values()}
+            opened = {file: stack.enter_context(safe_open(file, framework="pt")) for file in files}
+            yield {name: opened[spec.file].get_slice(spec.name) for name, spec in specs.items()}
+
+
 @contextmanager
-def open_weights(model: Path) -> Iterator[Mapping[str, Weight]]:
-    """The tensors of a checkpoint, by the names in its files.
+def open_weights(model: Path) -> Iterator[Weights]:
+    """Open the weights of a checkpoint.
 
     Raises:
         CheckpointError: the folder is broken.
     """
-    with open_checkpoint(model) as checkpoint, ExitStack() as stack:
-        files = {spec.file for spec in checkpoint.tensors.values()}
-        if checkpoint.formats or any(file.suffix != ".safetensors" for file in files):
-            yield {name: _Read(checkpoint, name) for name in checkpoint.tensors}
-            return
-        from safetensors import safe_open
-
-        opened = {file: stack.enter_context(safe_open(file, framework="pt")) for file in files}
-        yield {name: opened[spec.file].get_slice(spec.name) for name, spec in checkpoint.tensors.items()}
+    with open_checkpoint(model) as checkpoint:
+        yield Weights(checkpoint)
 
 
 class _Read:
