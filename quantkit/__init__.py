@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     from quantkit.jobs.merge import merge
     from quantkit.jobs.package import package
     from quantkit.jobs.plan import plan
+    from quantkit.jobs.prove import prove
     from quantkit.jobs.quantize import quantize
     from quantkit.jobs.recipe import Recipe, read_recipe
     from quantkit.jobs.run_options import RunOptions
     from quantkit.jobs.verify import verify
     from quantkit.plan.values import Plan
+    from quantkit.prove.proof import Proof
     from quantkit.run.session import GenerationStats
     from quantkit.system.progress import Reporter, TerminalReporter
     from quantkit.verify.folder import FolderReport
@@ -74,6 +76,7 @@ __all__ = [
     "OutOfRangeError",
     "OutputError",
     "Plan",
+    "Proof",
     "QuantizationError",
     "QuantkitError",
     "Recipe",
@@ -91,6 +94,7 @@ __all__ = [
     "merge",
     "package",
     "plan",
+    "prove",
     "quantize",
     "read_recipe",
     "verify",
@@ -106,6 +110,7 @@ _HOMES = {
     "GenerationStats": "run.session",
     "HubId": "hub.source",
     "Plan": "plan.values",
+    "Proof": "prove.proof",
     "Recipe": "jobs.recipe",
     "Report": "verify.report",
     "Reporter": "system.progress",
@@ -118,6 +123,7 @@ _HOMES = {
     "merge": "jobs.merge",
     "package": "jobs.package",
     "plan": "jobs.plan",
+    "prove": "jobs.prove",
     "quantize": "jobs.quantize",
     "read_recipe": "jobs.recipe",
     "verify": "jobs.verify",
@@ -137,7 +143,7 @@ def __dir__() -> list[str]:
 
 
 class _Face(ModuleType):
-    """``package``, ``plan`` and ``verify`` are functions here, and packages inside.
+    """``package``, ``plan``, ``prove`` and ``verify`` are functions here, and packages inside.
 
     Python sets a package that is imported as an attribute of its parent, where it would hide the function.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from quantkit.cli.options import (
     run_options,
     type_options,
 )
+from quantkit.cli.prove import print_proof, proof_line
 from quantkit.engine import cuda_warmup
 from quantkit.jobs.run_options import RECIPE_FILE_FIELDS
 from quantkit.system.shell import command as shown
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from quantkit.jobs.ollama_create import CreatedModel
     from quantkit.jobs.run_options import RunOptions
     from quantkit.plan.values import Output, Plan
+    from quantkit.prove.plan import ProofPlan
 
 
 @click.command("build", epilog=ARCHITECTURES_LINE)
@@ -57,6 +59,12 @@ if TYPE_CHECKING:
 @recipe_option("ignore")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--no-verify", is_flag=True, help="Skip every check that loads a model.")
+@click.option(
+    "--prove",
+    is_flag=True,
+    help="Compare the files' logits with those of transformers' own model, and fail if an unquantized file is off. "
+    "Keeps the unquantized file.",
+)
 @click.option("--profile", type=FOLDER, metavar="FILE", help="Write a timeline of the work (Chrome trace JSON).")
 @click.option(
     "--recipe",
@@ -80,6 +88,7 @@ def command(
     /,
     dry_run: bool,
     no_verify: bool,
+    prove: bool,
     profile: Path | None,
     recipe_file: Path | None,
     ollama_name: str | None,
@@ -101,11 +110,14 @@ def command(
     )
     recipe = Recipe(**settings)
     if dry_run:
+        from quantkit.jobs.build_proof import proof_of
         from quantkit.jobs.memory_estimate import estimate_memory
         from quantkit.jobs.prepare import prepare
 
-        with prepare(recipe, run) as prepared:
-            _print_plan(prepared.plan, estimate_memory(prepared), as_json)
+        proving = proof_of(recipe, run.reporter) if prove else None
+        with prepare(recipe if proving is None else proving.recipe, run) as prepared:
+            needs = None if proving is None else proving.plan(prepared)
+            _print_plan(prepared.plan, estimate_memory(prepared), as_json, needs)
         return
     from quantkit.jobs.build import build
 
@@ -115,7 +127,7 @@ def command(
 
         check_ollama(ollama_name, overwrite=run.overwrite)
         planned = check_planned
-    result = build(recipe, verify=not no_verify, profile=profile, planned=planned, run=run)
+    result = build(recipe, verify=not no_verify, prove=prove, profile=profile, planned=planned, run=run)
     made = None
     if ollama_name is not None:
         from quantkit.jobs.ollama_create import create_model, find_modelfile
@@ -129,7 +141,7 @@ def _is_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
-def _print_plan(plan: Plan, needs: MemoryEstimate, as_json: bool) -> None:
+def _print_plan(plan: Plan, needs: MemoryEstimate, as_json: bool, proof: ProofPlan | None) -> None:
     if as_json:
         print_json(
             {
@@ -152,6 +164,7 @@ def _print_plan(plan: Plan, needs: MemoryEstimate, as_json: bool) -> None:
                 "adapter_outputs": [_entry(output) for output in plan.adapter_outputs],
                 "memory": {"workers": needs.workers, "host": needs.host, "device": needs.device},
                 "notes": list(plan.notes),
+                **({} if proof is None else {"proof": {**asdict(proof), "seconds": proof.seconds(needs.workers)}}),
             }
         )
         return
@@ -170,6 +183,8 @@ def _print_plan(plan: Plan, needs: MemoryEstimate, as_json: bool) -> None:
         click.echo(f"adapter       {output.file}  {size(output.nbytes)}")
     device = f", {size(needs.device)} on each CUDA device" if needs.device else ""
     click.echo(f"memory        about {size(needs.host)}{device}, {needs.workers} workers")
+    if proof is not None:
+        click.echo(f"proof         {proof_line(proof, needs.workers)}")
     for note in plan.notes:
         click.echo(f"note: {one_line(note)}")
 
@@ -196,6 +211,7 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
                 "not_made": list(result.report.not_made) if result.report else [],
                 "effects": [effect.to_json() for effect in result.effects],
                 "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
+                **({} if result.proof is None else {"proof": result.proof.to_json()}),
                 **({"ollama": made.to_json()} if made is not None else {}),
             }
         )
@@ -212,6 +228,8 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
             click.echo(one_line(f"  {file}: {figures}"))
         for missing in result.report.not_made:
             click.echo(f"  not checked: {missing}")
+    if result.proof is not None:
+        print_proof(result.proof)
     stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
     click.echo(f"took {sum(result.seconds.values()):.1f} s ({stages})")
     if made is not None:

@@ -17,6 +17,7 @@ from quantkit.files.workspace import Workspace, workspace
 from quantkit.hub.fetch import folders_here
 from quantkit.jobs.argument_kinds import FLAG
 from quantkit.jobs.arguments import PathInput, SourceInput, read_path
+from quantkit.jobs.build_proof import build_origin, proof_of
 from quantkit.jobs.build_record import build_manifest, build_report
 from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request
@@ -28,8 +29,7 @@ from quantkit.package.manifest import write_manifest
 from quantkit.package.render import write_package
 from quantkit.package.spec import PackageSpec
 from quantkit.plan.values import Plan
-from quantkit.verify.encoders import tokenizer_file
-from quantkit.verify.origin import Origin
+from quantkit.prove.proof import Proof
 from quantkit.verify.report import Report
 from quantkit.verify.report_file import REPORT, write_report
 
@@ -42,8 +42,10 @@ class BuildResult:
         folder: where it is.
         plan: what was written.
         report: the checks; None with ``verify=False``.
-        seconds: by stage: plan, compile (encoders, if they are not in the cache), stream, package, verify.
+        seconds: by stage: plan, compile (encoders, if they are not in the cache), stream, package, verify, and with
+            ``prove=True`` prove.
         effects: what each adapter changed.
+        proof: how far the logits are from transformers' own; None without ``prove=True``.
     """
 
     folder: Path
@@ -51,12 +53,14 @@ class BuildResult:
     report: Report | None
     seconds: dict[str, float]
     effects: tuple[AdapterEffect, ...] = ()
+    proof: Proof | None = None
 
 
 def build(
     model: Recipe | SourceInput,
     *,
     verify: bool = True,
+    prove: bool = False,
     profile: PathInput | None = None,
     planned: Callable[[PackageSpec], None] | None = None,
     run: RunOptions | None = None,
@@ -69,6 +73,7 @@ def build(
     Args:
         model: the base model, a folder or a hub id; or a whole :class:`~quantkit.jobs.recipe.Recipe`.
         verify: load every GGUF file and check it.
+        prove: compare the files' logits with those of transformers' own model; an unquantized file is then kept.
         profile: file for a timeline of the stream, in Chrome's trace format.
         planned: given what will be packaged, before any weight is read; what it raises ends the build.
         run: how to run; see :class:`~quantkit.jobs.run_options.RunOptions`.
@@ -81,6 +86,8 @@ def build(
     """
     recipe, run = read_request(model, run, **keywords)
     reporter, checked = run.reporter, FLAG.read("verify", verify)
+    proving = proof_of(recipe, reporter) if FLAG.read("prove", prove) else None
+    recipe = recipe if proving is None else proving.recipe
     trace = None if profile is None else read_path("profile", profile)
     clock = _Clock()
     files = [recipe.imatrix, Path(recipe.template)]
@@ -101,6 +108,8 @@ def build(
             reporter.note(note)
         if planned is not None:
             planned(prepared.spec)
+        if proving is not None:
+            proving.check(prepared)
         clock.lap("plan")
         digests = run_stream(
             *(plan.tensors, plan.outputs, subject.source, work, workers, reporter),
@@ -123,15 +132,19 @@ def build(
         clock.lap("package")
         report = _verify(prepared, work) if checked else None
         clock.lap("verify")
-        write_report(build_report(prepared, report, clock.seconds, effects), work.path)
-        if report is not None and not report.passed:
+        proof = None if proving is None else proving.prove(prepared, work.path, report)
+        if proof is not None:
+            clock.lap("prove")
+        write_report(build_report(prepared, report, clock.seconds, effects, proof), work.path)
+        wrong = [check for made in (report, proof) if made is not None for check in made.checks if not check.passed]
+        if wrong:
             failed = work.publish(work.final.with_name(work.final.name + ".failed"))
-            first = next(check for check in report.checks if not check.passed)
+            first = wrong[0]
             raise VerificationError(
                 f"{failed}: built, but check {first.name!r} failed: {first.figure or first.evidence}",
                 hint=f"read {failed / REPORT}",
             )
-        return BuildResult(work.publish(), plan, report, clock.seconds, effects)
+        return BuildResult(work.publish(), plan, report, clock.seconds, effects, proof)
 
 
 def _prepared(recipe: Recipe, work: Workspace, run: RunOptions) -> AbstractContextManager[PlannedBuild]:
@@ -146,18 +159,17 @@ def _prepared(recipe: Recipe, work: Workspace, run: RunOptions) -> AbstractConte
 def _verify(prepared: PlannedBuild, work: Workspace) -> Report:
     from quantkit.verify.models import verify_outputs
 
-    recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
-    tokenizer = tokenizer_file(subject.tokenizer)
-    template = next(entry.value for entry in plan.metadata if entry.key == "tokenizer.chat_template")
+    recipe, plan, spec = prepared.recipe, prepared.plan, prepared.spec
+    origin = build_origin(prepared)
     report = verify_outputs(
         [work.path / parts[0].file for parts in plan.models],
-        origin=Origin(tokenizer, template, subject.special) if tokenizer else None,
+        origin=origin,
         system=recipe.system,
         stops=spec.chat.stops,
         threads=prepared.run.threads,
         reporter=prepared.run.reporter,
     )
-    if tokenizer:
+    if origin is not None:
         return report
     return replace(
         report,

@@ -19,6 +19,7 @@ from quantkit.package.plan_entries import (
     text_entries,
     versions,
 )
+from quantkit.prove.proof import Proof
 from quantkit.verify.report import Report
 from quantkit.verify.report_file import BuildReport, OutputFigures
 
@@ -69,6 +70,7 @@ def build_report(
     report: Report | None,
     seconds: Mapping[str, float],
     effects: tuple[AdapterEffect, ...],
+    proof: Proof | None = None,
 ) -> BuildReport:
     """The report of a build.
 
@@ -77,6 +79,7 @@ def build_report(
         report: the checks, None where they were not made.
         seconds: by stage.
         effects: what each adapter changed.
+        proof: None without ``--prove``.
     """
     return BuildReport(
         report=report,
@@ -85,4 +88,5 @@ def build_report(
         outputs=tuple(OutputFigures(output.file, output.label, output.nbytes) for output in prepared.plan.outputs),
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
         effects=effects,
+        proof=None if proof is None else proof.to_json(),
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.errors import OutputError
 from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.differences import Difference
@@ -41,8 +43,10 @@ class BuildReport:
         ollama: how Ollama's prompts differ from those of the model's own chat template: ``versions`` (``Ollama`` means
             all of them) and ``difference``.
         outputs: the GGUF files.
-        seconds: per stage: plan, compile (encoders, if they are not in the cache), stream, package, verify.
+        seconds: per stage: plan, compile (encoders, if they are not in the cache), stream, package, verify, prove.
         effects: what each adapter changed, as in the manifest.
+        proof: with ``--prove``, and by ``quantkit prove``: how far the logits are from transformers' own, see
+            [prove.md](prove.md); None otherwise.
     """
 
     report: Report | None
@@ -51,6 +55,7 @@ class BuildReport:
     outputs: tuple[OutputFigures, ...]
     seconds: Mapping[str, float]
     effects: tuple[AdapterEffect, ...] = ()
+    proof: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values, with ``schema``."""
@@ -58,6 +63,8 @@ class BuildReport:
         if self.report is not None:
             prompts = [one.to_json() for one in self.report.prompts]
             verdict = {**self.report.to_json(), "verified": True, "prompts": prompts}
+        if self.proof is not None:
+            verdict["passed"] = verdict["passed"] is not False and self.proof["passed"]
         return {
             **verdict,
             "notes": list(self.notes),
@@ -65,12 +72,39 @@ class BuildReport:
             "outputs": [asdict(output) for output in self.outputs],
             "effects": [effect.to_json() for effect in self.effects],
             "seconds": dict(self.seconds),
+            "proof": None if self.proof is None else dict(self.proof),
         }
 
 
 def write_report(report: BuildReport, folder: Path) -> None:
     """Write a package's report.json."""
     write_json(folder / REPORT, report.to_json(), indent=1)
+
+
+def add_proof(proof: Mapping[str, Any], folder: Path) -> bool:
+    """Put a proof into a package's report.json, in the place of an earlier one.
+
+    Returns:
+        Whether the package has a report.
+
+    Raises:
+        CheckpointError: report.json is not a JSON file.
+        OutputError: it cannot be written.
+    """
+    path = folder / REPORT
+    if not path.is_file():
+        return False
+    values = {**read_json(path), "proof": dict(proof)}
+    fresh = path.with_name(f".{REPORT}.{os.getpid()}")
+    try:
+        write_json(fresh, values, indent=1)
+        os.replace(fresh, path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error})", hint="print the proof instead: add --json"
+        ) from None
+    return True
 
 
 def read_kept_prompts(folder: Path) -> tuple[Expected, ...] | None:

@@ -324,3 +324,8 @@ def inspect_truncated_adapter(case: Case) -> None:
 @defect(GGUF, "truncated", hint="again", command=("inspect", "{gguf}"))
 def inspect_truncated_gguf(case: Case) -> None:
     cut(case.gguf, 10)
+
+
+# What prove cannot compare
+
+request("prove-nothing", "nowhere", "no such folder", hint="quantkit build", command=("prove", "{root}/nowhere"))

@@ -31,6 +31,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("package",),
     ("run",),
     ("serve", "verify"),
+    ("prove",),
     ("jobs",),
     ("demo",),
     ("cli",),
@@ -41,10 +42,13 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 WITHOUT_TORCH = (
     "adapter", "arch", "chat_template", "checkpoint", "cli", "demo", "engine", "files", "ggml", "gguf", "hub", "jobs",
     "kernels", "model", "ollama",
-    "package", "plan", "run", "serve", "system", "verify", "vocab",
+    "package", "plan", "prove", "run", "serve", "system", "verify", "vocab",
 )  # fmt: skip
-# But for these: they read pickles, and merge what PEFT's own layers merge. They are imported when there is such a file.
-WITH_TORCH = ("adapter.module_tree", "adapter.peft_layer", "checkpoint.pickle_file")
+# But for these, imported when needed: they read pickles, merge what PEFT's own layers merge, or ask transformers.
+WITH_TORCH = (
+    "adapter.module_tree", "adapter.peft_layer", "checkpoint.pickle_file",
+    "prove.judge", "prove.layerwise", "prove.peft_adapters", "prove.weights",
+)  # fmt: skip
 
 
 def name_of(file: Path) -> str:

@@ -45,7 +45,12 @@ def entries() -> list[str]:
 
 
 def test_the_entries_are_those_that_are_known() -> None:
-    assert entries() == ["quantkit.plan.dry_run", "quantkit.run.chat_worker", "quantkit.verify.worker"]
+    assert entries() == [
+        "quantkit.plan.dry_run",
+        "quantkit.prove.file_worker",
+        "quantkit.run.chat_worker",
+        "quantkit.verify.worker",
+    ]
 
 
 @pytest.mark.parametrize("module", entries())
