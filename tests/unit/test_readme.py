@@ -98,7 +98,12 @@ EXTRAS = {
     "quantkit/ollama/client.py": "ollama",
     "quantkit/serve": "serve",
 }
-IMPORTED_AS = {"cuda-bindings": "cuda", "huggingface-hub": "huggingface_hub", "llama-cpp-python": "llama_cpp"}
+IMPORTED_AS = {
+    "cuda-bindings": "cuda",
+    "huggingface-hub": "huggingface_hub",
+    "llama-cpp-python": "llama_cpp",
+    "pyyaml": "yaml",
+}
 
 
 def test_every_package_that_is_imported_is_a_dependency() -> None:
