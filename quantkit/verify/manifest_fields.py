@@ -33,7 +33,7 @@ from quantkit.verify.structure import unchanged_texts
 from quantkit.vocab.from_gguf import gguf_vocabulary
 from quantkit.vocab.special import adds_bos
 
-RECORDS = ("versions", "sources", "inputs", "notes", "adapter_files.adapter", "tensors.reason")
+RECORDS = ("versions", "sources", "inputs", "notes", "effects", "adapter_files.adapter", "tensors.reason")
 """Fields that only tell people where a package came from. Of ``recipe`` those that :func:`_recipe` does not compare."""
 
 _SCRIPT = "chat.sh"
