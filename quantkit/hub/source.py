@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +89,11 @@ def hub_origin(source: Source) -> HubId | None:
     """The id of a source, or of a snapshot in a hub client's cache; None for any other folder."""
     if isinstance(source, HubId):
         return source
-    parts = source.resolve().parts
+    return cached_id(source.resolve().parts)
+
+
+def cached_id(parts: Sequence[str]) -> HubId | None:
+    """The id of a snapshot in a hub client's cache, by the parts of its path; None for any other path."""
     match = _CACHED.fullmatch("/".join(parts[-3:])) or _CACHED.fullmatch("/".join(parts[-4:]))
     if match is None:
         return None

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from quantkit.hub.base_name import full_precision_name
-from quantkit.hub.source import HubId, hub_origin, source_name
+from quantkit.hub.source import HubId, cached_id, hub_origin, source_name
 from quantkit.model.merge_record import read_merge_record
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -65,8 +65,9 @@ def _shown(name: str) -> str:
 
 def _last(name: str) -> str:
     """The last part of a path or an id."""
-    path = Path(name.replace("\\", "/"))
-    return source_name(path) if hub_origin(path) else path.name or name
+    path = PurePosixPath(name.replace("\\", "/"))  # of another machine: nothing is looked up on this one
+    origin = cached_id(path.parts)
+    return path.name or name if origin is None else origin.name
 
 
 def _plain(name: str) -> str:
