@@ -11,6 +11,8 @@ VENV_ARGS ?=
 PIP_ARGS ?=
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
+# A process a core, up to four: each has models and libraries of its own in memory.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 
 .PHONY: demo test test-fast check parity prompts bench modelfiles reference install dev clean
@@ -23,10 +25,10 @@ demo: install
 test: dev
 	$(BIN)/python scripts/reference >/dev/null
 	$(BIN)/python scripts/llama_tools >/dev/null
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: dev
-	$(BIN)/python -m pytest --fast
+	$(PYTEST) --fast
 
 check: dev
 	$(BIN)/ruff check .
