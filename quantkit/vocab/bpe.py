@@ -64,12 +64,6 @@ def bpe_content(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any
     """
     refuse_unigram(tokenizer, where)
     model = tokenizer.get("model") or {}
-    if model.get("type") == "Unigram":
-        raise VocabularyError(
-            f"{where}: a Unigram tokenizer, which llama.cpp has for T5 models only: it would split text differently",
-            hint="no GGUF file can hold this tokenizer with this model; run the folder with transformers or vLLM "
-            "(quantkit merge MODEL --adapter DIR -o DIR merges for them)",
-        )
     if model.get("type") != "BPE":
         raise VocabularyError(f"{where}: model type {model.get('type')!r} is not supported; expected BPE")
     if (tokenizer.get("decoder") or {}).get("type") != "ByteLevel":

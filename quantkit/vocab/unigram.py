@@ -7,7 +7,7 @@ from typing import Any
 
 from quantkit.errors import VocabularyError
 
-UNIGRAM_HINT = "run it with transformers, or build a model that was trained with a BPE tokenizer"
+_HINT = "no GGUF file can hold it: run the folder with transformers or vLLM (quantkit merge writes one for them)"
 
 
 def refuse_unigram(tokenizer: Mapping[str, Any], where: str) -> None:
@@ -24,5 +24,5 @@ def refuse_unigram(tokenizer: Mapping[str, Any], where: str) -> None:
         raise VocabularyError(
             f"{where}: Unigram tokenizers are not supported: llama.cpp has them only for T5, and merges the pieces of "
             "every other model as in BPE, which gives other tokens",
-            hint=UNIGRAM_HINT,
+            hint=_HINT,
         )

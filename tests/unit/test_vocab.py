@@ -161,7 +161,7 @@ def test_ignore_merges_is_noted_where_llama_cpp_differs(ignore: bool | None, not
 
 
 REFUSED: dict[str, tuple[Json, Json, str]] = {
-    "unigram": (with_model(type="Unigram"), {}, "a Unigram tokenizer, which llama.cpp has for T5 models only"),
+    "unigram": (with_model(type="Unigram"), {}, "Unigram tokenizers are not supported: llama.cpp has them only for T5"),
     "no-model": (tokenizer(model=None), {}, "model type None is not supported"),
     "decoder": (tokenizer(decoder={"type": "Metaspace"}), {}, "decoder is not ByteLevel"),
     "dropout": (with_model(dropout=0.1), {}, "BPE option dropout=0.1 is not supported by llama.cpp"),
