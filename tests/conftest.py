@@ -39,7 +39,7 @@ SLOW = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="leave out what takes long: a minute instead of thirteen")
+    parser.addoption("--fast", action="store_true", help="leave out what takes long: a minute instead of fifteen")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
