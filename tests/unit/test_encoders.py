@@ -81,6 +81,31 @@ def test_few_rows_of_each_on_every_device(monkeypatch: pytest.MonkeyPatch) -> No
     assert done == [1] * 4
 
 
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_libggml_is_not_asked_where_it_prepares_for_seconds(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    pytest.importorskip("numba", reason="the extra 'fast' is not installed")
+
+    class Wrong(Backend):
+        def encode(self, rows: Rows, outtype: GGMLType, columns: int, targets: Sequence[Target]) -> Encoded:
+            found = super().encode(rows, outtype, columns, targets)
+            data = bytearray(found.data[0])
+            data[9] ^= 1
+            return Encoded([bytes(data)], found.largest)
+
+    def never(*_: Any) -> np.ndarray:
+        raise AssertionError
+
+    monkeypatch.setattr(encoders.ggml, "quantize_rows", never)
+    monkeypatch.setattr(encoders, "open_backend", lambda device, name, timeline: Wrong(name, timeline))
+    tensor = PlannedTensor("blk.0.ffn_up.weight", "up", (1024, 512), GGMLType.F16)
+    arguments = [tensor], [output({tensor.name: GGMLType.IQ2_S})], Source(), Workers(1, (Device(kind),))
+    if kind == "cpu":
+        encoders.load_encoders(*arguments)
+        return
+    with pytest.raises(QuantkitError, match=r"cuda:0 makes other bytes .*iq2_s"):
+        encoders.load_encoders(*arguments)
+
+
 @pytest.mark.parametrize("outtype", [GGMLType.F16, GGMLType.BF16], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("flipped", [None, 0, 1, 2])
 def test_a_wrong_byte_is_refused(monkeypatch: pytest.MonkeyPatch, outtype: GGMLType, flipped: int | None) -> None:
