@@ -72,7 +72,8 @@ def load_encoders(
                 rows = source.rows(tensor, few.start, few.stop, backend.memory)
                 wanted = [target(output, slot, few) for output, slot in places(outputs, tensor)]
                 encoded = backend.encode(rows, tensor.outtype, tensor.columns, wanted)
-                if encoded.data and tensor.outtype in OVERFLOW:
+                # With values that are too large libggml may end the process; the stream refuses them.
+                if encoded.data and encoded.too_large_for is None and tensor.outtype in OVERFLOW:
                     _hold_to_libggml(tensor, device, rows, wanted, encoded.data)
                 progress(1)
 

@@ -131,3 +131,18 @@ def test_a_wrong_byte_is_refused(monkeypatch: pytest.MonkeyPatch, outtype: GGMLT
     with pytest.raises(QuantkitError, match=f"cuda:1 makes other bytes .*up.*{kinds[flipped].label}") as raised:
         encoders.load_encoders(*arguments)
     assert "--device cpu" in str(raised.value.hint)
+
+
+def test_libggml_is_not_given_values_that_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end the process; the stream refuses them by the tensor's name."""
+
+    class Huge(Source):
+        def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory) -> Rows:
+            return Rows(super().rows(tensor, start, stop, memory).stored * np.float32(1e30))
+
+    def never(*_: Any) -> np.ndarray:
+        raise AssertionError
+
+    monkeypatch.setattr(encoders.ggml, "quantize_rows", never)
+    tensor = PlannedTensor("blk.0.ffn_up.weight", "up", (64, 512), GGMLType.F32)
+    encoders.load_encoders([tensor], [output({tensor.name: GGMLType.IQ3_XXS})], Huge(), Workers(1))
