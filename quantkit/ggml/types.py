@@ -86,6 +86,9 @@ ENCODABLE: tuple[GGMLType, ...] = tuple(kind for kind in GGMLType if kind not in
 # The outtypes: unquantized types in which a GGUF can be written, and from which it can be quantized.
 UNQUANTIZED: dict[str, GGMLType] = {"f16": GGMLType.F16, "bf16": GGMLType.BF16, "f32": GGMLType.F32}
 
+# Types that libggml does not encode without importances (ggml_quantize_requires_imatrix).
+NEEDS_IMPORTANCE = frozenset({GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ1_S})
+
 # llama.cpp's ftypes: the number in general.file_type, by the name in llama-quantize, in lower case.
 FTYPES: dict[str, int] = {
     "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "q2_k": 10, "q3_k_s": 11, "q3_k_m": 12,

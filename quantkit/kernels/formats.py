@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quantkit.ggml.types import GGMLType
+from quantkit.ggml.types import NEEDS_IMPORTANCE, GGMLType
 
 # Weights in a super-block of a K-quant.
 SUPER_BLOCK = 256
@@ -344,7 +344,7 @@ FORMATS: dict[GGMLType, Format] = {
     **SMALL_FORMATS,
 }
 # Formats that can be encoded without importances.
-PLAIN = frozenset(FORMATS) - {GGMLType.IQ1_S} - {form.type for form in GRID_FORMATS.values() if form.alone is None}
+PLAIN = frozenset(FORMATS) - NEEDS_IMPORTANCE
 # Of these, formats with compiled encoders for the processor.
 IN_LANES = PLAIN - {form.type for form in BLOCK_FORMATS.values() if not form.lanes}
 # Formats whose kernels read the table of a grid, see quantkit.kernels.grids.

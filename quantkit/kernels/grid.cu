@@ -311,6 +311,18 @@ struct GridSearch {
         return unit != 0 ? clamp(nearest_any(0.5f * (1 / unit * scale - 1)), 0, 15) : 0;
     }
 
+    // Stores the unit, and returns it.
+    __device__ static inline float put_unit(int lane, const GridWork &work, u8 *out) {
+        const float unit = unit_of(work);
+        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        return unit;
+    }
+
+    // The steps of a block and the next one in a byte.
+    __device__ static inline u8 two_steps(float unit, int block, const GridWork &work) {
+        return step_of(unit, work.scale[block]) | step_of(unit, work.scale[block + 1]) << 4;
+    }
+
     __device__ static inline bool some(const GridWork &work) {
         bool any = false;
         for (int block = 0; block < SUPER / BLOCK; ++block) any = any || work.scale[block] != 0;
@@ -329,8 +341,7 @@ struct GridSearch {
 template <class F>
 struct GridPlain : GridSearch<F> {
     __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
-        const float unit = GridSearch<F>::unit_of(work);
-        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        const float unit = GridSearch<F>::put_unit(lane, work, out);
         if (lane >= 8) return;
         // ggml leaves no place for an empty block where it stores low bits and signs: the blocks after it move forward.
         int place = 0;
@@ -344,10 +355,7 @@ struct GridPlain : GridSearch<F> {
         }
         out[66 + lane] = high;
         for (int i = 0; i < 4; ++i) out[74 + 4 * place + i] = work.sign[4 * lane + i];
-        if (lane < 4) {
-            const int even = GridSearch<F>::step_of(unit, work.scale[2 * lane]);
-            out[106 + lane] = even | GridSearch<F>::step_of(unit, work.scale[2 * lane + 1]) << 4;
-        }
+        if (lane < 4) out[106 + lane] = GridSearch<F>::two_steps(unit, 2 * lane, work);
     }
 };
 
@@ -355,8 +363,7 @@ struct GridPlain : GridSearch<F> {
 template <class F>
 struct GridEven : GridSearch<F> {
     __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
-        const float unit = GridSearch<F>::unit_of(work);
-        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        const float unit = GridSearch<F>::put_unit(lane, work, out);
         if (lane >= 8) return;
         const bool some = GridSearch<F>::some(work);
         const unsigned int signs = some ? GridSearch<F>::sign_word(lane, unit, work) : 0;
@@ -369,16 +376,14 @@ struct GridEven : GridSearch<F> {
 template <class F>
 struct GridTen : GridSearch<F> {
     __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
-        const float unit = GridSearch<F>::unit_of(work);
-        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        const float unit = GridSearch<F>::put_unit(lane, work, out);
         out[2 + lane] = work.code[lane] & 255;
         out[34 + lane] = work.sign[lane];
         if (lane >= 8) return;
         u8 high = 0;
         for (int k = 0; k < 4; ++k) high |= work.code[4 * lane + k] >> 8 << 2 * k;
         out[66 + lane] = high;
-        const int even = GridSearch<F>::step_of(unit, work.scale[2 * lane]);
-        out[74 + lane] = even | GridSearch<F>::step_of(unit, work.scale[2 * lane + 1]) << 4;
+        out[74 + lane] = GridSearch<F>::two_steps(unit, 2 * lane, work);
     }
 };
 
@@ -386,13 +391,11 @@ struct GridTen : GridSearch<F> {
 template <class F>
 struct GridNine : GridSearch<F> {
     __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
-        const float unit = GridSearch<F>::unit_of(work);
-        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        const float unit = GridSearch<F>::put_unit(lane, work, out);
         const int both = GridSearch<F>::some(work) ? work.code[lane] | (work.sign[lane] & 127) << 9 : 0;
         out[2 + 2 * lane] = both & 255, out[3 + 2 * lane] = both >> 8;
         if (lane >= 8) return;
-        const int even = GridSearch<F>::step_of(unit, work.scale[2 * lane]);
-        out[66 + lane] = even | GridSearch<F>::step_of(unit, work.scale[2 * lane + 1]) << 4;
+        out[66 + lane] = GridSearch<F>::two_steps(unit, 2 * lane, work);
     }
 };
 
@@ -400,8 +403,7 @@ struct GridNine : GridSearch<F> {
 template <class F>
 struct GridEight : GridSearch<F> {
     __device__ static inline void pack(int lane, const GridWork &work, u8 *out) {
-        const float unit = GridSearch<F>::unit_of(work);
-        if (lane == 0) put_half(out + F::SCALE_AT, to_half(unit * F::FACTOR));
+        const float unit = GridSearch<F>::put_unit(lane, work, out);
         if (lane >= 8) return;
         const bool some = GridSearch<F>::some(work);
         const unsigned int signs = some ? GridSearch<F>::sign_word(lane, unit, work) : 0;

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.errors import OutputError, QuantizationError
-from quantkit.ggml.types import FTYPES, GGMLType
+from quantkit.ggml.types import FTYPES, NEEDS_IMPORTANCE, GGMLType
 from quantkit.gguf.header import OUTPUT, TensorInfo, align, encode_header
 from quantkit.gguf.kv import KV, i32, u16, u32
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, part_name
@@ -28,8 +28,6 @@ GGML_QUANT_VERSION = 2
 _NEED_IMPORTANCE = frozenset(
     [GGMLType.IQ3_XXS, GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ2_S, GGMLType.IQ1_M, GGMLType.IQ1_S]
 )
-# Types whose encoder itself needs an imatrix (ggml_quantize_requires_imatrix).
-_ENCODER_NEEDS_IMPORTANCE = frozenset([GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ1_S])
 # GGUF's limit for names, without the terminating zero (GGML_MAX_NAME)
 _MAX_NAME = 63
 # split.no and split.count are 16 bits wide
@@ -164,7 +162,7 @@ def _check_importance(
         return
     needed = kind in _NEED_IMPORTANCE or (kind is GGMLType.Q2_K and label == "q2_k_s")
     if tensor.name in (*EMBEDDINGS, OUTPUT):
-        needed = kind in _ENCODER_NEEDS_IMPORTANCE
+        needed = kind in NEEDS_IMPORTANCE
     if needed:
         why = "but the given one does not cover it" if importance else "but none was given"
         raise QuantizationError(
