@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from quantkit.chat_template.probe import common_start, without_cut_mark
-from quantkit.chat_template.sandbox import render
+from quantkit.chat_template.sandbox import render_undated
 from quantkit.errors import ChatFormatError
 
 _QUESTION, _ANSWER, _NEXT = "SentinelQuestion", "SentinelAnswer", "SentinelSecond"
@@ -47,20 +47,8 @@ def find_opening(template: str, *, bos_token: str, eos_token: str) -> Opening:
 
     def write(contents: Sequence[str], *, asked: bool) -> str:
         messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
-        for dates in (False, True):
-            try:
-                return render(
-                    template,
-                    messages,
-                    bos_token=bos_token,
-                    eos_token=eos_token,
-                    add_generation_prompt=asked,
-                    dates=dates,
-                )
-            except ChatFormatError:
-                if dates:
-                    raise
-        raise AssertionError
+        tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        return render_undated(template, messages, **tokens, add_generation_prompt=asked)
 
     tail, closing = (write([_QUESTION], asked=asked).rpartition(_QUESTION)[2] for asked in (True, False))
     between = re.search(f"{_QUESTION}(.*?){_ANSWER}", write([_QUESTION, _ANSWER, _NEXT], asked=True), re.DOTALL)

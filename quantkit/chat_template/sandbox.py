@@ -87,6 +87,14 @@ def render(
     return text
 
 
+def render_undated(template: str, messages: Sequence[Mapping[str, str]], **told: Any) -> str:
+    """As :func:`render`, without today's date unless the template needs it."""
+    try:
+        return render(template, messages, dates=False, **told)
+    except ChatFormatError:
+        return render(template, messages, dates=True, **told)
+
+
 class _GenerationTag(Extension):
     """``{% generation %}`` marks the trained part of a template; it renders its content."""
 

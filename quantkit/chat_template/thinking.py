@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from quantkit.chat_template.render import Message
-from quantkit.chat_template.sandbox import render
+from quantkit.chat_template.sandbox import render_undated
 from quantkit.errors import ChatFormatError
 
 # What llama.cpp and Ollama set comes first.
@@ -119,21 +119,8 @@ class _Writer:
         return tuple(texts)
 
     def _write(self, messages: Sequence[Message], asked: bool, told: Mapping[str, bool]) -> str:
-        for dates in (False, True):  # without today's date, unless the template needs it
-            try:
-                return render(
-                    self.template,
-                    messages,
-                    bos_token=self.bos_token,
-                    eos_token=self.eos_token,
-                    add_generation_prompt=asked,
-                    dates=dates,
-                    told=told,
-                )
-            except ChatFormatError:
-                if dates:
-                    raise
-        raise AssertionError
+        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token}
+        return render_undated(self.template, messages, **tokens, add_generation_prompt=asked, told=told)
 
 
 def _conversations() -> Iterator[tuple[Sequence[Message], bool]]:
