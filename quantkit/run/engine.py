@@ -21,6 +21,7 @@ import numpy.typing as npt
 from quantkit.errors import GGUFError, QuantkitError
 from quantkit.ggml.llama import llama_cpp
 from quantkit.ggml.llama_log import captured_log
+from quantkit.ggml.llama_vocabulary import tokenize
 from quantkit.gguf.model import read_whole_model
 from quantkit.run.interrupts import always, interrupts_deferred
 from quantkit.run.load_log import count_offloaded, failure_reason
@@ -175,17 +176,7 @@ class Engine:
         Raises:
             QuantkitError: the text is not valid Unicode.
         """
-        try:
-            data = text.encode()
-        except UnicodeEncodeError as error:
-            raise QuantkitError(f"the text is not valid Unicode: {error}", hint="pass it as UTF-8") from None
-        room = len(data) + 2
-        while True:
-            tokens = (llama_cpp.llama_token * room)()
-            count = int(llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, room, add, special))
-            if count >= 0:
-                return list(tokens[:count])
-            room = -count
+        return tokenize(self._vocab, text, special=special, add=add)
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes of *token*; those of a control token only with *special*."""

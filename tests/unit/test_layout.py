@@ -26,7 +26,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("kernels",),
     ("engine", "vocab"),
     ("arch", "chat_template"),
-    ("adapter",),
+    ("adapter", "material"),
     ("model",),
     ("package",),
     ("run",),
@@ -41,7 +41,7 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 # What may be imported without paying for torch: everything that plain weights and LoRA need, from reading to writing.
 WITHOUT_TORCH = (
     "adapter", "arch", "chat_template", "checkpoint", "cli", "demo", "engine", "files", "ggml", "gguf", "hub", "jobs",
-    "kernels", "model", "ollama",
+    "kernels", "material", "model", "ollama",
     "package", "plan", "prove", "run", "serve", "system", "verify", "vocab",
 )  # fmt: skip
 # But for these, imported when needed: they read pickles, merge what PEFT's own layers merge, or ask transformers.
