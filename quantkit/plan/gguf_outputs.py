@@ -75,7 +75,7 @@ def choose_mixtures(
     if not labels:
         return {}
     bare = [entry for entry in metadata if not entry.key.startswith(("tokenizer.", "general.alignment"))]
-    infos, _ = _layout(tensors, {tensor.name: tensor.outtype for tensor in tensors})
+    infos, _ = layout(tensors, {tensor.name: tensor.outtype for tensor in tensors})
     answers = ask_llama_cpp(bare, infos, [FTYPES[label] for label in labels], importance or {}, choices)
     return dict(zip(labels, answers, strict=True))
 
@@ -171,8 +171,8 @@ def _check_importance(
         )
 
 
-def _layout(tensors: Sequence[PlannedTensor], types: Mapping[str, GGMLType]) -> tuple[list[TensorInfo], int]:
-    """Offsets in the data section, and its size."""
+def layout(tensors: Sequence[PlannedTensor], types: Mapping[str, GGMLType]) -> tuple[list[TensorInfo], int]:
+    """The entries of a file's tensor list with their offsets in the data section, and its size."""
     infos, offset = [], 0
     for tensor in tensors:
         if len(tensor.name.encode()) > _MAX_NAME:
@@ -214,7 +214,7 @@ def _output(
     mixture: Mixture,
     importance: Importance,
 ) -> Output:
-    infos, size = _layout(tensors, mixture.types)
+    infos, size = layout(tensors, mixture.types)
     header = encode_header(metadata, infos)
     placed = {
         info.name: TensorSlot(

@@ -9,7 +9,6 @@ through llama.cpp's log. Only this module reads that log; ``dry_run.py`` is the 
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,10 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.errors import OutputError, QuantizationError
+from quantkit.errors import QuantizationError
 from quantkit.ggml.types import FTYPES, GGMLType
-from quantkit.gguf.header import OUTPUT, TensorInfo, encode_header
-from quantkit.gguf.kv import KV, string
+from quantkit.gguf.header import OUTPUT, TensorInfo
+from quantkit.gguf.kv import KV
+from quantkit.plan.sparse import sparse_file
 from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
 from quantkit.system.child_process import ChildError, ask_module
 
@@ -75,20 +75,7 @@ def ask_llama_cpp(
         QuantizationError: llama.cpp refuses, with its message; or a regular expression of the choices is invalid or
             matches no tensor that is quantized.
     """
-    # The quantizer never uses the tokens, but loading a model fails without any.
-    header = encode_header([*metadata, string("tokenizer.ggml.model", "none")], tensors)
-    size = len(header) + max((info.offset + info.type.nbytes(info.shape) for info in tensors), default=0)
-    with tempfile.TemporaryDirectory(prefix="quantkit-") as folder:
-        sparse = Path(folder) / "plan.gguf"
-        try:
-            with sparse.open("wb") as file:
-                file.write(header)
-                file.truncate(size)
-        except OSError as error:
-            raise OutputError(
-                f"{folder}: a temporary file cannot be written ({error.strerror or error})",
-                hint="set TMPDIR to a folder on a disk with free space",
-            ) from None
+    with sparse_file(metadata, tensors) as sparse:
         runs = [{**choices.parameters(), "ftype": ftype} for ftype in ftypes]
         probes = _probes(choices)
         answers = _ask(sparse, [*probes, *runs], importance)

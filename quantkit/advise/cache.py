@@ -1,0 +1,114 @@
+"""How many bytes the keys and values of a context take, layer by layer, from a model's metadata alone.
+
+llama.cpp's rules (``llama_kv_cache``, ``llama_kv_cache_iswa``): a cell a token, in multiples of 256; a layer stores the
+keys and the values of all its heads for each cell. A layer with a sliding window needs only the cells of the window and
+of the tokens that are computed at once, unless the program asks for all (``swa_full``), as ``quantkit chat`` does,
+because it goes back to an earlier turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quantkit.errors import GGUFError
+from quantkit.ggml.types import GGMLType
+
+_CELLS = 256
+# Of so many layers the last one sees everything, by architecture. llama.cpp has windows only where its graph does: it
+# writes none for Mistral and Qwen, and ignores that of Phi-3.
+WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4}
+
+
+@dataclass(frozen=True)
+class CacheLayer:
+    """What a layer stores for a token.
+
+    Attributes:
+        keys, values: numbers for a token, of all heads.
+        window: tokens that it sees; None for all.
+    """
+
+    keys: int
+    values: int
+    window: int | None = None
+
+
+@dataclass(frozen=True)
+class CacheTypes:
+    """The types of keys and values, as ``--cache-type-k`` and ``--cache-type-v`` of llama.cpp's programs set them."""
+
+    keys: GGMLType = GGMLType.F16
+    values: GGMLType = GGMLType.F16
+
+
+F16_CACHE = CacheTypes()
+"""llama.cpp's default."""
+
+
+def cache_layers(metadata: Mapping[str, Any]) -> tuple[CacheLayer, ...]:
+    """What each layer stores.
+
+    Args:
+        metadata: values of a GGUF file by key.
+
+    Raises:
+        GGUFError: a number is missing.
+    """
+    arch = str(metadata.get("general.architecture"))
+    count = _number(metadata, f"{arch}.block_count")
+    width = _number(metadata, f"{arch}.embedding_length")
+    heads = _per_layer(metadata, f"{arch}.attention.head_count", count, None)
+    pairs = _per_layer(metadata, f"{arch}.attention.head_count_kv", count, heads)
+    window = metadata.get(f"{arch}.attention.sliding_window")
+    period = WINDOW_PERIODS.get(arch, 0) if window else 0
+    layers = []
+    for layer in range(count):
+        usual = width // heads[layer] if heads[layer] else 0
+        keys = int(metadata.get(f"{arch}.attention.key_length", usual))
+        values = int(metadata.get(f"{arch}.attention.value_length", usual))
+        narrow = period and layer % period < period - 1
+        layers.append(
+            CacheLayer(pairs[layer] * keys, pairs[layer] * values, int(window) if narrow and window else None)
+        )
+    return tuple(layers)
+
+
+def layer_nbytes(layer: CacheLayer, context: int, types: CacheTypes, *, batch: int, full: bool = False) -> int:
+    """Bytes of a layer's cache.
+
+    Args:
+        layer: what it stores.
+        context: tokens of context.
+        types: of keys and values.
+        batch: tokens that are computed at once (``--ubatch-size``).
+        full: whether layers with a window keep all tokens.
+    """
+    cells = _pad(context)
+    if layer.window is not None and not full:
+        cells = min(cells, _pad(layer.window + batch))
+    return cells * (types.keys.row_nbytes(layer.keys) + types.values.row_nbytes(layer.values))
+
+
+def _pad(cells: int) -> int:
+    return -(-cells // _CELLS) * _CELLS
+
+
+def _number(metadata: Mapping[str, Any], key: str) -> int:
+    value = metadata.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise GGUFError(
+            f"{key} is {value!r}; expected a number", hint="see what the file says: quantkit inspect FILE.gguf"
+        )
+    return value
+
+
+def _per_layer(metadata: Mapping[str, Any], key: str, layers: int, default: list[int] | None) -> list[int]:
+    """A number for each layer: a file has one for all of them, or a list."""
+    value = metadata.get(key)
+    if value is None and default is not None:
+        return default
+    if isinstance(value, list) and len(value) >= layers and all(isinstance(one, int) for one in value):
+        return value[:layers]
+    return [_number(metadata, key)] * layers

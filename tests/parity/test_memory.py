@@ -1,0 +1,67 @@
+"""What a context takes, computed from the metadata, beside what llama.cpp would allocate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from quantkit.advise.cache import CacheTypes, cache_layers
+from quantkit.advise.context import ContextRun, ask_context
+from quantkit.advise.memory import memory
+from quantkit.errors import GGUFError
+from quantkit.ggml.types import UNQUANTIZED, GGMLType
+from quantkit.model.opened import open_model
+from quantkit.plan.gguf_outputs import layout
+
+Maker = Callable[..., Path]
+_CONTEXTS = (100, 2048, 5000)
+_ROUNDING = 2 * 2**20 * 0.005  # two caches, each printed to a hundredth of a MiB
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["llama3-untied", "llama3-tied", "qwen2", "qwen3", "qwen3-moe", "qwen2-moe", "mixtral", "mistral", "gemma2",
+     "gemma3", "phi3", "granite", "smollm3", "olmo2"],
+)  # fmt: skip
+def test_the_cache_is_that_of_llama_cpp(checkpoint: Maker, kind: str) -> None:
+    config = {"sliding_window": 1024} if kind in ("gemma2", "gemma3", "mistral") else {}
+    with open_model(checkpoint(kind, layers=7, config=config)) as model:
+        tensors = model.tensors(UNQUANTIZED["f16"])
+        metadata = model.bare_metadata("tiny")
+    infos, _ = layout(tensors, {tensor.name: tensor.outtype for tensor in tensors})
+    values = {entry.key: entry.value for entry in metadata}
+    runs = [
+        ContextRun(context, CacheTypes(keys, values), batch)
+        for keys, values in ((GGMLType.F16, GGMLType.F16), (GGMLType.Q8_0, GGMLType.Q4_0))
+        for context in _CONTEXTS
+        for batch in (64, 512)
+    ]
+    answers = ask_context(metadata, infos, runs)
+    windows = {layer.window for layer in cache_layers(values)}
+    assert windows == ({1024, None} if kind in ("gemma2", "gemma3") else {None})
+    for run, answer in zip(runs, answers, strict=True):
+        assert answer is not None
+        found = memory(values, 0, run.context, compute=answer.compute, types=run.types, batch=run.batch)
+        assert abs(found.cache - answer.cache) <= _ROUNDING, run
+        assert answer.compute > 0
+
+
+def test_a_cache_type_that_does_not_fit_the_heads(checkpoint: Maker) -> None:
+    with open_model(checkpoint("llama3-untied")) as model:
+        tensors, metadata = model.tensors(UNQUANTIZED["f16"]), model.bare_metadata("tiny")
+    infos, _ = layout(tensors, {tensor.name: tensor.outtype for tensor in tensors})
+    wide = CacheTypes(GGMLType.Q6_K, GGMLType.Q6_K)  # blocks of 256 weights
+    refused, opened = ask_context(metadata, infos, [ContextRun(512, wide, 64), ContextRun(512, CacheTypes(), 64)])
+    assert refused is None
+    assert opened is not None
+
+
+def test_a_model_that_llama_cpp_does_not_load(checkpoint: Maker) -> None:
+    with open_model(checkpoint("llama3-untied")) as model:
+        tensors, metadata = model.tensors(UNQUANTIZED["f16"]), model.bare_metadata("tiny")
+    infos, _ = layout(tensors, {tensor.name: tensor.outtype for tensor in tensors})
+    short = [info for info in infos if info.name != "blk.0.ffn_down.weight"]
+    with pytest.raises(GGUFError, match=r"llama\.cpp cannot load this model"):
+        ask_context(metadata, short, [ContextRun(512, CacheTypes(), 64)])
