@@ -82,6 +82,15 @@ def _library() -> ctypes.CDLL:
     return library
 
 
+def base_library() -> ctypes.CDLL:
+    """libggml-base, for functions that are declared elsewhere.
+
+    Raises:
+        QuantizationError: llama-cpp-python is not installed, or its library cannot be loaded.
+    """
+    return _library()
+
+
 @cache
 def block_size(ggml_type: int) -> int:
     """Number of weights in a block of *ggml_type*."""

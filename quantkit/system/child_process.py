@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -88,14 +91,83 @@ def ask_module(module: str, question: dict[str, Any]) -> Any:
             raise
     if child.returncode != 0:
         raise ChildError(ended_how(child.returncode), stderr.decode(errors="replace"))
-    found = json.loads(stdout)
+    return _answer(json.loads(stdout))
+
+
+def follow_module(module: str, question: dict[str, Any], told: Callable[[Any], None]) -> Any:
+    """As :func:`ask_module`, for long work: what the child says with :func:`tell` is given to *told* at once.
+
+    At Ctrl-C the child is asked to stop, and may still tell and answer; then KeyboardInterrupt is raised. A second one
+    ends it. A child that can stop handles SIGINT.
+
+    Raises:
+        ChildError: the child crashed or failed.
+        QuantkitError: the child refused the question.
+    """
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    interrupted = False
+    with tempfile.TemporaryFile() as errors, start_module(module, stderr=errors) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True).start()
+        answer: dict[str, Any] = {}
+        try:
+            with suppress(OSError):  # it has crashed
+                child.stdin.write(json.dumps(question).encode())
+            with suppress(OSError):
+                child.stdin.close()
+            while True:
+                try:
+                    line = lines.get()
+                except KeyboardInterrupt:
+                    if interrupted:
+                        raise
+                    interrupted = True
+                    with suppress(OSError, ValueError):  # it has ended, or (Windows) hears of Ctrl-C itself
+                        child.send_signal(signal.SIGINT)
+                    continue
+                if not line:
+                    break
+                said = json.loads(line)
+                if "told" in said:
+                    told(said["told"])
+                else:
+                    answer = said
+            child.wait()
+        except BaseException:
+            child.kill()
+            raise
+        errors.seek(0)
+        stderr = errors.read().decode(errors="replace")
+    if interrupted:
+        raise KeyboardInterrupt
+    if child.returncode != 0 or not answer:
+        raise ChildError(ended_how(child.returncode), stderr)
+    return _answer(answer)
+
+
+def _read_lines(stdout: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
+    """Put each line into the queue, then an empty one."""
+    with suppress(ValueError):  # it was closed, because nobody waits any more
+        for line in stdout:
+            lines.put(line)
+    lines.put(b"")
+
+
+def tell(value: Any) -> None:
+    """In a child: say something before the answer, to a caller of :func:`follow_module`."""
+    sys.stdout.write(json.dumps({"told": value}) + "\n")
+    sys.stdout.flush()
+
+
+def _answer(found: Mapping[str, Any]) -> Any:
     if "refused" in found:
         raise QuantkitError(found["refused"], hint=found["hint"])
     return found["answer"]
 
 
 def answer_module(answer: Callable[[dict[str, Any]], Any]) -> None:
-    """The main function of a module for :func:`ask_module`: *answer* the question, or say why it is refused."""
+    """The main function of a module that is asked: *answer* the question, or say why it is refused."""
     found: dict[str, Any]
     question = sys.stdin.read()
     if not question:  # the program that began this one has ended
