@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quantkit.calibrate.make import Calibration
     from quantkit.errors import (
         AdapterError,
         ArchitectureError,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from quantkit.jobs.build import BuildResult, build
     from quantkit.jobs.chat import Chat
     from quantkit.jobs.convert import convert, convert_adapter
+    from quantkit.jobs.imatrix import imatrix
     from quantkit.jobs.inspect import inspect
     from quantkit.jobs.merge import merge
     from quantkit.jobs.package import package
@@ -62,6 +64,7 @@ __all__ = [
     "AdapterSource",
     "ArchitectureError",
     "BuildResult",
+    "Calibration",
     "Chat",
     "ChatFormatError",
     "Check",
@@ -90,6 +93,7 @@ __all__ = [
     "build",
     "convert",
     "convert_adapter",
+    "imatrix",
     "inspect",
     "merge",
     "package",
@@ -104,6 +108,7 @@ __all__ = [
 _HOMES = {
     "AdapterSource": "hub.adapter_source",
     "BuildResult": "jobs.build",
+    "Calibration": "calibrate.make",
     "Chat": "jobs.chat",
     "Check": "verify.report",
     "FolderReport": "verify.folder",
@@ -119,6 +124,7 @@ _HOMES = {
     "build": "jobs.build",
     "convert": "jobs.convert",
     "convert_adapter": "jobs.convert",
+    "imatrix": "jobs.imatrix",
     "inspect": "jobs.inspect",
     "merge": "jobs.merge",
     "package": "jobs.package",

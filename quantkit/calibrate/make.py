@@ -86,7 +86,7 @@ def make_imatrix(
 
     Raises:
         QuantkitError: too few tokens, a broken model, values that are not finite, or *out* is another file.
-        KeyboardInterrupt: at Ctrl-C; what is done is then in *out*, and noted.
+        KeyboardInterrupt: at Ctrl-C; what is done is then in *out*.
     """
     reporter = reporter or Reporter()
     whole = _chunks(tokens, context, chunks)
@@ -119,10 +119,6 @@ def make_imatrix(
             ) from None
         except KeyboardInterrupt:
             told.publish()
-            if told.saved:
-                reporter.note(
-                    f"{out} has {told.saved} of {whole} chunks and can be used as it is; run the same again to go on"
-                )
             raise
         told.publish()
     sums = read_sums(out)
@@ -184,7 +180,7 @@ class _Told:
     """Hears what the worker says, and moves what it has written to its place."""
 
     def __init__(self, temporary: Path, final: Path, plan: Progress, reporter: Reporter, advance: Any) -> None:
-        self.temporary, self.offloaded, self.saved = temporary, 0, plan.done
+        self.temporary, self.offloaded = temporary, 0
         self._final, self._plan, self._reporter, self._advance = final, plan, reporter, advance
         self._done = 0
 
@@ -205,4 +201,3 @@ class _Told:
         """Move the file to its place, if the worker has written one; an earlier one is replaced."""
         if self.temporary.exists():
             os.replace(self.temporary, self._final)
-            self.saved = self._done

@@ -119,20 +119,19 @@ def follow_module(module: str, question: dict[str, Any], told: Callable[[Any], N
             while True:
                 try:
                     line = lines.get()
+                    if not line:
+                        break
+                    said = json.loads(line)
+                    if "told" in said:
+                        told(said["told"])
+                    else:
+                        answer = said
                 except KeyboardInterrupt:
                     if interrupted:
                         raise
                     interrupted = True
                     with suppress(OSError, ValueError):  # it has ended, or (Windows) hears of Ctrl-C itself
                         child.send_signal(signal.SIGINT)
-                    continue
-                if not line:
-                    break
-                said = json.loads(line)
-                if "told" in said:
-                    told(said["told"])
-                else:
-                    answer = said
             child.wait()
         except BaseException:
             child.kill()

@@ -46,6 +46,7 @@ def entries() -> list[str]:
 
 def test_the_entries_are_those_that_are_known() -> None:
     assert entries() == [
+        "quantkit.advise.context_worker",
         "quantkit.calibrate.worker",
         "quantkit.material.worker",
         "quantkit.plan.dry_run",

@@ -1,0 +1,48 @@
+"""A child process that tells how far it is, and is asked to stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from quantkit.errors import QuantkitError
+from quantkit.system.child_process import ChildError, follow_module
+
+MODULE = "tests.support.telling_worker"
+
+
+def test_what_is_told_comes_in_order_and_before_the_answer() -> None:
+    told: list[Any] = []
+    assert follow_module(MODULE, {"count": 3}, told.append) == {"stopped": False}
+    assert told == [0, 1, 2]
+
+
+def test_ctrl_c_lets_the_child_finish_its_sentence() -> None:
+    told: list[Any] = []
+
+    def hear(value: Any) -> None:
+        told.append(value)
+        if value == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        follow_module(MODULE, {"count": 10_000}, hear)
+    assert told[-1] == "stopped"
+
+
+def test_a_child_that_fails() -> None:
+    with pytest.raises(ChildError, match=r"(?s)exit code 1: .*ZeroDivisionError"):
+        follow_module(MODULE, {"count": 1, "fail": True}, lambda value: None)
+    with pytest.raises(QuantkitError, match="not this"):
+        follow_module(MODULE, {"count": 1, "refuse": "not this"}, lambda value: None)
+
+
+def test_what_the_caller_raises_ends_the_child() -> None:
+    def hear(value: Any) -> None:
+        raise ValueError(value)
+
+    with pytest.raises(ValueError, match="0"):
+        follow_module(MODULE, {"count": 10_000}, hear)
