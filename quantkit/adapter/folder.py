@@ -202,6 +202,7 @@ def open_adapter(
         names = read_names(path, file.specs, base)
         if language_only:
             refuse_vision(path, names)
+        held = names.notes(path)
         names, notes = settle_heads(path, config, names, base)
         own = {own: spec for name, spec in base.items() if (own := names.in_training(name)) is not None}
         trained = resized_specs(path, _saved(names, file.specs), own)
@@ -217,7 +218,7 @@ def open_adapter(
         raise
     in_base = {names.in_base(name): tuple(ops) for name, ops in changes.items()}
     vocabulary = vocabulary_rows({name: trained[name] for name in changes})
-    return Adapter(path, config, in_base, file, weight, layers, vocabulary, (*notes, *cut.notes))
+    return Adapter(path, config, in_base, file, weight, layers, vocabulary, (*held, *notes, *cut.notes))
 
 
 _SAVED = re.compile(

@@ -3,7 +3,8 @@
 PEFT writes ``base_model.model.`` and the module's path in the model that was trained. That model may have been wrapped
 (torch.compile, FSDP, DDP, PEFT in PEFT), or be another class around the same decoder: with a vision tower, or without
 an output head. A closed table lists the possible prefixes, and each is tried against the base's tensors: exactly one
-must explain the file, or the file is refused. A wrong guess would give an adapter that does nothing.
+must explain the file, or the file is refused. A module of any other name that holds the whole model counts if none of
+them explains as much. A wrong guess would give an adapter that does nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantkit.checkpoint.tensor_names import bare
+from quantkit.checkpoint.tensor_names import bare, holder
 from quantkit.errors import AdapterError
 from quantkit.files.visible import visible
 
@@ -60,10 +61,16 @@ class Names:
     Attributes:
         bare: by key of the file, the same key without the names of wrappers.
         prefixes: pairs of a path prefix in the model that was trained and the prefix in the base.
+        holder: the path of the base in the module that was trained, with its dot, if no table has that module.
     """
 
     bare: Mapping[str, str]
     prefixes: tuple[tuple[str, str], ...] = (("", ""),)
+    holder: str = ""
+
+    def notes(self, path: Path) -> list[str]:
+        """What the user should know about the names in the adapter's folder *path*."""
+        return [f"{path.name} was trained in a module that holds the model as {self.holder[:-1]!r}"] * bool(self.holder)
 
     def in_training(self, name: str) -> str | None:
         """The name that the base's tensor *name* had in the model that was trained; None if it had no such tensor."""
@@ -98,6 +105,10 @@ def read_names(path: Path, keys: Iterable[str], base: Iterable[str]) -> Names:
     modules = {name.rpartition(".")[0] for name in base}
     readings = [Names(plain, prefixes) for prefixes in READINGS]
     explained = [sum(_has_owner(names.in_base(name), modules) for name in plain.values()) for names in readings]
+    for prefix in holder(plain.values(), lambda name: _has_owner(name, modules)):
+        held = Names(plain, ((prefix, ""),), prefix)
+        if sum(_has_owner(held.in_base(name), modules) for name in plain.values()) > max(explained):
+            return held
     best = [names for names, count in zip(readings, explained, strict=True) if count == max(explained)]
     for other in best[1:] if max(explained) else ():
         for key, name in plain.items():

@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from quantkit.checkpoint.copies import original
 from quantkit.checkpoint.file_entry import READ_WEIGHTS, Asked, FileEntry
 from quantkit.checkpoint.ignored import NOTHING, Ignored
-from quantkit.checkpoint.known_files import Known, Place, known, unfinished
+from quantkit.checkpoint.known_files import LICENSE, Known, Place, known, unfinished
 from quantkit.checkpoint.lfs import is_lfs_pointer, lfs_hint
 from quantkit.checkpoint.subfolders import folder_entry
 from quantkit.checkpoint.weight_sets import WeightSet, difference, weight_sets
@@ -55,11 +56,16 @@ def _settled(entry: FileEntry, ignored: Ignored) -> FileEntry:
 
 def _entry(folder: Asked, name: str, names: Sequence[str]) -> FileEntry:
     path = folder.path / name
+    row = known(name, folder.place)
     if path.is_dir():
-        return folder_entry(folder, name)
+        named = row is not None and row.role == "read" and row.what != LICENSE
+        return _no_file(path, name) if named else folder_entry(folder, name)
+    if row is not None and row.role in ("read", "refused") and not path.is_file():
+        return _no_file(path, name)
     if unfinished(name) is not None and (entry := _download(folder, name)):
         return entry
-    row = known(name, folder.place)
+    if (meant := original(name)) is not None and (entry := _copy(folder, name, meant)):
+        return entry
     if row is None:
         return FileEntry(name, "unknown", "a file that quantkit does not know")
     if folder.place == "model" and folder.path.resolve() in folder.given and (own := known(name, "adapter")):
@@ -84,6 +90,34 @@ def _filled(row: Known, folder: Path) -> str:
 
 def _pointer(path: Path, name: str) -> FileEntry:
     return FileEntry(name, "refused", "a git-lfs pointer, not the file itself", lfs_hint(path), cut_off=True)
+
+
+def _no_file(path: Path, name: str) -> FileEntry:
+    """The entry of what has the name of a file that counts, and is none: a link that leads nowhere, a folder, ..."""
+    what, hint = "a folder under the name of a file", "give the folder another name"
+    if not path.is_dir():
+        what, hint = "not a regular file", "put the file itself in its place"
+        if path.is_symlink():
+            what, hint = f"a link to {os.readlink(path)}, which is not there", "download the folder again"
+    return FileEntry(name, "refused", what, hint, cut_off=True)
+
+
+def _copy(folder: Asked, name: str, meant: str) -> FileEntry | None:
+    """A second copy of a small file that is read; None if it is the copy of another one."""
+    row = known(meant, folder.place)
+    if row is None or row.role != "read" or row.what in READ_WEIGHTS:
+        return None
+    file = folder.path / meant
+    if not file.is_file():
+        return FileEntry(name, "refused", f"a copy of {meant}, which is missing", f"name it {meant}")
+    if file.read_bytes() == (folder.path / name).read_bytes():
+        return FileEntry(name, "harmless", f"a copy of {meant}")
+    return FileEntry(
+        name,
+        "refused",
+        f"another version of {meant}, which is the one that is read",
+        f"delete one of the two; the one that is meant has to be called {meant}",
+    )
 
 
 def _download(folder: Asked, name: str) -> FileEntry | None:

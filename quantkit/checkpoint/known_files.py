@@ -9,9 +9,11 @@ A pattern that ends with ``/`` is for folders; the others are for files. Pattern
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from fnmatch import translate
+from functools import cache
 from typing import Literal
 
 from quantkit.hub.tokenizer_files import (
@@ -33,6 +35,7 @@ _GET_HF = "get the same model in Hugging Face's format (config.json and model*.s
 _GATHER = "turn it into weights"
 _HEX = "[0-9A-Fa-f]"
 _FINISH = "finish the download or delete what is left of it"
+LICENSE = "a license"
 TRAINED_HINT = "merge it in training or with PEFT's merge_and_unload, and build from the merged folder"
 
 
@@ -160,14 +163,14 @@ TABLE: tuple[Known, ...] = (
     Known((f"{TEMPLATE_FOLDER}/",), "read", "chat templates"),
     Known((CHAT_TEMPLATE, CHAT_TEMPLATE_JSON), "read", "the chat template"),
     Known(tuple(name for name in TOKENIZER_FILES if name not in TEMPLATES), "read", "the tokenizer"),
-    Known(("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "license*"), "read", "a license"),
+    Known(("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "license*"), "read", LICENSE),
     Known(
         ("tokenizer.model.v*", "spiece.model", "sentencepiece*", "*.vocab", "special_tokens*.json"),
         "harmless",
         "the tokenizer in another format",
     ),
     Known(
-        ("*.jinja", "*.jinja2"),
+        ("*.jinja", "*.jinja2", "*.j2", "chat_template*"),
         "refused",
         "a chat template under a name that is not read",
         f"if the model was trained with it, pass --template FILE or name it {CHAT_TEMPLATE}",
@@ -261,7 +264,17 @@ TABLE: tuple[Known, ...] = (
         ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.npz"),
         "refused",
         "tensors under a name that is not read",
-        "if they belong to the model, save it again with save_pretrained, which gives them a name that is read",
+        "if they are the adapter's, name the file adapter_model.safetensors (or .bin); of several files, save the "
+        "adapter again with save_pretrained",
+        ADAPTER,
+    ),
+    Known(
+        ("*.safetensors", "*.bin", "*.npz"),
+        "refused",
+        "tensors under a name that is not read",
+        "if they are the whole model, name the file model.safetensors (or pytorch_model.bin); if they belong to it, "
+        "save it again with save_pretrained, which gives them a name that is read",
+        MODEL,
     ),
     # Everything that people put beside a model
     Known(
@@ -321,7 +334,13 @@ def matches(name: str, pattern: str) -> bool:
     """Whether a name matches a pattern; ``*`` does not stand for the dot that begins a hidden name."""
     if name.endswith("/") != pattern.endswith("/") or (name.startswith(".") and not pattern.startswith(".")):
         return False
-    return fnmatchcase(name, pattern) or fnmatchcase(name.lower(), pattern)
+    form = _compiled(pattern)
+    return form(name) is not None or form(name.lower()) is not None
+
+
+@cache  # fnmatch keeps fewer than the table has
+def _compiled(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(translate(pattern)).match
 
 
 def unfinished(name: str) -> str | None:

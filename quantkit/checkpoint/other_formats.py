@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from quantkit.checkpoint.copies import copy_of
 from quantkit.checkpoint.known_files import Place, matches, rows
 from quantkit.checkpoint.weight_sets import weight_sets
 from quantkit.errors import CheckpointError
@@ -85,7 +86,9 @@ def folders_below(path: Path, config: str) -> list[Path]:
 
 
 def give_hint(path: Path, config: str, hint: str) -> str:
-    """The hint for a folder without *config*: the folders below that have it, else *hint*."""
+    """The hint for a folder without *config*: a copy of it, the folders below that have it, else *hint*."""
+    if (copy := copy_of(config, (file.name for file in visible(path, "*")))) is not None:
+        return f"{copy} is there: name it {config}, if it is the one that was saved with the weights"
     below = folders_below(path, config)
     return _give(below) if below else hint
 

@@ -1,15 +1,17 @@
 """Brings the names of a checkpoint's tensors to the names that its architecture has for them.
 
 A checkpoint may be saved from within a wrapper (torch.compile, FSDP, DDP, PEFT, a value head, a vision-language model)
-or from the decoder alone. Closed tables list what each of them does to a name. A reading is used only if it is the one
-that explains most of the file; two that explain it equally well are refused. What is left over is passed over with a
-note, or refused, always by name. ``docs/tensor_names.md`` is rendered from these tables.
+or from the decoder alone. Closed tables list what each of them does to a name; a module of any other name that holds
+the whole model is found by what its names end with. A reading is used only if it is the one that explains most of the
+file; two that explain it equally well are refused. What is left over is passed over with a note, or refused, always by
+name. ``docs/tensor_names.md`` is rendered from these tables.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from quantkit.errors import CheckpointError
@@ -47,13 +49,18 @@ class Reading:
         return name
 
 
+def held_as(prefix: str) -> Reading:
+    """The names of a module that holds the model under a name of its own: *prefix*, with its dot."""
+    return Reading(f"a module that holds the model as `{prefix[:-1]}`", ((prefix, ""),))
+
+
 PLAIN = Reading("the model itself", ())
 READINGS: tuple[Reading, ...] = (
     PLAIN,
     Reading("the decoder alone (AutoModel)", (("lm_head.", "lm_head."), ("", "{}"))),
-    Reading("a module that holds the model as `model`", (("model.", ""),)),
+    held_as("model."),
     Reading("a module that holds the model as `pretrained_model` (TRL)", (("pretrained_model.", ""),)),
-    Reading("a module that holds the model as `llm`", (("llm.", ""),)),
+    held_as("llm."),
     Reading(
         "a vision-language model",
         (
@@ -150,13 +157,13 @@ def read_tensor_names(
     for name, unwrapped in plain.items():
         if unwrapped.removeprefix("model.").startswith(VISION) and (vision or reading.vision):
             left_out[name] = "vision"
-        elif (head := _starting(unwrapped, VALUE_HEADS)) is not None:
+        elif (head := _starting(_held(unwrapped, reading), VALUE_HEADS)) is not None:
             left_out[name] = VALUE_HEADS[head]
         elif _BEFORE.fullmatch(bare(name)) and any(plain[other] == unwrapped for other in trained):
             left_out[name] = "the values before training of a module that was trained in full"
         else:
             own[name] = reading.read(unwrapped, trunk)
-    _refuse(where, own, plain, known)
+    _refuse(where, own, plain, known, reading)
     expected = reading is PLAIN or (vision and reading.vision)
     return TensorNames(own, left_out, tuple(_notes(own, left_out, "" if expected else reading.who, known)))
 
@@ -175,6 +182,11 @@ def _without_peft(name: str) -> str:
     return name
 
 
+def _held(name: str, reading: Reading) -> str:
+    """*name* in the model itself, if a module holds the model."""
+    return reading.read(name, "") if reading not in READINGS else name
+
+
 def _starting(name: str, prefixes: Iterable[str]) -> str | None:
     """The prefix that *name* starts with, also below ``model.`` and the like."""
     return next(
@@ -182,10 +194,30 @@ def _starting(name: str, prefixes: Iterable[str]) -> str | None:
     )
 
 
+def holder(names: Iterable[str], known: Callable[[str], bool]) -> list[str]:
+    """The beginnings under which *names* have most names that are known, without these beginnings: one where a module
+    holds the whole model, two where it holds two models alike; none if nothing is known so."""
+    found: Counter[str] = Counter()
+    for name in names:
+        places = (at.end() for at in re.finditer(r"\.", name))
+        if (end := next((end for end in places if known(name[end:])), None)) is not None:
+            found[name[:end]] += 1
+    return [prefix for prefix, count in found.items() if count == max(found.values())]
+
+
 def _choose(where: str, names: Collection[str], known: frozenset[str], trunk: str) -> Reading:
     """The reading that explains most names; the plain one if no other explains more."""
     read = {one.who: frozenset(own for name in names if (own := one.read(name, trunk)) in known) for one in READINGS}
     most = max(map(len, read.values()))
+    held = [held_as(prefix) for prefix in holder(names, known.__contains__)]
+    if held and len({held[0].read(name, trunk) for name in names} & known) > most:
+        if len(held) > 1:
+            models = " and ".join(repr(one.pairs[0][0]) for one in held[:2])
+            raise CheckpointError(
+                f"{where}: the file holds two models, {models}",
+                hint="save the one that you want with its save_pretrained, and build from that folder",
+            )
+        return held[0]
     if len(read[PLAIN.who]) == most:
         return PLAIN
     first, *others = (one for one in READINGS if len(read[one.who]) == most)
@@ -198,7 +230,9 @@ def _choose(where: str, names: Collection[str], known: frozenset[str], trunk: st
     return first
 
 
-def _refuse(where: str, own: Mapping[str, str], plain: Mapping[str, str], known: frozenset[str]) -> None:
+def _refuse(
+    where: str, own: Mapping[str, str], plain: Mapping[str, str], known: frozenset[str], reading: Reading
+) -> None:
     seen: dict[str, str] = {}
     for name, target in own.items():
         if (other := seen.setdefault(target, name)) != name:
@@ -213,7 +247,7 @@ def _refuse(where: str, own: Mapping[str, str], plain: Mapping[str, str], known:
                 f"{where}: tensor {name!r} belongs to an adapter that is not merged into this checkpoint",
                 hint=MERGE_FIRST,
             )
-        if (head := _starting(plain[name], CLASSIFIERS)) is not None:
+        if (head := _starting(_held(plain[name], reading), CLASSIFIERS)) is not None:
             raise CheckpointError(f"{where}: tensor {name!r} is the head of {CLASSIFIERS[head]}", hint=CHAT_HINT)
 
 

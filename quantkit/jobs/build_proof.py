@@ -34,7 +34,7 @@ class BuildProof:
         Raises:
             AdapterError: PEFT cannot apply these adapters unmerged.
         """
-        return plan_proof(_judged(prepared))
+        return plan_proof(_judged(prepared), len(prepared.plan.models))
 
     def check(self, prepared: PlannedBuild) -> None:
         """See that it can be made, before any weight is read.

@@ -36,7 +36,7 @@ def _sequences(gguf: Path, question: dict[str, Any]) -> list[TokenSequence]:
     Without a tokenizer or a chat template, the contents of the conversations are taken as plain text.
     """
     found = [TokenSequence.from_json(one) for one in question["sequences"]]
-    with ChatModel.load(gguf, n_gpu_layers=0, max_ctx=512, threads=question["threads"]) as model:
+    with ChatModel.load(gguf, n_gpu_layers=0, only_vocabulary=True) as model:
         encode: Callable[[str], list[int]] = model.tokenize
         if question["origin"]:
             origin = Origin.from_json(question["origin"])

@@ -24,8 +24,9 @@ _NOT_A_SUM = ("modules_to_save", "trainable_token_indices", "use_dora")
 _LAYER = re.compile(r"(.*\.(?:layers|h)\.\d+)\.")
 # The interpreter with torch, transformers and PEFT; measured.
 _LIBRARIES_NBYTES = 700_000_000
-# Positions of the conversations of verify, about, and what a processor's core computes in a second, at least.
-_POSITIONS, _PER_SECOND = 1000, 20e9
+# Positions of the conversations of verify (370 to 460 with usual vocabularies), and what a core computes in a second
+# with transformers; llama.cpp is two to three times as fast. Measured with 8 billion weights.
+_POSITIONS, _PER_SECOND = 500, 30e9
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,27 @@ class ProofPlan:
         by_layer: whether the layers are loaded one at a time; without, all weights are held in float32.
         memory: bytes at its peak, about.
         disk: bytes of logits in the folder for temporary files, about.
-        operations: multiplications and additions, about.
+        operations: multiplications and additions of one side, about.
+        files: how many are proven.
     """
 
     by_layer: bool
     memory: int
     disk: int
     operations: float
+    files: int
 
     def seconds(self, threads: int) -> float:
-        """Seconds on the processor, about: on each side once."""
-        return 2 * self.operations / (threads * _PER_SECOND)
+        """Seconds on the processor, about: transformers once, llama.cpp with each file in half the time."""
+        return (1 + self.files / 2) * self.operations / (threads * _PER_SECOND)
 
 
-def plan_proof(judged: Judged) -> ProofPlan:
+def plan_proof(judged: Judged, files: int = 1) -> ProofPlan:
     """Plan a proof.
+
+    Args:
+        judged: what is judged.
+        files: how many files are proven.
 
     Raises:
         AdapterError: PEFT cannot apply these adapters unmerged.
@@ -67,7 +74,8 @@ def plan_proof(judged: Judged) -> ProofPlan:
             units[layer[1] if layer else name] += 4 * count_elements(spec.shape)
     held = 2 * max(units.values()) if by_layer else sum(units.values())
     weights = sum(units.values()) // 4
-    return ProofPlan(by_layer, _LIBRARIES_NBYTES + held, 2 * 4 * _POSITIONS * rows, 2.0 * weights * _POSITIONS)
+    disk, operations = 2 * 4 * _POSITIONS * rows, 2.0 * weights * _POSITIONS
+    return ProofPlan(by_layer, _LIBRARIES_NBYTES + held, disk, operations, files)
 
 
 def needs_whole_model(judged: Judged, rows: int) -> bool:

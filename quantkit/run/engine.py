@@ -45,7 +45,16 @@ class Engine:
         evaluated: the tokens in the context's cache.
     """
 
-    def __init__(self, path: Path, *, n_gpu_layers: int, n_ctx: int | None, max_ctx: int, threads: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        n_gpu_layers: int,
+        n_ctx: int | None,
+        max_ctx: int,
+        threads: int | None,
+        only_vocabulary: bool = False,
+    ) -> None:
         """Load *path*.
 
         Args:
@@ -54,6 +63,7 @@ class Engine:
             n_ctx: tokens of context, None for the model's own up to *max_ctx*.
             max_ctx: see n_ctx; no effect if that is given.
             threads: CPU threads, None for the processors this process may use.
+            only_vocabulary: load no weights and open no context: texts become tokens, and nothing is evaluated.
 
         Raises:
             GGUFError: no such file, not a valid GGUF model, or llama.cpp rejects it, with llama.cpp's reason.
@@ -75,7 +85,7 @@ class Engine:
         try:
             with captured_log():  # the CUDA backend says what it found
                 llama_cpp.llama_backend_init()
-            self._model, log = self._load(path, n_gpu_layers)
+            self._model, log = self._load(path, n_gpu_layers, only_vocabulary)
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
             self.n_layers = int(llama_cpp.llama_model_n_layer(self._model))
             self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
@@ -83,15 +93,17 @@ class Engine:
             self.offloaded_layers = count_offloaded(log)
             self.n_ctx = n_ctx or min(int(llama_cpp.llama_model_n_ctx_train(self._model)), max_ctx)
             self._chunk = _CHUNK_GPU if self.offloaded_layers else _CHUNK_CPU
-            self._context = self._open_context(path, threads or min(usable_processors(), MOST_THREADS))
+            self._context = None
+            if not only_vocabulary:
+                self._context = self._open_context(path, threads or min(usable_processors(), MOST_THREADS))
         except BaseException:
             self._stack.close()
             raise
         self.load_seconds = time.perf_counter() - started
 
-    def _load(self, path: Path, n_gpu_layers: int) -> tuple[Any, str]:
+    def _load(self, path: Path, n_gpu_layers: int, only_vocabulary: bool) -> tuple[Any, str]:
         params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = n_gpu_layers
+        params.n_gpu_layers, params.vocab_only = n_gpu_layers, only_vocabulary
         with captured_log() as log, interrupts_deferred() as interrupted:
             go_on = llama_cpp.llama_progress_callback(lambda progress, data: not interrupted())
             params.progress_callback = go_on

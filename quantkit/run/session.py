@@ -127,6 +127,7 @@ class ChatModel:
         n_ctx: int | None = None,
         max_ctx: int = DEFAULT_CONTEXT,
         threads: int | None = None,
+        only_vocabulary: bool = False,
     ) -> ChatModel:
         """Load a GGUF file; llama.cpp's messages are captured and used in errors.
 
@@ -136,6 +137,7 @@ class ChatModel:
             n_ctx: tokens of context, None for the model's own up to *max_ctx*.
             max_ctx: see n_ctx; no effect if that is given.
             threads: CPU threads, None for the processors this process may use.
+            only_vocabulary: see :class:`~quantkit.run.engine.Engine`.
 
         Raises:
             GGUFError: no such file, not a GGUF file, or llama.cpp rejects it.
@@ -143,7 +145,14 @@ class ChatModel:
         """
         from quantkit.run.engine import Engine
 
-        engine = Engine(path, n_gpu_layers=n_gpu_layers, n_ctx=n_ctx, max_ctx=max_ctx, threads=threads)
+        engine = Engine(
+            path,
+            n_gpu_layers=n_gpu_layers,
+            n_ctx=n_ctx,
+            max_ctx=max_ctx,
+            threads=threads,
+            only_vocabulary=only_vocabulary,
+        )
         return cls(path, engine)
 
     def __enter__(self) -> Self:

@@ -66,6 +66,72 @@ def an_unfinished_download_of_the_hub(case: Case) -> None:
     touch(case.model / ".cache" / "huggingface" / "download" / "abc.incomplete")
 
 
+# Copies, and what is no file
+
+
+@defect("config (1).json", "another version of config.json", hint="--ignore 'config (1).json'")
+def another_config_of_a_browser(case: Case) -> None:
+    touch(case.model / "config (1).json", text="{}")
+
+
+@defect("tokenizer - Copy.json", "a copy of tokenizer.json, which is missing", hint="name it tokenizer.json")
+def a_tokenizer_under_the_name_of_a_copy(case: Case) -> None:
+    (case.model / "tokenizer.json").rename(case.model / "tokenizer - Copy.json")
+
+
+@defect("config.json is missing", hint="config copy.json is there: name it config.json")
+def a_config_under_the_name_of_a_copy(case: Case) -> None:
+    (case.model / "config.json").rename(case.model / "config copy.json")
+
+
+@defect("adapter_config.json is missing", hint="name it adapter_config.json", command=BUILD_ADAPTER)
+def an_adapters_config_under_the_name_of_a_copy(case: Case) -> None:
+    (case.adapter / "adapter_config.json").rename(case.adapter / "Copy of adapter_config.json")
+
+
+@defect("pytorch_lora_weights.safetensors", hint="name the file adapter_model.safetensors", command=BUILD_ADAPTER)
+def an_adapters_tensors_under_another_name(case: Case) -> None:
+    case.adapter_weights.rename(case.adapter / "pytorch_lora_weights.safetensors")
+
+
+@defect("model_merged.safetensors", "no weights", hint="name the file model.safetensors")
+def the_only_weights_under_another_name(case: Case) -> None:
+    case.weights.rename(case.model / "model_merged.safetensors")
+
+
+@defect("chat_template.txt", "a chat template under a name that is not read", hint="--template FILE")
+def a_chat_template_as_a_text(case: Case) -> None:
+    touch(case.model / "chat_template.txt")
+
+
+@defect("tokenizer.model", "a link to ../blobs/abc, which is not there", hint="download the folder again")
+def a_tokenizer_whose_link_leads_nowhere(case: Case) -> None:
+    (case.model / "tokenizer.model").symlink_to("../blobs/abc")
+
+
+@defect("model.safetensors", "a link to blobs/abc, which is not there", hint="download the folder again")
+def weights_whose_link_leads_nowhere(case: Case) -> None:
+    case.weights.unlink()
+    case.weights.symlink_to("blobs/abc")
+
+
+@defect("adapter_model.bin", "a link to blobs/abc, which is not there", hint="--ignore", command=BUILD_ADAPTER)
+def an_adapter_whose_link_leads_nowhere(case: Case) -> None:
+    (case.adapter / "adapter_model.bin").symlink_to("blobs/abc")
+
+
+@defect("chat_template.jinja", "a folder under the name of a file", hint="another name", command=BUILD_ADAPTER)
+def a_folder_in_place_of_a_template(case: Case) -> None:
+    touch(case.adapter / "chat_template.jinja" / "x")
+
+
+@defect("generation_config.json", "not a regular file", hint="the file itself")
+def a_pipe_in_place_of_a_file(case: Case) -> None:
+    path = case.model / "generation_config.json"
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
 @defect("tokenizer.json", "git-lfs pointer", hint="lfs pull")
 def a_git_lfs_pointer_in_place_of_the_tokenizer(case: Case) -> None:
     touch(case.model / "tokenizer.json", text=POINTER)

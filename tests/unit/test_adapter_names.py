@@ -31,6 +31,10 @@ PATH = Path("adapter")
         (LLAMA, f"base_model.model.model.language_model.{Q}.lora_A.weight", f"model.{Q}.lora_A.weight"),
         (LLAMA, f"base_model.model.language_model.model.{Q}.lora_A.weight", f"model.{Q}.lora_A.weight"),
         (LLAMA, "base_model.model.language_model.lm_head.weight", "lm_head.weight"),
+        # A module of any name that holds the model.
+        (LLAMA, f"base_model.model.model.model.{Q}.lora_A.weight", f"model.{Q}.lora_A.weight"),
+        (LLAMA, f"model.base_model.model.model.{Q}.lora_A.weight", f"model.{Q}.lora_A.weight"),
+        (LLAMA, "base_model.model.policy.lm_head.modules_to_save.weight", "lm_head.modules_to_save.weight"),
         (VISION, f"base_model.model.model.{Q}.lora_A.weight", f"model.language_model.{Q}.lora_A.weight"),
         (OLD_VISION, f"base_model.model.model.{Q}.lora_A.weight", f"language_model.model.{Q}.lora_A.weight"),
         (
@@ -60,6 +64,13 @@ def test_a_key_is_brought_to_the_bases_name(base: tuple[str, ...], key: str, exp
     names = read_names(PATH, [key], base)
     bare = names.bare[key]
     assert names.in_base(bare) == expected
+
+
+def test_a_module_that_holds_the_model_is_noted() -> None:
+    held = read_names(PATH, [f"base_model.model.policy.model.{Q}.lora_A.weight"], LLAMA)
+    assert held.notes(PATH) == ["adapter was trained in a module that holds the model as 'policy'"]
+    assert held.in_training("lm_head.weight") == "policy.lm_head.weight"
+    assert read_names(PATH, [f"base_model.model.model.{Q}.lora_A.weight"], LLAMA).notes(PATH) == []
 
 
 def test_the_config_speaks_of_the_model_that_was_trained() -> None:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantkit.checkpoint.account import account
+from quantkit.checkpoint.copies import original
 from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.checkpoint.ignored import Ignored
 from quantkit.checkpoint.known_files import TABLE, UNFINISHED_ENDINGS, known
@@ -242,6 +243,35 @@ def test_plain_weights_with_the_settings_of_mlx(model: Path) -> None:
                 "as they are",
             )
             assert not {"quantization", "quantization_config"} & opened.config.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("config (1).json", "config.json"),
+        ("config(2).json", "config.json"),
+        ("config - Copy.json", "config.json"),
+        ("config - Copy (3).json", "config.json"),
+        ("config copy 2.json", "config.json"),
+        ("Copy of tokenizer_config.json", "tokenizer_config.json"),
+        ("model.safetensors.index (1).json", None),
+        ("config.json", None),
+        ("copy.json", None),
+        ("(1).json", None),
+        ("config (old).json", None),
+        ("checkpoint (1)", None),
+    ],
+)
+def test_names_of_copies(name: str, meant: str | None) -> None:
+    assert original(name) == meant
+
+
+def test_a_copy_of_what_is_read_is_passed_over(model: Path) -> None:
+    shutil.copy(model / "config.json", model / "config (1).json")
+    touch(model / "README (1).md", model / "chart (1).png")
+    (model / "README.md.link").symlink_to("nowhere")
+    (model / "licenses").mkdir()
+    assert [note for note in check_every_file(model, []) if "(1)" in note] == []
 
 
 # The table

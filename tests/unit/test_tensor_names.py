@@ -68,6 +68,30 @@ def test_two_readings_that_explain_as_much_are_refused() -> None:
     assert "save_pretrained" in caught.value.hint
 
 
+@pytest.mark.parametrize("prefix", ["policy.", "_forward_module.", "model.base_model.model.", "a.b.c."])
+def test_a_module_of_any_name_that_holds_the_model(prefix: str) -> None:
+    stored = {prefix + name: name for name in KNOWN}
+    names = read_tensor_names("m", [*stored, f"{prefix}v_head.summary.weight"], KNOWN)
+    assert dict(names.own) == stored
+    first, second = names.notes
+    assert f"holds the model as `{prefix[:-1]}`" in first
+    assert "v_head.summary.weight' is left out: the value head" in second
+    with pytest.raises(CheckpointError, match=r"score.weight' is the head of a classifier"):
+        read_tensor_names("m", [*stored, f"{prefix}score.weight"], KNOWN)
+
+
+def test_two_models_in_one_file_are_refused() -> None:
+    stored = [prefix + name for prefix in ("student.", "teacher.") for name in KNOWN]
+    with pytest.raises(CheckpointError, match=r"holds two models, 'student\.' and 'teacher\.'") as caught:
+        read_tensor_names("m", stored, KNOWN)
+    assert "save_pretrained" in caught.value.hint
+
+
+def test_a_second_copy_beside_the_plain_names_is_kept_to_be_refused() -> None:
+    names = read_tensor_names("m", [*KNOWN, *(f"ema.{name}" for name in KNOWN)], KNOWN)
+    assert {own for name, own in names.own.items() if name.startswith("ema.")} == {f"ema.{name}" for name in KNOWN}
+
+
 def test_what_peft_keeps_of_a_module() -> None:
     q = f"base_model.model.{LAYER}.self_attn.q_proj"
     stored = {
