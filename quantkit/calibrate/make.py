@@ -143,16 +143,16 @@ def _chunks(tokens: Tokens, context: int, chunks: int | None) -> int:
     """How many chunks there are.
 
     Raises:
-        QuantkitError: fewer than two, or none is asked for.
+        QuantkitError: there are none, or none is asked for.
     """
     if context < 16 or (chunks is not None and chunks < 1):
         raise QuantkitError("--ctx must be at least 16 and --chunks at least 1", hint="leave them out: --ctx 512")
-    if len(tokens.ids) < 2 * context:
-        raise QuantkitError(
-            f"{tokens.name}: {len(tokens.ids)} tokens; two chunks of {context} are the least",
-            hint=f"give more text, or shorter chunks: --ctx {max(16, len(tokens.ids) // 4)}",
-        )
     whole = len(tokens.ids) // context
+    if not whole:
+        raise QuantkitError(
+            f"{tokens.name}: {len(tokens.ids)} tokens, and a chunk has {context}",
+            hint="give more text, or a smaller --ctx",
+        )
     return whole if chunks is None else min(chunks, whole)
 
 

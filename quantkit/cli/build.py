@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 @recipe_option("rope_scaling")
 @recipe_option("rope_theta")
 @type_options
+@recipe_option("calibrate")
 @recipe_option("split_max_size")
 @recipe_option("via_llama_cpp")
 @recipe_option("adapter_gguf")

@@ -16,6 +16,7 @@ from quantkit.cli.completers import COMPLETERS, complete_path
 from quantkit.jobs.argument_kinds import (
     ADAPTERS,
     COUNT,
+    DATA,
     FLAG,
     MESSAGES,
     NUMBER,
@@ -220,6 +221,7 @@ _CLICK: Mapping[Kind, Mapping[str, Any]] = {
     NUMBER: {"type": float},
     SIZE: {"callback": size_value},
     PATH: {"type": FOLDER},
+    DATA: {"type": FOLDER},
     TEXT: {},
     TEMPLATE: {},
     TEXTS: {"multiple": True},

@@ -15,6 +15,7 @@ from typing import Any
 from quantkit.errors import QuantkitError
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.source import HubId, Source, parse_source
+from quantkit.material.data_file import CALIBRATION
 from quantkit.system.units import parse_size
 
 
@@ -128,6 +129,13 @@ def _template(at: Argument, value: Any) -> str:
     return str(file) if os.path.isfile(file) else text  # Path.is_file raises at a name that is too long
 
 
+def _data(at: Argument, value: Any) -> Path:
+    text = _path_text(at, value, DATA.expected)
+    if not text:
+        raise at.refused(value, DATA.expected)
+    return CALIBRATION if text == "auto" else at.base / text
+
+
 def _source(at: Argument, value: Any) -> Source:
     if isinstance(value, HubId):
         return value
@@ -228,6 +236,7 @@ NUMBER = Kind("a number", 500000.0, _number)
 SIZE = Kind("a size such as '2G', or a number of bytes", "2G", _size)
 PATH = Kind("a path", "folder/name", _path)
 PATHS = Kind("a path or a list of paths", ["folder/name"], _paths)
+DATA = Kind("a text or conversations in a file, or 'auto'", "train.jsonl", _data)
 SOURCE = Kind("a folder, or a hub id such as 'org/name'", "org/name", _source)
 ADAPTERS = Kind("an adapter or a list of adapters", ["my-lora"], _adapters)
 TEMPLATE = Kind("the name of a chat format, or a Jinja file", "llama-3", _template)

@@ -17,6 +17,7 @@ from quantkit.files.workspace import Workspace, workspace
 from quantkit.hub.fetch import folders_here
 from quantkit.jobs.argument_kinds import FLAG
 from quantkit.jobs.arguments import PathInput, SourceInput, read_path
+from quantkit.jobs.build_calibration import calibrated
 from quantkit.jobs.build_proof import build_origin, proof_of
 from quantkit.jobs.build_record import build_manifest, build_report
 from quantkit.jobs.prepare import PlannedBuild, prepare
@@ -42,8 +43,8 @@ class BuildResult:
         folder: where it is.
         plan: what was written.
         report: the checks; None with ``verify=False``.
-        seconds: by stage: plan, compile (encoders, if they are not in the cache), stream, package, verify, and with
-            ``prove=True`` prove.
+        seconds: by stage: plan, compile (encoders, if they are not in the cache), stream, package, verify; with
+            ``calibrate=`` before them calibrate, with all that it takes, and with ``prove=True`` prove.
         effects: what each adapter changed.
         proof: how far the logits are from transformers' own; None without ``prove=True``.
     """
@@ -90,7 +91,7 @@ def build(
     recipe = recipe if proving is None else proving.recipe
     trace = None if profile is None else read_path("profile", profile)
     clock = _Clock()
-    files = [recipe.imatrix, Path(recipe.template)]
+    files = [recipe.imatrix, recipe.calibrate, Path(recipe.template)]
     inputs = [
         *folders_here([recipe.model, *recipe.adapters]),
         *(path for path in files if path is not None and os.path.isfile(path)),
@@ -98,8 +99,12 @@ def build(
     ]
     with (
         workspace(recipe.folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync) as work,
-        _prepared(recipe, work, run) as prepared,
+        calibrated(recipe, work, run, proving) as (weighted, matrix),
+        _prepared(weighted, work, run) as prepared,
     ):
+        if matrix is not None:
+            prepared = replace(prepared, recipe=recipe)
+            clock.lap("calibrate")
         plan, subject, workers = prepared.plan, prepared.subject, prepared.workers
         timeline = Timeline()
         if trace is not None:
@@ -128,7 +133,7 @@ def build(
             timeline.write(trace)
         clock.lap("stream")
         texts = write_package(prepared.spec, work.path)
-        write_manifest(build_manifest(prepared, digests, texts, effects), work.path)
+        write_manifest(build_manifest(prepared, digests, texts, effects, matrix), work.path)
         clock.lap("package")
         report = _verify(prepared, work) if checked else None
         clock.lap("verify")

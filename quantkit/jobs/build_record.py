@@ -9,6 +9,7 @@ from quantkit.hub.adapter_source import AdapterSource
 from quantkit.jobs.prepare import PlannedBuild
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest import Manifest
+from quantkit.package.manifest_entries import MatrixEntry
 from quantkit.package.manifest_sources import SourcesEntry
 from quantkit.package.ollama_modelfile import ollama_differences
 from quantkit.package.plan_entries import (
@@ -29,6 +30,7 @@ def build_manifest(
     digests: Mapping[str, Mapping[str, str]],
     texts: Sequence[Path],
     effects: tuple[AdapterEffect, ...],
+    matrix: MatrixEntry | None = None,
 ) -> Manifest:
     """The manifest of a build.
 
@@ -37,6 +39,7 @@ def build_manifest(
         digests: by file, by tensor: sha256.
         texts: the package's text files.
         effects: what each adapter changed.
+        matrix: the importance matrix that was computed for it.
     """
     recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
     adapters = {folder: source_entry(asked.source, folder) for asked, folder in _adapters(prepared)}
@@ -57,6 +60,7 @@ def build_manifest(
         chat=chat_entry(spec),
         notes=plan.notes,
         effects=effects,
+        imatrix=matrix,
     )
 
 

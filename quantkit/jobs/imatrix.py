@@ -30,6 +30,7 @@ from quantkit.jobs.convert import convert
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.material.ask import tokens_of
 from quantkit.material.data_file import CALIBRATION
+from quantkit.material.tokens import Tokens
 from quantkit.package.manifest import MANIFEST, read_manifest
 from quantkit.system.progress import Reporter
 from quantkit.system.units import size
@@ -80,7 +81,17 @@ def imatrix(
         check_free(file, overwrite=run.overwrite)
     with _gguf(source, merged, kind, file, run) as gguf:
         try:
-            return calibrate(gguf, text, file, context=size_of, chunks=most, n_gpu_layers=n_gpu_layers, run=run)
+            tokens = calibration_tokens(gguf, text, context=size_of, chunks=most, reporter=run.reporter)
+            return make_imatrix(
+                gguf,
+                tokens,
+                file,
+                context=size_of,
+                threads=run.threads,
+                n_gpu_layers=n_gpu_layers,
+                overwrite=run.overwrite,
+                reporter=run.reporter,
+            )
         except KeyboardInterrupt:
             done = read_progress(file)
             if done is not None:
@@ -91,30 +102,22 @@ def imatrix(
             raise
 
 
-def calibrate(
-    gguf: Path, data: Path, out: Path, *, context: int, chunks: int | None, n_gpu_layers: int, run: RunOptions
-) -> Calibration:
-    """Write the importance matrix of a GGUF file. The arguments are those of :func:`imatrix`.
+def calibration_tokens(gguf: Path, data: Path, *, context: int, chunks: int | None, reporter: Reporter) -> Tokens:
+    """The tokens of the chunks that are used. The arguments are those of :func:`imatrix`.
 
     Raises:
-        QuantkitError: the data or the file is broken, or *out* is another file.
-        KeyboardInterrupt: as :func:`imatrix`.
+        QuantkitError: the data or the file is broken, or the data is shorter than two chunks.
     """
     most = MOST_CHUNKS if chunks is None else chunks
     tokens = tokens_of(gguf, data, most * context + 1)
     if chunks is None and len(tokens.ids) > most * context:
-        run.reporter.note(f"{data.name}: the first {most} chunks of {context} tokens are used; --chunks N for more")
-    return make_imatrix(
-        gguf,
-        tokens,
-        out,
-        context=context,
-        chunks=most,
-        threads=run.threads,
-        n_gpu_layers=n_gpu_layers,
-        overwrite=run.overwrite,
-        reporter=run.reporter,
-    )
+        reporter.note(f"{data.name}: the first {most} chunks of {context} tokens are used; --chunks N for more")
+    if len(tokens.ids) < 2 * context and most > 1:
+        raise QuantkitError(
+            f"{data}: {len(tokens.ids)} tokens; two chunks of {context} are the least",
+            hint=f"give more text, or shorter chunks: --ctx {max(16, len(tokens.ids) // 4)}",
+        )
+    return replace(tokens, ids=tokens.ids[: most * context])
 
 
 @contextmanager

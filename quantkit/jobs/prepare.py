@@ -38,7 +38,7 @@ from quantkit.package.plan_entries import input_files
 from quantkit.package.render import render_package
 from quantkit.package.spec import PackagedAdapter, PackagedModel, PackageSpec
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs, unquantized_outputs
-from quantkit.plan.imatrix import read_imatrix
+from quantkit.plan.imatrix import expected_importance, read_imatrix
 from quantkit.plan.mixture import DRY_RUN, Importance, Mixture
 from quantkit.plan.quantize_notes import quantization_notes
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, file_name
@@ -170,7 +170,7 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
     Raises:
         QuantkitError: as :func:`prepare`.
     """
-    importance = read_imatrix(recipe.imatrix) if recipe.imatrix else {}
+    importance = _importance(recipe, subject)
     with ThreadPoolExecutor(1) as pool:
         # Another process asks llama.cpp while this one reads the vocabulary.
         asked = pool.submit(
@@ -187,6 +187,11 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
         notes += evidence_notes(recipe, subject.folder, subject.adapters, metadata, vocabulary)
         outputs = _outputs(recipe, metadata, subject.tensors, asked.result(), importance)
     quantized = [output for output in outputs if output.label in _quantized(recipe)]
+    if recipe.calibrate is not None:
+        notes.append(
+            f"the importance matrix is computed first, from an {recipe.outtype} file that is removed again; the plan "
+            "takes it to have all tensors of the layers"
+        )
     notes += [
         f"{label}: the weights are first rounded to {recipe.outtype}, as for every type; --outtype {label} avoids this"
         for label in _quantized(recipe)
@@ -207,6 +212,13 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
     plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *lying, *package_notes(spec)))
     render_package(spec)  # find packaging errors before the work
     return plan, spec
+
+
+def _importance(recipe: Recipe, subject: BuildInput) -> Importance:
+    """The importances; of a matrix that is still to be computed, for the tensors that it will have."""
+    if recipe.calibrate is not None:
+        return expected_importance(subject.tensors)
+    return read_imatrix(recipe.imatrix) if recipe.imatrix else {}
 
 
 def _quantized(recipe: Recipe) -> tuple[str, ...]:

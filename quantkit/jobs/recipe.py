@@ -17,6 +17,7 @@ from quantkit.jobs.arguments import AdaptersInput, PathInput, SourceInput, Texts
 from quantkit.jobs.fields import refuse_unknown
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, RecipeKeywords
 from quantkit.jobs.run_options import RECIPE_FILE_FIELDS, RUN_NAMES, RunKeywords, RunOptions, run_options
+from quantkit.material.data_file import CALIBRATION
 from quantkit.plan.type_choices import TypeChoices, parse_choices
 
 _NOT_IN_NAMES = r"/\\:*?\"<>|\x00-\x1f\ud800-\udfff"
@@ -48,6 +49,7 @@ class Recipe:
     rope_scaling: str | None
     rope_theta: float | None
     imatrix: Path | None
+    calibrate: Path | None
     pure: bool
     leave_output_tensor: bool
     output_tensor_type: str | None
@@ -107,6 +109,8 @@ class Recipe:
                 "--rope-scaling and --rope-theta cannot go with --via-llama-cpp: the converter reads config.json",
                 hint="write rope_scaling and rope_theta into the model's config.json",
             )
+        if self.calibrate is not None:
+            self._check_calibration()
         self.choices  # noqa: B018  what they cannot mean is refused here
         if not self.name:
             parts = [self.model, *(adapter.source for adapter in self.adapters)]
@@ -116,6 +120,18 @@ class Recipe:
             raise QuantkitError(
                 f"name {self.name[:80]!r} cannot be part of a file name",
                 hint="pass --name with letters, digits, - and _, of at most 200 bytes",
+            )
+
+    def _check_calibration(self) -> None:
+        if self.imatrix is not None:
+            raise QuantkitError(
+                "--calibrate and --imatrix cannot go together: one makes what the other gives",
+                hint="leave out one of the two",
+            )
+        if self.via_llama_cpp is not None:
+            raise QuantkitError(
+                "--calibrate cannot go with --via-llama-cpp",
+                hint="quantkit imatrix CONVERTED.gguf -o imatrix.gguf, and then build with --imatrix imatrix.gguf",
             )
 
     @cached_property
@@ -150,6 +166,7 @@ class Recipe:
             for label in (source_label(adapter.source),)
         ]
         plain["imatrix"] = self.imatrix.name if self.imatrix else None
+        plain["calibrate"] = None if self.calibrate is None else calibration_name(self.calibrate)
         plain["parameters"] = [list(pair) for pair in self.parameters]
         plain["messages"] = [list(pair) for pair in self.messages]
         plain["quants"] = list(self.quants)
@@ -158,6 +175,11 @@ class Recipe:
         plain["via_llama_cpp"] = self.via_llama_cpp.name if self.via_llama_cpp else None
         plain["template"] = Path(self.template).name
         return plain
+
+
+def calibration_name(data: Path) -> str:
+    """What stands for the data in a manifest: a file's name, or ``auto``."""
+    return "auto" if data == CALIBRATION else data.name
 
 
 class BuildKeywords(RecipeKeywords, RunKeywords, total=False):

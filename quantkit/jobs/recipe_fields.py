@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from quantkit.jobs.argument_kinds import (
     ADAPTERS,
+    DATA,
     FLAG,
     MESSAGES,
     NUMBER,
@@ -161,6 +162,15 @@ RECIPE_FIELDS = by_name(
             example="imatrix.gguf",
         ),
         Field(
+            "calibrate",
+            DATA,
+            "Compute the importance matrix first, from this text or these conversations (.jsonl, .json), or with auto "
+            "from a text that comes with quantkit; it is put into the package.",
+            flags=("--calibrate",),
+            metavar="FILE|auto",
+            example="train.jsonl",
+        ),
+        Field(
             "pure",
             FLAG,
             "Quantize every tensor to the same type, without llama.cpp's mixture.",
@@ -252,6 +262,7 @@ class RecipeKeywords(TypeKeywords, total=False):
     rope_scaling: str | None
     rope_theta: float | None
     imatrix: PathInput | None
+    calibrate: PathInput | None
     split_max_size: SizeInput | None
     adapter_gguf: bool
     ignore: TextsInput

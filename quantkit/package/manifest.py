@@ -15,7 +15,7 @@ from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.files.visible import visible
 from quantkit.model.adapter_effect import AdapterEffect
-from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TextEntry
+from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, MatrixEntry, ModelEntry, TextEntry
 from quantkit.package.manifest_sources import InputsEntry, SourcesEntry
 from quantkit.system.shell import command
 
@@ -40,6 +40,7 @@ class Manifest:
         notes: decisions that the user was told; only a record.
         effects: by ``build``: what each adapter changed, as measured while it was merged; only a record. The first
             versions did not write it.
+        imatrix: by ``build --calibrate``: the importance matrix.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Manifest:
     inputs: InputsEntry | None = None
     adapter_files: tuple[AdapterEntry, ...] | None = None
     effects: tuple[AdapterEffect, ...] | None = None
+    imatrix: MatrixEntry | None = None
 
     @property
     def ggufs(self) -> tuple[ModelEntry | AdapterEntry, ...]:
@@ -62,7 +64,8 @@ class Manifest:
     @property
     def file_names(self) -> tuple[str, ...]:
         """The names of all files but the manifest's own and the report's."""
-        return (*(text.file for text in self.files), *(file for gguf in self.ggufs for file in gguf.files))
+        matrix = () if self.imatrix is None else (self.imatrix.file,)
+        return (*(text.file for text in self.files), *(file for gguf in self.ggufs for file in gguf.files), *matrix)
 
     @property
     def own_template(self) -> bool:
@@ -83,6 +86,7 @@ class Manifest:
             "effects": None if self.effects is None else [effect.to_json() for effect in self.effects],
             "models": [model.to_json() for model in self.models],
             "adapter_files": None if self.adapter_files is None else [file.to_json() for file in self.adapter_files],
+            "imatrix": None if self.imatrix is None else asdict(self.imatrix),
             "files": [asdict(text) for text in self.files],
             "chat": self.chat.to_json(),
             "notes": list(self.notes),
@@ -116,6 +120,7 @@ class Manifest:
             chat=ChatEntry.from_json(found.fields("chat")),
             notes=found.texts("notes"),
             effects=tuple(map(AdapterEffect.from_json, found.each("effects"))) if "effects" in found else None,
+            imatrix=MatrixEntry.from_json(found.fields("imatrix")) if "imatrix" in found else None,
         )
 
 

@@ -159,6 +159,42 @@ class TextEntry:
 
 
 @dataclass(frozen=True)
+class MatrixEntry:
+    """The importance matrix that was computed for the package.
+
+    Attributes:
+        file: its name.
+        size: its bytes.
+        sha256: of its bytes.
+        data: name of the text or the conversations; ``auto`` for quantkit's own text.
+        data_sha256: of that file.
+        tokens: how many were evaluated.
+        context: tokens of a chunk.
+    """
+
+    file: str
+    size: int
+    sha256: str
+    data: str
+    data_sha256: str
+    tokens: int
+    context: int
+
+    @classmethod
+    def from_json(cls, found: Fields) -> MatrixEntry:
+        """From JSON values."""
+        return cls(
+            file=_checked_name(found, "file", found.text("file")),
+            size=found.size("size"),
+            sha256=found.text("sha256"),
+            data=found.text("data"),
+            data_sha256=found.text("data_sha256"),
+            tokens=found.size("tokens"),
+            context=found.size("context"),
+        )
+
+
+@dataclass(frozen=True)
 class ChatEntry:
     """How to talk to the model: what ``quantkit chat`` and ``serve`` go by.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from quantkit.errors import GGUFError, QuantizationError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import MAGIC, Header, read_header
+from quantkit.plan.values import PlannedTensor
 
 _AGAIN = "make it again with llama-imatrix"
 _SUMS, _COUNTS = ".in_sum2", ".counts"
@@ -42,6 +43,18 @@ def read_imatrix(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
         if not np.isfinite(values).all():
             raise QuantizationError(f"{path}: {name!r} has NaN or infinite importances", hint=_AGAIN)
     return entries
+
+
+def expected_importance(tensors: Iterable[PlannedTensor]) -> Mapping[str, npt.NDArray[np.float32]]:
+    """Equal importances for the tensors that a matrix of this model will have, to plan with before it is computed.
+
+    Those are the factors of products in the layers; the embedding and the output layer have none.
+    """
+    return {
+        tensor.name: np.broadcast_to(np.float32(1), (math.prod(tensor.shape[:-2]) * tensor.shape[-1],))
+        for tensor in tensors
+        if tensor.name.startswith("blk.") and tensor.name.endswith(".weight") and len(tensor.shape) > 1
+    }
 
 
 def _read_gguf(path: Path, header: Header, file: BinaryIO) -> dict[str, npt.NDArray[np.float32]]:

@@ -12,7 +12,7 @@ from quantkit.files.fileio import blocks, sha256_of
 from quantkit.gguf.model import GGUFModel, read_model, read_whole_model
 from quantkit.ollama.modelfile import parse_modelfile
 from quantkit.package.manifest import MANIFEST, Manifest
-from quantkit.package.manifest_entries import AdapterEntry, ModelEntry, TextEntry
+from quantkit.package.manifest_entries import AdapterEntry, MatrixEntry, ModelEntry, TextEntry
 from quantkit.verify.report import Check
 from quantkit.verify.report_file import REPORT
 from quantkit.verify.sums import changed_tensors
@@ -31,8 +31,11 @@ def check_files(folder: Path, manifest: Manifest) -> list[Check]:
     gone = set(missing)
     sound = unchanged_texts(folder, manifest)
     changed = [text.file for text in manifest.files if text.file not in gone and text.file not in sound]
+    matrix = manifest.imatrix
+    if matrix is not None and matrix.file not in gone and _changed(folder, matrix):
+        changed.append(matrix.file)
     others = sorted({path.name for path in folder.iterdir()} - {*listed, MANIFEST, REPORT})
-    texts = len(manifest.files)
+    texts = len(manifest.files) + (matrix is not None)
     return [
         Check(
             "files",
@@ -64,7 +67,7 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMES]) + (f" and {left} more" if left > 0 else "")
 
 
-def _changed(folder: Path, text: TextEntry) -> bool:
+def _changed(folder: Path, text: TextEntry | MatrixEntry) -> bool:
     path = folder / text.file
     return path.stat().st_size != text.size or sha256_of(blocks(path, 0, text.size)) != text.sha256
 

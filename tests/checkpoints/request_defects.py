@@ -136,6 +136,14 @@ def recipe_that_asks_for_nothing(case: Case) -> None:
 # Importance matrices
 
 
+request(
+    "calibrated-and-given",
+    "--calibrate and --imatrix",
+    command=(*WITH_IMATRIX, "--calibrate", "auto"),
+)
+request(
+    "calibration-data-missing", "train.jsonl: cannot be read", command=(*BUILD, "--calibrate", "{root}/train.jsonl")
+)
 request("imatrix-missing", "imatrix.gguf", "cannot be read", command=WITH_IMATRIX)
 
 

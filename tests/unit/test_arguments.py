@@ -17,6 +17,7 @@ from quantkit.jobs.fields import toml_line
 from quantkit.jobs.recipe import BuildKeywords, Recipe, read_recipe, read_request
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, RecipeKeywords
 from quantkit.jobs.run_options import RUN_FIELDS, RunKeywords, RunOptions
+from quantkit.material.data_file import CALIBRATION
 
 ONE, TWO = AdapterSource(Path("one")), AdapterSource(HubId("org/two"))
 
@@ -56,6 +57,8 @@ SPELLINGS: list[tuple[str, list[Any], Any]] = [
     ("rope_scaling", ["linear:2"], "linear:2"),
     ("rope_theta", [10000, 10000.0], 10000.0),
     ("imatrix", ["im.gguf", Path("im.gguf")], Path("im.gguf")),
+    ("calibrate", ["train.jsonl", Path("train.jsonl")], Path("train.jsonl")),
+    ("calibrate", ["auto", CALIBRATION], CALIBRATION),
     ("via_llama_cpp", ["llama.cpp", Path("llama.cpp")], Path("llama.cpp")),
 ]  # fmt: skip
 
@@ -78,6 +81,8 @@ def test_every_field_has_a_spelling() -> None:
 
 # (field, what is refused, what the error says)
 REFUSED: list[tuple[str, Any, str]] = [
+    ("calibrate", 5, "calibrate is 5; expected a text or conversations in a file, or 'auto'"),
+    ("calibrate", "", "calibrate is ''; expected a text or conversations in a file, or 'auto'"),
     ("model", 5, "model is 5; expected a folder, or a hub id"),
     ("model", None, "model is None; expected a folder, or a hub id"),
     ("model", ["m"], r"model is \['m'\]; expected a folder, or a hub id"),

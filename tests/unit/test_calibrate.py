@@ -144,7 +144,7 @@ def test_batches_are_llama_imatrixs(context: int, together: int, batch: int) -> 
 @pytest.mark.parametrize(
     ("ids", "context", "chunks", "message"),
     [
-        (31, 16, None, "a.txt: 31 tokens; two chunks of 16 are the least"),
+        (15, 16, None, "a.txt: 15 tokens, and a chunk has 16"),
         (99, 15, None, "--ctx must be at least 16"),
         (99, 16, 0, "--chunks at least 1"),
     ],

@@ -120,6 +120,7 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         "system": "be brief",
         "parameters": [["temperature", "0.2"], ["stop", "x"]],
         "imatrix": "im.gguf",
+        "calibrate": None,
         "pure": False,
         "leave_output_tensor": False,
         "output_tensor_type": None,

@@ -22,6 +22,7 @@ from quantkit.cli.main import COMMANDS, cli
 from quantkit.demo.data import ADAPTER, BASE
 from quantkit.ggml.types import FTYPES
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS
+from quantkit.material.data_file import EVALUATION
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "reference.md"
@@ -110,7 +111,11 @@ def paths(value: object, where: str = "") -> set[str]:
 
 
 def test_the_keys_of_a_package_are_in_it(tmp_path: Path) -> None:
-    folder = quantkit.build(BASE, adapters=ADAPTER, quants="q8_0", out=tmp_path / "kit", adapter_gguf=True).folder
+    text = tmp_path / "text.txt"
+    text.write_text(EVALUATION.read_text(encoding="utf-8")[:4000], encoding="utf-8")
+    folder = quantkit.build(
+        BASE, adapters=ADAPTER, quants="q8_0", out=tmp_path / "kit", adapter_gguf=True, calibrate=text
+    ).folder
     for name in ("manifest.json", "report.json"):
         section = TEXT.partition(f"## {name}\n")[2].partition("\n## ")[0]
         listed = set(re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE))

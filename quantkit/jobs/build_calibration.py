@@ -1,0 +1,112 @@
+"""``build --calibrate``: the importance matrix of what is being built, computed before it is quantized.
+
+The model is planned as if the matrix were there, so that whatever cannot be built is said first. Then its unquantized
+file is written aside, evaluated and removed, and the build goes on as with ``--imatrix``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from quantkit.calibrate.make import CONTEXT, make_imatrix
+from quantkit.errors import QuantkitError
+from quantkit.files.fileio import blocks, sha256_of
+from quantkit.files.workspace import Workspace
+from quantkit.ggml.types import UNQUANTIZED
+from quantkit.jobs.build_proof import BuildProof
+from quantkit.jobs.imatrix import calibration_tokens
+from quantkit.jobs.prepare import PlannedBuild, prepare
+from quantkit.jobs.recipe import Recipe, calibration_name
+from quantkit.jobs.run_options import RunOptions
+from quantkit.jobs.run_stream import run_stream
+from quantkit.material.tokens import Tokens
+from quantkit.package.manifest_entries import MatrixEntry
+from quantkit.plan.gguf_outputs import unquantized_outputs
+from quantkit.plan.values import Output
+
+
+@contextmanager
+def calibrated(
+    recipe: Recipe, work: Workspace, run: RunOptions, proving: BuildProof | None
+) -> Iterator[tuple[Recipe, MatrixEntry | None]]:
+    """What to build, with the matrix that it asks for in the workspace; without ``calibrate``, the recipe itself.
+
+    Args:
+        recipe: the request.
+        work: the package's workspace.
+        run: how it runs.
+        proving: the proof of the build, whose refusals come before the work too.
+
+    Raises:
+        QuantkitError: by name, whatever is wrong with the request or the data.
+    """
+    if recipe.calibrate is None:
+        yield recipe, None
+        return
+    matrix = work.path / f"{recipe.name}-imatrix.gguf"
+    with prepare(recipe, run) as prepared:
+        if not any(quant not in UNQUANTIZED for quant in recipe.quants):
+            raise QuantkitError(
+                "--calibrate: no file of this build is quantized, so importances have no effect",
+                hint="add --quant q4_k_m",
+            )
+        if proving is not None:
+            proving.check(prepared)
+        tokens = _tokens(prepared, recipe.calibrate, work)
+        gguf = _unquantized(prepared, work)
+    try:
+        make_imatrix(
+            gguf,
+            tokens,
+            matrix,
+            chunks=len(tokens.ids) // CONTEXT,
+            threads=run.threads,
+            n_gpu_layers=0 if run.device == "cpu" else -1,
+            reporter=run.reporter,
+        )
+    finally:
+        gguf.unlink()
+    size = matrix.stat().st_size
+    entry = MatrixEntry(
+        file=matrix.name,
+        size=size,
+        sha256=sha256_of(blocks(matrix, 0, size)),
+        data=calibration_name(recipe.calibrate),
+        data_sha256=tokens.sha256,
+        tokens=len(tokens.ids) // CONTEXT * CONTEXT,
+        context=CONTEXT,
+    )
+    yield replace(recipe, calibrate=None, imatrix=matrix), entry
+
+
+def _output(prepared: PlannedBuild) -> Output:
+    plan, outtype = prepared.plan, prepared.recipe.outtype
+    (output,) = unquantized_outputs(f"calibrated-{outtype}.gguf", outtype, plan.metadata, plan.tensors)
+    return output
+
+
+def _tokens(prepared: PlannedBuild, data: Path, work: Workspace) -> Tokens:
+    """The tokens of the data, from a file that has the model's vocabulary and holes for its weights.
+
+    So what cannot be rendered is refused before any weight is read.
+    """
+    output = _output(prepared)
+    path = work.scratch() / f"vocabulary-{output.file}"
+    try:
+        path.write_bytes(output.header)
+        os.truncate(path, output.nbytes)
+        return calibration_tokens(path, data, context=CONTEXT, chunks=None, reporter=prepared.run.reporter)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _unquantized(prepared: PlannedBuild, work: Workspace) -> Path:
+    output, folder = _output(prepared), work.scratch()
+    plan, run = prepared.plan, prepared.run
+    source = prepared.subject.source
+    run_stream(plan.tensors, [output], source, work, prepared.workers, run.reporter, folder=folder)
+    return folder / output.file
