@@ -247,7 +247,11 @@ def _check_targets(
         linear = len(spec.shape) == 2 and not (all_linear and module.endswith(_NOT_LINEAR))
         linear = linear and (with_experts or not _EXPERT.fullmatch(module))
         if linear and module not in factors and is_target(config, module):
+            whole = not factors
             raise AdapterError(
-                f"{path}: target_modules names {module!r}, but its weights are not in the file",
-                hint=RESAVE_HINT,
+                f"{path}: target_modules names {module!r}, but its "
+                + ("factors are not in the file, nor any others" if whole else "weights are not in the file"),
+                hint=f"if it is a whole model's file, build from {path} without --adapter; {RESAVE_HINT}"
+                if whole
+                else RESAVE_HINT,
             )

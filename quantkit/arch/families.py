@@ -39,6 +39,26 @@ FAMILIES: Mapping[str, str] = {
     "Olmo2ForCausalLM": "olmo2",
 }
 
+# The class of AutoModelForCausalLM, by model_type: it counts where "architectures" names none, or a wrapper.
+BY_MODEL_TYPE: Mapping[str, str] = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen2_moe": "Qwen2MoeForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "granite": "GraniteForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+}
+# Classes of trainers around a model: FSDP's before its name, PEFT's and TRL's instead of it.
+_SHARDED = "FSDP"
+WRAPPERS = ("PeftModel", "PeftModelForCausalLM", "AutoModelForCausalLMWithValueHead")
+
 # What classes with these endings are, in place of a model that writes text.
 NOT_CHAT: Mapping[str, str] = {
     "ForSequenceClassification": "a classifier or reward model",
@@ -71,9 +91,29 @@ def is_supported(config: Mapping[str, Any]) -> bool:
     return _named(config) in FAMILIES
 
 
-def _named(config: Mapping[str, Any]) -> str | None:
+def _saved(config: Mapping[str, Any]) -> str | None:
+    """The class that a config names."""
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else None
+
+
+def _named(config: Mapping[str, Any]) -> str | None:
+    """The class of the model itself: the one that the config names, without wrappers, or the one of its model_type."""
+    name, kind = _saved(config), config.get("model_type")
+    own = BY_MODEL_TYPE.get(kind) if isinstance(kind, str) else None
+    decoder = own and own.replace("ForCausalLM", "Model")  # saved by AutoModel, without its head
+    if name is None or name in WRAPPERS or name == decoder:
+        return own or name
+    return name.removeprefix(_SHARDED) if name.removeprefix(_SHARDED) in FAMILIES else name
+
+
+def class_notes(config: Mapping[str, Any]) -> list[str]:
+    """A note if the config names no class, or another one than that of the model itself."""
+    saved, named = _saved(config), _named(config)
+    if saved == named:
+        return []
+    said = f"names {saved}" if saved else "names no class in architectures"
+    return [f"config.json {said}: the model is taken for {named}" + ("" if saved else ", by its model_type")]
 
 
 def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:

@@ -177,7 +177,9 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
             choose_mixtures, _quantized(recipe), subject.metadata, subject.tensors, importance, recipe.choices
         )
         vocabulary = for_chat(subject.vocabulary())
-        chat, jinja = chat_format(vocabulary, option=recipe.template, model=recipe.model, thinking=recipe.thinking)
+        own = recipe.template == "auto" and subject.templates != subject.folder
+        model = subject.templates if own else recipe.model
+        chat, jinja = chat_format(vocabulary, option=recipe.template, model=model, thinking=recipe.thinking)
         stop, notes = stop_metadata(chat, vocabulary)
         bos, eos = vocabulary.bos_token, vocabulary.eos_token
         notes += opening_notes(jinja, chat, bos_token=bos, eos_token=eos)

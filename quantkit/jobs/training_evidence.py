@@ -9,6 +9,7 @@ from quantkit.files.json_file import read_json
 from quantkit.gguf.kv import KV
 from quantkit.hub.source import source_label
 from quantkit.jobs.recipe import Recipe
+from quantkit.model.config_beside import config_notes
 from quantkit.model.training_args import read_training, state_notes
 from quantkit.model.training_notes import Built, names_of, training_notes, without_thoughts
 from quantkit.vocab.vocabulary import Vocabulary
@@ -33,9 +34,11 @@ def evidence_notes(
     arch, template = values["general.architecture"], values["tokenizer.chat_template"]
     bos, eos = vocabulary.bos_token, vocabulary.eos_token
     thinks = thinking_notes(template, bos_token=bos, eos_token=eos)
+    config = read_json(model / "config.json")
+    notes += [note for folder in adapters for note in config_notes(folder, model, config, values)]
     if trainings:
         built = Built(
-            names=names_of(source_label(recipe.model), read_json(model / "config.json")) if adapters else (),
+            names=names_of(source_label(recipe.model), config) if adapters else (),
             template=template,
             bos_token=bos,
             eos_token=eos,

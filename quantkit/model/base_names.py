@@ -18,6 +18,7 @@ from quantkit.model.merge_record import read_merge_record
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+_LONGEST = 80  # characters of a name in a note
 _SEPARATORS = re.compile(r"[\s._-]+")
 
 
@@ -60,7 +61,7 @@ def _other_commit(origin: HubId, revision: str) -> bool:
 
 def _shown(name: str) -> str:
     """An id as it is; of a path its last part: the folders of a training machine mean nothing here."""
-    return name if _ID.fullmatch(name) else _last(name)
+    return (name if _ID.fullmatch(name) else _last(name))[-_LONGEST:]
 
 
 def _last(name: str) -> str:

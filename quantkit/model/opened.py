@@ -15,7 +15,7 @@ from pathlib import Path
 from quantkit.adapter.folder import Adapter, open_adapter
 from quantkit.adapter.resized import vocabulary_rows
 from quantkit.arch.base import Architecture, Rule
-from quantkit.arch.families import find_architecture, is_supported
+from quantkit.arch.families import class_notes, find_architecture, is_supported
 from quantkit.arch.rope_override import RopeOverride, check_written, lost_theta_note, override_rope
 from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
 from quantkit.checkpoint.ignored import Ignored
@@ -259,7 +259,9 @@ def _understand(
     try:
         architecture = find_architecture(opened.config, "config.json")
         config = architecture.settings(opened.config)
-        config, notes = override_rope(config, rope) if rope else (config, [])
+        notes = class_notes(opened.config)
+        config, overridden = override_rope(config, rope) if rope else (config, [])
+        notes += overridden
         entries = {entry.key: entry.value for entry in architecture.metadata(config)}
         check_written(entries, architecture.name, rope)
         if rope.theta is None:

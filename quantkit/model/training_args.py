@@ -18,7 +18,7 @@ from quantkit.files.json_file import read_json
 from quantkit.hub.source import source_name
 
 _SWIFT, _STATE = "args.json", "trainer_state.json"
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 1 << 17  # YAML is read a few hundred kilobytes a second
 # A folder of intermediate results; the arguments may lie above it.
 _CHECKPOINT = re.compile(r"checkpoint-\d+")
 # Endings of the names of templates for training without thoughts (LLaMA-Factory, ms-swift).

@@ -270,6 +270,11 @@ def bitsandbytes_config_over_plain_weights(case: Case) -> None:
     case.config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
 
 
+@defect("{model}", "are quantized (gptq)", "none of them is", hint="remove quantization_config")
+def gptq_config_over_plain_weights(case: Case) -> None:
+    case.config(quantization_config={"quant_method": "gptq", "bits": 4})
+
+
 @defect("model.safetensors", Q, "absmax", "missing", hint="download")
 def bitsandbytes_weight_without_absmax(case: Case) -> None:
     _to_nf4(case, blocksize=64)
@@ -292,19 +297,32 @@ def _to_nf4(case: Case, blocksize: int) -> None:
     case.config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
 
 
+def _pack(case: Case) -> None:
+    """A weight of integers, as methods that fit them write it."""
+
+    def pack(tensors: dict[str, torch.Tensor]) -> None:
+        del tensors[Q]
+        tensors[Q.replace("weight", "qweight")] = torch.zeros(8, 64, dtype=torch.int32)
+
+    edit_tensors(case.weights, pack)
+
+
 @defect("{model}", "already quantized", "gptq", "fits its integers", hint="f16", command=MERGE)
 def gptq_checkpoint(case: Case) -> None:
+    _pack(case)
     case.config(quantization_config={"quant_method": "gptq", "bits": 4})
 
 
 @defect("{model}", "already quantized", "awq", "fits its integers", hint="org/Full-7B")
 def awq_checkpoint_that_names_its_origin(case: Case) -> None:
+    _pack(case)
     case.config(quantization_config={"quant_method": "awq", "bits": 4})
     (case.model / "README.md").write_text("---\nbase_model: org/Full-7B\n---\n", encoding="utf-8")
 
 
 @defect("{model}", "already quantized", "mxfp4", hint="bf16", command=CONVERT)
 def mxfp4_checkpoint(case: Case) -> None:
+    _pack(case)
     case.config(quantization_config={"quant_method": "mxfp4"})
 
 

@@ -31,7 +31,7 @@ def config_is_a_list(case: Case) -> None:
 
 @defect("config.json", "architectures is missing", hint="LlamaForCausalLM")
 def no_architecture(case: Case) -> None:
-    case.config(architectures=None)
+    case.config(architectures=None, model_type="new")
 
 
 @defect("config.json", "BertModel", "not supported", hint="LlamaForCausalLM")

@@ -207,6 +207,24 @@ def test_when_the_base_contains_the_change(changes: dict[str, float], refused: b
         assert "--merge-again" in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("changes", "noted"),
+    [
+        ({"overlap": 0.46, "overlap_error": 0.01}, True),
+        ({"overlap": 0.22, "overlap_error": 0.01}, False),
+        ({"overlap": 0.46, "overlap_error": 0.06}, False),
+        ({"overlap": 0.46, "overlap_error": 0.01, "plain": False}, False),
+        ({"overlap": -0.5, "overlap_error": 0.01}, False),
+    ],
+)
+def test_a_base_that_contains_a_part_is_noted(changes: dict[str, float], noted: bool) -> None:
+    found = replace(MEASURED, contained=0, **changes)  # type: ignore[arg-type]
+    notes = check_effects([found], again=False)
+    assert bool(notes) is noted
+    assert all("about 46 % of what lora adds is in the base model's weights already" in note for note in notes)
+    assert check_effects([found], again=True) == ()
+
+
 def test_a_change_that_is_much_of_the_weights_is_noted() -> None:
     (note,) = check_effects([replace(MEASURED, norm=0.87, large=9)], again=False)
     assert note.startswith("lora adds 87 % of the norm of the weights, more than 25 % in 9 of 10 matrices")

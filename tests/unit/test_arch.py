@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from quantkit.arch.decoder import interleave_halves
-from quantkit.arch.families import ARCHITECTURES, find_architecture
+from quantkit.arch.families import ARCHITECTURES, BY_MODEL_TYPE, FAMILIES, class_notes, find_architecture
 from quantkit.arch.rope import _PLAIN_POWERS, _frequencies
 from quantkit.checkpoint.dtypes import BF16
 from quantkit.errors import ArchitectureError
@@ -373,3 +373,36 @@ def test_more_layers_than_llama_cpp_has_room_for() -> None:
         for ask in (LLAMA.metadata, LLAMA.rules):
             with pytest.raises(ArchitectureError, match="num_hidden_layers"):
                 ask({**CONFIG, "num_hidden_layers": layers})
+
+
+@pytest.mark.parametrize(
+    ("saved", "note"),
+    [
+        (None, "names no class in architectures"),
+        ([], "names no class in architectures"),
+        (["PeftModelForCausalLM"], "names PeftModelForCausalLM"),
+        (["AutoModelForCausalLMWithValueHead"], "names AutoModelForCausalLMWithValueHead"),
+        (["FSDPLlamaForCausalLM"], "names FSDPLlamaForCausalLM"),
+        (["LlamaModel"], "names LlamaModel"),
+        (["LlamaForCausalLM"], ""),
+    ],
+)
+def test_the_class_of_a_wrapper_or_none_is_that_of_the_model_type(saved: list[str] | None, note: str) -> None:
+    config = {"architectures": saved, "model_type": "llama"}
+    assert find_architecture(config, "config.json").name == "llama"
+    notes = class_notes(config)
+    assert bool(notes) is bool(note)
+    assert all(note in one and "is taken for LlamaForCausalLM" in one for one in notes)
+
+
+@pytest.mark.parametrize(
+    "saved", [["Qwen2Model"], ["FSDPFoo"], ["LlamaForSequenceClassification"], ["PeftModel"], None]
+)
+def test_a_class_that_is_no_wrapper_of_the_model_type_is_refused(saved: list[str] | None) -> None:
+    kind = "llama" if saved and saved != ["PeftModel"] else "new"
+    with pytest.raises(ArchitectureError):
+        find_architecture({"architectures": saved, "model_type": kind}, "config.json")
+
+
+def test_every_class_by_model_type_is_a_family() -> None:
+    assert set(BY_MODEL_TYPE.values()) <= FAMILIES.keys()

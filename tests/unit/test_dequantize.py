@@ -336,11 +336,22 @@ def test_float8_that_does_not_fit(
         open_checkpoint(saved(tmp_path, tensors, settings))
 
 
+PACKED = {"a.qweight": torch.ones(2, 2, dtype=torch.int32)}
+
+
+@pytest.mark.parametrize("method", ["gptq", "something-new"])
+def test_plain_weights_under_the_settings_of_another_method(tmp_path: Path, method: str) -> None:
+    folder = saved(tmp_path, {"a.weight": torch.ones(2, 2)}, {"quant_method": method})
+    with pytest.raises(CheckpointError, match=rf"quantized \({method}\), but none of them is") as caught:
+        open_checkpoint(folder)
+    assert "remove quantization_config" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     "method", ["aqlm", "awq", "bitnet", "eetq", "gptq", "hqq", "mxfp4", "quanto", "torchao", "something-new"]
 )
 def test_other_methods_are_refused_by_name(tmp_path: Path, method: str) -> None:
-    folder = saved(tmp_path, {"a.weight": torch.ones(2, 2)}, {"quant_method": method})
+    folder = saved(tmp_path, PACKED, {"quant_method": method})
     with pytest.raises(CheckpointError, match=rf"already quantized \({method}\)") as caught:
         open_checkpoint(folder)
     assert ("fits its integers to the layers' inputs" in str(caught.value)) is (method in ("aqlm", "awq", "gptq"))
@@ -356,7 +367,7 @@ def test_other_methods_are_refused_by_name(tmp_path: Path, method: str) -> None:
     ],
 )
 def test_the_refusal_names_the_model_that_the_card_names(tmp_path: Path, card: str) -> None:
-    folder = saved(tmp_path, {"a.weight": torch.ones(2, 2)}, {"quant_method": "awq"})
+    folder = saved(tmp_path, PACKED, {"quant_method": "awq"})
     (folder / "README.md").write_text(card, encoding="utf-8")
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(folder)
@@ -364,7 +375,7 @@ def test_the_refusal_names_the_model_that_the_card_names(tmp_path: Path, card: s
 
 
 def test_a_name_outside_the_cards_metadata_is_not_taken(tmp_path: Path) -> None:
-    folder = saved(tmp_path, {"a.weight": torch.ones(2, 2)}, {"quant_method": "awq"})
+    folder = saved(tmp_path, PACKED, {"quant_method": "awq"})
     (folder / "README.md").write_text("---\nlicense: mit\n---\nbase_model: org/other\n", encoding="utf-8")
     with pytest.raises(CheckpointError) as caught:
         open_checkpoint(folder)

@@ -18,6 +18,7 @@ from quantkit.checkpoint.dequantize.fp8 import fp8_weights, plain_fp8_weights
 from quantkit.checkpoint.dequantize.mlx import check_mlx, is_mlx, without_mlx
 from quantkit.checkpoint.dequantize.refusal import refusal
 from quantkit.checkpoint.dequantize.stored import CONFIG_HINT, DequantizedFile, Quantized, Stored
+from quantkit.checkpoint.dtypes import FLOATS
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
 from quantkit.errors import CheckpointError
 
@@ -57,7 +58,7 @@ def quantization_settings(path: Path, config: Mapping[str, Any]) -> Mapping[str,
     """The quantization settings in config.json, always with ``quant_method``; empty if the weights are not quantized.
 
     Raises:
-        CheckpointError: the format cannot be dequantized; the message names it and the reason.
+        CheckpointError: they are not a JSON object.
     """
     found = (config[key] for key in _KEYS if config.get(key) and not is_mlx(config[key]))
     settings = next(found, None) or _modelopt_settings(path)
@@ -68,11 +69,14 @@ def quantization_settings(path: Path, config: Mapping[str, Any]) -> Mapping[str,
     method = settings.get("quant_method")
     if method is None and (settings.get("load_in_4bit") or settings.get("load_in_8bit")):
         method = "bitsandbytes"  # configs that are older than the setting quant_method
-    if not isinstance(method, str) or method not in _READERS:
-        raise refusal(path, config, str(method or "unknown"))
     if method == "modelopt" and not settings.get("quant_algo"):
         settings = {**settings, **(_modelopt_settings(path) or {})}
-    return {**settings, "quant_method": method}
+    return {**settings, "quant_method": str(method or "unknown")}
+
+
+def _looks_plain(stored: Stored) -> bool:
+    """Whether all tensors are floats with the names of a model that is not quantized."""
+    return all(spec.dtype in FLOATS and name.endswith((".weight", ".bias")) for name, spec in stored.tensors.items())
 
 
 def logical_checkpoint(stored: Stored) -> Logical:
@@ -82,11 +86,15 @@ def logical_checkpoint(stored: Stored) -> Logical:
         stored: its tensors as in the files, and the settings from :func:`quantization_settings`.
 
     Raises:
-        CheckpointError: naming the tensor that does not fit its format.
+        CheckpointError: the format cannot be dequantized (the message names it and the reason), or a tensor is not as
+            its format wants it.
     """
     notes = check_mlx(stored)
     method = stored.settings.get("quant_method")
-    weights = _READERS[method](stored) if method else plain_fp8_weights(stored)
+    if method and method not in _READERS and not _looks_plain(stored):
+        raise refusal(stored.path, stored.config, method)
+    read = _READERS.get(method, lambda stored: []) if method else plain_fp8_weights
+    weights = read(stored)
     if method and not weights:
         raise CheckpointError(
             f"{stored.path}: config.json says that the weights are quantized ({method}), but none of them is",
