@@ -52,6 +52,7 @@ def complete_device(ctx: click.Context, parameter: click.Parameter, incomplete: 
 COMPLETERS: Mapping[str, Callable[[click.Context, click.Parameter, str], Any]] = {
     "adapters": complete_path,
     "ignore": complete_path,
+    "imatrix": complete_path,
     "quants": complete_quant,
     "output_tensor_type": complete_tensor_type,
     "token_embedding_type": complete_tensor_type,

@@ -12,7 +12,7 @@ import glob
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +80,38 @@ def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
     if folder.name != commit:
         raise HubError(f"{source}: the repository changed during the download", hint="run the command again")
     return folder
+
+
+def download_file(source: HubId, choose: Callable[[Collection[str]], str], reporter: Reporter) -> Path:
+    """One file of a repository, in the cache.
+
+    Args:
+        source: the repository.
+        choose: the name of the file, among those that are there.
+        reporter: gets a note before the download, and its progress.
+
+    Raises:
+        HubError: it cannot be downloaded; the message says why. Or what *choose* raises.
+    """
+    revision = source.revision or None
+    with _quiet(), _explained(source):
+        try:
+            commit, files = _listing(source)
+        except (TransportError, OfflineModeIsEnabled) as error:
+            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+                raise
+            reason = _unreachable(error)
+            try:
+                folder = Path(snapshot_download(source.repo, revision=revision, local_files_only=True))
+            except LocalEntryNotFoundError:
+                raise _not_cached(source, error) from None
+            names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+            reporter.note(f"{source}: {reason}; using commit {folder.name[:12]} from the cache")
+            return folder / choose(names)
+        name = choose(files)
+        _get_missing(source, commit, [files[name]], reporter)
+        # This enters the branch's name into the cache.
+        return Path(hf_hub_download(source.repo, name, revision=revision, tqdm_class=_Silent))
 
 
 def _listing(source: HubId) -> tuple[str, dict[str, RemoteFile]]:
@@ -159,8 +191,6 @@ def _disk_hint() -> str:
 
 def _from_cache(source: HubId, kind: Kind, why: Exception, reporter: Reporter) -> Path:
     """The last snapshot in the cache, if the hub cannot be reached."""
-    offline = isinstance(why, OfflineModeIsEnabled)
-    reason = "HF_HUB_OFFLINE is set" if offline else f"{constants.ENDPOINT} cannot be reached ({_first_line(why)})"
     try:
         folder = Path(
             snapshot_download(
@@ -168,13 +198,24 @@ def _from_cache(source: HubId, kind: Kind, why: Exception, reporter: Reporter) -
             )
         )
     except LocalEntryNotFoundError:
-        way_out = "unset HF_HUB_OFFLINE" if offline else "check the network, or set HF_ENDPOINT to a mirror"
-        raise HubError(
-            f"{source}: no such folder, and not (completely) in the download cache; {reason}",
-            hint=f"{way_out}; or download it on a machine with a network ({_by_hand(source)}) and give its folder",
-        ) from None
-    reporter.note(f"{source}: {reason}; using commit {folder.name[:12]} from the cache")
+        raise _not_cached(source, why) from None
+    reporter.note(f"{source}: {_unreachable(why)}; using commit {folder.name[:12]} from the cache")
     return folder
+
+
+def _unreachable(why: Exception) -> str:
+    if isinstance(why, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    return f"{constants.ENDPOINT} cannot be reached ({_first_line(why)})"
+
+
+def _not_cached(source: HubId, why: Exception) -> HubError:
+    offline = isinstance(why, OfflineModeIsEnabled)
+    way_out = "unset HF_HUB_OFFLINE" if offline else "check the network, or set HF_ENDPOINT to a mirror"
+    return HubError(
+        f"{source}: no such folder, and not (completely) in the download cache; {_unreachable(why)}",
+        hint=f"{way_out}; or download it on a machine with a network ({_by_hand(source)}) and give its folder",
+    )
 
 
 def _by_hand(source: HubId) -> str:

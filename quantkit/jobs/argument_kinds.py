@@ -14,6 +14,7 @@ from typing import Any
 
 from quantkit.errors import QuantkitError
 from quantkit.hub.adapter_source import AdapterSource
+from quantkit.hub.matrix import HubMatrix, Matrix, parse_matrix
 from quantkit.hub.source import HubId, Source, parse_source
 from quantkit.material.data_file import CALIBRATION
 from quantkit.system.units import parse_size
@@ -136,6 +137,16 @@ def _data(at: Argument, value: Any) -> Path:
     return CALIBRATION if text == "auto" else at.base / text
 
 
+def _matrix(at: Argument, value: Any) -> Matrix:
+    if isinstance(value, HubMatrix):
+        return value
+    if isinstance(value, os.PathLike):
+        return _path(at, value)
+    if not isinstance(value, str) or not value:
+        raise at.refused(value, MATRIX.expected)
+    return parse_matrix(value, at.base)
+
+
 def _source(at: Argument, value: Any) -> Source:
     if isinstance(value, HubId):
         return value
@@ -236,6 +247,7 @@ NUMBER = Kind("a number", 500000.0, _number)
 SIZE = Kind("a size such as '2G', or a number of bytes", "2G", _size)
 PATH = Kind("a path", "folder/name", _path)
 PATHS = Kind("a path or a list of paths", ["folder/name"], _paths)
+MATRIX = Kind("a path, or a hub id such as 'org/name' or 'org/name:FILE'", "imatrix.gguf", _matrix)
 DATA = Kind("a text or conversations in a file, or 'auto'", "train.jsonl", _data)
 SOURCE = Kind("a folder, or a hub id such as 'org/name'", "org/name", _source)
 ADAPTERS = Kind("an adapter or a list of adapters", ["my-lora"], _adapters)

@@ -91,7 +91,8 @@ def build(
     recipe = recipe if proving is None else proving.recipe
     trace = None if profile is None else read_path("profile", profile)
     clock = _Clock()
-    files = [recipe.imatrix, recipe.calibrate, Path(recipe.template)]
+    matrix_here = recipe.imatrix if isinstance(recipe.imatrix, Path) else None
+    files = [matrix_here, recipe.calibrate, Path(recipe.template)]
     inputs = [
         *folders_here([recipe.model, *recipe.adapters]),
         *(path for path in files if path is not None and os.path.isfile(path)),
@@ -102,8 +103,8 @@ def build(
         calibrated(recipe, work, run, proving) as (weighted, matrix),
         _prepared(weighted, work, run) as prepared,
     ):
+        prepared = replace(prepared, recipe=recipe)
         if matrix is not None:
-            prepared = replace(prepared, recipe=recipe)
             clock.lap("calibrate")
         plan, subject, workers = prepared.plan, prepared.subject, prepared.workers
         timeline = Timeline()

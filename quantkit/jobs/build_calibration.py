@@ -20,7 +20,7 @@ from quantkit.ggml.types import UNQUANTIZED
 from quantkit.jobs.build_proof import BuildProof
 from quantkit.jobs.imatrix import calibration_tokens
 from quantkit.jobs.prepare import PlannedBuild, prepare
-from quantkit.jobs.recipe import Recipe, calibration_name
+from quantkit.jobs.recipe import Recipe, calibration_name, with_local_matrix
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import run_stream
 from quantkit.material.tokens import Tokens
@@ -33,7 +33,7 @@ from quantkit.plan.values import Output
 def calibrated(
     recipe: Recipe, work: Workspace, run: RunOptions, proving: BuildProof | None
 ) -> Iterator[tuple[Recipe, MatrixEntry | None]]:
-    """What to build, with the matrix that it asks for in the workspace; without ``calibrate``, the recipe itself.
+    """What to build, with a matrix that is a file here: computed, downloaded, or the one that was given.
 
     Args:
         recipe: the request.
@@ -45,7 +45,7 @@ def calibrated(
         QuantkitError: by name, whatever is wrong with the request or the data.
     """
     if recipe.calibrate is None:
-        yield recipe, None
+        yield with_local_matrix(recipe, run.reporter), None
         return
     matrix = work.path / f"{recipe.name}-imatrix.gguf"
     with prepare(recipe, run) as prepared:

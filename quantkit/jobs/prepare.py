@@ -21,7 +21,7 @@ from quantkit.gguf.kv import KV
 from quantkit.hub.fetch import fetch
 from quantkit.hub.source import HubId, source_label
 from quantkit.jobs.modelfile_beside import modelfile_notes
-from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.recipe import Recipe, with_local_matrix
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import merger
 from quantkit.jobs.training_evidence import evidence_notes
@@ -153,7 +153,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
                 special=model.tokenizer.special,
                 effects=source.effects,
             )
-            plan, spec = plan_build(recipe, subject)
+            plan, spec = plan_build(with_local_matrix(recipe, run.reporter), subject)
             yield PlannedBuild(recipe, subject, plan, spec, workers.result(), run)
 
 
@@ -220,7 +220,7 @@ def _importance(recipe: Recipe, subject: BuildInput) -> Importance:
     """The importances; of a matrix that is still to be computed, for the tensors that it will have."""
     if recipe.calibrate is not None:
         return expected_importance(subject.tensors)
-    return read_imatrix(recipe.imatrix) if recipe.imatrix else {}
+    return read_imatrix(recipe.imatrix) if isinstance(recipe.imatrix, Path) else {}
 
 
 def _quantized(recipe: Recipe) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ from quantkit.files.workspace import workspace
 from quantkit.ggml.types import ftype_name
 from quantkit.gguf.model import read_whole_model
 from quantkit.gguf.vectors import narrow_vectors
-from quantkit.jobs.argument_kinds import FLAG, TEXT
+from quantkit.hub.matrix import HubMatrix, local_matrix
+from quantkit.jobs.argument_kinds import FLAG, MATRIX, TEXT
 from quantkit.jobs.arguments import PathInput, SizeInput, read_path, read_size
 from quantkit.jobs.fields import refuse_unknown
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, TypeKeywords
@@ -32,7 +33,7 @@ def quantize(
     out: PathInput,
     *,
     quant: str,
-    imatrix: PathInput | None = None,
+    imatrix: PathInput | HubMatrix | None = None,
     allow_requantize: bool = False,
     split_max_size: SizeInput | None = None,
     run: RunOptions | None = None,
@@ -44,7 +45,7 @@ def quantize(
         gguf: the file to read, or the first part of a split model.
         out: the file to write.
         quant: the type, by llama-quantize's name.
-        imatrix: importance matrix file.
+        imatrix: importance matrix: a file, or on a hub ``org/name:FILE``.
         allow_requantize: tensors that are quantized already may be quantized again, which costs quality.
         split_max_size, run: as in :func:`quantkit.jobs.convert.convert`.
         **keywords: the options of the run one by one, of which *device* has no effect; and ``pure``,
@@ -65,7 +66,7 @@ def quantize(
     limit = read_size("split_max_size", split_max_size)
     model = read_whole_model(read_path("gguf", gguf))
     tensors = widened(gguf_tensors(model))
-    matrix = None if imatrix is None else read_path("imatrix", imatrix)
+    matrix = None if imatrix is None else local_matrix(MATRIX.read("imatrix", imatrix), run.reporter)
     importance = read_imatrix(matrix) if matrix else {}
     inputs = (*model.files, matrix) if matrix else model.files
     with (

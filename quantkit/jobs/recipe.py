@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,6 +12,7 @@ from quantkit.arch.rope_override import RopeOverride, read_override
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import UNQUANTIZED, ftype_name
 from quantkit.hub.adapter_source import AdapterSource
+from quantkit.hub.matrix import Matrix, local_matrix
 from quantkit.hub.source import Source, source_label, source_name
 from quantkit.jobs.arguments import AdaptersInput, PathInput, SourceInput, TextsInput, read_choice, read_path
 from quantkit.jobs.fields import refuse_unknown
@@ -19,6 +20,7 @@ from quantkit.jobs.recipe_fields import RECIPE_FIELDS, RecipeKeywords
 from quantkit.jobs.run_options import RECIPE_FILE_FIELDS, RUN_NAMES, RunKeywords, RunOptions, run_options
 from quantkit.material.data_file import CALIBRATION
 from quantkit.plan.type_choices import TypeChoices, parse_choices
+from quantkit.system.progress import Reporter
 
 _NOT_IN_NAMES = r"/\\:*?\"<>|\x00-\x1f\ud800-\udfff"
 _NAME = re.compile(rf"[^\s.{_NOT_IN_NAMES}-][^{_NOT_IN_NAMES}]*")
@@ -48,7 +50,7 @@ class Recipe:
     parameters: tuple[tuple[str, str], ...]
     rope_scaling: str | None
     rope_theta: float | None
-    imatrix: Path | None
+    imatrix: Matrix | None
     calibrate: Path | None
     pure: bool
     leave_output_tensor: bool
@@ -165,7 +167,7 @@ class Recipe:
             for adapter in self.adapters
             for label in (source_label(adapter.source),)
         ]
-        plain["imatrix"] = self.imatrix.name if self.imatrix else None
+        plain["imatrix"] = self.imatrix.name if isinstance(self.imatrix, Path) else self.imatrix and str(self.imatrix)
         plain["calibrate"] = None if self.calibrate is None else calibration_name(self.calibrate)
         plain["parameters"] = [list(pair) for pair in self.parameters]
         plain["messages"] = [list(pair) for pair in self.messages]
@@ -175,6 +177,17 @@ class Recipe:
         plain["via_llama_cpp"] = self.via_llama_cpp.name if self.via_llama_cpp else None
         plain["template"] = Path(self.template).name
         return plain
+
+
+def with_local_matrix(recipe: Recipe, reporter: Reporter) -> Recipe:
+    """The recipe with a matrix that is a file here; one on a hub is downloaded.
+
+    Raises:
+        HubError: it cannot be downloaded.
+    """
+    if recipe.imatrix is None or isinstance(recipe.imatrix, Path):
+        return recipe
+    return replace(recipe, imatrix=local_matrix(recipe.imatrix, reporter))
 
 
 def calibration_name(data: Path) -> str:

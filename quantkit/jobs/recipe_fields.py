@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from quantkit.hub.matrix import HubMatrix
 from quantkit.jobs.argument_kinds import (
     ADAPTERS,
     DATA,
     FLAG,
+    MATRIX,
     MESSAGES,
     NUMBER,
     PARAMETERS,
@@ -155,10 +157,11 @@ RECIPE_FIELDS = by_name(
         ),
         Field(
             "imatrix",
-            PATH,
-            "Importance matrix written by llama-imatrix (.gguf or .dat).",
+            MATRIX,
+            "Importance matrix (.gguf or .dat), made by quantkit or llama-imatrix; or one on the Hugging Face hub: "
+            "org/name:FILE, or org/name where the file's name says what it is.",
             flags=("--imatrix",),
-            metavar="FILE",
+            metavar="FILE|ID",
             example="imatrix.gguf",
         ),
         Field(
@@ -261,7 +264,7 @@ class RecipeKeywords(TypeKeywords, total=False):
     outtype: str
     rope_scaling: str | None
     rope_theta: float | None
-    imatrix: PathInput | None
+    imatrix: PathInput | HubMatrix | None
     calibrate: PathInput | None
     split_max_size: SizeInput | None
     adapter_gguf: bool

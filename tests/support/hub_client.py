@@ -1,4 +1,4 @@
-"""``local_folder`` in a process of its own: huggingface_hub reads its environment when it is imported.
+"""``local_folder`` or ``local_matrix`` in a process of its own: huggingface_hub reads its environment on import.
 
 Run as ``python -m tests.support.hub_client SOURCE KIND``; prints a JSON object.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from quantkit.errors import QuantkitError
 from quantkit.hub.fetch import local_folder
+from quantkit.hub.matrix import local_matrix, parse_matrix
 from quantkit.hub.source import parse_source
 from quantkit.system.progress import Reporter
 
@@ -57,7 +58,10 @@ class Recorder(Reporter):
 def main(source: str, kind: Any) -> None:
     recorder = Recorder()
     try:
-        found = {"folder": str(local_folder(parse_source(source), kind, recorder))}
+        if kind == "matrix":
+            found = {"file": str(local_matrix(parse_matrix(source), recorder))}
+        else:
+            found = {"folder": str(local_folder(parse_source(source), kind, recorder))}
     except QuantkitError as error:
         found = {"error": str(error), "hint": error.hint, "kind": type(error).__name__}
     print(json.dumps({**found, "notes": recorder.notes, "phases": recorder.phases}))

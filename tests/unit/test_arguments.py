@@ -103,7 +103,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("out", b"x", "out is b'x'; expected a path"),
     ("out", "", "out is ''; expected a path"),
     ("out", 3, "out is 3; expected a path"),
-    ("imatrix", 3, "imatrix is 3; expected a path"),
+    ("imatrix", 3, "imatrix is 3; expected a path, or a hub id"),
     ("via_llama_cpp", True, "via_llama_cpp is True; expected a path"),
     ("name", 3, "name is 3; expected text"),
     ("system", ["a"], r"system is \['a'\]; expected text"),

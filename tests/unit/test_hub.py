@@ -22,6 +22,7 @@ from quantkit.errors import HubError
 from quantkit.hub import huggingface as client
 from quantkit.hub.fetch import fetch, local_folder
 from quantkit.hub.files import small_files, weight_files
+from quantkit.hub.matrix import HubMatrix, choose_matrix, parse_matrix
 from quantkit.hub.source import HubId, parse_source, source_label, source_name
 from quantkit.jobs.recipe import Recipe, read_recipe
 from quantkit.package.plan_entries import source_entry
@@ -327,6 +328,75 @@ def test_damaged_content(hub: Hub, content: bytes) -> None:
     folder = Path(hub.get("org/tiny")["folder"])
     assert (folder / "model.safetensors").read_bytes() == b"w" * 1000
     assert hub.fetched() == ["model.safetensors"]
+
+
+TINY_ID = HubId("org/tiny")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("org/tiny", HubMatrix(TINY_ID)),
+        ("org/tiny@v1", HubMatrix(HubId("org/tiny", "v1"))),
+        ("org/tiny:a/b.gguf", HubMatrix(TINY_ID, "a/b.gguf")),
+        ("org/imatrix.gguf", Path("org/imatrix.gguf")),
+        ("org/imatrix.DAT", Path("org/imatrix.DAT")),
+        ("org/tiny:", Path("org/tiny:")),
+        (":b.gguf", Path(":b.gguf")),
+        ("imatrix", Path("imatrix")),
+        ("C:\\imatrix", Path("C:\\imatrix")),
+    ],
+)
+def test_a_matrix_is_a_file_or_in_a_repository(text: str, expected: object) -> None:
+    assert parse_matrix(text) == expected
+    assert isinstance(expected, Path) or str(expected) == text
+
+
+def test_a_file_here_comes_before_a_repository(tmp_path: Path) -> None:
+    (tmp_path / "org").mkdir()
+    (tmp_path / "org" / "tiny").write_bytes(b"x")
+    assert parse_matrix("org/tiny", tmp_path) == tmp_path / "org" / "tiny"
+    with pytest.raises(HubError, match="only fetched from Hugging Face"):
+        parse_matrix("modelscope:org/tiny")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["imatrix.gguf", "imatrix.dat", "Tiny-imatrix.gguf", "tiny.imatrix", "a/Tiny.Imatrix.dat", "imatrix_unsloth.gguf"],
+)
+def test_the_usual_names_of_a_matrix(name: str) -> None:
+    others = ["Tiny-Q4_K_M.gguf", "imatrix.txt", "README.md", "tiny-imatrixed-Q4_K_M.gguf"]
+    assert choose_matrix(HubMatrix(TINY_ID), [*others, name]) == name
+
+
+@pytest.mark.parametrize(
+    ("asked", "names", "message", "hint"),
+    [
+        ("", ["a.gguf"], "no file whose name says", "--imatrix org/tiny:FILE"),
+        ("", ["a-imatrix.gguf", "imatrix.dat"], "2 importance matrices: a-imatrix.gguf, imatrix.dat", "a-imatrix.gguf"),
+        ("b.gguf", ["a.gguf", "imatrix.dat"], "no file 'b.gguf'; it has imatrix.dat", "one of its files"),
+    ],
+)
+def test_which_matrix_is_asked(asked: str, names: list[str], message: str, hint: str) -> None:
+    with pytest.raises(HubError) as refused:
+        choose_matrix(HubMatrix(TINY_ID, asked), names)
+    assert message in str(refused.value)
+    assert hint in refused.value.hint
+
+
+def test_a_matrix_is_fetched_alone(hub: Hub) -> None:
+    files = {"Tiny-Q4_K_M.gguf": b"m" * 100, "Tiny-imatrix.gguf": b"GGUF...", "README.md": b"#"}
+    repo = hub.add("org/tiny", files)
+    found = hub.get("org/tiny", "matrix")
+    assert Path(found["file"]).read_bytes() == b"GGUF..."
+    assert hub.fetched() == ["Tiny-imatrix.gguf"]
+    assert found["notes"][-1] == "importance matrix: Tiny-imatrix.gguf of org/tiny"
+    assert hub.get("org/tiny:Tiny-imatrix.gguf", "matrix")["file"] == found["file"]
+    assert hub.fetched() == []
+    offline = hub.get("org/tiny", "matrix", HF_HUB_OFFLINE="1")
+    assert (offline["file"], hub.server.requests) == (found["file"], [])
+    repo.denied = (403, "GatedRepo")
+    hub.refusal("org/none", kind="matrix", error=("no such model on the hub",), hint="hf auth login")
 
 
 def test_small_files_are_checked_too(hub: Hub) -> None:
