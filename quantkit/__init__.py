@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from quantkit.hub.adapter_source import AdapterSource
     from quantkit.hub.source import HubId
+    from quantkit.jobs.advise import Advice, advise
     from quantkit.jobs.build import BuildResult, build
     from quantkit.jobs.chat import Chat
     from quantkit.jobs.convert import convert, convert_adapter
@@ -62,6 +63,7 @@ __version__ = "0.2.0"
 __all__ = [
     "AdapterError",
     "AdapterSource",
+    "Advice",
     "ArchitectureError",
     "BuildResult",
     "Calibration",
@@ -90,6 +92,7 @@ __all__ = [
     "VerificationError",
     "VocabularyError",
     "__version__",
+    "advise",
     "build",
     "convert",
     "convert_adapter",
@@ -107,6 +110,7 @@ __all__ = [
 # Where the names that do not live in quantkit.errors do.
 _HOMES = {
     "AdapterSource": "hub.adapter_source",
+    "Advice": "jobs.advise",
     "BuildResult": "jobs.build",
     "Calibration": "calibrate.make",
     "Chat": "jobs.chat",
@@ -121,6 +125,7 @@ _HOMES = {
     "Reporter": "system.progress",
     "RunOptions": "jobs.run_options",
     "TerminalReporter": "system.progress",
+    "advise": "jobs.advise",
     "build": "jobs.build",
     "convert": "jobs.convert",
     "convert_adapter": "jobs.convert",
@@ -149,7 +154,7 @@ def __dir__() -> list[str]:
 
 
 class _Face(ModuleType):
-    """``package``, ``plan``, ``prove`` and ``verify`` are functions here, and packages inside.
+    """``advise``, ``package``, ``plan``, ``prove`` and ``verify`` are functions here, and packages inside.
 
     Python sets a package that is imported as an attribute of its parent, where it would hide the function.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,10 @@ def command(
         modelfile, _ = find_modelfile(result.folder)
         made = create_model(modelfile, ollama_name, overwrite=run.overwrite, reporter=run.reporter)
     _print_result(recipe.folder, result, made, as_json)
+    if not as_json and "quants" not in settings and sys.stderr.isatty():
+        from quantkit.jobs.advise import build_note
+
+        run.reporter.note(build_note(recipe.name, result.plan, recipe.model))
 
 
 def _is_given(ctx: click.Context, name: str) -> bool:

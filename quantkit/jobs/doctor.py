@@ -17,6 +17,7 @@ from typing import Any
 
 from quantkit.errors import QuantkitError
 from quantkit.files.json_file import SCHEMA
+from quantkit.system.machine import free_memory, total_memory
 from quantkit.system.processors import usable_processors
 from quantkit.system.shell import installation
 
@@ -188,7 +189,7 @@ def find_processors() -> Finding:
 
 def find_memory() -> Finding:
     """Main memory, total and free."""
-    total, free = _memory("SC_PHYS_PAGES"), _memory("SC_AVPHYS_PAGES")
+    total, free = total_memory(), free_memory()
     if total is None:
         return Finding("memory", True, "unknown on this system")
     value = f"{total / GIGABYTE:.1f} GB" + ("" if free is None else f", {free / GIGABYTE:.1f} GB of it free")
@@ -221,11 +222,3 @@ def _import_failure(module: str) -> str:
         # Raised by a missing shared library, a wrong build or an incomplete installation.
         return " ".join(str(error).split()) or type(error).__name__
     return ""
-
-
-def _memory(name: str) -> int | None:
-    try:
-        pages, size = os.sysconf(name), os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
-    return pages * size if pages > 0 and size > 0 else None

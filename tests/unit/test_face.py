@@ -53,7 +53,7 @@ def test_an_unknown_name() -> None:
     assert not hasattr(quantkit, "__path_of_something__")
 
 
-CLASHES = {"package": "spec", "plan": "values", "prove": "proof", "verify": "report"}
+CLASHES = {"advise": "advice", "package": "spec", "plan": "values", "prove": "proof", "verify": "report"}
 
 
 @pytest.mark.parametrize("first", ["function", "package"])
@@ -62,7 +62,7 @@ def test_functions_win_over_packages_of_their_name(first: str) -> None:
     packages = "; ".join(f"import quantkit.{name}.{inside}" for name, inside in CLASHES.items())
     functions = "; ".join(f"quantkit.{name}" for name in CLASHES)
     order = (packages, functions) if first == "package" else (functions, packages)
-    lines = ["import quantkit, types", *order, "from quantkit import package, plan, prove, verify"]
+    lines = ["import quantkit, types", *order, "from quantkit import advise, package, plan, prove, verify"]
     lines += [f"from quantkit.{name} import {inside}" for name, inside in CLASHES.items()]
     names = [*CLASHES, *(f"quantkit.{name}" for name in CLASHES), *CLASHES.values()]
     lines.append(f"print(*(type(one).__name__ for one in ({', '.join(names)})))")

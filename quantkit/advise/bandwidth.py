@@ -1,0 +1,38 @@
+"""How fast this machine reads its memory: a short measurement.
+
+To give a token, a processor reads all weights once, so memory limits how fast a model answers, once it is larger than
+the caches. Other work disturbs a measurement in one direction only; the best of a few rounds counts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+
+_NBYTES = 256 * 2**20  # more than any cache; divided among the threads
+_ROUNDS, _SECONDS = 4, 0.1
+
+
+def read_bandwidth(threads: int) -> float:
+    """Bytes a second that *threads* threads together read from memory, in about half a second."""
+    parts = [np.ones(max(_NBYTES // 8 // threads, 1), np.int64) for _ in range(threads)]
+    return max(_round(parts) for _ in range(_ROUNDS))
+
+
+def _round(parts: list[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> float:
+    counts = [0] * len(parts)
+    start = time.perf_counter()
+
+    def read(index: int) -> None:
+        while time.perf_counter() - start < _SECONDS:
+            parts[index].sum()  # numpy lets other threads run meanwhile
+            counts[index] += parts[index].nbytes
+
+    readers = [threading.Thread(target=read, args=(index,)) for index in range(len(parts))]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    return sum(counts) / (time.perf_counter() - start)
