@@ -35,12 +35,14 @@ if TYPE_CHECKING:
         VerificationError,
         VocabularyError,
     )
+    from quantkit.evaluate.evaluation import Evaluation
     from quantkit.hub.adapter_source import AdapterSource
     from quantkit.hub.source import HubId
     from quantkit.jobs.advise import Advice, advise
     from quantkit.jobs.build import BuildResult, build
     from quantkit.jobs.chat import Chat
     from quantkit.jobs.convert import convert, convert_adapter
+    from quantkit.jobs.evaluate import evaluate
     from quantkit.jobs.imatrix import imatrix
     from quantkit.jobs.inspect import inspect
     from quantkit.jobs.merge import merge
@@ -72,6 +74,7 @@ __all__ = [
     "Check",
     "CheckpointError",
     "ContextFullError",
+    "Evaluation",
     "FolderReport",
     "GGUFError",
     "GenerationStats",
@@ -96,6 +99,7 @@ __all__ = [
     "build",
     "convert",
     "convert_adapter",
+    "evaluate",
     "imatrix",
     "inspect",
     "merge",
@@ -115,6 +119,7 @@ _HOMES = {
     "Calibration": "calibrate.make",
     "Chat": "jobs.chat",
     "Check": "verify.report",
+    "Evaluation": "evaluate.evaluation",
     "FolderReport": "verify.folder",
     "GenerationStats": "run.session",
     "HubId": "hub.source",
@@ -128,6 +133,7 @@ _HOMES = {
     "advise": "jobs.advise",
     "build": "jobs.build",
     "convert": "jobs.convert",
+    "evaluate": "jobs.evaluate",
     "convert_adapter": "jobs.convert",
     "imatrix": "jobs.imatrix",
     "inspect": "jobs.inspect",
@@ -154,7 +160,7 @@ def __dir__() -> list[str]:
 
 
 class _Face(ModuleType):
-    """``advise``, ``package``, ``plan``, ``prove`` and ``verify`` are functions here, and packages inside.
+    """``advise``, ``evaluate``, ``package``, ``plan``, ``prove`` and ``verify`` are functions, and packages inside.
 
     Python sets a package that is imported as an attribute of its parent, where it would hide the function.
     """

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from quantkit.errors import OutputError
 from quantkit.files.output_file import write_error
+from quantkit.system.running import is_running
 from quantkit.system.shell import command
 
 
@@ -206,7 +207,7 @@ def _clean_after_killed_runs(final: Path) -> None:
     pattern = re.compile(rf"\.{re.escape(final.name)}\.quantkit-(old-)?(\d+)(?:-scratch)?")
     for entry in list(final.parent.iterdir()):
         match = pattern.fullmatch(entry.name)
-        if match is None or _alive(int(match[2])):
+        if match is None or is_running(int(match[2])):
             continue
         if match[1] and not os.path.lexists(final):
             os.rename(entry, final)
@@ -219,17 +220,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    if pid == os.getpid():
-        return False  # in a container every run may have the same process id
-    if os.name != "posix":
-        return True  # Windows has no harmless way to ask
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -19,7 +19,7 @@ from quantkit.prove.plan import plan_proof
 from quantkit.prove.proof import Material, Proof, ProvedFile, prove_files
 from quantkit.verify.encoders import tokenizer_file
 from quantkit.verify.origin import Origin, open_origin
-from quantkit.verify.report_file import add_proof, read_kept_prompts
+from quantkit.verify.report_file import add_to_report, read_kept_prompts
 
 
 def prove(
@@ -63,7 +63,7 @@ def prove(
     material = Material(kept, origin, manifest.chat.system, texts)
     files = [ProvedFile(package / entry.file, entry.quant) for entry in manifest.models]
     proof = prove_files(judged, files, material, threads=run.threads, reporter=run.reporter)
-    if not add_proof(proof.to_json(), package):
+    if not add_to_report("proof", proof.to_json(), package):
         run.reporter.note(f"{package.name} does not have a report.json, so the proof is only printed")
     return proof
 

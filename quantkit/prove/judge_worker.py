@@ -11,6 +11,7 @@ from quantkit.errors import QuantkitError
 from quantkit.prove.judged import Judged
 from quantkit.prove.sequences import TokenSequence
 from quantkit.system.child_process import answer_module
+from quantkit.system.memory import peak_memory
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         return {}
     sequences = [TokenSequence.from_json(one) for one in question["sequences"]]
     by_layer = write_logits(judged, sequences, Path(question["out"]))
-    return {"by_layer": by_layer, "device": judged.device, "memory": _peak_memory()}
+    return {"by_layer": by_layer, "device": judged.device, "memory": peak_memory()}
 
 
 def _device(name: str) -> str:
@@ -39,18 +40,6 @@ def _device(name: str) -> str:
     if name.startswith("cuda") and not there:
         raise QuantkitError(f"device {name!r}: this torch cannot use CUDA", hint="pass --device cpu")
     return ("cuda" if there else "cpu") if name == "auto" else name
-
-
-def _peak_memory() -> int | None:
-    """The most memory that this process has had, in bytes; None where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 if __name__ == "__main__":

@@ -47,6 +47,8 @@ class BuildReport:
         effects: what each adapter changed, as in the manifest.
         proof: with ``--prove``, and by ``quantkit prove``: how far the logits are from transformers' own, see
             [prove.md](prove.md); None otherwise.
+        evaluation: with ``--evaluate``, and by ``quantkit evaluate``: how good each file is, see
+            [quality.md](quality.md); None otherwise.
     """
 
     report: Report | None
@@ -56,6 +58,7 @@ class BuildReport:
     seconds: Mapping[str, float]
     effects: tuple[AdapterEffect, ...] = ()
     proof: Mapping[str, Any] | None = None
+    evaluation: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON values, with ``schema``."""
@@ -73,6 +76,7 @@ class BuildReport:
             "effects": [effect.to_json() for effect in self.effects],
             "seconds": dict(self.seconds),
             "proof": None if self.proof is None else dict(self.proof),
+            "evaluation": None if self.evaluation is None else dict(self.evaluation),
         }
 
 
@@ -81,8 +85,13 @@ def write_report(report: BuildReport, folder: Path) -> None:
     write_json(folder / REPORT, report.to_json(), indent=1)
 
 
-def add_proof(proof: Mapping[str, Any], folder: Path) -> bool:
-    """Put a proof into a package's report.json, in the place of an earlier one.
+def add_to_report(key: str, value: Mapping[str, Any], folder: Path) -> bool:
+    """Put a proof or an evaluation into a package's report.json, in the place of an earlier one.
+
+    Args:
+        key: ``proof`` or ``evaluation``.
+        value: what to put there, as JSON values.
+        folder: the package.
 
     Returns:
         Whether the package has a report.
@@ -94,7 +103,7 @@ def add_proof(proof: Mapping[str, Any], folder: Path) -> bool:
     path = folder / REPORT
     if not path.is_file():
         return False
-    values = {**read_json(path), "proof": dict(proof)}
+    values = {**read_json(path), key: dict(value)}
     fresh = path.with_name(f".{REPORT}.{os.getpid()}")
     try:
         write_json(fresh, values, indent=1)
@@ -102,7 +111,7 @@ def add_proof(proof: Mapping[str, Any], folder: Path) -> bool:
     except OSError as error:
         fresh.unlink(missing_ok=True)
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error})", hint="print the proof instead: add --json"
+            f"{path}: cannot be written ({error.strerror or error})", hint=f"print the {key} instead: add --json"
         ) from None
     return True
 

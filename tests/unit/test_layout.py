@@ -31,7 +31,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("package",),
     ("run",),
     ("calibrate", "serve", "verify"),
-    ("prove",),
+    ("evaluate", "prove"),
     ("jobs",),
     ("demo",),
     ("cli",),
@@ -40,8 +40,8 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 
 # What may be imported without paying for torch: everything that plain weights and LoRA need, from reading to writing.
 WITHOUT_TORCH = (
-    "adapter", "advise", "arch", "calibrate", "chat_template", "checkpoint", "cli", "demo", "engine", "files", "ggml",
-    "gguf", "hub", "jobs", "kernels", "material", "model", "ollama",
+    "adapter", "advise", "arch", "calibrate", "chat_template", "checkpoint", "cli", "demo", "engine", "evaluate",
+    "files", "ggml", "gguf", "hub", "jobs", "kernels", "material", "model", "ollama",
     "package", "plan", "prove", "run", "serve", "system", "verify", "vocab",
 )  # fmt: skip
 # But for these, imported when needed: they read pickles, merge what PEFT's own layers merge, or ask transformers.

@@ -16,7 +16,7 @@ from quantkit.prove.bounds import Bounds, bounds, check_distance
 from quantkit.prove.measure import distance
 from quantkit.prove.sequences import LONGEST, prompts, sequence
 from quantkit.verify.expected import Expected
-from quantkit.verify.report_file import add_proof
+from quantkit.verify.report_file import add_to_report
 
 ONE = [sequence("a question", (5, 6))]
 
@@ -90,8 +90,8 @@ def test_weights_that_the_manifest_names() -> None:
 
 
 def test_a_proof_is_put_into_the_report(tmp_path: Path) -> None:
-    assert not add_proof({"passed": True}, tmp_path)
+    assert not add_to_report("proof", {"passed": True}, tmp_path)
     write_json(tmp_path / "report.json", {"schema": 1, "checks": [], "proof": None})
-    assert add_proof({"passed": False}, tmp_path)
+    assert add_to_report("proof", {"passed": False}, tmp_path)
     assert read_json(tmp_path / "report.json") == {"schema": 1, "checks": [], "proof": {"passed": False}}
     assert [file.name for file in tmp_path.iterdir()] == ["report.json"]

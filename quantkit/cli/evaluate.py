@@ -1,0 +1,151 @@
+"""``quantkit evaluate``: how good quantized files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quantkit.cli.options import FOLDER, json_option, print_json, run_options
+from quantkit.system.terminal_text import harmless, one_line
+from quantkit.system.units import size
+
+if TYPE_CHECKING:
+    from quantkit.evaluate.evaluation import Evaluation
+    from quantkit.jobs.run_options import RunOptions
+
+
+@click.command("evaluate")
+@click.argument("paths", metavar="GGUF|DIR...", type=FOLDER, nargs=-1, required=True)
+@click.option(
+    "--reference",
+    type=FOLDER,
+    metavar="GGUF",
+    help="What the files are compared with (default: the unquantized file among or beside them, else the largest).",
+)
+@click.option(
+    "--data",
+    type=FOLDER,
+    metavar="FILE",
+    help="A text in UTF-8, or conversations as JSON lines (default: a text that comes with quantkit).",
+)
+@click.option(
+    "--ctx",
+    type=click.IntRange(min=8),
+    metavar="N",
+    help="Tokens of a chunk (default: 512, or what the model was trained with if that is less).",
+)
+@click.option("--chunks", type=click.IntRange(min=1), metavar="N", help="Evaluate at most so many chunks.")
+@click.option(
+    "--questions",
+    type=FOLDER,
+    metavar="FILE",
+    help="Questions, one on each line, or conversations as JSON lines, that every file answers.",
+)
+@click.option(
+    "--n-gpu-layers",
+    type=click.IntRange(min=-1),
+    default=-1,
+    show_default=True,
+    help="Layers to put on the GPU, -1 for all. No effect without GPU support.",
+)
+@run_options("threads")
+@json_option
+def command(
+    paths: tuple[Path, ...],
+    reference: Path | None,
+    data: Path | None,
+    ctx: int | None,
+    chunks: int | None,
+    questions: Path | None,
+    n_gpu_layers: int,
+    run: RunOptions,
+    as_json: bool,
+) -> None:
+    """Measure how good GGUF files are, compared with an unquantized one: KL divergence, perplexity, speed, memory.
+
+    The figures are those of llama-perplexity --kl-divergence. Of a built folder all files are evaluated, and the result
+    is put into its report.json.
+
+    Example: quantkit evaluate my-model --questions questions.txt
+    """
+    from quantkit.jobs.evaluate import evaluate, require_whole
+
+    found = evaluate(
+        paths,
+        reference=reference,
+        data=data,
+        ctx=ctx,
+        chunks=chunks,
+        questions=questions,
+        n_gpu_layers=n_gpu_layers,
+        run=run,
+    )
+    if as_json:
+        print_json({"schema": 1, **found.to_json()})
+    else:
+        print_evaluation(found)
+    require_whole(found)
+
+
+def print_evaluation(found: Evaluation) -> None:
+    """The evaluation for people: a line for each file, then the answers side by side."""
+    text = found.text
+    kind = "conversations" if text.tokens.conversations else "text"
+    click.echo(
+        one_line(
+            f"evaluated on {text.positions} positions of the {kind} {text.tokens.name} "
+            f"({text.chunks} chunks of {text.context} tokens), compared with {found.reference.name}"
+        )
+    )
+    for line in _table(found):
+        click.echo(one_line(line))
+    for number, question in enumerate(found.questions):
+        click.echo(f"\n>>> {harmless(question)}")
+        for who, answers in found.answers:
+            click.echo(click.style(one_line(f"{who}:"), bold=True))
+            click.echo("  " + harmless(answers[number].strip()).replace("\n", "\n  "))
+
+
+_TITLES = ("file", "size", "bits", "perplexity", "KL divergence", "99 %", "same top", "prompt", "answer", "memory")
+
+
+def _table(found: Evaluation) -> list[str]:
+    """Columns that are as wide as what is in them; the first to the left, the others to the right."""
+    reference: tuple[str, ...] = (
+        found.reference.name,
+        size(found.reference_nbytes),
+        "",
+        f"{found.reference_perplexity.value:.4g} ± {found.reference_perplexity.error:.2g}",
+        *("", "", ""),
+        *_speed(found.reference_speed),
+    )
+    rows = [_TITLES, reference]
+    for one in found.files:
+        figures = one.figures
+        rows.append(
+            (
+                one.file.name,
+                size(one.nbytes),
+                f"{one.bits:.2f}",
+                f"{figures.perplexity.value:.4g} ± {figures.perplexity.error:.2g}",
+                f"{figures.kl.value:.5f} ± {figures.kl.error:.5f}",
+                f"{figures.kl_percentiles['99.0']:.4f}",
+                f"{100 * figures.same_top.value:.2f} %",
+                *_speed(one.speed),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
+    return lines
+
+
+def _speed(speed: Any) -> tuple[str, str, str]:
+    if speed is None:
+        return "", "", ""
+    memory = "" if speed.memory is None else size(speed.memory)
+    return f"{speed.prompt_rate:.0f} t/s", f"{speed.answer_rate:.1f} t/s", memory

@@ -1,0 +1,299 @@
+"""An evaluation: files compared with a reference on a text, one process for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quantkit.errors import QuantkitError
+from quantkit.evaluate.figures import Figures, Mean, figures_of
+from quantkit.evaluate.files import EvaluatedFile, bits_per_weight
+from quantkit.evaluate.process import Messages, Runner
+from quantkit.evaluate.reference import Reference, open_reference
+from quantkit.evaluate.speed import Speed
+from quantkit.evaluate.tensor_errors import TensorError, tensor_errors
+from quantkit.evaluate.text import Text
+from quantkit.gguf.model import read_whole_model
+from quantkit.kernels.reference.logits import Compared
+from quantkit.plan.values import count_elements
+from quantkit.system.processors import usable_processors
+from quantkit.system.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a file.
+
+    Attributes:
+        file: the file.
+        nbytes: bytes of all its parts.
+        bits: bits of the file for each weight.
+        figures: how far it is from the reference.
+        divergence: float32 [positions]: the KL divergence at every position, in nats.
+        speed: how fast it is; None where that was not asked for.
+        tensors: the error of each tensor; empty where that was not asked for.
+    """
+
+    file: EvaluatedFile
+    nbytes: int
+    bits: float
+    figures: Figures
+    divergence: npt.NDArray[np.float32]
+    speed: Speed | None = None
+    tensors: tuple[TensorError, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "file": self.file.name,
+            "label": self.file.label,
+            "bytes": self.nbytes,
+            "bits_per_weight": self.bits,
+            **self.figures.to_json(),
+            **speed_json(self.speed),
+            "tensors": [tensor.to_json() for tensor in self.tensors],
+        }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions for every file.
+
+    Attributes:
+        questions: what is shown of each, its last message.
+        talks: the conversations, with the system prompt.
+        stops: texts that end an answer.
+        longest: tokens of an answer at most.
+    """
+
+    questions: tuple[str, ...] = ()
+    talks: tuple[Messages, ...] = ()
+    stops: tuple[str, ...] = ()
+    longest: int = 256
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result.
+
+    Attributes:
+        text: what was evaluated.
+        reference: the file that the others are compared with.
+        reference_nbytes: bytes of all its parts.
+        reference_perplexity: of the reference on the text.
+        reference_speed: how fast it is; None where that was not asked for.
+        bytes_per_position: bytes of its logits on the disk for each position.
+        files: what was measured of each other file.
+        questions: the questions.
+        answers: by file, its answers in the order of the questions.
+        failed: by file, why it could not be evaluated or asked.
+    """
+
+    text: Text
+    reference: EvaluatedFile
+    reference_nbytes: int
+    reference_perplexity: Mean
+    reference_speed: Speed | None
+    bytes_per_position: float
+    files: tuple[Measured, ...]
+    questions: tuple[str, ...] = ()
+    answers: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    failed: tuple[tuple[str, str], ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The evaluation as JSON values, for the key ``evaluation`` of report.json."""
+        return {
+            "text": self.text.to_json(),
+            "reference": {
+                "file": self.reference.name,
+                "label": self.reference.label,
+                "bytes": self.reference_nbytes,
+                "perplexity": self.reference_perplexity.value,
+                "perplexity_error": self.reference_perplexity.error,
+                "bytes_per_position": self.bytes_per_position,
+                **speed_json(self.reference_speed),
+            },
+            "files": [found.to_json() for found in self.files],
+            "answers": [
+                {"question": question, "by": [{"who": who, "text": texts[number]} for who, texts in self.answers]}
+                for number, question in enumerate(self.questions)
+            ],
+            "failed": [{"file": name, "reason": reason} for name, reason in self.failed],
+        }
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to evaluate.
+
+    Attributes:
+        n_gpu_layers: layers to put on the GPU, -1 for all.
+        threads: CPU threads, None for the processors this process may use.
+        speed: measure speed and memory.
+        tensors: measure the error of each tensor.
+        home: the folder of kept logits, None for that in the user's cache.
+    """
+
+    n_gpu_layers: int = -1
+    threads: int | None = None
+    speed: bool = True
+    tensors: bool = True
+    home: Path | None = None
+
+
+@dataclass
+class _Run:
+    """An evaluation under way."""
+
+    settings: Settings
+    reporter: Reporter
+    measured: list[Measured] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+
+
+def evaluate_files(
+    reference: EvaluatedFile,
+    files: Sequence[EvaluatedFile],
+    text: Text,
+    *,
+    asked: Asked | None = None,
+    settings: Settings | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Compare files with a reference on a text, and let all of them answer questions.
+
+    A file that cannot be evaluated is in ``failed``, and the others are evaluated all the same.
+
+    Args:
+        reference: what the others are compared with.
+        files: the others, of the same vocabulary.
+        text: the text in chunks.
+        asked: questions for every file.
+        settings: how to evaluate.
+        reporter: receives progress and notes.
+
+    Raises:
+        QuantkitError: the reference cannot be evaluated.
+    """
+    asked, run = asked or Asked(), _Run(settings or Settings(), reporter or Reporter())
+    settings = run.settings
+    with run.reporter.phase("evaluating", text.chunks * (1 + len(files)), "chunks") as progress:
+        runner = Runner(settings.n_gpu_layers, settings.threads, progress)
+        with open_reference(reference.path, text, runner, speed=settings.speed, home=settings.home) as opened:
+            if opened.reused:
+                run.reporter.note(f"the logits of {reference.name} on this text are those of an earlier evaluation")
+                progress(text.chunks)
+            elif not opened.kept:
+                run.reporter.note(f"the logits of {reference.name} are not kept: too large, or no place in the cache")
+            for file in files:
+                _measure(run, file, opened, runner)
+    if settings.tensors:
+        _add_tensors(run, reference)
+    answers = _answers(run, (reference, *files), asked)
+    return Evaluation(
+        text=text,
+        reference=reference,
+        reference_nbytes=read_whole_model(reference.path).nbytes,
+        reference_perplexity=opened.perplexity,
+        reference_speed=opened.speed,
+        bytes_per_position=opened.nbytes / text.positions,
+        files=tuple(run.measured),
+        questions=asked.questions if answers else (),
+        answers=answers,
+        failed=tuple(run.failed),
+    )
+
+
+def divergences(
+    reference: Path,
+    files: Sequence[Path],
+    text: Text,
+    *,
+    settings: Settings | None = None,
+    reporter: Reporter | None = None,
+) -> list[Measured]:
+    """The figures and the divergence at every position of some files: no speeds, no tensors.
+
+    The reference's logits are computed by the first call with a text, and reused by later ones.
+
+    Raises:
+        QuantkitError: a file cannot be evaluated.
+    """
+    settings, reporter = settings or Settings(), reporter or Reporter()
+    with reporter.phase("evaluating", text.chunks * (1 + len(files)), "chunks") as progress:
+        runner = Runner(settings.n_gpu_layers, settings.threads, progress)
+        with open_reference(reference, text, runner, speed=False, home=settings.home) as opened:
+            if opened.reused:
+                progress(text.chunks)
+            return [_measured(EvaluatedFile(path, "", path.name), opened, runner, speed=False) for path in files]
+
+
+def speed_json(speed: Speed | None) -> dict[str, Any]:
+    """A speed as the JSON values of an evaluation, None where it was not measured."""
+    return {
+        "prompt_tokens_per_second": speed and speed.prompt_rate,
+        "answer_tokens_per_second": speed and speed.answer_rate,
+        "load_seconds": speed and speed.load_seconds,
+        "memory_bytes": speed and speed.memory,
+    }
+
+
+def _measure(run: _Run, file: EvaluatedFile, reference: Reference, runner: Runner) -> None:
+    try:
+        run.measured.append(_measured(file, reference, runner, speed=run.settings.speed))
+    except QuantkitError as error:
+        run.failed.append((file.name, str(error)))
+
+
+def _measured(file: EvaluatedFile, reference: Reference, runner: Runner, *, speed: bool) -> Measured:
+    compared, found = runner.compare(file.path, reference.task, reference.work.path / "compared.npz", speed=speed)
+    model = read_whole_model(file.path)
+    return Measured(
+        file=file,
+        nbytes=model.nbytes,
+        bits=bits_per_weight(model),
+        figures=figures_of(compared),
+        divergence=_single(compared),
+        speed=found,
+    )
+
+
+def _single(compared: Compared) -> npt.NDArray[np.float32]:
+    return compared.divergence.astype(np.float32)
+
+
+def _add_tensors(run: _Run, reference: EvaluatedFile) -> None:
+    """Measure the error of each tensor of the files that could be evaluated."""
+    threads = run.settings.threads or usable_processors()
+    infos = read_whole_model(reference.path).header.tensors.values()
+    weights = sum(count_elements(info.shape) for info in infos)
+    with run.reporter.phase("comparing tensors", weights * len(run.measured)) as progress:
+        for number, found in enumerate(run.measured):
+            errors = tensor_errors(reference.path, found.file.path, threads, progress)
+            run.measured[number] = _with_tensors(found, errors)
+
+
+def _with_tensors(found: Measured, errors: Sequence[TensorError]) -> Measured:
+    return Measured(found.file, found.nbytes, found.bits, found.figures, found.divergence, found.speed, tuple(errors))
+
+
+def _answers(run: _Run, files: Sequence[EvaluatedFile], asked: Asked) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    if not asked.talks:
+        return ()
+    found = []
+    failed = {name for name, _ in run.failed}
+    with run.reporter.phase("answering", len(files) * len(asked.talks), "answers") as progress:
+        runner = Runner(run.settings.n_gpu_layers, run.settings.threads, progress)
+        for file in files:
+            if file.name in failed:
+                continue
+            try:
+                found.append((file.name, tuple(runner.answer(file.path, asked.talks, asked.stops, asked.longest))))
+            except QuantkitError as error:
+                run.failed.append((file.name, f"no answers: {error}"))
+    return tuple(found)
