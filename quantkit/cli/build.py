@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantkit.cli.choice import choice_plan_json, print_choice, print_choice_plan
 from quantkit.cli.completers import complete_path
 from quantkit.cli.options import (
     ARCHITECTURES_LINE,
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
 @adapter_options()
 @recipe_option("merge_again")
 @recipe_option("quants")
+@recipe_option("size")
+@recipe_option("bits")
+@recipe_option("fit")
+@recipe_option("choice_data")
 @recipe_option("out")
 @recipe_option("name")
 @recipe_option("keep_f16")
@@ -111,6 +116,17 @@ def command(
         settings.get("model"), settings.get("adapters", ()), otherwise=" (or --recipe with a model)"
     )
     recipe = Recipe(**settings)
+    if dry_run and recipe.asked is not None:
+        from quantkit.jobs.choose import plan_choice, unquantized
+        from quantkit.jobs.prepare import prepare
+
+        with prepare(unquantized(recipe), run) as prepared:
+            planned_choice = plan_choice(recipe, prepared)
+            if as_json:
+                print_json({"schema": 1, "choice": choice_plan_json(planned_choice, prepared.workers.threads)})
+            else:
+                print_choice_plan(planned_choice, prepared.workers.threads)
+        return
     if dry_run:
         from quantkit.jobs.build_proof import proof_of
         from quantkit.jobs.memory_estimate import estimate_memory
@@ -137,7 +153,7 @@ def command(
         modelfile, _ = find_modelfile(result.folder)
         made = create_model(modelfile, ollama_name, overwrite=run.overwrite, reporter=run.reporter)
     _print_result(recipe.folder, result, made, as_json)
-    if not as_json and "quants" not in settings and sys.stderr.isatty():
+    if not as_json and "quants" not in settings and recipe.asked is None and sys.stderr.isatty():
         from quantkit.jobs.advise import build_note
 
         run.reporter.note(build_note(recipe.name, result.plan, recipe.model))
@@ -217,6 +233,7 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
                 "not_made": list(result.report.not_made) if result.report else [],
                 "effects": [effect.to_json() for effect in result.effects],
                 "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
+                **({} if result.plan.choice is None else {"choice": result.plan.choice.to_json()}),
                 **({} if result.proof is None else {"proof": result.proof.to_json()}),
                 **({"ollama": made.to_json()} if made is not None else {}),
             }
@@ -224,6 +241,8 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
         return
     for output in (*result.plan.outputs, *result.plan.adapter_outputs):
         click.echo(f"{folder / output.file}  {size(output.nbytes)}")
+    if result.plan.choice is not None:
+        print_choice(result.plan.choice)
     for effect in result.effects:
         click.echo(one_line(effect.line))
     if result.report is None:

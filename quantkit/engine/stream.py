@@ -29,6 +29,7 @@ from quantkit.files.output_file import Bytes, OrderedDigest, OutputFile
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.rounding import OVERFLOW
+from quantkit.plan.mixture import Importance
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 Progress = Callable[[int], None]
@@ -231,13 +232,13 @@ def places(outputs: Sequence[Output], tensor: PlannedTensor) -> list[tuple[Outpu
 
 def target(output: Output, slot: TensorSlot, row_range: RowRange) -> Target:
     """What an output wants of a range."""
-    return Target(slot.type, _importance(output, row_range))
+    return Target(slot.type, importance_of(row_range.tensor, row_range.start, output.importance))
 
 
-def _importance(output: Output, row_range: RowRange) -> npt.NDArray[np.float32] | None:
-    """The importance of each column; stacked experts have one each."""
-    tensor, importance = row_range.tensor, output.importance.get(row_range.tensor.name)
-    if importance is None or importance.size == tensor.columns:
-        return importance
-    own: npt.NDArray[np.float32] = importance.reshape(-1, tensor.columns)[row_range.start // tensor.shape[-2]]
+def importance_of(tensor: PlannedTensor, row: int, importance: Importance) -> npt.NDArray[np.float32] | None:
+    """The importance of each column for a row of a tensor; stacked experts have one each."""
+    found = importance.get(tensor.name)
+    if found is None or found.size == tensor.columns:
+        return found
+    own: npt.NDArray[np.float32] = found.reshape(-1, tensor.columns)[row // tensor.shape[-2]]
     return own

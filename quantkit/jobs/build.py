@@ -92,7 +92,7 @@ def build(
     trace = None if profile is None else read_path("profile", profile)
     clock = _Clock()
     matrix_here = recipe.imatrix if isinstance(recipe.imatrix, Path) else None
-    files = [matrix_here, recipe.calibrate, Path(recipe.template)]
+    files = [matrix_here, recipe.calibrate, recipe.choice_data, Path(recipe.template)]
     inputs = [
         *folders_here([recipe.model, *recipe.adapters]),
         *(path for path in files if path is not None and os.path.isfile(path)),
@@ -106,6 +106,12 @@ def build(
         prepared = replace(prepared, recipe=recipe)
         if matrix is not None:
             clock.lap("calibrate")
+        if recipe.asked is not None:
+            from quantkit.jobs.choose import with_choice
+
+            prepared = with_choice(weighted, prepared, work)
+            clock.lap("choose")
+        prepared = replace(prepared, recipe=recipe)
         plan, subject, workers = prepared.plan, prepared.subject, prepared.workers
         timeline = Timeline()
         if trace is not None:
@@ -155,6 +161,10 @@ def build(
 
 def _prepared(recipe: Recipe, work: Workspace, run: RunOptions) -> AbstractContextManager[PlannedBuild]:
     """The plan; made from the checkpoint's headers, or from the file that llama.cpp's converter makes of it."""
+    if recipe.asked is not None:
+        from quantkit.jobs.choose import unquantized
+
+        return prepare(unquantized(recipe), run)
     if recipe.via_llama_cpp is None:
         return prepare(recipe, run)
     from quantkit.jobs.prepare_converted import prepare_converted

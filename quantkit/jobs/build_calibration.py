@@ -18,6 +18,7 @@ from quantkit.files.fileio import blocks, sha256_of
 from quantkit.files.workspace import Workspace
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.jobs.build_proof import BuildProof
+from quantkit.jobs.choose import unquantized
 from quantkit.jobs.imatrix import calibration_tokens
 from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import Recipe, calibration_name, with_local_matrix
@@ -48,8 +49,8 @@ def calibrated(
         yield with_local_matrix(recipe, run.reporter), None
         return
     matrix = work.path / f"{recipe.name}-imatrix.gguf"
-    with prepare(recipe, run) as prepared:
-        if not any(quant not in UNQUANTIZED for quant in recipe.quants):
+    with prepare(recipe if recipe.asked is None else unquantized(recipe), run) as prepared:
+        if recipe.asked is None and all(quant in UNQUANTIZED for quant in recipe.quants):
             raise QuantkitError(
                 "--calibrate: no file of this build is quantized, so importances have no effect",
                 hint="add --quant q4_k_m",

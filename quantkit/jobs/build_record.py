@@ -60,6 +60,7 @@ def build_manifest(
         chat=chat_entry(spec),
         notes=plan.notes,
         effects=effects,
+        choice=plan.choice,
         imatrix=matrix,
     )
 
@@ -93,4 +94,5 @@ def build_report(
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
         effects=effects,
         proof=None if proof is None else proof.to_json(),
+        choice=None if prepared.plan.choice is None else prepared.plan.choice.to_json(),
     )

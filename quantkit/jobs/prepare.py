@@ -37,6 +37,8 @@ from quantkit.package.ollama_modelfile import package_notes
 from quantkit.package.plan_entries import input_files
 from quantkit.package.render import render_package
 from quantkit.package.spec import PackagedAdapter, PackagedModel, PackageSpec
+from quantkit.plan.choice import Choice
+from quantkit.plan.chosen import chosen_outputs
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs, unquantized_outputs
 from quantkit.plan.imatrix import expected_importance, read_imatrix
 from quantkit.plan.mixture import DRY_RUN, Importance, Mixture
@@ -110,8 +112,13 @@ class PlannedBuild:
 
 
 @contextmanager
-def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBuild]:
+def prepare(recipe: Recipe, run: RunOptions | None = None, choice: Choice | None = None) -> Iterator[PlannedBuild]:
     """Open everything and plan; no weight of the base is read. Models and adapters on a hub are downloaded.
+
+    Args:
+        recipe: what to build.
+        run: how to run.
+        choice: the types of the file of the size that the recipe asks for.
 
     Raises:
         QuantkitError: naming what is wrong with model, adapters, tokenizer, template, parameters or types.
@@ -153,7 +160,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None) -> Iterator[PlannedBu
                 special=model.tokenizer.special,
                 effects=source.effects,
             )
-            plan, spec = plan_build(with_local_matrix(recipe, run.reporter), subject)
+            plan, spec = plan_build(with_local_matrix(recipe, run.reporter), subject, choice)
             yield PlannedBuild(recipe, subject, plan, spec, workers.result(), run)
 
 
@@ -164,13 +171,18 @@ def _open_workers(run: RunOptions) -> Workers:
         return workers
 
 
-def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
+def plan_build(recipe: Recipe, subject: BuildInput, choice: Choice | None = None) -> tuple[Plan, PackageSpec]:
     """The plan, and the content of the text files.
+
+    Args:
+        recipe: what to build.
+        subject: what it is built from.
+        choice: the types of the file of the size that the recipe asks for.
 
     Raises:
         QuantkitError: as :func:`prepare`.
     """
-    importance = _importance(recipe, subject)
+    importance = build_importance(recipe, subject)
     with ThreadPoolExecutor(1) as pool:
         # Another process asks llama.cpp while this one reads the vocabulary.
         asked = pool.submit(
@@ -188,7 +200,9 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
         metadata = (*subject.metadata, *vocabulary.metadata, *vocabulary.template_metadata(jinja), *stop)
         notes += evidence_notes(recipe, subject.folder, subject.adapters, metadata, vocabulary)
         outputs = _outputs(recipe, metadata, subject.tensors, asked.result(), importance)
-    quantized = [output for output in outputs if output.label in _quantized(recipe)]
+    chosen = () if choice is None else chosen_outputs(recipe.name, choice, metadata, subject.tensors, importance)
+    quantized = [*chosen, *(output for output in outputs if output.label in _quantized(recipe))]
+    outputs = (*chosen, *outputs)
     if recipe.calibrate is not None:
         notes.append(
             f"the importance matrix is computed first, from an {recipe.outtype} file that is removed again; the plan "
@@ -208,7 +222,7 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
     ]
     models = tuple(PackagedModel(parts[0].file, parts[0].label, len(parts)) for parts in by_model(outputs))
     adapter_outputs = tuple(file.output for file in subject.adapter_files)
-    plan = Plan(subject.architecture, metadata, subject.tensors, outputs, tuple(notes), adapter_outputs)
+    plan = Plan(subject.architecture, metadata, subject.tensors, outputs, tuple(notes), adapter_outputs, choice)
     spec = _spec(recipe, plan, models, chat, subject)
     lying = modelfile_notes((subject.folder, *subject.adapters), spec)
     plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *lying, *package_notes(spec)))
@@ -216,7 +230,7 @@ def plan_build(recipe: Recipe, subject: BuildInput) -> tuple[Plan, PackageSpec]:
     return plan, spec
 
 
-def _importance(recipe: Recipe, subject: BuildInput) -> Importance:
+def build_importance(recipe: Recipe, subject: BuildInput) -> Importance:
     """The importances; of a matrix that is still to be computed, for the tensors that it will have."""
     if recipe.calibrate is not None:
         return expected_importance(subject.tensors)

@@ -19,10 +19,23 @@ from quantkit.jobs.fields import refuse_unknown
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, RecipeKeywords
 from quantkit.jobs.run_options import RECIPE_FILE_FIELDS, RUN_NAMES, RunKeywords, RunOptions, run_options
 from quantkit.material.data_file import CALIBRATION
+from quantkit.plan.choice import BITS, FIT, SIZE, Asked
 from quantkit.plan.type_choices import TypeChoices, parse_choices
 from quantkit.system.progress import Reporter
 
 _NOT_IN_NAMES = r"/\\:*?\"<>|\x00-\x1f\ud800-\udfff"
+# What decides the size of the file whose types are chosen.
+_SIZES = (SIZE, BITS, FIT)
+_CHOSEN = "the types of all tensors are chosen"
+_NOT_WITH_A_SIZE = {
+    "pure": _CHOSEN,
+    "leave_output_tensor": _CHOSEN,
+    "output_tensor_type": _CHOSEN,
+    "token_embedding_type": _CHOSEN,
+    "tensor_types": _CHOSEN,
+    "split_max_size": "the size is that of one file",
+    "via_llama_cpp": "the choice needs the model as quantkit itself reads it",
+}
 _NAME = re.compile(rf"[^\s.{_NOT_IN_NAMES}-][^{_NOT_IN_NAMES}]*")
 
 
@@ -42,6 +55,10 @@ class Recipe:
     out: Path | None
     name: str
     merge_again: bool
+    size: int | None
+    bits: float | None
+    fit: int | None
+    choice_data: Path | None
     keep_f16: bool
     outtype: str
     template: str
@@ -67,7 +84,7 @@ class Recipe:
         self,
         model: SourceInput,
         adapters: AdaptersInput = (),
-        quants: TextsInput = ("q4_0",),
+        quants: TextsInput | None = None,
         out: PathInput | None = None,
         name: str = "",
         **others: Unpack[RecipeKeywords],
@@ -77,7 +94,8 @@ class Recipe:
         Args:
             model: folder of the base model, or a hub id.
             adapters: one or several, merged in this order.
-            quants: quantization types, the first of them the package's default.
+            quants: quantization types, the first of them the package's default; default q4_0, or none with *size*,
+                *bits* or *fit*, whose file is then the package's default.
             out: folder to create; default ``./NAME``.
             name: of the model; default the names of model and adapters.
             **others: the other fields.
@@ -85,6 +103,9 @@ class Recipe:
         Raises:
             QuantkitError: an unknown field, a value of another kind, or values that do not go together.
         """
+        if quants is None:
+            sized = any(others.get(key) is not None for key in _SIZES)
+            quants = () if sized else RECIPE_FIELDS["quants"].default
         given = {"model": model, "adapters": adapters, "quants": quants, "out": out, "name": name, **others}
         for key in given:
             if key in RUN_NAMES:
@@ -100,7 +121,8 @@ class Recipe:
     def _check(self) -> None:
         read_choice("outtype", self.outtype, UNQUANTIZED)
         object.__setattr__(self, "quants", tuple(dict.fromkeys(ftype_name(quant) for quant in self.quants)))
-        if not self.quants and not self.keep_f16:
+        self._check_size()
+        if not self.quants and not self.keep_f16 and self.asked is None:
             raise QuantkitError("nothing to build: no quantization type", hint="pass --quant q4_0")
         if self.adapter_gguf and not self.adapters:
             raise QuantkitError("--adapter-gguf: there is no adapter", hint="pass --adapter DIR")
@@ -123,6 +145,29 @@ class Recipe:
                 f"name {self.name[:80]!r} cannot be part of a file name",
                 hint="pass --name with letters, digits, - and _, of at most 200 bytes",
             )
+
+    def _check_size(self) -> None:
+        given = [key for key in _SIZES if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise QuantkitError(
+                f"{_flag(given[0])} and {_flag(given[1])} cannot be combined: each decides the size of the file",
+                hint="leave out one of the two",
+            )
+        if self.choice_data is not None and not given:
+            raise QuantkitError(
+                "--choice-data has no effect: no size is asked for", hint="pass --size 4.5GB, or leave it out"
+            )
+        for key in given:
+            if other := next((other for other in _NOT_WITH_A_SIZE if getattr(self, other)), None):
+                raise QuantkitError(
+                    f"{_flag(key)} and {_flag(other)} cannot be combined: {_NOT_WITH_A_SIZE[other]}",
+                    hint=f"leave out {_flag(other)}",
+                )
+
+    @property
+    def asked(self) -> Asked | None:
+        """The size that the types of tensors are to be chosen for."""
+        return next((Asked(key, value) for key in _SIZES if (value := getattr(self, key)) is not None), None)
 
     def _check_calibration(self) -> None:
         if self.imatrix is not None:
@@ -167,6 +212,7 @@ class Recipe:
             for adapter in self.adapters
             for label in (source_label(adapter.source),)
         ]
+        plain["choice_data"] = self.choice_data.name if self.choice_data else None
         plain["imatrix"] = self.imatrix.name if isinstance(self.imatrix, Path) else self.imatrix and str(self.imatrix)
         plain["calibrate"] = None if self.calibrate is None else calibration_name(self.calibrate)
         plain["parameters"] = [list(pair) for pair in self.parameters]
@@ -177,6 +223,10 @@ class Recipe:
         plain["via_llama_cpp"] = self.via_llama_cpp.name if self.via_llama_cpp else None
         plain["template"] = Path(self.template).name
         return plain
+
+
+def _flag(key: str) -> str:
+    return RECIPE_FIELDS[key].flags[0]
 
 
 def with_local_matrix(recipe: Recipe, reporter: Reporter) -> Recipe:

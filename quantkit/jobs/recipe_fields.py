@@ -85,6 +85,40 @@ RECIPE_FIELDS = by_name(
             metavar="NAME",
             example="my-model",
         ),
+        Field(
+            "size",
+            SIZE,
+            "Choose the type of every tensor so that the file has at most this size, for example 4.5GB, and the model "
+            "is as close as possible to the unquantized one.",
+            flags=("--size",),
+            metavar="SIZE",
+            example="4.5GB",
+        ),
+        Field(
+            "bits",
+            NUMBER,
+            "The same, for a file of so many bits per weight.",
+            flags=("--bits",),
+            metavar="BITS",
+            example=4.6,
+        ),
+        Field(
+            "fit",
+            SIZE,
+            "The same, for a model that runs in this much memory with the context of the package (--param num_ctx).",
+            flags=("--fit",),
+            metavar="SIZE",
+            example="8GB",
+        ),
+        Field(
+            "choice_data",
+            PATH,
+            "Text, or conversations as JSON lines, like what the model is for: the choice of types is measured on its "
+            "first 16,384 tokens (default: a text of ours).",
+            flags=("--choice-data",),
+            metavar="FILE",
+            example="conversations.jsonl",
+        ),
         Field("keep_f16", FLAG, "Also keep the unquantized GGUF file.", default=False, flags=("--keep-f16",)),
         Field(
             "template",
@@ -255,6 +289,10 @@ class RecipeKeywords(TypeKeywords, total=False):
     """The keyword arguments of :class:`~quantkit.jobs.recipe.Recipe` besides its first five."""
 
     merge_again: bool
+    size: SizeInput | None
+    bits: float | None
+    fit: SizeInput | None
+    choice_data: PathInput | None
     keep_f16: bool
     template: PathInput
     thinking: str | None

@@ -17,6 +17,7 @@ from quantkit.files.visible import visible
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, MatrixEntry, ModelEntry, TextEntry
 from quantkit.package.manifest_sources import InputsEntry, SourcesEntry
+from quantkit.plan.choice import Choice
 from quantkit.system.shell import command
 
 MANIFEST = "manifest.json"
@@ -40,6 +41,7 @@ class Manifest:
         notes: decisions that the user was told; only a record.
         effects: by ``build``: what each adapter changed, as measured while it was merged; only a record. The first
             versions did not write it.
+        choice: by ``build`` with a size: how the types of the first model were chosen; see [choosing.md](choosing.md).
         imatrix: by ``build --calibrate``: the importance matrix.
     """
 
@@ -54,6 +56,7 @@ class Manifest:
     inputs: InputsEntry | None = None
     adapter_files: tuple[AdapterEntry, ...] | None = None
     effects: tuple[AdapterEffect, ...] | None = None
+    choice: Choice | None = None
     imatrix: MatrixEntry | None = None
 
     @property
@@ -84,6 +87,7 @@ class Manifest:
             "sources": self.sources and self.sources.to_json(),
             "inputs": self.inputs and self.inputs.to_json(),
             "effects": None if self.effects is None else [effect.to_json() for effect in self.effects],
+            "choice": self.choice and self.choice.to_json(),
             "models": [model.to_json() for model in self.models],
             "adapter_files": None if self.adapter_files is None else [file.to_json() for file in self.adapter_files],
             "imatrix": None if self.imatrix is None else asdict(self.imatrix),
@@ -120,6 +124,7 @@ class Manifest:
             chat=ChatEntry.from_json(found.fields("chat")),
             notes=found.texts("notes"),
             effects=tuple(map(AdapterEffect.from_json, found.each("effects"))) if "effects" in found else None,
+            choice=Choice.from_json(found.fields("choice")) if "choice" in found else None,
             imatrix=MatrixEntry.from_json(found.fields("imatrix")) if "imatrix" in found else None,
         )
 

@@ -160,15 +160,19 @@ def _check_importance(
         found = None
     if found is not None:
         return
-    needed = kind in _NEED_IMPORTANCE or (kind is GGMLType.Q2_K and label == "q2_k_s")
-    if tensor.name in (*EMBEDDINGS, OUTPUT):
-        needed = kind in NEEDS_IMPORTANCE
-    if needed:
+    if needs_importance(tensor.name, kind) or (
+        kind is GGMLType.Q2_K and label == "q2_k_s" and tensor.name not in (*EMBEDDINGS, OUTPUT)
+    ):
         why = "but the given one does not cover it" if importance else "but none was given"
         raise QuantizationError(
             f"{tensor.name}: {kind.label} needs an importance matrix, {why}",
             hint="make the matrix from this model with llama-imatrix on more text, or choose another type for it",
         )
+
+
+def needs_importance(name: str, kind: GGMLType) -> bool:
+    """Whether llama.cpp refuses to encode a tensor in a type without an importance of that tensor."""
+    return kind in (NEEDS_IMPORTANCE if name in (*EMBEDDINGS, OUTPUT) else _NEED_IMPORTANCE)
 
 
 def layout(tensors: Sequence[PlannedTensor], types: Mapping[str, GGMLType]) -> tuple[list[TensorInfo], int]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.kv import KV, string
+from quantkit.plan.choice import Choice
 from quantkit.plan.mixture import Importance
 
 
@@ -106,6 +107,7 @@ class Plan:
         outputs: the files.
         notes: decisions that the user should see.
         adapter_outputs: separate adapter files, if requested.
+        choice: how the types of the file with the choice's label were chosen, if a size was asked for.
     """
 
     architecture: str
@@ -114,6 +116,7 @@ class Plan:
     outputs: tuple[Output, ...]
     notes: tuple[str, ...] = ()
     adapter_outputs: tuple[Output, ...] = ()
+    choice: Choice | None = field(default=None, repr=False)
 
     @property
     def nbytes(self) -> int:

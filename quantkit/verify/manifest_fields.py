@@ -27,13 +27,14 @@ from quantkit.package.ollama_modelfile import modelfile_commands, modelfile_name
 from quantkit.package.plan_entries import settings_of
 from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.package.text import without_controls
+from quantkit.plan.choice import Choice
 from quantkit.verify.read_script import option_pairs, read_script
 from quantkit.verify.report import Check
 from quantkit.verify.structure import unchanged_texts
 from quantkit.vocab.from_gguf import gguf_vocabulary
 from quantkit.vocab.special import adds_bos
 
-RECORDS = ("versions", "sources", "inputs", "notes", "effects", "adapter_files.adapter", "tensors.reason")
+RECORDS = ("versions", "sources", "inputs", "notes", "effects", "choice", "adapter_files.adapter", "tensors.reason")
 """Fields that only tell people where a package came from. Of ``recipe`` those that :func:`_recipe` does not compare."""
 
 _SCRIPT = "chat.sh"
@@ -96,16 +97,17 @@ def _packaged(manifest: Manifest) -> list[PackagedModel]:
 def _headers(manifest: Manifest, models: Mapping[str, GGUFModel]) -> Iterator[_Fault]:
     for number, listed in enumerate(manifest.models):
         if (model := models.get(listed.file)) is not None:
-            yield from _model(f"models[{number}]", listed, model)
+            yield from _model(f"models[{number}]", listed, model, manifest.choice)
     for number, adapter in enumerate(manifest.adapter_files or ()):
         if (model := models.get(adapter.file)) is not None:
             yield from _adapter(f"adapter_files[{number}]", adapter, model)
 
 
-def _model(field: str, listed: ModelEntry, model: GGUFModel) -> Iterator[_Fault]:
+def _model(field: str, listed: ModelEntry, model: GGUFModel, choice: Choice | None) -> Iterator[_Fault]:
     quant = file_type_name(model.header)
-    if quant is not None and quant != listed.quant:
-        yield _Fault(f"{field}.quant", listed.quant, f"general.file_type of {listed.file}", quant)
+    said = listed.quant if choice is None or listed.quant != choice.label else choice.quant
+    if quant is not None and quant != said:
+        yield _Fault(f"{field}.quant", said, f"general.file_type of {listed.file}", quant)
     files = tuple(file.name for file in model.files)
     if files != listed.files:
         yield _Fault(f"{field}.parts", listed.files, f"the header of {listed.file}", files)
@@ -246,7 +248,8 @@ def _recipe(manifest: Manifest, model: GGUFModel) -> Iterator[_Fault]:
     quants = [entry.quant for entry in manifest.models]
     asked = recipe.get("quants")
     kept = [recipe.get("outtype")] if recipe.get("keep_f16") else []
-    if isinstance(asked, list) and quants != list(dict.fromkeys((*asked, *kept))):
+    chosen = [manifest.choice.label] if manifest.choice else []
+    if isinstance(asked, list) and quants != list(dict.fromkeys((*chosen, *asked, *kept))):
         yield _Fault("recipe.quants", asked, "models", quants)
     name, template = recipe.get("template"), model.value("tokenizer.chat_template")
     if name in FORMAT_NAMES and template != named_template(str(name)):

@@ -43,10 +43,13 @@ class BuildReport:
         ollama: how Ollama's prompts differ from those of the model's own chat template: ``versions`` (``Ollama`` means
             all of them) and ``difference``.
         outputs: the GGUF files.
-        seconds: per stage: plan, compile (encoders, if they are not in the cache), stream, package, verify, prove.
+        seconds: per stage: plan, choose, compile (encoders, if they are not in the cache), stream, package, verify,
+            prove.
         effects: what each adapter changed, as in the manifest.
         proof: with ``--prove``, and by ``quantkit prove``: how far the logits are from transformers' own, see
             [prove.md](prove.md); None otherwise.
+        choice: with ``--size`` or ``--bits``: how the types were chosen, as in the manifest, see
+            [choosing.md](choosing.md); None otherwise.
         evaluation: with ``--evaluate``, and by ``quantkit evaluate``: how good each file is, see
             [quality.md](quality.md); None otherwise.
     """
@@ -58,6 +61,7 @@ class BuildReport:
     seconds: Mapping[str, float]
     effects: tuple[AdapterEffect, ...] = ()
     proof: Mapping[str, Any] | None = None
+    choice: Mapping[str, Any] | None = None
     evaluation: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -76,6 +80,7 @@ class BuildReport:
             "effects": [effect.to_json() for effect in self.effects],
             "seconds": dict(self.seconds),
             "proof": None if self.proof is None else dict(self.proof),
+            "choice": None if self.choice is None else dict(self.choice),
             "evaluation": None if self.evaluation is None else dict(self.evaluation),
         }
 

@@ -50,6 +50,9 @@ SPELLINGS: list[tuple[str, list[Any], Any]] = [
     ], (("user", "a"), ("assistant", "b"))),
     ("split_max_size", [2_000_000_000, "2G", "2GB", "2000000000"], 2_000_000_000),
     ("split_max_size", [None], None),
+    ("size", ["4.5GB", 4_500_000_000], 4_500_000_000),
+    ("bits", [4.6], 4.6),
+    ("fit", ["8GB"], 8_000_000_000),
     ("ignore", ["a", ["a"], ("a",)], ("a",)),
     ("template", ["no/such.jinja", Path("no/such.jinja")], "no/such.jinja"),
     ("system", ["Be brief."], "Be brief."),
@@ -75,7 +78,7 @@ def test_accepted(name: str, written: Any, meant: Any) -> None:
 def test_every_field_has_a_spelling() -> None:
     flags = {name for name, field in RECIPE_FIELDS.items() if isinstance(field.default, bool)}
     assert {name for name, _, _ in SPELLINGS} | flags >= set(RECIPE_FIELDS) - {
-        *("name", "outtype", "output_tensor_type", "token_embedding_type")
+        *("name", "outtype", "choice_data", "output_tensor_type", "token_embedding_type")
     }
 
 
@@ -111,6 +114,10 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("outtype", "q4_0", "outtype 'q4_0' is unknown"),
     ("thinking", "maybe", "thinking 'maybe' is unknown"),
     ("rope_scaling", 2, "rope_scaling is 2; expected text"),
+    ("size", "big", "size is 'big'; expected a size such as '2G'"),
+    ("fit", -1, "fit is -1; expected a size such as '2G'"),
+    ("bits", "4.5", "bits is '4.5'; expected a number"),
+    ("choice_data", 5, "choice_data is 5; expected a path"),
     ("rope_theta", "10000", "rope_theta is '10000'; expected a number"),
     ("output_tensor_type", 3, "output_tensor_type is 3; expected text"),
     ("token_embedding_type", 3, "token_embedding_type is 3; expected text"),

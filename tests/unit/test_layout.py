@@ -30,7 +30,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("model",),
     ("package",),
     ("run",),
-    ("calibrate", "serve", "verify"),
+    ("calibrate", "choose", "serve", "verify"),
     ("evaluate", "prove"),
     ("jobs",),
     ("demo",),
@@ -40,8 +40,8 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 
 # What may be imported without paying for torch: everything that plain weights and LoRA need, from reading to writing.
 WITHOUT_TORCH = (
-    "adapter", "advise", "arch", "calibrate", "chat_template", "checkpoint", "cli", "demo", "engine", "evaluate",
-    "files", "ggml", "gguf", "hub", "jobs", "kernels", "material", "model", "ollama",
+    "adapter", "advise", "arch", "calibrate", "chat_template", "checkpoint", "choose", "cli", "demo", "engine",
+    "evaluate", "files", "ggml", "gguf", "hub", "jobs", "kernels", "material", "model", "ollama",
     "package", "plan", "prove", "run", "serve", "system", "verify", "vocab",
 )  # fmt: skip
 # But for these, imported when needed: they read pickles, merge what PEFT's own layers merge, or ask transformers.

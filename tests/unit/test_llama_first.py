@@ -48,6 +48,7 @@ def test_the_entries_are_those_that_are_known() -> None:
     assert entries() == [
         "quantkit.advise.context_worker",
         "quantkit.calibrate.worker",
+        "quantkit.choose.divergence_worker",
         "quantkit.evaluate.worker",
         "quantkit.material.worker",
         "quantkit.plan.dry_run",

@@ -1,0 +1,149 @@
+"""Files of a chosen size, of the trained model of the demo: llama.cpp's bytes for the printed options, and closer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from quantkit.calibrate.make import make_imatrix
+from quantkit.choose.divergence import divergence_from, sequences
+from quantkit.cli.main import main
+from quantkit.demo.data import ADAPTER, BASE
+from quantkit.errors import QuantizationError, QuantkitError
+from quantkit.ggml.types import FTYPES
+from quantkit.gguf.model import read_model
+from quantkit.jobs.build import BuildResult, build
+from quantkit.jobs.convert import convert
+from quantkit.jobs.quantize import quantize
+from quantkit.jobs.verify import verify
+from quantkit.material.ask import tokens_of
+from quantkit.material.data_file import CALIBRATION, EVALUATION
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("choose")
+
+
+@pytest.fixture(scope="module")
+def f16(folder: Path) -> Path:
+    return convert(BASE, folder / "f16.gguf", adapters=ADAPTER)
+
+
+@pytest.fixture(scope="module")
+def imatrix(folder: Path, f16: Path) -> Path:
+    found = tokens_of(f16, CALIBRATION, 4096)
+    make_imatrix(f16, found, folder / "imatrix.gguf", context=512, threads=1)
+    return folder / "imatrix.gguf"
+
+
+@pytest.fixture(scope="module")
+def mixture(folder: Path, f16: Path, imatrix: Path) -> Path:
+    """llama.cpp's own type."""
+    return quantize(f16, folder / "q4_k_m.gguf", quant="q4_k_m", imatrix=imatrix)
+
+
+@pytest.fixture(scope="module")
+def built(folder: Path, imatrix: Path, mixture: Path) -> BuildResult:
+    size = mixture.stat().st_size
+    return build(BASE, adapters=ADAPTER, size=size, imatrix=imatrix, name="demo", out=folder / "built", threads=1)
+
+
+def divergences(reference: Path, files: Sequence[Path], kept: Path) -> list[float]:
+    """Of text that neither the importances nor the choice have seen."""
+    ids = sequences(tokens_of(reference, EVALUATION).ids, 2)
+    with divergence_from(reference, ids, kept, threads=1, offload=False) as divergence:
+        return [divergence.of(file) for file in files]
+
+
+def test_the_file_is_no_larger_and_closer_than_the_mixture(
+    built: BuildResult, f16: Path, mixture: Path, tmp_path: Path
+) -> None:
+    choice = built.plan.choice
+    assert choice is not None
+    file = built.folder / f"demo-{choice.label}.gguf"
+    assert file.stat().st_size == choice.nbytes <= mixture.stat().st_size
+    ours, theirs = divergences(f16, [file, mixture], tmp_path / "kept")
+    assert 0 < ours < theirs
+    assert choice.compared is not None
+    assert choice.predicted_kl < choice.compared.predicted_kl
+    assert choice.gap == 0
+    assert read_model(file).value("general.file_type") == FTYPES[choice.quant]
+
+
+def test_the_printed_options_give_the_same_file(built: BuildResult, f16: Path, imatrix: Path, tmp_path: Path) -> None:
+    choice = built.plan.choice
+    assert choice is not None
+    again = build(
+        BASE,
+        adapters=ADAPTER,
+        quants=choice.quant,
+        tensor_types=choice.tensor_types,
+        imatrix=imatrix,
+        name="demo",
+        out=tmp_path / "again",
+        verify=False,
+    )
+    same = again.folder / f"demo-{choice.quant}.gguf"
+    made = built.folder / f"demo-{choice.label}.gguf"
+    assert hashlib.sha256(same.read_bytes()).digest() == hashlib.sha256(made.read_bytes()).digest()
+
+
+def test_the_package_says_how_it_was_chosen_and_verifies(built: BuildResult) -> None:
+    choice = built.plan.choice
+    assert choice is not None
+    manifest = json.loads((built.folder / "manifest.json").read_text(encoding="utf-8"))
+    report = json.loads((built.folder / "report.json").read_text(encoding="utf-8"))
+    assert manifest["choice"] == report["choice"] == choice.to_json()
+    page = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text(encoding="utf-8")
+    keys = {key for object_ in (manifest["choice"], *manifest["choice"]["tensors"]) for key in object_}
+    assert {key for key in keys if f"`{key}`" not in page} == set()
+    assert {tensor["name"]: tensor["type"] for tensor in manifest["choice"]["tensors"]}.items() <= {
+        name: slot.type.label for name, slot in built.plan.outputs[0].tensors.items()
+    }.items()
+    assert verify(built.folder).report.passed
+    assert not list(built.folder.parent.glob(".*"))  # no intermediate file is left
+
+
+def test_the_choice_is_the_same_with_other_threads(built: BuildResult, imatrix: Path, tmp_path: Path) -> None:
+    choice = built.plan.choice
+    assert choice is not None
+    again = build(
+        BASE, adapters=ADAPTER, size=int(choice.asked.value), imatrix=imatrix, name="demo", out=tmp_path / "again",
+        threads=3, verify=False,
+    )  # fmt: skip
+    assert again.plan.choice == choice
+
+
+def test_without_importances_a_dry_run_tells_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["build", str(BASE), "--bits", "5", "--dry-run", "--json"])
+    assert not ended.value.code
+    choice = json.loads(capsys.readouterr().out)["choice"]
+    assert choice["least"] < choice["bytes"] < choice["most"]
+    assert choice["evaluations"] == 1 + len(choice["tensors"])
+    assert {kind for kinds in choice["tensors"].values() for kind in kinds}.isdisjoint({"iq2_xxs", "iq2_xs"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"bits": 1.5}, "is too small for this model: the smallest file has"),
+        ({"bits": 20.0}, "is more than this model can fill"),
+        ({"fit": "1MB"}, "is too little memory: without weights the model needs"),
+    ],
+)
+def test_impossible_sizes_are_refused(asked: dict[str, object], expected: str, tmp_path: Path) -> None:
+    with pytest.raises(QuantizationError, match=expected):
+        build(BASE, out=tmp_path / "out", **asked)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_text_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(QuantkitError, match=r"no\.txt: cannot be read"):
+        build(BASE, bits=5.0, choice_data=tmp_path / "no.txt", out=tmp_path / "out")
+    assert not list(tmp_path.iterdir())
