@@ -11,6 +11,7 @@ import click
 
 from quantkit.cli.choice import choice_plan_json, print_choice, print_choice_plan
 from quantkit.cli.completers import complete_path
+from quantkit.cli.evaluate import print_evaluation
 from quantkit.cli.options import (
     ARCHITECTURES_LINE,
     FOLDER,
@@ -72,6 +73,17 @@ if TYPE_CHECKING:
     help="Compare the files' logits with those of transformers' own model, and fail if an unquantized file is off. "
     "Keeps the unquantized file.",
 )
+@click.option(
+    "--evaluate",
+    is_flag=True,
+    help="Compare the quantized files with the unquantized one: KL divergence, perplexity, speed, memory.",
+)
+@click.option(
+    "--evaluate-data",
+    type=FOLDER,
+    metavar="FILE",
+    help="The text or conversations for --evaluate (default: a text that comes with quantkit). Implies --evaluate.",
+)
 @click.option("--profile", type=FOLDER, metavar="FILE", help="Write a timeline of the work (Chrome trace JSON).")
 @click.option(
     "--recipe",
@@ -96,6 +108,8 @@ def command(
     dry_run: bool,
     no_verify: bool,
     prove: bool,
+    evaluate: bool,
+    evaluate_data: Path | None,
     profile: Path | None,
     recipe_file: Path | None,
     ollama_name: str | None,
@@ -145,7 +159,16 @@ def command(
 
         check_ollama(ollama_name, overwrite=run.overwrite)
         planned = check_planned
-    result = build(recipe, verify=not no_verify, prove=prove, profile=profile, planned=planned, run=run)
+    result = build(
+        recipe,
+        verify=not no_verify,
+        prove=prove,
+        evaluate=evaluate,
+        evaluate_data=evaluate_data,
+        profile=profile,
+        planned=planned,
+        run=run,
+    )
     made = None
     if ollama_name is not None:
         from quantkit.jobs.ollama_create import create_model, find_modelfile
@@ -153,6 +176,10 @@ def command(
         modelfile, _ = find_modelfile(result.folder)
         made = create_model(modelfile, ollama_name, overwrite=run.overwrite, reporter=run.reporter)
     _print_result(recipe.folder, result, made, as_json)
+    if result.evaluation is not None:
+        from quantkit.jobs.evaluate import require_whole
+
+        require_whole(result.evaluation)
     if not as_json and "quants" not in settings and recipe.asked is None and sys.stderr.isatty():
         from quantkit.jobs.advise import build_note
 
@@ -235,6 +262,7 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
                 "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
                 **({} if result.plan.choice is None else {"choice": result.plan.choice.to_json()}),
                 **({} if result.proof is None else {"proof": result.proof.to_json()}),
+                **({} if result.evaluation is None else {"evaluation": result.evaluation.to_json()}),
                 **({"ollama": made.to_json()} if made is not None else {}),
             }
         )
@@ -255,6 +283,8 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
             click.echo(f"  not checked: {missing}")
     if result.proof is not None:
         print_proof(result.proof)
+    if result.evaluation is not None:
+        print_evaluation(result.evaluation)
     stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
     click.echo(f"took {sum(result.seconds.values()):.1f} s ({stages})")
     if made is not None:

@@ -12,12 +12,14 @@ from typing import Unpack
 
 from quantkit.engine.device import processor_workers
 from quantkit.engine.timeline import Timeline
-from quantkit.errors import VerificationError
+from quantkit.errors import QuantkitError, VerificationError
+from quantkit.evaluate.evaluation import Evaluation
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.hub.fetch import folders_here
 from quantkit.jobs.argument_kinds import FLAG
 from quantkit.jobs.arguments import PathInput, SourceInput, read_path
 from quantkit.jobs.build_calibration import calibrated
+from quantkit.jobs.build_evaluation import plan_evaluation, quality, require_quantized
 from quantkit.jobs.build_proof import build_origin, proof_of
 from quantkit.jobs.build_record import build_manifest, build_report
 from quantkit.jobs.prepare import PlannedBuild, prepare
@@ -44,9 +46,11 @@ class BuildResult:
         plan: what was written.
         report: the checks; None with ``verify=False``.
         seconds: by stage: plan, compile (encoders, if they are not in the cache), stream, package, verify; with
-            ``calibrate=`` before them calibrate, with all that it takes, and with ``prove=True`` prove.
+            ``calibrate=`` before them calibrate, with all that it takes, and with ``prove=True`` prove, with
+            ``evaluate=True`` evaluate.
         effects: what each adapter changed.
         proof: how far the logits are from transformers' own; None without ``prove=True``.
+        evaluation: how good each file is; None without ``evaluate=True``.
     """
 
     folder: Path
@@ -55,6 +59,7 @@ class BuildResult:
     seconds: dict[str, float]
     effects: tuple[AdapterEffect, ...] = ()
     proof: Proof | None = None
+    evaluation: Evaluation | None = None
 
 
 def build(
@@ -62,6 +67,8 @@ def build(
     *,
     verify: bool = True,
     prove: bool = False,
+    evaluate: bool = False,
+    evaluate_data: PathInput | None = None,
     profile: PathInput | None = None,
     planned: Callable[[PackageSpec], None] | None = None,
     run: RunOptions | None = None,
@@ -75,6 +82,8 @@ def build(
         model: the base model, a folder or a hub id; or a whole :class:`~quantkit.jobs.recipe.Recipe`.
         verify: load every GGUF file and check it.
         prove: compare the files' logits with those of transformers' own model; an unquantized file is then kept.
+        evaluate: compare the quantized files with the unquantized one, which is removed afterwards unless it is kept.
+        evaluate_data: the text or conversations for that; default a text that comes with quantkit. Implies *evaluate*.
         profile: file for a timeline of the stream, in Chrome's trace format.
         planned: given what will be packaged, before any weight is read; what it raises ends the build.
         run: how to run; see :class:`~quantkit.jobs.run_options.RunOptions`.
@@ -89,10 +98,13 @@ def build(
     reporter, checked = run.reporter, FLAG.read("verify", verify)
     proving = proof_of(recipe, reporter) if FLAG.read("prove", prove) else None
     recipe = recipe if proving is None else proving.recipe
+    data = None if evaluate_data is None else read_path("evaluate_data", evaluate_data)
+    if wanted := FLAG.read("evaluate", evaluate) or data is not None:
+        require_quantized(recipe)
     trace = None if profile is None else read_path("profile", profile)
     clock = _Clock()
     matrix_here = recipe.imatrix if isinstance(recipe.imatrix, Path) else None
-    files = [matrix_here, recipe.calibrate, recipe.choice_data, Path(recipe.template)]
+    files = [matrix_here, recipe.calibrate, recipe.choice_data, Path(recipe.template), data]
     inputs = [
         *folders_here([recipe.model, *recipe.adapters]),
         *(path for path in files if path is not None and os.path.isfile(path)),
@@ -122,11 +134,15 @@ def build(
             planned(prepared.spec)
         if proving is not None:
             proving.check(prepared)
+        evaluating = plan_evaluation(prepared, work, data) if wanted else None
+        extra = () if evaluating is None else evaluating.outputs
         clock.lap("plan")
         digests = run_stream(
-            *(plan.tensors, plan.outputs, subject.source, work, workers, reporter),
+            *(plan.tensors, (*plan.outputs, *extra), subject.source, work, workers, reporter),
             loaded=lambda: clock.lap("compile"),
         )
+        if evaluating is not None:
+            evaluating.set_aside(work)
         effects = subject.effects()
         for note in (measured := check_effects(effects, again=recipe.merge_again)):
             reporter.note(note)
@@ -147,7 +163,17 @@ def build(
         proof = None if proving is None else proving.prove(prepared, work.path, report)
         if proof is not None:
             clock.lap("prove")
-        write_report(build_report(prepared, report, clock.seconds, effects, proof), work.path)
+        found, trouble = None, None
+        if evaluating is not None:
+            try:
+                found = evaluating.evaluate(prepared, work)
+            except QuantkitError as error:  # the package is there all the same
+                trouble = error
+            else:
+                texts = write_package(replace(prepared.spec, quality=quality(found)), work.path)
+                write_manifest(build_manifest(prepared, digests, texts, effects, matrix), work.path)
+            clock.lap("evaluate")
+        write_report(build_report(prepared, report, clock.seconds, effects, proof, found), work.path)
         wrong = [check for made in (report, proof) if made is not None for check in made.checks if not check.passed]
         if wrong:
             failed = work.publish(work.final.with_name(work.final.name + ".failed"))
@@ -156,7 +182,10 @@ def build(
                 f"{failed}: built, but check {first.name!r} failed: {first.figure or first.evidence}",
                 hint=f"read {failed / REPORT}",
             )
-        return BuildResult(work.publish(), plan, report, clock.seconds, effects, proof)
+        folder = work.publish()
+        if trouble is not None:
+            raise QuantkitError(f"{folder}: built, but not evaluated: {trouble}", hint=trouble.hint)
+        return BuildResult(folder, plan, report, clock.seconds, effects, proof, found)
 
 
 def _prepared(recipe: Recipe, work: Workspace, run: RunOptions) -> AbstractContextManager[PlannedBuild]:

@@ -6,7 +6,6 @@ file is written aside, evaluated and removed, and the build goes on as with ``--
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,10 +23,9 @@ from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import Recipe, calibration_name, with_local_matrix
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import run_stream
+from quantkit.jobs.vocabulary_file import unquantized_output, vocabulary_file
 from quantkit.material.tokens import Tokens
 from quantkit.package.manifest_entries import MatrixEntry
-from quantkit.plan.gguf_outputs import unquantized_outputs
-from quantkit.plan.values import Output
 
 
 @contextmanager
@@ -84,29 +82,15 @@ def calibrated(
     yield replace(recipe, calibrate=None, imatrix=matrix), entry
 
 
-def _output(prepared: PlannedBuild) -> Output:
-    plan, outtype = prepared.plan, prepared.recipe.outtype
-    (output,) = unquantized_outputs(f"calibrated-{outtype}.gguf", outtype, plan.metadata, plan.tensors)
-    return output
-
-
 def _tokens(prepared: PlannedBuild, data: Path, work: Workspace) -> Tokens:
-    """The tokens of the data, from a file that has the model's vocabulary and holes for its weights.
-
-    So what cannot be rendered is refused before any weight is read.
-    """
-    output = _output(prepared)
-    path = work.scratch() / f"vocabulary-{output.file}"
-    try:
-        path.write_bytes(output.header)
-        os.truncate(path, output.nbytes)
+    """The tokens of the data, before any weight is read."""
+    with vocabulary_file(prepared, work) as path:
         return calibration_tokens(path, data, context=CONTEXT, chunks=None, reporter=prepared.run.reporter)
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _unquantized(prepared: PlannedBuild, work: Workspace) -> Path:
-    output, folder = _output(prepared), work.scratch()
+    output = unquantized_output(prepared, f"calibrated-{prepared.recipe.outtype}.gguf")
+    folder = work.scratch()
     plan, run = prepared.plan, prepared.run
     source = prepared.subject.source
     run_stream(plan.tensors, [output], source, work, prepared.workers, run.reporter, folder=folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from quantkit.evaluate.evaluation import Evaluation
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.jobs.prepare import PlannedBuild
 from quantkit.model.adapter_effect import AdapterEffect
@@ -76,6 +77,7 @@ def build_report(
     seconds: Mapping[str, float],
     effects: tuple[AdapterEffect, ...],
     proof: Proof | None = None,
+    evaluation: Evaluation | None = None,
 ) -> BuildReport:
     """The report of a build.
 
@@ -85,6 +87,7 @@ def build_report(
         seconds: by stage.
         effects: what each adapter changed.
         proof: None without ``--prove``.
+        evaluation: None without ``--evaluate``.
     """
     return BuildReport(
         report=report,
@@ -94,5 +97,6 @@ def build_report(
         seconds={stage: round(value, 3) for stage, value in seconds.items()},
         effects=effects,
         proof=None if proof is None else proof.to_json(),
+        evaluation=None if evaluation is None else evaluation.to_json(),
         choice=None if prepared.plan.choice is None else prepared.plan.choice.to_json(),
     )

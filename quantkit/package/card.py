@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from quantkit.package.ollama_modelfile import modelfile_name, ollama_differences
+from quantkit.package.quality import Quality
 from quantkit.package.spec import PackageSpec
 from quantkit.package.text import fill, without_controls
+from quantkit.system.units import size
 
 _LONG_LICENSE = 80
 
@@ -24,15 +28,38 @@ def card(spec: PackageSpec) -> str:
             "system": spec.system_text,
             "messages": spec.messages,
             "differences": ollama_differences(spec) if any(model.parts == 1 for model in spec.models) else (),
+            "quality": spec.quality and _quality(spec.quality),
             "settings": [item for item in spec.parameters if item[0] != "num_ctx"],
         },
     )
 
 
+def _quality(found: Quality) -> dict[str, Any]:
+    """The figures as they are printed."""
+    rows = [
+        (
+            row.file,
+            size(row.nbytes),
+            f"{row.bits:.2f}",
+            f"{row.kl:.4f} ± {row.kl_error:.4f}",
+            f"{100 * row.same_top:.1f} %",
+            f"{row.perplexity:.4g}",
+        )
+        for row in found.rows
+    ]
+    return {
+        "text": found.text,
+        "positions": found.positions,
+        "reference": found.reference,
+        "perplexity": f"{found.perplexity:.4g}",
+        "rows": rows,
+    }
+
+
 def _rounded(count: int) -> str:
-    for unit, size in (("billion", 1e9), ("million", 1e6), ("thousand", 1e3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
+    for unit, amount in (("billion", 1e9), ("million", 1e6), ("thousand", 1e3)):
+        if count >= amount:
+            return f"{count / amount:.3g} {unit}"
     return str(count)
 
 

@@ -9,6 +9,7 @@ from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.errors import ChatFormatError, OutputError
 from quantkit.ollama.messages import check_messages
 from quantkit.ollama.parameters import check_parameters
+from quantkit.package.quality import Quality
 
 DEFAULT_CONTEXT = 8192
 """Default context in tokens, if the model supports as many: a laptop does not have the memory for 128k."""
@@ -70,6 +71,7 @@ class PackageSpec:
         own_template: a TEMPLATE of the user, instead of the one for the chat format.
         forced: whether that TEMPLATE must override the chat template in the GGUF file.
         requires: the minimum version of Ollama that the user asks for.
+        quality: how good the files are, None where that was not measured.
     """
 
     name: str
@@ -89,6 +91,7 @@ class PackageSpec:
     own_template: str | None = None
     forced: bool = False
     requires: str | None = None
+    quality: Quality | None = None
 
     @property
     def turns(self) -> ChatFormat | None:

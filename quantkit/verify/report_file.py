@@ -44,7 +44,7 @@ class BuildReport:
             all of them) and ``difference``.
         outputs: the GGUF files.
         seconds: per stage: plan, choose, compile (encoders, if they are not in the cache), stream, package, verify,
-            prove.
+            prove, evaluate.
         effects: what each adapter changed, as in the manifest.
         proof: with ``--prove``, and by ``quantkit prove``: how far the logits are from transformers' own, see
             [prove.md](prove.md); None otherwise.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ from quantkit.evaluate import cache, reference
 from quantkit.evaluate.evaluation import Settings, divergences
 from quantkit.evaluate.logits_file import read_losses
 from quantkit.evaluate.text import cut
+from quantkit.files.json_file import read_json
+from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
 from quantkit.jobs.evaluate import evaluate, require_whole
 from quantkit.jobs.quantize import quantize
+from quantkit.jobs.verify import verify
 from quantkit.material.ask import tokens_of
 from quantkit.material.data_file import EVALUATION
 from quantkit.system.progress import Reporter
@@ -187,3 +192,36 @@ def test_a_model_without_logits_that_are_numbers_is_refused(tmp_path: Path, kept
         divergences(broken, [sound], text, settings=ONE)
     (kept,) = kept_logits.iterdir()  # the sound one's: a half-written file never counts
     assert read_losses(kept).size == text.positions
+
+
+def test_a_build_evaluates_its_files_and_removes_the_reference(tmp_path: Path) -> None:
+    data = tmp_path / "text.txt"
+    data.write_text(EVALUATION.read_text(encoding="utf-8")[:4000], encoding="utf-8")
+    out = tmp_path / "demo"
+    built = build(BASE, adapters=ADAPTER, quants=["q8_0", "q4_0"], out=out, name="demo", evaluate_data=data, threads=1)
+    assert built.evaluation is not None
+    report, manifest = (read_json(out / name) for name in ("report.json", "manifest.json"))
+    found = report["evaluation"]
+    assert found == json.loads(json.dumps(built.evaluation.to_json()))
+    assert found["reference"]["file"] == "demo-f16.gguf"
+    assert [file["file"] for file in found["files"]] == ["demo-q8_0.gguf", "demo-q4_0.gguf"]
+    assert found["failed"] == []
+    assert sorted(path.name for path in out.glob("*.gguf")) == ["demo-q4_0.gguf", "demo-q8_0.gguf"]
+    assert "evaluate" in report["seconds"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+    card = (out / "README.md").read_bytes()
+    assert f"{found['files'][1]['kl_mean']:.4f} ± ".encode() in card
+    assert {entry["file"]: entry["sha256"] for entry in manifest["files"]}["README.md"] == sha256(card).hexdigest()
+    again = evaluate(out, reference=out / "demo-q8_0.gguf", data=data, ctx=CONTEXT, chunks=CHUNKS, threads=1)
+    assert read_json(out / "report.json")["evaluation"] == json.loads(json.dumps(again.to_json()))
+    assert verify(out, threads=1).report.passed
+
+
+def test_a_build_whose_text_is_too_short_ends_before_any_weight_is_read(tmp_path: Path) -> None:
+    data = tmp_path / "text.txt"
+    data.write_text("Short.", encoding="utf-8")
+    with pytest.raises(QuantkitError, match="too few to evaluate"):
+        build(BASE, out=tmp_path / "demo", evaluate_data=data, threads=1)
+    with pytest.raises(QuantkitError, match="no file of this build is quantized"):
+        build(BASE, quants=["f16"], out=tmp_path / "demo", evaluate=True, threads=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]

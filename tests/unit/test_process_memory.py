@@ -1,0 +1,28 @@
+"""The memory of this process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+from quantkit.system.memory import peak_memory, present_memory
+
+
+def test_memory_grows_and_the_peak_stays() -> None:
+    before, peak = present_memory(), peak_memory()
+    assert before is not None
+    assert peak is not None
+    assert peak >= before > 1 << 20
+    block = np.ones(32 << 20, dtype=np.uint8)
+    assert (present_memory() or 0) > before + (24 << 20)
+    del block
+    assert (peak_memory() or 0) > before + (24 << 20)
+
+
+def test_a_process_does_not_count_its_parents_memory() -> None:
+    block = np.ones(256 << 20, dtype=np.uint8)
+    code = "from quantkit.system.memory import peak_memory; print(peak_memory())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < block.nbytes
