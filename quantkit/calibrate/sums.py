@@ -14,7 +14,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.int64]
 
-_ROWS = 16  # at a time: with 16,384 columns, 1 MiB of squares
+_ROWS = 64  # at a time: with 16,384 columns, 4 MiB of squares
 
 
 @dataclass

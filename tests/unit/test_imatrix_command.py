@@ -81,6 +81,16 @@ def test_of_a_package_its_largest_file_is_used(folder: Path, tmp_path: Path) -> 
     assert reporter.notes == []
 
 
+def test_of_a_split_model_the_first_part_is_given(folder: Path, tmp_path: Path) -> None:
+    first = convert(BASE, tmp_path / "model.gguf", adapters=ADAPTER, split_max_size="200K")
+    assert first.name.startswith("model-00001-of-000")
+    whole, parts = (
+        imatrix(gguf, tmp_path / f"{gguf.stem}.imatrix", context=64, chunks=2, threads=1).file.read_bytes()
+        for gguf in (folder / "model.gguf", first)
+    )
+    assert parts == whole
+
+
 def test_conversations_are_counted(folder: Path, tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     line = json.dumps({"instruction": "Count.", "output": " ".join(map(str, range(30)))})
