@@ -42,6 +42,7 @@ COMMANDS: dict[str, str] = {
     "verify": "Check a built package: files, weights, prompts token by token, an answer.",
     "prove": "Compare a built package's logits with transformers' own model.",
     "evaluate": "Measure how good quantized files are, against the unquantized one.",
+    "report": "Show a built package in the browser: figures, plots, answers, checks.",
     "advise": "Show which types of a model this machine can run, and which one to take.",
     "inspect": "Show what is in a checkpoint, an adapter or a GGUF file.",
     "chat": "Chat with a GGUF file or a built folder, offline.",

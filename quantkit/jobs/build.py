@@ -31,6 +31,7 @@ from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest import write_manifest
 from quantkit.package.render import write_package
 from quantkit.package.spec import PackageSpec
+from quantkit.page.write import add_page
 from quantkit.plan.values import Plan
 from quantkit.prove.proof import Proof
 from quantkit.verify.report import Report
@@ -174,6 +175,7 @@ def build(
                 write_manifest(build_manifest(prepared, digests, texts, effects, matrix), work.path)
             clock.lap("evaluate")
         write_report(build_report(prepared, report, clock.seconds, effects, proof, found), work.path)
+        add_page(work.path, reporter)
         wrong = [check for made in (report, proof) if made is not None for check in made.checks if not check.passed]
         if wrong:
             failed = work.publish(work.final.with_name(work.final.name + ".failed"))

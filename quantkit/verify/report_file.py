@@ -16,6 +16,8 @@ from quantkit.verify.expected import Expected, read_expected
 from quantkit.verify.report import Report
 
 REPORT = "report.json"
+PAGE = "report.html"
+"""The page that is made from it, see :mod:`quantkit.page`."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from quantkit.ollama.modelfile import parse_modelfile
 from quantkit.package.manifest import MANIFEST, Manifest
 from quantkit.package.manifest_entries import AdapterEntry, MatrixEntry, ModelEntry, TextEntry
 from quantkit.verify.report import Check
-from quantkit.verify.report_file import REPORT
+from quantkit.verify.report_file import PAGE, REPORT
 from quantkit.verify.sums import changed_tensors
 from quantkit.vocab.from_gguf import gguf_vocabulary
 
@@ -34,7 +34,7 @@ def check_files(folder: Path, manifest: Manifest) -> list[Check]:
     matrix = manifest.imatrix
     if matrix is not None and matrix.file not in gone and _changed(folder, matrix):
         changed.append(matrix.file)
-    others = sorted({path.name for path in folder.iterdir()} - {*listed, MANIFEST, REPORT})
+    others = sorted({path.name for path in folder.iterdir()} - {*listed, MANIFEST, REPORT, PAGE})
     texts = len(manifest.files) + (matrix is not None)
     return [
         Check(

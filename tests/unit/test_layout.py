@@ -31,7 +31,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("package",),
     ("run",),
     ("calibrate", "choose", "serve", "verify"),
-    ("evaluate", "prove"),
+    ("evaluate", "page", "prove"),
     ("jobs",),
     ("demo",),
     ("cli",),
@@ -42,7 +42,7 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 WITHOUT_TORCH = (
     "adapter", "advise", "arch", "calibrate", "chat_template", "checkpoint", "choose", "cli", "demo", "engine",
     "evaluate", "files", "ggml", "gguf", "hub", "jobs", "kernels", "material", "model", "ollama",
-    "package", "plan", "prove", "run", "serve", "system", "verify", "vocab",
+    "package", "page", "plan", "prove", "run", "serve", "system", "verify", "vocab",
 )  # fmt: skip
 # But for these, imported when needed: they read pickles, merge what PEFT's own layers merge, or ask transformers.
 WITH_TORCH = (

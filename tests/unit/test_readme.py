@@ -96,6 +96,7 @@ EXTRAS = {
     "quantkit/kernels": "fast",
     "quantkit/kernels/cuda": "cuda",
     "quantkit/ollama/client.py": "ollama",
+    "quantkit/page/plots.py": "report",
     "quantkit/serve": "serve",
 }
 IMPORTED_AS = {

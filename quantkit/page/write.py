@@ -1,0 +1,68 @@
+"""report.html: written next to the two files that it is made from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from quantkit.errors import QuantkitError
+from quantkit.files.json_file import read_json
+from quantkit.files.output_file import write_error
+from quantkit.package.manifest import MANIFEST, read_manifest
+from quantkit.page.plots import require_plots
+from quantkit.page.render import render_page
+from quantkit.page.values import read_page
+from quantkit.system.progress import Reporter
+from quantkit.verify.report_file import PAGE, REPORT
+
+
+def write_page(folder: Path) -> Path:
+    """Make report.html of a package, in the place of an earlier one.
+
+    Raises:
+        QuantkitError: it is no package, its report is damaged, matplotlib is missing, or the page cannot be written.
+    """
+    manifest = read_manifest(folder)
+    source = folder / REPORT
+    report = read_json(source) if source.is_file() else {}
+    try:
+        page = read_page(manifest, report, read_json(folder / MANIFEST).get("choice"))
+    except ValueError as error:
+        raise QuantkitError(
+            f"{source}: {error}", hint=f"evaluate it again: quantkit evaluate {folder}; or take the original file"
+        ) from None
+    path = folder / PAGE
+    fresh = path.with_name(f".{PAGE}.{os.getpid()}")
+    text = render_page(page)
+    try:
+        # A label from a model may have half of a pair of surrogates.
+        fresh.write_bytes(text.encode("utf-8", errors="replace"))
+        os.replace(fresh, path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+    return path
+
+
+def add_page(folder: Path, reporter: Reporter) -> None:
+    """Make the page of a package that was evaluated; without matplotlib say how to make it later.
+
+    Raises:
+        QuantkitError: as :func:`write_page`.
+    """
+    source = folder / REPORT
+    if not source.is_file() or read_json(source).get("evaluation") is None:
+        return
+    try:
+        require_plots()
+    except QuantkitError as error:
+        reporter.note(f"{PAGE} is not made: {error}; {error.hint}, then: quantkit report DIR")
+        return
+    write_page(folder)
+
+
+def is_fresh(folder: Path) -> bool:
+    """Whether the package has a page that is not older than what it is made from."""
+    page = folder / PAGE
+    sources = [path for name in (MANIFEST, REPORT) if (path := folder / name).is_file()]
+    return page.is_file() and all(page.stat().st_mtime_ns >= path.stat().st_mtime_ns for path in sources)
