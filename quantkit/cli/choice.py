@@ -45,9 +45,11 @@ def print_choice_plan(needs: ChoicePlan, workers: int) -> None:
         f"choice        at most {needs.nbytes:,} bytes ({needs.least:,} to {needs.most:,} are possible), types for "
         f"{len(needs.candidates)} tensors"
     )
+    seconds = needs.seconds(workers)
+    time = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
     click.echo(
-        f"              {needs.evaluations} evaluations of {needs.tokens} tokens, about "
-        f"{needs.seconds(workers) / 60:.0f} minutes; {size(needs.disk)} of intermediate files"
+        f"              {needs.evaluations} evaluations of {needs.tokens} tokens, about {time} on processors; "
+        f"{size(needs.disk)} of intermediate files"
     )
 
 

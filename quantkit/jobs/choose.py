@@ -26,7 +26,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.gguf.model import read_whole_model
 from quantkit.jobs.prepare import PlannedBuild, build_importance, plan_build
 from quantkit.jobs.recipe import Recipe, with_local_matrix
-from quantkit.jobs.run_stream import run_stream
+from quantkit.jobs.run_stream import check_space, run_stream
 from quantkit.material.ask import tokens_of
 from quantkit.material.data_file import CALIBRATION
 from quantkit.plan.choice import BITS, FIT, SIZE, Asked, Choice, ChosenTensor
@@ -147,7 +147,7 @@ def _file_size(asked: Asked, prepared: PlannedBuild) -> int:
     (found,) = ask_context(plan.metadata, infos, [ContextRun(context, F16_CACHE, BATCH)])
     if found is None:
         raise QuantizationError(
-            f"llama.cpp cannot plan a context of {context} tokens", hint="pass --param num_ctx=2048"
+            f"llama.cpp cannot plan a context of {context} tokens", hint=f"pass --param num_ctx={max(1, context // 2)}"
         )
     values = {entry.key: entry.value for entry in plan.metadata}
     beside = memory(values, 0, context, compute=found.compute).total
@@ -155,7 +155,7 @@ def _file_size(asked: Asked, prepared: PlannedBuild) -> int:
         raise QuantizationError(
             f"{size(asked.value)} is too little memory: without weights the model needs {size(beside)} for a "
             f"context of {context} tokens",
-            hint="ask for more, or for a shorter context: --param num_ctx=2048",
+            hint=f"ask for more, or for a shorter context: --param num_ctx={max(1, context // 2)}",
         )
     return int(asked.value) - beside
 
@@ -179,6 +179,7 @@ def with_choice(recipe: Recipe, prepared: PlannedBuild, work: Workspace) -> Plan
             "the types are chosen without an importance matrix: the smallest ones need it and are left out, and every "
             "type loses more; give one with --imatrix FILE"
         )
+    check_space(work, needs.disk)
     folder = work.scratch()
     output = prepared.plan.outputs[-1]
     run_stream(prepared.plan.tensors, [output], subject.source, work, workers, reporter, folder=folder)

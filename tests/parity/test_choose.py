@@ -119,6 +119,17 @@ def test_the_choice_is_the_same_with_other_threads(built: BuildResult, imatrix: 
     assert again.plan.choice == choice
 
 
+def test_a_file_that_llama_cpp_refuses_is_named(f16: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(f16.read_bytes()[:5000])
+    with (
+        divergence_from(f16, [tuple(range(100))], tmp_path / "kept", threads=1, offload=False) as divergence,
+        pytest.raises(QuantkitError, match=r"broken\.gguf: llama\.cpp cannot load it"),
+    ):
+        divergence.of(broken)
+    assert not (tmp_path / "kept").exists()
+
+
 def test_without_importances_a_dry_run_tells_what_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["build", str(BASE), "--bits", "5", "--dry-run", "--json"])
