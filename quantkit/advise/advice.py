@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from quantkit.advise.bandwidth import expected_speed
 from quantkit.advise.cache import F16_CACHE, CacheTypes, cache_layers, layer_nbytes
 from quantkit.advise.card import Placement, place
 from quantkit.advise.context import ContextMemory, ContextRun
@@ -107,7 +108,7 @@ class Row:
     Attributes:
         candidate: the file.
         fits: for each context and cache.
-        tokens_per_second: expected for an answer without a card, from the memory that is read for each token.
+        tokens_per_second: expected for an answer without a card, see :func:`expected_speed`.
     """
 
     candidate: Candidate
@@ -167,4 +168,4 @@ def judge(candidate: Candidate, wants: Sequence[Need], machine: Machine, vocabul
         placement = place(candidate.weights, need.by_layer, need.compute, machine.card)
         memory = Memory(placement.host_weights, placement.host_cache, need.compute, program)
         fits.append(Fit(need, memory, placement, memory.total <= machine.memory))
-    return Row(candidate, tuple(fits), machine.bandwidth / candidate.weights.per_token)
+    return Row(candidate, tuple(fits), expected_speed(machine.bandwidth, candidate.weights.per_token))

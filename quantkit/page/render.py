@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from quantkit.page.plots import bars_plot, quality_plot
 from quantkit.page.values import SHADES, Page
+from quantkit.plan.choice import BITS, FIT
 from quantkit.system.template_folder import template_folder
 from quantkit.system.units import size
 
@@ -44,6 +45,7 @@ def render_page(page: Page) -> str:
         page=page,
         manifest=page.manifest,
         evaluation=evaluation,
+        asked=_asked(page),
         chosen=_chosen(page),
         opened=_opened(page),
         plots=plots,
@@ -55,10 +57,20 @@ def render_page(page: Page) -> str:
 
 
 def _chosen(page: Page) -> str:
-    """The file whose types were chosen tensor by tensor: it is labelled with its bits, such as ``4.60bpw``."""
+    """The file whose types were chosen tensor by tensor."""
     if page.choice is None or page.evaluation is None:
         return ""
-    return next((one.file for one in page.evaluation.files if one.label.endswith("bpw")), "")
+    return next((one.file for one in page.evaluation.files if one.label == page.choice.label), "")
+
+
+def _asked(page: Page) -> str:
+    """What the types were chosen for, in words."""
+    if page.choice is None:
+        return ""
+    kind, value = page.choice.asked.kind, page.choice.asked.value
+    if kind == BITS:
+        return f"{value:g} bits a weight"
+    return f"{size(value)} of memory" if kind == FIT else size(value)
 
 
 def _opened(page: Page) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from quantkit.files.json_fields import Fields
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.package.manifest import Manifest
+from quantkit.plan.choice import Choice
 
 _LAYER = re.compile(r"blk\.(\d+)\.(.+?)(?:\.weight)?")
 # Relative errors from a thousandth to one, in equal steps of their logarithm.
@@ -119,37 +120,6 @@ class CheckRow:
 
 
 @dataclass(frozen=True)
-class ChoiceRow:
-    """A tensor whose type was chosen."""
-
-    name: str
-    type: str
-    nbytes: float
-    error: float | None
-    divergence: float | None
-    reason: str
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Types that were chosen tensor by tensor.
-
-    Attributes:
-        asked: for what.
-        nbytes, bits, divergence: of the file, as predicted; None where it is not said.
-        importance: whether with an importance matrix.
-        tensors: in the file's order.
-    """
-
-    asked: str
-    nbytes: float | None
-    bits: float | None
-    divergence: float | None
-    importance: bool
-    tensors: tuple[ChoiceRow, ...]
-
-
-@dataclass(frozen=True)
 class Page:
     """The page.
 
@@ -176,13 +146,12 @@ class Page:
     notes: tuple[str, ...] = ()
 
 
-def read_page(manifest: Manifest, report: Mapping[str, Any], choice: object = None) -> Page:
+def read_page(manifest: Manifest, report: Mapping[str, Any]) -> Page:
     """Take what the page shows.
 
     Args:
         manifest: of the package.
         report: the object of report.json; empty if there is none.
-        choice: the section ``choice`` of manifest.json, if the report has none.
 
     Raises:
         ValueError: a value is not what quantkit writes, with its key.
@@ -190,11 +159,10 @@ def read_page(manifest: Manifest, report: Mapping[str, Any], choice: object = No
     found = Fields(report)
     proof = found.fields("proof") if "proof" in found else None
     differences = found.each("ollama") if "ollama" in found else []
-    chosen = found.fields("choice") if "choice" in found else None if choice is None else Fields(choice, "choice")
     return Page(
         manifest=manifest,
         evaluation=_evaluation(found.fields("evaluation")) if "evaluation" in found else None,
-        choice=None if chosen is None else _choice(chosen),
+        choice=Choice.from_json(found.fields("choice")) if "choice" in found else manifest.choice,
         verified=report.get("verified") is True,
         checks=_checks(found),
         proof=() if proof is None else _checks(proof),
@@ -217,40 +185,15 @@ def _checks(found: Fields) -> tuple[CheckRow, ...]:
     )
 
 
-def _choice(found: Fields) -> Choice:
-    asked = found.fields("asked")
-    tensors = tuple(
-        ChoiceRow(
-            one.text("name"),
-            one.text("type"),
-            one.number("bytes"),
-            _optional(one, "error"),
-            _optional(one, "kl"),
-            one.optional_text("reason") or "",
-        )
-        for one in found.each("tensors")
-    )
-    return Choice(
-        f"{asked.text('kind')} {asked.scalar('value')}",
-        _optional(found, "bytes"),
-        _optional(found, "bits_per_weight"),
-        _optional(found, "predicted_kl"),
-        found.value("importance") is True,
-        tensors,
-    )
-
-
-def _optional(found: Fields, key: str) -> float | None:
-    return found.number(key) if key in found else None
-
-
 def _evaluation(found: Fields) -> Evaluated:
     reference = _file(found.fields("reference"), reference=True)
     others = sorted((_file(one) for one in found.each("files")), key=lambda one: (-one.nbytes, one.file))
-    answers = tuple(
-        (one.text("question"), tuple((by.text("who"), by.text("text")) for by in one.each("by")))
-        for one in (found.each("answers") if "answers" in found else ())
-    )
+    order = {one.file: place for place, one in enumerate((reference, *others))}
+    answers = []
+    for one in found.each("answers") if "answers" in found else []:
+        by = [(each.text("who"), each.text("text").rstrip()) for each in one.each("by")]
+        by.sort(key=lambda pair: order.get(pair[0], -1))  # a base that is not among the files comes first
+        answers.append((one.text("question"), tuple(by)))
     maps = tuple(heat_map(one) for one in others if one.tensors)
     text = found.fields("text")
     return Evaluated(
@@ -261,7 +204,7 @@ def _evaluation(found: Fields) -> Evaluated:
         positions=text.number("positions"),
         files=(reference, *others),
         maps=maps,
-        answers=answers,
+        answers=tuple(answers),
     )
 
 

@@ -26,7 +26,7 @@ def write_page(folder: Path) -> Path:
     source = folder / REPORT
     report = read_json(source) if source.is_file() else {}
     try:
-        page = read_page(manifest, report, read_json(folder / MANIFEST).get("choice"))
+        page = read_page(manifest, report)
     except ValueError as error:
         raise QuantkitError(
             f"{source}: {error}", hint=f"evaluate it again: quantkit evaluate {folder}; or take the original file"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import quantkit
 from quantkit.advise.advice import CACHES, Candidate, Machine, Need, Row, judge, needs
-from quantkit.advise.bandwidth import read_bandwidth
+from quantkit.advise.bandwidth import EFFICIENCY, read_bandwidth
 from quantkit.advise.card import RESERVED, place
 from quantkit.advise.context import ContextMemory, ContextRun
 from quantkit.advise.recommend import recommend
@@ -193,7 +193,7 @@ def test_nothing_fits() -> None:
 
 
 def test_slower_than_one_reads_is_not_taken() -> None:
-    here = machine(100, bandwidth=25)  # q8_0 reads 5 GB a token
+    here = machine(100, bandwidth=40)  # q8_0 reads 5 GB a token
     found = recommend(rows(here), 4096, here.memory)
     assert found.row is not None
     assert found.row.candidate.label == "q4_k_m"
@@ -239,8 +239,8 @@ def test_half_on_the_card_is_read_there() -> None:
     fit = found.at(4096, "f16")
     assert fit is not None
     assert fit.placement.layers == 2 + 1
-    assert found.speed(fit) == pytest.approx(10 / 2)
-    assert found.tokens_per_second == pytest.approx(10 / 5)
+    assert found.speed(fit) == pytest.approx(EFFICIENCY * 10 / 2)
+    assert found.tokens_per_second == pytest.approx(EFFICIENCY * 10 / 5)
 
 
 def test_every_candidate_is_a_type_of_llama_cpp() -> None:

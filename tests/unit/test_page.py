@@ -74,6 +74,12 @@ def evaluation(**others: Any) -> dict[str, Any]:
 
 CHOICE = {
     "asked": {"kind": "bits", "value": 4.6},
+    "quant": "q4_k_s",
+    "gap": 0.01,
+    "text": "our text",
+    "evaluations": 12,
+    "sampling": 0.02,
+    "compared": {"quant": "q4_k_s", "bytes": 1_440_000, "predicted_kl": 0.0167},
     "bytes": 1_450_000,
     "bits_per_weight": 4.6,
     "predicted_kl": 0.0123,
@@ -149,7 +155,7 @@ def test_a_whole_page(package: Path) -> None:
     for text in (
         "Size against quality", "Speed and memory", "Error and type of each tensor", "Answers side by side",
         "Types chosen by tensor", "What was checked", "What it was made from", "0.01700", "± 0.00057", "91.8",
-        "1.50 MB", "Ahoy!", "sensitive", "logits of f16", "adapter adds", "ab" * 32,
+        "1.50 MB", "Ahoy!", "4.6 bits a weight", "sensitive", "logits of f16", "adapter adds", "ab" * 32,
     ):  # fmt: skip
         assert text in page.text, text
     assert len(page.all("svg")) == 3
@@ -217,8 +223,8 @@ def test_nothing_that_a_model_says_becomes_markup(package: Path) -> None:
     made["tensors"] = [{"name": f"blk.0.{HOSTILE}.weight", "type": HOSTILE, "error": 0.1}]
     answers = [{"question": HOSTILE, "by": [{"who": HOSTILE, "text": HOSTILE}]}]
     check = {"name": HOSTILE, "passed": False, "figure": HOSTILE, "threshold": HOSTILE, "evidence": HOSTILE}
-    choice = {**CHOICE, "asked": {"kind": HOSTILE, "value": HOSTILE}}
-    choice["tensors"] = [{"name": HOSTILE, "type": HOSTILE, "bytes": 1, "reason": HOSTILE}]
+    choice = {**CHOICE, "asked": {"kind": HOSTILE, "value": 5}, "text": HOSTILE}
+    choice["tensors"] = [{"name": HOSTILE, "type": HOSTILE, "bytes": 1, "error": 0.1, "kl": 0.1, "reason": HOSTILE}]
     section = evaluation(files=[made], answers=answers, text={**TEXT, "name": HOSTILE, "sha256": HOSTILE})
     put(package, evaluation=section, choice=choice, checks=[check], notes=[HOSTILE], not_made=[HOSTILE])
     page = page_of(package)
