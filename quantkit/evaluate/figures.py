@@ -115,7 +115,7 @@ def figures_of(compared: Compared) -> Figures:
         positions=count,
         perplexity=_exponential(own),
         reference_perplexity=_exponential(theirs),
-        ratio=Mean(math.exp(ratio), math.exp(ratio) * ratio_error),
+        ratio=_exponential(Mean(ratio, ratio_error)),
         correlation=covariance / (own.error * theirs.error) if own.error and theirs.error else 0.0,
         kl=mean(compared.divergence.sum(), (compared.divergence**2).sum(), count),
         kl_median=median(divergence),
@@ -167,7 +167,12 @@ def _squares(values: Floats) -> float:
 
 
 def _exponential(log: Mean) -> Mean:
-    return Mean(math.exp(log.value), math.exp(log.value) * log.error)
+    return Mean(_exp(log.value), _exp(log.value) * log.error)
+
+
+def _exp(value: float) -> float:
+    """The exponential, of a model that knows nothing a number all the same: JSON has no infinity."""
+    return math.exp(min(value, 700.0))
 
 
 def _root(value: float) -> float:

@@ -109,11 +109,12 @@ class EvaluatedModel:
                 llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(session), True)
                 for start in range(0, context, BATCH):
                     stop = min(start + BATCH, context)
-                    wanted = [first <= place < context - 1 for place in range(start, stop)]
+                    # Also the last, as llama-perplexity: the number decides which kernels some types go through.
+                    wanted = [first <= place for place in range(start, stop)]
                     self._decode(session, tokens[start:stop], start, wanted)
-                    if any(wanted):
+                    if count := sum(wanted) - (stop == context):
                         pointer = llama_cpp.llama_get_logits(session)
-                        yield np.ctypeslib.as_array(pointer, shape=(sum(wanted), self.vocabulary))
+                        yield np.ctypeslib.as_array(pointer, shape=(count, self.vocabulary))
 
     def speed(self) -> Speed:
         """Measure, as llama-bench does: random tokens, from an empty cache, after a short warm-up.

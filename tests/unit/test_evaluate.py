@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -54,6 +55,12 @@ def test_a_file_like_the_reference_has_no_error_bars_to_divide_by() -> None:
     found = figures_of(compared([1.0] * 100, [1.0] * 100, [0.0] * 100, [True] * 100))
     assert (found.kl, found.same_top, found.p_change_rms) == (Mean(0, 0), Mean(1, 0), Mean(0, 0))
     assert (found.correlation, found.ratio) == (0, Mean(1, 0))
+
+
+def test_figures_of_a_model_that_knows_nothing_are_numbers() -> None:
+    found = figures_of(compared([1e4, 2e4] * 100, [1e4, 1.0] * 100, [1e4, 2e4] * 100, [False, True] * 100))
+    json.dumps(found.to_json(), allow_nan=False)
+    assert found.perplexity.value > 1e300
 
 
 def test_percentiles_lie_between_values() -> None:
