@@ -21,6 +21,7 @@ demo: install
 	$(BIN)/quantkit demo .cache/quantkit-demo --overwrite
 	@printf '\nAsked through a pipe: printf "Who are you?\\n" | quantkit chat .cache/quantkit-demo\n'
 	@printf 'Who are you?\n' | $(BIN)/quantkit chat .cache/quantkit-demo
+	@printf '\nquantkit is $(BIN)/quantkit. To have it on your path: . $(BIN)/activate\n'
 
 test: dev
 	$(BIN)/python scripts/reference >/dev/null

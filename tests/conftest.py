@@ -1,4 +1,4 @@
-"""What all tests share: no network, two torch threads, and fixtures that make each checkpoint once."""
+"""What all tests share: no network, processors shared out, and fixtures that make each checkpoint once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,13 @@ from typing import Any
 # Before anything imports huggingface_hub, which reads it once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Threads of tiny models only wait for each other, and they wait busily. Processes that tests start have this too.
+os.environ["OMP_NUM_THREADS"] = "1"
+if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw")):
+    # Each process of pytest-xdist gets its share of the processors: threads would wait for one that does not run.
+    processors = sorted(os.sched_getaffinity(0))
+    share = processors[int(worker) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
+    os.sched_setaffinity(0, share or processors)
 
 import pytest
 import torch
@@ -19,7 +26,7 @@ from tests.support.checkpoints import KINDS, make_checkpoint
 from tests.support.reference import ReferenceConverter
 from tests.support.vocabularies import write_vocabulary
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 Maker = Callable[..., Path]
 

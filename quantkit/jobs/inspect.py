@@ -17,6 +17,7 @@ from quantkit.checkpoint.other_formats import give_hint
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError, QuantkitError
 from quantkit.files.json_file import read_json
+from quantkit.files.visible import visible
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.kv import KVType
 from quantkit.gguf.model import read_model
@@ -25,6 +26,7 @@ from quantkit.hub.fetch import local_folder
 from quantkit.jobs.arguments import SourceInput, read_source
 from quantkit.plan.values import count_elements
 from quantkit.system.progress import Reporter
+from quantkit.system.shell import command
 
 _GIVE = "give a model folder, an adapter folder or a .gguf file"
 
@@ -50,6 +52,12 @@ def inspect(source: SourceInput, *, reporter: Reporter | None = None) -> dict[st
         return _adapter(path)
     if path.is_dir() and (path / "config.json").is_file():
         return _checkpoint(path)
+    if files := visible(path, "*.gguf") if path.is_dir() else []:
+        raise QuantkitError(
+            f"{path}: a folder with GGUF files, not a checkpoint or an adapter",
+            hint=f"see what is in one: {command('quantkit', 'inspect', files[0])}; a package is checked with "
+            f"{command('quantkit', 'verify', path)}",
+        )
     if path.is_dir():
         raise QuantkitError(
             f"{path}: not a checkpoint (config.json) or an adapter (adapter_config.json)",

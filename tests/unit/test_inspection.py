@@ -125,6 +125,14 @@ def test_paths_that_are_nothing_of_this(tmp_path: Path) -> None:
         inspect(tmp_path)
 
 
+def test_a_folder_of_gguf_files_leads_to_one_of_them(tmp_path: Path) -> None:
+    (tmp_path / "a b.gguf").touch()
+    with pytest.raises(QuantkitError, match="a folder with GGUF files") as caught:
+        inspect(tmp_path)
+    assert f"quantkit inspect '{tmp_path / 'a b.gguf'}'" in caught.value.hint
+    assert f"quantkit verify {tmp_path}" in caught.value.hint
+
+
 def test_names_in_a_file_are_no_commands_for_a_terminal(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(encode_header((string("general.\x1b[2J\u202e", "a\x1b]0;t\x07"),), ()))
