@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from quantkit.jobs.prove import prove
     from quantkit.jobs.quantize import quantize
     from quantkit.jobs.recipe import Recipe, read_recipe
+    from quantkit.jobs.report import report
     from quantkit.jobs.run_options import RunOptions
     from quantkit.jobs.verify import verify
     from quantkit.plan.values import Plan
@@ -108,6 +109,7 @@ __all__ = [
     "prove",
     "quantize",
     "read_recipe",
+    "report",
     "verify",
 ]
 
@@ -143,6 +145,7 @@ _HOMES = {
     "prove": "jobs.prove",
     "quantize": "jobs.quantize",
     "read_recipe": "jobs.recipe",
+    "report": "jobs.report",
     "verify": "jobs.verify",
 }
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +28,12 @@ from quantkit.demo.data import ADAPTER, BASE
 from quantkit.ggml.types import FTYPES, GGMLType
 from quantkit.gguf.header import TensorInfo
 from quantkit.jobs.advise import build_note
+from tests.support.terminal import Terminal
 
 Maker = Callable[..., Path]
 GB = 10**9
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def info(name: str, *shape: int, kind: GGMLType = GGMLType.F16) -> TensorInfo:
@@ -332,6 +338,17 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, [str(BASE), "--memory", "a lot"])
     assert result.exit_code == 2
     assert "is not a size" in result.output
+
+
+def test_a_terminal_is_told_without_a_type(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "quantkit", "build", str(BASE), "--no-verify", "--device", "cpu", "-o"]
+    environment = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    with Terminal([*words, str(tmp_path / "a")], environment=environment) as terminal:
+        assert terminal.comes("quantkit advise would choose q8_0")
+    piped = subprocess.run(
+        [*words, str(tmp_path / "b")], capture_output=True, text=True, check=True, env={**os.environ, **environment}
+    )
+    assert "quantkit advise" not in piped.stderr
 
 
 def test_the_note_of_a_build_without_a_type() -> None:
