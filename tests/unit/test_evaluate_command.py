@@ -1,0 +1,86 @@
+"""``quantkit evaluate`` on a tiny model: what it prints, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from quantkit.cli.main import main
+from quantkit.evaluate import cache
+from quantkit.jobs.quantize import quantize
+from tests.unit.tiny_gguf import Tiny, write_tiny_gguf
+
+SHORT = ("--ctx", "64", "--chunks", "4", "--threads", "1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """m-f32.gguf and m-q8_0.gguf; kept logits are the test's own."""
+    monkeypatch.setattr(cache, "cache_folder", lambda name: tmp_path / "kept")
+    made = tmp_path / "made"
+    made.mkdir()
+    quantize(write_tiny_gguf(made / "m-f32.gguf"), made / "m-q8_0.gguf", quant="q8_0")
+    return made
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, arguments)))
+    return int(ended.value.code or 0)
+
+
+def test_a_folder_is_evaluated(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    questions = tmp_path / "questions.txt"
+    questions.write_text("Who are you?\n", encoding="utf-8")
+    assert run("evaluate", folder, "--questions", questions, *SHORT) == 0
+    out, err = capsys.readouterr()
+    assert "compared with m-f32.gguf, the unquantized file" in err
+    lines = out.splitlines()
+    assert lines[0] == (
+        "evaluated on 124 positions of the text quantkit-evaluation.txt (4 chunks of 64 tokens), "
+        "compared with m-f32.gguf"
+    )
+    assert lines[1].split()[:3] == ["file", "size", "bits"]
+    assert [line.split()[0] for line in lines[2:4]] == ["m-f32.gguf", "m-q8_0.gguf"]
+    assert lines[5:] == [">>> Who are you?", "m-f32.gguf:", f"  {Tiny().answer}", "m-q8_0.gguf:", f"  {Tiny().answer}"]
+
+
+def test_json_and_a_file_that_cannot_be_evaluated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_tiny_gguf(folder / "n-broken.gguf", Tiny(broken=True))
+    assert run("evaluate", folder, "--reference", folder / "m-f32.gguf", "--json", *SHORT) == 1
+    out, err = capsys.readouterr()
+    found = json.loads(out)
+    assert (found["schema"], found["reference"]["label"], found["text"]["positions"]) == (1, "f32", 124)
+    assert [file["file"] for file in found["files"]] == ["m-q8_0.gguf"]
+    assert found["files"][0]["kl_mean"] < 0.01
+    assert [file["file"] for file in found["failed"]] == ["n-broken.gguf"]
+    assert "error: not evaluated: n-broken.gguf: " in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), 2, "Missing argument"),
+        (("m-f32.gguf",), 1, "a file cannot be evaluated against itself"),
+        (("none.gguf",), 1, "no such file or folder"),
+        (("m-q8_0.gguf", "--data", "none.txt"), 1, "cannot be read"),
+        (("m-q8_0.gguf", "--ctx", "4"), 2, "--ctx"),
+        (("m-q8_0.gguf", "--ctx", "64", "--chunks", "1"), 1, "are too few to evaluate"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_said(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    assert run("evaluate", *arguments) == code
+    err = capsys.readouterr().err
+    assert message in err
+    assert code == 2 or "hint: " in err
