@@ -27,6 +27,7 @@ from quantkit.system.running import is_running
 LIMIT = 4 << 30
 """Bytes that all files together may have; the ones that were not used for longest are removed first."""
 
+_FORMAT = 2  # one more when the logits of the same model and text are computed or written in another way
 _SUFFIX = ".logits"
 _WORK = re.compile(r"\.work-(\d+)-.*")
 _open: set[str] = set()  # the folders of this process
@@ -145,6 +146,7 @@ def key_of(model: GGUFModel, tokens: str, context: int, chunks: int, n_gpu_layer
         n_gpu_layers: a GPU computes other last digits.
     """
     facts = {
+        "format": _FORMAT,
         "parts": [_identity(path, header.data_offset) for path, header in zip(model.files, model.headers, strict=True)],
         "tokens": tokens,
         "context": context,
