@@ -96,7 +96,7 @@ CHOICE = {
         }
     ],
 }
-PROOF = {
+PROOF: dict[str, Any] = {
     "passed": True,
     "checks": [
         {"name": "logits of f16", "passed": True, "figure": "1e-6", "threshold": "1e-5", "evidence": "512 tokens"}
@@ -160,6 +160,19 @@ def test_a_whole_page(package: Path) -> None:
         assert text in page.text, text
     assert len(page.all("svg")) == 3
     assert all(head.get("scope") in ("col", "row") for head in page.all("th"))
+
+
+def test_what_is_not_judged_is_not_called_proven(package: Path) -> None:
+    (check,) = PROOF["checks"]
+    assert "not proven" in page_of(package).text
+    for threshold, passed, said in (
+        ("1e-5", True, "proven"),
+        ("", True, "reported, not judged"),
+        ("1e-5", False, "off"),
+    ):
+        proof = {"checks": [{**check, "threshold": threshold, "passed": passed}]}
+        text = page_of(put(package, proof=proof)).text
+        assert re.search(rf"logits against transformers\s*{said}\s", text), said
 
 
 @pytest.mark.parametrize("section", ["evaluation", "checks", "notes", "ollama", "proof", "prompts", "not_made"])
