@@ -55,6 +55,17 @@ class _Path(click.Path):
         return super().convert(value, param, ctx)
 
 
+class _PathOrId(click.ParamType):
+    """A path, or the id of something on a hub; not the empty text."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty", param, ctx)
+        return value
+
+
 # click's own existence check would exit with 2 and no hint; ours are QuantkitErrors
 FOLDER = _Path(path_type=Path)
 # The last words of --help.
@@ -223,7 +234,7 @@ _CLICK: Mapping[Kind, Mapping[str, Any]] = {
     SIZE: {"callback": size_value},
     PATH: {"type": FOLDER},
     DATA: {"type": FOLDER},
-    MATRIX: {},
+    MATRIX: {"type": _PathOrId()},
     TEXT: {},
     TEMPLATE: {},
     TEXTS: {"multiple": True},
