@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -91,6 +91,25 @@ def test_the_printed_options_give_the_same_file(built: BuildResult, f16: Path, i
     same = again.folder / f"demo-{choice.quant}.gguf"
     made = built.folder / f"demo-{choice.label}.gguf"
     assert hashlib.sha256(same.read_bytes()).digest() == hashlib.sha256(made.read_bytes()).digest()
+
+
+def test_experts_are_tensors_like_the_others(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    model = checkpoint("mixtral")
+    made = build(model, bits=7.0, name="experts", out=tmp_path / "made", verify=False)
+    choice = made.plan.choice
+    assert choice is not None
+    assert len({tensor.type for tensor in choice.tensors if "_exps" in tensor.name}) > 1
+    assert not any("ffn_gate_inp" in tensor.name for tensor in choice.tensors)
+    again = build(
+        model,
+        quants=choice.quant,
+        tensor_types=choice.tensor_types,
+        name="experts",
+        out=tmp_path / "again",
+        verify=False,
+    )
+    file, same = made.folder / f"experts-{choice.label}.gguf", again.folder / f"experts-{choice.quant}.gguf"
+    assert file.read_bytes() == same.read_bytes()
 
 
 def test_the_package_says_how_it_was_chosen_and_verifies(built: BuildResult) -> None:
