@@ -48,10 +48,10 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         n_gpu_layers=question["n_gpu_layers"],
         stopped=lambda: _stopped,
     ) as session:
-        tell({"offloaded": session.offloaded, "trained": session.trained})
-        if max(chunks.ids) >= session.size:
+        tell({"offloaded": session.offloaded, "trained": session.model.trained_context})
+        if max(chunks.ids) >= session.model.vocabulary:
             raise QuantkitError(
-                f"{gguf}: token {max(chunks.ids)} is not in its vocabulary of {session.size}",
+                f"{gguf}: token {max(chunks.ids)} is not in its vocabulary of {session.model.vocabulary}",
                 hint="make the tokens with this file",
             )
         while done < chunks.count and not _stopped:

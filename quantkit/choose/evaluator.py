@@ -1,24 +1,25 @@
-"""A model's answers against a reference's, from inside a process that loads libllama."""
+"""A model's answers against a reference's, from inside a process that loads libllama.
+
+Log-probabilities are kept in float32, not in the 16 bits of an evaluation: what one group of tensors costs can be
+smaller than their rounding.
+"""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.errors import GGUFError, QuantkitError
+from quantkit.errors import QuantkitError
 from quantkit.ggml.llama import llama_cpp
-from quantkit.ggml.llama_log import captured_log
-from quantkit.run.load_log import failure_reason
-from quantkit.system.processors import MOST_THREADS, usable_processors
+from quantkit.run.inference import Token, context_params, decode, forget, loaded_model, opened_context
 
 # Positions whose probabilities are in memory at a time.
 _TOGETHER = 64
+_HINT = "close other programs and try again"
 
 
 def log_probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -47,8 +48,7 @@ class Evaluator:
 
     def __init__(self, sequences: list[list[int]], skip: int, path: Path, threads: int | None, gpu_layers: int) -> None:
         self.sequences, self.skip, self.path = sequences, skip, path
-        self.threads = threads or min(usable_processors(), MOST_THREADS)
-        self.gpu_layers = gpu_layers
+        self.threads, self.gpu_layers = threads, gpu_layers
 
     def reference(self, gguf: Path) -> None:
         """Keep a file's log-probabilities."""
@@ -68,42 +68,22 @@ class Evaluator:
 
     def _logits(self, gguf: Path) -> Iterator[npt.NDArray[np.float32]]:
         """The logits of all positions that are looked at, a few at a time."""
-        with ExitStack() as stack, captured_log() as log:
-            params = llama_cpp.llama_model_default_params()
-            params.n_gpu_layers = self.gpu_layers
-            model = llama_cpp.llama_model_load_from_file(os.fsencode(gguf), params)
-            if model is None:
-                raise GGUFError(f"{gguf}: llama.cpp cannot load it: {failure_reason(log.text)}")
-            stack.callback(llama_cpp.llama_model_free, model)
-            context_params = llama_cpp.llama_context_default_params()
-            longest = max(map(len, self.sequences))
-            context_params.n_ctx = context_params.n_batch = context_params.n_ubatch = longest
-            context_params.n_threads = context_params.n_threads_batch = self.threads
-            context = llama_cpp.llama_init_from_model(model, context_params)
-            if context is None:
-                raise QuantkitError(
-                    f"{gguf}: not enough memory to evaluate it: {failure_reason(log.text)}",
-                    hint="close other programs and try again",
-                )
-            stack.callback(llama_cpp.llama_free, context)
-            size = int(llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model)))
+        longest = max(map(len, self.sequences))
+        with (
+            loaded_model(gguf, n_gpu_layers=self.gpu_layers) as model,
+            opened_context(model, context_params(longest, self.threads), _HINT) as (context, _),
+        ):
             for ids in self.sequences:
                 self._evaluate(context, gguf, ids)
                 count = len(ids) - self.skip
-                found = np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), shape=(count, size))
+                found = np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), shape=(count, model.vocabulary))
                 for start in range(0, count, _TOGETHER):
                     yield found[start : start + _TOGETHER].copy()
 
     def _evaluate(self, context: Any, gguf: Path, ids: list[int]) -> None:
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
-        batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
-        try:
-            batch.n_tokens = len(ids)
-            for place, token in enumerate(ids):
-                batch.token[place], batch.pos[place], batch.logits[place] = token, place, place >= self.skip
-                batch.n_seq_id[place], batch.seq_id[place][0] = 1, 0
-            status = llama_cpp.llama_decode(context, batch)
-        finally:
-            llama_cpp.llama_batch_free(batch)
+        forget(context)
+        status, reason = decode(
+            context, [Token(token, place, 0, place >= self.skip) for place, token in enumerate(ids)]
+        )
         if status != 0:
-            raise QuantkitError(f"{gguf}: llama.cpp cannot evaluate it (status {status})")
+            raise QuantkitError(f"{gguf}: llama.cpp cannot evaluate it (status {status}): {reason}", hint=_HINT)

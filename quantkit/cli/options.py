@@ -55,7 +55,7 @@ class _Path(click.Path):
         return super().convert(value, param, ctx)
 
 
-class _PathOrId(click.ParamType):
+class _PathOrId(click.ParamType[Any]):
     """A path, or the id of something on a hub; not the empty text."""
 
     name = "text"

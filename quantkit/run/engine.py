@@ -25,7 +25,7 @@ from quantkit.ggml.llama_vocabulary import tokenize
 from quantkit.gguf.model import read_whole_model
 from quantkit.run.interrupts import always, interrupts_deferred
 from quantkit.run.load_log import count_offloaded, failure_reason
-from quantkit.system.processors import MOST_THREADS, usable_processors
+from quantkit.system.processors import MOST_THREADS, llama_threads
 from quantkit.system.shell import command
 
 # Tokens per call of llama_decode. Small on the CPU, where a long call would delay Ctrl-C for seconds.
@@ -95,7 +95,7 @@ class Engine:
             self._chunk = _CHUNK_GPU if self.offloaded_layers else _CHUNK_CPU
             self._context = None
             if not only_vocabulary:
-                self._context = self._open_context(path, threads or min(usable_processors(), MOST_THREADS))
+                self._context = self._open_context(path, llama_threads(threads))
         except BaseException:
             self._stack.close()
             raise

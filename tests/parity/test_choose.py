@@ -143,7 +143,7 @@ def test_a_file_that_llama_cpp_refuses_is_named(f16: Path, tmp_path: Path) -> No
     broken.write_bytes(f16.read_bytes()[:5000])
     with (
         divergence_from(f16, [tuple(range(100))], tmp_path / "kept", threads=1, offload=False) as divergence,
-        pytest.raises(QuantkitError, match=r"broken\.gguf: llama\.cpp cannot load it"),
+        pytest.raises(QuantkitError, match=r"broken\.gguf: "),
     ):
         divergence.of(broken)
     assert not (tmp_path / "kept").exists()
