@@ -19,6 +19,8 @@ from quantkit.system.child_process import ended_how, start_module
 CONTEXT, SKIPPED = 512, 64
 # One sequence instead of two gives choices that are a thousandth worse; large models take it for half the time.
 _LARGE = 10**9
+FEWEST = 4 * SKIPPED
+"""Tokens of a text that can be measured on."""
 _WORKER = "quantkit.choose.divergence_worker"
 
 

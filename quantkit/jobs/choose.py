@@ -12,7 +12,7 @@ from quantkit.advise.context import ContextRun, ask_context
 from quantkit.advise.memory import BATCH, memory
 from quantkit.choose.altered import Alterable
 from quantkit.choose.candidates import candidates
-from quantkit.choose.divergence import CONTEXT, divergence_from, sequence_count, sequences
+from quantkit.choose.divergence import CONTEXT, FEWEST, divergence_from, sequence_count, sequences
 from quantkit.choose.errors import measure_errors
 from quantkit.choose.expressions import options
 from quantkit.choose.groups import groups
@@ -185,10 +185,10 @@ def with_choice(recipe: Recipe, prepared: PlannedBuild, work: Workspace) -> Plan
     run_stream(prepared.plan.tensors, [output], subject.source, work, workers, reporter, folder=folder)
     model = read_whole_model(folder / output.file)
     try:
+        text, ids = _sequences(model.path, recipe.choice_data or recipe.calibrate or CALIBRATION, prepared)
         with open_source(model) as source:
             with reporter.phase("measuring the loss of every type", len(needs.candidates), "tensors") as progress:
                 errors = measure_errors(needs.candidates, source, needs.importance, workers, progress)
-            text, ids = _sequences(model.path, recipe.choice_data or recipe.calibrate or CALIBRATION, prepared)
             alterable = Alterable(source, needs.importance, workers, folder / "kept-weights")
             with (
                 reporter.phase("evaluating", needs.evaluations, "evaluations") as progress,
@@ -220,8 +220,17 @@ def with_choice(recipe: Recipe, prepared: PlannedBuild, work: Workspace) -> Plan
 
 
 def _sequences(gguf: Path, data: Path, prepared: PlannedBuild) -> tuple[str, tuple[tuple[int, ...], ...]]:
-    """The name of the text, and its sequences of tokens."""
+    """The name of the text, and its sequences of tokens.
+
+    Raises:
+        QuantkitError: it is too short.
+    """
     found = tokens_of(gguf, data, _TOKENS)
+    if len(found.ids) < FEWEST:
+        raise QuantkitError(
+            f"{data}: {len(found.ids)} tokens are too few to choose types by; at least {FEWEST}",
+            hint="give a longer text, best of some pages: --choice-data FILE",
+        )
     values = {entry.key: entry.value for entry in prepared.plan.metadata}
     wanted = sequence_count(prepared.plan.parameters)
     return found.name, sequences(found.ids, wanted, found.ids[0] if adds_bos(values) else None)

@@ -177,3 +177,11 @@ def test_a_text_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(QuantkitError, match=r"no\.txt: cannot be read"):
         build(BASE, bits=5.0, choice_data=tmp_path / "no.txt", out=tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_text_that_is_too_short_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("A ship. A sea.\n", encoding="utf-8")
+    with pytest.raises(QuantkitError, match=r"short\.txt: \d+ tokens are too few to choose types by; at least 256"):
+        build(BASE, bits=7.0, choice_data=text, out=tmp_path / "out", verify=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["short.txt"]
