@@ -19,7 +19,7 @@ from quantkit.evaluate.speed import Speed
 from quantkit.evaluate.tensor_errors import TensorError, tensor_errors
 from quantkit.evaluate.text import Text
 from quantkit.gguf.model import read_whole_model
-from quantkit.kernels.reference.logits import Compared
+from quantkit.kernels.logit_steps import Compared
 from quantkit.plan.values import count_elements
 from quantkit.system.processors import usable_processors
 from quantkit.system.progress import Reporter

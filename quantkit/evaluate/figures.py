@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.kernels.reference.logits import Compared
+from quantkit.kernels.logit_steps import Compared
 
 FEWEST = 100
 """Positions below which llama.cpp computes no statistics."""

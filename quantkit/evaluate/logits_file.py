@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.errors import QuantkitError
-from quantkit.kernels.reference.logits import Packed
+from quantkit.kernels.logit_steps import Packed
 
 _MAGIC, _END = b"quantkit logits 1\n", b"end\n"
 _LENGTHS = struct.Struct("<IQI")  # positions, bytes of the payload, checksum of the piece

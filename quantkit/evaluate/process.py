@@ -14,7 +14,7 @@ import numpy as np
 
 from quantkit.errors import QuantkitError
 from quantkit.evaluate.speed import Speed
-from quantkit.kernels.reference.logits import Compared
+from quantkit.kernels.logit_steps import Compared
 from quantkit.system.child_process import ChildError, follow_module
 
 WORKER = "quantkit.evaluate.worker"

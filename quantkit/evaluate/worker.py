@@ -17,8 +17,8 @@ from quantkit.evaluate.answers import answers
 from quantkit.evaluate.logits_file import LogitsHeader, LogitsWriter, read_header, read_pieces
 from quantkit.evaluate.session import EvaluatedModel
 from quantkit.kernels.arithmetic import Floats
+from quantkit.kernels.logit_steps import Compared
 from quantkit.kernels.logits import Tokens, compare, join, pack
-from quantkit.kernels.reference.logits import Compared
 from quantkit.system.child_process import answer_module, tell
 
 

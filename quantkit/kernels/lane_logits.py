@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from quantkit.kernels import logit_steps as spec
 from quantkit.kernels.lane_common import Bytes, Floats, compiled, inlined, nearest_int
-from quantkit.kernels.reference import logits as spec
 
 F32 = np.float32
 Doubles = npt.NDArray[np.float64]

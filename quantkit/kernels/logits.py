@@ -1,6 +1,6 @@
 """A chunk's logits kept as a reference, or compared with one: compiled if numba is installed, else in numpy.
 
-Both give the same bits; see :mod:`quantkit.kernels.reference.logits` for what is computed. Positions are independent,
+Both give the same bits; see :mod:`quantkit.kernels.logit_steps` for what is computed. Positions are independent,
 so threads share a chunk, and its result does not depend on their number.
 """
 
@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.kernels import lanes
+from quantkit.kernels import logit_steps as reference
 from quantkit.kernels.arithmetic import Floats
-from quantkit.kernels.reference import logits as reference
-from quantkit.kernels.reference.logits import Compared, Packed
+from quantkit.kernels.logit_steps import Compared, Packed
 
 _SLICE = 16  # positions that a thread takes at a time
 Tokens = npt.NDArray[np.int32]

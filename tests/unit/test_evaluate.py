@@ -21,8 +21,8 @@ from quantkit.evaluate.tensor_errors import tensor_errors
 from quantkit.evaluate.text import context_for, cut
 from quantkit.gguf.model import read_whole_model
 from quantkit.jobs.quantize import quantize
+from quantkit.kernels.logit_steps import Compared, Packed
 from quantkit.kernels.logits import pack
-from quantkit.kernels.reference.logits import Compared, Packed
 from quantkit.material.tokens import Tokens
 from tests.unit.tiny_gguf import Tiny, write_tiny_gguf
 

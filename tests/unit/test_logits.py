@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quantkit.kernels import lanes, logits
-from quantkit.kernels.reference import logits as plain
+from quantkit.kernels import logit_steps as plain
 
 PACKED = ("scale", "floor", "places", "payload")
 COMPARED = ("loss", "reference_loss", "divergence", "change", "same")
