@@ -23,6 +23,8 @@ from quantkit.system.child_process import ChildError, ask_module
 
 WORKER = "quantkit.advise.context_worker"
 """The module that is asked."""
+MOST_CONTEXT = 2**24
+"""Tokens of context that are asked about at most: planning a context takes memory for each of its tokens."""
 _MIB = 2**20
 _CACHE = re.compile(r"^llama_(?:kv_cache|memory_recurrent)\w*: +size = +([\d.]+) MiB", re.MULTILINE)
 _COMPUTE = re.compile(r"^\w+: +\w+ compute buffer size = +([\d.]+) MiB", re.MULTILINE)
@@ -71,8 +73,14 @@ def ask_context(
         For each context, None where llama.cpp refuses it: not every cache type fits every head.
 
     Raises:
-        GGUFError: llama.cpp cannot read the model, or its log does not say.
+        GGUFError: llama.cpp cannot read the model, or its log does not say; or a context is longer than any model's.
     """
+    longest = max((run.context for run in runs), default=0)
+    if longest > MOST_CONTEXT:
+        raise GGUFError(
+            f"a context of {longest:,} tokens cannot be planned: {MOST_CONTEXT:,} are the most",
+            hint="ask for fewer tokens of context",
+        )
     bare = [entry for entry in metadata if not entry.key.startswith(("tokenizer.", "general.alignment"))]
     arch = next((str(entry.value) for entry in bare if entry.key == "general.architecture"), "")
     rows = next((info.shape[0] for info in tensors if info.name == EMBEDDING), 0)

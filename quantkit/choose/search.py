@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -82,12 +83,14 @@ def check_size(nbytes: int, least: int, most: int, weights: int) -> None:
         raise QuantizationError(
             f"{size(nbytes)} is too small for this model: the smallest file has {least:,} bytes, "
             f"{least * 8 / weights:.2f} bits per weight",
-            hint=f"ask for --size {least} or more, or take a smaller model",
+            hint=f"ask for --size {least} or --bits {math.ceil(least * 800 / weights) / 100:.2f} at least, or take a "
+            "smaller model",
         )
     if nbytes > most:
         raise QuantizationError(
             f"{size(nbytes)} is more than this model can fill: the unquantized file has {most:,} bytes",
-            hint=f"keep the unquantized file with --keep-f16, or ask for --size {most} or less",
+            hint=f"keep the unquantized file with --keep-f16, or ask for --size {most} or --bits "
+            f"{math.floor(most * 800 / weights) / 100:.2f} at most",
         )
 
 

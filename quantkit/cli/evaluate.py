@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +118,7 @@ def _table(found: Evaluation) -> list[str]:
         found.reference.name,
         size(found.reference_nbytes),
         "",
-        f"{found.reference_perplexity.value:.4g} ± {found.reference_perplexity.error:.2g}",
+        measured(found.reference_perplexity.value, found.reference_perplexity.error),
         *("", "", ""),
         *_speed(found.reference_speed),
     )
@@ -129,7 +130,7 @@ def _table(found: Evaluation) -> list[str]:
                 one.file.name,
                 size(one.nbytes),
                 f"{one.bits:.2f}",
-                f"{figures.perplexity.value:.4g} ± {figures.perplexity.error:.2g}",
+                measured(figures.perplexity.value, figures.perplexity.error),
                 f"{figures.kl.value:.5f} ± {figures.kl.error:.5f}",
                 f"{figures.kl_percentiles['99.0']:.4f}",
                 f"{100 * figures.same_top.value:.2f} %",
@@ -142,6 +143,12 @@ def _table(found: Evaluation) -> list[str]:
         cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
         lines.append("  ".join([first.ljust(widths[0]), *cells]))
     return lines
+
+
+def measured(value: float, error: float) -> str:
+    """A figure with its standard error, both with as many decimals as give the error two digits."""
+    decimals = max(0, 1 - math.floor(math.log10(error))) if 0 < error < math.inf else 2
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
 def _speed(speed: Any) -> tuple[str, str, str]:

@@ -86,10 +86,22 @@ def read_whole_model(path: Path) -> GGUFModel:
     """As :func:`read_model`, for a model that can run without another file.
 
     Raises:
-        GGUFError: as :func:`read_model`; or the file is an adapter's LoRA file.
+        GGUFError: as :func:`read_model`; or the file is an adapter's LoRA file, an importance matrix, or an encoder of
+            images.
     """
     model = read_model(path)
-    if model.value("general.type") == "adapter":
+    kind = model.value("general.type")
+    if kind == "imatrix":
+        raise GGUFError(
+            f"{path}: this is an importance matrix, not a model",
+            hint=f"build with it: {command('quantkit', 'build', 'MODEL', '--imatrix', path, '--quant', 'q4_k_m')}",
+        )
+    if kind == "mmproj":
+        raise GGUFError(
+            f"{path}: this is an encoder of images or sound, not a model",
+            hint="give the file of the language model that it belongs to",
+        )
+    if kind == "adapter":
         raise GGUFError(
             f"{path}: this is an adapter's LoRA file, not a model",
             hint=f"use it with its base model: {command('llama-cli', '-m', 'BASE.gguf', '--lora', path)}; or merge the "

@@ -6,6 +6,7 @@ dict. Python callers and recipe files go through the same readers; what a reader
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -91,7 +92,7 @@ def _count(at: Argument, value: Any) -> int:
 
 
 def _number(at: Argument, value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
         raise at.refused(value, NUMBER.expected)
     return float(value)
 
@@ -243,7 +244,7 @@ TEXT = Kind("text", "my-model", _text)
 TEXTS = Kind("a text or a list of texts", ["q4_0", "q8_0"], _texts)
 FLAG = Kind("true or false", True, _flag)
 COUNT = Kind("a positive whole number", 4, _count)
-NUMBER = Kind("a number", 500000.0, _number)
+NUMBER = Kind("a number above zero", 500000.0, _number)
 SIZE = Kind("a size such as '2G', or a number of bytes", "2G", _size)
 PATH = Kind("a path", "folder/name", _path)
 PATHS = Kind("a path or a list of paths", ["folder/name"], _paths)

@@ -18,13 +18,15 @@ from hypothesis import strategies as st
 import quantkit
 from quantkit.advise.advice import CACHES, Candidate, Machine, Need, Row, judge, needs
 from quantkit.advise.bandwidth import EFFICIENCY, read_bandwidth
+from quantkit.advise.cache import CacheTypes
 from quantkit.advise.card import RESERVED, place
-from quantkit.advise.context import ContextMemory, ContextRun
+from quantkit.advise.context import MOST_CONTEXT, ContextMemory, ContextRun, ask_context
 from quantkit.advise.recommend import recommend
 from quantkit.advise.types import CANDIDATES, QUALITY
 from quantkit.advise.weights import Weights, weigh
 from quantkit.cli.advise import command
 from quantkit.demo.data import ADAPTER, BASE
+from quantkit.errors import GGUFError
 from quantkit.ggml.types import FTYPES, GGMLType
 from quantkit.gguf.header import TensorInfo
 from quantkit.jobs.advise import build_note
@@ -356,3 +358,8 @@ def test_the_note_of_a_build_without_a_type() -> None:
     note = build_note("base", plan, BASE)
     assert "quantkit advise would choose q8_0, the best that fits here" in note
     assert str(BASE) in note
+
+
+def test_a_context_that_would_fill_the_memory_is_refused_before_it_is_planned() -> None:
+    with pytest.raises(GGUFError, match=r"a context of 16,777,217 tokens cannot be planned"):
+        ask_context([], [], [ContextRun(MOST_CONTEXT + 1, CacheTypes(), 512)])

@@ -117,6 +117,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("size", "big", "size is 'big'; expected a size such as '2G'"),
     ("fit", -1, "fit is -1; expected a size such as '2G'"),
     ("bits", "4.5", "bits is '4.5'; expected a number"),
+    *(("bits", value, "bits is .*; expected a number above zero") for value in (float("nan"), float("inf"), 0, -1.0)),
     ("choice_data", 5, "choice_data is 5; expected a path"),
     ("rope_theta", "10000", "rope_theta is '10000'; expected a number"),
     ("output_tensor_type", 3, "output_tensor_type is 3; expected text"),

@@ -232,8 +232,9 @@ def test_more_room_is_never_worse() -> None:
     ("nbytes", "expected"), [(99, "the smallest file has 100 bytes, 2.00 bits per weight"), (401, "has 400 bytes")]
 )
 def test_impossible_sizes_are_refused_with_what_is_possible(nbytes: int, expected: str) -> None:
-    with pytest.raises(QuantizationError, match=expected):
+    with pytest.raises(QuantizationError, match=expected) as caught:
         check_size(nbytes, 100, 400, 400)
+    assert f"--bits {2 if nbytes < 100 else 8}.00" in caught.value.hint
 
 
 def test_sequences_are_spread_over_the_text() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
+from quantkit.cli.evaluate import measured
 from quantkit.cli.main import main
 from quantkit.evaluate import cache
 from quantkit.jobs.quantize import quantize
@@ -84,3 +86,12 @@ def test_what_cannot_be_evaluated_is_said(
     err = capsys.readouterr().err
     assert message in err
     assert code == 2 or "hint: " in err
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [(28.7036, 0.9061, "28.70 ± 0.91"), (6323.4, 263.7, "6323 ± 264"), (1.00522, 0.01173, "1.005 ± 0.012"),
+     (5.0, 0.0, "5.00 ± 0.00"), (5.0, math.nan, "5.00 ± nan")],
+)  # fmt: skip
+def test_a_figure_has_the_digits_of_its_error(value: float, error: float, shown: str) -> None:
+    assert measured(value, error) == shown

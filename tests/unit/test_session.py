@@ -18,6 +18,7 @@ import pytest
 from tiny_gguf import ANSWER, BOS, EOT, LLAMA_3, Tiny, vocabulary, write_tiny_gguf
 
 from quantkit.errors import ChatFormatError, GGUFError, QuantkitError
+from quantkit.gguf.model import read_whole_model
 from quantkit.run import engine
 from quantkit.run.interrupts import interrupts_deferred
 from quantkit.run.load_log import count_offloaded, failure_reason
@@ -51,6 +52,22 @@ def test_an_adapter_by_itself(tmp_path: Path) -> None:
     with pytest.raises(GGUFError, match=r"a lora\.gguf: this is an adapter's LoRA file") as caught:
         ChatModel.load(path)
     assert f"--lora '{path}'" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "hint"), [("imatrix", "an importance matrix", "--imatrix"), ("mmproj", "an encoder", "language")]
+)
+def test_a_file_of_another_kind_is_no_model(tmp_path: Path, kind: str, said: str, hint: str) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "other.gguf", "llama")
+    writer.add_type(kind)
+    writer.add_tensor("blk.0.attn_q.weight.counts", np.ones((2, 32), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(GGUFError, match=rf"other\.gguf: this is {said}.*, not a model") as caught:
+        read_whole_model(tmp_path / "other.gguf")
+    assert hint in caught.value.hint
 
 
 def test_facts_of_a_file(model: ChatModel) -> None:
