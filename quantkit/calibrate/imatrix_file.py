@@ -15,6 +15,7 @@ import numpy as np
 
 from quantkit.calibrate.sums import Sums
 from quantkit.errors import GGUFError, QuantizationError
+from quantkit.files.output_file import write_error
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header
 from quantkit.gguf.kv import KVType, array, string, u32
@@ -51,6 +52,9 @@ def write_imatrix(path: Path, sums: Mapping[str, Sums], data: str, context: int,
         data: name of the text's file.
         context: tokens of a chunk.
         progress: of an unfinished one; None for a finished one.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     most = max((int(one.counts.max()) for one in sums.values()), default=0)
     metadata = [
@@ -74,7 +78,10 @@ def write_imatrix(path: Path, sums: Mapping[str, Sums], data: str, context: int,
             raw = np.ascontiguousarray(table, dtype="<f4").tobytes()
             parts.append(raw.ljust(align(len(raw)), b"\0"))
             offset += len(parts[-1])
-    path.write_bytes(encode_header(metadata, tensors) + b"".join(parts))
+    try:
+        path.write_bytes(encode_header(metadata, tensors) + b"".join(parts))
+    except OSError as error:
+        raise write_error(path, error) from None
 
 
 def read_progress(path: Path) -> Progress | None:

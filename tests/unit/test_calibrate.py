@@ -206,3 +206,9 @@ def test_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch, field: str) 
     with pytest.raises(QuantkitError, match="lays out its tensors in another way"):
         check_layout()
     check_layout.cache_clear()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_not_blamed_on_the_model() -> None:
+    with pytest.raises(OutputError, match="No space left"):
+        write_imatrix(Path("/dev/full"), {}, "text.txt", 512, None)
