@@ -34,9 +34,10 @@ def print_choice(choice: Choice) -> None:
         nbytes, kl = sum(tensor.nbytes for tensor in tensors), sum(tensor.kl for tensor in tensors)
         share = kl / choice.predicted_kl if choice.predicted_kl else 0.0
         click.echo(f"  {role:{width}}  {size(nbytes):>9}  {share:4.0%} of the divergence  {types}")
-    click.echo(
-        f"  the same file: --quant {choice.quant} " + " ".join(f"--tensor-type '{one}'" for one in choice.tensor_types)
-    )
+    again = " and the same importance matrix" if choice.importance else ""
+    click.echo(f"  the same file, with these options{again}:\n    --quant {choice.quant} \\")
+    lines = [f"    --tensor-type '{one}'" for one in choice.tensor_types]
+    click.echo(" \\\n".join(lines))
 
 
 def print_choice_plan(needs: ChoicePlan, workers: int) -> None:
@@ -48,7 +49,7 @@ def print_choice_plan(needs: ChoicePlan, workers: int) -> None:
     seconds = needs.seconds(workers)
     time = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
     click.echo(
-        f"              {needs.evaluations} evaluations of {needs.tokens} tokens, about {time} on processors; "
+        f"              {needs.evaluations} evaluations of {needs.tokens} tokens, in all about {time} on processors; "
         f"{size(needs.disk)} of intermediate files"
     )
 

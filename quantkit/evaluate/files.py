@@ -84,8 +84,9 @@ def choose_files(paths: Sequence[Path], reference: Path | None) -> Chosen:
         if not any(os.path.samefile(file.path, other.path) for other in (chosen, *files)):
             files.append(file)
     if not files:
+        alone = "nothing was found beside it to compare it with" if reference is None else "it is the reference itself"
         raise QuantkitError(
-            f"{chosen.path}: a file cannot be evaluated against itself",
+            f"{chosen.path}: a file cannot be evaluated against itself, and {alone}",
             hint="give the file it was quantized from: --reference NAME-f16.gguf (quantkit build --keep-f16 keeps it)",
         )
     check_vocabularies(chosen.path, [file.path for file in files])

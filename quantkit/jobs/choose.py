@@ -13,7 +13,7 @@ from quantkit.advise.memory import BATCH, memory
 from quantkit.choose.altered import Alterable
 from quantkit.choose.candidates import candidates
 from quantkit.choose.divergence import CONTEXT, FEWEST, divergence_from, sequence_count, sequences
-from quantkit.choose.errors import measure_errors
+from quantkit.choose.errors import SAMPLE_WEIGHTS, measure_errors
 from quantkit.choose.expressions import options
 from quantkit.choose.groups import groups
 from quantkit.choose.llama_types import compared, llama_mixtures, nearest, quantizable
@@ -40,6 +40,8 @@ from quantkit.vocab.special import adds_bos
 _TOKENS = 1 << 14
 # Products a second of a processor, with both factors in half precision: for the estimate of the time.
 _PRODUCTS_A_SECOND = 2.5e10
+# Weights a second of a processor, all types together, and seconds to alter a file and to load it.
+_ERRORS_A_SECOND, _LOADING = 6e5, 0.3
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,11 @@ class ChoicePlan:
     weights: int
 
     def seconds(self, workers: int) -> float:
-        """About how long the evaluations take."""
-        return self.evaluations * self.tokens * self.weights / (_PRODUCTS_A_SECOND * workers)
+        """About how long the measurements take."""
+        products = self.evaluations * self.tokens * self.weights
+        errors = sum(min(count_elements(tensor.shape), SAMPLE_WEIGHTS) for tensor in self.candidates)
+        busy = products / _PRODUCTS_A_SECOND + errors / _ERRORS_A_SECOND
+        return busy / workers + self.evaluations * _LOADING
 
 
 def unquantized(recipe: Recipe) -> Recipe:

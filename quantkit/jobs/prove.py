@@ -78,14 +78,16 @@ def _sources(
                 f"{package}: its manifest does not say what it was built from",
                 hint=f"say it: quantkit prove {package} --model MODEL [--adapter DIR]",
             )
-        base = _recorded(package, sources.model, "--model MODEL")
+        missing = "" if adapters else " --adapter DIR" * len(sources.adapters)
+        base = _recorded(package, sources.model, f"--model MODEL{missing}")
     else:
         base = read_source("model", model)
     if adapters or sources is None:
         return base, adapters
     weights = _weights(manifest.recipe or {}, len(sources.adapters))
+    options = ("" if model is None else f"--model {base} ") + " ".join(["--adapter DIR"] * len(sources.adapters))
     return base, [
-        AdapterSource(_recorded(package, entry, "--adapter DIR"), weight)
+        AdapterSource(_recorded(package, entry, options), weight)
         for entry, weight in zip(sources.adapters, weights, strict=True)
     ]
 

@@ -175,6 +175,12 @@ def answer_module(answer: Callable[[dict[str, Any]], Any]) -> None:
         found = {"answer": answer(json.loads(question))}
     except QuantkitError as error:
         found = {"refused": str(error), "hint": error.hint}
+    except OSError as error:  # a full disk, mostly
+        where = "" if error.filename is None else f"{error.filename}: "
+        found = {
+            "refused": f"{where}{error.strerror or error}",
+            "hint": "free space on its disk, or set TMPDIR and XDG_CACHE_HOME to folders on another, and try again",
+        }
     json.dump(found, sys.stdout, ensure_ascii=True)
 
 

@@ -28,6 +28,7 @@ from quantkit.package.plan_entries import settings_of
 from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.package.text import without_controls
 from quantkit.plan.choice import Choice
+from quantkit.verify.choice_fields import differences
 from quantkit.verify.read_script import option_pairs, read_script
 from quantkit.verify.report import Check
 from quantkit.verify.structure import unchanged_texts
@@ -35,7 +36,8 @@ from quantkit.vocab.from_gguf import gguf_vocabulary
 from quantkit.vocab.special import adds_bos
 
 RECORDS = ("versions", "sources", "inputs", "notes", "effects", "choice", "adapter_files.adapter", "tensors.reason")
-"""Fields that only tell people where a package came from. Of ``recipe`` those that :func:`_recipe` does not compare."""
+"""Fields that only tell people where a package came from. Of ``recipe`` those that :func:`_recipe` does not compare; of
+``choice`` what was measured, not the types and the size that came of it."""
 
 _SCRIPT = "chat.sh"
 _OTHER_TEXTS = (_SCRIPT, "chat.ps1", "README.md")
@@ -108,6 +110,9 @@ def _model(field: str, listed: ModelEntry, model: GGUFModel, choice: Choice | No
     said = listed.quant if choice is None or listed.quant != choice.label else choice.quant
     if quant is not None and quant != said:
         yield _Fault(f"{field}.quant", said, f"general.file_type of {listed.file}", quant)
+    if choice is not None and listed.quant == choice.label:
+        for name, claimed, found in differences(choice, model):
+            yield _Fault(name, claimed, listed.file, found)
     files = tuple(file.name for file in model.files)
     if files != listed.files:
         yield _Fault(f"{field}.parts", listed.files, f"the header of {listed.file}", files)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -126,6 +127,24 @@ def test_the_package_says_how_it_was_chosen_and_verifies(built: BuildResult) -> 
     }.items()
     assert verify(built.folder).report.passed
     assert not list(built.folder.parent.glob(".*"))  # no intermediate file is left
+
+
+@pytest.mark.parametrize("field", ["tensor_types", "tensors", "bytes"])
+def test_an_edited_choice_is_found(built: BuildResult, field: str, tmp_path: Path) -> None:
+    """Whatever of it leads to another file."""
+    folder = tmp_path / "edited"
+    shutil.copytree(built.folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    choice = manifest["choice"]
+    if field == "tensor_types":
+        choice[field] = choice[field][1:]
+    elif field == "tensors":
+        choice[field][0]["type"] = "f32"
+    else:
+        choice[field] += 1
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    failed = [check for check in verify(folder, quick=True).report.checks if not check.passed]
+    assert [check.name for check in failed] == [f"manifest: choice.{field}"]
 
 
 def test_the_choice_is_the_same_with_other_threads(built: BuildResult, imatrix: Path, tmp_path: Path) -> None:

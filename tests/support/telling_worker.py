@@ -26,6 +26,9 @@ def answer(question: dict[str, Any]) -> dict[str, bool]:
             return {"stopped": True}
         tell(number)
         time.sleep(0.005)
+    if question.get("full"):
+        with open("/dev/full", "w") as file:
+            file.write("more than there is room for")
     if question.get("fail"):
         1 / 0  # noqa: B018
     return {"stopped": False}

@@ -71,11 +71,16 @@ class Terminal:
                 return True
         return False
 
-    def ends(self, seconds: float = 60) -> int:
-        """The exit code; reads on meanwhile, as terminals do."""
+    def ended(self, seconds: float) -> bool:
+        """Whether the program ends within the time; reads on meanwhile, as terminals do."""
         end = time.monotonic() + seconds
         while self.process.poll() is None and time.monotonic() < end:
             self._read(0.1)
+        return self.process.poll() is not None
+
+    def ends(self, seconds: float = 60) -> int:
+        """The exit code, when the program has ended."""
+        self.ended(seconds)
         return self.process.wait(timeout=1)
 
     def _read(self, seconds: float) -> bool:

@@ -40,6 +40,12 @@ def test_a_child_that_fails() -> None:
         follow_module(MODULE, {"count": 1, "refuse": "not this"}, lambda value: None)
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_disk_is_a_refusal() -> None:
+    with pytest.raises(QuantkitError, match="No space left on device"):
+        follow_module(MODULE, {"count": 1, "full": True}, lambda value: None)
+
+
 def test_what_the_caller_raises_ends_the_child() -> None:
     def hear(value: Any) -> None:
         raise ValueError(value)
