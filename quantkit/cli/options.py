@@ -230,7 +230,7 @@ def size_value(ctx: click.Context, parameter: click.Parameter, value: str | None
 _CLICK: Mapping[Kind, Mapping[str, Any]] = {
     FLAG: {"is_flag": True},
     COUNT: {"type": click.IntRange(min=1)},
-    NUMBER: {"type": float},
+    NUMBER: {"type": click.FloatRange(min=0, min_open=True)},
     SIZE: {"callback": size_value},
     PATH: {"type": FOLDER},
     DATA: {"type": FOLDER},

@@ -49,7 +49,6 @@ request("name-that-looks-like-an-option", "-x", hint="--name", command=(*BUILD, 
 request("name-with-a-newline", "name", hint="--name", command=(*BUILD, "--name", "a\nb"))
 request("name-too-long", "name", hint="--name", command=(*BUILD, "--name", "n" * 300))
 request("rope-scaling-of-another-kind", "dynamic:2", hint="linear:2", command=(*BUILD, "--rope-scaling", "dynamic:2"))
-request("rope-theta-of-nothing", "--rope-theta", hint="500000", command=(*CONVERT, "--rope-theta", "0"))
 request("unknown-device", "tpu", hint="cuda:N", command=(*BUILD, "--device", "tpu"))
 request("device-that-is-not-there", "cuda:99", hint="--device cpu", command=(*CONVERT, "--device", "cuda:99"))
 

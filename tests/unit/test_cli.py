@@ -147,6 +147,8 @@ def test_the_module_is_the_command() -> None:
         ("quantize", "x", "-o", "y"),
         ("convert", "x", "-o", ""),
         ("build", "x", "--imatrix", ""),
+        ("build", "x", "--bits", "0"),
+        ("convert", "x", "-o", "y", "--rope-theta", "-1"),
         ("chat", ""),
         ("package", "-o", "y"),
         ("inspect",),
