@@ -48,7 +48,7 @@ SLOW = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="leave out what takes long: a minute instead of fifteen")
+    parser.addoption("--fast", action="store_true", help="leave out what takes long: a minute instead of ten")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
