@@ -66,7 +66,8 @@ def check_known(judged: Judged) -> None:
 def _model(judged: Judged) -> Iterator[tuple[Any, bool]]:
     """The model with its adapters, and whether its layers are loaded one at a time."""
     config = _config(judged.model)
-    with open_weights(judged.model) as weights:
+    plain = _empty(config)
+    with open_weights(judged.model, plain.state_dict().keys()) as weights:
         if needs_whole_model(judged, config.get_text_config().vocab_size):
             with weights.some(weights.names) as tensors:
                 state = {name: tensor[...] for name, tensor in tensors.items()}
@@ -78,7 +79,7 @@ def _model(judged: Judged) -> Iterator[tuple[Any, bool]]:
         from quantkit.prove.layerwise import Loader, fill_buffers, put_placeholders
 
         device = torch.device(judged.device)
-        plain, running = _empty(config), _empty(config)
+        running = _empty(config)
         fill_buffers(running, device)
         put_placeholders(running, device)
         add_adapters(running, judged, by_layer=True)

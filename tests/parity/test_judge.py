@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from quantkit.checkpoint.folder import read_json
 from quantkit.errors import AdapterError, ArchitectureError
@@ -64,6 +66,18 @@ def test_layouts_of_checkpoints(checkpoint: Maker, layout: dict[str, object], tm
     model = checkpoint("qwen2-tied", **layout)
     assert write_logits(Judged(model, device="cpu"), SEQUENCES, tmp_path / "logits.npy")
     assert difference(np.load(tmp_path / "logits.npy"), whole(model)) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ["qwen2-tied", "mixtral"])
+@pytest.mark.parametrize("wrapped", ["policy.{}", "module._orig_mod.{}", "base_model.model.{}"])
+def test_a_checkpoint_saved_from_within_a_wrapper(checkpoint: Maker, kind: str, wrapped: str, tmp_path: Path) -> None:
+    plain, model = checkpoint(kind), tmp_path / "model"
+    shutil.copytree(plain, model)
+    (file,) = model.glob("*.safetensors")
+    tensors = {wrapped.format(name): values for name, values in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    assert write_logits(Judged(model, device="cpu"), SEQUENCES, tmp_path / "logits.npy")
+    assert difference(np.load(tmp_path / "logits.npy"), whole(plain)) < TOLERANCE
 
 
 @pytest.mark.parametrize("variant", [*LORA, "loha", "trainable-tokens"])
