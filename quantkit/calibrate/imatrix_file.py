@@ -6,7 +6,6 @@ An unfinished file is one too, with whatever chunks it has; one key more says wh
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from quantkit.calibrate.sums import Sums
-from quantkit.errors import GGUFError, QuantizationError
+from quantkit.errors import GGUFError
 from quantkit.files.output_file import write_error
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header
 from quantkit.gguf.kv import KVType, array, string, u32
+from quantkit.plan.imatrix import COUNTS, SUMS, read_tables
 
 PROGRESS = "quantkit.imatrix.progress"
-_SUMS, _COUNTS = ".in_sum2", ".counts"
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def write_imatrix(path: Path, sums: Mapping[str, Sums], data: str, context: int,
         one = sums[name]
         matrices = len(one.counts)
         values = one.values.reshape(matrices, -1)
-        for end, table in ((_SUMS, values), (_COUNTS, one.counts.astype(np.float32).reshape(matrices, 1))):
+        for end, table in ((SUMS, values), (COUNTS, one.counts.astype(np.float32).reshape(matrices, 1))):
             shape = table.shape if matrices > 1 else table.shape[1:]
             tensors.append(TensorInfo(name + end, shape, GGMLType.F32, offset))
             raw = np.ascontiguousarray(table, dtype="<f4").tobytes()
@@ -103,22 +102,6 @@ def read_sums(path: Path) -> dict[str, Sums]:
         GGUFError: it is broken.
         QuantizationError: it is not such a file.
     """
-    header = read_header(path)
-    found = {}
     with path.open("rb") as file:
-
-        def floats(name: str) -> np.ndarray:
-            info = header.tensors.get(name)
-            if info is None or info.type is not GGMLType.F32:
-                raise QuantizationError(f"{path}: it has no tensor {name!r} in F32", hint="pass --overwrite")
-            file.seek(header.data_offset + info.offset)
-            return np.frombuffer(file.read(4 * math.prod(info.shape)), dtype="<f4").copy()
-
-        for key in header.tensors:
-            if not key.endswith(_SUMS):
-                continue
-            name = key.removesuffix(_SUMS)
-            counts = floats(name + _COUNTS).astype(np.int64)
-            matrices = len(counts)
-            found[name] = Sums(floats(key).reshape(matrices, -1), counts)
-    return found
+        tables = read_tables(path, read_header(path), file)
+        return {name: Sums(sums.copy(), counts.astype(np.int64)) for name, sums, counts in tables}

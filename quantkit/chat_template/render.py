@@ -56,6 +56,21 @@ def render_jinja(
     return text
 
 
+def render_undated(template: str, messages: Sequence[Message], **told: Any) -> str:
+    """As :func:`render_jinja`, without today's date unless the template needs it: the same text on different days.
+
+    Args:
+        template, messages: as there.
+        **told: its other arguments but *dates*.
+
+    Raises:
+        ChatFormatError: as there.
+    """
+    text = ask("render undated", template=template, messages=[dict(message) for message in messages], **told)
+    assert isinstance(text, str)
+    return text
+
+
 def ask(what: str, **arguments: Any) -> Any:
     """The answer to one of :data:`quantkit.chat_template.worker.QUESTIONS`, as JSON values.
 

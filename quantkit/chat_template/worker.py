@@ -15,12 +15,13 @@ from typing import Any
 
 from quantkit.chat_template.opening import find_opening
 from quantkit.chat_template.probe import describe
-from quantkit.chat_template.sandbox import TextTooLongError, render
+from quantkit.chat_template.sandbox import TextTooLongError, render, render_undated
 from quantkit.chat_template.thinking import bake_thinking, find_thinking
 from quantkit.errors import ChatFormatError
 
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "render": render,
+    "render undated": render_undated,
     "describe": describe,
     "opening": find_opening,
     "thinking": find_thinking,

@@ -9,7 +9,7 @@ import click
 from quantkit.cli.completers import complete_path
 from quantkit.cli.options import folder_or_id, json_option, print_json, reporter, size_value
 from quantkit.system.shell import command as shown
-from quantkit.system.terminal_text import one_line
+from quantkit.system.terminal_text import columns, one_line
 from quantkit.system.units import count, size
 
 if TYPE_CHECKING:
@@ -77,13 +77,13 @@ def _print(found: Advice, source: Source) -> None:
     if machine.card:
         titles.append("on the card")
     click.echo()
-    _table(lines)
+    click.echo("\n".join(columns(lines)))
     click.echo()
     caches = [["keys and values", *titles[3 : 3 + len(contexts)]]]
     for name in dict.fromkeys(fit.need.cache for fit in fits):
         sizes = (found.rows[0].at(context, name) for context in contexts)
         caches.append([name, *(("-" if fit is None else size(sum(fit.need.by_layer))) for fit in sizes)])
-    _table(caches)
+    click.echo("\n".join(columns(caches)))
     click.echo()
     taken = found.recommendation.row
     click.echo(one_line(f"take {taken.candidate.name}" if taken else "nothing fits") + ":")
@@ -93,12 +93,3 @@ def _print(found: Advice, source: Source) -> None:
         click.echo(one_line(f"note: {note}"))
     if taken and taken.candidate.file is None:
         click.echo(f"next: {shown('quantkit', 'build', source, '--quant', taken.candidate.label)}")
-
-
-def _table(lines: list[list[str]]) -> None:
-    """Columns: the first to the left, numbers to the right."""
-    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(max(map(len, lines)))]
-    for line in lines:
-        first, *others = (one_line(cell) for cell in line)
-        padded = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False))]
-        click.echo("  ".join(padded).rstrip())

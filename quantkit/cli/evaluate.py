@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli.options import FOLDER, json_option, print_json, run_options
-from quantkit.system.terminal_text import harmless, one_line
+from quantkit.cli.options import FOLDER, gpu_layers_option, json_option, print_json, run_options
+from quantkit.system.terminal_text import columns, harmless, one_line
 from quantkit.system.units import size
 
 if TYPE_CHECKING:
@@ -44,13 +44,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Questions, one on each line, or conversations as JSON lines, that every file answers.",
 )
-@click.option(
-    "--n-gpu-layers",
-    type=click.IntRange(min=-1),
-    default=-1,
-    show_default=True,
-    help="Layers to put on the GPU, -1 for all. No effect without GPU support.",
-)
+@gpu_layers_option
 @run_options("threads")
 @json_option
 def command(
@@ -101,7 +95,7 @@ def print_evaluation(found: Evaluation) -> None:
         )
     )
     for line in _table(found):
-        click.echo(one_line(line))
+        click.echo(line)
     for number, question in enumerate(found.questions):
         click.echo(f"\n>>> {harmless(question)}")
         for who, answers in found.answers:
@@ -113,7 +107,7 @@ _TITLES = ("file", "size", "bits", "perplexity", "KL divergence", "99 %", "same 
 
 
 def _table(found: Evaluation) -> list[str]:
-    """Columns that are as wide as what is in them; the first to the left, the others to the right."""
+    """The figures in columns, the reference first."""
     reference: tuple[str, ...] = (
         found.reference.name,
         size(found.reference_nbytes),
@@ -137,12 +131,7 @@ def _table(found: Evaluation) -> list[str]:
                 *_speed(one.speed),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for first, *others in rows:
-        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
-        lines.append("  ".join([first.ljust(widths[0]), *cells]))
-    return lines
+    return columns(rows)
 
 
 def measured(value: float, error: float) -> str:

@@ -12,6 +12,7 @@ from quantkit.cli.options import (
     FOLDER,
     adapter_options,
     folder_or_id,
+    gpu_layers_option,
     json_option,
     print_json,
     recipe_option,
@@ -44,13 +45,7 @@ if TYPE_CHECKING:
 @click.option(
     "--ctx", "context", type=click.IntRange(min=16), default=512, show_default=True, help="Tokens of a chunk."
 )
-@click.option(
-    "--n-gpu-layers",
-    type=click.IntRange(min=-1),
-    default=-1,
-    show_default=True,
-    help="Layers to put on the GPU, -1 for all. No effect without GPU support.",
-)
+@gpu_layers_option
 @recipe_option("outtype", help="Precision of the file that is built of MODEL for this (default: f16).")
 @run_options("device", "threads", "overwrite")
 @json_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantkit.cli.options import FOLDER, print_check
+from quantkit.cli.options import FOLDER, gpu_layers_option, print_check
 from quantkit.system.terminal_text import harmless, one_line
 
 if TYPE_CHECKING:
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(name="smoke")
 @click.argument("path", metavar="GGUF|DIR", type=FOLDER)
-@click.option(
-    "--n-gpu-layers",
-    type=click.IntRange(min=-1),
-    default=-1,
-    show_default=True,
-    help="Layers to put on the GPU, -1 for all. No effect without GPU support.",
-)
+@gpu_layers_option
 @click.option(
     "--prompt",
     "prompts",

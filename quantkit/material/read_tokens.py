@@ -7,11 +7,9 @@ follow each other; special tokens are parsed, and BOS is added to one whose temp
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
-from quantkit.chat_template.process import TemplateLimitError
-from quantkit.chat_template.render import render_jinja
+from quantkit.chat_template.render import render_undated
 from quantkit.errors import ChatFormatError, QuantkitError
 from quantkit.ggml.llama_vocabulary import LlamaVocabulary, open_vocabulary
 from quantkit.gguf.model import read_whole_model
@@ -66,18 +64,10 @@ def _conversations(gguf: Path, path: Path, data: Data, vocabulary: LlamaVocabula
 
 
 def _render(vocabulary: LlamaVocabulary, talk: Talk) -> str:
-    """The conversation without today's date, unless the template needs it."""
-    render = partial(
-        render_jinja,
+    return render_undated(
         vocabulary.chat_template,
         talk,
         bos_token=vocabulary.text(vocabulary.bos),
         eos_token=vocabulary.text(vocabulary.eos),
         add_generation_prompt=False,
     )
-    try:
-        return render(dates=False)
-    except TemplateLimitError:
-        raise
-    except ChatFormatError:
-        return render(dates=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +21,8 @@ from quantkit.gguf.header import MAGIC, Header, read_header
 from quantkit.plan.values import PlannedTensor
 
 _AGAIN = "make it again with llama-imatrix"
-_SUMS, _COUNTS = ".in_sum2", ".counts"
+SUMS, COUNTS = ".in_sum2", ".counts"
+"""What the names of a tensor's sums and counts end with."""
 
 
 def read_imatrix(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
@@ -58,25 +59,36 @@ def expected_importance(tensors: Iterable[PlannedTensor]) -> Mapping[str, npt.ND
 
 
 def _read_gguf(path: Path, header: Header, file: BinaryIO) -> dict[str, npt.NDArray[np.float32]]:
-    names = [name.removesuffix(_SUMS) for name in header.tensors if name.endswith(_SUMS)]
+    entries = {}
+    for name, table, counts in read_tables(path, header, file):
+        # llama.cpp rounds the counts (stored as float32) and gives experts that were never called an importance of 1
+        whole = np.round(counts).astype(np.float32)[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            entries[name] = np.where(whole > 0, table / whole, np.float32(1)).astype(np.float32).reshape(-1)
+    return entries
+
+
+def read_tables(
+    path: Path, header: Header, file: BinaryIO
+) -> Iterator[tuple[str, npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """What a GGUF importance matrix stores: each tensor's name, sums [counts, columns] and counts [counts], float32.
+
+    Raises:
+        QuantizationError: it is not an importance matrix, or a tensor's sums and counts do not belong together.
+    """
+    names = [name.removesuffix(SUMS) for name in header.tensors if name.endswith(SUMS)]
     if not names or "imatrix.chunk_count" not in header.metadata:
         raise QuantizationError(f"{path}: not an importance matrix", hint=_AGAIN)
-    entries = {}
     for name in names:
-        if name + _COUNTS not in header.tensors:
+        if name + COUNTS not in header.tensors:
             raise QuantizationError(f"{path}: {name!r} has sums but no counts", hint=_AGAIN)
-        sums, counts = (_floats(path, header, file, name + suffix) for suffix in (_SUMS, _COUNTS))
+        sums, counts = (_floats(path, header, file, name + suffix) for suffix in (SUMS, COUNTS))
         if sums.size % counts.size:
             raise QuantizationError(
                 f"{path}: {name!r} has {sums.size} sums, which is not a multiple of its {counts.size} counts",
                 hint=_AGAIN,
             )
-        # llama.cpp rounds the counts (stored as float32) and gives experts that were never called an importance of 1
-        whole = np.round(counts).astype(np.float32)[:, None]
-        table = sums.reshape(counts.size, -1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            entries[name] = np.where(whole > 0, table / whole, np.float32(1)).astype(np.float32).reshape(-1)
-    return entries
+        yield name, sums.reshape(counts.size, -1), counts
 
 
 def _floats(path: Path, header: Header, file: BinaryIO, name: str) -> npt.NDArray[np.float32]:

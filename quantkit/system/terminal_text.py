@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
+
 # Escape sequences could change the terminal's title, colors or input; a symbol for the character is shown instead.
 # Marks that change the text direction, and line ends other than \n, could make a line look like another one.
 _SHOWN: dict[int, str] = {
@@ -23,3 +26,18 @@ def harmless(text: str) -> str:
 def one_line(text: str) -> str:
     """The same, on one line."""
     return harmless(text).replace("\n", " ")
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table: columns as wide as what is in them, the first to the left, the others to the right.
+
+    Args:
+        rows: one or more cells each, made harmless here; shorter rows leave out the last columns.
+    """
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
+    aligned = (
+        [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False))]
+        for first, *others in cells
+    )
+    return ["  ".join(line).rstrip() for line in aligned]

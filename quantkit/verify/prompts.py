@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from quantkit.chat_template.format import render_jinja
 from quantkit.chat_template.process import TemplateLimitError
+from quantkit.chat_template.render import render_undated
 from quantkit.errors import ChatFormatError
 from quantkit.files.json_file import read_json
 from quantkit.hub.tokenizer_files import SPECIAL_TOKENS, TOKENIZER_CONFIG
@@ -69,22 +69,17 @@ def _expected(one: Conversation, encoder: Encoder, template: str, bos_token: str
 
 
 def _render(template: str, messages: Sequence[Mapping[str, str]], bos_token: str, eos_token: str) -> str | None:
-    """Render without today's date, unless the template needs it, so that prompts of different days can be compared.
-
-    Returns:
-        The prompt, None if the template rejects the conversation.
+    """The prompt, None if the template rejects the conversation.
 
     Raises:
         TemplateLimitError: the template exceeded a limit, which says nothing about the conversation.
     """
-    for dates in (False, True):
-        try:
-            return render_jinja(template, messages, bos_token=bos_token, eos_token=eos_token, dates=dates)
-        except TemplateLimitError:
-            raise
-        except ChatFormatError:
-            continue
-    return None
+    try:
+        return render_undated(template, messages, bos_token=bos_token, eos_token=eos_token)
+    except TemplateLimitError:
+        raise
+    except ChatFormatError:
+        return None
 
 
 def check_prompts(model: ChatModel, expected: Sequence[Expected], source: str) -> list[Check]:

@@ -257,7 +257,7 @@ def test_a_template_that_is_stopped_is_no_refusal_of_a_conversation(monkeypatch:
         asked.append(messages)
         raise TemplateLimitError("the chat template takes more than 3 s of processor time")
 
-    monkeypatch.setattr(prompts, "render_jinja", stopped)
+    monkeypatch.setattr(prompts, "render_undated", stopped)
     with pytest.raises(TemplateLimitError):
         prompts._render("{{ 1 }}", [{"role": "user", "content": "hi"}], "", "")
     assert len(asked) == 1
