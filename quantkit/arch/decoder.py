@@ -6,7 +6,7 @@ layer and adds the embedding and the output head.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -87,19 +87,21 @@ def require_plain_heads(config: Config) -> None:
         )
 
 
-def decoder_rules(config: Config, layer: Sequence[Rule]) -> list[Rule]:
-    """The tensors of a decoder whose layers all have the same tensors.
+def decoder_rules(config: Config, layer: Sequence[Rule] | Callable[[int], Sequence[Rule]]) -> list[Rule]:
+    """The tensors of a decoder.
 
     Args:
         config: config.json.
-        layer: the tensors of a layer, with names without ``model.layers.N.`` and ``blk.N.``.
+        layer: the tensors of every layer, or a function from a layer's number to its tensors, with names without
+            ``model.layers.N.`` and ``blk.N.``.
     """
+    tensors = layer if callable(layer) else lambda i: layer
     size = sizes(config)
     tied = bool(config.get("tie_word_embeddings", False))
     shape = (size.vocabulary, size.hidden)
     return [
         Rule("model.embed_tokens.weight", EMBEDDING, shape),
-        *(_in_layer(rule, i) for i in range(layers(config)) for rule in layer),
+        *(_in_layer(rule, i) for i in range(layers(config)) for rule in tensors(i)),
         vector("model.norm", "output_norm", size.hidden),
         Rule("lm_head.weight", OUTPUT, shape, optional=tied),
     ]
