@@ -62,15 +62,14 @@ def cache_layers(metadata: Mapping[str, Any]) -> tuple[CacheLayer, ...]:
     heads = _per_layer(metadata, f"{arch}.attention.head_count", count, None)
     pairs = _per_layer(metadata, f"{arch}.attention.head_count_kv", count, heads)
     window = metadata.get(f"{arch}.attention.sliding_window")
-    period = WINDOW_PERIODS.get(arch, 0) if window else 0
+    narrow = _narrow(metadata, arch, count) if window else [False] * count
     layers = []
     for layer in range(count):
         usual = width // heads[layer] if heads[layer] else 0
         keys = int(metadata.get(f"{arch}.attention.key_length", usual))
         values = int(metadata.get(f"{arch}.attention.value_length", usual))
-        narrow = period and layer % period < period - 1
         layers.append(
-            CacheLayer(pairs[layer] * keys, pairs[layer] * values, int(window) if narrow and window else None)
+            CacheLayer(pairs[layer] * keys, pairs[layer] * values, int(window) if narrow[layer] and window else None)
         )
     return tuple(layers)
 
@@ -89,6 +88,14 @@ def layer_nbytes(layer: CacheLayer, context: int, types: CacheTypes, *, batch: i
     if layer.window is not None and not full:
         cells = min(cells, _pad(layer.window + batch))
     return cells * (types.keys.row_nbytes(layer.keys) + types.values.row_nbytes(layer.values))
+
+
+def _narrow(metadata: Mapping[str, Any], arch: str, layers: int) -> list[bool]:
+    """Whether each layer has the window: the file lists it, or the architecture's period says it."""
+    listed, period = metadata.get(f"{arch}.attention.sliding_window_pattern"), WINDOW_PERIODS.get(arch, 0)
+    if isinstance(listed, list) and len(listed) >= layers:
+        return [bool(one) for one in listed[:layers]]
+    return [bool(period) and layer % period < period - 1 for layer in range(layers)]
 
 
 def _pad(cells: int) -> int:

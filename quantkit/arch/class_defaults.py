@@ -58,6 +58,27 @@ _GEMMA2 = {
 CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "llama": _LLAMA,
     "mistral": _MISTRAL,
+    "ministral3": {
+        **{key: value for key, value in _MISTRAL.items() if key != "sliding_window"},
+        "vocab_size": 131072,
+        "num_hidden_layers": 34,
+        "head_dim": 128,
+        "max_position_embeddings": 262144,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {
+            "type": "yarn",
+            "rope_type": "yarn",
+            "rope_theta": 1000000.0,
+            "factor": 16.0,
+            "original_max_position_embeddings": 16384,
+            "max_position_embeddings": 262144,
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "mscale_all_dim": 1.0,
+            "mscale": 1.0,
+            "llama_4_scaling_beta": 0.1,
+        },
+    },
     "mixtral": {
         **{key: value for key, value in _MISTRAL.items() if key != "sliding_window"},
         "rms_norm_eps": 1e-5,
@@ -124,6 +145,13 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "olmo2": {**_LLAMA, "vocab_size": 50304, "rms_norm_eps": 1e-5},
+    "olmo3": {
+        **_LLAMA,
+        "vocab_size": 50304,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 500000.0,
+        "sliding_window": 4096,
+    },
 }
 """By ``model_type``: settings with the class's values."""
 

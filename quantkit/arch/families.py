@@ -24,6 +24,7 @@ FAMILIES: Mapping[str, str] = {
     "LLaMAForCausalLM": "llama",
     "MistralForCausalLM": "mistral",
     "Mistral3ForConditionalGeneration": "mistral3",
+    "Ministral3ForCausalLM": "ministral3",
     "MixtralForCausalLM": "mixtral",
     "QWenLMHeadModel": "qwen",
     "Qwen2ForCausalLM": "qwen2",
@@ -37,12 +38,14 @@ FAMILIES: Mapping[str, str] = {
     "GraniteForCausalLM": "granite",
     "SmolLM3ForCausalLM": "smollm3",
     "Olmo2ForCausalLM": "olmo2",
+    "Olmo3ForCausalLM": "olmo3",
 }
 
 # The class of AutoModelForCausalLM, by model_type: it counts where "architectures" names none, or a wrapper.
 BY_MODEL_TYPE: Mapping[str, str] = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
+    "ministral3": "Ministral3ForCausalLM",
     "mixtral": "MixtralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen2_moe": "Qwen2MoeForCausalLM",
@@ -54,6 +57,11 @@ BY_MODEL_TYPE: Mapping[str, str] = {
     "granite": "GraniteForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
+    "olmo3": "Olmo3ForCausalLM",
+}
+# The class of the language model inside of a wrapper that has several, by the wrapper and text_config's model_type.
+INSIDE: Mapping[tuple[str, str], str] = {
+    ("Mistral3ForConditionalGeneration", "ministral3"): "Ministral3ForCausalLM",
 }
 # Classes of trainers around a model: FSDP's before its name, PEFT's and TRL's instead of it.
 _SHARDED = "FSDP"
@@ -88,7 +96,7 @@ ARCHITECTURES: Mapping[str, Architecture] = _Architectures()
 
 def is_supported(config: Mapping[str, Any]) -> bool:
     """Whether :func:`find_architecture` knows the architecture of this config."""
-    return _named(config) in FAMILIES
+    return _family(config) in FAMILIES
 
 
 def _saved(config: Mapping[str, Any]) -> str | None:
@@ -107,6 +115,13 @@ def _named(config: Mapping[str, Any]) -> str | None:
     return name.removeprefix(_SHARDED) if name.removeprefix(_SHARDED) in FAMILIES else name
 
 
+def _family(config: Mapping[str, Any]) -> str | None:
+    """The class whose family converts the config: the named one, or that of the language model inside of it."""
+    name, text = _named(config), config.get("text_config")
+    kind = text.get("model_type") if isinstance(text, Mapping) else None
+    return INSIDE.get((name, kind), name) if name is not None and isinstance(kind, str) else name
+
+
 def class_notes(config: Mapping[str, Any]) -> list[str]:
     """A note if the config names no class, or another one than that of the model itself."""
     saved, named = _saved(config), _named(config)
@@ -122,7 +137,7 @@ def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
     Raises:
         ArchitectureError: the config names none, or one that is not supported; the hint lists the supported ones.
     """
-    name = _named(config)
+    name = _family(config)
     supported = ", ".join(sorted(FAMILIES))
     if name is None:
         raise ArchitectureError(f"{where}: architectures is missing", hint=f"supported architectures: {supported}")

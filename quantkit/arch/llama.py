@@ -7,7 +7,7 @@ from collections.abc import Collection
 from quantkit.arch.base import Architecture, Config, Rule, head_dim, positive, require
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, gated_mlp, pre_normed, sizes
-from quantkit.arch.rope import rope_metadata, rope_tensors
+from quantkit.arch.rope import PLAIN_YARN, YarnGraph, rope_metadata, rope_tensors
 from quantkit.gguf.kv import KV, u32
 from quantkit.vocab.families import VocabularyRules
 
@@ -22,12 +22,12 @@ def metadata(config: Config) -> list[KV]:
     return llama_metadata("llama", {**config, "head_dim": head_dim(config)}, SCALINGS)
 
 
-def llama_metadata(arch: str, config: Config, scalings: Collection[str]) -> list[KV]:
+def llama_metadata(arch: str, config: Config, scalings: Collection[str], yarn: YarnGraph = PLAIN_YARN) -> list[KV]:
     """The entries of all families whose graph in llama.cpp is derived from Llama's."""
     require(config, "hidden_act", "silu")
     return [
         *decoder_metadata(arch, config),
-        *rope_metadata(arch, config, scalings),
+        *rope_metadata(arch, config, scalings, yarn),
         u32(f"{arch}.vocab_size", positive(config, "vocab_size")),
         u32(f"{arch}.rope.dimension_count", head_dim(config)),
     ]

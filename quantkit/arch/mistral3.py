@@ -5,13 +5,14 @@ from __future__ import annotations
 from quantkit.arch import llama, mistral
 from quantkit.arch.base import Architecture, Config, head_dim, require, window_note
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
-from quantkit.arch.rope import rope_tensors
+from quantkit.arch.rope import YarnGraph, rope_tensors
 from quantkit.gguf.kv import KV
 
 
 def metadata(config: Config) -> list[KV]:
-    require(config, "model_type", "mistral")  # Ministral 3 and Mistral 4 have other graphs
-    return llama.llama_metadata("mistral3", {**config, "head_dim": head_dim(config)}, ("llama3", "linear", "yarn"))
+    require(config, "model_type", "mistral")  # Mistral 4 has another graph
+    scalings = ("llama3", "linear", "yarn")
+    return llama.llama_metadata("mistral3", {**config, "head_dim": head_dim(config)}, scalings, YarnGraph(betas=True))
 
 
 ARCHITECTURE = Architecture(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from quantkit.gguf.kv import KV, f32, string, u32
 # transformers' default for a config without rope_theta (Llama 2's first configs).
 DEFAULT_ROPE_THETA = 10000.0
 _WHERE = "config.json: rope_scaling"
-# llama.cpp's defaults, which it does not read from the file for any of these families.
+# llama.cpp's defaults, which most of its graphs do not read from the file.
 _YARN_BETAS = {"beta_fast": 32, "beta_slow": 1}
 _FACTORS = ("factor", "attention_factor", "attn_factor", "short_factor", "long_factor", "low_freq_factor")
 _YARN_KEYS = {
@@ -30,6 +31,22 @@ _YARN_KEYS = {
     "beta_fast": "yarn_beta_fast",
     "beta_slow": "yarn_beta_slow",
 }
+
+
+@dataclass(frozen=True)
+class YarnGraph:
+    """What llama.cpp's graph for a family reads of YaRN beyond its factor.
+
+    Attributes:
+        betas: where frequencies begin and cease to be interpolated, rather than 32 and 1.
+        log_multiplier: ``mscale_all_dim``, by which it divides the scale of attention; 0 for none.
+    """
+
+    betas: bool = False
+    log_multiplier: float = 0.0
+
+
+PLAIN_YARN = YarnGraph()
 
 
 def rope(config: Config, layers: str | None = None) -> dict[str, Any]:
@@ -75,20 +92,21 @@ def rope_base(settings: Mapping[str, Any]) -> float:
     return number({"rope_theta": DEFAULT_ROPE_THETA} | dict(settings), "rope_theta", above=0)
 
 
-def rope_metadata(arch: str, config: Config, scalings: Collection[str]) -> list[KV]:
+def rope_metadata(arch: str, config: Config, scalings: Collection[str], yarn: YarnGraph = PLAIN_YARN) -> list[KV]:
     """Rotary base and scaling.
 
     Args:
         arch: the GGUF architecture.
         config: config.json.
         scalings: the kinds of scaling that llama.cpp's graph for this family computes.
+        yarn: what it reads of YaRN.
 
     Raises:
         ArchitectureError: the scaling cannot be expressed in GGUF.
     """
     settings = rope(config)
     require(settings, "partial_rotary_factor", 1)
-    entries = _scaling(arch, config, settings, check_scaling(settings, scalings))
+    entries = _scaling(arch, config, settings, check_scaling(settings, scalings), yarn)
     return [*entries, f32(f"{arch}.rope.freq_base", rope_base(settings))]
 
 
@@ -112,30 +130,30 @@ def check_scaling(settings: Mapping[str, Any], scalings: Collection[str]) -> str
     return str(kind)
 
 
-def _scaling(arch: str, config: Config, settings: Mapping[str, Any], kind: str) -> list[KV]:
+def _scaling(arch: str, config: Config, settings: Mapping[str, Any], kind: str, yarn: YarnGraph) -> list[KV]:
     """Metadata entries for a kind of scaling; Llama 3's becomes a tensor instead."""
     prefix = f"{arch}.rope.scaling"
     if kind == "linear":
         return [string(f"{prefix}.type", kind), f32(f"{prefix}.factor", number(settings, "factor", _WHERE, above=0))]
     if kind == "yarn":
-        return [string(f"{prefix}.type", kind), *_yarn(prefix, settings)]
+        return [string(f"{prefix}.type", kind), *_yarn(prefix, settings, yarn)]
     if kind == "longrope":
         return [string(f"{prefix}.type", kind), *longrope_metadata(prefix, config, settings)]
     return []
 
 
-def _yarn(prefix: str, settings: Mapping[str, Any]) -> list[KV]:
+def _yarn(prefix: str, settings: Mapping[str, Any], graph: YarnGraph) -> list[KV]:
     """YaRN (Peng et al. 2023, arXiv:2309.00071), as in ``_compute_yarn_parameters`` of transformers."""
     factor = number(settings, "factor", _WHERE, above=0)
-    default = _yarn_attention(factor)
+    default = _yarn_attention(factor) / _yarn_attention(factor, graph.log_multiplier)
     for key in ("attention_factor", "attn_factor"):
         _same(settings, key, default)
-    for key, value in _YARN_BETAS.items():
-        require(settings, key, value, where=_WHERE)
+    if not graph.betas:
+        for key, value in _YARN_BETAS.items():
+            require(settings, key, value, where=_WHERE)
     require(settings, "truncate", True, where=_WHERE)
-    if settings.get("mscale") and settings.get("mscale_all_dim"):
-        ratio = [_yarn_attention(factor, number(settings, key, _WHERE)) for key in ("mscale", "mscale_all_dim")]
-        _same({"mscale / mscale_all_dim": ratio[0] / ratio[1]}, "mscale / mscale_all_dim", default)
+    if settings.get("attention_factor") is None:
+        _same_mscale(settings, factor, default)
     return [
         f32(f"{prefix}.factor", factor),
         u32(f"{prefix}.original_context_length", positive(settings, "original_max_position_embeddings")),
@@ -145,6 +163,15 @@ def _yarn(prefix: str, settings: Mapping[str, Any]) -> list[KV]:
             if settings.get(key) is not None
         ),
     ]
+
+
+def _same_mscale(settings: Mapping[str, Any], factor: float, computed: float) -> None:
+    """Refuse a scale of attention, from ``mscale`` and ``mscale_all_dim``, that llama.cpp does not compute."""
+    name, theirs = "mscale / mscale_all_dim", _yarn_attention(factor)
+    if settings.get("mscale") and settings.get("mscale_all_dim"):
+        ratio = [_yarn_attention(factor, number(settings, key, _WHERE)) for key in ("mscale", "mscale_all_dim")]
+        theirs = ratio[0] / ratio[1]
+    _same({name: theirs}, name, computed)
 
 
 def _yarn_attention(factor: float, scale: float = 1.0) -> float:

@@ -75,7 +75,7 @@ def override_rope(config: Mapping[str, Any], override: RopeOverride) -> tuple[di
         ArchitectureError: the context's size is missing.
     """
     changed = dict(config)
-    name = "rope_scaling" if config.get("rope_scaling") else "rope_parameters"
+    name = "rope_scaling" if config.get("rope_scaling") or not config.get("rope_parameters") else "rope_parameters"
     given = dict(config.get(name) or {})
     nested = isinstance(given.get(_FULL), Mapping)
     settings: dict[str, Any] = dict(given[_FULL]) if nested else given

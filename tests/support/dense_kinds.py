@@ -182,6 +182,43 @@ _OLMO2 = {
     "rope_scaling": None,
     "rope_theta": 500000,
 }
+_OLMO3 = {
+    **_OLMO2,
+    "architectures": ["Olmo3ForCausalLM"],
+    "model_type": "olmo3",
+    "max_position_embeddings": 65536,
+    "num_hidden_layers": 4,
+    "rope_scaling": {
+        "attention_factor": 1.2079441541679836,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "factor": 8.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "yarn",
+    },
+    "sliding_window": 8,
+}
+# What was trained is shorter than what the tests generate, so that the scaling of queries shows.
+_MINISTRAL3 = {
+    "architectures": ["Ministral3ForCausalLM"],
+    "model_type": "ministral3",
+    "head_dim": 64,
+    "max_position_embeddings": 262144,
+    "rms_norm_eps": 1e-05,
+    "rope_parameters": {
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "factor": 16.0,
+        "llama_4_scaling_beta": 0.1,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 10,
+        "rope_theta": 1000000.0,
+        "rope_type": "yarn",
+        "type": "yarn",
+    },
+    "sliding_window": None,
+}
 
 DENSE: dict[str, Mapping[str, Any]] = {
     "mistral": {"vocabulary": "llama-spm", "config": _MISTRAL},
@@ -210,4 +247,12 @@ DENSE: dict[str, Mapping[str, Any]] = {
     "granite": {"vocabulary": "granite", "config": _GRANITE, "tied": True},
     "smollm3": {"vocabulary": "llama-bpe", "config": _SMOLLM3, "tied": True},
     "olmo2": {"vocabulary": "olmo2", "config": _OLMO2},
+    "olmo3": {"vocabulary": "olmo2", "config": _OLMO3},
+    "ministral3": {"vocabulary": "tekken", "config": _MINISTRAL3},
+    "ministral3-sees": {
+        "vocabulary": "tekken",
+        "config": {**_MINISTRAL3, "architectures": ["Mistral3ForConditionalGeneration"]},
+        "around": {"model_type": "mistral3", "vision_config": _PIXTRAL},
+        "tied": True,
+    },
 }

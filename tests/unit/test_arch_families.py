@@ -37,6 +37,8 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "GraniteForCausalLM": {},
     "SmolLM3ForCausalLM": {},
     "Olmo2ForCausalLM": {},
+    "Olmo3ForCausalLM": {},
+    "Ministral3ForCausalLM": {},
 }
 LONG = {"rope_type": "longrope", "long_factor": [2.0, 4.0, 8.0, 16.0], "short_factor": [1.0, 1.0, 2.0, 2.0]}
 
@@ -153,6 +155,7 @@ def test_only_families_after_llama_change_the_order_of_heads() -> None:
         "Mistral3ForConditionalGeneration",
         "GraniteForCausalLM",
         "SmolLM3ForCausalLM",
+        "Ministral3ForCausalLM",
     }
 
 

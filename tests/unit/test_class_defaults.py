@@ -29,6 +29,8 @@ CLASSES = {
     "granite": "GraniteForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
+    "olmo3": "Olmo3ForCausalLM",
+    "ministral3": "Ministral3ForCausalLM",
 }
 NEVER_LEFT_OUT = {"architectures", "model_type", "transformers_version"}
 
