@@ -57,7 +57,8 @@ def cache_layers(metadata: Mapping[str, Any]) -> tuple[CacheLayer, ...]:
         GGUFError: a number is missing.
     """
     arch = str(metadata.get("general.architecture"))
-    count = _number(metadata, f"{arch}.block_count")
+    # A layer that only predicts one more token is not run.
+    count = _number(metadata, f"{arch}.block_count") - int(metadata.get(f"{arch}.nextn_predict_layers", 0))
     width = _number(metadata, f"{arch}.embedding_length")
     heads = _per_layer(metadata, f"{arch}.attention.head_count", count, None)
     pairs = _per_layer(metadata, f"{arch}.attention.head_count_kv", count, heads)

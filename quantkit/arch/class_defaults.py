@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from quantkit.arch.routed_defaults import ROUTED
+
 _LLAMA = {
     "vocab_size": 32000,
     "hidden_size": 4096,
@@ -56,6 +58,7 @@ _GEMMA2 = {
 }
 
 CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    **ROUTED,
     "llama": _LLAMA,
     "mistral": _MISTRAL,
     "ministral3": {

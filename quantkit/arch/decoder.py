@@ -101,13 +101,14 @@ def decoder_rules(config: Config, layer: Sequence[Rule] | Callable[[int], Sequen
     shape = (size.vocabulary, size.hidden)
     return [
         Rule("model.embed_tokens.weight", EMBEDDING, shape),
-        *(_in_layer(rule, i) for i in range(layers(config)) for rule in tensors(i)),
+        *(in_layer(rule, i) for i in range(layers(config)) for rule in tensors(i)),
         vector("model.norm", "output_norm", size.hidden),
         Rule("lm_head.weight", OUTPUT, shape, optional=tied),
     ]
 
 
-def _in_layer(rule: Rule, number: int) -> Rule:
+def in_layer(rule: Rule, number: int) -> Rule:
+    """The tensor of one layer, from a rule with names relative to the layer."""
     before, target = f"model.layers.{number}.", f"blk.{number}.{rule.target}"
     if isinstance(rule.source, str):
         return replace(rule, source=before + rule.source, target=target)

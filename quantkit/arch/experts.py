@@ -10,6 +10,8 @@ from quantkit.gguf.kv import KV, u32
 
 # The names of an expert's matrices in most checkpoints.
 GATED: Mapping[str, str] = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+# llama.cpp's numbers for how a router scores experts.
+GATINGS: Mapping[str, int] = {"softmax": 1, "sigmoid": 2}
 # LLAMA_MAX_EXPERTS of llama.cpp
 _MAX_EXPERTS = 1024
 
@@ -44,7 +46,9 @@ def expert_metadata(arch: str, config: Config, key: str) -> list[KV]:
     return [u32(f"{arch}.expert_count", count), u32(f"{arch}.expert_used_count", used)]
 
 
-def expert_rules(module: str, count: int, names: Mapping[str, str], hidden: int, inner: int) -> list[Rule]:
+def expert_rules(
+    module: str, count: int, names: Mapping[str, str], hidden: int, inner: int, *, bias: str | None = None
+) -> list[Rule]:
     """The router and the experts of one layer, each kind of matrix stacked over the experts.
 
     Args:
@@ -53,10 +57,12 @@ def expert_rules(module: str, count: int, names: Mapping[str, str], hidden: int,
         names: the checkpoint's names for an expert's ``gate``, ``up`` and ``down`` matrices.
         hidden: width of the model.
         inner: width inside an expert.
+        bias: the name in the module of the router's bias, which counts for the choice of experts alone; None without.
     """
     shapes = {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}
     return [
         Rule(f"{module}.gate.weight", "ffn_gate_inp.weight", (count, hidden)),
+        *([Rule(f"{module}.{bias}", "exp_probs_b.bias", (count,))] if bias else ()),
         *(
             Rule(
                 tuple(f"{module}.experts.{expert}.{names[kind]}.weight" for expert in range(count)),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from quantkit.arch.base import Architecture, Config, Generated, Rule, head_dim, number, require, window_note
+from quantkit.arch.base import Architecture, Config, Generated, Rule, require, window_note
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import decoder_metadata, decoder_rules, linear, pre_normed, require_plain_heads, sizes
-from quantkit.arch.rope import check_scaling, longrope_factors, longrope_metadata, rope, rope_base
-from quantkit.errors import ArchitectureError
+from quantkit.arch.rope import check_scaling, longrope_factors, longrope_metadata, rope, rope_base, rotated
 from quantkit.gguf.kv import KV, f32, u32
 from quantkit.vocab.families import VocabularyRules
 
@@ -23,7 +22,7 @@ def metadata(config: Config) -> list[KV]:
     return [
         *decoder_metadata("phi3", {**config, "head_dim": None}),
         *(long if _stretched(settings) else long[1:]),
-        u32("phi3.rope.dimension_count", _rotated(config)),
+        u32("phi3.rope.dimension_count", rotated(config)),
         f32("phi3.rope.freq_base", rope_base(settings)),
         # Written even without a window: llama.cpp would otherwise derive one from the context length.
         u32("phi3.attention.sliding_window", config.get("sliding_window") or 0),
@@ -45,7 +44,7 @@ def rules(config: Config) -> list[Rule]:
 
 def generated(config: Config) -> list[Generated]:
     settings = _rope(config)
-    return longrope_factors(settings, _rotated(config)) if _stretched(settings) else []
+    return longrope_factors(settings, rotated(config)) if _stretched(settings) else []
 
 
 def _rope(config: Config) -> dict[str, Any]:
@@ -59,18 +58,6 @@ def _rope(config: Config) -> dict[str, Any]:
 
 def _stretched(settings: dict[str, Any]) -> bool:
     return settings.get("rope_type") == "longrope"
-
-
-def _rotated(config: Config) -> int:
-    """The number of dimensions of an attention head that are rotated, an even number."""
-    size = head_dim(config)
-    rotated = int(number({"partial_rotary_factor": 1.0, **rope(config)}, "partial_rotary_factor", above=0) * size)
-    if rotated > size or rotated % 2:
-        raise ArchitectureError(
-            f"config.json: partial_rotary_factor rotates {rotated} of {size} dimensions of an attention head; expected "
-            f"an even number up to {size}"
-        )
-    return rotated
 
 
 ARCHITECTURE = Architecture(

@@ -92,7 +92,14 @@ def rope_base(settings: Mapping[str, Any]) -> float:
     return number({"rope_theta": DEFAULT_ROPE_THETA} | dict(settings), "rope_theta", above=0)
 
 
-def rope_metadata(arch: str, config: Config, scalings: Collection[str], yarn: YarnGraph = PLAIN_YARN) -> list[KV]:
+def rope_metadata(
+    arch: str,
+    config: Config,
+    scalings: Collection[str],
+    yarn: YarnGraph = PLAIN_YARN,
+    *,
+    partial: bool = False,
+) -> list[KV]:
     """Rotary base and scaling.
 
     Args:
@@ -100,14 +107,33 @@ def rope_metadata(arch: str, config: Config, scalings: Collection[str], yarn: Ya
         config: config.json.
         scalings: the kinds of scaling that llama.cpp's graph for this family computes.
         yarn: what it reads of YaRN.
+        partial: the graph may rotate a part of each head; the entries then say how much.
 
     Raises:
         ArchitectureError: the scaling cannot be expressed in GGUF.
     """
     settings = rope(config)
-    require(settings, "partial_rotary_factor", 1)
+    if not partial:
+        require(settings, "partial_rotary_factor", 1)
     entries = _scaling(arch, config, settings, check_scaling(settings, scalings), yarn)
-    return [*entries, f32(f"{arch}.rope.freq_base", rope_base(settings))]
+    entries.append(f32(f"{arch}.rope.freq_base", rope_base(settings)))
+    return [*entries, u32(f"{arch}.rope.dimension_count", rotated(config))] if partial else entries
+
+
+def rotated(config: Config) -> int:
+    """The number of dimensions of an attention head that are rotated, an even number.
+
+    Raises:
+        ArchitectureError: ``partial_rotary_factor`` gives another number.
+    """
+    size = head_dim(config)
+    part = int(number({"partial_rotary_factor": 1.0, **rope(config)}, "partial_rotary_factor", above=0) * size)
+    if part > size or part % 2:
+        raise ArchitectureError(
+            f"config.json: partial_rotary_factor rotates {part} of {size} dimensions of an attention head; expected "
+            f"an even number up to {size}"
+        )
+    return part
 
 
 def check_scaling(settings: Mapping[str, Any], scalings: Collection[str]) -> str:

@@ -19,12 +19,16 @@ class VocabularyRules:
         special: by ``vocab_size``, ids of special tokens by kind, for files that name none.
         trust_special_flag: with tokenizer.model, an added token is a control token only if it is marked so, never
             because its text looks like one.
+        adds_bos: whether BOS is added, whatever the files say; None leaves it to them.
+        named: by kind, the special token that the family has, whatever the files say.
     """
 
     writes_add_space_prefix: bool = False
     no_bos_vocab_size: int | None = None
     special: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     trust_special_flag: bool = False
+    adds_bos: bool | None = None
+    named: Mapping[str, str] = field(default_factory=dict)
 
     def special_ids(self, vocab_size: int | None) -> Mapping[str, int]:
         """Ids of special tokens by kind, for files that name none."""
@@ -36,8 +40,10 @@ class VocabularyRules:
         prefix = tokenizer_config.get("add_prefix_space")
         if self.writes_add_space_prefix and isinstance(prefix, bool):
             entries.append(boolean("tokenizer.ggml.add_space_prefix", prefix))
-        if vocab_size is not None and vocab_size == self.no_bos_vocab_size:
-            entries.append(boolean("tokenizer.ggml.add_bos_token", False))
+        without_bos = vocab_size is not None and vocab_size == self.no_bos_vocab_size
+        adds_bos = False if without_bos else self.adds_bos
+        if adds_bos is not None:
+            entries.append(boolean("tokenizer.ggml.add_bos_token", adds_bos))
         return entries
 
 

@@ -26,6 +26,8 @@ Step = tuple[str, str]
 _BYTES: Step = ("bytes", "")
 # Llama 3's first tokenizer.json had no ignore_merges; its authors corrected this later. This token identifies it.
 _LLAMA_3_BOS = "<|begin_of_text|>"
+# GLM's tokenizers have Llama 3's steps, but no BOS, which llama.cpp knows by another name of the steps.
+_GLM_MASK = "[gMASK]"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class PreTokenizer:
         steps: the tokenizer's steps before BPE, see :data:`Step`.
         whole_words: llama.cpp looks up whole words before it merges (``ignore_merges``).
         tells_words: the same steps have another name for tokenizers that differ in *whole_words*.
+        token: the tokenizer has this added token; without it, the name does not fit.
         cleans: llama.cpp removes spaces before punctuation from the text that it returns, like Hugging Face's
             ``clean_up_tokenization_spaces``; None if this does not distinguish names.
     """
@@ -46,6 +49,7 @@ class PreTokenizer:
     whole_words: bool = False
     tells_words: bool = False
     cleans: bool | None = None
+    token: str | None = None
 
 
 def _byte_level(*splits: str) -> tuple[Step, ...]:
@@ -77,6 +81,8 @@ PRE_TOKENIZERS = (
             ("split", "[0-9][0-9][0-9]"),
         ),
     ),
+    PreTokenizer("glm4", _byte_level(regexes.CL100K), whole_words=True, tells_words=True, token=_GLM_MASK),
+    PreTokenizer("chatglm-bpe", _byte_level(regexes.CL100K), tells_words=True, token=_GLM_MASK),
 )
 
 
@@ -92,7 +98,9 @@ def recognise(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any],
         VocabularyError: the pre-tokenizer is unknown; the message quotes it.
     """
     steps = _steps(tokenizer.get("pre_tokenizer"))
-    fitting = [known for known in PRE_TOKENIZERS if known.steps == steps]
+    added = {token.get("content") for token in tokenizer.get("added_tokens") or ()}
+    fitting = [known for known in PRE_TOKENIZERS if known.steps == steps and known.token in (None, *added)]
+    fitting.sort(key=lambda known: known.token is None)  # a name for this tokenizer's own tokens comes first
     if not fitting or not _leaves_text(tokenizer.get("normalizer")):
         found = json.dumps({key: tokenizer.get(key) for key in ("normalizer", "pre_tokenizer")})
         raise VocabularyError(
@@ -100,7 +108,7 @@ def recognise(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any],
             hint="use the tokenizer that was saved with the model; supported are "
             f"{', '.join(known.name for known in PRE_TOKENIZERS)}",
         )
-    whole_words = looks_up_words(tokenizer) or _is_llama_3(tokenizer)
+    whole_words = looks_up_words(tokenizer) or _LLAMA_3_BOS in added
     cleans = tokenizer_config.get("clean_up_tokenization_spaces") is not False
     return next(
         known
@@ -112,10 +120,6 @@ def recognise(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any],
 def looks_up_words(tokenizer: Mapping[str, Any]) -> bool:
     """Whether the tokenizer uses a whole word that is a token, before it merges."""
     return bool(tokenizer["model"].get("ignore_merges"))
-
-
-def _is_llama_3(tokenizer: Mapping[str, Any]) -> bool:
-    return any(token.get("content") == _LLAMA_3_BOS for token in tokenizer.get("added_tokens") or ())
 
 
 def _leaves_text(normalizer: Mapping[str, Any] | None) -> bool:

@@ -152,6 +152,7 @@ def _vocabulary(files: TokenizerFiles, content: Content, templates: Templates) -
         content.texts,
         fallback=content.fallback,
         further=files.rules.special_ids(size),
+        own=files.rules.named,
     )
     by_key = {entry.key: entry for entry in (*content.entries, *special, *own)}
 

@@ -23,7 +23,7 @@ _ROUNDING = 2 * 2**20 * 0.005  # two caches, each printed to a hundredth of a Mi
 @pytest.mark.parametrize(
     "kind",
     ["llama3-untied", "llama3-tied", "qwen2", "qwen3", "qwen3-moe", "qwen2-moe", "mixtral", "mistral", "gemma2",
-     "gemma3", "phi3", "granite", "smollm3", "olmo2"],
+     "gemma3", "phi3", "granite", "smollm3", "olmo2", "glm4", "glm4-moe"],
 )  # fmt: skip
 def test_the_cache_is_that_of_llama_cpp(checkpoint: Maker, kind: str) -> None:
     config = {"sliding_window": 1024} if kind in ("gemma2", "gemma3", "mistral") else {}

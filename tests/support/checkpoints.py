@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support.dense_kinds import DENSE
+from tests.support.glm_kinds import GLM
 from tests.support.vocabularies import token_ids
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -210,7 +211,7 @@ KINDS: dict[str, Kind] = {
     "qwen2-moe": Kind("qwen2", _QWEN2_MOE),
     "qwen3-moe": Kind("qwen2", _QWEN3_MOE),
     "qwen": Kind("qwen-tiktoken", _QWEN, without=("hidden_act", "num_key_value_heads"), shapes=_qwen_shapes),
-    **{name: Kind(**kind) for name, kind in DENSE.items()},
+    **{name: Kind(**kind) for name, kind in {**DENSE, **GLM}.items()},
 }
 
 
@@ -352,6 +353,7 @@ class _Ends:
 
 # Where the two configs name other tokens than tokenizer_config.json.
 _ENDS = {
+    "glm4": _Ends(None, "<|endoftext|>", ("<|endoftext|>", "<|user|>")),
     "qwen-tiktoken": _Ends(None, None, ("<|endoftext|>",)),
     "llama-bpe": _Ends("<|begin_of_text|>", "<|eot_id|>", ("<|end_of_text|>", "<|eot_id|>")),
     "qwen2": _Ends("<|endoftext|>", "<|im_end|>", ("<|im_end|>", "<|endoftext|>")),

@@ -135,5 +135,7 @@ STRUCTURES = {
     "gpt-4o": Structure("gpt-4o", sequence(split(O200K, outside=True), byte_level())),
     "olmo2": Structure("dbrx", sequence(split(CL100K, outside=True), byte_level())),
     "phi-4": Structure("dbrx", sequence(split(CL100K, outside=True), byte_level())),
+    "glm4": Structure("glm4", sequence(split(CL100K), byte_level()), whole_words=True),
+    "chatglm": Structure("chatglm-bpe", sequence(split(CL100K), byte_level())),
 }
 """By the name of the vocabulary."""

@@ -88,6 +88,15 @@ _TEKKEN = (
 )
 _GRANITE_ROLES = ("<|start_of_role|>", "<|end_of_role|>", "<|tool_call|>")
 _CL100K = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
+_GLM = Kind(
+    last=(
+        *("<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "<|system|>", "<|user|>"),
+        *("<|assistant|>", "<|observation|>"),
+    ),
+    eos="<|endoftext|>",
+    pad="<|endoftext|>",
+    config={"clean_up_tokenization_spaces": False},
+)
 _DEEPSEEK = {
     "bos": "<｜begin▁of▁sentence｜>",
     "eos": "<｜end▁of▁sentence｜>",
@@ -190,4 +199,6 @@ KINDS = {
         template=CHATML,
         config={"add_prefix_space": False, "clean_up_tokenization_spaces": False, "tokenizer_class": "GPT2Tokenizer"},
     ),
+    "glm4": _GLM,
+    "chatglm": _GLM,
 }

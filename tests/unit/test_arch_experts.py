@@ -37,6 +37,13 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "norm_topk_prob": True,
         "head_dim": 16,
     },
+    "Glm4MoeForCausalLM": {
+        **SPARSE,
+        "n_routed_experts": 4,
+        "n_shared_experts": 2,
+        "moe_intermediate_size": 32,
+        "attention_bias": False,
+    },
     "QWenLMHeadModel": {**PLAIN, "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000, "kv_channels": 8},
 }
 
@@ -92,6 +99,51 @@ def test_the_expert_all_tokens_share() -> None:
     assert "attn_q.bias" not in rules("Qwen2MoeForCausalLM", qkv_bias=False)
     assert metadata("Qwen2MoeForCausalLM")["expert_shared_feed_forward_length"] == 48
     assert metadata("Qwen2MoeForCausalLM")["expert_feed_forward_length"] == 32
+
+
+def test_routers_that_add_a_bias_for_the_choice() -> None:
+    found = rules("Glm4MoeForCausalLM")
+    bias = found["exp_probs_b.bias"]
+    assert (bias.source, bias.shape) == ("model.layers.1.mlp.gate.e_score_correction_bias", (4,))
+    assert {target: rule.shape for target, rule in found.items() if "shexp" in target and "blk" not in target} == {
+        "ffn_gate_shexp.weight": (64, 64),
+        "ffn_up_shexp.weight": (64, 64),
+        "ffn_down_shexp.weight": (64, 64),
+    }
+    values = metadata("Glm4MoeForCausalLM", n_group=2, norm_topk_prob=False, routed_scaling_factor=2.5)
+    assert {key: value for key, value in values.items() if key.startswith("expert")} == {
+        "expert_count": 4,
+        "expert_used_count": 2,
+        "expert_group_count": 2,
+        "expert_group_used_count": 1,
+        "expert_feed_forward_length": 32,
+        "expert_shared_count": 2,
+        "expert_gating_func": 2,
+        "expert_weights_scale": 2.5,
+        "expert_weights_norm": False,
+    }
+
+
+def test_dense_layers_before_those_with_experts() -> None:
+    for count in (0, 1, 2):
+        architecture = ARCHITECTURES["Glm4MoeForCausalLM"]
+        config = architecture.settings({**CONFIGS["Glm4MoeForCausalLM"], "first_k_dense_replace": count})
+        targets = {rule.target for rule in architecture.rules(config)}
+        assert [f"blk.{i}.ffn_gate.weight" in targets for i in range(2)] == [i < count for i in range(2)]
+        assert [f"blk.{i}.ffn_gate_exps.weight" in targets for i in range(2)] == [i >= count for i in range(2)]
+
+
+def test_the_layer_that_predicts_one_more_token() -> None:
+    """It counts as the last layer, and a checkpoint may lack it."""
+    assert [metadata("Glm4MoeForCausalLM")[key] for key in ("block_count", "nextn_predict_layers")] == [3, 1]
+    found = [rule for target, rule in rules("Glm4MoeForCausalLM").items() if target.startswith("blk.2.")]
+    assert {"blk.2.nextn.eh_proj.weight", "blk.2.attn_q.weight", "blk.2.ffn_up_exps.weight"} <= {
+        rule.target for rule in found
+    }
+    assert all(rule.optional for rule in found)
+    without = {"num_nextn_predict_layers": 0}
+    assert metadata("Glm4MoeForCausalLM", **without)["block_count"] == 2
+    assert not any(target.startswith("blk.2.") for target in rules("Glm4MoeForCausalLM", **without))
 
 
 def test_mixtral_is_a_llama() -> None:
@@ -179,6 +231,14 @@ def test_qwen_says_where_its_context_is_stretched(settings: dict[str, Any], told
         ("Qwen3MoeForCausalLM", {"decoder_sparse_step": 2}, "decoder_sparse_step 2 is not supported"),
         ("Qwen3MoeForCausalLM", {"attention_bias": True}, "attention_bias True is not supported"),
         ("Qwen3MoeForCausalLM", {"moe_intermediate_size": None}, "moe_intermediate_size is None"),
+        ("Glm4MoeForCausalLM", {"n_group": 3}, "1 of 3 groups"),
+        ("Glm4MoeForCausalLM", {"topk_group": 2}, "2 of 1 groups"),
+        ("Glm4MoeForCausalLM", {"n_group": 4, "topk_group": 2}, "2 of 4 groups"),
+        ("Glm4MoeForCausalLM", {"first_k_dense_replace": 3}, "first_k_dense_replace is 3"),
+        ("Glm4MoeForCausalLM", {"n_shared_experts": None}, "n_shared_experts is None"),
+        ("Glm4MoeForCausalLM", {"routed_scaling_factor": 0}, "routed_scaling_factor is 0"),
+        ("Glm4MoeForCausalLM", {"num_nextn_predict_layers": 2}, "num_nextn_predict_layers 2 is not supported"),
+        ("Glm4MoeForCausalLM", {"tie_word_embeddings": True}, "tie_word_embeddings True is not supported"),
         ("QWenLMHeadModel", {"no_bias": False}, "no_bias False is not supported"),
         ("QWenLMHeadModel", {"rotary_pct": 0.5}, "rotary_pct 0.5 is not supported"),
         ("QWenLMHeadModel", {"scale_attn_weights": False}, "scale_attn_weights False is not supported"),

@@ -39,6 +39,8 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "Olmo2ForCausalLM": {},
     "Olmo3ForCausalLM": {},
     "Ministral3ForCausalLM": {},
+    "GlmForCausalLM": {"head_dim": 8, "attention_bias": False},
+    "Glm4ForCausalLM": {"head_dim": 16, "attention_bias": False},
 }
 LONG = {"rope_type": "longrope", "long_factor": [2.0, 4.0, 8.0, 16.0], "short_factor": [1.0, 1.0, 2.0, 2.0]}
 
@@ -87,6 +89,9 @@ def shapes(name: str, **changes: Any) -> dict[str, tuple[int, ...]]:
         ),
         ("SmolLM3ForCausalLM", {"rope.freq_base": 2e6, "attention.head_count_kv": 2}),
         ("Olmo2ForCausalLM", {"attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 10000.0}),
+        # llama.cpp's converter writes the hidden size, 1e-5 and 10000 for the first of them.
+        ("GlmForCausalLM", {"attention.layer_norm_rms_epsilon": 1e-5, "rope.dimension_count": 4}),
+        ("Glm4ForCausalLM", {"attention.key_length": 16, "rope.dimension_count": 8, "rope.freq_base": 10000.0}),
     ],
 )
 def test_metadata_of_a_family(name: str, expected: dict[str, Any]) -> None:
@@ -119,6 +124,11 @@ def test_metadata_that_must_not_be_there() -> None:
         ("Gemma3ForCausalLM", {"attn_q_norm.weight": (16,), "post_ffw_norm.weight": (64,), "output.weight": (100, 64)}),
         ("Phi3ForCausalLM", {"attn_qkv.weight": (96, 64), "ffn_up.weight": (192, 64), "ffn_down.weight": (64, 96)}),
         ("Olmo2ForCausalLM", {"attn_q_norm.weight": (64,), "attn_k_norm.weight": (16,), "post_ffw_norm.weight": (64,)}),
+        ("GlmForCausalLM", {"ffn_up.weight": (192, 64), "ffn_norm.weight": (64,), "attn_q.weight": (64, 64)}),
+        (
+            "Glm4ForCausalLM",
+            {"ffn_norm.weight": (64,), "post_attention_norm.weight": (64,), "post_ffw_norm.weight": (64,)},
+        ),
     ],
 )
 def test_tensors_of_a_family(name: str, expected: dict[str, tuple[int, ...]]) -> None:
@@ -157,6 +167,16 @@ def test_only_families_after_llama_change_the_order_of_heads() -> None:
         "SmolLM3ForCausalLM",
         "Ministral3ForCausalLM",
     }
+
+
+def test_glm_as_its_config_says() -> None:
+    released = {"rope_theta": 5e6, "rms_norm_eps": 1.5625e-7, "max_position_embeddings": 131072}
+    found = metadata("GlmForCausalLM", **released, partial_rotary_factor=0.25)
+    assert found["rope.freq_base"] == 5e6
+    assert found["attention.layer_norm_rms_epsilon"] == pytest.approx(1.5625e-7)
+    assert (found["context_length"], found["rope.dimension_count"]) == (131072, 2)
+    assert "attn_q.bias" in shapes("GlmForCausalLM", attention_bias=True)
+    assert "attn_q.bias" in shapes("Glm4ForCausalLM", attention_bias=True)
 
 
 def test_longrope_of_phi3() -> None:
@@ -241,6 +261,9 @@ def test_the_large_gemmas_scale_by_the_hidden_size() -> None:
         ("SmolLM3ForCausalLM", {"mlp_bias": True}),
         ("Olmo2ForCausalLM", {"tie_word_embeddings": True}),
         ("Olmo2ForCausalLM", {"head_dim": 16}),
+        ("GlmForCausalLM", {"head_dim": 16}),
+        ("GlmForCausalLM", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}),
+        *((name, {"partial_rotary_factor": 2.0}) for name in ("GlmForCausalLM", "Glm4ForCausalLM")),
     ],
     ids=str,
 )

@@ -31,7 +31,12 @@ CLASSES = {
     "olmo2": "Olmo2ForCausalLM",
     "olmo3": "Olmo3ForCausalLM",
     "ministral3": "Ministral3ForCausalLM",
+    "glm": "GlmForCausalLM",
+    "glm4": "Glm4ForCausalLM",
+    "glm4_moe": "Glm4MoeForCausalLM",
 }
+# Settings that the classes have among the rotary ones.
+ROTARY = ("rope_theta", "partial_rotary_factor")
 NEVER_LEFT_OUT = {"architectures", "model_type", "transformers_version"}
 
 
@@ -110,9 +115,9 @@ def test_the_table_is_what_the_class_says(model_type: str) -> None:
 
     config = AutoConfig.for_model(model_type)
     for key, value in CLASS_DEFAULTS[model_type].items():
-        said = config.rope_parameters if key == "rope_theta" else getattr(config, key)
-        if key == "rope_theta":
-            said = said.get("full_attention", said)["rope_theta"]
+        said = config.rope_parameters if key in ROTARY else getattr(config, key)
+        if key in ROTARY:
+            said = said.get("full_attention", said)[key]
         assert (key, said) == (key, value)
 
 

@@ -49,7 +49,9 @@ def structure(found: Structure) -> Json:
 
 @pytest.mark.parametrize("kind", STRUCTURES)
 def test_published_structures_are_recognised(kind: str) -> None:
-    found = recognise(structure(STRUCTURES[kind]), KINDS[kind].tokenizer_config([]), "x")
+    added = [{"content": text} for text in (*KINDS[kind].first, *KINDS[kind].last)]
+    tokenizer = {**structure(STRUCTURES[kind]), "added_tokens": added}
+    found = recognise(tokenizer, KINDS[kind].tokenizer_config([]), "x")
     assert (found.name, found.whole_words) == (STRUCTURES[kind].name, STRUCTURES[kind].whole_words)
 
 
@@ -67,6 +69,9 @@ def test_one_structure_with_two_names() -> None:
     assert name({**LLAMA, "model": {"ignore_merges": True}}) == "llama-bpe"
     assert name(LLAMA) == "dbrx"
     assert name({**LLAMA, **early}) == "llama-bpe"  # as Llama 3 was first published
+    glm = {"added_tokens": [{"content": "[gMASK]"}]}
+    assert name({**LLAMA, **glm, "model": {"ignore_merges": True}}) == "glm4"
+    assert name({**LLAMA, **glm}) == "chatglm-bpe"
     digits = {"pre_tokenizer": sequence(DIGITS, GPT_2), "model": {}}
     assert name(digits) == name(digits, clean_up_tokenization_spaces=True) == "refact"
     assert name(digits, clean_up_tokenization_spaces=False) == "smollm"

@@ -227,6 +227,19 @@ def test_an_id_outside_the_vocabulary() -> None:
         special({}, {}, {"eos_token_id": [7, 12]})
 
 
+def test_a_familys_own_tokens_count_whatever_the_files_say() -> None:
+    def own(**named: str) -> Json:
+        source = tokenizer()
+        texts = [*source["model"]["vocab"], *(token["content"] for token in source["added_tokens"])]
+        entries = special_metadata(source, {"bos_token": "<|eot_id|>"}, {}, {"eos_token_id": [6]}, texts, own=named)
+        return {entry.key.removeprefix("tokenizer.ggml."): entry.value for entry in entries}
+
+    assert own() == {"bos_token_id": 7, "eot_token_id": 6}
+    assert own(bos="<|begin_of_text|>", eot="<|eot_id|>") == {"bos_token_id": 6, "eot_token_id": 7, "eom_token_id": 6}
+    with pytest.raises(VocabularyError, match=r"the token '<\|user\|>', which is EOT for this family, is missing"):
+        own(eot="<|user|>")
+
+
 def processing(*single: Json, pair: list[Json] | None = None) -> Json:
     return {"type": "TemplateProcessing", "single": list(single), "pair": pair or []}
 

@@ -1,0 +1,59 @@
+"""LoRA on every linear layer of a family: llama.cpp on the merged file computes what PEFT computes on the checkpoint.
+
+What a family does with rows (their order, a matrix that becomes two, stacked experts) is done to merged rows, so every
+matrix is tuned.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from quantkit.jobs.convert import convert
+from tests.support.llama_model import llama_logits
+
+Maker = Callable[..., Path]
+
+KINDS = ("glm", "glm4", "glm4-moe")
+TOKENS = (11, 18, 25, 32, 39, 46, 53, 60, 67, 74)
+
+
+def load(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def logits(model: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    with torch.no_grad():
+        found: np.ndarray[Any, np.dtype[np.float32]] = model(torch.tensor([TOKENS])).logits[0].numpy()
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_as_peft_computes(checkpoint: Maker, tmp_path: Path, kind: str) -> None:
+    import peft
+
+    base = checkpoint(kind, dtype="f32")
+    before = logits(load(base))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuned = peft.get_peft_model(
+            load(base), peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules="all-linear")
+        )
+    generator = torch.Generator().manual_seed(3)
+    for _, weight in sorted(tuned.named_parameters()):
+        if weight.requires_grad:
+            weight.data.add_(0.02 * torch.randn(weight.shape, generator=generator))
+    tuned.save_pretrained(tmp_path / "adapter")
+    expected = logits(tuned)
+    merged = convert(base, tmp_path / "merged.gguf", adapters=[tmp_path / "adapter"], outtype="f32")
+    ours = llama_logits(merged, TOKENS)
+    assert np.abs(expected - before).max() > 0.01 * np.abs(before).max()
+    assert np.abs(ours - expected).max() < 1e-4 * np.abs(expected).max()
