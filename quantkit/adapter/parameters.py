@@ -16,12 +16,16 @@ from typing import Any
 
 from quantkit.adapter.config import named_by
 from quantkit.adapter.hints import MERGE_HINT
+from quantkit.arch.stacked_experts import loaded_as
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
 
-# By the mixture's name in checkpoints, the names of an expert's gate, up and down matrices. transformers 5 names all
-# of them like the first entry.
-_MIXTURES = {"mlp": ("gate_proj", "up_proj", "down_proj"), "block_sparse_moe": ("w1", "w3", "w2")}
+# By the mixture's name in checkpoints, the names of an expert's gate, up and down matrices.
+_MIXTURES = {
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+    "block_sparse_moe": ("w1", "w3", "w2"),
+    "feed_forward": ("w1", "w3", "w2"),
+}
 _EXPERT = re.compile(rf"(?P<layer>.+)\.(?P<mixture>{'|'.join(_MIXTURES)})\.experts\.(?P<expert>\d+)\.[^.]+\.weight")
 # Settings that PEFT itself does not combine with LoRA on parameters.
 _NEVER_WITH = ("use_dora", "lora_bias", "fan_in_fan_out")
@@ -99,7 +103,7 @@ def _parameters(base: Mapping[str, TensorSpec]) -> Iterator[Parameter]:
             experts.setdefault((match["layer"], match["mixture"]), set()).add(match["expert"])
     for (layer, mixture), found in experts.items():
         gate, up, down = _MIXTURES[mixture]
-        stored, loaded = f"{layer}.{mixture}", f"{layer}.{next(iter(_MIXTURES))}"
+        stored, loaded = f"{layer}.{mixture}", f"{layer}.{loaded_as(mixture)}"
         modules = [f"{stored}.experts.{expert}" for expert in range(len(found))]
         yield Parameter(
             f"{loaded}.experts.gate_up_proj", tuple((f"{m}.{gate}.weight", f"{m}.{up}.weight") for m in modules)

@@ -82,6 +82,7 @@ class Architecture:
         vocabulary: the family's additions to what the tokenizer files say.
         defaults: the family's part of :data:`quantkit.arch.class_defaults.CLASS_DEFAULTS`.
         notes: function from the config to notes for the user about the converted model.
+        older_names: of settings; where both names are given, the older one counts, as in transformers.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Architecture:
     vocabulary: VocabularyRules = NO_RULES
     defaults: Config = field(default_factory=dict)
     notes: Callable[[Config], list[str]] = lambda config: []
+    older_names: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self, config: Config) -> Config:
         """The config as transformers reads it: the language model's part, with defaults for settings that it omits.
@@ -105,7 +107,7 @@ class Architecture:
         if isinstance(text, Mapping):
             outside = {key: config[key] for key in config if key == "architectures" or key.endswith("_token_id")}
             config = {**config, **text, **outside}
-        found = with_defaults(config, self.defaults)
+        found = with_defaults(self._renamed(config), self.defaults)
         hint = "llama.cpp runs this family only for text generation; use a model that was trained to generate text"
         require(found, "is_causal", True, hint=hint)
         require(found, "use_bidirectional_attention", False, hint=hint)
@@ -117,7 +119,7 @@ class Architecture:
         Args:
             config: as it was saved.
         """
-        return list(filled_in_notes(_language_part(config), self.defaults))
+        return list(filled_in_notes(self._renamed(_language_part(config)), self.defaults))
 
     def sizes_left_out(self, config: Config) -> str:
         """Which sizes :meth:`settings` fills in, in words; empty for none.
@@ -125,7 +127,12 @@ class Architecture:
         Args:
             config: as it was saved.
         """
-        return sizes_left_out(_language_part(config), self.defaults)
+        return sizes_left_out(self._renamed(_language_part(config)), self.defaults)
+
+    def _renamed(self, config: Config) -> Config:
+        """The config with the newer names."""
+        older = {new: config[old] for old, new in self.older_names.items() if config.get(old) is not None}
+        return {**config, **older}
 
 
 def _language_part(config: Config) -> Config:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from quantkit.arch.hybrid_defaults import HYBRID
 from quantkit.arch.routed_defaults import ROUTED
 
 _LLAMA = {
@@ -56,7 +57,6 @@ _GEMMA2 = {
     "attn_logit_softcapping": 50.0,
     "final_logit_softcapping": 30.0,
 }
-
 CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     **ROUTED,
     "llama": _LLAMA,
@@ -155,6 +155,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "rope_theta": 500000.0,
         "sliding_window": 4096,
     },
+    **HYBRID,
 }
 """By ``model_type``: settings with the class's values."""
 
@@ -162,7 +163,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 _OTHER_NAMES = {"num_local_experts": "num_experts", "num_experts": "num_local_experts"}
 
 # Settings that no tensor's shape depends on, so that only a note can show that one was filled in.
-_UNPROVEN = ("max_position_embeddings", "rms_norm_eps")
+_UNPROVEN = ("max_position_embeddings", "rms_norm_eps", "norm_eps")
 # Settings that the names and shapes of tensors follow from.
 _SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"),

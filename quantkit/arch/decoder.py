@@ -87,13 +87,16 @@ def require_plain_heads(config: Config) -> None:
         )
 
 
-def decoder_rules(config: Config, layer: Sequence[Rule] | Callable[[int], Sequence[Rule]]) -> list[Rule]:
+def decoder_rules(
+    config: Config, layer: Sequence[Rule] | Callable[[int], Sequence[Rule]], last_norm: Rule | None = None
+) -> list[Rule]:
     """The tensors of a decoder.
 
     Args:
         config: config.json.
         layer: the tensors of every layer, or a function from a layer's number to its tensors, with names without
             ``model.layers.N.`` and ``blk.N.``.
+        last_norm: the norm before the output head, if it is not called as usual.
     """
     tensors = layer if callable(layer) else lambda i: layer
     size = sizes(config)
@@ -102,7 +105,7 @@ def decoder_rules(config: Config, layer: Sequence[Rule] | Callable[[int], Sequen
     return [
         Rule("model.embed_tokens.weight", EMBEDDING, shape),
         *(in_layer(rule, i) for i in range(layers(config)) for rule in tensors(i)),
-        vector("model.norm", "output_norm", size.hidden),
+        last_norm or vector("model.norm", "output_norm", size.hidden),
         Rule("lm_head.weight", OUTPUT, shape, optional=tied),
     ]
 
@@ -138,7 +141,12 @@ def linear(
 
 
 def attention(
-    size: Sizes, *, qkv_bias: bool = False, output_bias: bool = False, interleaved: bool = False
+    size: Sizes,
+    *,
+    qkv_bias: bool = False,
+    output_bias: bool = False,
+    interleaved: bool = False,
+    output: str = "o_proj",
 ) -> list[Rule]:
     """The four matrices of attention.
 
@@ -147,6 +155,7 @@ def attention(
         qkv_bias: q, k and v have biases.
         output_bias: o has one.
         interleaved: llama.cpp rotates neighboring elements in this family, so the rows of q and k are reordered.
+        output: the checkpoint's name of the output matrix.
     """
 
     def heads(name: str, rows: int) -> list[Rule]:
@@ -158,7 +167,7 @@ def attention(
         *heads("q", size.queries),
         *heads("k", size.keys),
         *linear("self_attn.v_proj", "attn_v", size.keys, size.hidden, bias=qkv_bias),
-        *linear("self_attn.o_proj", "attn_output", size.hidden, size.queries, bias=output_bias),
+        *linear(f"self_attn.{output}", "attn_output", size.hidden, size.queries, bias=output_bias),
     ]
 
 

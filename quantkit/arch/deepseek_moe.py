@@ -24,17 +24,15 @@ def mixture_metadata(arch: str, config: Config) -> list[KV]:
     ]
 
 
-def dense_layers(config: Config) -> int:
-    """The number of dense layers before those with experts.
+def dense_layers(config: Config, key: str = "first_k_dense_replace") -> int:
+    """The number of dense layers before those with experts, from *key* of the config.
 
     Raises:
         ArchitectureError: it is no number from 0 to that of all layers.
     """
-    count, most = config.get("first_k_dense_replace"), positive(config, "num_hidden_layers")
+    count, most = config.get(key), positive(config, "num_hidden_layers")
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= most:
-        raise ArchitectureError(
-            f"config.json: first_k_dense_replace is {count!r}; expected a whole number from 0 to {most}"
-        )
+        raise ArchitectureError(f"config.json: {key} is {count!r}; expected a whole number from 0 to {most}")
     return count
 
 

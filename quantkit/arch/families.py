@@ -42,6 +42,8 @@ FAMILIES: Mapping[str, str] = {
     "SmolLM3ForCausalLM": "smollm3",
     "Olmo2ForCausalLM": "olmo2",
     "Olmo3ForCausalLM": "olmo3",
+    "Lfm2ForCausalLM": "lfm2",
+    "Lfm2MoeForCausalLM": "lfm2_moe",
 }
 
 # The class of AutoModelForCausalLM, by model_type: it counts where "architectures" names none, or a wrapper.
@@ -64,6 +66,8 @@ BY_MODEL_TYPE: Mapping[str, str] = {
     "smollm3": "SmolLM3ForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
     "olmo3": "Olmo3ForCausalLM",
+    "lfm2": "Lfm2ForCausalLM",
+    "lfm2_moe": "Lfm2MoeForCausalLM",
 }
 # The class of the language model inside of a wrapper that has several, by the wrapper and text_config's model_type.
 INSIDE: Mapping[tuple[str, str], str] = {

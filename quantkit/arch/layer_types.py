@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from quantkit.arch.base import Config, layers
 from quantkit.errors import ArchitectureError
+from quantkit.gguf.kv import KV, KVType, array
 
 FULL, WINDOW = "full_attention", "sliding_attention"
 
@@ -38,3 +39,14 @@ def layer_types(
             f"{', '.join(sorted(kinds))}"
         )
     return tuple(given)
+
+
+def by_layer(entries: Sequence[KV], key: str, values: Sequence[int]) -> list[KV]:
+    """The entries, with a number for each layer in the place of one for all.
+
+    Args:
+        entries: metadata, with *key*.
+        key: the entry's whole key.
+        values: by layer.
+    """
+    return [array(key, list(values), KVType.INT32) if entry.key == key else entry for entry in entries]

@@ -17,14 +17,21 @@ from quantkit.errors import CheckpointError
 
 _EXPERT = re.compile(r"(?P<layer>.+)\.(?P<mixture>[^.]+)\.experts\.0\.[^.]+\.weight")
 _KINDS = {f"ffn_{kind}_exps.weight": kind for kind in ("gate", "up", "down")}
-# By layout, for each name: the kinds of matrices that follow each other in one expert. "{}" is the mixture's module.
+# By layout, for each name: the kinds of matrices that follow each other in one expert. "{}" is the mixture's module,
+# "{loaded}" what transformers 5 calls it.
 LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "transformers 5": {"mlp.experts.gate_up_proj": ("gate", "up"), "mlp.experts.down_proj": ("down",)},
+    "transformers 5": {"{loaded}.experts.gate_up_proj": ("gate", "up"), "{loaded}.experts.down_proj": ("down",)},
     "MLX": {f"{{}}.switch_mlp.{kind}_proj.weight": (kind,) for kind in ("gate", "up", "down")},
 }
-# The router, which transformers 5 calls by the same name in every family.
-_ROUTER = "mlp.gate.weight"
+# What transformers 5 calls a mixture, if not "mlp".
+_LOADED = {"feed_forward": "feed_forward"}
+_ROUTER = ".gate.weight"
 _HINT = "save the model with save_pretrained, which writes a matrix per expert"
+
+
+def loaded_as(mixture: str) -> str:
+    """What transformers 5 calls a mixture's module, by its name in checkpoints."""
+    return _LOADED.get(mixture, "mlp")
 
 
 def stacked_names(rules: Sequence[Rule]) -> dict[str, tuple[Rule, ...]]:
@@ -40,12 +47,17 @@ def stacked_names(rules: Sequence[Rule]) -> dict[str, tuple[Rule, ...]]:
     for layer, (mixture, experts) in _layers(rules).items():
         for layout in LAYOUTS.values():
             for name, kinds in layout.items():
-                names[f"{layer}.{name.format(mixture)}"] = tuple(experts[kind] for kind in kinds)
-    routers = {f"{layer}.{mixture}.gate.weight": layer for layer, (mixture, _) in _layers(rules).items()}
+                names[f"{layer}.{name.format(mixture, loaded=loaded_as(mixture))}"] = tuple(
+                    experts[kind] for kind in kinds
+                )
+    routers = {
+        f"{layer}.{mixture}{_ROUTER}": f"{layer}.{loaded_as(mixture)}{_ROUTER}"
+        for layer, (mixture, _) in _layers(rules).items()
+    }
     for rule in rules:
-        layer = routers.get(rule.sources[0], "")
-        if layer and rule.sources[0] != f"{layer}.{_ROUTER}":
-            names[f"{layer}.{_ROUTER}"] = (rule,)
+        loaded = routers.get(rule.sources[0])
+        if loaded and rule.sources[0] != loaded:
+            names[loaded] = (rule,)
     return names
 
 

@@ -39,6 +39,11 @@ from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
 
 _AS_SAVED = RopeOverride()
+# Norms, routers and short convolutions.
+_FLOAT32 = (
+    *("_norm.weight", ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight"),
+    *(".ssm_conv1d.weight", ".shortconv.conv.weight"),
+)
 
 
 @dataclass(frozen=True)
@@ -293,9 +298,8 @@ def _checked(
 
 
 def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:
-    """Vectors, norms and routers stay float32, as in llama.cpp's converter; matrices get the type *base*."""
-    kept = len(shape) <= 1 or name.endswith(("_norm.weight", ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight"))
-    return GGMLType.F32 if kept else base
+    """Vectors, what is no weight and what :data:`_FLOAT32` names stay float32, as in llama.cpp's converter."""
+    return GGMLType.F32 if len(shape) <= 1 or name.endswith(_FLOAT32) or not name.endswith(".weight") else base
 
 
 def _check_head(merged: MergedCheckpoint, rules: Sequence[Rule]) -> None:

@@ -20,7 +20,7 @@ from tests.support.llama_model import llama_logits
 
 Maker = Callable[..., Path]
 
-KINDS = ("glm", "glm4", "glm4-moe")
+KINDS = ("glm", "glm4", "glm4-moe", "olmo3", "ministral3", "lfm2", "lfm2-moe")
 TOKENS = (11, 18, 25, 32, 39, 46, 53, 60, 67, 74)
 
 

@@ -102,6 +102,15 @@ VARIANTS: dict[str, Variant] = {
     "all-linear": Variant({"target_modules": "all-linear", "r": 8}),
     "regex": Variant({"target_modules": r".*\.layers\.[1-9]\.(self_attn\.[qv]_proj|mlp\.down_proj)", "r": 8}),
     "bin-file": Variant({"target_modules": list(SEVEN), "r": 8}, binary=True),
+    "short-convolutions-and-experts": Variant(
+        {
+            "target_modules": ["in_proj", "out_proj", "w1", "w2"],
+            "target_parameters": ["experts.gate_up_proj", "experts.down_proj"],
+            "modules_to_save": ["conv.conv"],
+            "r": 4,
+        },
+        kind="lfm2-moe",
+    ),
     "tied-base": Variant({"target_modules": list(SEVEN), "r": 8}, kind="llama3-tied"),
     "tied-embedding-adapted": Variant(
         {"target_modules": ["embed_tokens", "q_proj"], "r": 8},

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from tests.support.dense_kinds import DENSE
 from tests.support.glm_kinds import GLM
+from tests.support.hybrid_kinds import HYBRID
 from tests.support.vocabularies import token_ids
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -32,6 +33,8 @@ _LLAMA_3_ROPE = {
 }
 
 
+# Settings with an entry for each layer.
+_BY_LAYER = ("layer_types",)
 Shapes = Mapping[str, tuple[int, ...]]
 # What a kind does not say itself.
 _SETTINGS: Mapping[str, Any] = {
@@ -58,6 +61,7 @@ class Kind:
         norm: around which the weights of its norms lie; 0 where the model adds 1 to them.
         shapes: config to the names and shapes of the tensors, for models that transformers does not have.
         around: config.json of a model that also sees, around the settings of its language model.
+        least: layers with which it has a layer of every kind.
     """
 
     vocabulary: str
@@ -67,6 +71,7 @@ class Kind:
     norm: float = 1.0
     shapes: Callable[[Mapping[str, Any]], Shapes] | None = None
     around: Mapping[str, Any] = field(default_factory=dict)
+    least: int = 1
 
 
 _LLAMA = {
@@ -211,7 +216,7 @@ KINDS: dict[str, Kind] = {
     "qwen2-moe": Kind("qwen2", _QWEN2_MOE),
     "qwen3-moe": Kind("qwen2", _QWEN3_MOE),
     "qwen": Kind("qwen-tiktoken", _QWEN, without=("hidden_act", "num_key_value_heads"), shapes=_qwen_shapes),
-    **{name: Kind(**kind) for name, kind in {**DENSE, **GLM}.items()},
+    **{name: Kind(**kind) for name, kind in {**DENSE, **GLM, **HYBRID}.items()},
 }
 
 
@@ -245,7 +250,8 @@ def make_checkpoint(
         binary: pytorch_model.bin instead of safetensors.
         style: ``4``: ``torch_dtype``, ``rope_theta``, ``rope_scaling``; ``5``: ``dtype``, ``rope_parameters``, as
             transformers 4 and 5 write them.
-        layers, hidden, intermediate, heads, kv_heads: the shape, where it is not the kind's.
+        layers, hidden, intermediate, heads, kv_heads: the shape, where it is not the kind's; lists with an entry for
+            each layer are cut.
         padding: rows of the embedding beyond the tokenizer's last id.
         seed: of the values.
         config: further settings of config.json, over the kind's.
@@ -273,6 +279,7 @@ def make_checkpoint(
         **_config_ids(ends, ids),
         **(config or {}),
     }
+    settings |= {key: settings[key][: settings["num_hidden_layers"]] for key in _BY_LAYER if settings.get(key)}
     written = _style_5(settings) if style == "5" else settings
     _write_json(folder / "config.json", _put_around(family.around, written) if family.around else written)
     _write_json(folder / "generation_config.json", {**_generation(ends, ids), **(generation or {})})

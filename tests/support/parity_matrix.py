@@ -183,7 +183,8 @@ class ParityMatrix:
         """Our file of a tiny model with the whole vocabulary, shared by all who read it alike."""
         kind = next(kind for kind in KINDS if _tokenizer_of(kind) == (tokenizers, vocabulary))
         folder = self._folder / f"real-{kind}"
-        shape = {"layers": 1, "hidden": 64, "intermediate": 64, "heads": 2, "kv_heads": 1, "padding": 290}
+        layers = KINDS[kind].least
+        shape = {"layers": layers, "hidden": 64, "intermediate": 64, "heads": 2, "kv_heads": 1, "padding": 290}
         return convert(self._make(kind, folder / "model", small=False, **shape), folder / "f16.gguf")
 
     def _convert_real_reference(self, tokenizers: tuple[str, ...], vocabulary: str) -> Path:
@@ -194,9 +195,10 @@ class ParityMatrix:
         return self._converter.convert(ours.with_name("model"), ours.with_name("reference.gguf"), "f16", pre=pinned)
 
     def _quantize_all(self, kind: str) -> Quantized:
-        """All types from one F16 file without vocabulary, of one layer: the other columns have the rest."""
+        """All types from one F16 file without vocabulary, of a layer of each kind: the other columns have the rest."""
         folder = self._folder / f"quants-{kind}"
-        model = self._make(kind, folder / "model", small=True, layers=1, intermediate=256, config=_FEW_ROWS)
+        layers = KINDS[kind].least
+        model = self._make(kind, folder / "model", small=True, layers=layers, intermediate=256, config=_FEW_ROWS)
         base = folder / "f16.gguf"
         with open_model(model) as opened:
             tensors = opened.tensors(UNQUANTIZED["f16"])

@@ -34,6 +34,8 @@ CLASSES = {
     "glm": "GlmForCausalLM",
     "glm4": "Glm4ForCausalLM",
     "glm4_moe": "Glm4MoeForCausalLM",
+    "lfm2": "Lfm2ForCausalLM",
+    "lfm2_moe": "Lfm2MoeForCausalLM",
 }
 # Settings that the classes have among the rotary ones.
 ROTARY = ("rope_theta", "partial_rotary_factor")
@@ -142,7 +144,8 @@ def test_every_setting_that_is_read_may_be_left_out(model_type: str, kind: str) 
             assert isinstance(ours, str), (key, expected)
         else:
             assert ours == expected, key
-    assert {"max_position_embeddings", "rms_norm_eps", "hidden_size", "num_attention_heads"} <= {*compared}
+    assert {"max_position_embeddings", "hidden_size", "num_attention_heads"} <= {*compared}
+    assert {"rms_norm_eps", "norm_eps"} & {*compared}
 
 
 def test_a_config_with_nothing_but_its_class() -> None:

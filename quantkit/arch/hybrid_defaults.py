@@ -1,0 +1,38 @@
+"""The part of :data:`quantkit.arch.class_defaults.CLASS_DEFAULTS` for families that mix kinds of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_LFM2 = {
+    "vocab_size": 65536,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 128000,
+    "norm_eps": 1e-5,
+    "rope_theta": 1000000.0,
+    "tie_word_embeddings": True,
+    "conv_L_cache": 3,
+}
+
+HYBRID: Mapping[str, Mapping[str, Any]] = {
+    "lfm2": {
+        **_LFM2,
+        "hidden_size": 2560,
+        "intermediate_size": 12288,
+        "block_multiple_of": 256,
+        "block_ffn_dim_multiplier": 1.0,
+        "block_auto_adjust_ff_dim": True,
+    },
+    "lfm2_moe": {
+        **_LFM2,
+        "hidden_size": 2048,
+        "intermediate_size": 7168,
+        "moe_intermediate_size": 1792,
+        "num_dense_layers": 2,
+        "num_experts": 32,
+        "num_experts_per_tok": 4,
+    },
+}

@@ -1,0 +1,121 @@
+"""Families that mix kinds of layers: what each adds to metadata and tensors, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from quantkit.arch.base import Rule
+from quantkit.arch.families import ARCHITECTURES
+from quantkit.errors import ArchitectureError
+from quantkit.ggml.types import GGMLType
+from quantkit.model.opened import base_type
+
+PLAIN: Mapping[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "vocab_size": 100,
+    "max_position_embeddings": 8192,
+    "rms_norm_eps": 1e-5,
+}
+# What a family's config.json says beyond that.
+OWN: Mapping[str, Mapping[str, Any]] = {
+    "Lfm2ForCausalLM": {"norm_eps": 1e-5, "full_attn_idxs": [1], "block_multiple_of": 16},
+    "Lfm2MoeForCausalLM": {
+        "norm_eps": 1e-5,
+        "layer_types": ["conv", "full_attention", "conv"],
+        "num_dense_layers": 1,
+        "num_experts": 4,
+        "moe_intermediate_size": 32,
+    },
+}
+
+
+def metadata(name: str, **changes: Any) -> dict[str, Any]:
+    """By key without the architecture's name, the values."""
+    architecture = ARCHITECTURES[name]
+    entries = architecture.metadata(architecture.settings({**PLAIN, **OWN[name], **changes}))
+    return {entry.key.removeprefix(f"{architecture.name}."): entry.value for entry in entries}
+
+
+def rules(name: str, layer: int, **changes: Any) -> dict[str, Rule]:
+    """The rules of one layer and of what is in no layer, by target."""
+    architecture = ARCHITECTURES[name]
+    found = architecture.rules(architecture.settings({**PLAIN, **OWN[name], **changes}))
+    assert len({rule.target for rule in found}) == len(found)
+    inside = f"blk.{layer}."
+    return {r.target.removeprefix(inside): r for r in found if r.target.startswith(inside) or r.target[:4] != "blk."}
+
+
+def test_lfm2() -> None:
+    found = metadata("Lfm2ForCausalLM")
+    assert found["attention.head_count_kv"] == [0, 2, 0]
+    assert (found["shortconv.l_cache"], found["feed_forward_length"]) == (3, 64)
+    conv, full = rules("Lfm2ForCausalLM", 0), rules("Lfm2ForCausalLM", 1)
+    assert conv["shortconv.conv.weight"].shape_of_sources == (64, 1, 3)
+    assert conv["shortconv.in_proj.weight"].shape == (192, 64)
+    assert full["attn_output.weight"].source == "model.layers.1.self_attn.out_proj.weight"
+    assert full["attn_q_norm.weight"].source == "model.layers.1.self_attn.q_layernorm.weight"
+    assert not {"attn_q.weight"} & conv.keys()
+    assert not {"shortconv.conv.weight"} & full.keys()
+    assert conv["token_embd_norm.weight"].source == "model.embedding_norm.weight"
+    assert conv["output.weight"].optional
+
+
+def test_the_older_names_of_lfm2s_settings_count() -> None:
+    found = rules("Lfm2ForCausalLM", 0, block_ff_dim=192, tie_embedding=False)
+    assert found["ffn_up.weight"].shape == (128, 64)
+    assert not found["output.weight"].optional
+    assert metadata("Lfm2ForCausalLM", block_auto_adjust_ff_dim=False)["feed_forward_length"] == 96
+    assert metadata("Lfm2ForCausalLM", full_attn_idxs=None)["attention.head_count_kv"] == [2, 2, 2]
+    architecture = ARCHITECTURES["Lfm2ForCausalLM"]
+    assert "intermediate_size" not in architecture.sizes_left_out({"block_ff_dim": 96})
+    assert "norm_eps" in architecture.filled_in({"max_position_embeddings": 5})[0]
+
+
+def test_lfm2_moe() -> None:
+    found = metadata("Lfm2MoeForCausalLM")
+    keys = ("expert_count", "expert_used_count", "leading_dense_block_count", "expert_gating_func")
+    assert [found[key] for key in keys] == [4, 4, 1, 2]
+    dense, sparse = rules("Lfm2MoeForCausalLM", 0), rules("Lfm2MoeForCausalLM", 1)
+    assert dense["ffn_down.weight"].shape == (64, 96)
+    assert sparse["ffn_up_exps.weight"].sources[3] == "model.layers.1.feed_forward.experts.3.w3.weight"
+    assert sparse["exp_probs_b.bias"].source == "model.layers.1.feed_forward.expert_bias"
+    assert not {"ffn_down_exps.weight"} & dense.keys()
+    assert not {"ffn_down.weight"} & sparse.keys()
+
+
+@pytest.mark.parametrize("name", ["shortconv.conv.weight", "ssm_conv1d.weight", "ssm_norm.weight", "ssm_a", "ssm_d"])
+def test_small_tensors_of_mixers_stay_float32(name: str) -> None:
+    assert base_type(f"blk.0.{name}", (64, 4), GGMLType.F16) is GGMLType.F32
+    assert base_type("blk.0.ssm_in.weight", (64, 64), GGMLType.F16) is GGMLType.F16
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        *((name, {"is_causal": False}) for name in OWN),
+        *((name, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}) for name in OWN),
+        *((name, {"conv_bias": True}) for name in OWN),
+        *((name, {"conv_L_cache": 0}) for name in OWN),
+        *((name, {"head_dim": 16}) for name in OWN),
+        *((name, {"layer_types": ["conv", "sliding_attention", "conv"]}) for name in OWN),
+        ("Lfm2ForCausalLM", {"block_ffn_dim_multiplier": None}),
+        ("Lfm2MoeForCausalLM", {"layer_types": ["conv"]}),
+        ("Lfm2MoeForCausalLM", {"norm_topk_prob": False}),
+        ("Lfm2MoeForCausalLM", {"use_expert_bias": False}),
+        ("Lfm2MoeForCausalLM", {"routed_scaling_factor": 2.5}),
+        ("Lfm2MoeForCausalLM", {"num_experts_per_tok": 5}),
+        ("Lfm2MoeForCausalLM", {"num_dense_layers": -1}),
+    ],
+    ids=str,
+)
+def test_what_llama_cpp_would_compute_otherwise_is_refused(name: str, change: dict[str, Any]) -> None:
+    metadata(name)
+    with pytest.raises(ArchitectureError, match="rope|" + "|".join(change)):
+        metadata(name, **change)
