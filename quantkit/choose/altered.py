@@ -6,8 +6,7 @@ is the loss of the weights alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -15,12 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
+from quantkit.checkpoint.dtypes import Array
+from quantkit.choose.divergence import TRACK
 from quantkit.choose.errors import decode
-from quantkit.engine.device import Workers
+from quantkit.engine.backend import Backend
+from quantkit.engine.crew import Crew
 from quantkit.engine.gguf_source import GGUFSource
 from quantkit.engine.ranges import RowRange, row_ranges
-from quantkit.engine.stream import importance_of, open_backend
-from quantkit.engine.timeline import NO_TIMELINE
+from quantkit.engine.stream import importance_of
+from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.errors import OutOfRangeError
 from quantkit.files.fileio import read_into, write_at
 from quantkit.files.output_file import write_error
@@ -48,14 +50,16 @@ class Alterable:
     Attributes:
         source: its rows.
         importance: by tensor name, as for the encoders.
-        workers: where to encode.
+        crew: who encodes.
         kept: a file for the bytes that are replaced.
+        timeline: told how long that takes.
     """
 
     source: GGUFSource
     importance: Importance
-    workers: Workers
+    crew: Crew
     kept: Path
+    timeline: NoTimeline = NO_TIMELINE
 
     @contextmanager
     def altered(self, types: Mapping[PlannedTensor, GGMLType]) -> Iterator[Path]:
@@ -66,16 +70,19 @@ class Alterable:
             OutputError: the disk is full.
         """
         path, pieces = self.source.model.path, self._pieces(types)
+        replaced: list[_Piece] = []
         try:
             with path.open("r+b", buffering=0) as file, self.kept.open("w+b", buffering=0) as kept:
-                for piece in pieces:
-                    _copy(file.fileno(), piece.offset, kept.fileno(), piece.kept, piece.nbytes)
+                here, there = file.fileno(), kept.fileno()
                 try:
-                    self._all(lambda piece, number: self._replace(piece, number, file.fileno()), pieces)
+                    with self.timeline.span(TRACK, "alter"):
+                        self.crew.map(
+                            lambda backend, piece: self._replace(backend, piece, here, there, replaced), pieces
+                        )
                     yield path
                 finally:
-                    for piece in pieces:
-                        _copy(kept.fileno(), piece.kept, file.fileno(), piece.offset, piece.nbytes)
+                    with self.timeline.span(TRACK, "restore"):
+                        self.crew.map(lambda backend, piece: _restore(backend, piece, here, there), replaced)
         except OSError as error:
             raise write_error(self.kept, error) from None
         finally:
@@ -90,26 +97,23 @@ class Alterable:
         starts = accumulate((nbytes for *_, nbytes in found), initial=0)
         return [_Piece(*one, start) for one, start in zip(found, starts, strict=False)]
 
-    def _all(self, work: Callable[[_Piece, int], None], pieces: list[_Piece]) -> None:
-        with ThreadPoolExecutor(self.workers.threads) as pool:
-            list(pool.map(work, pieces, range(len(pieces))))
-
-    def _replace(self, piece: _Piece, number: int, fd: int) -> None:
-        """Encode and decode one piece in the file."""
-        device, tensor = self.workers.devices[number % len(self.workers.devices)], piece.rows.tensor
-        backend = open_backend(device, str(device), NO_TIMELINE)
-        with np.errstate(all="ignore"), backend.active():
-            rows = self.source.rows(tensor, piece.rows.start, piece.rows.stop)
-            weights = importance_of(tensor, piece.rows.start, self.importance)
-            floats = decode(backend, rows, tensor, piece.kind, weights)
+    def _replace(self, backend: Backend, piece: _Piece, file: int, kept: int, replaced: list[_Piece]) -> None:
+        """Keep one piece of the file, and then encode and decode it there."""
+        tensor, start = piece.rows.tensor, piece.rows.start
+        rows = self.source.rows(tensor, start, piece.rows.stop, backend.memory)
+        write_at(kept, _raw(rows.stored), piece.kept)
+        replaced.append(piece)
+        floats = decode(backend, rows, tensor, piece.kind, importance_of(tensor, start, self.importance))
         if floats is None:
             raise OutOfRangeError(f"tensor {tensor.name!r} has values that are too large for {piece.kind.label}")
-        write_at(
-            fd, np.ascontiguousarray(round_to(floats, tensor.outtype)).view(np.uint8).reshape(-1).data, piece.offset
-        )
+        write_at(file, _raw(round_to(floats, tensor.outtype)), piece.offset)
 
 
-def _copy(source: int, start: int, target: int, begin: int, nbytes: int) -> None:
-    buffer = np.empty(nbytes, dtype=np.uint8).data
-    if read_into(source, buffer, start) == nbytes:  # what was not kept was not replaced
-        write_at(target, buffer, begin)
+def _raw(values: Array) -> memoryview:
+    return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
+
+
+def _restore(backend: Backend, piece: _Piece, file: int, kept: int) -> None:
+    buffer = backend.memory(piece.nbytes)
+    read_into(kept, buffer.data, piece.kept)
+    write_at(file, buffer.data, piece.offset)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.errors import QuantkitError
 from quantkit.system.child_process import ended_how, start_module
 
@@ -21,6 +23,8 @@ CONTEXT, SKIPPED = 512, 64
 _LARGE = 10**9
 FEWEST = 4 * SKIPPED
 """Tokens of a text that can be measured on."""
+TRACK = "choice"
+"""The track of the timeline."""
 _WORKER = "quantkit.choose.divergence_worker"
 
 
@@ -50,10 +54,19 @@ def _begun(ids: Sequence[int], bos: int | None) -> Sequence[int]:
 
 @dataclass(frozen=True, eq=False)
 class Divergence:
-    """A process that has the reference's answers."""
+    """A process that has the reference's answers.
+
+    Attributes:
+        process: see :mod:`quantkit.choose.divergence_worker`.
+        reference: the reference's file.
+        timeline: told what the process does.
+        reloaded: tensors that the process could not bring up to date without loading the file again.
+    """
 
     process: subprocess.Popen[bytes]
-    log: Any
+    reference: Path
+    timeline: NoTimeline
+    reloaded: set[str] = field(default_factory=set)
 
     def of(self, gguf: Path) -> float:
         """The mean KL divergence of a file, in nats.
@@ -61,12 +74,26 @@ class Divergence:
         Raises:
             QuantkitError: llama.cpp refuses the file, or ends.
         """
-        return float(self.ask({"gguf": str(gguf)}))
+        return float(self.ask({"gguf": str(gguf)})["divergence"])
+
+    def again(self, names: Collection[str]) -> float:
+        """The mean KL divergence of the reference from what it was, in nats.
+
+        Args:
+            names: the tensors that are other ones in its file now; the others are what they were.
+
+        Raises:
+            QuantkitError: llama.cpp ends.
+        """
+        found = self.ask({"gguf": str(self.reference), "changed": sorted(names)})
+        self.reloaded.update(found["reloaded"])
+        return float(found["divergence"])
 
     def ask(self, question: dict[str, Any]) -> Any:
         """Send a question and return its answer."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        begun = time.perf_counter()
         try:
             self.process.stdin.write(json.dumps(question).encode() + b"\n")
             self.process.stdin.flush()
@@ -82,12 +109,22 @@ class Divergence:
         found = json.loads(line)
         if "refused" in found:
             raise QuantkitError(found["refused"], hint=found["hint"])
+        for part, seconds in found["seconds"].items():
+            self.timeline.add(TRACK, part, begun, begun + seconds)
+            begun += seconds
         return found["answer"]
 
 
 @contextmanager
 def divergence_from(
-    reference: Path, ids: Sequence[Sequence[int]], kept: Path, *, threads: int | None, offload: bool
+    reference: Path,
+    ids: Sequence[Sequence[int]],
+    kept: Path,
+    *,
+    threads: int | None,
+    offload: bool,
+    mapped: bool = True,
+    timeline: NoTimeline = NO_TIMELINE,
 ) -> Iterator[Divergence]:
     """Evaluate a reference, and then others.
 
@@ -97,13 +134,15 @@ def divergence_from(
         kept: where the reference's log-probabilities may lie: 4 bytes for each position and token of the vocabulary.
         threads: processors to use, default all.
         offload: whether a device may evaluate, if llama.cpp was built for one.
+        mapped: whether llama.cpp may compute with the pages of the file, where no device evaluates.
+        timeline: told what the process does.
 
     Raises:
         QuantkitError: llama.cpp refuses the file, or ends.
     """
     with tempfile.TemporaryFile() as log, start_module(_WORKER, stderr=log) as process:
         try:
-            one = Divergence(process, log)
+            one = Divergence(process, reference, timeline)
             skip = min(SKIPPED, min(map(len, ids)) - 1)
             one.ask(
                 {
@@ -113,6 +152,7 @@ def divergence_from(
                     "kept": str(kept),
                     "threads": threads,
                     "offload": offload,
+                    "mapped": mapped,
                 }
             )
             yield one

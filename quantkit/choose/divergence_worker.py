@@ -1,14 +1,15 @@
 """The process that evaluates: it loads libllama, and never torch.
 
 It reads questions from stdin, a line of JSON each, until stdin ends, and answers each with a line. The first file is
-the reference, whose log-probabilities it keeps in a file; of every further one it tells the divergence from them.
+the reference, whose log-probabilities it keeps in a file. Then it tells the divergence from them: of the reference
+itself, some of whose tensors are other ones now, or of another file.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,20 +28,37 @@ def main() -> None:
     if first is None:
         return
     gpu_layers = -1 if first["offload"] and llama_cpp.llama_supports_gpu_offload() else 0
-    evaluator = Evaluator(first["sequences"], first["skip"], Path(first["kept"]), first["threads"], gpu_layers)
-    _answer(partial(evaluator.reference, Path(first["gguf"])))
+    evaluator = Evaluator(
+        first["sequences"],
+        first["skip"],
+        Path(first["kept"]),
+        threads=first["threads"],
+        gpu_layers=gpu_layers,
+        mapped=first["mapped"] and not gpu_layers,
+    )
+    if not _answer(evaluator, lambda: evaluator.open(Path(first["gguf"]))):
+        return
     for line in sys.stdin:
-        gguf = Path(json.loads(line)["gguf"])
-        _answer(partial(evaluator.divergence, gguf))
+        _answer(evaluator, partial(_about, evaluator, json.loads(line)))
+    evaluator.close()
 
 
-def _answer(ask: Callable[[], float | None]) -> None:
+def _about(evaluator: Evaluator, question: Mapping[str, Any]) -> dict[str, Any]:
+    if "changed" not in question:
+        return {"divergence": evaluator.divergence(Path(question["gguf"]))}
+    divergence, reloaded = evaluator.again(question["changed"])
+    return {"divergence": divergence, "reloaded": reloaded}
+
+
+def _answer(evaluator: Evaluator, ask: Callable[[], dict[str, Any] | None]) -> bool:
+    evaluator.seconds = {}
     try:
-        found: dict[str, Any] = {"answer": ask()}
+        found: dict[str, Any] = {"answer": ask(), "seconds": evaluator.seconds}
     except QuantkitError as error:
         found = {"refused": str(error), "hint": error.hint}
     sys.stdout.write(json.dumps(found) + "\n")
     sys.stdout.flush()
+    return "answer" in found
 
 
 if __name__ == "__main__":

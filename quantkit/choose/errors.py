@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +19,10 @@ from quantkit.checkpoint.dtypes import Array, Floats, to_float32
 from quantkit.checkpoint.tensor_file import new_memory
 from quantkit.choose.digits import rounded
 from quantkit.engine.backend import Backend, Target
-from quantkit.engine.device import Device, Workers
+from quantkit.engine.crew import opened_crew
+from quantkit.engine.device import Workers
 from quantkit.engine.rows import Rows
-from quantkit.engine.stream import RowSource, importance_of, open_backend
-from quantkit.engine.timeline import NO_TIMELINE
+from quantkit.engine.stream import RowSource, importance_of
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.plan.mixture import Importance
@@ -69,18 +68,13 @@ def measure_errors(
         QuantkitError: rows cannot be read.
     """
 
-    def measure(number: int, tensor: PlannedTensor) -> TensorErrors:
-        device = workers.devices[number % len(workers.devices)]
-        found = _measure(tensor, candidates[tensor], source, importance, device)
+    def measure(backend: Backend, tensor: PlannedTensor) -> TensorErrors:
+        found = _measure(tensor, candidates[tensor], source, importance, backend)
         progress(1)
         return found
 
-    with ThreadPoolExecutor(workers.threads) as pool:
-        tensors = list(candidates)
-        return {
-            tensor.name: found
-            for tensor, found in zip(tensors, pool.map(measure, range(len(tensors)), tensors), strict=True)
-        }
+    with opened_crew(workers) as crew:
+        return dict(zip([tensor.name for tensor in candidates], crew.map(measure, candidates), strict=True))
 
 
 def sample_rows(tensor: PlannedTensor) -> list[list[int]]:
@@ -111,25 +105,23 @@ def _measure(
     types: Sequence[GGMLType],
     source: RowSource,
     importance: Importance,
-    device: Device,
+    backend: Backend,
 ) -> TensorErrors:
-    backend = open_backend(device, str(device), NO_TIMELINE)
     sample = sample_rows(tensor)
     lost: dict[GGMLType, list[Array]] = {kind: [] for kind in types}
     whole: list[Array] = []
     for numbers in sample:
         weights = importance_of(tensor, numbers[0], importance)
-        with np.errstate(all="ignore"), backend.active():
-            rows = _read(tensor, numbers, source)
-            floats = to_float32(rows.stored)
-            # Sums in double precision, row by row: a float32 sum would depend on how many are added at a time.
-            columns = np.ones(tensor.columns) if weights is None else weights.astype(np.float64)
-            whole.append(_weighted(floats, columns))
-            for kind in types:
-                decoded = decode(backend, rows, tensor, kind, weights)
-                lost[kind].append(
-                    np.full(len(numbers), np.inf) if decoded is None else _weighted(floats - decoded, columns)
-                )
+        rows = _read(tensor, numbers, source)
+        floats = to_float32(rows.stored)
+        # Sums in double precision, row by row: a float32 sum would depend on how many are added at a time.
+        columns = np.ones(tensor.columns) if weights is None else weights.astype(np.float64)
+        whole.append(_weighted(floats, columns))
+        for kind in types:
+            decoded = decode(backend, rows, tensor, kind, weights)
+            lost[kind].append(
+                np.full(len(numbers), np.inf) if decoded is None else _weighted(floats - decoded, columns)
+            )
     base = np.concatenate(whole)
     errors = {kind: np.concatenate(parts) for kind, parts in lost.items()}
     looked, rows_in_all = len(base), tensor.rows

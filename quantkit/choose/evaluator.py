@@ -6,19 +6,25 @@ smaller than their rounding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from quantkit.choose.followed import FollowedFile
 from quantkit.errors import QuantkitError
 from quantkit.ggml.llama import llama_cpp
-from quantkit.run.inference import Token, context_params, decode, forget, loaded_model, opened_context
+from quantkit.run.inference import Token, decode, forget
+from quantkit.system.processors import llama_threads
 
-# Positions whose probabilities are in memory at a time.
-_TOGETHER = 64
+# Positions that one thread compares at a time: what it computes of them fits the cache.
+_TOGETHER = 2
+# Positions whose divergences are added up before they are added to the others.
+_SUMMED = 64
 _HINT = "close other programs and try again"
 
 
@@ -44,46 +50,108 @@ class Evaluator:
         skip: positions at the beginning of each that are not looked at.
         path: the file of the log-probabilities, float32, which the reference's evaluation makes.
         threads, gpu_layers: how to compute.
+        mapped: whether the weights may be the pages of the file.
+        seconds: what the last question took, by part.
     """
 
-    def __init__(self, sequences: list[list[int]], skip: int, path: Path, threads: int | None, gpu_layers: int) -> None:
+    def __init__(
+        self,
+        sequences: list[list[int]],
+        skip: int,
+        path: Path,
+        *,
+        threads: int | None,
+        gpu_layers: int,
+        mapped: bool,
+    ) -> None:
         self.sequences, self.skip, self.path = sequences, skip, path
-        self.threads, self.gpu_layers = threads, gpu_layers
+        self.threads, self.gpu_layers, self.mapped = threads, gpu_layers, mapped
+        self.seconds: dict[str, float] = {}
+        self._pool = ThreadPoolExecutor(llama_threads(threads))
 
-    def reference(self, gguf: Path) -> None:
-        """Keep a file's log-probabilities."""
+    def open(self, gguf: Path) -> None:
+        """Load the reference, and keep its log-probabilities."""
+        with self._timed("load"):
+            self._reference = self._opened(gguf, mapped=self.mapped)
         with self.path.open("wb") as file:
-            for logits in self._logits(gguf):
-                file.write(log_probabilities(logits).tobytes())
+            for logits in self._logits(self._reference):
+                with self._timed("compare"):
+                    for part in self._pool.map(log_probabilities, _parts(logits)):
+                        file.write(part.tobytes())
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._reference.close()
+        self._pool.shutdown()
+
+    def again(self, names: Collection[str]) -> tuple[float, list[str]]:
+        """The reference's divergence from what it was, now that some of its tensors are other ones in its file.
+
+        Returns:
+            The mean KL divergence in nats, and the tensors for which the file was loaded again.
+        """
+        with self._timed("load"):
+            reloaded = self._reference.follow(names)
+        return self._divergence(self._reference), reloaded
 
     def divergence(self, gguf: Path) -> float:
-        """The mean KL divergence of a file from the reference, in nats."""
-        total, positions = 0.0, 0
-        with self.path.open("rb") as file:
-            for logits in self._logits(gguf):
-                kept = np.frombuffer(file.read(logits.nbytes), dtype=np.float32).reshape(logits.shape)
-                total += float(divergence(kept, log_probabilities(logits)).sum())
-                positions += len(logits)
-        return total / positions
+        """The mean KL divergence of another file from the reference, in nats."""
+        with self._timed("load"):
+            other = self._opened(gguf, mapped=True)
+        try:
+            return self._divergence(other)
+        finally:
+            other.close()
 
-    def _logits(self, gguf: Path) -> Iterator[npt.NDArray[np.float32]]:
-        """The logits of all positions that are looked at, a few at a time."""
-        longest = max(map(len, self.sequences))
-        with (
-            loaded_model(gguf, n_gpu_layers=self.gpu_layers) as model,
-            opened_context(model, context_params(longest, self.threads), _HINT) as (context, _),
-        ):
-            for ids in self.sequences:
-                self._evaluate(context, gguf, ids)
-                count = len(ids) - self.skip
-                found = np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), shape=(count, model.vocabulary))
-                for start in range(0, count, _TOGETHER):
-                    yield found[start : start + _TOGETHER].copy()
-
-    def _evaluate(self, context: Any, gguf: Path, ids: list[int]) -> None:
-        forget(context)
-        status, reason = decode(
-            context, [Token(token, place, 0, place >= self.skip) for place, token in enumerate(ids)]
+    def _opened(self, gguf: Path, *, mapped: bool) -> FollowedFile:
+        return FollowedFile(
+            gguf,
+            self.sequences[0],
+            tokens=max(map(len, self.sequences)),
+            threads=self.threads,
+            gpu_layers=self.gpu_layers,
+            mapped=mapped,
+            hint=_HINT,
         )
-        if status != 0:
-            raise QuantkitError(f"{gguf}: llama.cpp cannot evaluate it (status {status}): {reason}", hint=_HINT)
+
+    def _divergence(self, file: FollowedFile) -> float:
+        total, done = 0.0, 0
+        kept = np.memmap(self.path, dtype=np.float32, mode="r").reshape(-1, file.model.vocabulary)
+        for logits in self._logits(file):
+            with self._timed("compare"):
+                parts = self._pool.map(_divergence, _parts(kept[done : done + len(logits)]), _parts(logits))
+                rows = np.concatenate(list(parts))
+                for start in range(0, len(rows), _SUMMED):
+                    total += float(rows[start : start + _SUMMED].sum())
+            done += len(logits)
+        return total / done
+
+    def _logits(self, file: FollowedFile) -> Iterator[npt.NDArray[np.float32]]:
+        """The logits of all positions that are looked at, a sequence at a time; valid until the next."""
+        for ids in self.sequences:
+            with self._timed("evaluate"):
+                forget(file.context)
+                status, reason = decode(
+                    file.context, [Token(token, place, 0, place >= self.skip) for place, token in enumerate(ids)]
+                )
+                if status != 0:
+                    raise QuantkitError(
+                        f"{file.model.path}: llama.cpp cannot evaluate it (status {status}): {reason}", hint=_HINT
+                    )
+                shape = len(ids) - self.skip, file.model.vocabulary
+                found = np.ctypeslib.as_array(llama_cpp.llama_get_logits(file.context), shape=shape)
+            yield found
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begun
+
+
+def _divergence(reference: npt.NDArray[np.float32], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    return divergence(reference, log_probabilities(logits))
+
+
+def _parts(rows: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
+    return [rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER)]

@@ -76,6 +76,7 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "ggml_backend_buffer_is_host": (ctypes.c_bool, (_POINTER,)),
     "ggml_backend_buffer_free": (None, (_POINTER,)),
     "ggml_backend_tensor_get": (None, (_POINTER, _POINTER, ctypes.c_size_t, ctypes.c_size_t)),
+    "ggml_backend_tensor_set": (None, (_POINTER, _POINTER, ctypes.c_size_t, ctypes.c_size_t)),
     "ggml_backend_cpu_buffer_type": (_POINTER, ()),
     "ggml_backend_alloc_ctx_tensors_from_buft": (_POINTER, (_POINTER, _POINTER)),
 }

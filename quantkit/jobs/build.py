@@ -85,7 +85,7 @@ def build(
         prove: compare the files' logits with those of transformers' own model; an unquantized file is then kept.
         evaluate: compare the quantized files with the unquantized one, which is removed afterwards unless it is kept.
         evaluate_data: the text or conversations for that; default a text that comes with quantkit. Implies *evaluate*.
-        profile: file for a timeline of the stream, in Chrome's trace format.
+        profile: file for a timeline of the streams and of a choice of types, in Chrome's trace format.
         planned: given what will be packaged, before any weight is read; what it raises ends the build.
         run: how to run; see :class:`~quantkit.jobs.run_options.RunOptions`.
         **keywords: the other fields of the recipe, and the options of the run one by one, which override those of
@@ -116,7 +116,9 @@ def build(
         calibrated(recipe, work, run, proving) as (weighted, matrix),
         _prepared(weighted, work, run) as prepared,
     ):
-        prepared = replace(prepared, recipe=recipe)
+        timeline = Timeline()
+        if trace is not None:
+            prepared = replace(prepared, workers=replace(prepared.workers, timeline=timeline))
         if matrix is not None:
             clock.lap("calibrate")
         if recipe.asked is not None:
@@ -126,9 +128,6 @@ def build(
             clock.lap("choose")
         prepared = replace(prepared, recipe=recipe)
         plan, subject, workers = prepared.plan, prepared.subject, prepared.workers
-        timeline = Timeline()
-        if trace is not None:
-            workers = replace(workers, timeline=timeline)
         for note in plan.notes:
             reporter.note(note)
         if planned is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,13 +12,14 @@ from quantkit.advise.context import ContextRun, ask_context
 from quantkit.advise.memory import BATCH, memory
 from quantkit.choose.altered import Alterable
 from quantkit.choose.candidates import candidates
-from quantkit.choose.divergence import CONTEXT, FEWEST, divergence_from, sequence_count, sequences
+from quantkit.choose.divergence import CONTEXT, FEWEST, TRACK, divergence_from, sequence_count, sequences
 from quantkit.choose.errors import SAMPLE_WEIGHTS, measure_errors
 from quantkit.choose.expressions import options
 from quantkit.choose.groups import groups
 from quantkit.choose.llama_types import compared, llama_mixtures, nearest, quantizable
 from quantkit.choose.search import Found, Measured, bounds, check_size, padded, search
 from quantkit.choose.sensitivity import measure_sensitivities
+from quantkit.engine.crew import opened_crew
 from quantkit.engine.gguf_source import open_source
 from quantkit.errors import QuantizationError, QuantkitError
 from quantkit.files.workspace import Workspace
@@ -33,6 +34,7 @@ from quantkit.plan.choice import BITS, FIT, SIZE, Asked, Choice, ChosenTensor
 from quantkit.plan.gguf_outputs import layout, quantized_outputs
 from quantkit.plan.mixture import Importance, Mixture
 from quantkit.plan.values import PlannedTensor, count_elements
+from quantkit.system.progress import Reporter
 from quantkit.system.units import size
 from quantkit.vocab.special import adds_bos
 
@@ -40,8 +42,8 @@ from quantkit.vocab.special import adds_bos
 _TOKENS = 1 << 14
 # Products a second of a processor, with both factors in half precision: for the estimate of the time.
 _PRODUCTS_A_SECOND = 2.5e10
-# Weights a second of a processor, all types together, and seconds to alter a file and to load it.
-_ERRORS_A_SECOND, _LOADING = 6e5, 0.3
+# Weights a second of a processor, all types together, and seconds to alter a file and to restore it.
+_ERRORS_A_SECOND, _ALTERING = 6e5, 0.1
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class ChoicePlan:
         products = self.evaluations * self.tokens * self.weights
         errors = sum(min(count_elements(tensor.shape), SAMPLE_WEIGHTS) for tensor in self.candidates)
         busy = products / _PRODUCTS_A_SECOND + errors / _ERRORS_A_SECOND
-        return busy / workers + self.evaluations * _LOADING
+        return busy / workers + self.evaluations * _ALTERING
 
 
 def unquantized(recipe: Recipe) -> Recipe:
@@ -192,10 +194,13 @@ def with_choice(recipe: Recipe, prepared: PlannedBuild, work: Workspace) -> Plan
     try:
         text, ids = _sequences(model.path, recipe.choice_data or recipe.calibrate or CALIBRATION, prepared)
         with open_source(model) as source:
-            with reporter.phase("measuring the loss of every type", len(needs.candidates), "tensors") as progress:
-                errors = measure_errors(needs.candidates, source, needs.importance, workers, progress)
-            alterable = Alterable(source, needs.importance, workers, folder / "kept-weights")
             with (
+                reporter.phase("measuring the loss of every type", len(needs.candidates), "tensors") as progress,
+                workers.timeline.span(TRACK, "errors"),
+            ):
+                errors = measure_errors(needs.candidates, source, needs.importance, workers, progress)
+            with (
+                opened_crew(workers) as crew,
                 reporter.phase("evaluating", needs.evaluations, "evaluations") as progress,
                 divergence_from(
                     model.path,
@@ -203,15 +208,18 @@ def with_choice(recipe: Recipe, prepared: PlannedBuild, work: Workspace) -> Plan
                     folder / "kept-logits",
                     threads=prepared.run.threads,
                     offload=prepared.run.device != "cpu",
+                    timeline=workers.timeline,
                 ) as divergence,
             ):
                 progress(1)
+                alterable = Alterable(source, needs.importance, crew, folder / "kept-weights", workers.timeline)
 
                 def of(types: Mapping[PlannedTensor, GGMLType]) -> float:
-                    with alterable.altered(types) as path:
-                        return divergence.of(path)
+                    with alterable.altered(types):
+                        return divergence.again([tensor.name for tensor in types])
 
                 sensitivities, evaluations = measure_sensitivities(list(needs.candidates), errors, of, progress)
+            _tell_reloaded(divergence.reloaded, reporter)
     finally:
         model.path.unlink()
     measured = Measured(list(needs.candidates), errors, sensitivities, needs.beside)
@@ -222,6 +230,15 @@ def with_choice(recipe: Recipe, prepared: PlannedBuild, work: Workspace) -> Plan
     if made.nbytes != choice.nbytes:
         raise QuantkitError(f"{made.file} would have {made.nbytes} bytes, and {choice.nbytes} were planned")
     return replace(prepared, recipe=recipe, plan=plan, spec=spec)
+
+
+def _tell_reloaded(names: Collection[str], reporter: Reporter) -> None:
+    if names:
+        more = f" and of {len(names) - 1} others" if len(names) > 1 else ""
+        reporter.note(
+            f"for evaluations of {min(names)}{more} the model was loaded again: llama.cpp does not show where it has "
+            "them"
+        )
 
 
 def _sequences(gguf: Path, data: Path, prepared: PlannedBuild) -> tuple[str, tuple[tuple[int, ...], ...]]:

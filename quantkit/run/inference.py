@@ -61,7 +61,12 @@ class LoadedModel:
 
 @contextmanager
 def loaded_model(
-    path: Path, *, n_gpu_layers: int, stopped: Callable[[], bool] = lambda: False, repack: bool = True
+    path: Path,
+    *,
+    n_gpu_layers: int,
+    stopped: Callable[[], bool] = lambda: False,
+    repack: bool = True,
+    mapped: bool = True,
 ) -> Iterator[LoadedModel]:
     """Load a GGUF file, and free it at the end.
 
@@ -70,6 +75,7 @@ def loaded_model(
         n_gpu_layers: layers to put on a GPU, -1 for all; no effect in a build without GPU support.
         stopped: asked while it loads; true ends it.
         repack: whether llama.cpp may copy weights into layouts that are faster on the processor.
+        mapped: whether weights in the processor's memory may be the pages of the file; if not, all are copies.
 
     Raises:
         GGUFError: no such file, not a valid GGUF model, or llama.cpp rejects it, with its reason.
@@ -80,6 +86,8 @@ def loaded_model(
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers, params.use_extra_bufts = n_gpu_layers, repack
+        if not mapped:
+            params.load_mode, params.lazy_mode = llama_cpp.LLAMA_LOAD_MODE_NONE, llama_cpp.LLAMA_LAZY_MODE_OFF
         go_on = llama_cpp.llama_progress_callback(lambda progress, data: not stopped())
         params.progress_callback = go_on
         model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)

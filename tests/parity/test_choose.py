@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 
 from quantkit.calibrate.make import make_imatrix
+from quantkit.choose.altered import Alterable
 from quantkit.choose.divergence import divergence_from, sequences
 from quantkit.cli.main import main
 from quantkit.demo.data import ADAPTER, BASE
+from quantkit.engine.crew import opened_crew
+from quantkit.engine.device import Workers
+from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.errors import QuantizationError, QuantkitError
-from quantkit.ggml.types import FTYPES
+from quantkit.ggml.types import FTYPES, GGMLType
 from quantkit.gguf.model import read_model
 from quantkit.jobs.build import BuildResult, build
 from quantkit.jobs.convert import convert
@@ -155,6 +159,52 @@ def test_the_choice_is_the_same_with_other_threads(built: BuildResult, imatrix: 
         threads=3, verify=False,
     )  # fmt: skip
     assert again.plan.choice == choice
+
+
+@pytest.fixture(scope="module")
+def changes(f16: Path, folder: Path) -> list[tuple[list[str], Path]]:
+    """Copies of the file in which some tensors are other ones, the tied embedding too."""
+    tensors = {tensor.name: tensor for tensor in gguf_tensors(read_model(f16))}
+    found = []
+    for number, names in enumerate((["blk.0.attn_v.weight"], ["token_embd.weight"], ["blk.1.ffn_down.weight"])):
+        copy = Path(shutil.copy(f16, folder / f"changed-{number}.gguf"))
+        with open_source(read_model(copy)) as source, opened_crew(Workers(1)) as crew:
+            alterable = Alterable(source, {}, crew, folder / "kept-weights")
+            with alterable.altered({tensors[name]: GGMLType.Q4_0 for name in names}) as path:
+                found.append((names, Path(shutil.copy(path, folder / f"changed-{number}-kept.gguf"))))
+    return found
+
+
+SHORT = [tuple(range(300, 400))]
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_loaded_model_follows_its_file(
+    f16: Path, changes: list[tuple[list[str], Path]], mapped: bool, tmp_path: Path
+) -> None:
+    """To the last digit as if each changed file was loaded anew, and back again."""
+    one = Path(shutil.copy(f16, tmp_path / "one.gguf"))
+    with divergence_from(one, SHORT, tmp_path / "kept", threads=1, offload=False, mapped=mapped) as divergence:
+        for names, changed in changes:
+            one.write_bytes(changed.read_bytes())  # in place: as the pages that llama.cpp may have
+            assert divergence.again(names) == divergence.of(changed) > 0
+        one.write_bytes(f16.read_bytes())
+        assert divergence.again([]) == 0
+        assert not divergence.reloaded
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_what_cannot_be_followed_is_loaded_again(
+    f16: Path, changes: list[tuple[list[str], Path]], mapped: bool, tmp_path: Path
+) -> None:
+    """And said: here a tensor that is in no graph, and a file that is not the one whose pages are loaded."""
+    one = Path(shutil.copy(f16, tmp_path / "one.gguf"))
+    names, changed = changes[0]
+    with divergence_from(one, SHORT, tmp_path / "kept", threads=1, offload=False, mapped=mapped) as divergence:
+        Path(shutil.copy(changed, tmp_path / "two.gguf")).replace(one)
+        again = divergence.again(names if mapped else ["in.no.graph", *names])
+        assert again == divergence.of(changed) > 0
+        assert divergence.reloaded == (set(names) if mapped else {"in.no.graph"})
 
 
 def test_a_file_that_llama_cpp_refuses_is_named(f16: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from quantkit.choose.expressions import expressions, options
 from quantkit.choose.groups import groups, role_of
 from quantkit.choose.search import Measured, bounds, check_size, padded, search
 from quantkit.choose.sensitivity import measure_sensitivities
+from quantkit.engine.crew import opened_crew
 from quantkit.engine.device import Workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
 from quantkit.engine.rows import Rows
@@ -290,8 +291,8 @@ def test_an_altered_file_is_as_before_afterwards(tmp_path: Path) -> None:
     before = hashlib.sha256(path.read_bytes()).hexdigest()
     model = read_model(path)
     a, b = gguf_tensors(model)
-    with open_source(model) as source:
-        alterable = Alterable(source, {}, WORKERS, tmp_path / "kept")
+    with open_source(model) as source, opened_crew(WORKERS) as crew:
+        alterable = Alterable(source, {}, crew, tmp_path / "kept")
         with alterable.altered({b: T.Q4_K}) as changed:
             stored = np.frombuffer(changed.read_bytes()[-2 * values.nbytes :], dtype=np.float16).reshape(2, 64, 256)
         rows = values.astype(np.float32)
