@@ -7,7 +7,7 @@ what it works on.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from quantkit.gguf.model import GGUFModel, read_model
 from quantkit.run.inference import LoadedModel, Token, context_params, decode, opened_context
 
 _STORED = 0  # the number of the operation of what is not computed
-_BLOCK = 1 << 26  # bytes that are copied at a time
+_BLOCK, _TOGETHER = 1 << 24, 8  # bytes that are copied at a time, and how many such blocks at once
 _COMPARED = 1 << 16  # bytes of a tensor that are compared
 
 
@@ -40,16 +40,16 @@ class Weights:
 
     def write(self, names: Collection[str]) -> None:
         """Give tensors the values that the file has now."""
-        ggml, buffer = functions(), np.empty(_BLOCK, dtype=np.uint8)
-        with ExitStack() as stack:
-            file = stack.enter_context(self.model.path.open("rb", buffering=0))
-            for name in names:
-                nbytes, begin = self._where(name)
-                for start in range(0, nbytes, _BLOCK):
-                    part = buffer[: min(_BLOCK, nbytes - start)]
-                    _fill(file.fileno(), part, begin + start, self.model.path)
-                    for place in self.places[name]:
-                        ggml.ggml_backend_tensor_set(place, part.ctypes.data, start, part.size)
+        blocks = [(name, start) for name in names for start in range(0, self._where(name)[0], _BLOCK)]
+        with self.model.path.open("rb", buffering=0) as file, ThreadPoolExecutor(_TOGETHER) as pool:
+            list(pool.map(lambda block: self._write(file.fileno(), *block), blocks))
+
+    def _write(self, fd: int, name: str, start: int) -> None:
+        nbytes, begin = self._where(name)
+        part = np.empty(min(_BLOCK, nbytes - start), dtype=np.uint8)
+        _fill(fd, part, begin + start, self.model.path)
+        for place in self.places[name]:
+            functions().ggml_backend_tensor_set(place, part.ctypes.data, start, part.size)
 
     def stale(self, names: Collection[str]) -> list[str]:
         """The tensors of which a piece is in memory otherwise than in the file now."""
