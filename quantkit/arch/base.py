@@ -21,6 +21,7 @@ _FLOAT32 = 2.0**128
 
 Config = Mapping[str, Any]
 Arrange = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+Compute = Callable[[npt.NDArray[Any], int], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Rule:
         unit: ``arrange`` gets a multiple of this many rows (a whole attention head), and maps each unit onto itself.
         optional: the checkpoint may not have it.
         source_shape: shape of each source, if it is not the target's shape nor (with several sources) one row of it.
+            One vector may fill the rows of a matrix.
+        compute: pure function from merged values, float32 or as stored in float16, and the number of their first row to
+            the values in the file. Of a matrix it multiplies rows by numbers, so that it applies to LoRA's rows too.
     """
 
     source: str | tuple[str, ...]
@@ -45,11 +49,17 @@ class Rule:
     unit: int = 1
     optional: bool = False
     source_shape: tuple[int, ...] | None = None
+    compute: Compute | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The sources of the target, in order."""
         return (self.source,) if isinstance(self.source, str) else self.source
+
+    @property
+    def folds(self) -> bool:
+        """Whether one vector fills the rows of a matrix."""
+        return len(self.shape) == 2 and len(self.shape_of_sources) == 1 and isinstance(self.source, str)
 
     @property
     def shape_of_sources(self) -> tuple[int, ...]:

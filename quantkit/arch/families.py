@@ -44,6 +44,7 @@ FAMILIES: Mapping[str, str] = {
     "Olmo3ForCausalLM": "olmo3",
     "Lfm2ForCausalLM": "lfm2",
     "Lfm2MoeForCausalLM": "lfm2_moe",
+    "FalconH1ForCausalLM": "falcon_h1",
 }
 
 # The class of AutoModelForCausalLM, by model_type: it counts where "architectures" names none, or a wrapper.
@@ -68,6 +69,7 @@ BY_MODEL_TYPE: Mapping[str, str] = {
     "olmo3": "Olmo3ForCausalLM",
     "lfm2": "Lfm2ForCausalLM",
     "lfm2_moe": "Lfm2MoeForCausalLM",
+    "falcon_h1": "FalconH1ForCausalLM",
 }
 # The class of the language model inside of a wrapper that has several, by the wrapper and text_config's model_type.
 INSIDE: Mapping[tuple[str, str], str] = {

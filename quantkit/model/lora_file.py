@@ -90,6 +90,8 @@ class FactorSource:
     def _part(self, pair: Pair, index: int, factor: str) -> Floats:
         rule, ratio = pair.rule, pair.ratios[index]
         left, right = self.adapter.factors(pair.changes[index])  # [out, r], [r, in]
+        if rule.compute is not None:  # it multiplies rows: of matrices it does nothing else
+            left = rule.compute(left, 0)
         if rule.target == EMBEDDING:  # llama.cpp looks up rows of A [vocabulary, r]; B is [hidden, r]
             return left if factor == "lora_a" else right.T * np.float32(ratio)
         if factor == "lora_a":

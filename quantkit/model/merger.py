@@ -62,6 +62,8 @@ class Merger:
             return Rows(tensor.values[start:stop])
         name, first, last = _source_rows(tensor, start, stop)
         rows = self._after(name, len(self.adapters), first, last, memory, self._meter)
+        if tensor.compute is not None or tensor.folds:
+            return self._computed(tensor, rows, start)
         if tensor.arrange is None:
             return rows
         if rows.stored.ndim > 1:  # of a matrix only the order of rows changes
@@ -70,6 +72,14 @@ class Merger:
         if not rows.pairs and rows.stored.dtype == np.float16 and not self._is_changed(name):
             return Rows(tensor.arrange(rows.stored))  # llama.cpp's converter computes in float16 here
         return Rows(tensor.arrange(rows.merged()))
+
+    def _computed(self, tensor: PlannedTensor, rows: Rows, start: int) -> Rows:
+        """Rows of a tensor whose values are not those of the checkpoint; as stored in float16, they stay float16."""
+        halves = not rows.pairs and rows.stored.dtype == np.float16 and not self._is_changed(tensor.sources[0])
+        values = rows.stored if halves else rows.merged()
+        if tensor.folds:
+            values = values.reshape(-1, tensor.columns)
+        return Rows(values if tensor.compute is None else tensor.compute(values, start))
 
     def _is_changed(self, name: str) -> bool:
         return any(name in adapter.changes for adapter in self.adapters)
@@ -195,4 +205,5 @@ def _row_norms(rows: Floats) -> Floats:
 def _source_rows(tensor: PlannedTensor, start: int, stop: int) -> tuple[str, int, int]:
     """Where rows of one segment of a planned tensor are in the checkpoint: tensor, first row, end (exclusive)."""
     index, first = divmod(start, tensor.rows // len(tensor.sources))
-    return tensor.sources[index], first, first + stop - start
+    each = tensor.columns if tensor.folds else 1
+    return tensor.sources[index], first * each, (first + stop - start) * each

@@ -91,7 +91,14 @@ class Model(MergedCheckpoint):
         """The tensors of the GGUF file: matrices are rounded to *base*, vectors and norms stay float32."""
         planned = [
             PlannedTensor(
-                rule.target, rule.source, rule.shape, base_type(rule.target, rule.shape, base), rule.arrange, rule.unit
+                rule.target,
+                rule.source,
+                rule.shape,
+                base_type(rule.target, rule.shape, base),
+                rule.arrange,
+                rule.unit,
+                compute=rule.compute,
+                folds=rule.folds,
             )
             for rule in self.architecture.rules(self.checkpoint.config)
             if rule.sources[0] in self.checkpoint.tensors

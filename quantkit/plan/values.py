@@ -33,6 +33,8 @@ class PlannedTensor:
         arrange: layout of consecutive rows, see :class:`quantkit.arch.base.Rule`.
         unit: rows must be read in multiples of this.
         values: a generated tensor's values, float32.
+        compute: what the merged values become, see :class:`quantkit.arch.base.Rule`.
+        folds: the source is one vector, which fills the rows.
     """
 
     name: str
@@ -42,6 +44,8 @@ class PlannedTensor:
     arrange: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
     unit: int = 1
     values: npt.NDArray[np.float32] | None = field(default=None, compare=False)
+    compute: Callable[[npt.NDArray[Any], int], npt.NDArray[Any]] | None = None
+    folds: bool = False
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from quantkit.arch.base import Rule
@@ -33,7 +35,9 @@ OWN: Mapping[str, Mapping[str, Any]] = {
         "num_experts": 4,
         "moe_intermediate_size": 32,
     },
+    "FalconH1ForCausalLM": {"mamba_d_ssm": 48, "mamba_n_heads": 6, "mamba_n_groups": 2, "mamba_d_state": 4},
 }
+LFM2 = ("Lfm2ForCausalLM", "Lfm2MoeForCausalLM")
 
 
 def metadata(name: str, **changes: Any) -> dict[str, Any]:
@@ -90,6 +94,57 @@ def test_lfm2_moe() -> None:
     assert not {"ffn_down.weight"} & sparse.keys()
 
 
+def test_falcon_h1() -> None:
+    found = metadata("FalconH1ForCausalLM")
+    sizes = {key: found[f"ssm.{key}"] for key in ("inner_size", "time_step_rank", "group_count", "state_size")}
+    assert sizes == {"inner_size": 48, "time_step_rank": 6, "group_count": 2, "state_size": 4}
+    assert (found["attention.key_length"], found["vocab_size"]) == (8, 100)
+    layer = rules("FalconH1ForCausalLM", 1)
+    assert layer["ssm_in.weight"].shape == (48 + 48 + 2 * 2 * 4 + 6, 64)
+    assert (layer["ssm_conv1d.weight"].shape, layer["ssm_conv1d.weight"].shape_of_sources) == ((64, 4), (64, 1, 4))
+    assert {target: layer[target].folds for target in ("ssm_a", "ssm_d", "ssm_conv1d.weight", "ssm_dt.bias")} == {
+        "ssm_a": True,
+        "ssm_d": True,
+        "ssm_conv1d.weight": False,
+        "ssm_dt.bias": False,
+    }
+    assert "ssm_norm.weight" not in layer
+    normed = rules("FalconH1ForCausalLM", 1, mamba_rms_norm=True, mamba_norm_before_gate=False)["ssm_norm.weight"]
+    assert (normed.shape, normed.shape_of_sources, normed.folds) == ((2, 24), (48,), True)
+    assert metadata("FalconH1ForCausalLM", mamba_d_ssm=None, mamba_n_heads=8)["ssm.inner_size"] == 128
+
+
+def test_the_multipliers_of_falcon_h1_are_in_its_matrices() -> None:
+    changes = {
+        "ssm_in_multiplier": 2.0,
+        "ssm_multipliers": [1.0, 2.0, 3.0, 4.0, 5.0],
+        "key_multiplier": 3.0,
+        "attention_in_multiplier": 0.5,
+        "mlp_multipliers": [7.0, 9.0],
+        "embedding_multiplier": 11.0,
+    }
+    found = rules("FalconH1ForCausalLM", 0, **changes)
+    ones = np.ones((20, 3), dtype=np.float32)
+
+    def times(target: str, start: int = 0, values: npt.NDArray[Any] = ones) -> list[float]:
+        compute = found[target].compute
+        assert compute is not None
+        made = compute(values, start)
+        assert (made.dtype, made.shape) == (values.dtype, values.shape)
+        return [float(value) for value in dict.fromkeys(made[:, 0].tolist())]
+
+    assert times("ssm_in.weight") == [2.0]
+    assert times("ssm_in.weight", 40) == [2.0, 4.0]
+    assert times("ssm_in.weight", 90) == [4.0, 6.0, 8.0]
+    assert times("ssm_in.weight", 98) == [6.0, 8.0, 10.0]
+    assert times("attn_k.weight", values=ones.astype(np.float16)) == [1.5]
+    assert [times(f"{name}.weight") for name in ("attn_q", "ffn_gate", "ffn_down")] == [[0.5], [7.0], [9.0]]
+    assert times("token_embd.weight") == [11.0]
+    assert found["ffn_up.weight"].compute is None
+    with pytest.raises(ArchitectureError, match="mlp_multipliers"):
+        rules("FalconH1ForCausalLM", 0, mlp_multipliers=[1.0])
+
+
 @pytest.mark.parametrize("name", ["shortconv.conv.weight", "ssm_conv1d.weight", "ssm_norm.weight", "ssm_a", "ssm_d"])
 def test_small_tensors_of_mixers_stay_float32(name: str) -> None:
     assert base_type(f"blk.0.{name}", (64, 4), GGMLType.F16) is GGMLType.F32
@@ -101,10 +156,10 @@ def test_small_tensors_of_mixers_stay_float32(name: str) -> None:
     [
         *((name, {"is_causal": False}) for name in OWN),
         *((name, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}) for name in OWN),
-        *((name, {"conv_bias": True}) for name in OWN),
-        *((name, {"conv_L_cache": 0}) for name in OWN),
-        *((name, {"head_dim": 16}) for name in OWN),
-        *((name, {"layer_types": ["conv", "sliding_attention", "conv"]}) for name in OWN),
+        *((name, {"conv_bias": True}) for name in LFM2),
+        *((name, {"conv_L_cache": 0}) for name in LFM2),
+        *((name, {"head_dim": 16}) for name in LFM2),
+        *((name, {"layer_types": ["conv", "sliding_attention", "conv"]}) for name in LFM2),
         ("Lfm2ForCausalLM", {"block_ffn_dim_multiplier": None}),
         ("Lfm2MoeForCausalLM", {"layer_types": ["conv"]}),
         ("Lfm2MoeForCausalLM", {"norm_topk_prob": False}),
@@ -112,6 +167,16 @@ def test_small_tensors_of_mixers_stay_float32(name: str) -> None:
         ("Lfm2MoeForCausalLM", {"routed_scaling_factor": 2.5}),
         ("Lfm2MoeForCausalLM", {"num_experts_per_tok": 5}),
         ("Lfm2MoeForCausalLM", {"num_dense_layers": -1}),
+        ("FalconH1ForCausalLM", {"hidden_act": "relu"}),
+        *(("FalconH1ForCausalLM", {f"{key}_bias": True}) for key in ("attention", "mlp", "projectors", "mamba_proj")),
+        ("FalconH1ForCausalLM", {"mamba_conv_bias": False}),
+        ("FalconH1ForCausalLM", {"mamba_rms_norm": True, "mamba_norm_before_gate": True}),
+        ("FalconH1ForCausalLM", {"mamba_d_head": 4}),
+        ("FalconH1ForCausalLM", {"mamba_n_heads": 5}),
+        ("FalconH1ForCausalLM", {"mamba_n_groups": 4}),
+        ("FalconH1ForCausalLM", {"time_step_limit": [0.1, 2.0]}),
+        ("FalconH1ForCausalLM", {"tie_word_embeddings": True, "lm_head_multiplier": 0.5}),
+        ("FalconH1ForCausalLM", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
     ],
     ids=str,
 )

@@ -36,6 +36,7 @@ CLASSES = {
     "glm4_moe": "Glm4MoeForCausalLM",
     "lfm2": "Lfm2ForCausalLM",
     "lfm2_moe": "Lfm2MoeForCausalLM",
+    "falcon_h1": "FalconH1ForCausalLM",
 }
 # Settings that the classes have among the rotary ones.
 ROTARY = ("rope_theta", "partial_rotary_factor")
