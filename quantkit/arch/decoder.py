@@ -17,6 +17,10 @@ from quantkit.errors import ArchitectureError
 from quantkit.gguf.header import EMBEDDING, OUTPUT
 from quantkit.gguf.kv import KV, f32, u32
 
+# The settings with the epsilon of each kind of norm, and llama.cpp's keys for them.
+RMS_NORM = ("rms_norm_eps", "attention.layer_norm_rms_epsilon")
+LAYER_NORM = ("layer_norm_eps", "attention.layer_norm_epsilon")
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -58,8 +62,15 @@ def sizes(config: Config) -> Sizes:
     )
 
 
-def decoder_metadata(arch: str, config: Config) -> list[KV]:
-    """The entries that every dense decoder has, in the order of llama.cpp's converter, without the rotary ones."""
+def decoder_metadata(arch: str, config: Config, *, norm: tuple[str, str] = RMS_NORM) -> list[KV]:
+    """The entries that every dense decoder has, in the order of llama.cpp's converter, without the rotary ones.
+
+    Args:
+        arch: the GGUF architecture.
+        config: config.json.
+        norm: the kind of its norms.
+    """
+    epsilon, key = norm
     return [
         u32(f"{arch}.block_count", layers(config)),
         u32(f"{arch}.context_length", positive(config, "max_position_embeddings")),
@@ -67,7 +78,7 @@ def decoder_metadata(arch: str, config: Config) -> list[KV]:
         u32(f"{arch}.feed_forward_length", positive(config, "intermediate_size")),
         u32(f"{arch}.attention.head_count", positive(config, "num_attention_heads")),
         u32(f"{arch}.attention.head_count_kv", kv_heads(config)),
-        f32(f"{arch}.attention.layer_norm_rms_epsilon", number(config, "rms_norm_eps")),
+        f32(f"{arch}.{key}", number(config, epsilon)),
         *(head_metadata(arch, config) if config.get("head_dim") is not None else ()),
     ]
 
@@ -121,6 +132,11 @@ def in_layer(rule: Rule, number: int) -> Rule:
 def vector(source: str, target: str, size: int) -> Rule:
     """The weight of a norm."""
     return Rule(f"{source}.weight", f"{target}.weight", (size,))
+
+
+def biased(source: str, target: str, size: int) -> list[Rule]:
+    """The weight and the bias of a norm."""
+    return [vector(source, target, size), Rule(f"{source}.bias", f"{target}.bias", (size,))]
 
 
 def linear(

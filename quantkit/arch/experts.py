@@ -32,17 +32,21 @@ def refuse_partly_sparse(config: Config, *, renormalized: bool) -> None:
     require({"norm_topk_prob": bool(config.get("norm_topk_prob"))}, "norm_topk_prob", renormalized)
 
 
-def expert_metadata(arch: str, config: Config, key: str) -> list[KV]:
-    """The number of experts, from *key* of the config, and the number of experts per token.
+def expert_metadata(arch: str, config: Config, key: str, per_token: str = "num_experts_per_tok") -> list[KV]:
+    """The number of experts, and the number of experts per token.
+
+    Args:
+        arch: the GGUF architecture.
+        config: config.json.
+        key: the setting with the former.
+        per_token: the setting with the latter.
 
     Raises:
         ArchitectureError: a number is missing, or a token uses more experts than there are.
     """
-    count, used = positive(config, key, _MAX_EXPERTS), positive(config, "num_experts_per_tok")
+    count, used = positive(config, key, _MAX_EXPERTS), positive(config, per_token)
     if used > count:
-        raise ArchitectureError(
-            f"config.json: num_experts_per_tok is {used}, but there are only {count} experts ({key})"
-        )
+        raise ArchitectureError(f"config.json: {per_token} is {used}, but there are only {count} experts ({key})")
     return [u32(f"{arch}.expert_count", count), u32(f"{arch}.expert_used_count", used)]
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from quantkit.errors import VocabularyError
 from quantkit.gguf.kv import KV, boolean
 
 
@@ -21,6 +22,8 @@ class VocabularyRules:
             because its text looks like one.
         adds_bos: whether BOS is added, whatever the files say; None leaves it to them.
         named: by kind, the special token that the family has, whatever the files say.
+        named_if_present: the same, of tokens that only some of its models have.
+        eos_setting: the setting of config.json with the id of EOS, which the files have wrong.
     """
 
     writes_add_space_prefix: bool = False
@@ -29,6 +32,29 @@ class VocabularyRules:
     trust_special_flag: bool = False
     adds_bos: bool | None = None
     named: Mapping[str, str] = field(default_factory=dict)
+    named_if_present: Mapping[str, str] = field(default_factory=dict)
+    eos_setting: str = ""
+
+    def own(self, texts: Sequence[str], config: Mapping[str, Any]) -> dict[str, int]:
+        """By kind, the ids of the family's own tokens.
+
+        Args:
+            texts: the texts of all tokens, by id.
+            config: config.json.
+
+        Raises:
+            VocabularyError: the tokenizer lacks one.
+        """
+        found = {kind: text for kind, text in self.named_if_present.items() if text in texts} | dict(self.named)
+        for kind, text in found.items():
+            if text not in texts:
+                raise VocabularyError(
+                    f"tokenizer.json: the token {text!r}, which is {kind.upper()} for this family, is missing",
+                    hint="use the tokenizer that was published with the model",
+                )
+        ids = {kind: texts.index(text) for kind, text in found.items()}
+        eos = config.get(self.eos_setting)
+        return {**ids, "eos": eos} if isinstance(eos, int) and 0 <= eos < len(texts) else ids
 
     def special_ids(self, vocab_size: int | None) -> Mapping[str, int]:
         """Ids of special tokens by kind, for files that name none."""

@@ -47,7 +47,7 @@ def special_metadata(
     *,
     fallback: Mapping[str, int] | None = None,
     further: Mapping[str, int] | None = None,
-    own: Mapping[str, str] | None = None,
+    own: Mapping[str, int] | None = None,
 ) -> list[KV]:
     """The metadata for special tokens.
 
@@ -59,10 +59,10 @@ def special_metadata(
         texts: the texts of all tokens, by id.
         fallback: ids by kind for a tokenizer whose files name none; its ``unk`` is used whatever they name.
         further: ids of additional kinds, used if tokenizer_config.json names no token.
-        own: by kind, tokens that count whatever the files name.
+        own: ids by kind that count whatever the files name.
 
     Raises:
-        VocabularyError: an id is out of range, or the tokenizer lacks one of the family's own tokens.
+        VocabularyError: an id is out of range.
     """
     around = read_around(tokenizer, tokenizer_config)
     ids = _ids(tokenizer, around, config)
@@ -73,7 +73,7 @@ def special_metadata(
         file = "config.json" if _in_config(config, kind) == token else "tokenizer.json"
         _check_range(file, kind, token, texts)
     ids |= _further(tokenizer, tokenizer_config, further or {}, texts)
-    ids |= _own(tokenizer, own or {})
+    ids |= own or {}
     ids |= _ends(config, generation_config, ids, texts)
     add = dict(around.added)
     for kind in _ADDED:
@@ -169,18 +169,6 @@ def _in_config(config: Mapping[str, Any], kind: str) -> int | None:
     if value is None and isinstance(text := config.get("text_config"), Mapping):
         value = text.get(f"{kind}_token_id")
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _own(tokenizer: Mapping[str, Any], own: Mapping[str, str]) -> dict[str, int]:
-    """The ids of the tokens that a family has."""
-    by_text = _added_ids(tokenizer) if own else {}
-    for kind, text in own.items():
-        if text not in by_text:
-            raise VocabularyError(
-                f"tokenizer.json: the token {text!r}, which is {kind.upper()} for this family, is missing",
-                hint="use the tokenizer that was published with the model",
-            )
-    return {kind: by_text[text] for kind, text in own.items()}
 
 
 def _further(

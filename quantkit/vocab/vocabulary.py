@@ -152,7 +152,7 @@ def _vocabulary(files: TokenizerFiles, content: Content, templates: Templates) -
         content.texts,
         fallback=content.fallback,
         further=files.rules.special_ids(size),
-        own=files.rules.named,
+        own=files.rules.own(content.texts, files.config),
     )
     by_key = {entry.key: entry for entry in (*content.entries, *special, *own)}
 

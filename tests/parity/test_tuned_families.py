@@ -20,7 +20,10 @@ from tests.support.llama_model import llama_logits
 
 Maker = Callable[..., Path]
 
-KINDS = ("glm", "glm4", "glm4-moe", "olmo3", "ministral3", "lfm2", "lfm2-moe", "falcon-h1")
+KINDS = (
+    *("glm", "glm4", "glm4-moe", "olmo3", "ministral3", "lfm2", "lfm2-moe", "falcon-h1"),
+    *("seed-oss", "ernie4.5", "ernie4.5-moe", "hunyuan", "exaone4", "cohere", "cohere2", "stablelm", "internlm3"),
+)
 # PEFT refuses the output matrices of state-space layers, whose kernels pass over LoRA.
 BUT_OUT_PROJ = r".*\.(in_proj|[qkvo]_proj|gate_proj|up_proj|down_proj)"
 TARGETS = {"falcon-h1": BUT_OUT_PROJ}

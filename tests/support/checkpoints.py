@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from tests.support.dense_kinds import DENSE
 from tests.support.glm_kinds import GLM
 from tests.support.hybrid_kinds import HYBRID
+from tests.support.stock_kinds import STOCK
 from tests.support.vocabularies import token_ids
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
@@ -47,6 +48,8 @@ _SETTINGS: Mapping[str, Any] = {
     "initializer_range": 0.02,
     "use_cache": True,
 }
+# Settings with an entry for each layer.
+_BY_LAYER = ("layer_types",)
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,12 @@ def _qwen_shapes(config: Mapping[str, Any]) -> Shapes:
     return {**shapes, "transformer.ln_f.weight": (hidden,), "lm_head.weight": (rows, hidden)}
 
 
+_GROUPS = (
+    DENSE,
+    GLM,
+    HYBRID,
+    STOCK,
+)
 KINDS: dict[str, Kind] = {
     "llama3-untied": Kind("llama-bpe", _LLAMA),
     "llama3-tied": Kind("llama-bpe", {**_LLAMA, "head_dim": 32}, tied=True),
@@ -216,7 +225,7 @@ KINDS: dict[str, Kind] = {
     "qwen2-moe": Kind("qwen2", _QWEN2_MOE),
     "qwen3-moe": Kind("qwen2", _QWEN3_MOE),
     "qwen": Kind("qwen-tiktoken", _QWEN, without=("hidden_act", "num_key_value_heads"), shapes=_qwen_shapes),
-    **{name: Kind(**kind) for name, kind in {**DENSE, **GLM, **HYBRID}.items()},
+    **{name: Kind(**kind) for group in _GROUPS for name, kind in group.items()},
 }
 
 

@@ -37,6 +37,12 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "norm_topk_prob": True,
         "head_dim": 16,
     },
+    "Ernie4_5_MoeForCausalLM": {
+        **SPARSE,
+        "moe_num_experts": 4,
+        "moe_k": 2,
+        "moe_intermediate_size": 32,
+    },
     "Glm4MoeForCausalLM": {
         **SPARSE,
         "n_routed_experts": 4,

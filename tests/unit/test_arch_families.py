@@ -39,6 +39,14 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "Olmo2ForCausalLM": {},
     "Olmo3ForCausalLM": {},
     "Ministral3ForCausalLM": {},
+    "SeedOssForCausalLM": {"head_dim": 16, "attention_bias": False},
+    "Ernie4_5ForCausalLM": {"head_dim": 16, "tie_word_embeddings": False},
+    "HunYuanDenseV1ForCausalLM": {"head_dim": 16},
+    "Exaone4ForCausalLM": {"sliding_window": None},
+    "CohereForCausalLM": {},
+    "Cohere2ForCausalLM": {},
+    "StableLmForCausalLM": {},
+    "InternLM3ForCausalLM": {"head_dim": 8},
     "GlmForCausalLM": {"head_dim": 8, "attention_bias": False},
     "Glm4ForCausalLM": {"head_dim": 16, "attention_bias": False},
 }
@@ -89,6 +97,14 @@ def shapes(name: str, **changes: Any) -> dict[str, tuple[int, ...]]:
         ),
         ("SmolLM3ForCausalLM", {"rope.freq_base": 2e6, "attention.head_count_kv": 2}),
         ("Olmo2ForCausalLM", {"attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 10000.0}),
+        ("SeedOssForCausalLM", {"attention.key_length": 16, "rope.freq_base": 10000.0}),
+        ("Ernie4_5ForCausalLM", {"attention.key_length": 16, "rope.freq_base": 500000.0}),
+        ("HunYuanDenseV1ForCausalLM", {"attention.value_length": 16, "rope.freq_base": 10000.0}),
+        ("Exaone4ForCausalLM", {"vocab_size": 100, "attention.sliding_window": None}),
+        ("CohereForCausalLM", {"logit_scale": 0.0625, "attention.layer_norm_epsilon": pytest.approx(1e-5)}),
+        ("Cohere2ForCausalLM", {"attention.sliding_window": 4096, "rope.dimension_count": 8}),
+        ("StableLmForCausalLM", {"use_parallel_residual": False, "rope.dimension_count": 2, "rope.freq_base": None}),
+        ("InternLM3ForCausalLM", {"attention.key_length": 8, "vocab_size": 100}),
         # llama.cpp's converter writes the hidden size, 1e-5 and 10000 for the first of them.
         ("GlmForCausalLM", {"attention.layer_norm_rms_epsilon": 1e-5, "rope.dimension_count": 4}),
         ("Glm4ForCausalLM", {"attention.key_length": 16, "rope.dimension_count": 8, "rope.freq_base": 10000.0}),
@@ -124,6 +140,10 @@ def test_metadata_that_must_not_be_there() -> None:
         ("Gemma3ForCausalLM", {"attn_q_norm.weight": (16,), "post_ffw_norm.weight": (64,), "output.weight": (100, 64)}),
         ("Phi3ForCausalLM", {"attn_qkv.weight": (96, 64), "ffn_up.weight": (192, 64), "ffn_down.weight": (64, 96)}),
         ("Olmo2ForCausalLM", {"attn_q_norm.weight": (64,), "attn_k_norm.weight": (16,), "post_ffw_norm.weight": (64,)}),
+        ("SeedOssForCausalLM", {"post_attention_norm.weight": (64,), "attn_q.weight": (128, 64)}),
+        ("HunYuanDenseV1ForCausalLM", {"attn_q_norm.weight": (16,), "ffn_norm.weight": (64,)}),
+        ("Exaone4ForCausalLM", {"post_attention_norm.weight": (64,), "post_ffw_norm.weight": (64,)}),
+        ("StableLmForCausalLM", {"attn_norm.bias": (64,), "ffn_norm.bias": (64,), "output_norm.bias": (64,)}),
         ("GlmForCausalLM", {"ffn_up.weight": (192, 64), "ffn_norm.weight": (64,), "attn_q.weight": (64, 64)}),
         (
             "Glm4ForCausalLM",
@@ -139,8 +159,11 @@ def test_tensors_of_a_family(name: str, expected: dict[str, tuple[int, ...]]) ->
 def test_tensors_that_must_not_be_there() -> None:
     assert "output.weight" not in shapes("Gemma2ForCausalLM")
     assert not {"attn_norm.weight", "ffn_norm.weight"} & shapes("Olmo2ForCausalLM").keys()
+    assert "output.weight" not in shapes("CohereForCausalLM")
     assert not {"ffn_gate.weight", "attn_q.weight"} & shapes("Phi3ForCausalLM").keys()
-    biases = [target for name in OWN for target in shapes(name) if target.endswith(".bias")]
+    biases = [
+        target for name in OWN if name != "StableLmForCausalLM" for target in shapes(name) if target.endswith(".bias")
+    ]
     assert biases == ["attn_q.bias", "attn_k.bias", "attn_v.bias"]  # Qwen2's
 
 
@@ -166,6 +189,7 @@ def test_only_families_after_llama_change_the_order_of_heads() -> None:
         "GraniteForCausalLM",
         "SmolLM3ForCausalLM",
         "Ministral3ForCausalLM",
+        "InternLM3ForCausalLM",
     }
 
 
@@ -227,7 +251,7 @@ def test_the_large_gemmas_scale_by_the_hidden_size() -> None:
         ("Gemma2ForCausalLM", {"hidden_activation": "gelu"}),
         ("Gemma3ForCausalLM", {"hidden_activation": "gelu"}),
         *((name, {"partial_rotary_factor": 0.5}) for name in ("MistralForCausalLM", "Olmo2ForCausalLM")),
-        *((name, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}) for name in OWN),
+        *((name, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}) for name in OWN if name[:6] != "Intern"),
         *((name, {"rope_scaling": {"factor": 8.0}}) for name in OWN),
         ("Gemma3ForCausalLM", {"rope_parameters": {"sliding_attention": {"factor": 8.0}}}),
         ("Phi3ForCausalLM", {"rope_scaling": {**LONG, "rope_type": None}}),

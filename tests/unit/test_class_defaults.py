@@ -18,6 +18,15 @@ from tests.support.checkpoints import KINDS, Kind
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
+    "seed_oss": "SeedOssForCausalLM",
+    "ernie4_5": "Ernie4_5ForCausalLM",
+    "ernie4_5_moe": "Ernie4_5_MoeForCausalLM",
+    "hunyuan_v1_dense": "HunYuanDenseV1ForCausalLM",
+    "exaone4": "Exaone4ForCausalLM",
+    "cohere": "CohereForCausalLM",
+    "cohere2": "Cohere2ForCausalLM",
+    "stablelm": "StableLmForCausalLM",
+    "internlm3": "InternLM3ForCausalLM",
     "mixtral": "MixtralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen2_moe": "Qwen2MoeForCausalLM",
@@ -146,7 +155,7 @@ def test_every_setting_that_is_read_may_be_left_out(model_type: str, kind: str) 
         else:
             assert ours == expected, key
     assert {"max_position_embeddings", "hidden_size", "num_attention_heads"} <= {*compared}
-    assert {"rms_norm_eps", "norm_eps"} & {*compared}
+    assert {"rms_norm_eps", "norm_eps", "layer_norm_eps"} & {*compared}
 
 
 def test_a_config_with_nothing_but_its_class() -> None:

@@ -14,7 +14,7 @@ from quantkit.arch.families import find_architecture
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import VocabularyError
 from quantkit.vocab.bpe import bpe_content, check_added_ids
-from quantkit.vocab.families import NO_RULES
+from quantkit.vocab.families import NO_RULES, VocabularyRules
 from quantkit.vocab.special import special_metadata
 from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
 
@@ -228,16 +228,24 @@ def test_an_id_outside_the_vocabulary() -> None:
 
 
 def test_a_familys_own_tokens_count_whatever_the_files_say() -> None:
-    def own(**named: str) -> Json:
-        source = tokenizer()
-        texts = [*source["model"]["vocab"], *(token["content"] for token in source["added_tokens"])]
-        entries = special_metadata(source, {"bos_token": "<|eot_id|>"}, {}, {"eos_token_id": [6]}, texts, own=named)
+    source = tokenizer()
+    texts = [*source["model"]["vocab"], *(token["content"] for token in source["added_tokens"])]
+
+    def own(rules: VocabularyRules, **config: int) -> Json:
+        ids = rules.own(texts, config)
+        entries = special_metadata(source, {"bos_token": "<|eot_id|>"}, {}, {"eos_token_id": [6]}, texts, own=ids)
         return {entry.key.removeprefix("tokenizer.ggml."): entry.value for entry in entries}
 
-    assert own() == {"bos_token_id": 7, "eot_token_id": 6}
-    assert own(bos="<|begin_of_text|>", eot="<|eot_id|>") == {"bos_token_id": 6, "eot_token_id": 7, "eom_token_id": 6}
+    both = VocabularyRules(named={"bos": "<|begin_of_text|>", "eot": "<|eot_id|>"})
+    assert own(VocabularyRules()) == {"bos_token_id": 7, "eot_token_id": 6}
+    assert own(both) == {"bos_token_id": 6, "eot_token_id": 7, "eom_token_id": 6}
+    some = VocabularyRules(named_if_present={"eos": "<|eot_id|>", "unk": "<|user|>"})
+    assert own(some) == {"bos_token_id": 7, "eos_token_id": 7, "eot_token_id": 6}
+    assert own(VocabularyRules(eos_setting="eod"), eod=5)["eos_token_id"] == 5
+    for missing in ({}, {"eod": 9}):
+        assert "eos_token_id" not in own(VocabularyRules(eos_setting="eod"), **missing)
     with pytest.raises(VocabularyError, match=r"the token '<\|user\|>', which is EOT for this family, is missing"):
-        own(eot="<|user|>")
+        own(VocabularyRules(named={"eot": "<|user|>"}))
 
 
 def processing(*single: Json, pair: list[Json] | None = None) -> Json:

@@ -1,0 +1,128 @@
+"""config.json of further families, as :mod:`tests.support.dense_kinds` has those of others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_SEED_OSS = {
+    "architectures": ["SeedOssForCausalLM"],
+    "model_type": "seed_oss",
+    "attention_bias": True,
+    "attention_out_bias": False,
+    "head_dim": 64,
+    "max_position_embeddings": 524288,
+    "mlp_bias": False,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": {"rope_type": "default"},
+    "rope_theta": 10000000.0,
+}
+_ERNIE = {
+    "architectures": ["Ernie4_5ForCausalLM"],
+    "model_type": "ernie4_5",
+    "head_dim": 64,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 500000.0,
+    "use_bias": False,
+}
+_ERNIE_MOE = {
+    **{key: value for key, value in _ERNIE.items() if key != "head_dim"},
+    "architectures": ["Ernie4_5_MoeForCausalLM"],
+    "model_type": "ernie4_5_moe",
+    "intermediate_size": 2048,  # a multiple of the shared experts' width, as in the released models
+    "moe_intermediate_size": 256,
+    "moe_k": 2,
+    "moe_layer_end_index": -1,
+    "moe_layer_interval": 1,
+    "moe_layer_start_index": 1,
+    "moe_num_experts": 4,
+    "moe_num_shared_experts": 2,
+}
+_HUNYUAN = {
+    "architectures": ["HunYuanDenseV1ForCausalLM"],
+    "model_type": "hunyuan_v1_dense",
+    "attention_bias": False,
+    "eod_token_id": 1001,
+    "head_dim": 64,
+    "max_position_embeddings": 262144,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {"alpha": 1000.0, "factor": 1.0, "type": "dynamic"},
+    "rope_theta": 10000.0,
+}
+_EXAONE4 = {
+    "architectures": ["Exaone4ForCausalLM"],
+    "model_type": "exaone4",
+    "head_dim": 32,
+    "layer_types": ["full_attention"] * 2,
+    "max_position_embeddings": 65536,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "factor": 16.0,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+    "rope_theta": 1000000,
+    "sliding_window": None,
+    "sliding_window_pattern": None,
+}
+_COHERE = {
+    "architectures": ["CohereForCausalLM"],
+    "model_type": "cohere",
+    "attention_bias": False,
+    "layer_norm_eps": 1e-05,
+    "logit_scale": 0.0625,
+    "max_position_embeddings": 8192,
+    "model_max_length": 131072,
+    "rope_theta": 8000000.0,
+    "use_qk_norm": False,
+}
+_COHERE2 = {
+    "architectures": ["Cohere2ForCausalLM"],
+    "model_type": "cohere2",
+    "attention_bias": False,
+    "layer_norm_eps": 1e-05,
+    "logit_scale": 0.25,
+    "max_position_embeddings": 8192,
+    "num_hidden_layers": 4,
+    "rope_theta": 50000,
+    "rotary_pct": 1.0,
+    "sliding_window": 8,
+    "sliding_window_pattern": 4,
+}
+_STABLELM = {
+    "architectures": ["StableLmForCausalLM"],
+    "model_type": "stablelm",
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 4096,
+    "partial_rotary_factor": 0.25,
+    "rope_theta": 10000,
+    "use_parallel_residual": False,
+    "use_qkv_bias": True,
+}
+_INTERNLM3 = {
+    "architectures": ["InternLM3ForCausalLM"],
+    "model_type": "internlm3",
+    "bias": False,
+    "head_dim": 32,
+    "max_position_embeddings": 32768,
+    "qkv_bias": False,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {"factor": 6.0, "rope_type": "dynamic"},
+    "rope_theta": 50000000,
+}
+
+STOCK: dict[str, Mapping[str, Any]] = {
+    "seed-oss": {"vocabulary": "seed-coder", "config": _SEED_OSS},
+    "ernie4.5": {"vocabulary": "llama-spm", "config": _ERNIE, "tied": True},
+    "ernie4.5-moe": {"vocabulary": "llama-spm", "config": _ERNIE_MOE, "tied": True},
+    "hunyuan": {"vocabulary": "deepseek-v3", "config": _HUNYUAN, "tied": True},
+    "exaone4": {"vocabulary": "gpt-2", "config": _EXAONE4, "tied": True},
+    "cohere": {"vocabulary": "command-r", "config": _COHERE, "tied": True},
+    "cohere2": {"vocabulary": "command-r", "config": _COHERE2, "tied": True},
+    "stablelm": {"vocabulary": "qwen2", "config": _STABLELM},
+    "stablelm-parallel": {"vocabulary": "qwen2", "config": {**_STABLELM, "use_parallel_residual": True}},
+    "internlm3": {"vocabulary": "llama-spm", "config": _INTERNLM3},
+}
