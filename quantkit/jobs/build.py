@@ -26,6 +26,7 @@ from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import run_stream
+from quantkit.jobs.unquantized import stream_build
 from quantkit.model.adapter_checks import check_effects
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest import write_manifest
@@ -113,7 +114,7 @@ def build(
     ]
     with (
         workspace(recipe.folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync) as work,
-        calibrated(recipe, work, run, proving) as (weighted, matrix),
+        calibrated(recipe, work, run, proving) as (weighted, matrix, written),
         _prepared(weighted, work, run) as prepared,
     ):
         timeline = Timeline()
@@ -124,10 +125,10 @@ def build(
         if recipe.asked is not None:
             from quantkit.jobs.choose import with_choice
 
-            prepared = with_choice(weighted, prepared, work)
+            prepared, written = with_choice(weighted, prepared, work, written)
             clock.lap("choose")
         prepared = replace(prepared, recipe=recipe)
-        plan, subject, workers = prepared.plan, prepared.subject, prepared.workers
+        plan, subject = prepared.plan, prepared.subject
         for note in plan.notes:
             reporter.note(note)
         if planned is not None:
@@ -137,13 +138,9 @@ def build(
         evaluating = plan_evaluation(prepared, work, data) if wanted else None
         extra = () if evaluating is None else evaluating.outputs
         clock.lap("plan")
-        digests = run_stream(
-            *(plan.tensors, (*plan.outputs, *extra), subject.source, work, workers, reporter),
-            loaded=lambda: clock.lap("compile"),
-        )
+        digests, effects = stream_build(prepared, (*plan.outputs, *extra), work, written, lambda: clock.lap("compile"))
         if evaluating is not None:
             evaluating.set_aside(work)
-        effects = subject.effects()
         for note in (measured := check_effects(effects, again=recipe.merge_again)):
             reporter.note(note)
         plan = replace(plan, notes=(*plan.notes, *measured))

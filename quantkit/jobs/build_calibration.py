@@ -1,7 +1,7 @@
 """``build --calibrate``: the importance matrix of what is being built, computed before it is quantized.
 
 The model is planned as if the matrix were there, so that whatever cannot be built is said first. Then its unquantized
-file is written aside, evaluated and removed, and the build goes on as with ``--imatrix``.
+file is written aside and evaluated, and the build goes on as with ``--imatrix``.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from quantkit.jobs.imatrix import calibration_tokens
 from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import Recipe, calibration_name, with_local_matrix
 from quantkit.jobs.run_options import RunOptions
-from quantkit.jobs.run_stream import run_stream
-from quantkit.jobs.vocabulary_file import unquantized_output, vocabulary_file
+from quantkit.jobs.unquantized import Unquantized, write_unquantized
+from quantkit.jobs.vocabulary_file import vocabulary_file
 from quantkit.material.tokens import Tokens
 from quantkit.package.manifest_entries import MatrixEntry
 
@@ -31,8 +31,10 @@ from quantkit.package.manifest_entries import MatrixEntry
 @contextmanager
 def calibrated(
     recipe: Recipe, work: Workspace, run: RunOptions, proving: BuildProof | None
-) -> Iterator[tuple[Recipe, MatrixEntry | None]]:
+) -> Iterator[tuple[Recipe, MatrixEntry | None, Unquantized | None]]:
     """What to build, with a matrix that is a file here: computed, downloaded, or the one that was given.
+
+    With it what a computed matrix is, and the unquantized file that it was computed from.
 
     Args:
         recipe: the request.
@@ -44,7 +46,7 @@ def calibrated(
         QuantkitError: by name, whatever is wrong with the request or the data.
     """
     if recipe.calibrate is None:
-        yield with_local_matrix(recipe, run.reporter), None
+        yield with_local_matrix(recipe, run.reporter), None, None
         return
     matrix = work.path / f"{recipe.name}-imatrix.gguf"
     with prepare(recipe if recipe.asked is None else unquantized(recipe), run) as prepared:
@@ -56,19 +58,16 @@ def calibrated(
         if proving is not None:
             proving.check(prepared)
         tokens = _tokens(prepared, recipe.calibrate, work)
-        gguf = _unquantized(prepared, work)
-    try:
-        make_imatrix(
-            gguf,
-            tokens,
-            matrix,
-            chunks=len(tokens.ids) // CONTEXT,
-            threads=run.threads,
-            n_gpu_layers=0 if run.device == "cpu" else -1,
-            reporter=run.reporter,
-        )
-    finally:
-        gguf.unlink()
+        written = write_unquantized(prepared, work)
+    make_imatrix(
+        written.path,
+        tokens,
+        matrix,
+        chunks=len(tokens.ids) // CONTEXT,
+        threads=run.threads,
+        n_gpu_layers=0 if run.device == "cpu" else -1,
+        reporter=run.reporter,
+    )
     size = matrix.stat().st_size
     entry = MatrixEntry(
         file=matrix.name,
@@ -79,19 +78,10 @@ def calibrated(
         tokens=len(tokens.ids) // CONTEXT * CONTEXT,
         context=CONTEXT,
     )
-    yield replace(recipe, calibrate=None, imatrix=matrix), entry
+    yield replace(recipe, calibrate=None, imatrix=matrix), entry, written
 
 
 def _tokens(prepared: PlannedBuild, data: Path, work: Workspace) -> Tokens:
     """The tokens of the data, before any weight is read."""
     with vocabulary_file(prepared, work) as path:
         return calibration_tokens(path, data, context=CONTEXT, chunks=None, reporter=prepared.run.reporter)
-
-
-def _unquantized(prepared: PlannedBuild, work: Workspace) -> Path:
-    output = unquantized_output(prepared, f"calibrated-{prepared.recipe.outtype}.gguf")
-    folder = work.scratch()
-    plan, run = prepared.plan, prepared.run
-    source = prepared.subject.source
-    run_stream(plan.tensors, [output], source, work, prepared.workers, run.reporter, folder=folder)
-    return folder / output.file

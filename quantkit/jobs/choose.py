@@ -27,7 +27,8 @@ from quantkit.ggml.types import GGMLType
 from quantkit.gguf.model import read_whole_model
 from quantkit.jobs.prepare import PlannedBuild, build_importance, plan_build
 from quantkit.jobs.recipe import Recipe, with_local_matrix
-from quantkit.jobs.run_stream import check_space, run_stream
+from quantkit.jobs.run_stream import check_space
+from quantkit.jobs.unquantized import Unquantized, write_unquantized
 from quantkit.material.ask import tokens_of
 from quantkit.material.data_file import CALIBRATION
 from quantkit.plan.choice import BITS, FIT, SIZE, Asked, Choice, ChosenTensor
@@ -167,13 +168,19 @@ def _file_size(asked: Asked, prepared: PlannedBuild) -> int:
     return int(asked.value) - beside
 
 
-def with_choice(recipe: Recipe, prepared: PlannedBuild, work: Workspace) -> PlannedBuild:
+def with_choice(
+    recipe: Recipe, prepared: PlannedBuild, work: Workspace, written: Unquantized | None
+) -> tuple[PlannedBuild, Unquantized]:
     """Choose the types, and plan what the recipe asks for with them.
 
     Args:
         recipe: what is asked for.
         prepared: its :func:`unquantized` file.
-        work: for intermediate files, which are removed.
+        work: for intermediate files.
+        written: the unquantized file, if there is one already.
+
+    Returns:
+        The build, and the unquantized file.
 
     Raises:
         QuantkitError: the size is impossible, the text is too short, or llama.cpp cannot evaluate the model.
@@ -186,42 +193,37 @@ def with_choice(recipe: Recipe, prepared: PlannedBuild, work: Workspace) -> Plan
             "the types are chosen without an importance matrix: the smallest ones need it and are left out, and every "
             "type loses more; give one with --imatrix FILE"
         )
-    check_space(work, needs.disk)
-    folder = work.scratch()
-    output = prepared.plan.outputs[-1]
-    run_stream(prepared.plan.tensors, [output], subject.source, work, workers, reporter, folder=folder)
-    model = read_whole_model(folder / output.file)
-    try:
-        text, ids = _sequences(model.path, recipe.choice_data or recipe.calibrate or CALIBRATION, prepared)
-        with open_source(model) as source:
-            with (
-                reporter.phase("measuring the loss of every type", len(needs.candidates), "tensors") as progress,
-                workers.timeline.span(TRACK, "errors"),
-            ):
-                errors = measure_errors(needs.candidates, source, needs.importance, workers, progress)
-            with (
-                opened_crew(workers) as crew,
-                reporter.phase("evaluating", needs.evaluations, "evaluations") as progress,
-                divergence_from(
-                    model.path,
-                    ids,
-                    folder / "kept-logits",
-                    threads=prepared.run.threads,
-                    offload=prepared.run.device != "cpu",
-                    timeline=workers.timeline,
-                ) as divergence,
-            ):
-                progress(1)
-                alterable = Alterable(source, needs.importance, crew, folder / "kept-weights", workers.timeline)
+    check_space(work, needs.disk - (0 if written is None else written.output.nbytes))
+    written, folder = written or write_unquantized(prepared, work), work.scratch()
+    model = read_whole_model(written.path)
+    text, ids = _sequences(model.path, recipe.choice_data or recipe.calibrate or CALIBRATION, prepared)
+    with open_source(model) as source:
+        with (
+            reporter.phase("measuring the loss of every type", len(needs.candidates), "tensors") as progress,
+            workers.timeline.span(TRACK, "errors"),
+        ):
+            errors = measure_errors(needs.candidates, source, needs.importance, workers, progress)
+        with (
+            opened_crew(workers) as crew,
+            reporter.phase("evaluating", needs.evaluations, "evaluations") as progress,
+            divergence_from(
+                model.path,
+                ids,
+                folder / "kept-logits",
+                threads=prepared.run.threads,
+                offload=prepared.run.device != "cpu",
+                timeline=workers.timeline,
+            ) as divergence,
+        ):
+            progress(1)
+            alterable = Alterable(source, needs.importance, crew, folder / "kept-weights", workers.timeline)
 
-                def of(types: Mapping[PlannedTensor, GGMLType]) -> float:
-                    with alterable.altered(types):
-                        return divergence.again([tensor.name for tensor in types])
+            def of(types: Mapping[PlannedTensor, GGMLType]) -> float:
+                with alterable.altered(types):
+                    return divergence.again([tensor.name for tensor in types])
 
-                sensitivities, evaluations = measure_sensitivities(list(needs.candidates), errors, of, progress)
-            _tell_reloaded(divergence.reloaded, reporter)
-    finally:
-        model.path.unlink()
+            sensitivities, evaluations = measure_sensitivities(list(needs.candidates), errors, of, progress)
+        _tell_reloaded(divergence.reloaded, reporter)
     measured = Measured(list(needs.candidates), errors, sensitivities, needs.beside)
     found = search(measured, needs.nbytes)
     choice = _choice(needs, measured, found, text, evaluations + 1)
@@ -229,7 +231,7 @@ def with_choice(recipe: Recipe, prepared: PlannedBuild, work: Workspace) -> Plan
     made = next(output for output in plan.outputs if output.label == choice.label)
     if made.nbytes != choice.nbytes:
         raise QuantkitError(f"{made.file} would have {made.nbytes} bytes, and {choice.nbytes} were planned")
-    return replace(prepared, recipe=recipe, plan=plan, spec=spec)
+    return replace(prepared, recipe=recipe, plan=plan, spec=spec), written
 
 
 def _tell_reloaded(names: Collection[str], reporter: Reporter) -> None:

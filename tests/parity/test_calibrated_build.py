@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,14 +17,17 @@ from quantkit.files.json_file import read_json
 from quantkit.jobs.build import build
 from quantkit.jobs.imatrix import imatrix
 from quantkit.jobs.plan import plan
+from quantkit.jobs.run_stream import run_stream
 from quantkit.jobs.verify import verify
 from quantkit.material.data_file import EVALUATION, read_data
 from quantkit.package.manifest import read_manifest
 from quantkit.plan.imatrix import expected_importance, read_imatrix
 from quantkit.system.progress import Reporter
 
+QUICK: Any = {"threads": 1, "verify": False}
 Maker = Callable[..., Path]
 QUANTS = ("iq2_xxs", "q4_k_m")
+LABELS = (*QUANTS, "f16")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     out = tmp_path_factory.mktemp("calibrated") / "kit"
-    build(BASE, adapters=ADAPTER, quants=QUANTS, name="kit", out=out, calibrate=data, threads=1, verify=False)
+    streams: list[tuple[str, list[str]]] = []
+
+    def recorded(tensors: Any, outputs: Any, source: Any, *others: Any, **options: Any) -> Any:
+        streams.append((type(source).__name__, [output.label for output in outputs]))
+        return run_stream(tensors, outputs, source, *others, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quantkit.jobs.unquantized.run_stream", recorded)
+        build(BASE, adapters=ADAPTER, quants=QUANTS, keep_f16=True, name="kit", out=out, calibrate=data, **QUICK)
+    assert streams == [("Merger", ["f16"]), ("GGUFSource", list(QUANTS))]  # merged once, written once
     return out
 
 
@@ -44,9 +57,11 @@ def test_the_bytes_are_those_of_two_commands(package: Path, data: Path, tmp_path
     made = imatrix(BASE, tmp_path / "matrix.gguf", adapters=ADAPTER, data=data, threads=1)
     assert (package / "kit-imatrix.gguf").read_bytes() == made.file.read_bytes()
     apart = tmp_path / "apart"
-    build(BASE, adapters=ADAPTER, quants=QUANTS, name="kit", out=apart, imatrix=made.file, threads=1, verify=False)
-    for quant in QUANTS:
-        assert (package / f"kit-{quant}.gguf").read_bytes() == (apart / f"kit-{quant}.gguf").read_bytes()
+    build(BASE, adapters=ADAPTER, quants=QUANTS, keep_f16=True, name="kit", out=apart, imatrix=made.file, **QUICK)
+    for label in LABELS:
+        assert (package / f"kit-{label}.gguf").read_bytes() == (apart / f"kit-{label}.gguf").read_bytes()
+    for key in ("models", "effects"):
+        assert read_json(package / "manifest.json")[key] == read_json(apart / "manifest.json")[key]
     names = {path.name for path in package.iterdir()}
     assert names == {path.name for path in apart.iterdir()} | {"kit-imatrix.gguf"}
 
@@ -82,7 +97,7 @@ def test_verify_knows_the_matrix(package: Path) -> None:
 
 
 def test_the_plan_knows_which_tensors_will_have_importances(package: Path) -> None:
-    planned = plan(BASE, adapters=ADAPTER, quants=QUANTS, name="kit", calibrate="auto")
+    planned = plan(BASE, adapters=ADAPTER, quants=QUANTS, keep_f16=True, name="kit", calibrate="auto")
     expected = expected_importance(planned.tensors)
     found = read_imatrix(package / "kit-imatrix.gguf")
     assert {name: values.size for name, values in expected.items()} == {n: v.size for n, v in found.items()}
