@@ -3,7 +3,7 @@
 A few rows of one tensor of every kind go the way that all will go, and nothing is written. Whatever that compiles, for
 the processor or a CUDA device, is kept in the user's cache folder, so its time is not the stream's. The first of these
 rows must be what numpy and libggml make of them: a driver, a compiler or a cache that is broken would else make a model
-that is wrong in silence.
+that is wrong in silence. That is compared while the stream runs, and before anything is published.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def load_encoders(
     source: RowSource,
     workers: Workers,
     progress: Callable[[int], None] = lambda count: None,
-) -> None:
+) -> Callable[[], None]:
     """Load the encoders that some tensors need, on every device.
 
     Args:
@@ -60,10 +60,13 @@ def load_encoders(
         outputs, source, workers: as in :func:`quantkit.engine.stream.stream`.
         progress: called with 1 after each tensor on each device.
 
+    Returns:
+        What compares the first rows, and raises QuantkitError if they are not encoded as libggml encodes them.
+
     Raises:
-        QuantkitError: the rows cannot be read, or are not encoded as libggml encodes them. What is wrong with their
-            values the stream finds out.
+        QuantkitError: the rows cannot be read. What is wrong with their values the stream finds out.
     """
+    comparisons: list[Callable[[], None]] = []
     for device in workers.devices:
         backend = open_backend(device, str(device), NO_TIMELINE)
         with np.errstate(all="ignore"), backend.active():
@@ -74,25 +77,40 @@ def load_encoders(
                 encoded = backend.encode(rows, tensor.outtype, tensor.columns, wanted)
                 # With values that are too large libggml may end the process; the stream refuses them.
                 if encoded.data and encoded.too_large_for is None and tensor.outtype in OVERFLOW:
-                    _hold_to_libggml(tensor, device, rows, wanted, encoded.data)
+                    comparisons.append(_comparison(tensor, device, rows, wanted, encoded.data))
                 progress(1)
+
+    def compare() -> None:
+        with np.errstate(all="ignore"):
+            for comparison in comparisons:
+                comparison()
+
+    return compare
+
+
+def _comparison(
+    tensor: PlannedTensor, device: Device, rows: Rows, wanted: Sequence[Target], encoded: Sequence[Bytes]
+) -> Callable[[], None]:
+    """What compares the first rows with what numpy and libggml make of them, of copies that no backend overwrites."""
+    count = max(1, _COMPARED // tensor.columns)
+    bits = round_to(rows.part(slice(count)).merged(), tensor.outtype)
+    pieces = [bytes(memoryview(data).cast("B")[: 4 * bits.size]) for data in encoded]  # no type has longer rows
+    return lambda: _hold_to_libggml(tensor, device, bits, wanted, pieces)
 
 
 def _hold_to_libggml(
-    tensor: PlannedTensor, device: Device, rows: Rows, wanted: Sequence[Target], encoded: Sequence[Bytes]
+    tensor: PlannedTensor, device: Device, bits: Array, wanted: Sequence[Target], encoded: Sequence[bytes]
 ) -> None:
-    """Compare the first rows with what numpy and libggml make of them.
+    """Compare rows, rounded to the outtype, with what is encoded.
 
     Raises:
         QuantkitError: a byte differs.
     """
-    count = max(1, _COMPARED // tensor.columns)
-    bits = round_to(rows.part(slice(count)).merged(), tensor.outtype)
     for one, data in zip(wanted, encoded, strict=True):
         expected = bits if one.type is tensor.outtype else _expected(one, to_float32(bits), device)
         if expected is None:
             continue
-        if memoryview(data).cast("B")[: expected.nbytes] != expected.view(np.uint8).reshape(-1).data:
+        if data[: expected.nbytes] != expected.view(np.uint8).reshape(-1).tobytes():
             here = f"{device} makes other bytes of tensor {tensor.name!r} in {one.type.label} than libggml does"
             hint = "pass --device cpu, and report this" if device.kind == "cuda" else f"remove {cache_folder('numba')}"
             raise QuantkitError(here, hint=hint)

@@ -14,6 +14,7 @@ from quantkit.files.workspace import Workspace
 from quantkit.model.merger import Merger
 from quantkit.model.opened import MergedCheckpoint
 from quantkit.plan.values import Output, PlannedTensor, count_elements
+from quantkit.system.beside import beside
 from quantkit.system.progress import Reporter
 from quantkit.system.units import size
 
@@ -67,9 +68,10 @@ def run_stream(
     check_space(work, sum(output.nbytes for output in outputs))
     chosen = kinds(tensors, outputs)
     with reporter.phase("loading encoders", len(chosen) * len(workers.devices), "kinds of tensors") as progress:
-        load_encoders(chosen, outputs, source, workers, progress)
+        compare = load_encoders(chosen, outputs, source, workers, progress)
     loaded()
-    with reporter.phase("streaming", sum(count_elements(tensor.shape) for tensor in tensors)) as progress:
+    weights = sum(count_elements(tensor.shape) for tensor in tensors)
+    with beside(compare), reporter.phase("streaming", weights) as progress:
         return stream(
             tensors,
             outputs,

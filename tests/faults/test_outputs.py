@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from quantkit.engine.backend import Backend, Encoded
 from tests.checkpoints.case import Case, edit_tensors
 from tests.checkpoints.defect import BUILD, CONVERT, MERGE, PACKAGE, QUANTIZE
 from tests.faults.cli import assert_refused, run_here, run_process
@@ -26,6 +28,20 @@ every_command = pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMAN
 def break_a_weight(case: Case) -> None:
     """So that a run fails in the middle of the stream."""
     edit_tensors(case.weights, lambda tensors: tensors["model.norm.weight"].fill_(float("nan")))
+
+
+def test_a_wrong_encoder_publishes_nothing(new_case: NewCase, capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its bytes are compared with libggml's while the stream runs, which may be over first."""
+    encode = Backend.encode
+
+    def wrong(self: Backend, *arguments: Any) -> Encoded:
+        found = encode(self, *arguments)
+        return replace(found, data=[bytes([data[0] ^ 1]) + bytes(data[1:]) for data in map(bytes, found.data)])
+
+    case = new_case()
+    monkeypatch.setattr(Backend, "encode", wrong)
+    assert_refused(run_here(case.arguments(CONVERT), capsys), ["makes other bytes of tensor"], "numba")
+    assert os.listdir(case.outputs) == []
 
 
 # An output that exists

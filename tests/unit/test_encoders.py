@@ -100,10 +100,11 @@ def test_libggml_is_not_asked_where_it_prepares_for_seconds(monkeypatch: pytest.
     tensor = PlannedTensor("blk.0.ffn_up.weight", "up", (1024, 512), GGMLType.F16)
     arguments = [tensor], [output({tensor.name: GGMLType.IQ2_S})], Source(), Workers(1, (Device(kind),))
     if kind == "cpu":
-        encoders.load_encoders(*arguments)
+        encoders.load_encoders(*arguments)()
         return
+    compare = encoders.load_encoders(*arguments)
     with pytest.raises(QuantkitError, match=r"cuda:0 makes other bytes .*iq2_s"):
-        encoders.load_encoders(*arguments)
+        compare()
 
 
 @pytest.mark.parametrize("outtype", [GGMLType.F16, GGMLType.BF16], ids=lambda kind: kind.name)
@@ -126,10 +127,11 @@ def test_a_wrong_byte_is_refused(monkeypatch: pytest.MonkeyPatch, outtype: GGMLT
     outputs = [output({tensor.name: kind}, [tensor.name]) for kind in kinds]
     arguments = [tensor], outputs, Source(), Workers(1, (Device("cuda", 1),))
     if flipped is None:
-        encoders.load_encoders(*arguments)
+        encoders.load_encoders(*arguments)()
         return
+    compare = encoders.load_encoders(*arguments)
     with pytest.raises(QuantkitError, match=f"cuda:1 makes other bytes .*up.*{kinds[flipped].label}") as raised:
-        encoders.load_encoders(*arguments)
+        compare()
     assert "--device cpu" in str(raised.value.hint)
 
 
@@ -145,4 +147,4 @@ def test_libggml_is_not_given_values_that_are_too_large(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(encoders.ggml, "quantize_rows", never)
     tensor = PlannedTensor("blk.0.ffn_up.weight", "up", (64, 512), GGMLType.F32)
-    encoders.load_encoders([tensor], [output({tensor.name: GGMLType.IQ3_XXS})], Huge(), Workers(1))
+    encoders.load_encoders([tensor], [output({tensor.name: GGMLType.IQ3_XXS})], Huge(), Workers(1))()
