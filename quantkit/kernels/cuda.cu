@@ -244,6 +244,8 @@ __device__ inline void encode_grid_super_blocks(const float *tile, int count, lo
                 __syncwarp();
                 Format::look_up(table, lane, work);
                 __syncwarp();
+                Format::join(table, lane, work);
+                __syncwarp();
                 Format::attempt(lane, work);
                 __syncwarp();
                 Format::choose(table, lane, work);

@@ -4,7 +4,13 @@
 // mostly the same neighbours. Between the steps are barriers of the warp; what they tell each other is in GridWork.
 //
 // The table of a grid, which quantkit.kernels.grids writes: an entry for each lattice point, which says how many words
-// of neighbours there are and where, then the words. A point on the grid has no neighbours, but its own word there.
+// of neighbours there are and where, then the words, in fours. A point on the grid has no neighbours, but its own word
+// there.
+
+// Neighbours that are read at once; after the last of a list it is repeated.
+struct alignas(16) Four {
+    unsigned int word[4];
+};
 
 struct GridWork {
     float value[32], weight[32], root[32];  // of a block: magnitudes, the weights of errors and their square roots
@@ -29,6 +35,9 @@ struct GridSearch {
     static const int BYTES = F::BYTES, BLOCK = F::BLOCK, GROUP = F::GROUP, LEVELS = F::LEVELS;
     static const int GROUPS = BLOCK / GROUP, BITS = 16 / GROUP, TRIALS = 2 * F::STEPS + 1, HIGHEST = 2 * LEVELS - 1;
     static const int TEAM = 32 / GROUPS;            // threads for a group
+    // Look-ups are tasks of a thread each, but several threads share each of the last, for which a warp is too wide.
+    static const int TASKS = GROUPS * TRIALS, LAST = TASKS % 32, SHARE = LAST > 0 && LAST <= 16 ? 32 / LAST : 1;
+    static const int WHOLE = SHARE > 1 ? TASKS - LAST : TASKS;
     static const unsigned int ON_GRID = 1u << 31;  // in GridWork::tried: the levels were on the grid
     static const int UNITS = 9, MOST = LEVELS + 1;  // trials of a unit, and the highest multiple of it
 
@@ -68,10 +77,10 @@ struct GridSearch {
         return w * difference * difference;
     }
 
-    // The nearest of every *apart*-th neighbour from *first* on, and its error.
+    // The nearest of every *apart*-th four of neighbours from number *first* on, and its error.
     __device__ static inline int nearest_of(const unsigned int *words, int first, int apart, int neighbours,
                                             const float *x, const float *w, float scale, float &best) {
-        int place = first;
+        int place = 4 * first;
         best = 3.402823466e+38f;
         float errors[GROUP][3];  // of each level, if there are so few: a choice takes less than what it chooses from
         UNROLL
@@ -79,19 +88,33 @@ struct GridSearch {
             UNROLL
             for (int level = 0; level < 3; ++level) errors[i][level] = error_of(scale, 2 * level + 1, x[i], w[i]);
         }
-        for (int j = first; j < neighbours; j += apart) {
-            const unsigned int word = words[j];
-            float error = 0;
+        for (int j = first; 4 * j < neighbours; j += apart) {
+            const Four four = ((const Four *)words)[j];
             UNROLL
-            for (int i = 0; i < GROUP; ++i) {
-                if (LEVELS == 3)
-                    error += word & 2 << BITS * i ? errors[i][2] : word & 1 << BITS * i ? errors[i][1] : errors[i][0];
-                else
-                    error += error_of(scale, value_in(word, i), x[i], w[i]);
+            for (int n = 0; n < 4; ++n) {
+                const unsigned int word = four.word[n];
+                float error = 0;
+                UNROLL
+                for (int i = 0; i < GROUP; ++i) {
+                    if (LEVELS == 3)
+                        error += word & 2 << BITS * i ? errors[i][2] : word & 1 << BITS * i ? errors[i][1] : errors[i][0];
+                    else
+                        error += error_of(scale, value_in(word, i), x[i], w[i]);
+                }
+                if (error < best) best = error, place = 4 * j + n;
             }
-            if (error < best) best = error, place = j;
         }
         return place;
+    }
+
+    // Which of *count* threads from *first* on found the nearest, the first of equal ones.
+    __device__ static inline int nearest_part(const GridWork &work, int first, int count) {
+        int best = first;
+        for (int other = first + 1; other < first + count; ++other) {
+            const float error = work.error[other], least = work.error[best];
+            if (error < least || (error == least && work.place[other] < work.place[best])) best = other;
+        }
+        return best;
     }
 
     __device__ static inline void add_up(unsigned int word, const float *x, const float *w, float &sum_qx, float &sum_q2) {
@@ -196,18 +219,40 @@ struct GridSearch {
         work.nothing = work.span <= 0;
     }
 
+    // The neighbours of a group in a trial, which is the number of a task, and the nearest of a part of them.
+    __device__ static inline int nearest_in(const unsigned int *table, int task, int first, int apart,
+                                            const GridWork &work, const unsigned int *&words, int &place, float &error) {
+        const int k = task / TRIALS;
+        const float *x = work.value + GROUP * k, inverse = inverse_of_trial(task % TRIALS, work);
+        const int neighbours = find(table, x, inverse, words);
+        place = nearest_of(words, first, apart, neighbours, x, work.root + GROUP * k, 1 / inverse, error);
+        return neighbours;
+    }
+
     // A group in a trial per thread, and another until all are done.
     __device__ static inline void look_up(const unsigned int *table, int lane, GridWork &work) {
         if (work.nothing) return;
-        for (int task = lane; task < TRIALS * GROUPS; task += 32) {
-            const int k = task / TRIALS, trial = task % TRIALS;
-            const float *x = work.value + GROUP * k, inverse = inverse_of_trial(trial, work);
-            const unsigned int *words;
-            const int neighbours = find(table, x, inverse, words);
-            float error;
-            const int place = nearest_of(words, 0, 1, neighbours, x, work.root + GROUP * k, 1 / inverse, error);
+        const unsigned int *words;
+        float error;
+        int place;
+        for (int task = lane; task < WHOLE; task += 32) {
+            const int neighbours = nearest_in(table, task, 0, 1, work, words, place, error);
             work.tried[task] = words[place] | (neighbours ? 0 : ON_GRID);
         }
+        if (lane < (TASKS - WHOLE) * SHARE) {
+            nearest_in(table, WHOLE + lane / SHARE, lane % SHARE, SHARE, work, words, place, error);
+            work.error[lane] = error, work.place[lane] = place;
+        }
+    }
+
+    // What several threads looked up together: a task per thread.
+    __device__ static inline void join(const unsigned int *table, int lane, GridWork &work) {
+        if (work.nothing || lane >= TASKS - WHOLE) return;
+        const int task = WHOLE + lane, place = work.place[nearest_part(work, lane * SHARE, SHARE)];
+        const unsigned int *words;
+        const int neighbours =
+            find(table, work.value + GROUP * (task / TRIALS), inverse_of_trial(task % TRIALS, work), words);
+        work.tried[task] = words[place] | (neighbours ? 0 : ON_GRID);
     }
 
     // A trial per thread.
@@ -258,14 +303,9 @@ struct GridSearch {
     // The nearest of all parts, the first of equal ones: a group per thread.
     __device__ static inline void fit(const unsigned int *table, int lane, GridWork &work) {
         if (lane >= GROUPS || work.nothing || !again(work) || (!F::FITS_ALL && work.on_grid[lane])) return;
-        int best = TEAM * lane;
-        for (int other = best + 1; other < TEAM * (lane + 1); ++other) {
-            const float error = work.error[other], least = work.error[best];
-            if (error < least || (error == least && work.place[other] < work.place[best])) best = other;
-        }
         const unsigned int *words;
         find(table, work.value + GROUP * lane, 1 / work.found, words);
-        work.word[lane] = words[work.place[best]];
+        work.word[lane] = words[work.place[nearest_part(work, TEAM * lane, TEAM)]];
     }
 
     __device__ static inline bool again(const GridWork &work) {

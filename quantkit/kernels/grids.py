@@ -18,6 +18,8 @@ from quantkit.kernels.arithmetic import Bytes, Integers
 from quantkit.kernels.formats import GRID_SHAPES, SUPER_BLOCK, GridShape
 from quantkit.kernels.grid_layout import PACKERS, Codes, only_codes
 
+# Words of neighbours that a thread of a device reads at once.
+READ_AT_ONCE = 4
 # The bits of all levels in a word of :meth:`Grid.words`, after which the code comes.
 WORD_LEVELS = 16
 
@@ -60,17 +62,23 @@ def device_table(kind: GGMLType) -> npt.NDArray[np.uint32]:
     """A grid as ``grid.cu`` reads it, uint32.
 
     An entry for each lattice point: the number of its neighbours above 20 bits, and where the words of those are. Then
-    come all words. A point on the grid has no neighbours, and its own word is there.
+    come all words: each list begins at a multiple of four words in the table, and its last word is repeated up to the
+    next. A point on the grid has no neighbours, and its own word is there.
     """
     grid = grid_of(kind)
     on = np.flatnonzero(grid.codes >= 0)
-    words = np.concatenate([grid.words(grid.neighbours), grid.words(grid.codes[on])])
-    places = grid.starts[:-1].astype(np.uint32)
-    places[on] = grid.neighbours.size + np.arange(on.size)
-    counts = np.diff(grid.starts).astype(np.uint32)
+    counts = np.diff(grid.starts)
+    room = -(-counts // READ_AT_ONCE) * READ_AT_ONCE
+    before = -grid.codes.size % READ_AT_ONCE
+    places = before + np.cumsum(room) - room
+    point = np.repeat(np.arange(counts.size), room)
+    number = np.minimum(before + np.arange(point.size) - places[point], counts[point] - 1)
+    neighbours = grid.words(grid.neighbours[grid.starts[point] + number])
+    words = np.concatenate([np.zeros(before, dtype=np.uint32), neighbours, grid.words(grid.codes[on])])
+    places[on] = before + neighbours.size + np.arange(on.size)
     assert words.size < 1 << 20
     assert counts.max() < 1 << 12
-    return np.concatenate([counts << 20 | places, words])
+    return np.concatenate([(counts << 20 | places).astype(np.uint32), words])
 
 
 @cache

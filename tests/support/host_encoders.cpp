@@ -111,6 +111,7 @@ static void encode_grid_super_blocks(const float *x, u8 *out, long long count, c
             for (int lane = 0; lane < 32; ++lane) Format::try_units(lane, work);
             for (int lane = 0; lane < 32; ++lane) Format::begin(lane, work);
             for (int lane = 0; lane < 32; ++lane) Format::look_up(table, lane, work);
+            for (int lane = 0; lane < 32; ++lane) Format::join(table, lane, work);
             for (int lane = 0; lane < 32; ++lane) Format::attempt(lane, work);
             for (int lane = 0; lane < 32; ++lane) Format::choose(table, lane, work);
             for (int lane = 0; lane < 32; ++lane) Format::compare(table, lane, work);
