@@ -11,9 +11,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from quantkit.chat_template.probe import common_start, without_cut_mark
+from quantkit.chat_template.probe import without_cut_mark
 from quantkit.chat_template.sandbox import render_undated
 from quantkit.errors import ChatFormatError
+from quantkit.system.overlap import common_start
 
 _QUESTION, _ANSWER, _NEXT = "SentinelQuestion", "SentinelAnswer", "SentinelSecond"
 # A name in braces: what is left of a template or a format string that was not filled.

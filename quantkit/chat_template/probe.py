@@ -23,6 +23,7 @@ from quantkit.chat_template.render import Message
 from quantkit.chat_template.sandbox import render
 from quantkit.chat_template.turns import ChatFormat, OwnTemplate, Shape, SystemPlace, Turn
 from quantkit.errors import ChatFormatError
+from quantkit.system.overlap import common_start
 
 _USER, _ANSWER, _USER_AGAIN, _SYSTEM = "SentinelQuestion", "SentinelAnswer", "SentinelSecond", "SentinelSystem"
 
@@ -225,12 +226,6 @@ def _talk(*contents: str) -> list[Message]:
 def without_cut_mark(text: str) -> str:
     """A text without the beginning of a mark at its end."""
     return _CUT_END.sub("", text)
-
-
-def common_start(*texts: str) -> str:
-    """The longest text that all texts begin with."""
-    shortest = min(texts, key=len)
-    return next((shortest[:i] for i, c in enumerate(shortest) if any(text[i] != c for text in texts)), shortest)
 
 
 def _common_end(one: str, other: str) -> str:

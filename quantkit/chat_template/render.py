@@ -13,7 +13,8 @@ from typing import Any
 
 from quantkit.errors import ChatFormatError
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
+"""A message has "role" and "content"; with tools also other fields, as templates read them."""
 
 
 def render_jinja(
@@ -25,6 +26,7 @@ def render_jinja(
     add_generation_prompt: bool = True,
     dates: bool = True,
     thinking: bool | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> str:
     """Render a conversation as transformers' ``apply_chat_template`` does.
 
@@ -37,6 +39,7 @@ def render_jinja(
         dates: whether the template can use today's date; without it, templates use their own fixed date, so the result
             does not change from day to day.
         thinking: ``enable_thinking``, which some templates use; None leaves it undefined, as transformers does.
+        told: further variables, such as ``tools`` or ``reasoning_effort``.
 
     Raises:
         ChatFormatError: the template does not parse, fails, refuses the conversation, reaches outside the sandbox, or
@@ -51,6 +54,7 @@ def render_jinja(
         add_generation_prompt=add_generation_prompt,
         dates=dates,
         thinking=thinking,
+        told=dict(told or {}),
     )
     assert isinstance(text, str)
     return text

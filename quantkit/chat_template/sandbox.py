@@ -15,7 +15,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, NoReturn
 
-from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
+from jinja2 import Template, TemplateError, TemplateSyntaxError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -37,6 +37,10 @@ _EVALUATION_ERRORS = (
     ValueError,
 )
 _LONGEST_REASON = 500
+_GIVEN = frozenset(
+    {"add_generation_prompt", "bos_token", "documents", "eos_token", "messages", "tools"}
+    | {"cycler", "dict", "joiner", "lipsum", "namespace", "raise_exception", "range", "strftime_now"}
+)
 
 
 class TextTooLongError(Exception):
@@ -45,14 +49,14 @@ class TextTooLongError(Exception):
 
 def render(
     template: str,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     *,
     bos_token: str,
     eos_token: str,
     add_generation_prompt: bool = True,
     dates: bool = True,
     thinking: bool | None = None,
-    told: Mapping[str, bool] | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> str:
     """As :func:`quantkit.chat_template.render.render_jinja`, in this process and without limits.
 
@@ -87,12 +91,23 @@ def render(
     return text
 
 
-def render_undated(template: str, messages: Sequence[Mapping[str, str]], **told: Any) -> str:
+def render_undated(template: str, messages: Sequence[Mapping[str, Any]], **told: Any) -> str:
     """As :func:`render`, without today's date unless the template needs it."""
     try:
         return render(template, messages, dates=False, **told)
     except ChatFormatError:
         return render(template, messages, dates=True, **told)
+
+
+def variables(template: str) -> tuple[str, ...]:
+    """The variables that a template reads from its caller, apart from those that every caller gives.
+
+    Raises:
+        ChatFormatError: the template does not parse.
+    """
+    _compile(template)
+    found = meta.find_undeclared_variables(_environment().parse(template))
+    return tuple(sorted(found - _GIVEN))
 
 
 class _GenerationTag(Extension):
@@ -105,13 +120,18 @@ class _GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-@lru_cache(maxsize=32)
-def _compile(template: str) -> Template:
+def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
+    return environment
+
+
+@lru_cache(maxsize=32)
+def _compile(template: str) -> Template:
+    environment = _environment()
     try:
         return environment.from_string(template)
     except TemplateSyntaxError as error:

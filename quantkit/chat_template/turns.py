@@ -118,7 +118,8 @@ class ChatFormat:
         return "".join(parts)
 
     def _content(self, message: Message) -> str:
-        return message["content"].strip() if message["role"] in self.trims else message["content"]
+        content = str(message["content"])
+        return content.strip() if message["role"] in self.trims else content
 
     def _turn(self, role: str, number: int) -> Turn:
         if role == "user":

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
+from quantkit.chat_template.answer_probe import find_answers
 from quantkit.chat_template.opening import find_opening
 from quantkit.chat_template.probe import describe
 from quantkit.chat_template.sandbox import TextTooLongError, render, render_undated
@@ -22,6 +23,7 @@ from quantkit.errors import ChatFormatError
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "render": render,
     "render undated": render_undated,
+    "answers": find_answers,
     "describe": describe,
     "opening": find_opening,
     "thinking": find_thinking,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from quantkit.system.overlap import overlap
+
 
 class StopTexts:
     """Passes text on up to the first stop sequence; holds back an end that may still become one.
@@ -25,7 +27,7 @@ class StopTexts:
         if starts := [at for stop in self._stops if (at := held.find(stop)) >= 0]:
             self.found, self._held = True, ""
             return held[: min(starts)]
-        size = max((_overlap(held, stop) for stop in self._stops), default=0)
+        size = max((overlap(held, stop) for stop in self._stops), default=0)
         cut = len(held) - size
         self._held = held[cut:]
         return held[:cut]
@@ -34,8 +36,3 @@ class StopTexts:
         """Return the text held back, at the end of the stream."""
         held, self._held = self._held, ""
         return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Return the length of the longest end of *text* that *stop* begins with."""
-    return next((size for size in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:size])), 0)

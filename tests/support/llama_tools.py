@@ -28,11 +28,13 @@ class Rendering:
         prompt: the text, without the BOS token that the tokenizer adds; None if the template refused.
         tokens: the ids that are evaluated for it, BOS included.
         error: why the template refused, None if it did not.
+        messages: how it reads the answers that were given; an object with "error" for one that it cannot read.
     """
 
     prompt: str | None
     tokens: tuple[int, ...]
     error: str | None
+    messages: tuple[Mapping[str, Any], ...] = ()
 
 
 @cache
@@ -59,7 +61,8 @@ def apply_template(
         gguf: the model: its vocabulary, and its chat template.
         conversations: lists of messages, each with "role" and "content" (and "tool_calls").
         template: a Jinja template instead of the model's own, as with ``--chat-template-file``.
-        request: further fields of each request's body, such as ``tools`` or ``add_generation_prompt``.
+        request: further fields of each request's body, such as ``tools`` or ``add_generation_prompt``; ``answers`` are
+            texts that a model might say to it.
 
     Raises:
         LlamaToolsError: the model does not load, or the template does not parse.
@@ -71,6 +74,11 @@ def apply_template(
     if done.returncode:
         raise LlamaToolsError(done.stderr.strip() or f"render-chats ended with {done.returncode}")
     return [
-        Rendering(answer.get("prompt"), tuple(answer.get("tokens", ())), answer.get("error"))
+        Rendering(
+            answer.get("prompt"),
+            tuple(answer.get("tokens", ())),
+            answer.get("error"),
+            tuple(answer.get("messages", ())),
+        )
         for answer in json.loads(done.stdout)
     ]

@@ -2,10 +2,11 @@
 //
 // A server takes most of a second to start. Here its own function for the endpoint is called, with what the server
 // itself gives it for a model without images and sound; a test holds the two against each other. Each prompt is also
-// tokenized as the server does before it evaluates one.
+// tokenized as the server does before it evaluates one. Texts under "answers" of a body are read as the server reads
+// what a model says to that request.
 //
 //   stdin   {"model": GGUF FILE, "template": TEXT or null, "bodies": [BODY of a request, ...]}
-//   stdout  [{"prompt": TEXT, "tokens": [ID, ...]} or {"error": MESSAGE}, ...]
+//   stdout  [{"prompt": TEXT, "tokens": [ID, ...], "messages": [{...} or {"error": MESSAGE}, ...]} or {"error": MESSAGE}, ...]
 #include "chat.h"
 #include "common.h"
 #include "llama-cpp.h"
@@ -17,11 +18,34 @@
 #include <stdexcept>
 #include <string>
 
+static json read_answer(const std::string & answer, const json & settings) {
+    common_chat_parser_params params;
+    params.format = static_cast<common_chat_format>(settings.at("chat_format").get<int>());
+    params.reasoning_format = common_params().reasoning_format;
+    params.generation_prompt = settings.at("generation_prompt").get<std::string>();
+    params.parse_tool_calls = json_value(settings, "parse_tool_calls", false);
+    if (settings.contains("chat_parser")) {
+        params.parser.load(settings.at("chat_parser").get<std::string>());
+    }
+    try {
+        return common_chat_parse(answer, false, params).to_json_oaicompat();
+    } catch (const std::exception & error) {
+        return {{"error", std::string(error.what())}};
+    }
+}
+
 static json render(json & body, const server_chat_params & chat, const llama_vocab * vocab) {
     try {
         std::vector<raw_buffer> media;
-        const std::string prompt = oaicompat_chat_params_parse(body, chat, media).at("prompt").get<std::string>();
-        return {{"prompt", prompt}, {"tokens", tokenize_mixed(vocab, prompt, true, true)}};
+        const std::vector<std::string> answers = json_value(body, "answers", std::vector<std::string>());
+        body.erase("answers");
+        const json settings = oaicompat_chat_params_parse(body, chat, media);
+        const std::string prompt = settings.at("prompt").get<std::string>();
+        json messages = json::array();
+        for (const auto & answer : answers) {
+            messages.push_back(read_answer(answer, settings));
+        }
+        return {{"prompt", prompt}, {"tokens", tokenize_mixed(vocab, prompt, true, true)}, {"messages", messages}};
     } catch (const std::exception & error) {
         return {{"error", std::string(error.what())}};
     }
