@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from quantkit.jobs.verify import verify
     from quantkit.plan.values import Plan
     from quantkit.prove.proof import Proof
-    from quantkit.run.session import GenerationStats
+    from quantkit.run.generation_stats import GenerationStats
     from quantkit.system.progress import Reporter, TerminalReporter
     from quantkit.verify.folder import FolderReport
     from quantkit.verify.report import Check, Report

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from quantkit.cli.main import EXIT_INTERRUPTED
-from quantkit.cli.options import FOLDER, json_option, pairs, print_json, reporter
+from quantkit.cli.options import FOLDER, THINKING, json_option, pairs, print_json, reporter
 
 if TYPE_CHECKING:
     from quantkit.run.batch import Prompt
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     default=None,
     help="Layers to put on the GPU, 0 for none (default: num_gpu of the folder, else all).",
 )
+@click.option("--thinking", type=click.Choice(["on", "off"]), help=THINKING)
 @click.option(
     "--no-history", is_flag=True, envvar="QUANTKIT_NO_HISTORY", show_envvar=True,
     help="Do not read or save the history of what you type.",
@@ -53,6 +54,7 @@ def command(
     system: str | None,
     parameters: tuple[tuple[str, str], ...],
     n_gpu_layers: int | None,
+    thinking: str | None,
     no_history: bool,
     data_file: Path | None,
     predictions_file: Path | None,
@@ -60,6 +62,9 @@ def command(
     as_json: bool,
 ) -> None:
     """Chat with a GGUF file or a built folder, offline.
+
+    What a model thinks before it answers is shown dimmed, and its chat template decides what stays of it in the
+    conversation.
 
     /help lists the commands. Ctrl-C stops an answer, Ctrl-D or /bye ends the chat. In a pipe, each line is one turn of
     the conversation.
@@ -79,7 +84,7 @@ def command(
     from quantkit.run.batch import read_prompts
     from quantkit.run.screen import Screen
     from quantkit.run.session import ChatModel
-    from quantkit.run.settings import chat_settings, load_options, with_parameters
+    from quantkit.run.settings import chat_settings, load_options, with_parameters, with_thinking
 
     if (data_file is None) != (predictions_file is None):
         raise click.UsageError("--data-file and --predictions-file go together.")
@@ -103,7 +108,7 @@ def command(
     with screen.waiting(f"loading {package.gguf.name}"):
         model = ChatModel.load(package.gguf, **asdict(options))
     with model:
-        settings = chat_settings(model, package)
+        settings = with_thinking(chat_settings(model, package), model, thinking)
         if prompts is not None and predictions_file is not None:
             _answer_file(model, settings, prompts, predictions_file, overwrite=overwrite, as_json=as_json)
         else:

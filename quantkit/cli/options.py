@@ -68,6 +68,7 @@ class _PathOrId(click.ParamType[Any]):
 
 # click's own existence check would exit with 2 and no hint; ours are QuantkitErrors
 FOLDER = _Path(path_type=Path)
+THINKING = "Let the model think before it answers, or not (default: the choice of its chat template)."
 # The last words of --help.
 ARCHITECTURES_LINE = f"Supported architectures: {', '.join(FAMILIES)}."
 

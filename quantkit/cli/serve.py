@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from quantkit.cli.options import FOLDER, json_option, pairs
+from quantkit.cli.options import FOLDER, THINKING, json_option, pairs
 from quantkit.system.shell import installation
 from quantkit.system.terminal_text import one_line
 
@@ -36,6 +36,7 @@ _RISK = {
     "--param", "parameters", multiple=True, callback=pairs, metavar="KEY=VALUE",
     help="Override a parameter of the package, e.g. temperature=0.2 or num_ctx=4096. Repeatable; stop adds one.",
 )  # fmt: skip
+@click.option("--thinking", type=click.Choice(["on", "off"]), help=f"{THINKING[:-1]}; requests can set it too.")
 @click.option(
     "--api-key", metavar="KEY", envvar="QUANTKIT_API_KEY", show_envvar=True,
     help="Require this key in requests (Authorization: Bearer KEY).",
@@ -48,6 +49,7 @@ def command(
     n_gpu_layers: int | None,
     system: str | None,
     parameters: tuple[tuple[str, str], ...],
+    thinking: str | None,
     api_key: str | None,
     as_json: bool,
 ) -> None:
@@ -66,7 +68,7 @@ def command(
     from quantkit.errors import QuantkitError
     from quantkit.package.built import open_package
     from quantkit.run.session import ChatModel
-    from quantkit.run.settings import chat_settings, check_system, load_options, with_parameters
+    from quantkit.run.settings import chat_settings, check_system, load_options, with_parameters, with_thinking
 
     try:
         from quantkit.serve.answering import Answers
@@ -89,7 +91,7 @@ def command(
             name=package.gguf.stem,
             answers=Answers(model),
             system=system,
-            settings=chat_settings(model, package),
+            settings=with_thinking(chat_settings(model, package), model, thinking),
             note=_note,
         )
 

@@ -19,8 +19,8 @@ from typing import IO, Any, Self
 import quantkit.errors
 from quantkit.errors import QuantkitError
 from quantkit.jobs.argument_kinds import PARAMETERS, TEXT
-from quantkit.jobs.arguments import ParametersInput, PathInput, read_path
-from quantkit.run.session import GenerationStats
+from quantkit.jobs.arguments import ParametersInput, PathInput, read_choice, read_path
+from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.transcript import check_messages
 from quantkit.system.child_process import ended_how, start_module
 
@@ -42,6 +42,7 @@ class Chat:
         system: the system prompt of conversations that have none.
         n_ctx: tokens of context.
         last_stats: how the last answer went, None before the first; also of an answer that was not read to its end.
+        last_thought: what the model thought before it, "" for nothing.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Chat:
         system: str | None = None,
         parameters: ParametersInput = (),
         n_gpu_layers: int | None = None,
+        thinking: str | None = None,
     ) -> None:
         """Start the process and load the model.
 
@@ -59,6 +61,7 @@ class Chat:
             system: system prompt; None for the package's, "" for none.
             parameters: in place of the package's, such as ``{"temperature": 0.2, "num_ctx": 4096}``; ``stop`` adds one.
             n_gpu_layers: layers to put on the GPU, -1 for all; None for the package's ``num_gpu``, else all.
+            thinking: ``on`` or ``off``, for a chat template that has the choice; None leaves it to the template.
 
         Raises:
             QuantkitError: the path or an argument is not what it should be, or the model cannot be loaded.
@@ -73,6 +76,7 @@ class Chat:
             "system": None if system is None else TEXT.read("system", system),
             "parameters": PARAMETERS.read("parameters", parameters),
             "n_gpu_layers": n_gpu_layers,
+            "thinking": None if thinking is None else read_choice("thinking", thinking, ("on", "off")),
         }
         self._path = folder
         self._number = 0
@@ -81,6 +85,7 @@ class Chat:
         self._process = start_module("quantkit.run.chat_worker", stderr=self._log)
         self._end = weakref.finalize(self, _end, self._process, self._log)
         self.last_stats: GenerationStats | None = None
+        self.last_thought = ""
         try:
             self._send(question)
             loaded = self._receive()
@@ -139,16 +144,19 @@ class Chat:
             )
         self._number += 1
         self._answering = True
+        self.last_thought = ""
         reply: dict[str, Any] = {"piece": ""}
         try:
             self._send({**question, "number": self._number})
-            while "piece" in (reply := self._receive()):
-                yield reply["piece"]
+            while _is_part(reply := self._receive()):
+                self.last_thought += reply.get("thought", "")
+                if "piece" in reply:
+                    yield reply["piece"]
             _raise_refused(reply)
         finally:
-            if self._end.alive and "piece" in reply:  # the reader went away
+            if self._end.alive and _is_part(reply):  # the reader went away
                 self._send({"stop": self._number})
-                while "piece" in reply:
+                while _is_part(reply):
                     reply = self._receive()
             self._answering = False
             if "stats" in reply:
@@ -174,6 +182,10 @@ class Chat:
             f"{self._path}: the process that runs the model ended with {how}: {said or 'it said nothing'}",
             hint='open it again, with less memory if that was short: parameters={"num_ctx": 2048}',
         )
+
+
+def _is_part(reply: Mapping[str, Any]) -> bool:
+    return "piece" in reply or "thought" in reply
 
 
 def _raise_refused(reply: Mapping[str, Any]) -> None:

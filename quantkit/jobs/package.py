@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from quantkit.chat_template.advice import opening_notes
+from quantkit.chat_template.answers import answer_format
 from quantkit.chat_template.end_of_turn import stop_notes
 from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format, render_jinja
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
@@ -107,13 +108,14 @@ def package(
         parameter_count=sum(count_elements(info.shape) for info in first.tensors.values()),
         messages=asked["messages"],
         adds_bos=adds_bos({key: entry.value for key, entry in metadata.items()}),
+        answers=answer_format(**_template(first)),
     )
     if start is not None:
         spec = _started(spec, start, token_text(first, "bos"))
     render_package(spec)
     notes = [
         *package_eos_notes(metadata.values()),
-        *_opening_notes(first, chat),
+        *opening_notes(chat=chat, **_template(first), built=True),
         *stop_notes(spec.parameters, metadata.values()),
         *package_notes(spec),
         *_template_notes(spec, first),
@@ -175,10 +177,10 @@ def _template_notes(spec: PackageSpec, header: Header) -> list[str]:
     return foreign_template_notes(spec.own_template, prompt, added=(bos,))
 
 
-def _opening_notes(header: Header, chat: ChatFormat | OwnTemplate) -> list[str]:
-    vocabulary = gguf_vocabulary(header)
-    tokens = {"bos_token": vocabulary.bos_token, "eos_token": vocabulary.eos_token}
-    return opening_notes(vocabulary.chat_template or "", chat, **tokens, built=True)
+def _template(header: Header) -> dict[str, str]:
+    """The chat template of a file, with the tokens that it writes."""
+    found = gguf_vocabulary(header)
+    return {"template": found.chat_template or "", "bos_token": found.bos_token, "eos_token": found.eos_token}
 
 
 def _quant(header: Header) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from quantkit.chat_template.advice import bake_named, opening_notes
+from quantkit.chat_template.answers import answer_format
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata, stop_notes
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.chat_template.process import shared_process
@@ -223,7 +224,8 @@ def plan_build(recipe: Recipe, subject: BuildInput, choice: Choice | None = None
     models = tuple(PackagedModel(parts[0].file, parts[0].label, len(parts)) for parts in by_model(outputs))
     adapter_outputs = tuple(file.output for file in subject.adapter_files)
     plan = Plan(subject.architecture, metadata, subject.tensors, outputs, tuple(notes), adapter_outputs, choice)
-    spec = _spec(recipe, plan, models, chat, subject)
+    answers = answer_format(jinja, bos_token=bos, eos_token=eos)
+    spec = replace(_spec(recipe, plan, models, chat, subject), answers=answers)
     lying = modelfile_notes((subject.folder, *subject.adapters), spec)
     plan = replace(plan, notes=(*plan.notes, *stop_notes(spec.parameters, metadata), *lying, *package_notes(spec)))
     render_package(spec)  # find packaging errors before the work

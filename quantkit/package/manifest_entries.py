@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.files.json_fields import Fields
+from quantkit.package.manifest_answers import AnswersEntry
 
 _STOP = "stop"
 
@@ -206,6 +207,7 @@ class ChatEntry:
         stops: the chat format's stop sequences.
         messages: an example conversation, for Ollama alone: each with ``role`` and ``content``. Packages of the first
             versions have none.
+        answers: whether it thinks, and calls tools. Packages of earlier versions have none.
     """
 
     template: str
@@ -213,6 +215,7 @@ class ChatEntry:
     parameters: Mapping[str, str | tuple[str, ...]]
     stops: tuple[str, ...]
     messages: tuple[Mapping[str, str], ...] = ()
+    answers: AnswersEntry | None = None
 
     @property
     def settings(self) -> dict[str, str]:
@@ -234,6 +237,7 @@ class ChatEntry:
             },
             "stops": list(self.stops),
             "messages": [dict(message) for message in self.messages],
+            **({} if self.answers is None else {"answers": self.answers.to_json()}),
         }
 
     @classmethod
@@ -247,6 +251,7 @@ class ChatEntry:
             parameters={name: asked.texts(name) if name == _STOP else asked.scalar(name) for name in asked},
             stops=found.texts("stops"),
             messages=tuple({"role": one.text("role"), "content": one.text("content")} for one in messages),
+            answers=AnswersEntry.from_json(found.fields("answers")) if "answers" in found else None,
         )
 
 

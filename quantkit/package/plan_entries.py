@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from quantkit.files.visible import visible
 from quantkit.hub.source import Source, hub_origin, source_name
+from quantkit.package.manifest_answers import answers_entry
 from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TensorEntry, TextEntry
 from quantkit.package.manifest_sources import InputEntry, SourceEntry
 from quantkit.package.spec import PackageSpec
@@ -107,6 +108,7 @@ def chat_entry(spec: PackageSpec) -> ChatEntry:
         parameters=settings_of(spec.parameters),
         stops=tuple(spec.chat.stops),
         messages=tuple({"role": role, "content": text} for role, text in spec.messages),
+        answers=answers_entry(spec.answers),
     )
 
 

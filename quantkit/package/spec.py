@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from quantkit.chat_template.answer_format import AnswerFormat
 from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.errors import ChatFormatError, OutputError
 from quantkit.ollama.messages import check_messages
@@ -72,6 +73,7 @@ class PackageSpec:
         forced: whether that TEMPLATE must override the chat template in the GGUF file.
         requires: the minimum version of Ollama that the user asks for.
         quality: how good the files are, None where that was not measured.
+        answers: how the chat template lets the model answer: thoughts, calls of tools.
     """
 
     name: str
@@ -92,6 +94,7 @@ class PackageSpec:
     forced: bool = False
     requires: str | None = None
     quality: Quality | None = None
+    answers: AnswerFormat = field(default_factory=AnswerFormat)
 
     @property
     def turns(self) -> ChatFormat | None:

@@ -18,16 +18,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from quantkit.chat_template.answer_reader import Text, Thought
+from quantkit.chat_template.answers import THOUGHT
 from quantkit.errors import ChatFormatError, ContextFullError, OutputError, QuantkitError
 from quantkit.files.json_file import SCHEMA
 from quantkit.run.file_lock import claimed, release_on_windows
-from quantkit.run.session import ChatModel, GenerationStats
+from quantkit.run.generation_stats import GenerationStats
+from quantkit.run.session import ChatModel
 from quantkit.run.settings import Settings, stream_answer
 from quantkit.run.transcript import Conversation, check_messages
 from quantkit.system.progress import Reporter
 from quantkit.system.unicode_text import check_text
 
-_ADDED = ("line", "answer", "stop_reason", "stats")
+_ADDED = ("line", THOUGHT, "answer", "stop_reason", "stats")
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ def answer_prompts(
     reporter = reporter or Reporter()
     started = time.perf_counter()
     _check_free(out, overwrite)
-    _check_fit(model, prompts)
+    _check_fit(model, settings, prompts)
     partial = out.with_name(f".{out.name}.{_job(model, settings, prompts)}.partial")
     generated = 0
     try:
@@ -196,11 +199,11 @@ def _check_free(out: Path, overwrite: bool) -> None:
         raise OutputError(f"{out}: already exists", hint=hint)
 
 
-def _check_fit(model: ChatModel, prompts: Sequence[Prompt]) -> None:
+def _check_fit(model: ChatModel, settings: Settings, prompts: Sequence[Prompt]) -> None:
     long = []
     for prompt in prompts:
         try:
-            tokens = len(model.prompt_tokens(prompt.messages))
+            tokens = len(model.prompt_tokens(prompt.messages, settings.told))
         except ChatFormatError as error:
             raise ChatFormatError(f"line {prompt.line}: {error}", hint=error.hint) from None
         if tokens >= model.n_ctx:
@@ -219,7 +222,7 @@ def _job(model: ChatModel, settings: Settings, prompts: Sequence[Prompt]) -> str
     file = model.path.stat()
     facts = [
         [model.path.name, file.st_size, file.st_mtime_ns, model.n_ctx],
-        [dict(settings.sampling), settings.max_tokens, settings.stops],
+        [dict(settings.sampling), settings.max_tokens, settings.stops, dict(settings.told)],
         [[prompt.line, prompt.given, prompt.messages] for prompt in prompts],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
@@ -243,7 +246,9 @@ def _answered(file: BinaryIO, prompts: Sequence[Prompt]) -> tuple[list[dict[str,
 
 
 def _answer(model: ChatModel, settings: Settings, prompt: Prompt) -> tuple[bytes, GenerationStats]:
-    text = "".join(stream_answer(model, prompt.messages, settings))
+    parts = list(stream_answer(model, prompt.messages, settings))
+    text = "".join(part.text for part in parts if isinstance(part, Text))
+    thought = "".join(part.text for part in parts if isinstance(part, Thought))
     stats = model.last_stats
     assert stats is not None
     figures = {
@@ -253,7 +258,14 @@ def _answer(model: ChatModel, settings: Settings, prompt: Prompt) -> tuple[bytes
         "generation_seconds": round(stats.generation_seconds, 3),
         "tokens_per_second": round(stats.generation_rate, 2),
     }
-    line = {"line": prompt.line, **prompt.given, "answer": text, "stop_reason": stats.stop_reason, "stats": figures}
+    line = {
+        "line": prompt.line,
+        **prompt.given,
+        **({THOUGHT: thought} if thought else {}),
+        "answer": text,
+        "stop_reason": stats.stop_reason,
+        "stats": figures,
+    }
     return (json.dumps(line, ensure_ascii=False) + "\n").encode(), stats
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from quantkit.chat_template.answer_reader import Part, Text, Thought
 from quantkit.errors import OutputError, QuantkitError
 from quantkit.run.chat_state import ChatState
 from quantkit.run.commands import run_command
@@ -78,18 +79,22 @@ class ChatLoop(ChatState):
         return True
 
     def _answer(self, question: str, *, stoppable: bool) -> None:
-        answer = ""
+        answer = thought = ""
         self.model.last_stats = None
         try:
-            for piece in self._pieces(question):
-                answer += piece
-                self.screen.answer(piece)
+            for part in self._parts(question):
+                if isinstance(part, Thought):
+                    thought += part.text
+                    self.screen.thought(part.text)
+                elif isinstance(part, Text):
+                    answer += part.text
+                    self.screen.answer(part.text)
         except KeyboardInterrupt:
             if not stoppable:
                 raise
         self.screen.answer("\n")
         if answer:
-            self.conversation.add(question, answer)
+            self.conversation.add(question, answer, thought)
         else:
             # A question without an answer would be followed by another question, which templates reject.
             self.screen.say(NO_ANSWER)
@@ -100,17 +105,17 @@ class ChatLoop(ChatState):
             elif stats.limit_reached:
                 self.screen.say(LIMIT_REACHED)
 
-    def _pieces(self, question: str) -> Iterator[str]:
+    def _parts(self, question: str) -> Iterator[Part]:
         conversation, settings = self.conversation, self.settings
         check_text(question, "the question")
-        if gone := make_room(self.model, conversation, question, longest=settings.max_tokens):
+        if gone := make_room(self.model, conversation, question, longest=settings.max_tokens, told=settings.told):
             what = "oldest exchange" if gone == 1 else f"{gone} oldest exchanges"
             self.screen.say(f"(the context is full: the model no longer sees the {what})")
-        pieces = stream_answer(self.model, conversation.asking(question), settings)
+        parts = stream_answer(self.model, conversation.asking(question), settings)
         with self.screen.waiting("reading the question"):
-            first = next(pieces, "")
+            first = next(parts, Text(""))
         yield first
-        yield from pieces
+        yield from parts
 
     def _report(self, error: QuantkitError) -> None:
         self.screen.say(f"error: {error}\nhint: {error.hint}", style="red")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.screen import Screen
-from quantkit.run.session import ChatModel, GenerationStats
+from quantkit.run.session import ChatModel
 from quantkit.run.settings import Settings, check_system
 from quantkit.run.transcript import Conversation
 

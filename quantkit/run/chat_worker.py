@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import quantkit.errors
+from quantkit.chat_template.answer_reader import Part, Text, Thought
 from quantkit.errors import QuantkitError
 from quantkit.ggml.llama import begin
 from quantkit.package.built import open_package
@@ -29,6 +30,7 @@ from quantkit.run.settings import (
     load_options,
     stream_answer,
     with_parameters,
+    with_thinking,
 )
 
 
@@ -84,15 +86,16 @@ def _serve(asked: Mapping[str, Any], questions: Questions, out: TextIO) -> None:
     package = with_parameters(open_package(Path(asked["path"])), map(tuple, asked["parameters"]))
     options = load_options(package.parameters, asked["n_gpu_layers"])
     with ChatModel.load(package.gguf, **asdict(options)) as model:
-        settings = chat_settings(model, package)
+        settings = with_thinking(chat_settings(model, package), model, asked["thinking"])
         system = package.system if asked["system"] is None else asked["system"]
         check_system(model, system)
         _write(out, {"gguf": str(package.gguf), "system": system, "n_ctx": model.n_ctx})
         for question in questions:
             try:
                 messages = _with_system(question["messages"], system)
-                for piece in _answer(model, settings, question, messages, questions):
-                    _write(out, {"piece": piece})
+                for part in _answer(model, settings, question, messages, questions):
+                    if isinstance(part, Text | Thought):
+                        _write(out, {"piece" if isinstance(part, Text) else "thought": part.text})
                 assert model.last_stats is not None
                 _write(out, {"stats": asdict(model.last_stats)})
             except QuantkitError as error:
@@ -112,7 +115,7 @@ def _answer(
     question: Mapping[str, Any],
     messages: Sequence[Mapping[str, str]],
     questions: Questions,
-) -> Iterator[str]:
+) -> Iterator[Part]:
     changed = settings
     for name, text in question["parameters"]:
         changed = change(changed, settings, name, text)

@@ -8,13 +8,22 @@ and the model was not trained on that.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Any
 
 from quantkit.errors import ContextFullError
 from quantkit.run.session import ChatModel
 from quantkit.run.transcript import Conversation
 
 
-def make_room(model: ChatModel, conversation: Conversation, question: str, *, longest: int | None) -> int:
+def make_room(
+    model: ChatModel,
+    conversation: Conversation,
+    question: str,
+    *,
+    longest: int | None,
+    told: Mapping[str, Any] | None = None,
+) -> int:
     """Drop the oldest exchanges if a question and its answer do not fit otherwise.
 
     A quarter of the context is reserved for the answer. More is dropped than needed, until half of the context is free:
@@ -25,6 +34,7 @@ def make_room(model: ChatModel, conversation: Conversation, question: str, *, lo
         conversation: the messages so far; its ``forgotten`` is increased.
         question: the next question.
         longest: the longest answer in tokens, None for no limit.
+        told: variables of the chat template.
 
     Returns:
         The number of exchanges dropped.
@@ -37,7 +47,7 @@ def make_room(model: ChatModel, conversation: Conversation, question: str, *, lo
     most = model.n_ctx // 4
 
     def tokens(first: int) -> int:
-        return len(model.prompt_tokens(conversation.asking(question, forgotten=2 * first)))
+        return len(model.prompt_tokens(conversation.asking(question, forgotten=2 * first), told))
 
     fits = model.n_ctx - (most if longest is None else min(longest, most))
     if tokens(held[0]) <= fits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING
 
 from quantkit.run.options import Sampler
@@ -26,9 +26,10 @@ class Generation:
         stop_token: the end-of-generation token, None if there was none.
     """
 
-    def __init__(self, engine: Engine, stops: StopTexts) -> None:
-        """Prepare; nothing is generated yet."""
+    def __init__(self, engine: Engine, stops: StopTexts, shown: Container[int] = ()) -> None:
+        """Prepare; nothing is generated yet. *shown* are the control tokens whose text is part of the answer."""
         self._engine = engine
+        self._shown = shown
         self._stops = stops
         self.generated = 0
         self.seconds = 0.0
@@ -56,7 +57,7 @@ class Generation:
                 break
             # Evaluated only when the next token is needed, so the last one never is.
             self._pending = token
-            if text := self._stops.push(decoder.decode(self._engine.piece(token))):
+            if text := self._stops.push(decoder.decode(self._engine.piece(token, special=token in self._shown))):
                 yield text
             self.stopped = self._stops.found
         self.limit_reached = self.generated >= max_tokens and not self.stopped

@@ -12,6 +12,8 @@ from typing import TextIO
 
 from quantkit.system.terminal_text import harmless
 
+THINKING, ANSWERING = "(thinking)", "(end of the thought)"
+
 
 class Screen:
     """The streams of a chat."""
@@ -27,17 +29,32 @@ class Screen:
         from rich.console import Console
 
         self._out = out
+        self._thinking = False
         self._raw = not out.isatty()
         self._lively = lively
         self._console = Console(file=err, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
     def answer(self, piece: str) -> None:
         """Show a piece of an answer."""
+        self._end_thought()
         self._out.write(piece if self._raw else harmless(piece))
         self._out.flush()
 
+    def thought(self, piece: str) -> None:
+        """Show a piece of a thought: dimmed, or after a marker where nothing can be dimmed."""
+        if not self._thinking:
+            self._thinking = True
+            self._console.print(THINKING, style="dim")
+        self._console.print(harmless(piece), style="dim", end="")
+
+    def _end_thought(self) -> None:
+        if self._thinking:
+            self._thinking = False
+            self._console.print(f"\n{ANSWERING}\n", style="dim")
+
     def say(self, text: str, style: str = "dim") -> None:
         """Show text that is not part of an answer."""
+        self._end_thought()
         self._console.print(harmless(text), style=style)
 
     @contextmanager

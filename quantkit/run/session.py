@@ -8,20 +8,24 @@ with the file.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from quantkit.chat_template.answer_format import AnswerFormat
+from quantkit.chat_template.answers import THOUGHT, answer_format, as_template_reads
 from quantkit.chat_template.format import FORMAT_NAMES, render_jinja
+from quantkit.chat_template.render import Message
 from quantkit.errors import ChatFormatError, ContextFullError
 from quantkit.package.spec import DEFAULT_CONTEXT
 from quantkit.run.generation import Generation
+from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.interrupts import always
 from quantkit.run.options import Sampler, Sampling, SamplingOptions
 from quantkit.run.stop_strings import StopTexts
+from quantkit.system.overlap import common_start
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,56 +33,9 @@ if TYPE_CHECKING:
 
     from quantkit.run.engine import Engine
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Message]
 
 _CPU_BUILD = "(CPU build)"
-
-
-@dataclass(frozen=True)
-class GenerationStats:
-    """Statistics of one answer.
-
-    Attributes:
-        prompt_tokens: tokens in the prompt.
-        prompt_seconds: time to evaluate those that were not cached.
-        generated_tokens: tokens in the answer, without the one that ended it.
-        generation_seconds: time to sample and evaluate them.
-        stopped: the model ended the answer, with an end-of-generation token or a stop sequence.
-        reused_tokens: prompt tokens that were cached, left in the context by an earlier turn.
-        context_full: the answer was cut off because the context was full.
-        stop_token: the end-of-generation token, None if there was none.
-        limit_reached: the answer was cut off at the maximum number of tokens.
-    """
-
-    prompt_tokens: int
-    prompt_seconds: float
-    generated_tokens: int
-    generation_seconds: float
-    stopped: bool
-    reused_tokens: int = 0
-    context_full: bool = False
-    stop_token: int | None = None
-    limit_reached: bool = False
-
-    @property
-    def stop_reason(self) -> str:
-        """The reason the answer ended: end_of_turn, stop_text, length, context_full or interrupted."""
-        if self.stopped:
-            return "stop_text" if self.stop_token is None else "end_of_turn"
-        if self.context_full:
-            return "context_full"
-        return "length" if self.limit_reached else "interrupted"
-
-    @property
-    def prompt_rate(self) -> float:
-        """Prompt tokens evaluated per second."""
-        evaluated = self.prompt_tokens - self.reused_tokens
-        return evaluated / self.prompt_seconds if self.prompt_seconds > 0 else 0.0
-
-    @property
-    def generation_rate(self) -> float:
-        """Tokens generated per second."""
-        return self.generated_tokens / self.generation_seconds if self.generation_seconds > 0 else 0.0
 
 
 def placement(offloaded: str) -> str:
@@ -187,20 +144,51 @@ class ChatModel:
             ids.setdefault(self.engine.text(token), token)
         return ids
 
-    def render(self, messages: Messages, *, add_generation_prompt: bool = True) -> str:
+    @cached_property
+    def answers(self) -> AnswerFormat:
+        """How the chat template lets the model answer: thoughts, calls of tools."""
+        self.require_template()
+        return answer_format(self.chat_template, bos_token=self.bos_token, eos_token=self.eos_token)
+
+    @cached_property
+    def marker_tokens(self) -> frozenset[int]:
+        """The control tokens that separate the parts of an answer."""
+        found = (self.tokenize(marker) for marker in self.answers.markers)
+        return frozenset(token for tokens in found for token in tokens if self.engine.is_special(token))
+
+    def render(
+        self, messages: Messages, *, add_generation_prompt: bool = True, told: Mapping[str, Any] | None = None
+    ) -> str:
         """Render the prompt of a conversation with the file's chat template.
+
+        Args:
+            messages: the conversation; answers may have ``reasoning_content`` and ``tool_calls``, as OpenAI's do.
+            add_generation_prompt: whether the prompt asks for an answer.
+            told: further variables of the template, such as ``enable_thinking`` or ``tools``.
 
         Raises:
             ChatFormatError: the file has no chat template, or the template rejects the conversation.
         """
         self.require_template()
+        if any(THOUGHT in message or "tool_calls" in message or message["role"] == "tool" for message in messages):
+            messages = as_template_reads(messages, self.answers)
         return render_jinja(
             self.chat_template,
             messages,
             bos_token=self.bos_token,
             eos_token=self.eos_token,
             add_generation_prompt=add_generation_prompt,
+            told=told,
         )
+
+    def opening(self, messages: Messages, told: Mapping[str, Any] | None = None) -> str:
+        """What a prompt writes of the answer already, such as the marker that begins a thought.
+
+        Raises:
+            ChatFormatError: as :meth:`render`.
+        """
+        asked, ended = (self.render(messages, add_generation_prompt=asks, told=told) for asks in (True, False))
+        return asked[len(common_start(asked, ended)) :]
 
     def require_template(self) -> None:
         """Check that the file has a chat template.
@@ -214,13 +202,13 @@ class ChatModel:
                 hint=f"build it with the format it was trained on: --template NAME, one of {', '.join(FORMAT_NAMES)}",
             )
 
-    def prompt_tokens(self, messages: Messages) -> list[int]:
+    def prompt_tokens(self, messages: Messages, told: Mapping[str, Any] | None = None) -> list[int]:
         """Return the tokens of a prompt, with BOS first if the file asks for it and the template did not write it.
 
         Raises:
             ChatFormatError: as :meth:`render`.
         """
-        return self.text_tokens(self.render(messages))
+        return self.text_tokens(self.render(messages, told=told))
 
     def text_tokens(self, prompt: str) -> list[int]:
         """The tokens of a rendered prompt, with BOS as in :meth:`prompt_tokens`."""
@@ -248,12 +236,15 @@ class ChatModel:
         max_tokens: int,
         stops: Sequence[str] = (),
         go_on: Callable[[], bool] = always,
+        told: Mapping[str, Any] | None = None,
+        shown: Container[int] = (),
         **sampling: Unpack[SamplingOptions],
     ) -> Iterator[str]:
         """Answer a conversation piece by piece.
 
         The pieces are whole characters: a Chinese character or emoji that is split into several tokens is yielded when
-        it is complete. Control tokens are left out. Tokens that are already in the context are not evaluated again.
+        it is complete. Control tokens are left out, but for those in *shown*. Tokens that are already in the context
+        are not evaluated again.
         :attr:`last_stats` is set when the answer ends, for whatever reason.
 
         Args:
@@ -261,6 +252,8 @@ class ChatModel:
             max_tokens: the longest answer.
             stops: stop sequences, in addition to the end-of-generation tokens; they are not part of the answer.
             go_on: called between steps, also while the prompt is evaluated; False ends the answer there.
+            told: further variables of the template, see :meth:`render`.
+            shown: control tokens whose text is part of the answer.
             **sampling: see :class:`~quantkit.run.options.Sampling`; greedy by default.
 
         Raises:
@@ -268,11 +261,11 @@ class ChatModel:
             ContextFullError: the conversation does not fit into the context.
         """
         settings = Sampling(**sampling)
-        prompt = self.prompt_tokens(messages)
+        prompt = self.prompt_tokens(messages, told)
         started = time.perf_counter()
         reused = self._evaluate_prompt(prompt, go_on)
         prompt_seconds = time.perf_counter() - started
-        run = Generation(self.engine, StopTexts(stops))
+        run = Generation(self.engine, StopTexts(stops), shown)
         recent = prompt[-self.n_ctx :]
         try:
             with Sampler(settings, n_vocab=self.engine.n_vocab, n_ctx=self.n_ctx, recent=recent) as sampler:

@@ -6,10 +6,11 @@ checked more strictly than those of a package: a parameter that would have no ef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from quantkit.chat_template.answer_reader import AnswerReader, Part
 from quantkit.errors import ChatFormatError, QuantkitError
 from quantkit.ollama.parameters import PARAMETERS, check_parameters
 from quantkit.package.built import RunnablePackage
@@ -34,11 +35,13 @@ class Settings:
         sampling: how tokens are sampled.
         max_tokens: the longest answer; None for no limit but the context.
         stops: stop sequences.
+        told: variables of the chat template, such as ``enable_thinking``.
     """
 
     sampling: SamplingOptions
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def shown(self) -> dict[str, str]:
         """Return each parameter of :data:`ANSWERING` with its value as shown to people."""
@@ -172,12 +175,69 @@ def change(settings: Settings, initial: Settings, name: str, text: str) -> Setti
     return replace(settings, sampling=changed)
 
 
+def with_thinking(settings: Settings, model: ChatModel, thinking: str | None) -> Settings:
+    """The settings with which a model thinks (``on``) or does not (``off``); None leaves it to its chat template.
+
+    Raises:
+        ChatFormatError: the chat template has no such choice.
+    """
+    if thinking is None:
+        return settings
+    if not (switches := model.answers.switches):
+        thinks = model.answers.thoughts is not None
+        raise ChatFormatError(
+            f"--thinking {thinking}: {model.path.name}: its chat template has no choice of thinking",
+            hint="leave --thinking out: this model " + ("always thinks" if thinks else "has no thoughts"),
+        )
+    return replace(settings, told={**settings.told, **dict.fromkeys(switches, thinking == "on")})
+
+
 def stream_answer(
-    model: ChatModel, messages: Messages, settings: Settings, *, go_on: Callable[[], bool] = always
-) -> Iterator[str]:
-    """:meth:`ChatModel.stream` with these settings."""
+    model: ChatModel,
+    messages: Messages,
+    settings: Settings,
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    go_on: Callable[[], bool] = always,
+) -> Iterator[Part]:
+    """:meth:`ChatModel.stream` with these settings, divided into thoughts, text and calls.
+
+    Args:
+        model: the model that answers.
+        messages: the conversation.
+        settings: how it answers.
+        tools: the tools that it may call, as OpenAI's API has them.
+        go_on: see there.
+
+    Raises:
+        ChatFormatError: the template rejects the conversation, or its calls of tools cannot be read.
+        ContextFullError: the conversation does not fit into the context.
+    """
+    form, told = model.answers, dict(settings.told)
+    if tools:
+        if form.calls is None:
+            raise ChatFormatError(f"tools cannot be used with this model: of its chat template, {form.no_calls}")
+        told["tools"] = list(tools)
+    divided = form.thoughts is not None or bool(tools)
+    functions = [tool["function"] for tool in tools]
+    reader = AnswerReader(
+        form,
+        model.opening(messages, told) if divided else "",
+        {function["name"]: function.get("parameters") or {} for function in functions},
+    )
     limit = model.n_ctx if settings.max_tokens is None else settings.max_tokens
-    return model.stream(messages, max_tokens=limit, stops=settings.stops, go_on=go_on, **settings.sampling)
+    pieces = model.stream(
+        messages,
+        max_tokens=limit,
+        stops=settings.stops,
+        go_on=go_on,
+        told=told,
+        shown=model.marker_tokens if divided else (),
+        **settings.sampling,
+    )
+    for piece in pieces:
+        yield from reader.push(piece)
+    yield from reader.finish()
 
 
 def require_answering(name: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from quantkit.chat_template.answers import THOUGHT
 from quantkit.errors import OutputError, QuantkitError
 from quantkit.files.json_file import SCHEMA, readable_json
 from quantkit.files.private_file import write_text
@@ -45,9 +46,10 @@ class Conversation:
         start = self.forgotten if forgotten is None else forgotten
         return [*self._opening(), *self.turns[start:], {"role": "user", "content": question}]
 
-    def add(self, question: str, answer: str) -> None:
-        """Add one exchange."""
-        self.turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    def add(self, question: str, answer: str, thought: str = "") -> None:
+        """Add one exchange. The chat template decides what stays of the thought."""
+        said = {"role": "assistant", "content": answer, **({THOUGHT: thought} if thought else {})}
+        self.turns += [{"role": "user", "content": question}, said]
 
     def _opening(self) -> list[dict[str, str]]:
         return [{"role": "system", "content": self.system}] if self.system else []
@@ -69,17 +71,22 @@ def check_messages(value: object, *, where: str, last: str) -> list[dict[str, st
         raise QuantkitError(f'{where}: "messages" must be a list', hint=hint)
     messages: list[dict[str, str]] = []
     for number, message in enumerate(value, 1):
-        if not isinstance(message, dict) or set(message) != {"role", "content"}:
+        if not isinstance(message, dict) or set(message) - {THOUGHT} != {"role", "content"}:
             raise QuantkitError(f'{where}: message {number} must have "role" and "content" and nothing else', hint=hint)
-        role, content = message["role"], message["content"]
+        role, content, thought = message["role"], message["content"], message.get(THOUGHT, "")
         opened = bool(messages) and messages[0]["role"] == "system"
         wanted = ("user", "assistant")[(number - 1 - opened) % 2]
         if role != wanted and not (role == "system" and number == 1):
             raise QuantkitError(f"{where}: message {number} must have the role {wanted!r}, not {role!r}", hint=hint)
         if not isinstance(content, str):
             raise QuantkitError(f"{where}: the content of message {number} must be a string", hint=hint)
-        check_text(content, f"{where}: message {number}")
-        messages.append({"role": role, "content": content})
+        if not isinstance(thought, str) or (thought and role != "assistant"):
+            raise QuantkitError(
+                f'{where}: "{THOUGHT}" of message {number} is an answer\'s thought, a string', hint=hint
+            )
+        for text in (content, thought):
+            check_text(text, f"{where}: message {number}")
+        messages.append({"role": role, "content": content, **({THOUGHT: thought} if thought else {})})
     talk = [message for message in messages if message["role"] != "system"]
     if (talk or last == "user") and (not talk or talk[-1]["role"] != last):
         raise QuantkitError(f"{where}: the last message must have the role {last!r}", hint=hint)

@@ -6,9 +6,12 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator
 
-from quantkit.run.session import ChatModel, GenerationStats
+from quantkit.chat_template.answer_reader import Part
+from quantkit.run.generation_stats import GenerationStats
+from quantkit.run.session import ChatModel
 from quantkit.run.settings import stream_answer
-from quantkit.serve.request import ChatRequest, StoppingError
+from quantkit.serve.errors import StoppingError
+from quantkit.serve.request import ChatRequest
 
 
 class Answers:
@@ -24,8 +27,8 @@ class Answers:
         """End the current answer, and refuse further ones."""
         self._stopping.set()
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[str | GenerationStats]:
-        """Answer piece by piece; the last item is the statistics.
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Part | GenerationStats]:
+        """Answer part by part; the last item is the statistics.
 
         Closing the generator ends the answer at its next step. The next answer does not wait for a slow reader.
 
@@ -35,29 +38,30 @@ class Answers:
             StoppingError: see :meth:`stop`.
         """
         loop = asyncio.get_running_loop()
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        parts: asyncio.Queue[Part | None] = asyncio.Queue()
         left = threading.Event()
 
         def go_on() -> bool:
             return not left.is_set() and not self._stopping.is_set()
 
         def work() -> GenerationStats:
-            for piece in stream_answer(self.model, request.messages, request.settings, go_on=go_on):
-                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            asked = request.messages, request.settings
+            for part in stream_answer(self.model, *asked, tools=request.tools, go_on=go_on):
+                loop.call_soon_threadsafe(parts.put_nowait, part)
             assert self.model.last_stats is not None
             return self.model.last_stats
 
         def finished(work: asyncio.Future[GenerationStats]) -> None:
             self._turn.release()
-            pieces.put_nowait(None)
+            parts.put_nowait(None)
             work.exception()  # marks it as retrieved, because after a disconnect nobody else does
 
         await self._turn.acquire()
         working = loop.run_in_executor(None, work)
         working.add_done_callback(finished)
         try:
-            while (piece := await pieces.get()) is not None:
-                yield piece
+            while (part := await parts.get()) is not None:
+                yield part
             stats = await working
         finally:
             left.set()

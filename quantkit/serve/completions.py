@@ -12,12 +12,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from quantkit.chat_template.answer_reader import Part
+from quantkit.chat_template.call_reader import Call
 from quantkit.errors import QuantkitError
-from quantkit.run.session import GenerationStats
+from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.settings import Settings
 from quantkit.serve.answering import Answers
+from quantkit.serve.errors import RequestError
 from quantkit.serve.reply import DONE, Reply, event, refusal
-from quantkit.serve.request import ChatRequest, RequestError, read_request
+from quantkit.serve.request import ChatRequest, read_request
 
 MAX_BODY = 4 * 2**20
 """The longest request in bytes; more text than any context holds."""
@@ -25,7 +28,7 @@ MAX_BODY = 4 * 2**20
 # Limits for unknown parameters in the log, because clients can invent any number of them.
 _MOST_NAMES, _LONGEST_NAME = 100, 64
 
-Items = AsyncIterator[str | GenerationStats]
+Items = AsyncIterator[Part | GenerationStats]
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,13 @@ class ChatCompletions:
 
     def _read(self, body: bytes) -> ChatRequest:
         served = self._served
-        return read_request(body, system=served.system, settings=served.settings, note=self._note_unknown)
+        return read_request(
+            body,
+            system=served.system,
+            settings=served.settings,
+            note=self._note_unknown,
+            form=served.answers.model.answers,
+        )
 
     def _note_unknown(self, parameter: str) -> None:
         parameter = parameter[:_LONGEST_NAME]
@@ -102,12 +111,12 @@ async def _when_gone(receive: Receive, leave: Callable[[], None]) -> None:
 
 
 async def _whole(reply: Reply, items: Items) -> Response:
-    text = ""
+    parts: list[Part] = []
     try:
         async for item in items:
             if isinstance(item, GenerationStats):
-                return JSONResponse(reply.whole(text, item))
-            text += item
+                return JSONResponse(reply.whole(parts, item))
+            parts.append(item)
     except QuantkitError as error:
         return _refused(error)
     raise AssertionError("an answer ends with its statistics")
@@ -129,17 +138,21 @@ async def _send_stream(
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _events(asked: ChatRequest, reply: Reply, first: str | GenerationStats, items: Items) -> AsyncIterator[bytes]:
+async def _events(
+    asked: ChatRequest, reply: Reply, first: Part | GenerationStats, items: Items
+) -> AsyncIterator[bytes]:
     yield event(reply.first())
+    calls = 0
     try:
         item = first
-        while isinstance(item, str):
-            yield event(reply.piece(item))
+        while not isinstance(item, GenerationStats):
+            yield event(reply.piece(item, calls))
+            calls += isinstance(item, Call)
             item = await anext(items)
     except QuantkitError as error:
         yield event(refusal(error)[1])
         return
-    yield event(reply.last(item))
+    yield event(reply.last(item, called=bool(calls)))
     if asked.include_usage:
         yield event(reply.usage(item))
     yield DONE

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from quantkit.chat_template.answer_reader import Part, Text, Thought
+from quantkit.chat_template.call_reader import Call
 from quantkit.errors import ChatFormatError, ContextFullError, QuantkitError
-from quantkit.run.session import GenerationStats
-from quantkit.serve.request import RequestError, StoppingError
+from quantkit.run.generation_stats import GenerationStats
+from quantkit.serve.errors import RequestError, StoppingError
 
 DONE = b"data: [DONE]\n\n"
 """The last event of a stream."""
@@ -26,34 +29,54 @@ class Reply:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def whole(self, text: str, stats: GenerationStats) -> dict[str, Any]:
+    def whole(self, parts: Sequence[Part], stats: GenerationStats) -> dict[str, Any]:
         """Return a ``chat.completion``."""
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _FINISH[stats.stop_reason]}
+        text = "".join(part.text for part in parts if isinstance(part, Text))
+        thought = "".join(part.text for part in parts if isinstance(part, Thought))
+        calls = [part for part in parts if isinstance(part, Call)]
+        message: dict[str, Any] = {"role": "assistant", "content": None if calls and not text else text}
+        if thought:
+            message["reasoning_content"] = thought
+        if calls:
+            message["tool_calls"] = [_call(call) for call in calls]
+        finish = _finish(stats, called=bool(calls))
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
         return {**self._head("chat.completion"), "choices": [choice], "usage": usage(stats)}
 
     def first(self) -> dict[str, Any]:
         """Return the chunk that opens a stream."""
         return self._chunk({"role": "assistant", "content": ""}, None)
 
-    def piece(self, text: str) -> dict[str, Any]:
-        """Return a chunk with some text."""
-        return self._chunk({"content": text}, None)
+    def piece(self, part: Part, index: int = 0) -> dict[str, Any]:
+        """Return a chunk with some text, some of a thought, or the call with that index."""
+        if isinstance(part, Call):
+            return self._chunk({"tool_calls": [{"index": index, **_call(part)}]}, None)
+        return self._chunk({"reasoning_content" if isinstance(part, Thought) else "content": part.text}, None)
 
-    def last(self, stats: GenerationStats) -> dict[str, Any]:
-        """Return the chunk that says why the answer ended."""
-        return self._chunk({}, _FINISH[stats.stop_reason])
+    def last(self, stats: GenerationStats, *, called: bool = False) -> dict[str, Any]:
+        """Return the chunk that says why the answer ended; *called*: it has calls of tools."""
+        return self._chunk({}, _finish(stats, called=called))
 
     def usage(self, stats: GenerationStats) -> dict[str, Any]:
         """Return the chunk with the token counts and no text, for requests with ``include_usage``."""
         return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(stats)}
 
-    def _chunk(self, delta: dict[str, str], finish_reason: str | None) -> dict[str, Any]:
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def _call(call: Call) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id or f"call_{uuid.uuid4().hex[:24]}", "type": "function", "function": function}
+
+
+def _finish(stats: GenerationStats, *, called: bool) -> str:
+    reason = _FINISH[stats.stop_reason]
+    return "tool_calls" if called and reason == "stop" else reason
 
 
 def usage(stats: GenerationStats) -> dict[str, Any]:

@@ -13,15 +13,17 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from quantkit.chat_template.answer_format import AnswerFormat
 from quantkit.errors import QuantkitError
 from quantkit.run.options import Sampling, SamplingOptions
 from quantkit.run.settings import Settings
+from quantkit.serve.errors import RequestError
+from quantkit.serve.template_request import Tool, ToolCall, effort, offered_tools, template_variables
 
 # Parameter -> the values with which it has no effect.
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "audio": (),
     "best_of": (1,),
-    "chat_template_kwargs": ({},),
     "continue_final_message": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
@@ -35,11 +37,8 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "n": (1,),
     "prediction": (),
-    "reasoning_effort": ("none",),
     "response_format": ({"type": "text"},),
     "response_prefix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
@@ -52,7 +51,6 @@ IGNORED = frozenset(
         "mirostat_tau",
         "model",  # there is one
         "moderation",
-        "parallel_tool_calls",  # of tools
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
@@ -65,23 +63,8 @@ IGNORED = frozenset(
 """Parameters that do not change an answer."""
 
 
-class RequestError(QuantkitError):
-    """The request cannot be answered.
-
-    Attributes:
-        param: the parameter that is wrong.
-        status: the HTTP status of the response.
-    """
-
-    def __init__(self, message: str, *, param: str | None = None, status: int = 400) -> None:
-        super().__init__(message)
-        self.param, self.status = param, status
-
-
-class StoppingError(QuantkitError):
-    """The server is shutting down, so there is no answer."""
-
-    default_hint = "start it again: quantkit serve"
+# Role -> the fields that its messages may have besides role and content.
+_FIELDS = {"assistant": ("reasoning_content", "tool_calls"), "tool": ("tool_call_id", "name")}
 
 
 class _Text(BaseModel):
@@ -98,15 +81,21 @@ class _Message(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[list[_Text], BeforeValidator(_parts)]
+    reasoning_content: str = ""
+    tool_calls: list[ToolCall] = []
+    tool_call_id: str = ""
+    name: str = ""
 
     @model_validator(mode="before")
     @classmethod
     def _without_empty_fields(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {name: said for name, said in value.items() if said or name in cls.model_fields}
+        if value.get("content") is None and value.get("tool_calls"):
+            value = {**value, "content": ""}  # as OpenAI's clients send answers that only call tools
+        return {name: said for name, said in value.items() if said or name in ("role", "content")}
 
     @property
     def text(self) -> str:
@@ -139,6 +128,11 @@ class _Body(BaseModel):
     repeat_last_n: int | None = Field(None, ge=-1)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     presence_penalty: float | None = Field(None, ge=-2, le=2)
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: str | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -150,15 +144,24 @@ class ChatRequest:
         settings: how to answer.
         stream: whether the answer is sent piece by piece.
         include_usage: whether a stream ends with the token counts.
+        tools: the tools that the model may call.
     """
 
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Mapping[str, Any], ...]
     settings: Settings
     stream: bool
     include_usage: bool
+    tools: tuple[Mapping[str, Any], ...] = ()
 
 
-def read_request(body: bytes, *, system: str | None, settings: Settings, note: Callable[[str], None]) -> ChatRequest:
+def read_request(
+    body: bytes,
+    *,
+    system: str | None,
+    settings: Settings,
+    note: Callable[[str], None],
+    form: AnswerFormat | None = None,
+) -> ChatRequest:
     """Read a request.
 
     Args:
@@ -167,6 +170,7 @@ def read_request(body: bytes, *, system: str | None, settings: Settings, note: C
         settings: the settings for what the request leaves out. The request's stop sequences are added to the
             package's, which belong to the chat format.
         note: receives the name of each unknown parameter, which is ignored.
+        form: how the model's chat template lets it answer; None for text alone.
 
     Raises:
         RequestError: it is not JSON, a value is wrong, or it asks for something unsupported.
@@ -178,15 +182,20 @@ def read_request(body: bytes, *, system: str | None, settings: Settings, note: C
         param = ".".join(str(part) for part in first["loc"])
         raise RequestError(_problem(first["type"], first["msg"], first["loc"]), param=param or None) from None
     _refuse_unsupported(asked.model_extra or {}, note)
+    form = form or AnswerFormat(no_calls="it has no tools")
+    told = template_variables(asked.chat_template_kwargs or {}, form) | effort(asked.reasoning_effort, form)
+    tools = offered_tools(asked.tools or [], asked.tool_choice, parallel=asked.parallel_tool_calls, form=form)
     return ChatRequest(
         messages=_conversation(asked.messages, system),
         settings=Settings(
             sampling=_sampling(asked, settings.sampling),
             max_tokens=_limit(asked, settings.max_tokens),
             stops=(*settings.stops, *_stops(asked.stop)),
+            told={**settings.told, **told},
         ),
         stream=bool(asked.stream),
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
+        tools=tools,
     )
 
 
@@ -222,11 +231,24 @@ def _refuse_unsupported(extra: Mapping[str, Any], note: Callable[[str], None]) -
             note(name)
 
 
-def _conversation(messages: Sequence[_Message], system: str | None) -> tuple[Mapping[str, str], ...]:
-    turns = [{"role": _role(message), "content": message.text} for message in messages]
+def _conversation(messages: Sequence[_Message], system: str | None) -> tuple[Mapping[str, Any], ...]:
+    turns = [_turn(number, message) for number, message in enumerate(messages)]
     if all(turn["role"] != "system" for turn in turns):
         return ({"role": "system", "content": system}, *turns) if system else tuple(turns)
     return tuple(turn for turn in turns if turn["content"] or turn["role"] != "system")
+
+
+def _turn(number: int, message: _Message) -> dict[str, Any]:
+    """A message as templates read it, without the fields that its role does not have."""
+    turn: dict[str, Any] = {"role": _role(message), "content": message.text}
+    allowed = _FIELDS.get(message.role, ())
+    for name in ("reasoning_content", "tool_calls", "tool_call_id", "name"):
+        if not (value := getattr(message, name)):
+            continue
+        if name not in allowed:
+            raise RequestError(f"messages[{number}].{name} is not supported", param=f"messages.{number}.{name}")
+        turn[name] = [call.model_dump() for call in value] if name == "tool_calls" else value
+    return turn
 
 
 def _role(message: _Message) -> str:

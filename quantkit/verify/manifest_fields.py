@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.chat_template.answers import answer_format
 from quantkit.chat_template.format import FORMAT_NAMES, derive, named_template
 from quantkit.errors import QuantkitError
 from quantkit.gguf.header import file_type_name
@@ -22,6 +23,7 @@ from quantkit.ollama.modelfile import Command, parse_modelfile
 from quantkit.ollama.parameters import merge_parameters
 from quantkit.package.chat_script import llama_cli_options
 from quantkit.package.manifest import MANIFEST, Manifest
+from quantkit.package.manifest_answers import answers_entry
 from quantkit.package.manifest_entries import AdapterEntry, ModelEntry
 from quantkit.package.ollama_modelfile import modelfile_commands, modelfile_name
 from quantkit.package.plan_entries import settings_of
@@ -77,7 +79,8 @@ def check_fields(folder: Path, manifest: Manifest, models: Mapping[str, GGUFMode
     first = models.get(manifest.models[0].file)
     if first is not None and (spec := _spec(manifest, first)) is not None:
         sound = unchanged_texts(folder, manifest)
-        faults += [*_modelfiles(folder, spec, sound), *_script(folder, spec, sound), *_recipe(manifest, first)]
+        faults += [*_answers(manifest, spec), *_modelfiles(folder, spec, sound), *_script(folder, spec, sound)]
+        faults += _recipe(manifest, first)
     once = {fault.field: fault for fault in reversed(faults)}  # the first witness of a field
     if not once:
         return [Check("manifest", True, "ok", "", "its fields are those of the GGUF headers, Modelfiles and chat.sh")]
@@ -154,7 +157,15 @@ def _spec(manifest: Manifest, model: GGUFModel) -> PackageSpec | None:
         parameter_count=0,
         messages=tuple((message["role"], message["content"]) for message in manifest.chat.messages),
         adds_bos=adds_bos({key: entry.value for key, entry in header.metadata.items()}),
+        answers=answer_format(vocabulary.chat_template, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token),
     )
+
+
+def _answers(manifest: Manifest, spec: PackageSpec) -> Iterator[_Fault]:
+    said, found = manifest.chat.answers, answers_entry(spec.answers)
+    if said is not None and said != found:
+        witness = f"the chat template of {manifest.models[0].file}"
+        yield _Fault("chat.answers", said.to_json(), witness, found.to_json())
 
 
 def _modelfiles(folder: Path, spec: PackageSpec, sound: Collection[str]) -> Iterator[_Fault]:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.run.session import GenerationStats
+from quantkit.run.generation_stats import GenerationStats
 from quantkit.system.child_process import ChildError, ask_module
 from quantkit.verify.expected import Expected, read_expected
 from quantkit.verify.origin import Origin

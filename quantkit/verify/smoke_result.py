@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.files.json_file import SCHEMA
-from quantkit.run.session import GenerationStats, placement
+from quantkit.run.generation_stats import GenerationStats
+from quantkit.run.session import placement
 from quantkit.verify.report import Check
 
 

@@ -15,8 +15,9 @@ from quantkit.jobs.recipe import Recipe
 from quantkit.model import adapter_effect
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package import manifest as values
-from quantkit.package import manifest_entries, manifest_sources
+from quantkit.package import manifest_answers, manifest_entries, manifest_sources
 from quantkit.package.manifest import Manifest, read_manifest, write_manifest
+from quantkit.package.manifest_answers import AnswersEntry
 from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TensorEntry, TextEntry
 from quantkit.package.manifest_sources import InputEntry, InputsEntry, SourceEntry, SourcesEntry
 
@@ -47,7 +48,12 @@ PACKAGED = Manifest(
     ),
     files=(TextEntry("Modelfile", 3, "ff"),),
     chat=ChatEntry(
-        "chatml", None, {"top_k": "3", "stop": ("a", "b")}, ("<|im_end|>", "a"), ({"role": "user", "content": "x"},)
+        "chatml",
+        None,
+        {"top_k": "3", "stop": ("a", "b")},
+        ("<|im_end|>", "a"),
+        ({"role": "user", "content": "x"},),
+        AnswersEntry(("<think>", "</think>"), ("enable_thinking",), ("low",), "", "it has no tools"),
     ),
     notes=("one",),
 )
@@ -82,10 +88,10 @@ def test_what_is_derived() -> None:
 def test_manifests_of_the_first_versions(tmp_path: Path) -> None:
     """They have no sums of headers, no sources and no messages; and a later one may have keys that nobody knows yet."""
     old = PACKAGED.to_json() | {"later": 1}
-    del old["models"][0]["headers"], old["chat"]["messages"]
+    del old["models"][0]["headers"], old["chat"]["messages"], old["chat"]["answers"]
     (tmp_path / "manifest.json").write_text(json.dumps(old), encoding="utf-8")
     found = read_manifest(tmp_path)
-    assert (found.models[0].headers, found.chat.messages, found.sources) == ({}, (), None)
+    assert (found.models[0].headers, found.chat.messages, found.sources, found.chat.answers) == ({}, (), None, None)
 
 
 def test_a_build_records_the_device_that_was_used(checkpoint: Maker, tmp_path: Path) -> None:
@@ -104,7 +110,7 @@ def test_a_build_records_the_device_that_was_used(checkpoint: Maker, tmp_path: P
     "entry",
     [
         value
-        for module in (values, adapter_effect, manifest_entries, manifest_sources)
+        for module in (values, adapter_effect, manifest_answers, manifest_entries, manifest_sources)
         for value in vars(module).values()
         if isinstance(value, type) and is_dataclass(value) and value.__module__ == module.__name__
     ],

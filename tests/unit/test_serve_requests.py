@@ -12,19 +12,27 @@ from typing import Any
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 
+from quantkit.chat_template.answer_format import AnswerFormat, CallFormat, CallKind, Thoughts, Wrapper
 from quantkit.run.options import SamplingOptions
 from quantkit.run.settings import Settings
-from quantkit.serve.request import IGNORED, UNSUPPORTED, ChatRequest, RequestError, _Body, read_request
+from quantkit.serve.errors import RequestError
+from quantkit.serve.request import IGNORED, UNSUPPORTED, ChatRequest, _Body, read_request
 
 HELLO = {"role": "user", "content": "hello"}
 PACKAGE = Settings(sampling={"temperature": 0.3, "top_k": 7}, max_tokens=9, stops=("END",))
 
 
 def read(
-    system: str | None = None, settings: Settings = PACKAGE, noted: list[str] | None = None, **body: Any
+    system: str | None = None,
+    settings: Settings = PACKAGE,
+    noted: list[str] | None = None,
+    form: AnswerFormat | None = None,
+    **body: Any,
 ) -> ChatRequest:
     data = json.dumps({"messages": [HELLO], **body}).encode()
-    return read_request(data, system=system, settings=settings, note=(noted if noted is not None else []).append)
+    return read_request(
+        data, system=system, settings=settings, note=(noted if noted is not None else []).append, form=form
+    )
 
 
 def test_what_a_request_leaves_out_is_the_packages() -> None:
@@ -89,6 +97,80 @@ def test_fields_of_a_message_that_no_template_would_hear_of_are_refused(field: d
         assert read(messages=[{**HELLO, name: nothing}]).messages == (HELLO,)
 
 
+THINKS = AnswerFormat(
+    Thoughts(Wrapper("<think>", "</think>"), "reasoning_content"),
+    switches=("enable_thinking",),
+    variables=("enable_thinking", "keep_all"),
+)
+HARD = AnswerFormat(THINKS.thoughts, efforts=("low", "high"))
+IN_TAGS = Wrapper("<tool_call>", "</tool_call>")
+USES_TOOLS = AnswerFormat(calls=CallFormat(CallKind.JSON, Wrapper(), IN_TAGS, True, False, ("name",), ("arguments",)))
+LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("form", "body", "told"),
+    [
+        (THINKS, {"chat_template_kwargs": {"enable_thinking": False}}, {"enable_thinking": False}),
+        (THINKS, {"chat_template_kwargs": {"keep_all": [1]}}, {"keep_all": [1]}),
+        (THINKS, {"reasoning_effort": "none"}, {"enable_thinking": False}),
+        (HARD, {"reasoning_effort": "low"}, {"reasoning_effort": "low"}),
+        (AnswerFormat(), {"reasoning_effort": "none"}, {}),
+        (AnswerFormat(), {"chat_template_kwargs": {}, "reasoning_effort": None}, {}),
+    ],
+)
+def test_what_the_template_is_told(form: AnswerFormat, body: dict[str, Any], told: dict[str, Any]) -> None:
+    assert read(form=form, **body).settings.told == told
+
+
+@pytest.mark.parametrize(
+    ("form", "body", "message"),
+    [
+        (
+            THINKS,
+            {"chat_template_kwargs": {"thinking": True}},
+            "'thinking' means nothing .*; it reads enable_thinking, keep_all",
+        ),
+        (THINKS, {"chat_template_kwargs": {"messages": []}}, "'messages' means nothing"),
+        (THINKS, {"chat_template_kwargs": {"if": 1}}, "'if' means nothing"),
+        (AnswerFormat(), {"chat_template_kwargs": {"enable_thinking": True}}, "means nothing to this model's"),
+        (THINKS, {"reasoning_effort": "low"}, "^reasoning_effort is not supported with this model's"),
+        (HARD, {"reasoning_effort": "medium"}, "^reasoning_effort is one of low, high"),
+        (HARD, {"reasoning_effort": "none"}, "^reasoning_effort is one of low, high"),
+        (
+            AnswerFormat(no_calls="it has no tools"),
+            {"tools": [LOOK]},
+            "it has no tools",
+        ),
+        (USES_TOOLS, {"tools": [LOOK], "tool_choice": "required"}, "^tool_choice is not supported but"),
+        (USES_TOOLS, {"tools": [LOOK], "tool_choice": {"type": "function"}}, "^tool_choice is not supported but"),
+        (USES_TOOLS, {"tools": [LOOK, LOOK]}, "'look' twice"),
+        (USES_TOOLS, {"tools": [LOOK], "parallel_tool_calls": False}, "^parallel_tool_calls: false"),
+        (USES_TOOLS, {"tools": [{**LOOK, "type": "custom"}]}, r"^tools\[0\].type must be 'function'"),
+        (USES_TOOLS, {"tools": [{"type": "function", "function": {"name": "a b"}}]}, r"^tools\[0\].function.name"),
+    ],
+)
+def test_what_the_template_cannot_be_told(form: AnswerFormat, body: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        read(form=form, **body)
+    assert caught.value.status == 400
+    assert (caught.value.param or "").split(".")[0] in body
+
+
+def test_tools() -> None:
+    assert read(form=USES_TOOLS, tools=[LOOK], tool_choice="auto", parallel_tool_calls=True).tools == (LOOK,)
+    assert read(form=USES_TOOLS, tools=[LOOK], tool_choice="none").tools == ()
+    assert read(tools=[], tool_choice="auto").tools == ()
+
+
+def test_a_conversation_with_tools_and_thoughts() -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    said = {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "hm", "refusal": None}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "nothing"}
+    messages = read(messages=[HELLO, said, result]).messages
+    assert messages == (HELLO, {k: v or "" for k, v in said.items() if k != "refusal"}, result)
+
+
 @pytest.mark.parametrize("name", UNSUPPORTED)
 def test_what_cannot_be_had_is_refused_by_name(name: str) -> None:
     with pytest.raises(RequestError, match=f"^{name} is not supported") as caught:
@@ -130,9 +212,9 @@ def test_the_documentation_names_them() -> None:
         (b'{"messages": []}', "messages"),
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', None),
         (b'{"messages": [{"role": "user", "content": "\xff"}]}', None),
-        (b'{"messages": [{"role": "tool", "content": "x"}]}', "messages.0.role"),
+        (b'{"messages": [{"role": "critic", "content": "x"}]}', "messages.0.role"),
         (b'{"messages": [{"role": "assistant", "content": null}]}', "messages.0.content"),
-        (b'{"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]}', "messages.0.tool_calls"),
+        (b'{"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]}', "messages.0.tool_calls.0"),
         (
             b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}',
             "messages.0.content.0.type",

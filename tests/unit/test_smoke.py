@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_gguf import ANSWER, EOT, LLAMA_3, Tiny, write_tiny_gguf, write_tokenizer
+from tiny_gguf import ADDED, ANSWER, EOT, LLAMA_3, SPECIAL, Tiny, write_tiny_gguf, write_tokenizer
 
 from quantkit.cli.smoke import command
 from quantkit.errors import QuantkitError, VerificationError, VocabularyError
@@ -194,7 +194,7 @@ def test_token_ids_agree(tmp_path: Path) -> None:
     with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf")) as model:
         result = compare_tokens(model, open_encoder(tokenizer), tokenizer.name)
     assert result.passed, result.evidence
-    assert f"{len(PROBES) + 8} texts" in result.evidence
+    assert f"{len(PROBES) + len(SPECIAL + ADDED)} texts" in result.evidence
     assert "decomposed" not in result.evidence
 
 

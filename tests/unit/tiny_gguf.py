@@ -8,6 +8,7 @@ alone: the output matrix is the table. An answer may hold each token once.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,13 +27,14 @@ ANSWER = "Hi 🙂你!"
 
 BOS, EOT = "<|begin_of_text|>", "<|eot_id|>"
 SPECIAL = (BOS, "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", EOT, "<|done|>", "<eos>")
-ADDED = ("<tool>",)
+THINK, END_THINK = "<think>", "</think>"
+CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "我", "n": 2}}\n</tool_call>'
+ADDED = ("<tool>", THINK, END_THINK, CALL)  # a whole call is one token, because an answer may hold each once
 MERGES = (("h", "e"), ("l", "l"), ("Ġ", "t"), ("Ċ", "Ċ"), ("o", "u"), ("ä", "½"))
 _REGEX = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
     r"\s+(?!\S)|\s+"
 )
-_LAST = "ĊĊ"  # the last token of a prompt in the format of Llama 3
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Tiny:
         plain: special tokens that are wrongly marked as plain text.
         sharpness: how sure the model is; near 0, all tokens are as likely.
         broken: put NaN into the weights.
+        last: the last token of a prompt in the format of the template.
         extra: further metadata, name -> float.
     """
 
@@ -63,6 +66,7 @@ class Tiny:
     plain: tuple[str, ...] = ()
     sharpness: float = 1.0
     broken: bool = False
+    last: str = "ĊĊ"
     extra: dict[str, float] = field(default_factory=dict)
 
 
@@ -154,7 +158,7 @@ def _tensors(tiny: Tiny, tokens: list[str], size: int) -> dict[str, np.ndarray]:
     following = _following(tiny, tokens)
     for token in range(len(tokens)):
         # What was never said leads back to the answer's beginning.
-        output[following.get(token, following[tokens.index(_LAST)]), token] = tiny.sharpness
+        output[following.get(token, following[tokens.index(tiny.last)]), token] = tiny.sharpness
     if tiny.broken:
         output[0] = np.nan
     zeros = {f"attn_{name}": (size, size) for name in ("q", "k", "v", "output")}
@@ -167,7 +171,9 @@ def _tensors(tiny: Tiny, tokens: list[str], size: int) -> dict[str, np.ndarray]:
 
 def _following(tiny: Tiny, tokens: list[str]) -> dict[int, int]:
     alphabet = _byte_texts()
-    said = [tokens.index(_LAST), *(tokens.index(alphabet[byte]) for byte in tiny.answer.encode())]
+    parts = re.split(f"({'|'.join(map(re.escape, ADDED))})", tiny.answer)
+    answer = [part for text in parts for part in ([text] if text in ADDED else (alphabet[b] for b in text.encode()))]
+    said = [tokens.index(tiny.last), *map(tokens.index, answer)]
     if tiny.stop:
         said.append(tokens.index(tiny.stop))
     assert len(set(said)) == len(said), "an answer may hold each byte once"
