@@ -32,7 +32,7 @@ class Progress:
         chunks: chunks in all.
         context: tokens of a chunk.
         tokens: sha256 of the token ids of all chunks.
-        model: :func:`quantkit.calibrate.fingerprint.fingerprint` of the model.
+        model: :func:`quantkit.gguf.fingerprint.fingerprint` of the model.
     """
 
     done: int

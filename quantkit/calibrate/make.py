@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.calibrate.experts import FewTokens, expert_notes, few_tokens
-from quantkit.calibrate.fingerprint import fingerprint
 from quantkit.calibrate.imatrix_file import Progress, read_progress, read_sums
 from quantkit.errors import OutputError, QuantkitError
 from quantkit.files.workspace import workspace
+from quantkit.gguf.fingerprint import fingerprint
+from quantkit.gguf.model import read_model
 from quantkit.material.tokens import Tokens
 from quantkit.system.child_process import ChildError, follow_module
 from quantkit.system.progress import Reporter
@@ -90,7 +91,9 @@ def make_imatrix(
     """
     reporter = reporter or Reporter()
     whole = _chunks(tokens, context, chunks)
-    plan = Progress(0, whole, context, replace(tokens, ids=tokens.ids[: whole * context]).ids_sha256, fingerprint(gguf))
+    plan = Progress(
+        0, whole, context, replace(tokens, ids=tokens.ids[: whole * context]).ids_sha256, fingerprint(read_model(gguf))
+    )
     begun = None if overwrite else _begun(out, plan, reporter)
     plan = plan if begun is None else begun
     with (

@@ -22,16 +22,13 @@ from quantkit.engine.timeline import NO_TIMELINE
 from quantkit.errors import QuantkitError
 from quantkit.files.output_file import Bytes
 from quantkit.ggml import library as ggml
-from quantkit.ggml.types import GGMLType
 from quantkit.kernels import lanes
 from quantkit.kernels.cache import cache_folder
 from quantkit.kernels.encode import WORTH_NUMBA
-from quantkit.kernels.formats import SPLIT_FORMATS
+from quantkit.kernels.formats import FORMATS
 from quantkit.kernels.rounding import OVERFLOW, round_to
 from quantkit.plan.values import Output, PlannedTensor, count_elements
 
-# libggml prepares one to nine seconds before it encodes the first block of these.
-_PREPARES_LONG = frozenset({GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ2_S, *SPLIT_FORMATS})
 # Weights that are compared, or a row: a few milliseconds of libggml's time in most types.
 _COMPARED = 1 << 15
 
@@ -125,6 +122,7 @@ def _few_rows(tensor: PlannedTensor) -> int:
 def _expected(target: Target, rows: Floats, device: Device) -> Array | None:
     """What libggml makes of rows; where it prepares for seconds, what the processor's encoder does, which tests hold to
     libggml. None on the processor itself."""
-    if target.type not in _PREPARES_LONG:
+    form = FORMATS.get(target.type)
+    if form is None or not form.prepares_long:
         return ggml.quantize_rows(target.type, rows, target.importance)
     return lanes.encode(target.type, rows, target.importance) if device.kind != "cpu" and lanes.available() else None

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from quantkit.errors import OutputError
 from quantkit.ggml.library import library_folder
+from quantkit.gguf.fingerprint import fingerprint
 from quantkit.gguf.model import GGUFModel
 from quantkit.kernels.cache import cache_folder
 from quantkit.system.running import is_running
@@ -147,7 +148,8 @@ def key_of(model: GGUFModel, tokens: str, context: int, chunks: int, n_gpu_layer
     """
     facts = {
         "format": _FORMAT,
-        "parts": [_identity(path, header.data_offset) for path, header in zip(model.files, model.headers, strict=True)],
+        "model": fingerprint(model),
+        "parts": [(state.st_size, state.st_mtime_ns) for state in (path.stat() for path in model.files)],
         "tokens": tokens,
         "context": context,
         "chunks": chunks,
@@ -155,13 +157,6 @@ def key_of(model: GGUFModel, tokens: str, context: int, chunks: int, n_gpu_layer
         "llama.cpp": [version("llama_cpp_python"), *_libraries()],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
-
-
-def _identity(path: Path, header: int) -> Sequence[object]:
-    with path.open("rb") as file:
-        digest = hashlib.sha256(file.read(header)).hexdigest()
-    state = path.stat()
-    return digest, state.st_size, state.st_mtime_ns
 
 
 def _libraries() -> list[tuple[str, int]]:

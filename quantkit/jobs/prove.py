@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from quantkit.errors import CheckpointError, QuantkitError
+from quantkit.errors import QuantkitError
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.fetch import fetch
 from quantkit.hub.source import HubId, Source
 from quantkit.jobs.arguments import AdaptersInput, PathInput, SourceInput, read_adapters, read_path, read_source
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
+from quantkit.material.data_file import read_text
 from quantkit.package.manifest import Manifest, read_manifest
 from quantkit.package.manifest_sources import SourceEntry
 from quantkit.prove.judged import Judged
@@ -57,7 +58,8 @@ def prove(
     device = "cuda:0" if run.device == "cuda" else run.device
     judged = Judged(home, tuple((adapter.folder, adapter.weight) for adapter in found), device)
     plan_proof(judged)
-    texts = {} if text is None else _read_text(read_path("text", text))
+    given = None if text is None else read_path("text", text)
+    texts = {} if given is None else {given.name: read_text(given)[1]}
     kept = read_kept_prompts(package) or ()
     origin = _origin([*(folder for folder, _ in reversed(judged.adapters)), home], manifest)
     material = Material(kept, origin, manifest.chat.system, texts)
@@ -123,13 +125,3 @@ def _origin(folders: Sequence[Path], manifest: Manifest) -> Origin | None:
         if tokenizer_file(folder) is not None:
             return open_origin(folder, template=manifest.own_template)
     return None
-
-
-def _read_text(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a text in UTF-8 ({error})", hint="save it as UTF-8") from None
-    if not text.strip():
-        raise CheckpointError(f"{path}: the text is empty", hint="give a text of a page or two")
-    return {path.name: text}

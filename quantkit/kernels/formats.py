@@ -106,6 +106,11 @@ class Format:
         """The search with importances; None for a format that does not use them, or whose search only libggml has."""
         return None
 
+    @property
+    def prepares_long(self) -> bool:
+        """Whether libggml prepares for seconds before it encodes the first block: grids of eight dimensions."""
+        return False
+
 
 @dataclass(frozen=True)
 class BlockFormat(Format):
@@ -236,6 +241,10 @@ class GridFormat(Format):
         """The search with importances."""
         return self.search
 
+    @property
+    def prepares_long(self) -> bool:
+        return self.shape.group == 8
+
 
 @dataclass(frozen=True)
 class SplitFormat(Format):
@@ -262,6 +271,10 @@ class SplitFormat(Format):
     def weighted(self) -> SplitSearch:
         """The search with importances."""
         return self.search
+
+    @property
+    def prepares_long(self) -> bool:
+        return self.shape.group == 8
 
 
 # The points themselves are libggml's, see quantkit.kernels.grids.

@@ -45,6 +45,19 @@ def read_data(path: Path) -> Data:
     Raises:
         QuantkitError: it cannot be read, is not UTF-8, is empty, or has an entry that is not a conversation.
     """
+    raw, text = read_text(path)
+    digest = hashlib.sha256(raw).hexdigest()
+    if path.suffix.lower() in _JSON:
+        return Data(path.name, digest, "", tuple(_talks(path, text.removeprefix("\ufeff"))))
+    return Data(path.name, digest, text.removesuffix("\n"))
+
+
+def read_text(path: Path) -> tuple[bytes, str]:
+    """Read a file as a text, whatever its name is: its bytes, and what they say.
+
+    Raises:
+        QuantkitError: it cannot be read, is not UTF-8, or is empty.
+    """
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -61,10 +74,7 @@ def read_data(path: Path) -> Data:
         ) from None
     if not text.strip():
         raise QuantkitError(f"{path}: the file is empty", hint="give a text of some pages, or conversations")
-    digest = hashlib.sha256(raw).hexdigest()
-    if path.suffix.lower() in _JSON:
-        return Data(path.name, digest, "", tuple(_talks(path, text.removeprefix("\ufeff"))))
-    return Data(path.name, digest, text.removesuffix("\n"))
+    return raw, text
 
 
 def _talks(path: Path, text: str) -> Iterator[tuple[str, Talk]]:

@@ -32,6 +32,7 @@ _NEED_IMPORTANCE = frozenset(
 _MAX_NAME = 63
 # split.no and split.count are 16 bits wide
 _MAX_PARTS = 65535
+_MAKE = "make the matrix from this model: quantkit imatrix MODEL -o FILE"
 
 
 def unquantized_outputs(
@@ -123,7 +124,7 @@ def _fitting_importance(
     if answer.needs_importance and not importance:
         raise QuantizationError(
             f"{label} needs an importance matrix (imatrix)",
-            hint="pass --imatrix FILE (made with llama-imatrix), or choose a type such as q4_k_m",
+            hint="pass --imatrix FILE (quantkit imatrix MODEL -o FILE makes it), or choose a type such as q4_k_m",
         )
     fitting = dict(importance)
     for tensor in tensors:
@@ -139,7 +140,7 @@ def _fitting_importance(
     if importance and not fitting.keys() & {tensor.name for tensor in tensors}:
         raise QuantizationError(
             f"{label}: the importance matrix has no tensor of this model",
-            hint="make the matrix from this model with llama-imatrix",
+            hint=_MAKE,
         )
     return fitting
 
@@ -154,7 +155,7 @@ def _check_importance(
         if tensor.name not in EMBEDDINGS:
             raise QuantizationError(
                 f"{tensor.name}: the imatrix has {found.size} columns, expected {tensor.shape[-1] * experts}",
-                hint="make the matrix from this model with llama-imatrix",
+                hint=_MAKE,
             )
         del importance[tensor.name]
         found = None
@@ -166,7 +167,7 @@ def _check_importance(
         why = "but the given one does not cover it" if importance else "but none was given"
         raise QuantizationError(
             f"{tensor.name}: {kind.label} needs an importance matrix, {why}",
-            hint="make the matrix from this model with llama-imatrix on more text, or choose another type for it",
+            hint=f"{_MAKE}, on more text; or choose another type for it",
         )
 
 

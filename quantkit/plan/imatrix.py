@@ -20,7 +20,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import MAGIC, Header, read_header
 from quantkit.plan.values import PlannedTensor
 
-_AGAIN = "make it again with llama-imatrix"
+_AGAIN = "make it again: quantkit imatrix MODEL -o FILE"
 SUMS, COUNTS = ".in_sum2", ".counts"
 """What the names of a tensor's sums and counts end with."""
 

@@ -151,7 +151,7 @@ def imatrix_is_a_text(case: Case) -> None:
     (case.root / "imatrix.gguf").write_text("importance", encoding="utf-8")
 
 
-@defect("imatrix.gguf", "importance matrix", hint="llama-imatrix", command=WITH_IMATRIX)
+@defect("imatrix.gguf", "importance matrix", hint="quantkit imatrix", command=WITH_IMATRIX)
 def imatrix_is_a_model(case: Case) -> None:
     case.gguf.rename(case.root / "imatrix.gguf")
 
@@ -168,7 +168,7 @@ def write_imatrix(path: Path, columns: int, value: float = 1.0) -> None:
     writer.close()
 
 
-@defect("imatrix.gguf", "truncated", hint="llama-imatrix", command=WITH_IMATRIX)
+@defect("imatrix.gguf", "truncated", hint="quantkit imatrix", command=WITH_IMATRIX)
 def imatrix_truncated(case: Case) -> None:
     write_imatrix(case.root / "imatrix.gguf", 64)
     cut(case.root / "imatrix.gguf", 60)

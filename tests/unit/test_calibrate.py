@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from quantkit.calibrate import make
 from quantkit.calibrate.experts import FewTokens, expert_notes, few_tokens
-from quantkit.calibrate.fingerprint import fingerprint
 from quantkit.calibrate.imatrix_file import Progress, read_progress, read_sums, write_imatrix
 from quantkit.calibrate.session import Chunks
 from quantkit.calibrate.sums import Sums, add_dense, add_routed, add_squares, empty
 from quantkit.errors import OutputError, QuantkitError
 from quantkit.ggml.tensor import Tensor, check_layout, functions
+from quantkit.gguf.fingerprint import fingerprint
 from quantkit.gguf.header import read_header
+from quantkit.gguf.model import read_model
 from quantkit.material.tokens import Tokens
 from quantkit.plan.imatrix import read_imatrix
 from quantkit.system.progress import Reporter
@@ -174,13 +175,13 @@ def test_only_the_same_matrix_is_continued(tmp_path: Path) -> None:
 def test_the_fingerprint_sees_every_tensor(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "a.gguf")
     whole, header = path.read_bytes(), read_header(path)
-    before = fingerprint(path)
-    assert fingerprint(path) == before
+    before = fingerprint(read_model(path))
+    assert fingerprint(read_model(path)) == before
     for info in header.tensors.values():
         changed = bytearray(whole)
         changed[header.data_offset + info.offset + info.type.nbytes(info.shape) // 2] ^= 1
         path.write_bytes(bytes(changed))
-        assert fingerprint(path) != before, info.name
+        assert fingerprint(read_model(path)) != before, info.name
 
 
 def test_the_layout_of_tensors_is_the_librarys() -> None:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
-from quantkit.gguf.model import read_model
+from quantkit.gguf.model import GGUFModel
 
 _PIECE = 1 << 16
 
 
-def fingerprint(gguf: Path) -> str:
+def fingerprint(model: GGUFModel) -> str:
     """A sha256 over the header, and 64 KiB in the middle of each tensor, of a GGUF model's files.
 
     Models that differ by an adapter, a type or a vocabulary differ in it; those that differ in single weights may not.
-
-    Raises:
-        GGUFError: not a GGUF model.
     """
-    model = read_model(gguf)
     digest = hashlib.sha256()
     for path, header in zip(model.files, model.headers, strict=True):
         with path.open("rb") as file:
