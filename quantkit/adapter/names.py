@@ -32,6 +32,8 @@ READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("language_model.", ""),),  # the same before transformers 4.52
     (("", "model."),),  # trained without an output head (AutoModel)
     (("", "transformer."),),
+    (("model.", "backbone."),),  # Nemotron-H, whose checkpoints have another name than its model in transformers
+    (("", "backbone."),),
     (("model.", "model.language_model."),),  # the base is the vision-language model
     (("", "language_model."),),
     (("lm_head.", "embed_out."),),  # GPT-NeoX in transformers 5

@@ -20,11 +20,12 @@ from quantkit.arch.stacked_experts import loaded_as
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
 
-# By the mixture's name in checkpoints, the names of an expert's gate, up and down matrices.
+# By the mixture's name in checkpoints, the names of an expert's gate, up and down matrices; without a gate, of the two.
 _MIXTURES = {
     "mlp": ("gate_proj", "up_proj", "down_proj"),
     "block_sparse_moe": ("w1", "w3", "w2"),
     "feed_forward": ("w1", "w3", "w2"),
+    "mixer": ("up_proj", "down_proj"),
 }
 _EXPERT = re.compile(rf"(?P<layer>.+)\.(?P<mixture>{'|'.join(_MIXTURES)})\.experts\.(?P<expert>\d+)\.[^.]+\.weight")
 # Settings that PEFT itself does not combine with LoRA on parameters.
@@ -102,11 +103,12 @@ def _parameters(base: Mapping[str, TensorSpec]) -> Iterator[Parameter]:
         if match := _EXPERT.fullmatch(name):
             experts.setdefault((match["layer"], match["mixture"]), set()).add(match["expert"])
     for (layer, mixture), found in experts.items():
-        gate, up, down = _MIXTURES[mixture]
+        *first, down = _MIXTURES[mixture]
         stored, loaded = f"{layer}.{mixture}", f"{layer}.{loaded_as(mixture)}"
         modules = [f"{stored}.experts.{expert}" for expert in range(len(found))]
         yield Parameter(
-            f"{loaded}.experts.gate_up_proj", tuple((f"{m}.{gate}.weight", f"{m}.{up}.weight") for m in modules)
+            f"{loaded}.experts.{'gate_up' if len(first) > 1 else 'up'}_proj",
+            tuple(tuple(f"{m}.{name}.weight" for name in first) for m in modules),
         )
         yield Parameter(f"{loaded}.experts.down_proj", tuple((f"{m}.{down}.weight",) for m in modules))
         yield Parameter(f"{loaded}.gate.weight", ((f"{stored}.gate.weight",),))

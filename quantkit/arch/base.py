@@ -92,6 +92,8 @@ class Architecture:
         vocabulary: the family's additions to what the tokenizer files say.
         defaults: the family's part of :data:`quantkit.arch.class_defaults.CLASS_DEFAULTS`.
         notes: function from the config to notes for the user about the converted model.
+        variant: function from the config, as :meth:`settings` completes it, to the architecture for it, if that is
+            another one; None for this one.
         older_names: of settings; where both names are given, the older one counts, as in transformers.
     """
 
@@ -104,6 +106,7 @@ class Architecture:
     defaults: Config = field(default_factory=dict)
     notes: Callable[[Config], list[str]] = lambda config: []
     older_names: Mapping[str, str] = field(default_factory=dict)
+    variant: Callable[[Config], Architecture | None] = lambda config: None
 
     def settings(self, config: Config) -> Config:
         """The config as transformers reads it: the language model's part, with defaults for settings that it omits.

@@ -163,7 +163,7 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 _OTHER_NAMES = {"num_local_experts": "num_experts", "num_experts": "num_local_experts"}
 
 # Settings that no tensor's shape depends on, so that only a note can show that one was filled in.
-_UNPROVEN = ("max_position_embeddings", "rms_norm_eps", "norm_eps", "layer_norm_eps")
+_UNPROVEN = ("max_position_embeddings", "rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon")
 # Settings that the names and shapes of tensors follow from.
 _SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"),

@@ -163,6 +163,7 @@ def attention(
     output_bias: bool = False,
     interleaved: bool = False,
     output: str = "o_proj",
+    module: str = "self_attn",
 ) -> list[Rule]:
     """The four matrices of attention.
 
@@ -172,18 +173,19 @@ def attention(
         output_bias: o has one.
         interleaved: llama.cpp rotates neighboring elements in this family, so the rows of q and k are reordered.
         output: the checkpoint's name of the output matrix.
+        module: its name of the module.
     """
 
     def heads(name: str, rows: int) -> list[Rule]:
         arrange, unit = (lambda values: interleave_halves(values, size.head), size.head) if interleaved else (None, 1)
-        source, target = f"self_attn.{name}_proj", f"attn_{name}"
+        source, target = f"{module}.{name}_proj", f"attn_{name}"
         return linear(source, target, rows, size.hidden, bias=qkv_bias, arrange=arrange, unit=unit)
 
     return [
         *heads("q", size.queries),
         *heads("k", size.keys),
-        *linear("self_attn.v_proj", "attn_v", size.keys, size.hidden, bias=qkv_bias),
-        *linear(f"self_attn.{output}", "attn_output", size.hidden, size.queries, bias=output_bias),
+        *linear(f"{module}.v_proj", "attn_v", size.keys, size.hidden, bias=qkv_bias),
+        *linear(f"{module}.{output}", "attn_output", size.hidden, size.queries, bias=output_bias),
     ]
 
 

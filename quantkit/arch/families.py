@@ -54,6 +54,7 @@ FAMILIES: Mapping[str, str] = {
     "Lfm2ForCausalLM": "lfm2",
     "Lfm2MoeForCausalLM": "lfm2_moe",
     "FalconH1ForCausalLM": "falcon_h1",
+    "NemotronHForCausalLM": "nemotron_h",
 }
 
 # The class of AutoModelForCausalLM, by model_type: it counts where "architectures" names none, or a wrapper.
@@ -88,6 +89,7 @@ BY_MODEL_TYPE: Mapping[str, str] = {
     "lfm2": "Lfm2ForCausalLM",
     "lfm2_moe": "Lfm2MoeForCausalLM",
     "falcon_h1": "FalconH1ForCausalLM",
+    "nemotron_h": "NemotronHForCausalLM",
 }
 # The class of the language model inside of a wrapper that has several, by the wrapper and text_config's model_type.
 INSIDE: Mapping[tuple[str, str], str] = {
@@ -179,4 +181,5 @@ def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
             hint="try llama.cpp's own converter: pass --via-llama-cpp PATH with a llama.cpp checkout; architectures "
             f"that quantkit supports: {supported}",
         )
-    return ARCHITECTURES[name]
+    architecture = ARCHITECTURES[name]
+    return architecture.variant(architecture.settings(config)) or architecture

@@ -19,12 +19,17 @@ _EXPERT = re.compile(r"(?P<layer>.+)\.(?P<mixture>[^.]+)\.experts\.0\.[^.]+\.wei
 _KINDS = {f"ffn_{kind}_exps.weight": kind for kind in ("gate", "up", "down")}
 # By layout, for each name: the kinds of matrices that follow each other in one expert. "{}" is the mixture's module,
 # "{loaded}" what transformers 5 calls it.
+UNGATED = "transformers 5, without gates"
 LAYOUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "transformers 5": {"{loaded}.experts.gate_up_proj": ("gate", "up"), "{loaded}.experts.down_proj": ("down",)},
+    "transformers 5": {
+        "{loaded}.experts.gate_up_proj": ("gate", "up"),
+        "{loaded}.experts.down_proj": ("down",),
+    },
+    UNGATED: {"{loaded}.experts.up_proj": ("up",)},
     "MLX": {f"{{}}.switch_mlp.{kind}_proj.weight": (kind,) for kind in ("gate", "up", "down")},
 }
 # What transformers 5 calls a mixture, if not "mlp".
-_LOADED = {"feed_forward": "feed_forward"}
+_LOADED = {"feed_forward": "feed_forward", "mixer": "mixer"}
 _ROUTER = ".gate.weight"
 _HINT = "save the model with save_pretrained, which writes a matrix per expert"
 
@@ -45,8 +50,10 @@ def stacked_names(rules: Sequence[Rule]) -> dict[str, tuple[Rule, ...]]:
     """
     names: dict[str, tuple[Rule, ...]] = {}
     for layer, (mixture, experts) in _layers(rules).items():
-        for layout in LAYOUTS.values():
-            for name, kinds in layout.items():
+        for layout, stacks in LAYOUTS.items():
+            for name, kinds in stacks.items():
+                if not {*kinds} <= experts.keys() or (layout == UNGATED and "gate" in experts):
+                    continue
                 names[f"{layer}.{name.format(mixture, loaded=loaded_as(mixture))}"] = tuple(
                     experts[kind] for kind in kinds
                 )

@@ -58,6 +58,7 @@ PLAIN = Reading("the model itself", ())
 READINGS: tuple[Reading, ...] = (
     PLAIN,
     Reading("the decoder alone (AutoModel)", (("lm_head.", "lm_head."), ("", "{}"))),
+    Reading("transformers itself, with the name that it loads the decoder under", (("model.", "{}"),)),
     held_as("model."),
     Reading("a module that holds the model as `pretrained_model` (TRL)", (("pretrained_model.", ""),)),
     held_as("llm."),

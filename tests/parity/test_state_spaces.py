@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,13 @@ from safetensors.torch import load_file, save_file
 
 from quantkit.arch.mamba2 import negative_exp
 from quantkit.jobs.convert import convert
+from tests.support.adapter_matrix import load
 from tests.support.bits import bits
 from tests.support.gguf_compare import differences
+from tests.support.llama_model import llama_logits
 
 Maker = Callable[..., Path]
+TOKENS = (11, 18, 25, 32, 39, 46, 53, 60, 67, 74)
 
 
 @pytest.mark.parametrize("dtype", ["f16", "f32"])
@@ -38,3 +42,20 @@ def test_torch_is_asked_for_exponentials() -> None:
     assert bits(negative_exp(values, 0)) == bits(theirs)
     halves = values.astype(np.float16)
     assert bits(negative_exp(halves, 0)) == bits((-torch.exp(torch.from_numpy(halves.copy()))).numpy())
+
+
+def test_nemotron_h_without_experts(checkpoint: Maker, reference_gguf: Maker, tmp_path: Path) -> None:
+    """transformers' class has experts by default, which the converter takes for the model's: it must read the file."""
+    model = shutil.copytree(
+        checkpoint("nemotron-h", config={"hybrid_override_pattern": "M-*"}, dtype="f32"), tmp_path / "model"
+    )
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = {key: value for key, value in config.items() if not key.startswith(("moe", "n_", "num_experts", "topk"))}
+    config |= {"n_groups": 2, "model_type": "unknown"}
+    unknown = shutil.copytree(model, tmp_path / "unknown")
+    (unknown / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    ours = convert(model, tmp_path / "ours.gguf", outtype="f32")
+    assert differences(ours, reference_gguf(unknown, "f32", pre="llama-bpe")) == []
+    with torch.no_grad():
+        theirs = load(model)(torch.tensor([TOKENS])).logits[0].numpy()
+    assert np.abs(llama_logits(ours, TOKENS) - theirs).max() < 1e-5 * np.abs(theirs).max()

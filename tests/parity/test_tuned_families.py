@@ -21,12 +21,12 @@ from tests.support.llama_model import llama_logits
 Maker = Callable[..., Path]
 
 KINDS = (
-    *("glm", "glm4", "glm4-moe", "olmo3", "ministral3", "lfm2", "lfm2-moe", "falcon-h1"),
+    *("glm", "glm4", "glm4-moe", "olmo3", "ministral3", "lfm2", "lfm2-moe", "falcon-h1", "nemotron-h"),
     *("seed-oss", "ernie4.5", "ernie4.5-moe", "hunyuan", "exaone4", "cohere", "cohere2", "stablelm", "internlm3"),
 )
 # PEFT refuses the output matrices of state-space layers, whose kernels pass over LoRA.
 BUT_OUT_PROJ = r".*\.(in_proj|[qkvo]_proj|gate_proj|up_proj|down_proj)"
-TARGETS = {"falcon-h1": BUT_OUT_PROJ}
+TARGETS = {"falcon-h1": BUT_OUT_PROJ, "nemotron-h": BUT_OUT_PROJ}
 TOKENS = (11, 18, 25, 32, 39, 46, 53, 60, 67, 74)
 
 

@@ -35,7 +35,7 @@ _LLAMA_3_ROPE = {
 
 
 # Settings with an entry for each layer.
-_BY_LAYER = ("layer_types",)
+_BY_LAYER = ("layer_types", "hybrid_override_pattern")
 Shapes = Mapping[str, tuple[int, ...]]
 # What a kind does not say itself.
 _SETTINGS: Mapping[str, Any] = {
@@ -49,7 +49,7 @@ _SETTINGS: Mapping[str, Any] = {
     "use_cache": True,
 }
 # Settings with an entry for each layer.
-_BY_LAYER = ("layer_types",)
+_BY_LAYER = ("layer_types", "hybrid_override_pattern")
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class Kind:
         shapes: config to the names and shapes of the tensors, for models that transformers does not have.
         around: config.json of a model that also sees, around the settings of its language model.
         least: layers with which it has a layer of every kind.
+        scaled: by the end of a tensor's name, what its values are multiplied by: ggml's softplus is inexact for steps
+            of time far below zero, which real models do not have.
+        multiple: of which the rows of its embedding are a multiple, because the converter makes it one.
     """
 
     vocabulary: str
@@ -75,6 +78,8 @@ class Kind:
     shapes: Callable[[Mapping[str, Any]], Shapes] | None = None
     around: Mapping[str, Any] = field(default_factory=dict)
     least: int = 1
+    multiple: int = 1
+    scaled: Mapping[str, float] = field(default_factory=dict)
 
 
 _LLAMA = {
@@ -284,11 +289,12 @@ def make_checkpoint(
         **{key: value for key, value in shape.items() if value is not None},
         "tie_word_embeddings": family.tied,
         "torch_dtype": _TORCH_NAMES[dtype],
-        "vocab_size": max(ids.values()) + 1 + padding,
+        "vocab_size": -(-(max(ids.values()) + 1 + padding) // family.multiple) * family.multiple,
         **_config_ids(ends, ids),
         **(config or {}),
     }
-    settings |= {key: settings[key][: settings["num_hidden_layers"]] for key in _BY_LAYER if settings.get(key)}
+    count = settings["num_hidden_layers"]
+    settings |= {key: settings[key][:count] for key in _BY_LAYER if settings.get(key)}
     written = _style_5(settings) if style == "5" else settings
     _write_json(folder / "config.json", _put_around(family.around, written) if family.around else written)
     _write_json(folder / "generation_config.json", {**_generation(ends, ids), **(generation or {})})
@@ -323,6 +329,7 @@ def random_tensors(family: Kind, settings: Mapping[str, Any], dtype: torch.dtype
         else:
             around = 0.0 if name.endswith("bias") else family.norm
             values = around + 0.1 * torch.randn(shape, generator=generator)
+        values *= next((factor for end, factor in family.scaled.items() if name.endswith(end)), 1.0)
         tensors[name] = values.to(dtype).contiguous()
     return tensors
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from quantkit.arch.base import Rule
-from quantkit.arch.families import ARCHITECTURES
+from quantkit.arch.families import ARCHITECTURES, find_architecture
 from quantkit.errors import ArchitectureError
 from quantkit.ggml.types import GGMLType
 from quantkit.model.opened import base_type
@@ -36,14 +36,25 @@ OWN: Mapping[str, Mapping[str, Any]] = {
         "moe_intermediate_size": 32,
     },
     "FalconH1ForCausalLM": {"mamba_d_ssm": 48, "mamba_n_heads": 6, "mamba_n_groups": 2, "mamba_d_state": 4},
+    "NemotronHForCausalLM": {
+        "hybrid_override_pattern": "ME*",
+        "layer_norm_epsilon": 1e-5,
+        "mamba_num_heads": 6,
+        "mamba_head_dim": 8,
+        "n_groups": 2,
+        "ssm_state_size": 4,
+        "moe_intermediate_size": 24,
+        "moe_shared_expert_intermediate_size": 40,
+    },
 }
 LFM2 = ("Lfm2ForCausalLM", "Lfm2MoeForCausalLM")
 
 
 def metadata(name: str, **changes: Any) -> dict[str, Any]:
     """By key without the architecture's name, the values."""
-    architecture = ARCHITECTURES[name]
-    entries = architecture.metadata(architecture.settings({**PLAIN, **OWN[name], **changes}))
+    config = {"architectures": [name], **PLAIN, **OWN[name], **changes}
+    architecture = find_architecture(config, "")
+    entries = architecture.metadata(architecture.settings(config))
     return {entry.key.removeprefix(f"{architecture.name}."): entry.value for entry in entries}
 
 
@@ -145,6 +156,39 @@ def test_the_multipliers_of_falcon_h1_are_in_its_matrices() -> None:
         rules("FalconH1ForCausalLM", 0, mlp_multipliers=[1.0])
 
 
+def test_nemotron_h() -> None:
+    found = metadata("NemotronHForCausalLM", num_hidden_layers=52)  # the list counts
+    assert (found["block_count"], found["context_length"]) == (3, 2**20)
+    assert (found["attention.head_count_kv"], found["feed_forward_length"]) == ([0, 0, 2], [0, 24, 0])
+    assert (found["expert_weights_norm"], found["expert_weights_scale"]) == (True, 1.0)
+    assert "moe_latent_size" not in found
+    sparse = rules("NemotronHForCausalLM", 1)
+    assert sparse["ffn_up_exps.weight"].sources[7] == "backbone.layers.1.mixer.experts.7.up_proj.weight"
+    assert (sparse["ffn_up_exps.weight"].shape, sparse["ffn_down_shexp.weight"].shape) == ((8, 24, 64), (64, 40))
+    assert "ffn_latent_up.weight" not in sparse
+    assert sparse["token_embd.weight"].source == "backbone.embeddings.weight"
+    assert sparse["output.weight"].source == "lm_head.weight"
+    latent = rules("NemotronHForCausalLM", 1, moe_latent_size=16)
+    assert (latent["ffn_down_exps.weight"].shape, latent["ffn_latent_up.weight"].shape) == ((8, 16, 24), (64, 16))
+    assert rules("NemotronHForCausalLM", 0)["ssm_norm.weight"].shape == (2, 24)
+    assert rules("NemotronHForCausalLM", 2)["attn_q.weight"].source == "backbone.layers.2.mixer.q_proj.weight"
+
+
+def test_the_layers_of_nemotron_h_have_several_names() -> None:
+    pattern = metadata("NemotronHForCausalLM")
+    for listed in (["mamba", "moe", "attention"], ["linear_attention", "moe", "full_attention"]):
+        changes = {"hybrid_override_pattern": None, "layers_block_type": listed}
+        assert metadata("NemotronHForCausalLM", **changes) == pattern
+    config = {"architectures": ["NemotronHForCausalLM"], **PLAIN, **OWN["NemotronHForCausalLM"]}
+    assert find_architecture(config, "").name == "nemotron_h_moe"
+    dense = {**config, "hybrid_override_pattern": "M-*"}
+    assert find_architecture(dense, "").name == "nemotron_h"
+    assert metadata("NemotronHForCausalLM", hybrid_override_pattern="M-*")["feed_forward_length"] == [0, 96, 0]
+    mlp = rules("NemotronHForCausalLM", 1, hybrid_override_pattern="M-*")
+    assert {"ffn_up.weight", "ffn_down.weight", "attn_norm.weight"} < mlp.keys()
+    assert "ffn_gate.weight" not in mlp
+
+
 @pytest.mark.parametrize("name", ["shortconv.conv.weight", "ssm_conv1d.weight", "ssm_norm.weight", "ssm_a", "ssm_d"])
 def test_small_tensors_of_mixers_stay_float32(name: str) -> None:
     assert base_type(f"blk.0.{name}", (64, 4), GGMLType.F16) is GGMLType.F32
@@ -155,7 +199,7 @@ def test_small_tensors_of_mixers_stay_float32(name: str) -> None:
     ("name", "change"),
     [
         *((name, {"is_causal": False}) for name in OWN),
-        *((name, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}) for name in OWN),
+        *((name, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}) for name in (*LFM2, "FalconH1ForCausalLM")),
         *((name, {"conv_bias": True}) for name in LFM2),
         *((name, {"conv_L_cache": 0}) for name in LFM2),
         *((name, {"head_dim": 16}) for name in LFM2),
@@ -177,6 +221,14 @@ def test_small_tensors_of_mixers_stay_float32(name: str) -> None:
         ("FalconH1ForCausalLM", {"time_step_limit": [0.1, 2.0]}),
         ("FalconH1ForCausalLM", {"tie_word_embeddings": True, "lm_head_multiplier": 0.5}),
         ("FalconH1ForCausalLM", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+        *(("NemotronHForCausalLM", {"hybrid_override_pattern": text}) for text in ("ME-*", "MMM", "*-*", "MX*", 3)),
+        ("NemotronHForCausalLM", {"mlp_hidden_act": "silu"}),
+        ("NemotronHForCausalLM", {"mamba_hidden_act": "gelu"}),
+        ("NemotronHForCausalLM", {"sliding_window": 16}),
+        *(("NemotronHForCausalLM", {key: 2}) for key in ("n_group", "topk_group", "n_shared_experts")),
+        ("NemotronHForCausalLM", {"num_nextn_predict_layers": 1}),
+        *(("NemotronHForCausalLM", {key: True}) for key in ("use_bias", "attention_bias", "mlp_bias")),
+        ("NemotronHForCausalLM", {"use_conv_bias": False}),
     ],
     ids=str,
 )
