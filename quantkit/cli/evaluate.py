@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from quantkit.cli.options import FOLDER, gpu_layers_option, json_option, print_json, run_options
-from quantkit.system.terminal_text import columns, harmless, one_line
+from quantkit.system.terminal_text import columns, harmless, one_line, terminal_width
 from quantkit.system.units import size
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def print_evaluation(found: Evaluation) -> None:
             f"({text.chunks} chunks of {text.context} tokens), compared with {found.reference.name}"
         )
     )
-    for line in _table(found):
-        click.echo(line)
+    for lines in _tables(found):
+        click.echo("\n" + "\n".join(lines))
     for number, question in enumerate(found.questions):
         click.echo(f"\n>>> {harmless(question)}")
         for who, answers in found.answers:
@@ -103,35 +104,30 @@ def print_evaluation(found: Evaluation) -> None:
             click.echo("  " + harmless(answers[number].strip()).replace("\n", "\n  "))
 
 
-_TITLES = ("file", "size", "bits", "perplexity", "KL divergence", "99 %", "same top", "prompt", "answer", "memory")
+_QUALITY = ("file", "size", "perplexity", "KL divergence", "same top")
+_MORE = ("file", "bits", "99 % of KL", "prompt", "answer", "memory")
 
 
-def _table(found: Evaluation) -> list[str]:
-    """The figures in columns, the reference first."""
-    reference: tuple[str, ...] = (
-        found.reference.name,
-        size(found.reference_nbytes),
-        "",
-        measured(found.reference_perplexity.value, found.reference_perplexity.error),
-        *("", "", ""),
-        *_speed(found.reference_speed),
-    )
-    rows = [_TITLES, reference]
-    for one in found.files:
-        figures = one.figures
-        rows.append(
-            (
-                one.file.name,
-                size(one.nbytes),
-                f"{one.bits:.2f}",
-                measured(figures.perplexity.value, figures.perplexity.error),
-                f"{figures.kl.value:.5f} ± {figures.kl.error:.5f}",
-                f"{figures.kl_percentiles['99.0']:.4f}",
-                f"{100 * figures.same_top.value:.2f} %",
-                *_speed(one.speed),
-            )
+def _tables(found: Evaluation) -> Iterator[list[str]]:
+    """The figures in columns, the reference first: two tables, which a terminal of 80 columns has room for."""
+    perplexity, width = found.reference_perplexity, terminal_width()
+    reference = (found.reference.name, size(found.reference_nbytes), measured(perplexity.value, perplexity.error))
+    rows = [
+        (
+            one.file.name,
+            size(one.nbytes),
+            measured(one.figures.perplexity.value, one.figures.perplexity.error),
+            f"{one.figures.kl.value:.5f} ± {one.figures.kl.error:.5f}",
+            f"{100 * one.figures.same_top.value:.2f} %",
         )
-    return columns(rows)
+        for one in found.files
+    ]
+    yield columns([_QUALITY, reference, *rows], width)
+    more = [
+        (one.file.name, f"{one.bits:.2f}", f"{one.figures.kl_percentiles['99.0']:.4f}", *_speed(one.speed))
+        for one in found.files
+    ]
+    yield columns([_MORE, (found.reference.name, "", "", *_speed(found.reference_speed)), *more], width)
 
 
 def measured(value: float, error: float) -> str:

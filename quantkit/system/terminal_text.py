@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -16,6 +18,8 @@ _SHOWN: dict[int, str] = {
     **dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}"),
     **dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}"),  # half a character, which cannot be written
 }
+# A first column is not made narrower.
+_SHORTEST = 12
 
 
 def harmless(text: str) -> str:
@@ -28,16 +32,29 @@ def one_line(text: str) -> str:
     return harmless(text).replace("\n", " ")
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def terminal_width() -> int | None:
+    """Columns of the terminal that stdout is; None if it is none, or does not say."""
+    return shutil.get_terminal_size((0, 0)).columns or None if sys.stdout.isatty() else None
+
+
+def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
     """Lines of a table: columns as wide as what is in them, the first to the left, the others to the right.
 
     Args:
         rows: one or more cells each, made harmless here; shorter rows leave out the last columns.
+        width: in a wider table long cells of the first column, which are names of files, lose their beginning.
     """
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
+    if width is not None and (room := width - sum(widths[1:]) - 2 * len(widths[1:])) < widths[0]:
+        widths[0] = max(_SHORTEST, room)
+        cells = [[_ending(first, widths[0]), *others] for first, *others in cells]
     aligned = (
         [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False))]
         for first, *others in cells
     )
     return ["  ".join(line).rstrip() for line in aligned]
+
+
+def _ending(text: str, length: int) -> str:
+    return text if len(text) <= length else "…" + text[1 - length :]

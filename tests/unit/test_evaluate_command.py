@@ -12,6 +12,7 @@ from quantkit.cli.evaluate import measured
 from quantkit.cli.main import main
 from quantkit.evaluate import cache
 from quantkit.jobs.quantize import quantize
+from quantkit.system.terminal_text import columns
 from tests.unit.tiny_gguf import Tiny, write_tiny_gguf
 
 SHORT = ("--ctx", "64", "--chunks", "4", "--threads", "1")
@@ -44,9 +45,12 @@ def test_a_folder_is_evaluated(folder: Path, capsys: pytest.CaptureFixture[str],
         "evaluated on 124 positions of the text quantkit-evaluation.txt (4 chunks of 64 tokens), "
         "compared with m-f32.gguf"
     )
-    assert lines[1].split()[:3] == ["file", "size", "bits"]
-    assert [line.split()[0] for line in lines[2:4]] == ["m-f32.gguf", "m-q8_0.gguf"]
-    assert lines[5:] == [">>> Who are you?", "m-f32.gguf:", f"  {Tiny().answer}", "m-q8_0.gguf:", f"  {Tiny().answer}"]
+    assert lines[2].split()[:3] == ["file", "size", "perplexity"]
+    assert lines[6].split()[:3] == ["file", "bits", "99"]
+    for table in (lines[3:5], lines[7:9]):
+        assert [line.split()[0] for line in table] == ["m-f32.gguf", "m-q8_0.gguf"]
+    assert max(map(len, lines[1:])) <= 80
+    assert lines[10:] == [">>> Who are you?", "m-f32.gguf:", f"  {Tiny().answer}", "m-q8_0.gguf:", f"  {Tiny().answer}"]
 
 
 def test_json_and_a_file_that_cannot_be_evaluated(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,3 +99,15 @@ def test_what_cannot_be_evaluated_is_said(
 )  # fmt: skip
 def test_a_figure_has_the_digits_of_its_error(value: float, error: float, shown: str) -> None:
     assert measured(value, error) == shown
+
+
+@pytest.mark.parametrize(("width", "first"), [(None, "a-long-name-q4_k_m.gguf"), (80, "a-long-name-q4_k_m.gguf")])
+def test_a_table_that_fits_is_left_alone(width: int | None, first: str) -> None:
+    assert columns([("file", "size"), ("a-long-name-q4_k_m.gguf", "1.5 GB")], width)[1].split()[0] == first
+
+
+@pytest.mark.parametrize(("width", "first"), [(28, "…ng-name-q4_k_m.gguf"), (5, "…q4_k_m.gguf")])
+def test_a_name_loses_its_beginning_in_a_narrow_terminal(width: int, first: str) -> None:
+    lines = columns([("file", "size"), ("a-long-name-q4_k_m.gguf", "1.5 GB"), ("b", "2 GB")], width)
+    assert lines[1] == f"{first}  1.5 GB"
+    assert max(map(len, lines)) <= max(width, 20)
