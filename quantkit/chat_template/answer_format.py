@@ -123,8 +123,6 @@ class AnswerFormat:
 
 def thoughtful(content: str, thought: str, field: str) -> dict[str, Any]:
     """The content of a past answer with its thought, where a template looks for it."""
-    if not thought or not field:
-        return {"content": content}
     if field == PART:
         return {"content": [{"type": "thinking", "thinking": thought}, {"type": "text", "text": content}]}
     return {"content": content, field: thought}

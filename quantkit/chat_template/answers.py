@@ -41,7 +41,7 @@ def as_template_reads(messages: Sequence[Mapping[str, Any]], form: AnswerFormat)
 
 
 def _message(message: Mapping[str, Any], form: AnswerFormat) -> dict[str, Any]:
-    field = "" if form.thoughts is None else form.thoughts.field
+    field = (form.thoughts and form.thoughts.field) or THOUGHT  # most templates read it, some only beside calls
     calls = message.get("tool_calls")
     if (calls or message["role"] == "tool") and form.calls is None:
         raise ChatFormatError(f"the chat template cannot have calls of tools: {form.no_calls}")

@@ -59,6 +59,13 @@ class LlamaCause(StrEnum):
     ANSWER_LAST = "an answer as the last message, which it goes on with"
 
 
+class AnswerCause(StrEnum):
+    """Why a prompt with thoughts or tools differs."""
+
+    THOUGHT = "a thought, which a TEMPLATE leaves out"
+    ESCAPED = "the tools, which transformers escapes as HTML"
+
+
 class IdCause(StrEnum):
     """What makes token ids differ though the prompt is the same."""
 
@@ -108,10 +115,10 @@ class Format:
             return None
         return str(text)
 
-    def told(self, messages: Sequence[Message]) -> str | None:
+    def told(self, messages: Sequence[Message], **variables: Any) -> str | None:
         """The same of a template that is told what llama.cpp tells it: the date, and to think."""
         thinking = {} if _HIDDEN_THINKING in self.template else _THINKING
-        return self.theirs(messages, date_string=datetime.now().strftime("%d %b %Y"), **thinking)
+        return self.theirs(messages, date_string=datetime.now().strftime("%d %b %Y"), **thinking, **variables)
 
     def fixed(self, messages: Sequence[Message]) -> str | None:
         """The same of a template that is told no date, where quantkit reports that it writes one."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from string import ascii_lowercase
+from string import ascii_letters
 
 from gguf import TokenType
 from tokenizers import Tokenizer
@@ -30,6 +30,7 @@ from tests.support.gguf_read import read_gguf
 from tests.support.go_prompts import Job, Talk, ollama_prompts
 from tests.support.llama_tools import apply_template
 from tests.support.prompt_causes import (
+    AnswerCause,
     Causes,
     Format,
     IdCause,
@@ -66,7 +67,7 @@ _ANY_VOCABULARY = "llama-spm"
 _TABLE: Mapping[str, Mapping[str, object]] = json.loads(
     (Path(__file__).parents[1] / "golden" / "chat_formats.json").read_text("utf-8")
 )
-_LETTERS = dict(zip((*Cause, *Shape, *LlamaCause, *IdCause), ascii_lowercase, strict=False))
+_LETTERS = dict(zip((*Cause, *Shape, *LlamaCause, *IdCause, *AnswerCause), ascii_letters, strict=False))
 
 
 @dataclass(frozen=True)
@@ -173,10 +174,16 @@ class PromptMatrix:
             cells["token ids"] = compare(row, prompts.ids, id_causes)
         return cells
 
+    def vocabulary(self, name: str) -> Vocabulary:
+        """The vocabulary that a format is rendered with."""
+        return self._vocabulary(VOCABULARIES.get(name, _ANY_VOCABULARY), small=self._small or name not in VOCABULARIES)
+
+    def encode(self, name: str, prompt: str) -> tuple[int, ...]:
+        """The token ids of a format's prompt, by its tokenizer."""
+        return tuple(self._tokenizer(self.vocabulary(name).folder).encode(prompt, add_special_tokens=False).ids)
+
     def _render(self, name: str) -> Prompts:
-        vocabulary = self._vocabulary(
-            VOCABULARIES.get(name, _ANY_VOCABULARY), small=self._small or name not in VOCABULARIES
-        )
+        vocabulary = self.vocabulary(name)
         template = format_templates()[name]
         row = Format(derive(template, **vocabulary.tokens), template, vocabulary)
         added = row.bos if vocabulary.adds_bos else ""
@@ -192,9 +199,8 @@ class PromptMatrix:
             ollama = {talk: added + prompt for talk, prompt in zip(TALKS, prompts, strict=True)}
         ids = None
         if name in VOCABULARIES:
-            encode = self._tokenizer(vocabulary.folder).encode
             ids = {
-                talk: (tuple(encode(prompt, add_special_tokens=False).ids), renderings[talk].tokens)
+                talk: (self.encode(name, prompt), renderings[talk].tokens)
                 for talk, prompt in told.items()
                 if prompt is not None and prompt == llama[talk]
             }
