@@ -25,11 +25,23 @@ _SINCE_4_52 = (
     ("model.vision_tower.", "vision_tower."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
 )
+# The other parts, of which the names in the base are :func:`quantkit.checkpoint.tensor_names.vision_name`'s.
+_OTHER_PARTS = ("multi_modal_projector.", "vision_model.", "visual.", "connector.")
+
+
+def _trained_whole(language: str, tower: str) -> tuple[tuple[str, str], ...]:
+    """The prefixes of a vision-language model that was trained as a whole, if the base is read with its vision part."""
+    return ((language, "model."), (tower, "vision_tower."), *((f"model.{part}", part) for part in _OTHER_PARTS))
+
+
 # Prefixes of the paths in the adapter and in the base.
 READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("", ""),),
-    (("model.language_model.", "model."),),  # trained as the language model of a vision-language model
-    (("language_model.", ""),),  # the same before transformers 4.52
+    _trained_whole("model.language_model.", "model.vision_tower."),  # a vision-language model
+    _trained_whole("model.language_model.", "model.vision_tower.vision_model."),  # before transformers 5
+    _trained_whole("model.text_model.", "model.vision_tower."),  # Idefics 3 and SmolVLM
+    (("language_model.", ""),),  # before transformers 4.52
+    (("language_model.", ""), ("vision_tower.vision_model.", "vision_tower.")),
     (("", "model."),),  # trained without an output head (AutoModel)
     (("", "transformer."),),
     (("model.", "backbone."),),  # Nemotron-H, whose checkpoints have another name than its model in transformers
@@ -41,7 +53,7 @@ READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
     tuple((before, since) for since, before in _SINCE_4_52),  # or the adapter is
 )
 # The modules of a vision-language model other than its language model.
-_VISION = re.compile(r"(model\.)?(vision_tower|vision_model|visual|multi_modal_projector)\.")
+_VISION = re.compile(r"(model\.)?(vision_tower|vision_model|visual|multi_modal_projector|connector|mlp1)\.")
 # Libraries that write adapters in their own layout, by the keys they use.
 _TORCHTUNE = re.compile(r"(layers\.\d+\.(attn|mlp)|output|tok_embeddings)\..*\b(lora_a|lora_b|magnitude)\b.*")
 _MLX = re.compile(r".*\.(lora_a|lora_b)")
@@ -133,8 +145,8 @@ def refuse_vision(path: Path, names: Names) -> None:
         if _VISION.match(name):
             raise AdapterError(
                 f"{path}: {key!r} changes the vision part of the model, but only the language model is converted",
-                hint="train only the language model; or merge the adapter into the whole model with quantkit merge and "
-                "build from the merged folder",
+                hint="pass --mmproj to write the vision part too, or train only the language model; or write the whole "
+                "merged model with quantkit merge",
             )
 
 

@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.arch.class_defaults import filled_in_notes, sizes_left_out, with_defaults
+from quantkit.checkpoint.language_part import language_key, language_part
 from quantkit.errors import ArchitectureError
+from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import MAX_LAYERS
 from quantkit.gguf.kv import KV
 from quantkit.vocab.families import NO_RULES, VocabularyRules
@@ -40,6 +42,9 @@ class Rule:
             One vector may fill the rows of a matrix.
         compute: pure function from merged values, float32 or as stored in float16, and the number of their first row to
             the values in the file. Of a matrix it multiplies rows by numbers, so that it applies to LoRA's rows too.
+        first: the first row of the source that belongs to the target, which has only some of them.
+        source_unit: rows of the source from which ``arrange`` makes ``unit`` rows of the target; None for as many.
+        outtype: the type of the target whatever the file's is; None to choose it by name and shape.
     """
 
     source: str | tuple[str, ...]
@@ -50,6 +55,9 @@ class Rule:
     optional: bool = False
     source_shape: tuple[int, ...] | None = None
     compute: Compute | None = None
+    first: int = 0
+    source_unit: int | None = None
+    outtype: GGMLType | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -116,9 +124,9 @@ class Architecture:
         Raises:
             ArchitectureError: tokens attend to later tokens, as in embedding models.
         """
-        text = config.get("text_config")
-        if isinstance(text, Mapping):
-            outside = {key: config[key] for key in config if key == "architectures" or key.endswith("_token_id")}
+        if (key := language_key(config)) is not None:
+            text = config[key]
+            outside = {name: config[name] for name in config if name == "architectures" or name.endswith("_token_id")}
             config = {**config, **text, **outside}
         found = with_defaults(self._renamed(config), self.defaults)
         hint = "llama.cpp runs this family only for text generation; use a model that was trained to generate text"
@@ -132,7 +140,7 @@ class Architecture:
         Args:
             config: as it was saved.
         """
-        return list(filled_in_notes(self._renamed(_language_part(config)), self.defaults))
+        return list(filled_in_notes(self._renamed(language_part(config)), self.defaults))
 
     def sizes_left_out(self, config: Config) -> str:
         """Which sizes :meth:`settings` fills in, in words; empty for none.
@@ -140,17 +148,12 @@ class Architecture:
         Args:
             config: as it was saved.
         """
-        return sizes_left_out(self._renamed(_language_part(config)), self.defaults)
+        return sizes_left_out(self._renamed(language_part(config)), self.defaults)
 
     def _renamed(self, config: Config) -> Config:
         """The config with the newer names."""
         older = {new: config[old] for old, new in self.older_names.items() if config.get(old) is not None}
         return {**config, **older}
-
-
-def _language_part(config: Config) -> Config:
-    text = config.get("text_config")
-    return text if isinstance(text, Mapping) else config
 
 
 def require(config: Config, key: str, *values: Any, where: str = "config.json", hint: str = "") -> None:

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from quantkit.checkpoint.language_part import language_part
 from quantkit.checkpoint.tensor_names import CHAT_HINT
 from quantkit.errors import ArchitectureError
 
@@ -94,6 +95,13 @@ BY_MODEL_TYPE: Mapping[str, str] = {
 # The class of the language model inside of a wrapper that has several, by the wrapper and text_config's model_type.
 INSIDE: Mapping[tuple[str, str], str] = {
     ("Mistral3ForConditionalGeneration", "ministral3"): "Ministral3ForCausalLM",
+    ("LlavaForConditionalGeneration", "mistral"): "MistralForCausalLM",
+    ("SmolVLMForConditionalGeneration", "llama"): "LlamaForCausalLM",
+    ("Idefics3ForConditionalGeneration", "llama"): "LlamaForCausalLM",
+    ("InternVLChatModel", "qwen2"): "Qwen2ForCausalLM",
+    ("InternVLChatModel", "qwen3"): "Qwen3ForCausalLM",
+    ("InternVLChatModel", "qwen3_moe"): "Qwen3MoeForCausalLM",
+    ("InternVLChatModel", "llama"): "LlamaForCausalLM",
 }
 # Classes of trainers around a model: FSDP's before its name, PEFT's and TRL's instead of it.
 _SHARDED = "FSDP"
@@ -149,8 +157,7 @@ def _named(config: Mapping[str, Any]) -> str | None:
 
 def _family(config: Mapping[str, Any]) -> str | None:
     """The class whose family converts the config: the named one, or that of the language model inside of it."""
-    name, text = _named(config), config.get("text_config")
-    kind = text.get("model_type") if isinstance(text, Mapping) else None
+    name, kind = _named(config), language_part(config).get("model_type")
     return INSIDE.get((name, kind), name) if name is not None and isinstance(kind, str) else name
 
 
@@ -170,7 +177,7 @@ def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
         ArchitectureError: the config names none, or one that is not supported; the hint lists the supported ones.
     """
     name = _family(config)
-    supported = ", ".join(sorted(FAMILIES))
+    supported = ", ".join(sorted({*FAMILIES, *(wrapper for wrapper, _ in INSIDE)}))
     if name is None:
         raise ArchitectureError(f"{where}: architectures is missing", hint=f"supported architectures: {supported}")
     if (kind := next((NOT_CHAT[end] for end in NOT_CHAT if name.endswith(end)), None)) is not None:

@@ -16,6 +16,7 @@ from fnmatch import translate
 from functools import cache
 from typing import Literal
 
+from quantkit.hub.files import PICTURES
 from quantkit.hub.tokenizer_files import (
     CHAT_TEMPLATE,
     CHAT_TEMPLATE_JSON,
@@ -150,6 +151,7 @@ TABLE: tuple[Known, ...] = (
     ),
     # A model's own files
     Known(("config.json", "generation_config.json", "hf_quant_config.json"), "read", "the model's settings", "", MODEL),
+    Known(PICTURES, "read", "how pictures are prepared, for --mmproj", "", MODEL),
     Known(("merged_adapters.json",), "read", "the adapters that quantkit merged into the weights", "", MODEL),
     Known(("adapter_config.json",), "read", "the adapter's settings", "", ADAPTER),
     Known(("adapter_model.safetensors", "adapter_model.bin"), "read", "the adapter's tensors", "", ADAPTER),

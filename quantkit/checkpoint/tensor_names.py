@@ -71,6 +71,7 @@ READINGS: tuple[Reading, ...] = (
             ("language_model.model.", "{}"),
             ("language_model.lm_head.", "lm_head."),
             ("language_model.", "{}"),
+            ("model.text_model.", "{}"),
         ),
         vision=True,
     ),
@@ -78,8 +79,10 @@ READINGS: tuple[Reading, ...] = (
 # The parts of a vision-language model other than its language model, with and without ``model.``.
 VISION = (
     *("vision_tower.", "multi_modal_projector.", "vision_model.", "visual.", "mm_projector.", "image_newline"),
-    *("audio_tower.", "embed_vision.", "embed_audio."),
+    *("audio_tower.", "embed_vision.", "embed_audio.", "connector.", "mlp1."),
 )
+# The name that transformers 5 has for a module, by the one before.
+_BEFORE_5 = (("vision_tower.vision_model.", "vision_tower."),)
 # Heads of trainers beside the language model: what they are.
 VALUE_HEADS: Mapping[str, str] = {
     "v_head.": "the value head of PPO training (TRL, LLaMA-Factory)",
@@ -129,8 +132,20 @@ def bare(name: str) -> str:
     return name
 
 
+def vision_name(name: str) -> str:
+    """The one name for a tensor beside the language model, whichever release of transformers saved it."""
+    name = name.removeprefix("model.")
+    return next((after + name.removeprefix(before) for before, after in _BEFORE_5 if name.startswith(before)), name)
+
+
 def read_tensor_names(
-    where: str, stored: Collection[str], known: Collection[str], *, vision: bool = False
+    where: str,
+    stored: Collection[str],
+    known: Collection[str],
+    *,
+    vision: bool = False,
+    seen: Collection[str] | None = None,
+    unused: tuple[str, ...] = (),
 ) -> TensorNames:
     """The architecture's name for every tensor of a checkpoint.
 
@@ -140,14 +155,16 @@ def read_tensor_names(
         where: the checkpoint's folder, for errors.
         stored: names of the tensors in the files.
         known: every name that the architecture has for a tensor.
-        vision: config.json is that of a vision-language model, of which only the language model is read.
+        vision: config.json is that of a vision-language model.
+        seen: every name that its other parts have for a tensor, if they are read too; see :func:`vision_name`.
+        unused: beginnings of the names of tensors of these parts that nothing is computed with.
 
     Raises:
         CheckpointError: two readings explain the names, two tensors have one name, PEFT's factors are not merged, or
             the model does not write text.
     """
     known = frozenset(known)
-    if known.issuperset(stored):
+    if known.union(seen or ()).issuperset(stored):
         return TensorNames({name: name for name in stored}, {}, ())
     trunk = _trunk(known)
     plain = {name: _without_peft(bare(name)) for name in stored}
@@ -157,13 +174,19 @@ def read_tensor_names(
     trained = {name for name in plain if _SAVED.fullmatch(bare(name))}
     for name, unwrapped in plain.items():
         if unwrapped.removeprefix("model.").startswith(VISION) and (vision or reading.vision):
-            left_out[name] = "vision"
+            if seen is None:
+                left_out[name] = "vision"
+            elif vision_name(unwrapped).startswith(unused):
+                left_out[name] = "llama.cpp computes nothing with it"
+            else:
+                own[name] = vision_name(unwrapped)
         elif (head := _starting(_held(unwrapped, reading), VALUE_HEADS)) is not None:
             left_out[name] = VALUE_HEADS[head]
         elif _BEFORE.fullmatch(bare(name)) and any(plain[other] == unwrapped for other in trained):
             left_out[name] = "the values before training of a module that was trained in full"
         else:
             own[name] = reading.read(unwrapped, trunk)
+    known = known.union(seen or ())
     _refuse(where, own, plain, known, reading)
     expected = reading is PLAIN or (vision and reading.vision)
     return TensorNames(own, left_out, tuple(_notes(own, left_out, "" if expected else reading.who, known)))

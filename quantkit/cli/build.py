@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 @recipe_option("split_max_size")
 @recipe_option("via_llama_cpp")
 @recipe_option("adapter_gguf")
+@recipe_option("mmproj")
 @recipe_option("ignore")
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @click.option("--no-verify", is_flag=True, help="Skip every check that loads a model.")
@@ -211,6 +212,7 @@ def _print_plan(plan: Plan, needs: MemoryEstimate, as_json: bool, proof: ProofPl
                     for output in plan.outputs
                 ],
                 "adapter_outputs": [_entry(output) for output in plan.adapter_outputs],
+                **({} if plan.mmproj is None else {"mmproj": _entry(plan.mmproj)}),
                 "memory": {"workers": needs.workers, "host": needs.host, "device": needs.device},
                 "notes": list(plan.notes),
                 **({} if proof is None else {"proof": {**asdict(proof), "seconds": proof.seconds(needs.workers)}}),
@@ -230,6 +232,8 @@ def _print_plan(plan: Plan, needs: MemoryEstimate, as_json: bool, proof: ProofPl
                 click.echo(one_line(f"  {slot.type.label:8} {name}: {slot.reason}"))
     for output in plan.adapter_outputs:
         click.echo(f"adapter       {output.file}  {size(output.nbytes)}")
+    if plan.mmproj is not None:
+        click.echo(f"mmproj        {plan.mmproj.file}  {size(plan.mmproj.nbytes)}")
     device = f", {size(needs.device)} on each CUDA device" if needs.device else ""
     click.echo(f"memory        about {size(needs.host)}{device}, {needs.workers} workers")
     if proof is not None:
@@ -239,7 +243,7 @@ def _print_plan(plan: Plan, needs: MemoryEstimate, as_json: bool, proof: ProofPl
 
 
 def _entry(output: Output) -> dict[str, Any]:
-    """An adapter by itself."""
+    """A file that is no model: an adapter by itself, or the part that sees."""
     return {"file": output.file, "type": output.label, "size": output.nbytes}
 
 
@@ -254,6 +258,7 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
                     for output in result.plan.outputs
                 ],
                 "adapter_outputs": [_entry(output) for output in result.plan.adapter_outputs],
+                **({} if result.plan.mmproj is None else {"mmproj": _entry(result.plan.mmproj)}),
                 "notes": list(result.plan.notes),
                 "verified": result.report is not None,
                 "checks": result.report.to_json()["checks"] if result.report else [],
@@ -267,7 +272,8 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
             }
         )
         return
-    for output in (*result.plan.outputs, *result.plan.adapter_outputs):
+    mmproj = () if result.plan.mmproj is None else (result.plan.mmproj,)
+    for output in (*result.plan.outputs, *mmproj, *result.plan.adapter_outputs):
         click.echo(f"{folder / output.file}  {size(output.nbytes)}")
     if result.plan.choice is not None:
         print_choice(result.plan.choice)

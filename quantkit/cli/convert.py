@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @recipe_option("split_max_size")
 @recipe_option("rope_scaling")
 @recipe_option("rope_theta")
+@recipe_option("mmproj")
 @recipe_option("via_llama_cpp")
 @recipe_option("ignore")
 @run_options("device", "threads", "overwrite", "fsync")
@@ -52,6 +53,7 @@ def command(
     split_max_size: int | None,
     rope_scaling: str | None,
     rope_theta: float | None,
+    mmproj: bool,
     via_llama_cpp: Path | None,
     ignore: tuple[str, ...],
     run: RunOptions,
@@ -64,6 +66,8 @@ def command(
     rope: dict[str, Any] = {"rope_scaling": rope_scaling, "rope_theta": rope_theta}
     if (adapter_gguf or via_llama_cpp is not None) and any(value is not None for value in rope.values()):
         raise click.UsageError("--rope-scaling and --rope-theta cannot go with --adapter-gguf or --via-llama-cpp.")
+    if mmproj and (adapter_gguf or via_llama_cpp is not None):
+        raise click.UsageError("--mmproj cannot go with --adapter-gguf or --via-llama-cpp.")
     model = require_model(model, adapters)
     if adapter_gguf:
         if len(adapters) != 1 or via_llama_cpp is not None or split_max_size is not None:
@@ -72,7 +76,9 @@ def command(
         path = convert_adapter(model, out, adapter=adapters[0], outtype=kind, ignore=ignore, run=run)
     else:
         kind = outtype or "f16"
-        convert_with = partial(convert, **rope) if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
+        convert_with = (
+            partial(convert, **rope, mmproj=mmproj) if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
+        )
         path = convert_with(
             *(model, out),
             adapters=adapters,

@@ -44,6 +44,13 @@ def _install() -> None:
     _callback = receive
 
 
+def receiver() -> object:
+    """The callback, for a library that has a log of its own: what it writes is captured as llama.cpp's."""
+    with _lock:
+        _install()
+    return _callback
+
+
 @contextmanager
 def captured_log() -> Iterator[CapturedLog]:
     """Capture llama.cpp's log inside the block. Outside of any block it is dropped, never printed."""

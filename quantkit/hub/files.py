@@ -21,6 +21,8 @@ from quantkit.system.shell import command
 Kind = Literal["model", "adapter", "any"]
 
 _TOKENIZER = (*TOKENIZER_FILES, f"{TEMPLATE_FOLDER}/*.jinja")
+# How pictures are prepared for the vision part of a model.
+PICTURES = ("preprocessor_config.json", "processor_config.json")
 # What ``quantkit merge`` says of the adapters that it merged into a folder.
 MERGED_ADAPTERS = "merged_adapters.json"
 _LEGAL = ("LICENSE*", "NOTICE*", "COPYING*")
@@ -29,6 +31,7 @@ _MODEL = (
     "config.json",
     "generation_config.json",
     "hf_quant_config.json",
+    *PICTURES,
     MERGED_ADAPTERS,
     *_TOKENIZER,
     *_LEGAL,

@@ -138,7 +138,11 @@ def build(
         evaluating = plan_evaluation(prepared, work, data) if wanted else None
         extra = () if evaluating is None else evaluating.outputs
         clock.lap("plan")
+        seen: dict[str, dict[str, str]] = {}
+        if (seeing := subject.projector) is not None:  # before the effects are taken
+            seen = run_stream(seeing.tensors, [seeing.output], subject.source, work, prepared.workers, reporter)
         digests, effects = stream_build(prepared, (*plan.outputs, *extra), work, written, lambda: clock.lap("compile"))
+        digests |= seen
         if evaluating is not None:
             evaluating.set_aside(work)
         for note in (measured := check_effects(effects, again=recipe.merge_again)):
@@ -207,6 +211,7 @@ def _verify(prepared: PlannedBuild, work: Workspace) -> Report:
     report = verify_outputs(
         [work.path / parts[0].file for parts in plan.models],
         origin=origin,
+        mmproj=None if plan.mmproj is None else work.path / plan.mmproj.file,
         system=recipe.system,
         stops=spec.chat.stops,
         threads=prepared.run.threads,

@@ -31,6 +31,7 @@ from quantkit.jobs.run_stream import merger, stream_files
 from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.lora_file import plan_adapter_file
 from quantkit.model.opened import open_model
+from quantkit.model.projector_file import plan_projector_file
 from quantkit.plan.gguf_outputs import unquantized_outputs
 from quantkit.vocab.added_eos import for_chat
 
@@ -45,6 +46,7 @@ def convert(
     split_max_size: SizeInput | None = None,
     rope_scaling: str | None = None,
     rope_theta: float | None = None,
+    mmproj: bool = False,
     ignore: TextsInput = (),
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
@@ -61,6 +63,7 @@ def convert(
             ``NAME-00001-of-00002.gguf``. None for one file.
         rope_scaling: ``linear:FACTOR`` or ``yarn:FACTOR``, instead of what config.json says.
         rope_theta: base of the rotary frequencies, instead of what config.json says.
+        mmproj: also write the vision part, as ``STEM-mmproj-OUTTYPE.gguf`` beside *out*.
         ignore: files of the model or an adapter that may be passed over, by name or pattern.
         run: how to run; see :class:`~quantkit.jobs.run_options.RunOptions`.
         **keywords: the same options one by one; they override those of *run*.
@@ -75,13 +78,14 @@ def convert(
     base, changes, file = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     kind = UNQUANTIZED[read_choice("outtype", outtype, UNQUANTIZED)]
     again, limit = FLAG.read("merge_again", merge_again), read_size("split_max_size", split_max_size)
+    sees = FLAG.read("mmproj", mmproj)
     asked = {"rope_scaling": rope_scaling, "rope_theta": rope_theta}
     rope = read_override(*(RECIPE_FIELDS[key].read(value) for key, value in asked.items()))
     known = IGNORE.read(ignore)
     inputs = folders_here([base, *changes])
     with (
         workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
-        open_model(*fetch(base, changes, run.reporter), known, rope=rope) as opened,
+        open_model(*fetch(base, changes, run.reporter), known, rope=rope, mmproj=sees) as opened,
     ):
         check_adapters(opened, again=again)
         vocabulary = opened.vocabulary()
@@ -92,6 +96,8 @@ def convert(
         tensors = opened.tensors(kind)
         metadata = opened.metadata(file.stem, vocabulary, vocabulary.chat_template)
         outputs = unquantized_outputs(work.final.name, outtype, metadata, tensors, limit)
+        if (projector := plan_projector_file(opened, file.stem, outtype)) is not None:
+            tensors, outputs = (*tensors, *projector.tensors), [*outputs, projector.output]
         workers = choose_workers(run.device, run.threads)
         source = merger(opened)
 

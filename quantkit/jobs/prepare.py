@@ -30,6 +30,7 @@ from quantkit.model.adapter_checks import check_adapters
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
 from quantkit.model.opened import open_model
+from quantkit.model.projector_file import ProjectorFile, plan_projector_file
 from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.package.license import license_texts
@@ -68,6 +69,7 @@ class BuildInput:
         inputs: the weight files that are read, for the manifest.
         tokenizer: folder of the chosen tokenizer.
         templates: folder of its chat templates.
+        projector: the part that sees, if requested.
         special: settings that replace those of its tokenizer_config.json.
         libraries: see :attr:`quantkit.model.opened.MergedCheckpoint.libraries`.
         adapter_files: separate adapter files, if requested.
@@ -87,6 +89,7 @@ class BuildInput:
     templates: Path
     libraries: tuple[str, ...]
     adapter_files: tuple[AdapterFile, ...] = ()
+    projector: ProjectorFile | None = None
     special: Mapping[str, str] = field(default_factory=dict)
     effects: Callable[[], tuple[AdapterEffect, ...]] = tuple
 
@@ -138,7 +141,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None, choice: Choice | None
         if any(isinstance(source, HubId) for source in (recipe.model, *(one.source for one in recipe.adapters))):
             workers.result()  # nothing is downloaded for a device that is not there
         folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
-        with open_model(folder, adapters, recipe.ignore, rope=recipe.rope) as model:
+        with open_model(folder, adapters, recipe.ignore, rope=recipe.rope, mmproj=recipe.mmproj) as model:
             check_adapters(model, again=recipe.merge_again)
             source = merger(model)
             subject = BuildInput(
@@ -158,6 +161,7 @@ def prepare(recipe: Recipe, run: RunOptions | None = None, choice: Choice | None
                 templates=model.tokenizer.templates,
                 libraries=model.libraries,
                 adapter_files=plan_adapter_files(model, recipe.name) if recipe.adapter_gguf else (),
+                projector=plan_projector_file(model, recipe.name, recipe.outtype),
                 special=model.tokenizer.special,
                 effects=source.effects,
             )
@@ -223,7 +227,8 @@ def plan_build(recipe: Recipe, subject: BuildInput, choice: Choice | None = None
     ]
     models = tuple(PackagedModel(parts[0].file, parts[0].label, len(parts)) for parts in by_model(outputs))
     adapter_outputs = tuple(file.output for file in subject.adapter_files)
-    plan = Plan(subject.architecture, metadata, subject.tensors, outputs, tuple(notes), adapter_outputs, choice)
+    mmproj = subject.projector.output if subject.projector else None
+    plan = Plan(subject.architecture, metadata, subject.tensors, outputs, tuple(notes), adapter_outputs, mmproj, choice)
     answers = answer_format(jinja, bos_token=bos, eos_token=eos)
     spec = replace(_spec(recipe, plan, models, chat, subject), answers=answers)
     lying = modelfile_notes((subject.folder, *subject.adapters), spec)
@@ -282,6 +287,7 @@ def _spec(
         architecture=plan.architecture,
         parameter_count=plan.parameters,
         adapter_files=tuple(PackagedAdapter(file.output.file, file.label) for file in subject.adapter_files),
+        mmproj=plan.mmproj.file if plan.mmproj else None,
         messages=recipe.messages,
         adds_bos=adds_bos(values),
     )

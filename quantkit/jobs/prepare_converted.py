@@ -45,6 +45,11 @@ def prepare_converted(recipe: Recipe, work: Workspace, run: RunOptions) -> Itera
             "--adapter-gguf cannot go with --via-llama-cpp: where a tensor of the adapter goes is not known here",
             hint="write it with the checkout's own convert_lora_to_gguf.py",
         )
+    if recipe.mmproj:
+        raise QuantkitError(
+            "--mmproj cannot go with --via-llama-cpp: quantkit writes the part that sees only of models that it reads",
+            hint="write it with the checkout's own convert_hf_to_gguf.py --mmproj",
+        )
     check_checkout(recipe.via_llama_cpp)
     check_parameters(recipe.parameters)
     check_messages(recipe.messages)

@@ -76,6 +76,7 @@ class Recipe:
     tensor_types: tuple[str, ...]
     split_max_size: int | None
     adapter_gguf: bool
+    mmproj: bool
     ignore: tuple[str, ...]
     via_llama_cpp: Path | None
     messages: tuple[tuple[str, str], ...]

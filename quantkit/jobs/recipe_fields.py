@@ -261,6 +261,13 @@ RECIPE_FIELDS = by_name(
             default=False,
             flags=("--adapter-gguf",),
         ),
+        Field(
+            "mmproj",
+            FLAG,
+            "Also write the part of the model that sees pictures, as a file of its own for llama.cpp's --mmproj.",
+            default=False,
+            flags=("--mmproj",),
+        ),
         IGNORE,
         Field(
             "via_llama_cpp",
@@ -306,5 +313,6 @@ class RecipeKeywords(TypeKeywords, total=False):
     calibrate: PathInput | None
     split_max_size: SizeInput | None
     adapter_gguf: bool
+    mmproj: bool
     ignore: TextsInput
     via_llama_cpp: PathInput | None

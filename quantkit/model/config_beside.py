@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from quantkit.arch.rope_override import TYPES
+from quantkit.checkpoint.language_part import language_part
 from quantkit.errors import CheckpointError
 from quantkit.files.json_file import read_json
 from quantkit.hub.source import source_name
@@ -33,7 +34,7 @@ def config_notes(adapter: Path, base: Path, config: Mapping[str, Any], metadata:
     if not path.is_file() or adapter.resolve() == base.resolve():
         return
     try:
-        theirs, ours = _text(read_json(path)), _text(config)
+        theirs, ours = language_part(read_json(path)), language_part(config)
     except CheckpointError as error:
         yield f"{name}: it cannot be read and is not compared ({str(error).partition(chr(10))[0]})"
         return
@@ -59,12 +60,6 @@ def config_notes(adapter: Path, base: Path, config: Mapping[str, Any], metadata:
         yield (
             f"{name}: trained with rope scaling {kind}, the files have {built}: pass --rope-scaling {kind}:{factor:g}"
         )
-
-
-def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings of the language model."""
-    inner = config.get("text_config")
-    return inner if isinstance(inner, Mapping) else config
 
 
 def _number(value: object) -> float:

@@ -66,7 +66,7 @@ class Merger:
             return self._computed(tensor, rows, start)
         if tensor.arrange is None:
             return rows
-        if rows.stored.ndim > 1:  # of a matrix only the order of rows changes
+        if len(tensor.shape) > 1:  # of a matrix only the choice and the order of rows change
             pairs = tuple((tensor.arrange(left), right) for left, right in rows.pairs)
             return Rows(tensor.arrange(rows.stored), pairs)
         if not rows.pairs and rows.stored.dtype == np.float16 and not self._is_changed(name):
@@ -205,5 +205,8 @@ def _row_norms(rows: Floats) -> Floats:
 def _source_rows(tensor: PlannedTensor, start: int, stop: int) -> tuple[str, int, int]:
     """Where rows of one segment of a planned tensor are in the checkpoint: tensor, first row, end (exclusive)."""
     index, first = divmod(start, tensor.rows // len(tensor.sources))
-    each = tensor.columns if tensor.folds else 1
-    return tensor.sources[index], first * each, (first + stop - start) * each
+    if tensor.folds:
+        return tensor.sources[index], first * tensor.columns, (first + stop - start) * tensor.columns
+    per_unit = tensor.unit if tensor.source_unit is None else tensor.source_unit
+    low, high = (tensor.first + row // tensor.unit * per_unit for row in (first, first + stop - start))
+    return tensor.sources[index], low, high

@@ -6,7 +6,6 @@ a checkpoint with a tensor that it does not know.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,11 +14,13 @@ from pathlib import Path
 from quantkit.adapter.folder import Adapter, open_adapter
 from quantkit.adapter.resized import vocabulary_rows
 from quantkit.arch.base import Architecture, Rule
-from quantkit.arch.families import class_notes, find_architecture, is_supported
-from quantkit.arch.rope_override import RopeOverride, check_written, lost_theta_note, override_rope
+from quantkit.arch.families import is_supported
+from quantkit.arch.rope_override import RopeOverride
+from quantkit.arch.vision.base import mmproj_type
 from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
 from quantkit.checkpoint.ignored import Ignored
-from quantkit.errors import AdapterError, ArchitectureError, CheckpointError
+from quantkit.checkpoint.language_part import language_key
+from quantkit.errors import AdapterError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import EMBEDDING as GGUF_EMBEDDING
 from quantkit.gguf.kv import KV
@@ -28,22 +29,17 @@ from quantkit.hub.base_name import full_precision_name
 from quantkit.hub.source import source_name
 from quantkit.model.base_names import base_notes
 from quantkit.model.every_file import check_every_file
-from quantkit.model.own_names import check_tensors, with_own_names
+from quantkit.model.planned import base_type, planned_tensor
+from quantkit.model.projector import Projector
 from quantkit.model.resized_vocabulary import resize, resized_rows
-from quantkit.model.sampling import sampling_metadata
+from quantkit.model.sampling import checkpoint_sampling
 from quantkit.model.tied_embeddings import LM_HEAD, check_unknown_tie, find_tie, settle_tied
 from quantkit.model.tokenizer_choice import TokenizerChoice, choose_tokenizer
+from quantkit.model.understood import AS_SAVED, understand
 from quantkit.plan.values import PlannedTensor, general_metadata
 from quantkit.vocab.files import ParsedFiles
 from quantkit.vocab.phi3_name import known_name
 from quantkit.vocab.vocabulary import Vocabulary, read_vocabulary
-
-_AS_SAVED = RopeOverride()
-# Norms, routers and short convolutions.
-_FLOAT32 = (
-    *("_norm.weight", ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight"),
-    *(".ssm_conv1d.weight", ".shortconv.conv.weight"),
-)
 
 
 @dataclass(frozen=True)
@@ -77,10 +73,12 @@ class Model(MergedCheckpoint):
     Attributes:
         architecture: its family.
         parsed: files of the tokenizer that were read when it was chosen.
+        projector: its vision part, if that is wanted.
     """
 
     architecture: Architecture
     parsed: ParsedFiles
+    projector: Projector | None = None
 
     @property
     def rows(self) -> int:
@@ -90,16 +88,7 @@ class Model(MergedCheckpoint):
     def tensors(self, base: GGMLType) -> tuple[PlannedTensor, ...]:
         """The tensors of the GGUF file: matrices are rounded to *base*, vectors and norms stay float32."""
         planned = [
-            PlannedTensor(
-                rule.target,
-                rule.source,
-                rule.shape,
-                base_type(rule.target, rule.shape, base),
-                rule.arrange,
-                rule.unit,
-                compute=rule.compute,
-                folds=rule.folds,
-            )
+            planned_tensor(rule, rule.outtype or base_type(rule.target, rule.shape, base))
             for rule in self.architecture.rules(self.checkpoint.config)
             if rule.sources[0] in self.checkpoint.tensors
         ]
@@ -108,6 +97,16 @@ class Model(MergedCheckpoint):
             for made in self.architecture.generated(self.checkpoint.config)
         ]
         return tuple(planned)
+
+    def projector_tensors(self, base: GGMLType) -> tuple[PlannedTensor, ...]:
+        """The tensors of the mmproj file of type *base*; none without :attr:`projector`."""
+        if self.projector is None:
+            return ()
+        return tuple(
+            planned_tensor(rule, mmproj_type(rule, base))
+            for rule in self.projector.rules
+            if rule.sources[0] in self.checkpoint.tensors
+        )
 
     def vocabulary(self) -> Vocabulary:
         """The tokenizer, as metadata."""
@@ -141,10 +140,10 @@ class Model(MergedCheckpoint):
 
     def bare_metadata(self, name: str) -> list[KV]:
         """The metadata without the vocabulary and the chat template."""
-        generation, kind = self.checkpoint.path / "generation_config.json", self.architecture.name
+        kind = self.architecture.name
         return [
             *general_metadata(kind, known_name(name, kind, self.tokenizer.folder, self.parsed)),
-            *sampling_metadata(self.checkpoint.json("generation_config.json"), str(generation)),
+            *checkpoint_sampling(self.checkpoint),
             *self.architecture.metadata(self.checkpoint.config),
         ]
 
@@ -155,7 +154,8 @@ def open_model(
     adapters: Sequence[AdapterLike] = (),
     ignore: Sequence[str] = (),
     *,
-    rope: RopeOverride = _AS_SAVED,
+    rope: RopeOverride = AS_SAVED,
+    mmproj: bool = False,
 ) -> Iterator[Model]:
     """Open a checkpoint of a supported architecture with its adapters.
 
@@ -164,6 +164,7 @@ def open_model(
         adapters: to merge, in this order.
         ignore: names or patterns of files that may be passed over, see :func:`check_every_file`.
         rope: rotary settings that replace those of config.json.
+        mmproj: also read the vision part.
 
     Raises:
         CheckpointError, ArchitectureError, AdapterError: naming what does not fit.
@@ -171,14 +172,20 @@ def open_model(
     ignored = Ignored(tuple(ignore))
     seen = _look(path, adapters, ignored)
     with open_checkpoint(path, ignored) as opened:
-        architecture, checkpoint, rules, rotary = _checked(opened, rope)
+        found = understand(opened, rope, mmproj=mmproj)
+        architecture, checkpoint = found.architecture, found.checkpoint
         parsed = ParsedFiles()
-        language_only = "text_config" in opened.config
+        language_only = language_key(opened.config) is not None and found.projector is None
         with _merged(checkpoint, adapters, parsed, ignored, language_only=language_only) as merged:
-            _check_head(merged, rules)
+            _check_head(merged, found.rules)
             filled = architecture.filled_in(opened.config)
-            notes = [*seen, *filled, *rotary, *architecture.notes(checkpoint.config), *merged.notes]
-            yield Model(**{**vars(merged), "notes": tuple(notes)}, architecture=architecture, parsed=parsed)
+            notes = [*seen, *filled, *found.notes, *architecture.notes(checkpoint.config), *merged.notes]
+            yield Model(
+                **{**vars(merged), "notes": tuple(notes)},
+                architecture=architecture,
+                parsed=parsed,
+                projector=found.projector,
+            )
 
 
 @contextmanager
@@ -196,8 +203,8 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike], ignore: Sequence[st
     seen = _look(path, adapters, ignored)
     with open_checkpoint(path, ignored) as checkpoint:
         if is_supported(checkpoint.config):
-            named = _checked(checkpoint)[1]
-            if "text_config" not in checkpoint.config:  # of a vision-language model, every part is written
+            named = understand(checkpoint).checkpoint
+            if language_key(checkpoint.config) is None:  # of a vision-language model, every part is written
                 checkpoint = replace(named, config=checkpoint.config)
         parsed = ParsedFiles()
         with _merged(checkpoint, adapters, parsed, ignored) as merged:
@@ -259,54 +266,6 @@ def _merged(
         )
         notes += tokenizer.notes
         yield MergedCheckpoint(base if untied else checkpoint, tuple(opened), untied, tuple(notes), tokenizer)
-
-
-def _understand(
-    opened: Checkpoint, rope: RopeOverride = _AS_SAVED
-) -> tuple[Architecture, Checkpoint, list[Rule], list[str]]:
-    """The family, the checkpoint as the family sees it, its tensor rules, and notes on its rotary settings.
-
-    This calls every function of the family once, so that a bad config is found here.
-    """
-    try:
-        architecture = find_architecture(opened.config, "config.json")
-        config = architecture.settings(opened.config)
-        notes = class_notes(opened.config)
-        config, overridden = override_rope(config, rope) if rope else (config, [])
-        notes += overridden
-        entries = {entry.key: entry.value for entry in architecture.metadata(config)}
-        check_written(entries, architecture.name, rope)
-        if rope.theta is None:
-            saved = opened.config.get("text_config") or opened.config
-            notes += lost_theta_note(saved, entries.get(f"{architecture.name}.rope.freq_base"))
-        architecture.generated(config)
-        rules = architecture.rules(config)
-    except ArchitectureError as error:
-        raise ArchitectureError(f"{opened.path}{os.sep}{error}", hint=error.hint) from None
-    return architecture, with_own_names(opened, config, rules), rules, notes
-
-
-def _checked(
-    opened: Checkpoint, rope: RopeOverride = _AS_SAVED
-) -> tuple[Architecture, Checkpoint, list[Rule], list[str]]:
-    """As :func:`_understand`, with every tensor in its place; a size that the config leaves out is named.
-
-    Raises:
-        CheckpointError, ArchitectureError: what does not fit.
-    """
-    architecture, checkpoint, rules, notes = _understand(opened, rope)
-    try:
-        check_tensors(checkpoint, rules)
-    except CheckpointError as error:
-        if not (left_out := architecture.sizes_left_out(opened.config)):
-            raise
-        raise CheckpointError(f"{error} ({left_out})", hint="add what is left out to config.json") from None
-    return architecture, checkpoint, rules, notes
-
-
-def base_type(name: str, shape: Sequence[int], base: GGMLType) -> GGMLType:
-    """Vectors, what is no weight and what :data:`_FLOAT32` names stay float32, as in llama.cpp's converter."""
-    return GGMLType.F32 if len(shape) <= 1 or name.endswith(_FLOAT32) or not name.endswith(".weight") else base
 
 
 def _check_head(merged: MergedCheckpoint, rules: Sequence[Rule]) -> None:

@@ -14,6 +14,7 @@ from quantkit.arch.base import Config, Rule
 from quantkit.arch.stacked_experts import stacked_names, stacked_parts
 from quantkit.checkpoint.dtypes import to_float32
 from quantkit.checkpoint.folder import Checkpoint
+from quantkit.checkpoint.language_part import language_key
 from quantkit.checkpoint.parts import with_parts
 from quantkit.checkpoint.tensor_names import read_tensor_names
 from quantkit.errors import CheckpointError
@@ -25,7 +26,13 @@ MIXED_UP_HINT = "config.json and weights are from different models: use both fro
 _COMPARED = 4096
 
 
-def with_own_names(opened: Checkpoint, config: Config, rules: Sequence[Rule]) -> Checkpoint:
+def with_own_names(
+    opened: Checkpoint,
+    config: Config,
+    rules: Sequence[Rule],
+    seen: Sequence[Rule] | None = None,
+    unused: tuple[str, ...] = (),
+) -> Checkpoint:
     """The checkpoint with *config* and the architecture's names; what was done is in its ``remarks``.
 
     Tensors that nothing explains keep their names: :func:`check_tensors` refuses them.
@@ -34,14 +41,19 @@ def with_own_names(opened: Checkpoint, config: Config, rules: Sequence[Rule]) ->
         opened: the checkpoint as it is stored.
         config: the config as its family reads it.
         rules: the family's tensors for it.
+        seen: the tensors of its vision part; None to leave that out.
+        unused: beginnings of the names of tensors of the vision part that nothing is computed with.
 
     Raises:
         CheckpointError: naming the tensor that is ambiguous, not merged, or of another kind of model.
     """
     stacked = stacked_names(rules)
     known = {*stacked, *(source for rule in rules for source in rule.sources)}
-    vision = "text_config" in opened.config
-    names = read_tensor_names(str(opened.path), opened.tensors, known, vision=vision)
+    vision = language_key(opened.config) is not None
+    also = None if seen is None else [source for rule in seen for source in rule.sources]
+    names = read_tensor_names(
+        str(opened.path), opened.tensors, known, vision=vision or seen is not None, seen=also, unused=unused
+    )
     tensors = {own: opened.tensors[name] for name, own in names.own.items()}
     checkpoint, notes = replace(opened, config=config, tensors=tensors), list(names.notes)
     parts = dict(stacked_parts(stacked, tensors))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import CheckpointError, GGUFError
 from quantkit.gguf.kv import KV, KVType, f32, i32
 from quantkit.gguf.sampling_keys import PARAMETERS, SAMPLING_PREFIX
@@ -53,6 +54,12 @@ def sampling_metadata(generation_config: Mapping[str, Any], where: str = "genera
                 raise CheckpointError(f"{where}: {name} is {value}", hint=str(error)) from None
             break
     return entries
+
+
+def checkpoint_sampling(checkpoint: Checkpoint) -> list[KV]:
+    """:func:`sampling_metadata` of a checkpoint's generation_config.json."""
+    name = "generation_config.json"
+    return sampling_metadata(checkpoint.json(name), str(checkpoint.path / name))
 
 
 def sampling_parameters(metadata: Iterable[KV]) -> tuple[tuple[str, str], ...]:

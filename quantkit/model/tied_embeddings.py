@@ -19,6 +19,7 @@ from quantkit.adapter.changes import Change, LowRank, Replace, Tokens
 from quantkit.adapter.folder import Adapter
 from quantkit.adapter.hints import MERGE_HINT
 from quantkit.checkpoint.folder import Checkpoint
+from quantkit.checkpoint.language_part import language_key
 from quantkit.checkpoint.tensor_file import same_values
 from quantkit.errors import AdapterError
 from quantkit.hub.source import source_name
@@ -84,8 +85,8 @@ def check_unknown_tie(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> No
 def untied_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """*config* of a model whose embedding and output head are two tensors."""
     apart = {**config, "tie_word_embeddings": False}
-    if isinstance(text := config.get("text_config"), Mapping):
-        apart["text_config"] = {**text, "tie_word_embeddings": False}
+    if (key := language_key(config)) is not None:
+        apart[key] = {**config[key], "tie_word_embeddings": False}
     return apart
 
 
@@ -98,8 +99,8 @@ def _is_tied(config: Mapping[str, Any], default: bool) -> bool:
 def _parts(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The config, and the config of its text model if it has one."""
     yield config
-    if isinstance(text := config.get("text_config"), Mapping):
-        yield text
+    if (key := language_key(config)) is not None:
+        yield config[key]
 
 
 def settle_tied(

@@ -134,6 +134,7 @@ def _values(spec: PackageSpec) -> dict[str, object]:
         "model": spec.models[0],
         "system": spec.system_text,
         "options": llama_cli_options(spec),
+        "seeing": _settings(spec),
         "turns": None if spec.turns is None else turn_options(spec, spec.turns),
     }
 

@@ -15,12 +15,20 @@ from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.files.visible import visible
 from quantkit.model.adapter_effect import AdapterEffect
-from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, MatrixEntry, ModelEntry, TextEntry
+from quantkit.package.manifest_entries import (
+    AdapterEntry,
+    ChatEntry,
+    MatrixEntry,
+    ModelEntry,
+    ProjectorEntry,
+    TextEntry,
+)
 from quantkit.package.manifest_sources import InputsEntry, SourcesEntry
 from quantkit.plan.choice import Choice
 from quantkit.system.shell import command
 
 MANIFEST = "manifest.json"
+GGUFEntry = ModelEntry | ProjectorEntry | AdapterEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,7 @@ class Manifest:
         inputs: by ``build``: the weight files that were read; only a record.
         models: the GGUF models, the first being the default.
         adapter_files: by ``build``: the adapters by themselves.
+        mmproj: by ``build --mmproj``: the part that sees pictures.
         files: the text files.
         chat: how to talk to the model.
         notes: decisions that the user was told; only a record.
@@ -55,14 +64,15 @@ class Manifest:
     sources: SourcesEntry | None = None
     inputs: InputsEntry | None = None
     adapter_files: tuple[AdapterEntry, ...] | None = None
+    mmproj: ProjectorEntry | None = None
     effects: tuple[AdapterEffect, ...] | None = None
     choice: Choice | None = None
     imatrix: MatrixEntry | None = None
 
     @property
-    def ggufs(self) -> tuple[ModelEntry | AdapterEntry, ...]:
-        """The models, and after them the adapters by themselves."""
-        return (*self.models, *(self.adapter_files or ()))
+    def ggufs(self) -> tuple[GGUFEntry, ...]:
+        """The models, and after them the part that sees and the adapters by themselves."""
+        return (*self.models, *((self.mmproj,) if self.mmproj else ()), *(self.adapter_files or ()))
 
     @property
     def file_names(self) -> tuple[str, ...]:
@@ -90,6 +100,7 @@ class Manifest:
             "choice": self.choice and self.choice.to_json(),
             "models": [model.to_json() for model in self.models],
             "adapter_files": None if self.adapter_files is None else [file.to_json() for file in self.adapter_files],
+            "mmproj": self.mmproj and self.mmproj.to_json(),
             "imatrix": None if self.imatrix is None else asdict(self.imatrix),
             "files": [asdict(text) for text in self.files],
             "chat": self.chat.to_json(),
@@ -120,6 +131,7 @@ class Manifest:
             inputs=InputsEntry.from_json(found.fields("inputs")) if "inputs" in found else None,
             models=models,
             adapter_files=None if adapters is None else tuple(map(AdapterEntry.from_json, adapters)),
+            mmproj=ProjectorEntry.from_json(found.fields("mmproj")) if "mmproj" in found else None,
             files=tuple(map(TextEntry.from_json, found.each("files"))),
             chat=ChatEntry.from_json(found.fields("chat")),
             notes=found.texts("notes"),

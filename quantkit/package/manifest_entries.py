@@ -93,6 +93,45 @@ class ModelEntry:
 
 
 @dataclass(frozen=True)
+class ProjectorEntry:
+    """The part of a model that sees pictures, as llama.cpp's mmproj file.
+
+    Attributes:
+        file: its name.
+        projector: llama.cpp's name of its family, such as ``gemma3``.
+        size: bytes of the file.
+        headers: the sha256 of the bytes before its tensors, by its name.
+        tensors: by name.
+    """
+
+    file: str
+    projector: str
+    size: int
+    headers: Mapping[str, str]
+    tensors: Mapping[str, TensorEntry]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Its name: it is never split."""
+        return (self.file,)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"file": self.file, "projector": self.projector, **_contents(self)}
+
+    @classmethod
+    def from_json(cls, found: Fields) -> ProjectorEntry:
+        """What :meth:`to_json` wrote."""
+        return cls(
+            file=_checked_name(found, "file", found.text("file")),
+            projector=found.text("projector"),
+            size=found.size("size"),
+            headers=_headers(found),
+            tensors=_tensors(found),
+        )
+
+
+@dataclass(frozen=True)
 class AdapterEntry:
     """An adapter by itself, as a LoRA file for llama.cpp.
 
@@ -262,7 +301,7 @@ def _checked_name(found: Fields, key: str, name: str) -> str:
     return name
 
 
-def _contents(entry: ModelEntry | AdapterEntry) -> dict[str, Any]:
+def _contents(entry: ModelEntry | ProjectorEntry | AdapterEntry) -> dict[str, Any]:
     tensors = {name: tensor.to_json() for name, tensor in entry.tensors.items()}
     return {"size": entry.size, "headers": dict(entry.headers), "tensors": tensors}
 

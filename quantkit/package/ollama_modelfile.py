@@ -89,7 +89,7 @@ def modelfile_commands(spec: PackageSpec, model: PackagedModel) -> tuple[Command
     """Return the commands of a model's Modelfile, in order."""
     inside = _system_inside(spec)
     system = spec.system_text
-    commands = [Command("FROM", f"./{model.file}")]
+    commands = [Command("FROM", f"./{file}") for file in (model.file, spec.mmproj) if file is not None]
     if requires := _requires(spec):
         commands.append(Command("REQUIRES", requires))
     if (template := _template(spec, system if inside else None)) is not None:

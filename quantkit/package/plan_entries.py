@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING
 from quantkit.files.visible import visible
 from quantkit.hub.source import Source, hub_origin, source_name
 from quantkit.package.manifest_answers import answers_entry
-from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TensorEntry, TextEntry
+from quantkit.package.manifest_entries import (
+    AdapterEntry,
+    ChatEntry,
+    ModelEntry,
+    ProjectorEntry,
+    TensorEntry,
+    TextEntry,
+)
 from quantkit.package.manifest_sources import InputEntry, SourceEntry
 from quantkit.package.spec import PackageSpec
 
 if TYPE_CHECKING:
     from quantkit.checkpoint.tensor_file import TensorSpec
     from quantkit.model.lora_file import AdapterFile
+    from quantkit.model.projector_file import ProjectorFile
     from quantkit.plan.values import Output
 
 _LIBRARIES = ("torch", "numpy", "llama-cpp-python")
@@ -50,6 +58,17 @@ def adapter_entry(file: AdapterFile, digests: Mapping[str, str]) -> AdapterEntry
         file=file.output.file,
         adapter=file.label,
         alpha=file.alpha,
+        size=file.output.nbytes,
+        headers={file.output.file: _header_sum(file.output)},
+        tensors=_tensors(file.output, digests),
+    )
+
+
+def projector_entry(file: ProjectorFile, digests: Mapping[str, str]) -> ProjectorEntry:
+    """The part that sees that was built; arguments as of :func:`adapter_entry`."""
+    return ProjectorEntry(
+        file=file.output.file,
+        projector=file.projector,
         size=file.output.nbytes,
         headers={file.output.file: _header_sum(file.output)},
         tensors=_tensors(file.output, digests),

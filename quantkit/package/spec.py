@@ -67,6 +67,7 @@ class PackageSpec:
         architecture: such as "llama".
         parameter_count: number of weights.
         adapter_files: the adapters as separate LoRA files for llama.cpp.
+        mmproj: name of the file with which the models see pictures; None if they do not.
         messages: an example conversation for Ollama, as (role, text).
         adds_bos: whether llama.cpp puts the beginning-of-sequence token before every prompt.
         own_template: a TEMPLATE of the user, instead of the one for the chat format.
@@ -88,6 +89,7 @@ class PackageSpec:
     architecture: str
     parameter_count: int
     adapter_files: tuple[PackagedAdapter, ...] = ()
+    mmproj: str | None = None
     messages: tuple[tuple[str, str], ...] = ()
     adds_bos: bool = True
     own_template: str | None = None

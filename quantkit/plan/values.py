@@ -32,6 +32,8 @@ class PlannedTensor:
             that is already encoded, the type of the encoding.
         arrange: layout of consecutive rows, see :class:`quantkit.arch.base.Rule`.
         unit: rows must be read in multiples of this.
+        first: the first row of the source, if the tensor has only some of its rows.
+        source_unit: rows of the source for each ``unit`` rows; None for as many.
         values: a generated tensor's values, float32.
         compute: what the merged values become, see :class:`quantkit.arch.base.Rule`.
         folds: the source is one vector, which fills the rows.
@@ -43,6 +45,8 @@ class PlannedTensor:
     outtype: GGMLType
     arrange: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
     unit: int = 1
+    first: int = 0
+    source_unit: int | None = None
     values: npt.NDArray[np.float32] | None = field(default=None, compare=False)
     compute: Callable[[npt.NDArray[Any], int], npt.NDArray[Any]] | None = None
     folds: bool = False
@@ -66,7 +70,7 @@ class PlannedTensor:
     def segment(self) -> int:
         """Number of rows of one source and, if matrices are stacked, of one matrix."""
         rows = self.rows // len(self.sources)
-        return min(rows, self.shape[-2]) if len(self.shape) > 2 else rows
+        return min(rows, self.shape[-2]) if len(self.shape) == 3 else rows  # kernels of convolutions are no stack
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Plan:
         outputs: the files.
         notes: decisions that the user should see.
         adapter_outputs: separate adapter files, if requested.
+        mmproj: the file of the part that sees, if requested.
         choice: how the types of the file with the choice's label were chosen, if a size was asked for.
     """
 
@@ -120,6 +125,7 @@ class Plan:
     outputs: tuple[Output, ...]
     notes: tuple[str, ...] = ()
     adapter_outputs: tuple[Output, ...] = ()
+    mmproj: Output | None = None
     choice: Choice | None = field(default=None, repr=False)
 
     @property

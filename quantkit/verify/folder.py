@@ -92,7 +92,8 @@ def verify_folder(
     if origin is None:
         kept, why = _kept_prompts(folder, manifest)
         not_made += why
-    run = _run(manifest, sound, origin, kept, threads, reporter)
+    eye = manifest.mmproj and readable.get(manifest.mmproj.file)
+    run = _run(manifest, sound, eye.path if eye else None, origin, kept, threads, reporter)
     report = Report((*checks, *run.checks), run.runs, (*not_made, *run.not_made))
     return FolderReport(folder, report, sums)
 
@@ -113,6 +114,7 @@ def _kept_prompts(folder: Path, manifest: Manifest) -> tuple[Sequence[Expected],
 def _run(
     manifest: Manifest,
     sound: Sequence[Path],
+    mmproj: Path | None,
     origin: Origin | None,
     kept: Sequence[Expected],
     threads: int | None,
@@ -124,6 +126,7 @@ def _run(
         sound,
         origin=origin,
         expected=kept,
+        mmproj=mmproj,
         system=manifest.chat.system,
         stops=manifest.chat.stops,
         threads=threads,

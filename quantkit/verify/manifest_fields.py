@@ -24,7 +24,7 @@ from quantkit.ollama.parameters import merge_parameters
 from quantkit.package.chat_script import llama_cli_options
 from quantkit.package.manifest import MANIFEST, Manifest
 from quantkit.package.manifest_answers import answers_entry
-from quantkit.package.manifest_entries import AdapterEntry, ModelEntry
+from quantkit.package.manifest_entries import AdapterEntry, ModelEntry, ProjectorEntry
 from quantkit.package.ollama_modelfile import modelfile_commands, modelfile_name
 from quantkit.package.plan_entries import settings_of
 from quantkit.package.spec import PackagedModel, PackageSpec
@@ -103,6 +103,8 @@ def _headers(manifest: Manifest, models: Mapping[str, GGUFModel]) -> Iterator[_F
     for number, listed in enumerate(manifest.models):
         if (model := models.get(listed.file)) is not None:
             yield from _model(f"models[{number}]", listed, model, manifest.choice)
+    if manifest.mmproj is not None and (model := models.get(manifest.mmproj.file)) is not None:
+        yield from _projector(manifest.mmproj, model)
     for number, adapter in enumerate(manifest.adapter_files or ()):
         if (model := models.get(adapter.file)) is not None:
             yield from _adapter(f"adapter_files[{number}]", adapter, model)
@@ -119,6 +121,12 @@ def _model(field: str, listed: ModelEntry, model: GGUFModel, choice: Choice | No
     files = tuple(file.name for file in model.files)
     if files != listed.files:
         yield _Fault(f"{field}.parts", listed.files, f"the header of {listed.file}", files)
+
+
+def _projector(listed: ProjectorEntry, model: GGUFModel) -> Iterator[_Fault]:
+    kinds = [entry.value for key, entry in model.header.metadata.items() if key.endswith("projector_type")]
+    if listed.projector not in kinds:
+        yield _Fault("mmproj.projector", listed.projector, f"projector_type of {listed.file}", kinds)
 
 
 def _adapter(field: str, listed: AdapterEntry, model: GGUFModel) -> Iterator[_Fault]:
@@ -155,6 +163,7 @@ def _spec(manifest: Manifest, model: GGUFModel) -> PackageSpec | None:
         licenses=(),
         architecture=str(header.value("general.architecture")),
         parameter_count=0,
+        mmproj=manifest.mmproj.file if manifest.mmproj else None,
         messages=tuple((message["role"], message["content"]) for message in manifest.chat.messages),
         adds_bos=adds_bos({key: entry.value for key, entry in header.metadata.items()}),
         answers=answer_format(vocabulary.chat_template, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token),
@@ -183,9 +192,11 @@ def _modelfiles(folder: Path, spec: PackageSpec, sound: Collection[str]) -> Iter
 def _modelfile(
     field: str, name: str, spec: PackageSpec, model: PackagedModel, found: tuple[Command, ...]
 ) -> Iterator[_Fault]:
-    source = [command.value for command in found if command.keyword == "FROM"][-1]
+    source, *others = [command.value for command in found if command.keyword == "FROM"]
     if source != f"./{model.file}":
         yield _Fault(f"{field}.file", model.file, name, source)
+    if others != ([f"./{spec.mmproj}"] if spec.mmproj else []):
+        yield _Fault("mmproj.file", spec.mmproj, name, others)
     try:
         wanted = modelfile_commands(spec, model)
         settings = _settings(wanted)
@@ -232,6 +243,8 @@ def _script(folder: Path, spec: PackageSpec, sound: Collection[str]) -> Iterator
         return  # another version's script
     if found.name not in (None, without_controls(spec.name)):
         yield _Fault("name", spec.name, _SCRIPT, found.name)
+    if found.mmproj != spec.mmproj:
+        yield _Fault("mmproj.file", spec.mmproj, _SCRIPT, found.mmproj)
     if found.model != spec.models[0].file:
         yield _Fault("models[0].file", spec.models[0].file, _SCRIPT, found.model)
     if found.system != spec.system_text:
@@ -255,6 +268,7 @@ def _recipe(manifest: Manifest, model: GGUFModel) -> Iterator[_Fault]:
     said: dict[str, Any] = {
         "name": manifest.name,
         "system": chat.system,
+        "mmproj": manifest.mmproj is not None,
         "messages": [[message["role"], message["content"]] for message in chat.messages],
     }
     for key, value in said.items():

@@ -14,6 +14,7 @@ from quantkit.verify.expected import Expected
 from quantkit.verify.origin import Origin
 from quantkit.verify.process import Request, check_file
 from quantkit.verify.report import Check, Report
+from quantkit.verify.sight import check_sight
 
 
 def verify_outputs(
@@ -21,6 +22,7 @@ def verify_outputs(
     *,
     origin: Origin | None,
     expected: Sequence[Expected] = (),
+    mmproj: Path | None = None,
     system: str | None = None,
     stops: Sequence[str] = (),
     threads: int | None = None,
@@ -32,6 +34,7 @@ def verify_outputs(
         ggufs: the files.
         origin: what to compare with, None if it is not available.
         expected: prompts saved by a build, used if there is no origin.
+        mmproj: what they see with, shown with the first of them.
         system: the package's system prompt.
         stops: stop sequences that end a turn.
         threads: CPU threads, None for the processors this process may use.
@@ -54,4 +57,8 @@ def verify_outputs(
             if request.comparisons and not result.compared:
                 not_made.append(f"{gguf.name}: {', '.join(request.comparisons)} (an earlier check failed)")
             progress(1)
+    if mmproj is not None:
+        checks += [
+            replace(check, name=f"{mmproj.name}: {check.name}") for check in check_sight(ggufs[0], mmproj, threads)
+        ]
     return Report(tuple(checks), runs, tuple(not_made), tuple(expected))

@@ -19,12 +19,14 @@ class ScriptSettings:
     Attributes:
         name: the package's name, on one line.
         model: the model's file.
+        mmproj: the file with which it sees pictures.
         system: the system prompt.
         options: llama-cli's options and their values, sorted.
     """
 
     name: str | None
     model: str | None
+    mmproj: str | None
     system: str | None
     options: tuple[tuple[str, str], ...] | None
 
@@ -39,6 +41,7 @@ def read_script(text: str) -> ScriptSettings:
     return ScriptSettings(
         name=name and name.group(1),
         model=_assigned(text, "model"),
+        mmproj=_assigned(text, "mmproj"),
         system=_assigned(text, "system"),
         options=None if command is None else _options(text[command.end() :]),
     )

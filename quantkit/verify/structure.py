@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from quantkit.chat_template.format import derive
 from quantkit.errors import QuantkitError
 from quantkit.files.fileio import blocks, sha256_of
 from quantkit.gguf.model import GGUFModel, read_model, read_whole_model
 from quantkit.ollama.modelfile import parse_modelfile
-from quantkit.package.manifest import MANIFEST, Manifest
-from quantkit.package.manifest_entries import AdapterEntry, MatrixEntry, ModelEntry, TextEntry
+from quantkit.package.manifest import MANIFEST, GGUFEntry, Manifest
+from quantkit.package.manifest_entries import MatrixEntry, ModelEntry, TextEntry
 from quantkit.verify.report import Check
 from quantkit.verify.report_file import PAGE, REPORT
 from quantkit.verify.sums import changed_tensors
@@ -20,8 +20,6 @@ from quantkit.vocab.from_gguf import gguf_vocabulary
 
 _MODELFILE = "Modelfile"
 _NAMES = 20
-
-GGUFEntry = ModelEntry | AdapterEntry
 
 
 def check_files(folder: Path, manifest: Manifest) -> list[Check]:
@@ -109,7 +107,7 @@ def _check_model(
     if not all((folder / file).is_file() for file in listed.files):
         return None, []  # the check of the files names it
     try:
-        model = read_model(path) if isinstance(listed, AdapterEntry) else read_whole_model(path)
+        model = read_whole_model(path) if isinstance(listed, ModelEntry) else read_model(path)
     except QuantkitError as error:
         return None, [Check(name, False, "damaged", "readable", str(error))]
     wrong = list(_header_faults(listed, model))
@@ -181,10 +179,10 @@ def check_modelfiles(folder: Path, manifest: Manifest) -> Iterator[Check]:
         except (OSError, ValueError, QuantkitError) as error:
             yield Check(text.file, False, "broken", threshold, str(error))
             continue
-        # Ollama uses the last FROM.
-        source = [command.value for command in commands if command.keyword == "FROM"][-1]
-        file = PurePosixPath(source)
-        right = source.startswith("./") and len(file.parts) == 1 and file.name in models
-        there = right and (folder / file.name).is_file()
-        evidence = f"FROM {source}" + ("" if there or not right else ", which does not exist")
+        # Ollama takes all of them: a model, and what it sees with.
+        model, *others = [command.value for command in commands if command.keyword == "FROM"]
+        listed = {f"./{name}" for name in models}, {f"./{manifest.mmproj.file}"} if manifest.mmproj else set()
+        right = model in listed[0] and {*others} == listed[1]
+        there = right and all((folder / name).is_file() for name in (model, *others))
+        evidence = f"FROM {' and '.join((model, *others))}" + ("" if there or not right else ", which does not exist")
         yield Check(text.file, there, f"{len(commands)} commands", threshold, evidence)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from quantkit.checkpoint.language_part import language_part
 from quantkit.errors import VocabularyError
 from quantkit.gguf.kv import KV, boolean, u32
 from quantkit.vocab.post_processor import KINDS, PostProcessor, read_around, token_text
@@ -166,8 +167,8 @@ def _ids(tokenizer: Mapping[str, Any], around: PostProcessor, config: Mapping[st
 def _in_config(config: Mapping[str, Any], kind: str) -> int | None:
     """The id in config.json: at its root or, for a model with several parts, in the text model's config."""
     value = config.get(f"{kind}_token_id")
-    if value is None and isinstance(text := config.get("text_config"), Mapping):
-        value = text.get(f"{kind}_token_id")
+    if value is None:
+        value = language_part(config).get(f"{kind}_token_id")
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 

@@ -3,6 +3,9 @@
 $ErrorActionPreference = 'Stop'
 
 $name = [[ model.file | ps1 ]]
+[% if spec.mmproj is not none %]
+$mmproj = [[ spec.mmproj | ps1 ]]
+[% endif %]
 [% if system is not none %]
 $system = [[ system | ps1 ]]
 [% endif %]
@@ -40,6 +43,20 @@ if (-not (Test-Path -LiteralPath $model -PathType Leaf)) {
     exit 1
 }
 
+[% if spec.mmproj is not none %]
+# Shows the model pictures: /image FILE in the chat, or --image FILE -p TEXT.
+$eye = [IO.Path]::Combine($PSScriptRoot, $mmproj)
+if ((Test-Path -LiteralPath $eye -PathType Leaf) -and (Test-Program 'llama-mtmd-cli')) {
+    $options = @('-m', $model, '--mmproj', $eye, '--jinja'[% for option in seeing %], [[ option | ps1 ]][% endfor %])
+    # Older versions of PowerShell drop double quotes in arguments.
+[% if system is not none %]
+    $options += @('-sys', $system.Replace('"', '\"'))
+[% endif %]
+    & llama-mtmd-cli @options @args
+    exit $LASTEXITCODE
+}
+
+[% endif %]
 if (Test-Program 'llama-cli') {
     $program = 'llama-cli'
 } elseif (Test-Program 'quantkit') {

@@ -4,6 +4,9 @@
 set -eu
 
 model=[[ model.file | sh ]]
+[% if spec.mmproj is not none %]
+mmproj=[[ spec.mmproj | sh ]]
+[% endif %]
 [% if system is not none %]
 system=[[ system | sh ]]
 [% endif %]
@@ -45,6 +48,12 @@ if [ ! -f "$folder/$model" ]; then
     printf 'error: %s is missing\n' "$folder/$model" >&2
     exit 1
 fi
+[% if spec.mmproj is not none %]
+# Shows the model pictures: /image FILE in the chat, or --image FILE -p TEXT.
+if [ -f "$folder/$mmproj" ] && command -v llama-mtmd-cli >/dev/null 2>&1; then
+    exec llama-mtmd-cli -m "$folder/$model" --mmproj "$folder/$mmproj" --jinja[% for option in seeing %] [[ option | sh ]][% endfor %][% if system is not none %] -sys "$system"[% endif %] "$@"
+fi
+[% endif %]
 if command -v llama-cli >/dev/null 2>&1; then
     exec llama-cli -m "$folder/$model" --jinja[% for option in options %] [[ option | sh ]][% endfor %][% if system is not none %] -sys "$system"[% endif %] "$@"
 fi

@@ -20,6 +20,8 @@ from safetensors.torch import save_file
 from tests.support.dense_kinds import DENSE
 from tests.support.glm_kinds import GLM
 from tests.support.hybrid_kinds import HYBRID
+from tests.support.seeing_kinds import SEEING
+from tests.support.sights import vision_shapes
 from tests.support.stock_kinds import STOCK
 from tests.support.vocabularies import token_ids
 
@@ -68,6 +70,11 @@ class Kind:
         scaled: by the end of a tensor's name, what its values are multiplied by: ggml's softplus is inexact for steps
             of time far below zero, which real models do not have.
         multiple: of which the rows of its embedding are a multiple, because the converter makes it one.
+        inside: the key of these settings.
+        speaks: the class that these settings name.
+        within: the module that holds the language model, or only its decoder if it is in ``model``.
+        pictures: its preprocessor_config.json.
+        sight: config to the tensors of its vision part, for models that transformers does not have.
     """
 
     vocabulary: str
@@ -80,6 +87,11 @@ class Kind:
     least: int = 1
     multiple: int = 1
     scaled: Mapping[str, float] = field(default_factory=dict)
+    inside: str = "text_config"
+    speaks: str = ""
+    within: str = "language_model"
+    pictures: Mapping[str, Any] = field(default_factory=dict)
+    sight: Callable[[Mapping[str, Any]], Shapes] = vision_shapes
 
 
 _LLAMA = {
@@ -234,6 +246,10 @@ KINDS: dict[str, Kind] = {
 }
 
 
+# Beside the rows of the parity matrix.
+SIGHTS: dict[str, Kind] = {name: Kind(**kind) for name, kind in SEEING.items()}
+
+
 def make_checkpoint(
     folder: Path,
     kind: str,
@@ -257,7 +273,7 @@ def make_checkpoint(
 
     Args:
         folder: created; must not exist.
-        kind: one of ``KINDS``.
+        kind: one of ``KINDS`` or ``SIGHTS``.
         vocabulary: folder with the tokenizer's files, which are copied into the checkpoint.
         dtype: ``bf16``, ``f16`` or ``f32``.
         shards: files the weights are spread over, with an index when more than one.
@@ -271,7 +287,7 @@ def make_checkpoint(
         config: further settings of config.json, over the kind's.
         generation: generation_config.json, over the default with several end tokens.
     """
-    family = KINDS[kind]
+    family = KINDS[kind] if kind in KINDS else SIGHTS[kind]
     folder.mkdir(parents=True)
     for file in vocabulary.iterdir():
         shutil.copyfile(file, folder / file.name)
@@ -296,12 +312,14 @@ def make_checkpoint(
     count = settings["num_hidden_layers"]
     settings |= {key: settings[key][:count] for key in _BY_LAYER if settings.get(key)}
     written = _style_5(settings) if style == "5" else settings
-    _write_json(folder / "config.json", _put_around(family.around, written) if family.around else written)
+    whole = _put_around(family, written) if family.around else written
+    _write_json(folder / "config.json", whole)
     _write_json(folder / "generation_config.json", {**_generation(ends, ids), **(generation or {})})
     tensors = random_tensors(family, settings, DTYPES[dtype], seed)
     if family.around:
-        tensors = {f"language_model.{name}": tensor for name, tensor in tensors.items()}
-        tensors["multi_modal_projector.norm.weight"] = torch.ones(family.around["vision_config"]["hidden_size"])
+        tensors = {_inside(name, family.within): tensor for name, tensor in tensors.items()}
+        tensors |= random_values(family.sight(whole), DTYPES[dtype], seed + 1)
+        _write_json(folder / "preprocessor_config.json", family.pictures)
     write_weights(folder, tensors, shards=shards, binary=binary)
     return folder
 
@@ -321,15 +339,28 @@ def saved_shapes(settings: Mapping[str, Any]) -> Shapes:
 
 def random_tensors(family: Kind, settings: Mapping[str, Any], dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
     """The tensors of a model of these settings, under their Hugging Face names."""
+    return random_values((family.shapes or saved_shapes)(settings), dtype, seed, family)
+
+
+def random_values(shapes: Shapes, dtype: torch.dtype, seed: int, family: Kind | None = None) -> dict[str, torch.Tensor]:
+    """Tensors of these shapes.
+
+    Args:
+        shapes: by name.
+        dtype: their type.
+        seed: of the values.
+        family: says around which values norms lie, and what is scaled; None for norms around 1.
+    """
+    norm, scaled = (1.0, {}) if family is None else (family.norm, family.scaled)
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
-    for name, shape in (family.shapes or saved_shapes)(settings).items():
+    for name, shape in shapes.items():
         if len(shape) > 1:
             values = _matrix(shape, generator)
         else:
-            around = 0.0 if name.endswith("bias") else family.norm
+            around = 0.0 if name.endswith("bias") else norm
             values = around + 0.1 * torch.randn(shape, generator=generator)
-        values *= next((factor for end, factor in family.scaled.items() if name.endswith(end)), 1.0)
+        values *= next((factor for end, factor in scaled.items() if name.endswith(end)), 1.0)
         tensors[name] = values.to(dtype).contiguous()
     return tensors
 
@@ -411,11 +442,20 @@ def _generation(ends: _Ends, ids: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _put_around(around: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json of a model that also sees: what belongs to its language model stands in ``text_config``."""
+def _inside(name: str, module: str) -> str:
+    """The name of a tensor of the language model within *module*."""
+    if not module.startswith("model."):
+        return f"{module}.{name}"
+    return f"{module}.{name.removeprefix('model.')}" if name.startswith("model.") else name
+
+
+def _put_around(family: Kind, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of a model that also sees: what belongs to its language model stands in an object of its own."""
     outside = ("architectures", "bos_token_id", "eos_token_id", "tie_word_embeddings", "torch_dtype")
     text = {key: value for key, value in settings.items() if key != "architectures"}
-    return {**around, **{key: settings[key] for key in outside if key in settings}, "text_config": text}
+    if family.speaks:
+        text["architectures"] = [family.speaks]
+    return {**family.around, **{key: settings[key] for key in outside if key in settings}, family.inside: text}
 
 
 def _style_5(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tests.support.sights import CLIP_COLORS, PLAIN_COLORS, SCALED
+
 _GELU = "gelu_pytorch_tanh"
 _MISTRAL = {
     "architectures": ["MistralForCausalLM"],
@@ -18,15 +20,17 @@ _MISTRAL = {
     "rope_theta": 10000.0,
     "sliding_window": 4096,
 }
-_MISTRAL_NEMO = {**_MISTRAL, "head_dim": 64, "rope_theta": 1000000.0, "sliding_window": None}
-_PIXTRAL = {
+MISTRAL_NEMO = {**_MISTRAL, "head_dim": 64, "rope_theta": 1000000.0, "sliding_window": None}
+# The converter knows the second matrix of the projector in models of at least three layers.
+PIXTRAL = {
     "model_type": "pixtral",
     "head_dim": 16,
+    "hidden_act": "silu",
     "hidden_size": 32,
-    "image_size": 28,
-    "intermediate_size": 32,
+    "image_size": 112,
+    "intermediate_size": 48,
     "num_attention_heads": 2,
-    "num_hidden_layers": 1,
+    "num_hidden_layers": 3,
     "patch_size": 14,
 }
 _CODE_QWEN = {
@@ -90,10 +94,10 @@ _GEMMA3 = {
 _SIGLIP = {
     "model_type": "siglip_vision_model",
     "hidden_size": 32,
-    "image_size": 28,
-    "intermediate_size": 32,
+    "image_size": 56,
+    "intermediate_size": 48,
     "num_attention_heads": 2,
-    "num_hidden_layers": 1,
+    "num_hidden_layers": 2,
     "patch_size": 14,
 }
 # As transformers 5 writes it, with settings for each kind of layer.
@@ -222,11 +226,12 @@ _MINISTRAL3 = {
 
 DENSE: dict[str, Mapping[str, Any]] = {
     "mistral": {"vocabulary": "llama-spm", "config": _MISTRAL},
-    "mistral-nemo": {"vocabulary": "tekken", "config": _MISTRAL_NEMO},
+    "mistral-nemo": {"vocabulary": "tekken", "config": MISTRAL_NEMO},
     "mistral3": {
         "vocabulary": "tekken",
-        "config": {**_MISTRAL_NEMO, "architectures": ["Mistral3ForConditionalGeneration"]},
-        "around": {"model_type": "mistral3", "vision_config": _PIXTRAL},
+        "config": {**MISTRAL_NEMO, "architectures": ["Mistral3ForConditionalGeneration"]},
+        "around": {"model_type": "mistral3", "spatial_merge_size": 2, "vision_config": PIXTRAL},
+        "pictures": {**SCALED, **CLIP_COLORS, "patch_size": 14, "size": {"longest_edge": 56}},
     },
     "codeqwen": {"vocabulary": "llama-spm", "config": _CODE_QWEN},
     "qwen3": {"vocabulary": "qwen2", "config": _QWEN3, "tied": True},
@@ -239,6 +244,7 @@ DENSE: dict[str, Mapping[str, Any]] = {
         "tied": True,
         "norm": 0.0,
         "around": {"model_type": "gemma3", "mm_tokens_per_image": 4, "vision_config": _SIGLIP},
+        "pictures": {**SCALED, **PLAIN_COLORS, "image_seq_length": 4, "size": {"height": 56, "width": 56}},
     },
     "phi3": {"vocabulary": "phi-3", "config": _PHI3},
     "phi3-long": {"vocabulary": "phi-3", "config": _PHI3_LONG},
@@ -252,7 +258,8 @@ DENSE: dict[str, Mapping[str, Any]] = {
     "ministral3-sees": {
         "vocabulary": "tekken",
         "config": {**_MINISTRAL3, "architectures": ["Mistral3ForConditionalGeneration"]},
-        "around": {"model_type": "mistral3", "vision_config": _PIXTRAL},
+        "around": {"model_type": "mistral3", "vision_config": PIXTRAL},
+        "pictures": {**SCALED, **CLIP_COLORS, "patch_size": 14, "size": {"longest_edge": 56}},
         "tied": True,
     },
 }

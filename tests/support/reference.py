@@ -96,13 +96,18 @@ class ReferenceConverter:
         Raises:
             ReferenceError: the converter failed; the message is its traceback.
         """
-        return self._ask(out, model=str(model), outtype=outtype, pre=pre, adapter=None, vocab_only=vocab_only)
+        options = ["vocab-only"] if vocab_only else []
+        return self._ask(out, model=str(model), outtype=outtype, pre=pre, adapter=None, options=options)
+
+    def convert_mmproj(self, model: Path, out: Path, outtype: str) -> Path:
+        """The mmproj file of a checkpoint that also sees, otherwise as :meth:`convert`."""
+        return self._ask(out, model=str(model), outtype=outtype, pre=None, adapter=None, options=["mmproj"])
 
     def convert_lora(self, model: Path, adapter: Path, out: Path, outtype: str) -> Path:
         """Convert a PEFT adapter of *model* with ``convert_lora_to_gguf.py``, otherwise as :meth:`convert`."""
-        return self._ask(out, model=str(model), outtype=outtype, pre=None, adapter=str(adapter), vocab_only=False)
+        return self._ask(out, model=str(model), outtype=outtype, pre=None, adapter=str(adapter), options=[])
 
-    def _ask(self, out: Path, **request: str | bool | None) -> Path:
+    def _ask(self, out: Path, **request: str | list[str] | None) -> Path:
         process = self._start()
         assert process.stdin is not None
         assert process.stdout is not None

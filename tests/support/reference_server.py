@@ -40,7 +40,7 @@ def main() -> None:
         error = ""
         try:
             if request["adapter"] is None:
-                sys.argv[1:] = [request["model"], *output, *(["--vocab-only"] if request["vocab_only"] else [])]
+                sys.argv[1:] = [request["model"], *output, *(f"--{option}" for option in request["options"])]
                 convert_hf_to_gguf.main()
             else:
                 sys.argv[1:] = [request["adapter"], "--base", request["model"], *output]

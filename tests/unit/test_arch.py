@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from quantkit.arch.decoder import interleave_halves
-from quantkit.arch.families import ARCHITECTURES, BY_MODEL_TYPE, FAMILIES, class_notes, find_architecture
+from quantkit.arch.families import ARCHITECTURES, BY_MODEL_TYPE, FAMILIES, INSIDE, class_notes, find_architecture
 from quantkit.arch.rope import _PLAIN_POWERS, _frequencies
 from quantkit.checkpoint.dtypes import BF16
 from quantkit.errors import ArchitectureError
@@ -330,7 +330,7 @@ def test_find_architecture() -> None:
     assert find_architecture({"architectures": ["Qwen2ForCausalLM"]}, "x") is QWEN2
     with pytest.raises(ArchitectureError, match=r"x: architecture 'MambaForCausalLM' is not supported") as caught:
         find_architecture({"architectures": ["MambaForCausalLM"]}, "x")
-    assert caught.value.hint.endswith(", ".join(sorted(ARCHITECTURES)))
+    assert caught.value.hint.endswith(", ".join(sorted({*ARCHITECTURES, *(wrapper for wrapper, _ in INSIDE)})))
     for nothing in ({}, {"architectures": []}, {"architectures": None}, {"architectures": "LlamaForCausalLM"}):
         with pytest.raises(ArchitectureError, match="x: architectures is missing"):
             find_architecture(nothing, "x")

@@ -11,7 +11,7 @@ from quantkit.arch.base import Rule
 from quantkit.arch.families import ARCHITECTURES
 from quantkit.errors import ArchitectureError
 from quantkit.ggml.types import GGMLType
-from quantkit.model.opened import base_type
+from quantkit.model.planned import base_type
 
 PLAIN: Mapping[str, Any] = {
     "hidden_size": 64,

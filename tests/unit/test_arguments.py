@@ -142,6 +142,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("pure", "yes", "pure is 'yes'; expected true or false"),
     ("leave_output_tensor", "no", "leave_output_tensor is 'no'; expected true or false"),
     ("adapter_gguf", 0, "adapter_gguf is 0; expected true or false"),
+    ("mmproj", 0, "mmproj is 0; expected true or false"),
 ]
 
 

@@ -132,6 +132,7 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         "tensor_types": ["attn_v=q8_0"],
         "split_max_size": None,
         "adapter_gguf": False,
+        "mmproj": False,
         "ignore": ["checkpoint-*"],
         "via_llama_cpp": "llama.cpp",
         "messages": [],

@@ -1,0 +1,48 @@
+"""The families whose vision part becomes an mmproj file, one file each.
+
+To add one, write its file and add its name here. A file is imported when its family is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from quantkit.errors import ArchitectureError
+
+if TYPE_CHECKING:
+    from quantkit.arch.vision.base import VisionTower
+
+# The family, as its file and its name there, by the name in "architectures" of config.json.
+TOWERS: Mapping[str, str] = {
+    "Gemma3ForConditionalGeneration": "gemma3.TOWER",
+    "Idefics3ForConditionalGeneration": "idefics3.TOWER",
+    "InternVLChatModel": "internvl.TOWER",
+    "LlavaForConditionalGeneration": "pixtral.TOWER",
+    "Mistral3ForConditionalGeneration": "pixtral.TOWER",
+    "SmolVLMForConditionalGeneration": "idefics3.TOWER",
+}
+
+
+def find_tower(config: Mapping[str, Any], where: str) -> VisionTower:
+    """The vision family of a config.
+
+    Raises:
+        ArchitectureError: the model does not see, or llama.cpp or quantkit does not have its vision part.
+    """
+    names = config.get("architectures")
+    name = str(names[0]) if isinstance(names, list) and names else "a model without a class"
+    if not isinstance(config.get("vision_config"), Mapping):
+        raise ArchitectureError(
+            f"{where}: {name} has no vision_config: the model does not see", hint="leave out --mmproj"
+        )
+    if name not in TOWERS:
+        raise ArchitectureError(
+            f"{where}: the vision part of {name} is not supported",
+            hint="leave out --mmproj to build the language model alone; supported with it: "
+            + ", ".join(sorted(TOWERS)),
+        )
+    file, _, tower = TOWERS[name].partition(".")
+    found: VisionTower = getattr(importlib.import_module(f"quantkit.arch.vision.{file}"), tower)
+    return found

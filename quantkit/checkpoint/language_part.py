@@ -1,0 +1,20 @@
+"""The language model's settings in config.json: at its root, or in an object beside those of other parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# transformers' name for the object, and that of InternVL's own code.
+_KEYS = ("text_config", "llm_config")
+
+
+def language_key(config: Mapping[str, Any]) -> str | None:
+    """The key of the language model's settings; None where they are at the root."""
+    return next((key for key in _KEYS if isinstance(config.get(key), Mapping)), None)
+
+
+def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The language model's own settings."""
+    key = language_key(config)
+    return config if key is None else config[key]

@@ -1,0 +1,202 @@
+"""The mmproj file of every family that also sees, against the file that llama.cpp's converter writes."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from quantkit.arch.vision.families import TOWERS
+from quantkit.engine.device import Workers
+from quantkit.engine.stream import stream
+from quantkit.errors import ArchitectureError
+from quantkit.gguf.model import GGUFModel
+from quantkit.jobs.build import build
+from quantkit.jobs.convert import convert
+from quantkit.jobs.run_stream import merger
+from quantkit.model.opened import open_model
+from quantkit.model.projector_file import plan_projector_file
+from quantkit.ollama.modelfile import parse_modelfile
+from quantkit.package.manifest import read_manifest
+from quantkit.verify.folder import verify_folder
+from quantkit.verify.manifest_fields import check_fields
+from quantkit.verify.sight import check_sight
+from quantkit.verify.structure import check_modelfiles, check_models
+from tests.support.checkpoints import KINDS, SIGHTS, make_checkpoint
+from tests.support.gguf_compare import differences
+from tests.support.gguf_read import read_gguf
+from tests.support.parity_matrix import pre_tokenizer
+from tests.support.reference import ReferenceConverter
+from tests.support.sights import PICTURE_TOKENS
+from tests.support.vocabularies import write_vocabulary
+
+OUTTYPES = ("f16", "bf16", "f32")
+SEEING = {kind: family for kind, family in {**KINDS, **SIGHTS}.items() if family.pictures}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sights")
+
+
+@cache
+def checkpoint(folder: Path, kind: str, dtype: str) -> Path:
+    vocabulary = SEEING[kind].vocabulary
+    tokenizer = folder / vocabulary
+    if not tokenizer.exists():
+        write_vocabulary(tokenizer, vocabulary, small=True, extra=PICTURE_TOKENS[vocabulary])
+    return make_checkpoint(folder / f"{kind}-{dtype}", kind, vocabulary=tokenizer, dtype=dtype)
+
+
+def write_mmproj(model: Path, folder: Path, outtype: str) -> Path:
+    """Our file, without the language model."""
+    with open_model(model, mmproj=True) as opened:
+        planned = plan_projector_file(opened, "model", outtype)
+        assert planned is not None
+        stream(planned.tensors, [planned.output], merger(opened), folder, workers=Workers(2))
+    return folder / planned.output.file
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+@pytest.mark.parametrize("kind", SEEING)
+def test_every_byte_is_the_converters(
+    folder: Path, converter: ReferenceConverter, tmp_path: Path, kind: str, dtype: str
+) -> None:
+    model = checkpoint(folder, kind, dtype)
+    for outtype in OUTTYPES if dtype == "bf16" else ("f16",):
+        source, out = with_bare_embedding(model, kind, tmp_path), tmp_path / f"reference-{outtype}.gguf"
+        theirs = converter.convert_mmproj(source, out, outtype)
+        assert differences(write_mmproj(model, tmp_path, outtype), theirs) == []
+
+
+def with_bare_embedding(model: Path, kind: str, folder: Path) -> Path:
+    """The checkpoint as the converter reads it: it takes the end of a picture's row from the embedding, which it finds
+    only under a name without ``language_model.``; libmtmd refuses what it writes otherwise."""
+    if SEEING[kind].vocabulary != "tekken":
+        return model
+    renamed = folder / "renamed"
+    if not renamed.exists():
+        shutil.copytree(model, renamed)
+        tensors = load_file(renamed / "model.safetensors")
+        tensors["model.embed_tokens.weight"] = tensors.pop("language_model.model.embed_tokens.weight")
+        save_file(tensors, renamed / "model.safetensors", metadata={"format": "pt"})
+    return renamed
+
+
+def test_every_family_has_a_row() -> None:
+    assert {SEEING[kind].config["architectures"][0] for kind in SEEING} == TOWERS.keys()
+
+
+@pytest.mark.parametrize("kind", SIGHTS)
+def test_the_language_model_is_the_converters(
+    folder: Path, converter: ReferenceConverter, tmp_path: Path, kind: str
+) -> None:
+    """Of the others it has a row in the parity matrix."""
+    model = checkpoint(folder, kind, "bf16")
+    pre = pre_tokenizer(SEEING[kind].vocabulary)
+    theirs = converter.convert(model, tmp_path / "reference.gguf", "f16", pre=pre)
+    assert differences(convert(model, tmp_path / "ours.gguf"), theirs) == []
+
+
+def test_convert_writes_both_files(folder: Path, tmp_path: Path) -> None:
+    model = checkpoint(folder, "gemma3-sees", "bf16")
+    made = convert(model, tmp_path / "model.gguf", mmproj=True)
+    alone = convert(model, tmp_path / "alone.gguf")
+    assert differences(made, alone) == []
+    assert differences(tmp_path / "model-mmproj-f16.gguf", write_mmproj(model, folder, "f16")) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets"),
+    [
+        ("gemma3-sees", r".*(encoder|language_model).*\.(q_proj|fc1)"),
+        ("mistral3", r".*(vision_tower|projector|language_model).*(q_proj|k_proj|linear_1|merging_layer)"),
+        ("idefics3", r".*(vision_model|connector|text_model).*\.(v_proj|fc2|proj)"),
+    ],
+)
+def test_adapters_on_both_parts_are_merged_as_by_peft(folder: Path, tmp_path: Path, kind: str, targets: str) -> None:
+    """The files of a base with an adapter are those of the model that PEFT merges and saves."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    model = checkpoint(folder, kind, "f32")
+    torch.manual_seed(5)
+    loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
+    trained = get_peft_model(loaded, LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False))
+    trained.save_pretrained(tmp_path / "adapter")
+    changed = set(load_file(tmp_path / "adapter" / "adapter_model.safetensors"))
+    assert any("vision" in name for name in changed)
+    assert any("layers" in name and "vision" not in name for name in changed)
+    merged = trained.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    for file in model.iterdir():
+        if not (tmp_path / "merged" / file.name).exists() and file.suffix == ".json":
+            shutil.copy(file, tmp_path / "merged")
+    ours = convert(model, tmp_path / "ours.gguf", adapters=tmp_path / "adapter", outtype="f32", mmproj=True)
+    theirs = convert(tmp_path / "merged", tmp_path / "theirs.gguf", outtype="f32", mmproj=True)
+    for one, other in ((ours, theirs), *[(path.with_name(f"{path.stem}-mmproj-f32.gguf") for path in (ours, theirs))]):
+        tensors, expected = read_gguf(one).tensors, read_gguf(other).tensors
+        assert tensors.keys() == expected.keys()
+        for name, tensor in tensors.items():
+            found, wanted = (t.data.view(np.float32) for t in (tensor, expected[name]))
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max(), err_msg=name)
+
+
+def test_a_package_that_sees(folder: Path, tmp_path: Path) -> None:
+    """It is built, checked with a picture, and held to what it lists."""
+    model = checkpoint(folder, "gemma3-sees", "bf16")
+    built = build(model=model, out=tmp_path / "kit", name="kit", quants="q8_0", mmproj=True, outtype="bf16")
+    assert built.report is not None
+    assert "kit-mmproj-bf16.gguf: sees" in [check.name for check in built.report.checks]
+    assert built.plan.mmproj is not None
+    commands = parse_modelfile((tmp_path / "kit" / "Modelfile").read_text())
+    assert [c.value for c in commands if c.keyword == "FROM"] == ["./kit-q8_0.gguf", "./kit-mmproj-bf16.gguf"]
+    assert "--mmproj" in (tmp_path / "kit" / "chat.sh").read_text()
+    assert [check.name for check in verify_folder(tmp_path / "kit").report.checks if not check.passed] == []
+
+
+def faults(folder: Path) -> set[str]:
+    """The checks of a package that fail, of those that load nothing."""
+    manifest = read_manifest(folder)
+    readable: dict[str, GGUFModel] = {}
+    checks = [*check_modelfiles(folder, manifest)]
+    for listed, model, found in check_models(folder, manifest, sha256=True, advance=lambda count: None):
+        checks += found
+        readable |= {} if model is None else {listed.file: model}
+    return {check.name for check in (*checks, *check_fields(folder, manifest, readable)) if not check.passed}
+
+
+def test_what_does_not_fit_the_model_is_found(folder: Path, tmp_path: Path) -> None:
+    """The eye of another model, one that is damaged, and one that the Modelfile does not name."""
+    model = checkpoint(folder, "gemma3-sees", "bf16")
+    build(model=model, out=tmp_path / "kit", name="kit", quants="q8_0", mmproj=True, verify=False)
+    eye = tmp_path / "kit" / "kit-mmproj-f16.gguf"
+    sound = eye.read_bytes()
+    other = write_mmproj(checkpoint(folder, "mistral3", "bf16"), tmp_path, "f16")
+    [check] = check_sight(tmp_path / "kit" / "kit-q8_0.gguf", tmp_path / "missing.gguf")
+    assert not check.passed
+    eye.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    failed = faults(tmp_path / "kit")
+    assert failed == {"kit-mmproj-f16.gguf: tensors"}
+    shutil.copy(other, eye)
+    failed = faults(tmp_path / "kit")
+    assert {"kit-mmproj-f16.gguf: header", "manifest: mmproj.projector"} <= failed
+    eye.write_bytes(sound)
+    modelfile = tmp_path / "kit" / "Modelfile"
+    modelfile.write_text(modelfile.read_text().replace("FROM ./kit-mmproj-f16.gguf\n", ""))
+    failed = faults(tmp_path / "kit")
+    assert "Modelfile" in failed
+
+
+def test_a_picture_needs_the_files_that_say_how(folder: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(checkpoint(folder, "gemma3-sees", "bf16"), tmp_path / "model")
+    (model / "preprocessor_config.json").unlink()
+    with pytest.raises(ArchitectureError, match="image_mean is None") as caught:
+        convert(model, tmp_path / "model.gguf", mmproj=True)
+    assert "copy preprocessor_config.json" in caught.value.hint
+    convert(model, tmp_path / "model.gguf")  # the language model does not

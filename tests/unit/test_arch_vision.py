@@ -1,0 +1,119 @@
+"""The vision families: what they refuse, and what config.json may leave out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from quantkit.arch.class_defaults import with_defaults
+from quantkit.arch.vision.base import Sight
+from quantkit.arch.vision.families import TOWERS, find_tower
+from quantkit.errors import ArchitectureError
+from tests.support.checkpoints import KINDS, SIGHTS, Kind
+
+SEEING: Mapping[str, Kind] = {kind: family for kind, family in {**KINDS, **SIGHTS}.items() if family.pictures}
+# transformers' class for the settings, by kind; InternVL's own code is no part of transformers.
+CLASSES = {
+    "gemma3-sees": "siglip_vision_model",
+    "mistral3": "pixtral",
+    "pixtral": "pixtral",
+    "smolvlm": "smolvlm_vision",
+    "idefics3": "idefics3_vision",
+}
+
+
+def sight(kind: str, **changes: Any) -> Sight:
+    """What describes a kind; keys of *changes* are paths such as ``vision_config__hidden_act``."""
+    family = SEEING[kind]
+    config: dict[str, Any] = copy.deepcopy({**family.around, "architectures": family.config["architectures"]})
+    pictures: dict[str, Any] = copy.deepcopy(dict(family.pictures))
+    for path, value in changes.items():
+        *outer, key = path.split("__")
+        place = pictures if outer[:1] == ["pictures"] else config
+        for name in outer:
+            place = place if name == "pictures" else place[name]
+        place[key] = value
+        if value is None:
+            del place[key]
+    vision = with_defaults(config["vision_config"], find_tower(config, "config.json").defaults)
+    return Sight(config, vision, 256, 2000, pictures, {"[IMG_BREAK]": 1998}.get)
+
+
+def refusal(kind: str, **changes: Any) -> str:
+    tower = find_tower({**SEEING[kind].around, "architectures": SEEING[kind].config["architectures"]}, "config.json")
+    described = sight(kind, **changes)
+    with pytest.raises(ArchitectureError) as caught:
+        (tower.metadata(described), tower.rules(described))
+    return str(caught.value)
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("gemma3-sees", {"vision_config__hidden_act": "gelu"}, "vision_config: hidden_act 'gelu' is not supported"),
+    ("gemma3-sees", {"vision_config__num_channels": 1}, "vision_config: num_channels 1 is not supported"),
+    (
+        "gemma3-sees",
+        {"vision_config__image_size": 57},
+        "vision_config.image_size 57 is not a multiple of patch_size 14",
+    ),
+    ("gemma3-sees", {"vision_config__num_attention_heads": 3}, "hidden_size 32 is not a multiple of 3 attention heads"),
+    ("gemma3-sees", {"vision_config__patch_size": "14"}, "vision_config.patch_size is '14'"),
+    (
+        "gemma3-sees",
+        {"mm_tokens_per_image": 9, "pictures__image_seq_length": 9},
+        "mm_tokens_per_image 9 is not supported",
+    ),
+    ("gemma3-sees", {"pictures__image_seq_length": 16}, "preprocessor_config.json: image_seq_length 16"),
+    ("gemma3-sees", {"pictures__size": {"height": 64, "width": 56}}, "preprocessor_config.json: size"),
+    ("gemma3-sees", {"pictures__do_pan_and_scan": True}, "do_pan_and_scan True is not supported"),
+    ("gemma3-sees", {"pictures__do_normalize": False}, "do_normalize False is not supported"),
+    ("gemma3-sees", {"pictures__rescale_factor": 1.0}, "rescale_factor 1.0 is not supported: llama.cpp divides by 255"),
+    ("gemma3-sees", {"pictures__image_mean": None}, "preprocessor_config.json: image_mean is None"),
+    ("gemma3-sees", {"pictures__image_std": [0.5, 0.5, 0]}, "image_std is 0; expected a number above 0"),
+    ("mistral3", {"vision_config__model_type": "clip_vision_model"}, "model_type 'clip_vision_model' is not supported"),
+    ("mistral3", {"vision_config__head_dim": 8}, "head_dim 8 is not supported"),
+    ("mistral3", {"vision_config__rope_theta": 1e6}, "rope_theta 1e+06, which is not supported"),
+    ("mistral3", {"vision_feature_layer": -2}, "vision_feature_layer -2 is not supported"),
+    ("mistral3", {"projector_hidden_act": "relu"}, "projector_hidden_act 'relu' is not supported"),
+    ("pixtral", {"vision_feature_select_strategy": "default"}, "vision_feature_select_strategy 'default'"),
+    ("pixtral", {"vision_feature_select_strategy": None}, "vision_feature_select_strategy 'default'"),
+    ("smolvlm", {"scale_factor": 3}, "scale_factor 3 is not supported"),
+    ("smolvlm", {"pictures__max_image_size": {"longest_edge": 112}}, "max_image_size 112 is not supported"),
+    ("smolvlm", {"pictures__do_image_splitting": False}, "do_image_splitting False is not supported"),
+    ("internvl", {"vision_config__norm_type": "rms_norm"}, "norm_type 'rms_norm' is not supported"),
+    ("internvl", {"downsample_ratio": 0.4}, "downsample_ratio 0.4 is not supported"),
+    ("internvl", {"ps_version": "v1"}, "ps_version 'v1' is not supported"),
+    ("internvl", {"select_layer": -4}, "select_layer -4 is not supported"),
+]
+
+
+@pytest.mark.parametrize(("kind", "changes", "said"), REFUSED, ids=[f"{k}-{'-'.join(c)}" for k, c, _ in REFUSED])
+def test_what_libmtmd_does_not_compute_is_refused(kind: str, changes: dict[str, Any], said: str) -> None:
+    assert said in refusal(kind, **changes)
+
+
+def test_a_picture_without_its_end_of_row() -> None:
+    tower = find_tower({**SEEING["mistral3"].around, "architectures": ["Mistral3ForConditionalGeneration"]}, "x")
+    described = sight("mistral3")
+    with pytest.raises(ArchitectureError, match=r"the token \[IMG_BREAK\]"):
+        tower.rules(Sight(described.config, described.vision, 256, 2000, described.pictures))
+
+
+def test_a_model_that_does_not_see() -> None:
+    with pytest.raises(ArchitectureError, match="has no vision_config: the model does not see") as caught:
+        find_tower({"architectures": ["LlamaForCausalLM"]}, "config.json")
+    assert caught.value.hint == "leave out --mmproj"
+    with pytest.raises(ArchitectureError, match="the vision part of LlavaNextForConditionalGeneration") as caught:
+        find_tower({"architectures": ["LlavaNextForConditionalGeneration"], "vision_config": {}}, "config.json")
+    assert ", ".join(sorted(TOWERS)) in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_defaults_are_those_of_the_class(kind: str) -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(CLASSES[kind])
+    tower = find_tower({**SEEING[kind].around, "architectures": SEEING[kind].config["architectures"]}, "config.json")
+    assert dict(tower.defaults) == {key: getattr(config, key) for key in tower.defaults}
