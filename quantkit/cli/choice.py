@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.choose.groups import role_of
+from quantkit.system.terminal_text import one_line
 from quantkit.system.units import size
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def print_choice(choice: Choice) -> None:
     """The types by role, what they cost, and the options that give the same file."""
     click.echo(
         f"chosen: {choice.nbytes:,} bytes, {choice.bits_per_weight:.3f} bits per weight, predicted KL divergence "
-        f"{choice.predicted_kl:.5f} ({choice.evaluations} evaluations, importance matrix: "
+        f"{choice.predicted_kl:.5f} on {one_line(choice.text)} ({choice.evaluations} evaluations, importance matrix: "
         f"{'yes' if choice.importance else 'no'})"
     )
     if (other := choice.compared) is not None:

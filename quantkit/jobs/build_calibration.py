@@ -78,7 +78,8 @@ def calibrated(
         tokens=len(tokens.ids) // CONTEXT * CONTEXT,
         context=CONTEXT,
     )
-    yield replace(recipe, calibrate=None, imatrix=matrix), entry, written
+    like = None if recipe.asked is None else recipe.choice_data or recipe.calibrate
+    yield replace(recipe, calibrate=None, imatrix=matrix, choice_data=like), entry, written
 
 
 def _tokens(prepared: PlannedBuild, data: Path, work: Workspace) -> Tokens:

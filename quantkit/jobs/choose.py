@@ -196,7 +196,7 @@ def with_choice(
     check_space(work, needs.disk - (0 if written is None else written.output.nbytes))
     written, folder = written or write_unquantized(prepared, work), work.scratch()
     model = read_whole_model(written.path)
-    text, ids = _sequences(model.path, recipe.choice_data or recipe.calibrate or CALIBRATION, prepared)
+    text, ids = _sequences(model.path, recipe.choice_data or CALIBRATION, prepared)
     with open_source(model) as source:
         with (
             reporter.phase("measuring the loss of every type", len(needs.candidates), "tensors") as progress,

@@ -114,7 +114,7 @@ RECIPE_FIELDS = by_name(
             "choice_data",
             PATH,
             "Text, or conversations as JSON lines, like what the model is for: the choice of types is measured on its "
-            "first 16,384 tokens (default: a text of ours).",
+            "first 16,384 tokens (default: that of --calibrate, else a text of ours).",
             flags=("--choice-data",),
             metavar="FILE",
             example="conversations.jsonl",

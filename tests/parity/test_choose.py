@@ -24,6 +24,7 @@ from quantkit.gguf.model import read_model
 from quantkit.jobs.build import BuildResult, build
 from quantkit.jobs.convert import convert
 from quantkit.jobs.quantize import quantize
+from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.verify import verify
 from quantkit.material.ask import tokens_of
 from quantkit.material.data_file import CALIBRATION, EVALUATION
@@ -240,6 +241,30 @@ def test_impossible_sizes_are_refused(asked: dict[str, object], expected: str, t
     with pytest.raises(QuantizationError, match=expected):
         build(BASE, out=tmp_path / "out", **asked)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_choice_is_measured_on_the_text_of_the_calibration(
+    imatrix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless another one is given."""
+    text, other = tmp_path / "mine.txt", tmp_path / "other.txt"
+    for path in (text, other):
+        path.write_text(EVALUATION.read_text(encoding="utf-8"), encoding="utf-8")
+    asked: list[Path | None] = []
+
+    def choose(recipe: Recipe, *others: object) -> None:
+        asked.append(recipe.choice_data)
+        raise QuantkitError("far enough")
+
+    monkeypatch.setattr("quantkit.jobs.choose.with_choice", choose)
+    monkeypatch.setattr(
+        "quantkit.jobs.build_calibration.make_imatrix",
+        lambda gguf, tokens, out, **options: shutil.copy(imatrix, out),
+    )
+    for given in (None, other):
+        with pytest.raises(QuantkitError, match="far enough"):
+            build(BASE, bits=7.0, calibrate=text, choice_data=given, out=tmp_path / "out", verify=False)
+    assert asked == [text, other]
 
 
 def test_a_text_that_is_not_there_is_refused(tmp_path: Path) -> None:
