@@ -12,7 +12,9 @@ from quantkit.system.shell import command as shown
 
 @click.command("demo")
 @click.argument("folder", type=FOLDER, default=Path("quantkit-demo"), metavar="[DIR]")
-@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@click.option(
+    "--overwrite", is_flag=True, help="Replace an older output. A folder that quantkit did not make is never replaced."
+)
 @json_option
 def command(folder: Path, overwrite: bool, as_json: bool) -> None:
     """Build the embedded base model with its adapter in DIR, and ask base and result the same questions.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from quantkit.errors import OutputError
 from quantkit.files.output_file import write_error
+from quantkit.files.replaceable import Mark, check_free, check_free_folder
 from quantkit.system.running import is_running
 from quantkit.system.shell import command
 
@@ -31,6 +32,7 @@ class Workspace:
         fsync: flush to the disk before and after the rename.
         inputs: files and folders that are read, which no output may replace.
         file: the output is a file, or several files in one folder.
+        mark: what this kind of folder has; others are never replaced.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class Workspace:
     fsync: bool = False
     inputs: tuple[Path, ...] = ()
     file: bool = False
+    mark: Mark | None = None
 
     @property
     def place(self) -> Path:
@@ -59,14 +62,28 @@ class Workspace:
         """
         for name in names:
             if name != self.final.name:
-                _check_output(self.place / name, self.inputs, overwrite=self.overwrite, file=True)
+                _check_output(self.place / name, self.inputs, overwrite=self.overwrite, file=True, mark=None)
                 _clean_after_killed_runs(self.place / name)
 
-    def publish(self, final: Path | None = None) -> Path:
-        """Rename the folder to the output (or to *final*, for a build that failed its checks)."""
-        final = final or self.final
+    @property
+    def failed(self) -> Path:
+        """The name of an output that failed its checks."""
+        return self.final.with_name(self.final.name + ".failed")
+
+    def reserve_failed(self) -> None:
+        """Check before the work that :attr:`failed` is free, or an older failure, which needs no permission.
+
+        Raises:
+            OutputError: a folder with that name is something else.
+        """
+        check_free_folder(self.failed, self.mark, overwrite=True)
+
+    def publish(self, *, failed: bool = False) -> Path:
+        """Rename the folder to the output, or to :attr:`failed`."""
+        final, overwrite = (self.failed, True) if failed else (self.final, self.overwrite)
         self._flush()
-        replace_with(self.path, final, overwrite=self.overwrite or final != self.final)
+        check_free_folder(final, self.mark, overwrite=overwrite)
+        replace_all([(self.path, final)])
         self._flush_name()
         return final
 
@@ -77,7 +94,9 @@ class Workspace:
             The first of them.
         """
         self._flush()
-        replace_all([(self.path / name, self.place / name) for name in names], overwrite=self.overwrite)
+        for name in names:
+            check_free(self.place / name, overwrite=self.overwrite)
+        replace_all([(self.path / name, self.place / name) for name in names])
         self._flush_name()
         return self.place / names[0]
 
@@ -104,7 +123,13 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def workspace(
-    final: Path, *, overwrite: bool, inputs: Sequence[Path] = (), file: bool = False, fsync: bool = False
+    final: Path,
+    *,
+    overwrite: bool,
+    inputs: Sequence[Path] = (),
+    file: bool = False,
+    fsync: bool = False,
+    mark: Mark | None = None,
 ) -> Iterator[Workspace]:
     """A workspace for *final*; anything that is not published is removed at the end.
 
@@ -114,23 +139,24 @@ def workspace(
         inputs: files and folders that are read, which the output must not replace.
         file: the output is a file. A file never replaces a folder with its name, nor a folder a file.
         fsync: flush the output to the disk before the rename, and the rename after it.
+        mark: what an older output of this kind has; a folder without it is never replaced.
 
     Raises:
         OutputError: *final* exists and may not be replaced, or it cannot be written.
     """
     final = Path(os.path.abspath(final))
-    _check_output(final, inputs, overwrite=overwrite, file=file)
+    _check_output(final, inputs, overwrite=overwrite, file=file, mark=mark)
     temporary = final.with_name(f".{final.name}.quantkit-{os.getpid()}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _clean_after_killed_runs(final)
-        check_free(final, overwrite=overwrite)  # an old output may have been restored
+        _check_free(final, overwrite=overwrite, file=file, mark=mark)  # an old output may have been restored
         _remove_temporary(temporary)
         temporary.mkdir()
     except OSError as error:
         raise write_error(final, error) from None
     try:
-        yield Workspace(temporary, final, overwrite, fsync, tuple(inputs), file)
+        yield Workspace(temporary, final, overwrite, fsync, tuple(inputs), file, mark)
     except OSError as error:
         # Code that reads inputs raises its own errors, so this is the output's disk.
         raise write_error(final, error) from None
@@ -143,13 +169,13 @@ def _remove_temporary(path: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _check_output(final: Path, inputs: Sequence[Path], *, overwrite: bool, file: bool) -> None:
+def _check_output(final: Path, inputs: Sequence[Path], *, overwrite: bool, file: bool, mark: Mark | None) -> None:
     for source in inputs:
         if final.resolve() in (source.resolve(), *source.resolve().parents):
             raise OutputError(
                 f"{final}: contains the input {source}, so it cannot be replaced", hint="choose another -o"
             )
-    check_free(final, overwrite=overwrite)
+    _check_free(final, overwrite=overwrite, file=file, mark=mark)
     if not file and os.path.isfile(final):
         raise OutputError(
             f"{final}: this is a file, but the output is a folder", hint="choose another -o, or delete the file"
@@ -158,28 +184,18 @@ def _check_output(final: Path, inputs: Sequence[Path], *, overwrite: bool, file:
         raise OutputError(f"{final}: this is a folder", hint=f"give a file name: {command('-o', final / 'model.gguf')}")
 
 
-def check_free(final: Path, *, overwrite: bool) -> None:
-    """Refuse an output that exists, unless it may be overwritten."""
-    if not os.path.lexists(final):
-        return
-    if not overwrite:
-        raise OutputError(f"{final}: already exists", hint="choose another -o, or pass --overwrite")
-    if final.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise OutputError(f"{final}: contains the current folder, so it cannot be replaced", hint="choose another -o")
+def _check_free(final: Path, *, overwrite: bool, file: bool, mark: Mark | None) -> None:
+    if file:
+        check_free(final, overwrite=overwrite)
+    else:
+        check_free_folder(final, mark, overwrite=overwrite)
 
 
-def replace_with(temporary: Path, final: Path, *, overwrite: bool) -> None:
-    """Rename *temporary* to *final*."""
-    replace_all([(temporary, final)], overwrite=overwrite)
-
-
-def replace_all(pairs: Sequence[tuple[Path, Path]], *, overwrite: bool) -> None:
-    """Rename each first path to its second, all or none.
+def replace_all(pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Rename each first path to its second, all or none. Callers have checked that the second may be replaced.
 
     A rename cannot replace a folder that is not empty, so an old output is first moved away.
     """
-    for _, final in pairs:
-        check_free(final, overwrite=overwrite)
     done: list[tuple[Path, Path]] = []
     asides: list[Path] = []
 

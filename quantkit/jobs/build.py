@@ -29,7 +29,7 @@ from quantkit.jobs.run_stream import run_stream
 from quantkit.jobs.unquantized import stream_build
 from quantkit.model.adapter_checks import check_effects
 from quantkit.model.adapter_effect import AdapterEffect
-from quantkit.package.manifest import write_manifest
+from quantkit.package.manifest import PACKAGE_MARK, write_manifest
 from quantkit.package.render import write_package
 from quantkit.package.spec import PackageSpec
 from quantkit.page.write import add_page
@@ -113,10 +113,12 @@ def build(
         *([recipe.via_llama_cpp] if recipe.via_llama_cpp else []),
     ]
     with (
-        workspace(recipe.folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync) as work,
+        workspace(recipe.folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync, mark=PACKAGE_MARK) as work,
         calibrated(recipe, work, run, proving) as (weighted, matrix, written),
         _prepared(weighted, work, run) as prepared,
     ):
+        if checked or proving is not None:
+            work.reserve_failed()
         timeline = Timeline()
         if trace is not None:
             prepared = replace(prepared, workers=replace(prepared.workers, timeline=timeline))
@@ -178,7 +180,7 @@ def build(
         add_page(work.path, reporter)
         wrong = [check for made in (report, proof) if made is not None for check in made.checks if not check.passed]
         if wrong:
-            failed = work.publish(work.final.with_name(work.final.name + ".failed"))
+            failed = work.publish(failed=True)
             first = wrong[0]
             raise VerificationError(
                 f"{failed}: built, but check {first.name!r} failed: {first.figure or first.evidence}",

@@ -11,7 +11,8 @@ from typing import Unpack
 from quantkit.calibrate.imatrix_file import read_progress
 from quantkit.calibrate.make import CONTEXT, Calibration, make_imatrix
 from quantkit.errors import QuantkitError
-from quantkit.files.workspace import check_free, workspace
+from quantkit.files.replaceable import check_free
+from quantkit.files.workspace import workspace
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.header import file_type_name
 from quantkit.gguf.model import read_whole_model

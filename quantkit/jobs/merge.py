@@ -26,7 +26,7 @@ from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import merger, run_stream
 from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.hf_folder import hf_notes, hf_tensors, write_beside
-from quantkit.model.merge_record import write_merge_record
+from quantkit.model.merge_record import MERGED_MARK, write_merge_record
 from quantkit.model.opened import open_merged
 from quantkit.plan.safetensors_outputs import safetensors_outputs
 
@@ -65,7 +65,7 @@ def merge(
     known = IGNORE.read(ignore)
     inputs = folders_here([base, *changes])
     with (
-        workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync) as work,
+        workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync, mark=MERGED_MARK) as work,
         open_merged(*fetch(base, changes, run.reporter), known) as opened,
     ):
         check_adapters(opened, again=again)

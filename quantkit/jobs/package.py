@@ -29,7 +29,7 @@ from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files
 from quantkit.package.foreign_template import foreign_template_notes
 from quantkit.package.go_template import go_template, opens_with
-from quantkit.package.manifest import Manifest, write_manifest
+from quantkit.package.manifest import PACKAGE_MARK, Manifest, write_manifest
 from quantkit.package.manifest_entries import ModelEntry, TensorEntry
 from quantkit.package.ollama_modelfile import package_notes
 from quantkit.package.plan_entries import chat_entry, text_entries, versions
@@ -123,7 +123,7 @@ def package(
     for note in notes:
         run.reporter.note(note)
     inputs = [file for model in found.values() for file in model.files]
-    with workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync) as work:
+    with workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync, mark=PACKAGE_MARK) as work:
         total = sum(model.nbytes for model in found.values())
         models = []
         with run.reporter.phase("packaging", total, "bytes") as advance:

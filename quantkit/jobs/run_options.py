@@ -27,7 +27,13 @@ THREADS = Field(
     metavar="N",
     example=8,
 )
-OVERWRITE = Field("overwrite", FLAG, "Replace the output if it already exists.", default=False, flags=("--overwrite",))
+OVERWRITE = Field(
+    "overwrite",
+    FLAG,
+    "Replace an older output. A folder that quantkit did not make is never replaced.",
+    default=False,
+    flags=("--overwrite",),
+)
 FSYNC = Field(
     "fsync",
     FLAG,
@@ -58,7 +64,7 @@ class RunOptions:
     Attributes:
         device: ``auto``, ``cpu``, ``cuda`` (all devices) or ``cuda:N``.
         threads: worker threads, None for one per core. Does not change the result.
-        overwrite: replace the output if it exists.
+        overwrite: replace an older output; a folder that quantkit did not make is never replaced.
         fsync: flush the output to the disk before and after the rename.
         reporter: hears of progress and notes; by default it says nothing and keeps the notes.
 

@@ -15,10 +15,12 @@ from quantkit.errors import AdapterError, CheckpointError
 from quantkit.files.fileio import blocks, sha256_of
 from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
+from quantkit.files.replaceable import Mark
 from quantkit.hub.files import MERGED_ADAPTERS
 from quantkit.hub.source import source_label
 from quantkit.model.adapter_effect import AdapterEffect
 
+MERGED_MARK = Mark(MERGED_ADAPTERS, ("schema", "base", "adapters"))
 AGAIN = "to add it all the same, pass --merge-again"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
+from quantkit.files.replaceable import Mark
 from quantkit.files.visible import visible
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest_entries import (
@@ -29,6 +30,7 @@ from quantkit.system.shell import command
 
 MANIFEST = "manifest.json"
 GGUFEntry = ModelEntry | ProjectorEntry | AdapterEntry
+PACKAGE_MARK = Mark(MANIFEST, ("schema", "versions", "models", "files", "chat"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from quantkit.cli.main import main
+from quantkit.files.replaceable import Mark
+from quantkit.package.manifest import PACKAGE_MARK
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -77,3 +80,10 @@ def assert_refused(outcome: Outcome, error: Sequence[str], hint: str) -> None:
     assert hint in outcome.only("hint")
     assert len(lines) == 2, lines
     assert outcome.stdout == ""
+
+
+def older_output(folder: Path, mark: Mark = PACKAGE_MARK) -> None:
+    """Make what an earlier run left there, as far as its mark goes, and ``old.txt``."""
+    folder.mkdir()
+    (folder / mark.file).write_text(json.dumps(dict.fromkeys(mark.keys)), encoding="utf-8")
+    (folder / "old.txt").write_text("old", encoding="utf-8")

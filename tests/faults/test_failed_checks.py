@@ -12,7 +12,7 @@ import pytest
 
 from tests.checkpoints.case import Case
 from tests.checkpoints.defect import BUILD
-from tests.faults.cli import Outcome, run_here
+from tests.faults.cli import Outcome, older_output, run_here
 
 NewCase = Callable[..., Case]
 Capsys = pytest.CaptureFixture[str]
@@ -55,8 +55,7 @@ def test_token_ids_that_differ(new_case: NewCase, capsys: Capsys) -> None:
 def test_the_failed_folder_of_an_earlier_run_is_replaced(new_case: NewCase, capsys: Capsys) -> None:
     case = new_case()
     case.tokenizer(merge_left_out)
-    (case.outputs / "out.failed").mkdir()
-    (case.outputs / "out.failed" / "old.txt").write_text("old", encoding="utf-8")
+    older_output(case.outputs / "out.failed")
     assert_failed(case, run_here(case.arguments(VERIFIED), capsys), "token ids match tokenizer.json")
     assert not (case.outputs / "out.failed" / "old.txt").exists()
 
@@ -64,12 +63,11 @@ def test_the_failed_folder_of_an_earlier_run_is_replaced(new_case: NewCase, caps
 def test_overwrite_keeps_the_old_package_when_a_check_fails(new_case: NewCase, capsys: Capsys) -> None:
     case = new_case()
     case.tokenizer(merge_left_out)
-    case.out.mkdir()
-    (case.out / "old.txt").write_text("old", encoding="utf-8")
+    older_output(case.out)
     outcome = run_here([*case.arguments(VERIFIED), "--overwrite"], capsys)
     assert outcome.code == 3
     assert sorted(os.listdir(case.outputs)) == ["out", "out.failed"]
-    assert os.listdir(case.out) == ["old.txt"]
+    assert (case.out / "old.txt").exists()
 
 
 def test_a_check_that_kills_its_process(new_case: NewCase, capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.checkpoints.case import Case
 from tests.checkpoints.defect import BUILD, CONVERT
-from tests.faults.cli import command_line, environment, run_here, run_process
+from tests.faults.cli import command_line, environment, older_output, run_here, run_process
 
 TEMPORARY = re.compile(r"\.out\.quantkit-(\d+)")
 # Slow types on one thread: seconds of encoding for a signal to arrive in.
@@ -87,12 +87,11 @@ def test_kill_in_the_middle_and_run_again(case: Case) -> None:
 
 
 def test_kill_in_the_middle_of_an_overwrite_keeps_the_old_one(case: Case) -> None:
-    case.out.mkdir()
-    (case.out / "old.txt").write_text("old", encoding="utf-8")
+    older_output(case.out)
     process = run_until_streaming(case, (*SLOW, "--overwrite"))
     end(process, signal.SIGKILL)
     assert sorted(os.listdir(case.outputs)) == [f".out.quantkit-{process.pid}", "out"]
-    assert os.listdir(case.out) == ["old.txt"]
+    assert (case.out / "old.txt").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
@@ -145,8 +144,7 @@ def test_an_output_that_was_moved_aside_comes_back(
     """Killed between the two renames of an overwrite: the old output is under a temporary name alone."""
     case = new_case()
     aside = case.outputs / f".out.quantkit-old-{finished_process()}"
-    aside.mkdir()
-    (aside / "old.txt").write_text("old", encoding="utf-8")
+    older_output(aside)
     if fails:
         case.weights.unlink()
     outcome = run_here([*case.arguments(BUILD), "--overwrite"], capsys)

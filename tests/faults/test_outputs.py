@@ -14,9 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from quantkit.engine.backend import Backend, Encoded
+from quantkit.files.replaceable import Mark
+from quantkit.model.merge_record import MERGED_MARK
+from quantkit.package.manifest import PACKAGE_MARK
 from tests.checkpoints.case import Case, edit_tensors
 from tests.checkpoints.defect import BUILD, CONVERT, MERGE, PACKAGE, QUANTIZE
-from tests.faults.cli import assert_refused, run_here, run_process
+from tests.faults.cli import assert_refused, older_output, run_here, run_process
 
 NewCase = Callable[..., Case]
 Capsys = pytest.CaptureFixture[str]
@@ -73,14 +76,41 @@ def test_a_link_to_nowhere_exists_too(new_case: NewCase, capsys: Capsys) -> None
     assert case.out.is_symlink()
 
 
+@pytest.mark.parametrize(
+    ("command", "mark"),
+    [(BUILD, None), (BUILD, MERGED_MARK), (MERGE, None), (MERGE, PACKAGE_MARK), (PACKAGE, None)],
+    ids=["build", "build-merged", "merge", "merge-package", "package"],
+)
+def test_overwrite_never_replaces_a_folder_of_another_kind(
+    command: Sequence[str], mark: Mark | None, new_case: NewCase, capsys: Capsys
+) -> None:
+    case = new_case()
+    older_output(case.out, mark or PACKAGE_MARK)
+    if mark is None:
+        (case.out / PACKAGE_MARK.file).write_text('{"name": "another program\'s"}', encoding="utf-8")
+    before = sorted(os.listdir(case.out))
+    outcome = run_here([*case.arguments(command), "--overwrite"], capsys)
+    assert_refused(outcome, [str(case.out), "not made by this command", "old.txt"], "-o")
+    assert sorted(os.listdir(case.out)) == before
+
+
+@pytest.mark.parametrize("command", [MERGE, PACKAGE], ids=["merge", "package"])
+def test_outputs_have_the_mark(command: Sequence[str], new_case: NewCase, capsys: Capsys) -> None:
+    """What a command wrote, it can replace; and an empty folder needs no option."""
+    case = new_case()
+    case.out.mkdir()
+    assert run_here(case.arguments(command), capsys).code == 0
+    assert run_here(case.arguments(command), capsys).code == 1
+    assert run_here([*case.arguments(command), "--overwrite"], capsys).code == 0
+
+
 @every_command
 def test_overwrite_replaces(command: Sequence[str], new_case: NewCase, capsys: Capsys) -> None:
     case = new_case()
     if command in (CONVERT, QUANTIZE):
         case.out.write_text("old", encoding="utf-8")
     else:
-        case.out.mkdir()
-        (case.out / "old.txt").write_text("old", encoding="utf-8")
+        older_output(case.out, MERGED_MARK if command == MERGE else PACKAGE_MARK)
     outcome = run_here([*case.arguments(command), "--overwrite"], capsys)
     assert outcome.code == 0, outcome.stderr
     assert os.listdir(case.outputs) == ["out"]
@@ -94,8 +124,7 @@ def test_overwrite_keeps_the_old_one_when_the_run_fails(
 ) -> None:
     case = new_case()
     break_a_weight(case)
-    case.out.mkdir()
-    (case.out / "old.txt").write_text("old", encoding="utf-8")
+    older_output(case.out, MERGED_MARK if command == MERGE else PACKAGE_MARK)
     assert_refused(run_here([*case.arguments(command), "--overwrite"], capsys), ["NaN"], "download")
     assert os.listdir(case.outputs) == ["out"]
     assert (case.out / "old.txt").read_text(encoding="utf-8") == "old"
@@ -105,8 +134,7 @@ def test_the_old_one_comes_back_when_the_new_one_cannot_take_its_name(
     new_case: NewCase, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = new_case()
-    case.out.mkdir()
-    (case.out / "old.txt").write_text("old", encoding="utf-8")
+    older_output(case.out, PACKAGE_MARK)
     rename = os.rename
 
     def failing(source: Any, target: Any) -> None:

@@ -21,6 +21,7 @@ from test_stream import Source
 from quantkit.engine.device import Workers
 from quantkit.engine.stream import stream
 from quantkit.errors import OutOfRangeError, OutputError, QuantkitError
+from quantkit.files.replaceable import Mark
 from quantkit.files.workspace import workspace
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header
@@ -120,15 +121,16 @@ def test_an_output_moved_aside_by_a_killed_run_of_this_id(tmp_path: Path) -> Non
     """In a container every run has the same process id."""
     aside = tmp_path / f".out.quantkit-old-{os.getpid()}"
     aside.mkdir()
-    (aside / "file").write_text("precious", encoding="utf-8")
-    with workspace(tmp_path / "out", overwrite=True):
-        assert (tmp_path / "out" / "file").read_text(encoding="utf-8") == "precious"
+    (aside / "file").write_text('{"precious": true}', encoding="utf-8")
+    with workspace(tmp_path / "out", overwrite=True, mark=Mark("file", ("precious",))):
+        assert (tmp_path / "out" / "file").read_text(encoding="utf-8") == '{"precious": true}'
 
 
 def test_an_output_that_came_back_is_not_overwritten(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
     (tmp_path / f".out.quantkit-old-{process.pid}").mkdir()
+    (tmp_path / f".out.quantkit-old-{process.pid}" / "file").touch()
     with pytest.raises(OutputError, match="already exists"), workspace(tmp_path / "out", overwrite=False):
         pytest.fail("the work has begun")
 

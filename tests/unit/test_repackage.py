@@ -133,7 +133,7 @@ def test_a_link_to_a_gguf_is_followed(ggufs: tuple[Path, Path], tmp_path: Path) 
 
 
 def test_an_existing_folder(ggufs: tuple[Path, Path], tmp_path: Path) -> None:
-    (tmp_path / "pkg").mkdir()
+    package((ggufs[1],), tmp_path / "pkg")
     with pytest.raises(OutputError, match="already exists"):
         package((ggufs[1],), tmp_path / "pkg")
     assert (package((ggufs[1],), tmp_path / "pkg", overwrite=True) / "Modelfile").is_file()

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from quantkit.errors import OutputError
-from quantkit.files.workspace import workspace
+from quantkit.files.replaceable import Mark
+from quantkit.files.workspace import Workspace
+from quantkit.files.workspace import workspace as any_workspace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+MARK = Mark("file", ("text",))
+
+workspace = partial(any_workspace, mark=MARK)
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +33,16 @@ def dead() -> int:
 
 def fill(folder: Path, text: str = "old") -> Path:
     folder.mkdir(parents=True)
-    (folder / "file").write_text(text, encoding="utf-8")
+    write(folder, text)
     return folder
 
 
+def write(folder: Path, text: str) -> None:
+    (folder / "file").write_text(json.dumps({"text": text}), encoding="utf-8")
+
+
 def content(folder: Path) -> str:
-    return (folder / "file").read_text(encoding="utf-8")
+    return str(json.loads((folder / "file").read_text(encoding="utf-8"))["text"])
 
 
 def names(folder: Path) -> list[str]:
@@ -42,7 +53,7 @@ def test_a_published_folder(tmp_path: Path) -> None:
     with workspace(tmp_path / "a" / "out", overwrite=False) as work:
         assert work.path.parent == tmp_path / "a"
         assert work.final == tmp_path / "a" / "out"
-        (work.path / "file").write_text("new", encoding="utf-8")
+        write(work.path, "new")
         assert not work.final.exists()
         assert work.publish() == work.final
     assert content(tmp_path / "a" / "out") == "new"
@@ -81,7 +92,7 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path, error: type[BaseException]
 
 def test_nothing_is_left_of_what_was_not_published(tmp_path: Path) -> None:
     with workspace(tmp_path / "out", overwrite=False) as work:
-        (work.path / "file").write_text("half", encoding="utf-8")
+        write(work.path, "half")
     assert names(tmp_path) == []
 
 
@@ -122,7 +133,7 @@ def test_an_existing_output_is_replaced(tmp_path: Path, old: str) -> None:
     else:
         out.symlink_to(target)
     with workspace(out, overwrite=True) as work:
-        (work.path / "file").write_text("new", encoding="utf-8")
+        write(work.path, "new")
         work.publish()
     assert content(out) == "new"
     assert names(out) == ["file"]
@@ -135,7 +146,7 @@ def test_the_old_output_stays_when_the_new_one_fails(tmp_path: Path) -> None:
 
     def fail() -> None:
         with workspace(tmp_path / "out", overwrite=True) as work:
-            (work.path / "file").write_text("new", encoding="utf-8")
+            write(work.path, "new")
             raise ValueError("half-way")
 
     with pytest.raises(ValueError, match="half-way"):
@@ -170,12 +181,64 @@ def test_the_old_output_comes_back_when_the_rename_fails(tmp_path: Path, monkeyp
     assert names(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize(
+    "found", [b"", b"{}", b"[]", b"not JSON", b'{"other": 1}'], ids=["empty", "object", "list", "no-json", "other-keys"]
+)
+def test_a_folder_without_the_mark_is_not_replaced(tmp_path: Path, found: bytes) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / MARK.file).write_bytes(found)
+    for name in "abcdef":
+        (out / name).write_text("precious", encoding="utf-8")
+    with pytest.raises(OutputError, match="not made by this command") as caught, workspace(out, overwrite=True):
+        pass
+    assert "it contains a, b, c, d, e and 2 more" in str(caught.value)
+    assert names(out) == ["a", "b", "c", "d", "e", "f", "file"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_folder_that_came_meanwhile_is_not_replaced_without_the_mark(tmp_path: Path) -> None:
+    with workspace(tmp_path / "out", overwrite=True) as work:
+        write(work.path, "new")
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "precious").touch()
+        with pytest.raises(OutputError, match="it contains precious"):
+            work.publish()
+    assert names(tmp_path / "out") == ["precious"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_empty_folder_needs_no_permission(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "out").mkdir()
+    with workspace(tmp_path / "out", overwrite=overwrite) as work:
+        write(work.path, "new")
+        work.publish()
+    assert content(tmp_path / "out") == "new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_failed_build_replaces_older_failures_only(tmp_path: Path) -> None:
+    (tmp_path / "out.failed").mkdir()
+    (tmp_path / "out.failed" / "precious").touch()
+
+    def check(work: Workspace) -> None:
+        with pytest.raises(OutputError, match=r"out\.failed: .* it contains precious"):
+            work.reserve_failed()
+        with pytest.raises(OutputError, match="precious"):
+            work.publish(failed=True)
+
+    with workspace(tmp_path / "out", overwrite=True) as work:
+        check(work)
+    assert names(tmp_path / "out.failed") == ["precious"]
+
+
 def test_a_failed_build_has_a_name_of_its_own(tmp_path: Path) -> None:
     fill(tmp_path / "out")
     fill(tmp_path / "out.failed", "an older failure")
     with workspace(tmp_path / "out", overwrite=True) as work:
-        (work.path / "file").write_text("new failure", encoding="utf-8")
-        work.publish(tmp_path / "out.failed")
+        write(work.path, "new failure")
+        work.reserve_failed()
+        work.publish(failed=True)
     assert content(tmp_path / "out") == "old"
     assert content(tmp_path / "out.failed") == "new failure"
     assert names(tmp_path) == ["out", "out.failed"]
@@ -242,16 +305,16 @@ def kill_when_ready(script: str, out: Path) -> int:
 MID_BUILD = """
 import sys, time
 from pathlib import Path
-from quantkit.files.workspace import workspace
+from tests.unit.test_workspace import workspace, write
 with workspace(Path(sys.argv[1]), overwrite=True) as work:
-    (work.path / "file").write_text("half")
+    write(work.path, "half")
     print("ready", flush=True)
     time.sleep(60)
 """
 MID_RENAME = """
 import os, sys, time
 from pathlib import Path
-from quantkit.files.workspace import workspace
+from tests.unit.test_workspace import workspace, write
 rename = os.rename
 def slow(source, target):
     if source == work.path:
@@ -259,7 +322,7 @@ def slow(source, target):
         time.sleep(60)
     rename(source, target)
 with workspace(Path(sys.argv[1]), overwrite=True) as work:
-    (work.path / "file").write_text("new")
+    write(work.path, "new")
     os.rename = slow
     work.publish()
 """
@@ -275,7 +338,7 @@ def test_killed_in_the_middle(tmp_path: Path, existing: bool) -> None:
     if existing:
         assert content(out) == "old"
     with workspace(out, overwrite=existing) as work:
-        (work.path / "file").write_text("new", encoding="utf-8")
+        write(work.path, "new")
         work.publish()
     assert content(out) == "new"
     assert names(tmp_path) == ["out"]
