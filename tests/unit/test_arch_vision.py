@@ -12,9 +12,18 @@ from quantkit.arch.class_defaults import with_defaults
 from quantkit.arch.vision.base import Sight
 from quantkit.arch.vision.families import TOWERS, find_tower
 from quantkit.errors import ArchitectureError
-from tests.support.checkpoints import KINDS, SIGHTS, Kind
+from tests.support.checkpoints import KINDS, SIGHTS
+from tests.support.qwen_sights import QWEN_SIGHTS
 
-SEEING: Mapping[str, Kind] = {kind: family for kind, family in {**KINDS, **SIGHTS}.items() if family.pictures}
+SEEING: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
+    **{
+        kind: ({**family.around, "architectures": family.config["architectures"]}, family.pictures)
+        for kind, family in {**KINDS, **SIGHTS}.items()
+        if family.pictures
+    },
+    **QWEN_SIGHTS,
+}
+"""By name config.json without the language model's settings, and preprocessor_config.json."""
 # transformers' class for the settings, by kind; InternVL's own code is no part of transformers.
 CLASSES = {
     "gemma3-sees": "siglip_vision_model",
@@ -22,14 +31,16 @@ CLASSES = {
     "pixtral": "pixtral",
     "smolvlm": "smolvlm_vision",
     "idefics3": "idefics3_vision",
+    "qwen2-vl": "qwen2_vl_vision",
+    "qwen2.5-vl": "qwen2_5_vl_vision",
+    "qwen3-vl": "qwen3_vl_vision",
+    "qwen3.5": "qwen3_5_vision",
 }
 
 
 def sight(kind: str, **changes: Any) -> Sight:
     """What describes a kind; keys of *changes* are paths such as ``vision_config__hidden_act``."""
-    family = SEEING[kind]
-    config: dict[str, Any] = copy.deepcopy({**family.around, "architectures": family.config["architectures"]})
-    pictures: dict[str, Any] = copy.deepcopy(dict(family.pictures))
+    config, pictures = (copy.deepcopy(dict(settings)) for settings in SEEING[kind])
     for path, value in changes.items():
         *outer, key = path.split("__")
         place = pictures if outer[:1] == ["pictures"] else config
@@ -39,11 +50,11 @@ def sight(kind: str, **changes: Any) -> Sight:
         if value is None:
             del place[key]
     vision = with_defaults(config["vision_config"], find_tower(config, "config.json").defaults)
-    return Sight(config, vision, 256, 2000, pictures, {"[IMG_BREAK]": 1998}.get)
+    return Sight(config, vision, 64 if "qwen" in kind else 256, 2000, pictures, {"[IMG_BREAK]": 1998}.get)
 
 
 def refusal(kind: str, **changes: Any) -> str:
-    tower = find_tower({**SEEING[kind].around, "architectures": SEEING[kind].config["architectures"]}, "config.json")
+    tower = find_tower(SEEING[kind][0], "config.json")
     described = sight(kind, **changes)
     with pytest.raises(ArchitectureError) as caught:
         (tower.metadata(described), tower.rules(described))
@@ -85,6 +96,18 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("internvl", {"vision_config__norm_type": "rms_norm"}, "norm_type 'rms_norm' is not supported"),
     ("internvl", {"downsample_ratio": 0.4}, "downsample_ratio 0.4 is not supported"),
     ("internvl", {"ps_version": "v1"}, "ps_version 'v1' is not supported"),
+    ("qwen2-vl", {"vision_config__temporal_patch_size": 3}, "temporal_patch_size 3 is not supported"),
+    ("qwen2-vl", {"vision_config__spatial_merge_size": 3}, "spatial_merge_size 3 is not supported"),
+    ("qwen2-vl", {"vision_config__hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
+    ("qwen2-vl", {"vision_config__hidden_size": 65}, "hidden_size is 65, but the language model's hidden_size is 64"),
+    ("qwen2-vl", {"pictures__patch_size": 16}, "preprocessor_config.json: patch_size 16"),
+    ("qwen2.5-vl", {"vision_config__fullatt_block_indexes": [0, 3]}, "fullatt_block_indexes [0, 3] is not supported"),
+    ("qwen2.5-vl", {"vision_config__fullatt_block_indexes": []}, "fullatt_block_indexes [] is not supported"),
+    ("qwen2.5-vl", {"vision_config__window_size": 56}, "window_size 56 is not supported"),
+    ("qwen3-vl", {"vision_config__deepstack_visual_indexes": [3, 1]}, "deepstack_visual_indexes is [3, 1]"),
+    ("qwen3-vl", {"vision_config__deepstack_visual_indexes": [4]}, "deepstack_visual_indexes is [4]"),
+    ("qwen3-vl", {"text_config__rms_norm_eps": 1e-5}, "rms_norm_eps 1e-05 is not supported"),
+    ("qwen3.5", {"vision_config__in_channels": 4}, "in_channels 4 is not supported"),
     ("internvl", {"select_layer": -4}, "select_layer -4 is not supported"),
 ]
 
@@ -95,7 +118,7 @@ def test_what_libmtmd_does_not_compute_is_refused(kind: str, changes: dict[str, 
 
 
 def test_a_picture_without_its_end_of_row() -> None:
-    tower = find_tower({**SEEING["mistral3"].around, "architectures": ["Mistral3ForConditionalGeneration"]}, "x")
+    tower = find_tower(SEEING["mistral3"][0], "x")
     described = sight("mistral3")
     with pytest.raises(ArchitectureError, match=r"the token \[IMG_BREAK\]"):
         tower.rules(Sight(described.config, described.vision, 256, 2000, described.pictures))
@@ -115,5 +138,12 @@ def test_the_defaults_are_those_of_the_class(kind: str) -> None:
     from transformers import AutoConfig
 
     config = AutoConfig.for_model(CLASSES[kind])
-    tower = find_tower({**SEEING[kind].around, "architectures": SEEING[kind].config["architectures"]}, "config.json")
-    assert dict(tower.defaults) == {key: getattr(config, key) for key in tower.defaults}
+    tower = find_tower(SEEING[kind][0], "config.json")
+    said = {key: getattr(config, key) for key in tower.defaults if hasattr(config, key)}
+    own = (
+        {} if said.keys() == tower.defaults.keys() else {"image_size": 560}
+    )  # the converter's, where the class has none
+    assert dict(tower.defaults) == {
+        **{key: list(value) if isinstance(value, tuple) else value for key, value in said.items()},
+        **own,
+    }

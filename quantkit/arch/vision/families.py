@@ -21,6 +21,12 @@ TOWERS: Mapping[str, str] = {
     "InternVLChatModel": "internvl.TOWER",
     "LlavaForConditionalGeneration": "pixtral.TOWER",
     "Mistral3ForConditionalGeneration": "pixtral.TOWER",
+    "Qwen2VLForConditionalGeneration": "qwen2vl.QWEN2",
+    "Qwen2_5_VLForConditionalGeneration": "qwen2vl.QWEN2_5",
+    "Qwen3VLForConditionalGeneration": "qwen3vl.QWEN3",
+    "Qwen3VLMoeForConditionalGeneration": "qwen3vl.QWEN3",
+    "Qwen3_5ForConditionalGeneration": "qwen3vl.QWEN3_5",
+    "Qwen3_5MoeForConditionalGeneration": "qwen3vl.QWEN3_5",
     "SmolVLMForConditionalGeneration": "idefics3.TOWER",
 }
 
