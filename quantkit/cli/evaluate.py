@@ -62,7 +62,7 @@ def command(
     """Measure how good GGUF files are, compared with an unquantized one: KL divergence, perplexity, speed, memory.
 
     The figures are those of llama-perplexity --kl-divergence. Of a built folder all files are evaluated, and the result
-    is put into its report.json.
+    is put into its report.json and on its card.
 
     Example: quantkit evaluate my-model --questions questions.txt
     """

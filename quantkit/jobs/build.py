@@ -19,9 +19,10 @@ from quantkit.hub.fetch import folders_here
 from quantkit.jobs.argument_kinds import FLAG
 from quantkit.jobs.arguments import PathInput, SourceInput, read_path
 from quantkit.jobs.build_calibration import calibrated
-from quantkit.jobs.build_evaluation import plan_evaluation, quality, require_quantized
+from quantkit.jobs.build_evaluation import plan_evaluation, require_quantized
 from quantkit.jobs.build_proof import build_origin, proof_of
 from quantkit.jobs.build_record import build_manifest, build_report
+from quantkit.jobs.evaluated_card import quality
 from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request
 from quantkit.jobs.run_options import RunOptions

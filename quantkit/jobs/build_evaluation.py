@@ -21,7 +21,6 @@ from quantkit.jobs.evaluate import evaluation_text
 from quantkit.jobs.prepare import PlannedBuild
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.vocabulary_file import unquantized_output, vocabulary_file
-from quantkit.package.quality import Quality, QualityRow
 from quantkit.plan.values import Output, file_name
 
 
@@ -95,23 +94,3 @@ def plan_evaluation(prepared: PlannedBuild, work: Workspace, data: Path | None) 
     if any(output.label == outtype for output in prepared.plan.outputs):
         return BuildEvaluation(text, None)
     return BuildEvaluation(text, unquantized_output(prepared, f"reference-{outtype}.gguf"))
-
-
-def quality(found: Evaluation) -> Quality:
-    """What the card says of an evaluation."""
-    rows = [
-        QualityRow(
-            one.file.name,
-            one.nbytes,
-            one.bits,
-            one.figures.kl.value,
-            one.figures.kl.error,
-            one.figures.same_top.value,
-            one.figures.perplexity.value,
-        )
-        for one in found.files
-    ]
-    text = found.text
-    return Quality(
-        text.tokens.name, text.positions, found.reference.label, found.reference_perplexity.value, tuple(rows)
-    )

@@ -14,6 +14,7 @@ from quantkit.evaluate.text import Text, context_for, cut
 from quantkit.gguf.model import read_whole_model
 from quantkit.jobs.argument_kinds import COUNT
 from quantkit.jobs.arguments import PathInput, read_path, read_paths
+from quantkit.jobs.evaluated_card import put_on_card
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.material.ask import tokens_of
 from quantkit.material.data_file import EVALUATION
@@ -41,7 +42,7 @@ def evaluate(
     """Compare files with an unquantized one: KL divergence, perplexity, speed, memory, the error of each tensor.
 
     The figures are those of ``llama-perplexity --kl-divergence`` for the same text and context. The evaluation of a
-    package is put into its report.json.
+    package is put into its report.json, and on its card.
 
     Args:
         paths: GGUF files, packages, or other folders with GGUF files.
@@ -74,8 +75,11 @@ def evaluate(
     )
     settings = Settings(n_gpu_layers=n_gpu_layers, threads=run.threads)
     found = evaluate_files(chosen.reference, chosen.files, text, asked=asked, settings=settings, reporter=run.reporter)
-    if (package := _package(given, chosen)) is not None and not add_to_report("evaluation", found.to_json(), package):
-        run.reporter.note(f"{package.name} does not have a report.json, so the evaluation is only printed")
+    if (package := _package(given, chosen)) is not None:
+        if not add_to_report("evaluation", found.to_json(), package):
+            run.reporter.note(f"{package.name} does not have a report.json, so the evaluation is not in it")
+        if found.files and (why := put_on_card(found, package)) is not None:
+            run.reporter.note(f"{why}, so the evaluation is not on the card")
     return found
 
 

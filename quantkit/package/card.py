@@ -11,6 +11,9 @@ from quantkit.package.text import fill, without_controls
 from quantkit.system.units import size
 
 _LONG_LICENSE = 80
+# How a section begins; the two that figures are put between.
+_SECTION = "\n## "
+_FILES, _HEADING = f"{_SECTION}Files\n", f"{_SECTION}How good the files are\n"
 
 
 def card(spec: PackageSpec) -> str:
@@ -32,6 +35,22 @@ def card(spec: PackageSpec) -> str:
             "settings": [item for item in spec.parameters if item[0] != "num_ctx"],
         },
     )
+
+
+def with_quality(text: str, found: Quality) -> str:
+    """A card with other figures, or with its first: after its list of files, as :func:`card` has them.
+
+    Raises:
+        ValueError: the text is not that of a card.
+    """
+    files = text.index(_FILES)
+    start = text.find(_SECTION, files + len(_FILES))
+    start = len(text) if start < 0 else start
+    end = start
+    if text.startswith(_HEADING, start):
+        end = text.find(_SECTION, start + len(_HEADING))
+        end = len(text) if end < 0 else end
+    return text[:start] + fill("quality.md", {"quality": _quality(found)}) + text[end:]
 
 
 def _quality(found: Quality) -> dict[str, Any]:

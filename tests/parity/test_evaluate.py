@@ -23,10 +23,12 @@ from quantkit.files.json_file import read_json
 from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
 from quantkit.jobs.evaluate import evaluate, require_whole
+from quantkit.jobs.evaluated_card import quality
 from quantkit.jobs.quantize import quantize
 from quantkit.jobs.verify import verify
 from quantkit.material.ask import tokens_of
 from quantkit.material.data_file import EVALUATION
+from quantkit.package.card import with_quality
 from quantkit.system.progress import Reporter
 from tests.support.llama_tools import llama_tools
 from tests.unit.tiny_gguf import Tiny, write_tiny_gguf
@@ -218,6 +220,7 @@ def test_a_build_evaluates_its_files_and_removes_the_reference(tmp_path: Path) -
     assert {entry["file"]: entry["sha256"] for entry in manifest["files"]}["README.md"] == sha256(card).hexdigest()
     again = evaluate(out, reference=out / "demo-q8_0.gguf", data=data, ctx=CONTEXT, chunks=CHUNKS, threads=1)
     assert read_json(out / "report.json")["evaluation"] == json.loads(json.dumps(again.to_json()))
+    assert (out / "README.md").read_bytes() == with_quality(card.decode(), quality(again)).encode() != card
     assert verify(out, threads=1).report.passed
 
 
