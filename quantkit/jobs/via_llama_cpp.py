@@ -2,8 +2,8 @@
 
 The user gives a llama.cpp checkout; its ``convert_hf_to_gguf.py`` runs in a separate process. For a few models it loads
 Python code from the model folder, which quantkit itself never does. Adapters are first merged, tensor by tensor, into a
-temporary Hugging Face folder of float32 weights, so that only the converter rounds. The result is a GGUF file like any
-other, and the job continues from there.
+temporary Hugging Face folder: what they change is written as float32, so that only the converter rounds, and files that
+they do not change are linked. The result is a GGUF file like any other, and the job continues from there.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ from quantkit.jobs.run_stream import check_space, merger, run_stream, stream_fil
 from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.model.every_file import check_every_file
-from quantkit.model.hf_folder import hf_tensors, write_beside
 from quantkit.model.opened import MergedCheckpoint, open_merged
+from quantkit.model.partly_merged import partly_merged, write_files_beside
 from quantkit.plan.gguf_outputs import unquantized_outputs
-from quantkit.plan.safetensors_outputs import safetensors_outputs
 from quantkit.system.child_process import ended_how
 from quantkit.system.shell import command
 
 _SCRIPT = "convert_hf_to_gguf.py"
-_SHARD_NBYTES = 5_000_000_000
+# Where the sources of llama-cpp-python, a clone or pip's archive of them, have llama.cpp's.
+_VENDORED = Path("vendor", "llama.cpp")
 _LAST_LINES = 3
 
 
@@ -126,18 +126,20 @@ def convert_via(
 
 
 def check_checkout(checkout: Path) -> Path:
-    """The path of a checkout's converter.
+    """The path of a checkout's converter: of llama.cpp, or of llama-cpp-python with llama.cpp in it.
 
     Raises:
         CheckpointError: the checkout has no converter.
     """
-    script = checkout / _SCRIPT
-    if not script.is_file():
-        raise CheckpointError(
-            f"{checkout}: {_SCRIPT} is missing, so this is not a llama.cpp checkout",
-            hint="run git clone https://github.com/ggml-org/llama.cpp, then pass --via-llama-cpp llama.cpp",
-        )
-    return script
+    scripts = [checkout / _SCRIPT, checkout / _VENDORED / _SCRIPT]
+    for script in scripts:
+        if script.is_file():
+            return script
+    raise CheckpointError(
+        f"{checkout}: {_SCRIPT} is missing, so these are not the sources of llama.cpp or llama-cpp-python",
+        hint="run git clone https://github.com/ggml-org/llama.cpp, then pass --via-llama-cpp llama.cpp; or run "
+        "pip download --no-deps --no-binary :all: llama-cpp-python, unpack the archive, and pass its folder",
+    )
 
 
 def run_converter(
@@ -178,6 +180,8 @@ def run_converter(
     effects: tuple[AdapterEffect, ...] = ()
     if not adapters:
         notes = check_every_file(model, (), Ignored(tuple(ignore)))
+        # At least: it does not say here how many bytes a weight has.
+        nbytes = sum(file.stat().st_size for file in folder.glob("*") if file.is_file()) // 2
     else:
         folder = scratch / name
         folder.mkdir()
@@ -187,9 +191,9 @@ def run_converter(
             check_effects(effects, again=again)
             tokenizer, templates = opened.tokenizer.folder, opened.tokenizer.templates
             notes, libraries = opened.notes, opened.libraries
+            nbytes = sum(UNQUANTIZED[outtype].nbytes(spec.shape) for spec in opened.checkpoint.tensors.values())
     made = scratch / "converted.gguf"
-    nbytes = sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
-    check_space(work, nbytes if outtype == "f32" else nbytes // 2)
+    check_space(work, nbytes)
     with run.reporter.phase("converting with llama.cpp", 1, "files") as progress:
         _run(script, folder, made, outtype, scratch / "log.txt", model, adapters)
         progress(1)
@@ -200,12 +204,11 @@ def run_converter(
 
 
 def _merge(opened: MergedCheckpoint, folder: Path, work: Workspace, run: RunOptions) -> tuple[AdapterEffect, ...]:
-    tensors = hf_tensors(opened, "f32")
-    outputs = safetensors_outputs(tensors, _SHARD_NBYTES)
+    plan = partly_merged(opened)
     workers = choose_workers(run.device, run.threads)
     source = merger(opened)
-    run_stream(tensors, outputs, source, work, workers, run.reporter, folder=folder)
-    write_beside(opened, outputs, folder, "f32")
+    run_stream(plan.tensors, plan.outputs, source, work, workers, run.reporter, folder=folder)
+    write_files_beside(opened, plan, folder)
     return source.effects()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,53 @@ def test_convert_with_an_adapter(starcoder: Path, lora: Path, tmp_path: Path) ->
             shutil.copy(file, tmp_path / "merged" / file.name)
     theirs = reference_convert(tmp_path / "merged", tmp_path / "theirs.gguf", "f16")
     assert tensor_differences(ours, theirs) == []
+
+
+def test_what_no_adapter_changes_is_linked_or_keeps_its_type(starcoder: Path, lora: Path, tmp_path: Path) -> None:
+    """The converter is given no float32 of it, and makes the same file, whatever the shards."""
+    from transformers import AutoModelForCausalLM
+
+    single = {file.name: file for file in starcoder.iterdir()}
+    parts = tmp_path / "parts"
+    AutoModelForCausalLM.from_pretrained(starcoder, dtype="auto").save_pretrained(parts, max_shard_size="8KB")
+    for name, file in single.items():
+        if name not in os.listdir(parts) and name != "model.safetensors":
+            shutil.copy(file, parts / name)
+    index = json.loads((parts / "model.safetensors.index.json").read_text(encoding="utf-8"))["weight_map"]
+    factors = load_file(lora / "adapter_model.safetensors")
+    touched = {key.removeprefix("base_model.model.").replace(".lora_A.", ".") for key in factors if ".lora_A." in key}
+
+    checkout = tmp_path / "checkout" / "vendor" / "llama.cpp"
+    shutil.copytree(reference_folder(), checkout, ignore=shutil.ignore_patterns("models"))
+    script = checkout / "convert_hf_to_gguf.py"
+    first = "from __future__ import annotations\n"
+    text = script.read_text(encoding="utf-8")
+    script.write_text(text.replace(first, first + _LISTING), encoding="utf-8")
+    ours = convert_via(tmp_path / "checkout", parts, tmp_path / "ours.gguf", adapters=[lora])
+    listing = json.loads((tmp_path / "listing.json").read_text(encoding="utf-8"))
+
+    untouched = set(index.values()) - {index[name] for name in touched}
+    assert len(untouched) > 2
+    assert {os.path.basename(to) for to, _ in listing.values() if to} == untouched
+    types = {name: dtype for _, tensors in listing.values() for name, dtype in tensors.items()}
+    assert types.keys() == index.keys()
+    assert {name for name, dtype in types.items() if dtype == "F32"} == touched
+    assert differences(ours, convert_via(reference_folder(), starcoder, tmp_path / "one.gguf", adapters=[lora])) == []
+    assert all((parts / file).is_file() for file in index.values())
+
+
+# Before the converter runs: where its model's shards lead, and the types in them.
+_LISTING = """
+import json as _json, os as _os, pathlib as _pathlib, sys as _sys
+def _header(path):
+    with open(path, "rb") as file:
+        return _json.loads(file.read(int.from_bytes(file.read(8), "little")))
+_found = {}
+for _path in sorted(_pathlib.Path(_sys.argv[1]).glob("*.safetensors")):
+    _types = {name: entry["dtype"] for name, entry in _header(_path).items() if name != "__metadata__"}
+    _found[_path.name] = [_os.readlink(_path) if _path.is_symlink() else "", _types]
+_pathlib.Path(__file__).parents[3].joinpath("listing.json").write_text(_json.dumps(_found))
+"""
 
 
 @pytest.fixture
