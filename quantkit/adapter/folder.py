@@ -11,7 +11,7 @@ other method goes through PEFT's own layers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -160,6 +160,7 @@ def open_adapter(
     model: Mapping[str, Any] | None = None,
     language_only: bool = False,
     ignored: Ignored = NOTHING,
+    idle: Collection[str] = (),
 ) -> Adapter:
     """Open a PEFT folder against the tensors of its base.
 
@@ -170,6 +171,7 @@ def open_adapter(
         model: the base's ``config.json``; without it, every matrix counts as that of a Linear layer.
         ignored: weight files that are treated as if they were not there.
         language_only: the base is only the language model of a vision-language model.
+        idle: names of tensors of the base that transformers does not load, so that nobody trains them.
 
     Raises:
         AdapterError: naming what is unsupported, missing or does not fit.
@@ -208,7 +210,8 @@ def open_adapter(
         trained = resized_specs(path, _saved(names, file.specs), own)
         conv1d = conv1d_weights(config, model, trained) if model is not None else frozenset[str]()
         cut = find_cut(config, names.bare.values(), trained, model)
-        changes, layers = _changes(path, config, names, file, cut.base, conv1d)
+        untrained = {name for name in map(names.in_training, idle) if name is not None}
+        changes, layers = _changes(path, config, names, file, cut.base, conv1d, untrained)
         changes = join_cut(path, cut, changes)
     except AdapterError as error:
         file.close()
@@ -236,6 +239,7 @@ def _changes(
     file: TensorFile,
     base: Mapping[str, TensorSpec],
     conv1d: frozenset[str],
+    idle: Collection[str],
 ) -> tuple[dict[str, list[Change]], PeftLayers | None]:
     """The changes, by the tensor's name in training, which is the name that the config's patterns match."""
     specs, layers = file.specs, None
@@ -245,7 +249,7 @@ def _changes(
     used: set[str] = set()
     kind = method(config)
     if kind == "LORA":
-        own, used = read_lora(path, config, names.bare, specs, as_linear(base, conv1d))
+        own, used = read_lora(path, config, names.bare, specs, as_linear(base, conv1d), idle)
     elif kind != "TRAINABLE_TOKENS":
         from quantkit.adapter.peft_layer import PeftLayers  # which needs torch
 

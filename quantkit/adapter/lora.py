@@ -8,7 +8,7 @@ effect on Linear layers. Either all factors have DoRA's magnitudes (Liu et al. 2
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def read_lora(
     bare: Mapping[str, str],
     specs: Mapping[str, TensorSpec],
     base: Mapping[str, TensorSpec],
+    idle: Collection[str] = (),
 ) -> tuple[dict[str, list[Change]], set[str]]:
     """The changes that an adapter's factors make.
 
@@ -44,6 +45,7 @@ def read_lora(
         bare: by key of the file, the key without PEFT's prefix.
         specs: the file's tensors.
         base: the base's tensors.
+        idle: names of those that transformers does not load.
 
     Returns:
         The changes by base tensor, and the keys of the file that are factors.
@@ -75,7 +77,7 @@ def read_lora(
     for module, parameter in parameters.items():
         for target, change in _parameter_changes(path, config, parameter, factors.get(module, {}), specs, base):
             changes.setdefault(target, []).append(change)
-    _check_targets(path, config, modules, base)
+    _check_targets(path, config, modules, {name: spec for name, spec in base.items() if name not in idle})
     return changes, {key for roles in factors.values() for key in roles.values()}
 
 

@@ -65,14 +65,23 @@ def cache_layers(metadata: Mapping[str, Any]) -> tuple[CacheLayer, ...]:
     window = metadata.get(f"{arch}.attention.sliding_window")
     narrow = _narrow(metadata, arch, count) if window else [False] * count
     layers = []
+    # The last layers of Gemma 3n and 4 use the keys and values of earlier ones.
+    own = count - int(metadata.get(f"{arch}.attention.shared_kv_layers", 0))
     for layer in range(count):
         usual = width // heads[layer] if heads[layer] else 0
-        keys = int(metadata.get(f"{arch}.attention.key_length", usual))
-        values = int(metadata.get(f"{arch}.attention.value_length", usual))
-        layers.append(
-            CacheLayer(pairs[layer] * keys, pairs[layer] * values, int(window) if narrow[layer] and window else None)
+        keys, values = (
+            pairs[layer] * _head(metadata, f"{arch}.attention.{kind}_length", usual, narrow=narrow[layer])
+            for kind in ("key", "value")
         )
+        seen = int(window) if narrow[layer] and window else None
+        layers.append(CacheLayer(keys, values, seen) if layer < own else CacheLayer(0, 0, seen))
     return tuple(layers)
+
+
+def _head(metadata: Mapping[str, Any], key: str, usual: int, *, narrow: bool) -> int:
+    """Numbers of one head; layers with a window may have a size of their own."""
+    size = metadata.get(f"{key}_swa") if narrow else None
+    return int(metadata.get(key, usual) if size is None else size)
 
 
 def layer_nbytes(layer: CacheLayer, context: int, types: CacheTypes, *, batch: int, full: bool = False) -> int:

@@ -45,6 +45,8 @@ class Rule:
         first: the first row of the source that belongs to the target, which has only some of them.
         source_unit: rows of the source from which ``arrange`` makes ``unit`` rows of the target; None for as many.
         outtype: the type of the target whatever the file's is; None to choose it by name and shape.
+        idle: nothing reads the tensor, neither llama.cpp nor transformers, which has no module for it: an adapter may
+            be without factors for it.
     """
 
     source: str | tuple[str, ...]
@@ -58,6 +60,7 @@ class Rule:
     first: int = 0
     source_unit: int | None = None
     outtype: GGMLType | None = None
+    idle: bool = False
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -103,6 +106,7 @@ class Architecture:
         variant: function from the config, as :meth:`settings` completes it, to the architecture for it, if that is
             another one; None for this one.
         older_names: of settings; where both names are given, the older one counts, as in transformers.
+        causal_masks: values of ``use_bidirectional_attention`` with which tokens of a text attend to earlier ones only.
     """
 
     name: str
@@ -115,6 +119,7 @@ class Architecture:
     notes: Callable[[Config], list[str]] = lambda config: []
     older_names: Mapping[str, str] = field(default_factory=dict)
     variant: Callable[[Config], Architecture | None] = lambda config: None
+    causal_masks: tuple[bool | str, ...] = (False,)
 
     def settings(self, config: Config) -> Config:
         """The config as transformers reads it: the language model's part, with defaults for settings that it omits.
@@ -131,7 +136,7 @@ class Architecture:
         found = with_defaults(self._renamed(config), self.defaults)
         hint = "llama.cpp runs this family only for text generation; use a model that was trained to generate text"
         require(found, "is_causal", True, hint=hint)
-        require(found, "use_bidirectional_attention", False, hint=hint)
+        require(found, "use_bidirectional_attention", *self.causal_masks, hint=hint)
         return found
 
     def filled_in(self, config: Config) -> list[str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from quantkit.arch.gemma_defaults import GEMMA
 from quantkit.arch.hybrid_defaults import HYBRID
 from quantkit.arch.routed_defaults import ROUTED
 
@@ -57,8 +58,10 @@ _GEMMA2 = {
     "attn_logit_softcapping": 50.0,
     "final_logit_softcapping": 30.0,
 }
+
 CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     **ROUTED,
+    **GEMMA,
     "llama": _LLAMA,
     "mistral": _MISTRAL,
     "ministral3": {

@@ -79,7 +79,7 @@ READINGS: tuple[Reading, ...] = (
 # The parts of a vision-language model other than its language model, with and without ``model.``.
 VISION = (
     *("vision_tower.", "multi_modal_projector.", "vision_model.", "visual.", "mm_projector.", "image_newline"),
-    *("audio_tower.", "embed_vision.", "embed_audio.", "connector.", "mlp1."),
+    *("audio_tower.", "embed_vision.", "embed_audio.", "connector.", "mlp1.", "vision_embedder."),
 )
 # The name that transformers 5 has for a module, by the one before.
 _BEFORE_5 = (("vision_tower.vision_model.", "vision_tower."),)

@@ -6,7 +6,7 @@ a checkpoint with a tensor that it does not know.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -176,7 +176,8 @@ def open_model(
         architecture, checkpoint = found.architecture, found.checkpoint
         parsed = ParsedFiles()
         language_only = language_key(opened.config) is not None and found.projector is None
-        with _merged(checkpoint, adapters, parsed, ignored, language_only=language_only) as merged:
+        idle = _idle(found.rules, checkpoint)
+        with _merged(checkpoint, adapters, parsed, ignored, language_only=language_only, idle=idle) as merged:
             _check_head(merged, found.rules)
             filled = architecture.filled_in(opened.config)
             notes = [*seen, *filled, *found.notes, *architecture.notes(checkpoint.config), *merged.notes]
@@ -202,12 +203,14 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike], ignore: Sequence[st
     ignored = Ignored(tuple(ignore))
     seen = _look(path, adapters, ignored)
     with open_checkpoint(path, ignored) as checkpoint:
+        rules: Sequence[Rule] = ()
         if is_supported(checkpoint.config):
-            named = understand(checkpoint).checkpoint
+            found = understand(checkpoint)
+            named, rules = found.checkpoint, found.rules
             if language_key(checkpoint.config) is None:  # of a vision-language model, every part is written
                 checkpoint = replace(named, config=checkpoint.config)
         parsed = ParsedFiles()
-        with _merged(checkpoint, adapters, parsed, ignored) as merged:
+        with _merged(checkpoint, adapters, parsed, ignored, idle=_idle(rules, checkpoint)) as merged:
             parsed.clear()
             yield replace(merged, notes=(*seen, *merged.notes))
 
@@ -215,6 +218,12 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike], ignore: Sequence[st
 def _look(path: Path, adapters: Sequence[AdapterLike], ignored: Ignored) -> tuple[str, ...]:
     """Check that every file in the folders is accounted for; notes about what is passed over."""
     return check_every_file(path, [source.folder for source in adapter_sources(adapters)], ignored)
+
+
+def _idle(rules: Sequence[Rule], checkpoint: Checkpoint) -> frozenset[str]:
+    """The names of tensors that nothing reads, also in a vision-language model."""
+    idle = {source for rule in rules if rule.idle for source in rule.sources}
+    return frozenset(name for name in checkpoint.tensors if name.replace("language_model.", "") in idle)
 
 
 @contextmanager
@@ -225,6 +234,7 @@ def _merged(
     ignored: Ignored,
     *,
     language_only: bool = False,
+    idle: Collection[str] = (),
 ) -> Iterator[MergedCheckpoint]:
     path, tie = checkpoint.path, find_tie(checkpoint)
     base = checkpoint.with_alias(tie.head, tie.embedding) if tie and not tie.stored else checkpoint
@@ -239,6 +249,7 @@ def _merged(
                     model=base.config,
                     language_only=language_only,
                     ignored=ignored,
+                    idle=idle,
                 )
             )
             stack.callback(opened[-1].close)

@@ -79,7 +79,7 @@ def bpe_content(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any
         array("tokenizer.ggml.tokens", tokens, KVType.STRING),
         array("tokenizer.ggml.token_type", types, KVType.INT32),
     ]
-    if merges := _merges(model.get("merges") or [], where):
+    if merges := merge_lines(model.get("merges") or [], where):
         entries.append(array("tokenizer.ggml.merges", merges, KVType.STRING))
     added = {token["content"]: token for token in tokenizer.get("added_tokens") or ()}
     notes = [*_whole_word_notes(tokenizer, pre), *flag_notes(added), *padding_notes(rows, types.count(UNUSED))]
@@ -178,8 +178,12 @@ def _match_config(tokenizer_config: Mapping[str, Any], tokens: list[str | None],
             )
 
 
-def _merges(merges: Any, where: str) -> list[str]:
-    """Merges as "left right", with spaces inside a part escaped as llama.cpp expects."""
+def merge_lines(merges: Any, where: str) -> list[str]:
+    """Merges as "left right", with spaces inside a part escaped as llama.cpp expects.
+
+    Raises:
+        VocabularyError: they are neither texts nor pairs.
+    """
     try:
         if isinstance(merges, list) and all(isinstance(merge, str) for merge in merges):
             return merges

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.gguf.kv import KV, boolean
+from quantkit.gguf.kv import KV, KVType, array, boolean
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class VocabularyRules:
         named: by kind, the special token that the family has, whatever the files say.
         named_if_present: the same, of tokens that only some of its models have.
         eos_setting: the setting of config.json with the id of EOS, which the files have wrong.
+        writes_suppress_tokens: write ``suppress_tokens`` of generation_config.json, which are never sampled.
     """
 
     writes_add_space_prefix: bool = False
@@ -32,6 +33,7 @@ class VocabularyRules:
     trust_special_flag: bool = False
     adds_bos: bool | None = None
     named: Mapping[str, str] = field(default_factory=dict)
+    writes_suppress_tokens: bool = False
     named_if_present: Mapping[str, str] = field(default_factory=dict)
     eos_setting: str = ""
 
@@ -60,9 +62,13 @@ class VocabularyRules:
         """Ids of special tokens by kind, for files that name none."""
         return self.special.get(vocab_size, {}) if vocab_size is not None else {}
 
-    def entries(self, tokenizer_config: Mapping[str, Any], vocab_size: int | None) -> list[KV]:
+    def entries(
+        self, tokenizer_config: Mapping[str, Any], generation: Mapping[str, Any], vocab_size: int | None
+    ) -> list[KV]:
         """Metadata that overrides what the tokenizer's files say."""
         entries = []
+        if self.writes_suppress_tokens and (suppressed := generation.get("suppress_tokens")):
+            entries.append(array("tokenizer.ggml.suppress_tokens", _token_ids(suppressed), KVType.INT32))
         prefix = tokenizer_config.get("add_prefix_space")
         if self.writes_add_space_prefix and isinstance(prefix, bool):
             entries.append(boolean("tokenizer.ggml.add_space_prefix", prefix))
@@ -71,6 +77,12 @@ class VocabularyRules:
         if adds_bos is not None:
             entries.append(boolean("tokenizer.ggml.add_bos_token", adds_bos))
         return entries
+
+
+def _token_ids(value: Any) -> list[int]:
+    if not isinstance(value, list) or not all(type(number) is int and 0 <= number < 2**31 for number in value):
+        raise VocabularyError(f"generation_config.json: suppress_tokens is {str(value)[:120]}; expected ids of tokens")
+    return value
 
 
 NO_RULES = VocabularyRules()

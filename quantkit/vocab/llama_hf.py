@@ -33,7 +33,8 @@ from quantkit.vocab.special import special_texts
 from quantkit.vocab.unigram import refuse_unigram
 
 _BYTE_TEXT = re.compile(r"<0x[0-9A-Fa-f]{2}>")
-_ADDED_SCORE = -1000.0
+# The score of a token that is never merged.
+ADDED_SCORE = -1000.0
 _MODEL = "copy the model's tokenizer.model into the folder, or use a tokenizer.json that was converted from one"
 
 
@@ -44,28 +45,13 @@ def read_llama_hf(files: TokenizerFiles) -> Content | None:
         VocabularyError: llama.cpp would not reproduce the tokenizer.
     """
     where = str(files.path("tokenizer.json"))
-    refuse_unigram(files.tokenizer, where)
-    model = files.tokenizer.get("model") or {}
-    decoder = files.tokenizer.get("decoder") or {}
-    if model.get("type") != "BPE" or not model.get("byte_fallback") or decoder.get("type") != "Sequence":
+    if not has_byte_fallback(files, where):
         return None
+    model = files.tokenizer["model"]
     vocabulary, added = model["vocab"], files.tokenizer.get("added_tokens") or ()
-    prefix = _space_prefix(files.tokenizer, where)
-    _check_ids(vocabulary, added, files.rows, where)
-    texts = [padding(number) for number in range(files.rows)]
-    scores, types = [_ADDED_SCORE] * files.rows, [UNUSED] * files.rows
-    special = special_texts(files.tokenizer_config)
-    for text, number in vocabulary.items():
-        texts[number] = text
-        types[number] = BYTE if _BYTE_TEXT.fullmatch(text) else CONTROL if text in special else NORMAL
-    for token in added:
-        text, number = token["content"], token["id"]
-        if token.get("special") or text in special:
-            types[number] = CONTROL
-        elif number >= len(vocabulary) or "▁" not in text:
-            types[number] = USER_DEFINED
-        # otherwise Gemma's runs of spaces, which are merged from a text's spaces like other pieces
-        texts[number] = text
+    prefix = puts_space_first(files.tokenizer, where)
+    texts, types = texts_and_types(files, where)
+    scores = [ADDED_SCORE] * files.rows
     # A text that is looked up before merging is never merged, whatever the list says.
     apart = {text for text, kind in zip(texts, types, strict=True) if kind in (CONTROL, USER_DEFINED)}
     merges = [(a, b) for a, b in _merge_pairs(model["merges"], where) if apart.isdisjoint((a, b, a + b))]
@@ -81,6 +67,53 @@ def read_llama_hf(files: TokenizerFiles) -> Content | None:
     if not prefix:
         entries.append(boolean("tokenizer.ggml.add_space_prefix", False))
     return Content(tuple(entries), tuple(texts), tuple(notes))
+
+
+def has_byte_fallback(files: TokenizerFiles, where: str) -> bool:
+    """Whether tokenizer.json has a SentencePiece vocabulary: BPE over characters, with bytes for unknown ones.
+
+    Raises:
+        VocabularyError: it has a unigram model.
+    """
+    refuse_unigram(files.tokenizer, where)
+    model, decoder = files.tokenizer.get("model") or {}, files.tokenizer.get("decoder") or {}
+    return bool(model.get("type") == "BPE" and model.get("byte_fallback") and decoder.get("type") == "Sequence")
+
+
+def texts_and_types(files: TokenizerFiles, where: str) -> tuple[list[str], list[int]]:
+    """The text and the type of every id, and padding for rows of the embedding without a token.
+
+    Raises:
+        VocabularyError: the ids are not those that transformers gives, or the embedding has too few rows.
+    """
+    vocabulary, added = files.tokenizer["model"]["vocab"], files.tokenizer.get("added_tokens") or ()
+    _check_ids(vocabulary, added, files.rows, where)
+    texts = [padding(number) for number in range(files.rows)]
+    types = [UNUSED] * files.rows
+    special = special_texts(files.tokenizer_config)
+    for text, number in vocabulary.items():
+        texts[number] = text
+        types[number] = BYTE if _BYTE_TEXT.fullmatch(text) else CONTROL if text in special else NORMAL
+    for token in added:
+        text, number = token["content"], token["id"]
+        if token.get("special") or text in special:
+            types[number] = CONTROL
+        elif number >= len(vocabulary) or "▁" not in text:
+            types[number] = USER_DEFINED
+        # otherwise Gemma's runs of spaces, which are merged from a text's spaces like other pieces
+        texts[number] = text
+    return texts, types
+
+
+def check_options(model: Mapping[str, Any], where: str) -> None:
+    """Refuse options of BPE that llama.cpp does not have.
+
+    Raises:
+        VocabularyError: one is on.
+    """
+    for option in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
+        if model.get(option):
+            raise VocabularyError(f"{where}: BPE option {option}={model[option]!r} is not supported by llama.cpp")
 
 
 def merge_scores(vocabulary: Set[str], merges: Sequence[tuple[str, str]], where: str) -> dict[str, float]:
@@ -161,7 +194,7 @@ _KNOWN: tuple[tuple[Any, Any, bool], ...] = (
 )
 
 
-def _space_prefix(tokenizer: Mapping[str, Any], where: str) -> bool:
+def puts_space_first(tokenizer: Mapping[str, Any], where: str) -> bool:
     """Whether the tokenizer puts a space before the text.
 
     Raises:

@@ -17,7 +17,10 @@ from quantkit.vocab.post_processor import KINDS, PostProcessor, read_around, tok
 
 # Tokens that end an answer in llama.cpp by their text, whatever the metadata says (llama-vocab.cpp).
 ENDS_BY_NAME = frozenset(
-    ["<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "<EOT>"]
+    [
+        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>"),
+        *("<EOT>", "<turn|>", "<|tool_response>"),
+    ]
 )
 # Kinds of byte-level BPE for which llama.cpp adds BOS if the metadata does not say (llama-vocab.cpp).
 _BPE_WITH_BOS = frozenset(

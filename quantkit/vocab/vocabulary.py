@@ -13,6 +13,7 @@ from quantkit.hub.tokenizer_files import MERGES, TEKKEN, VOCAB_JSON
 from quantkit.vocab.bpe import read_bpe
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 from quantkit.vocab.files import Content, ParsedFiles, TokenizerFiles
+from quantkit.vocab.gemma4 import read_gemma4
 from quantkit.vocab.llama_hf import read_llama_hf
 from quantkit.vocab.post_processor import token_text
 from quantkit.vocab.special import special_metadata
@@ -68,6 +69,7 @@ def _read_sentencepiece(files: TokenizerFiles) -> Content | None:
 READERS: dict[str, tuple[str, Callable[[TokenizerFiles], Content | None]]] = {
     "sentencepiece": ("tokenizer.model", _read_sentencepiece),
     "llama-hf": ("tokenizer.json", read_llama_hf),
+    "gemma4": ("tokenizer.json", read_gemma4),
     "bpe": ("tokenizer.json", read_bpe),
     "tiktoken": ("*.tiktoken", read_tiktoken),
 }
@@ -89,8 +91,8 @@ def read_vocabulary(
     Args:
         checkpoint: the folder; only its JSON, vocabulary and template files are read, and none is executed.
         rows: rows of the embedding.
-        tokenizers: the kinds of tokenizer to try, in this order: ``sentencepiece``, ``llama-hf``, ``bpe``,
-            ``tiktoken``.
+        tokenizers: the kinds of tokenizer to try, in this order: ``sentencepiece``, ``llama-hf``, ``gemma4``,
+            ``bpe``, ``tiktoken``.
         rules: the additions of the model's family.
         folder: the folder with the tokenizer's files, if it is not the checkpoint's (but an adapter's).
         templates: the folder with the chat templates, if it is not the tokenizer's.
@@ -143,7 +145,7 @@ def read_vocabulary(
 
 def _vocabulary(files: TokenizerFiles, content: Content, templates: Templates) -> Vocabulary:
     size: int | None = files.config.get("vocab_size")
-    own = files.rules.entries(files.tokenizer_config, size)
+    own = files.rules.entries(files.tokenizer_config, files.generation, size)
     special = special_metadata(
         files.tokenizer,
         files.tokenizer_config,

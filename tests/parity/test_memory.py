@@ -23,11 +23,13 @@ _ROUNDING = 2 * 2**20 * 0.005  # two caches, each printed to a hundredth of a Mi
 @pytest.mark.parametrize(
     "kind",
     ["llama3-untied", "llama3-tied", "qwen2", "qwen3", "qwen3-moe", "qwen2-moe", "mixtral", "mistral", "gemma2",
-     "gemma3", "phi3", "granite", "smollm3", "olmo2", "glm4", "glm4-moe"],
+     "gemma3", "phi3", "granite", "smollm3", "olmo2", "glm4", "glm4-moe", "gemma4", "gemma4-large"],
 )  # fmt: skip
 def test_the_cache_is_that_of_llama_cpp(checkpoint: Maker, kind: str) -> None:
-    config = {"sliding_window": 1024} if kind in ("gemma2", "gemma3", "mistral") else {}
-    with open_model(checkpoint(kind, layers=7, config=config)) as model:
+    windowed = kind.startswith("gemma")
+    config = {"sliding_window": 1024} if windowed or kind == "mistral" else {}
+    # The first Gemma 4 lists the kinds of its four layers.
+    with open_model(checkpoint(kind, layers=4 if kind == "gemma4" else 7, config=config)) as model:
         tensors = model.tensors(UNQUANTIZED["f16"])
         metadata = model.bare_metadata("tiny")
     infos, _ = layout(tensors, {tensor.name: tensor.outtype for tensor in tensors})
@@ -40,7 +42,7 @@ def test_the_cache_is_that_of_llama_cpp(checkpoint: Maker, kind: str) -> None:
     ]
     answers = ask_context(metadata, infos, runs)
     windows = {layer.window for layer in cache_layers(values)}
-    assert windows == ({1024, None} if kind in ("gemma2", "gemma3") else {None})
+    assert windows == ({1024, None} if windowed else {None})
     for run, answer in zip(runs, answers, strict=True):
         assert answer is not None
         found = memory(values, 0, run.context, compute=answer.compute, types=run.types, batch=run.batch)

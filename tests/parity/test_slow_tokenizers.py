@@ -122,7 +122,7 @@ def metadata(folder: Path) -> Any:
     content = read_bpe(files)
     assert content is not None
     special = special_metadata(files.tokenizer, files.tokenizer_config, {}, {}, content.texts)
-    own = rules.entries(files.tokenizer_config, ROWS)
+    own = rules.entries(files.tokenizer_config, {}, ROWS)
     return {entry.key: entry.encoded for entry in (*content.entries, *special, *own)}
 
 

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support.dense_kinds import DENSE
+from tests.support.gemma_kinds import GEMMA
 from tests.support.glm_kinds import GLM
 from tests.support.hybrid_kinds import HYBRID
 from tests.support.seeing_kinds import SEEING
@@ -75,6 +76,7 @@ class Kind:
         within: the module that holds the language model, or only its decoder if it is in ``model``.
         pictures: its preprocessor_config.json.
         sight: config to the tensors of its vision part, for models that transformers does not have.
+        equal: settings that are equal to another one, which may follow from the vocabulary.
     """
 
     vocabulary: str
@@ -92,6 +94,7 @@ class Kind:
     within: str = "language_model"
     pictures: Mapping[str, Any] = field(default_factory=dict)
     sight: Callable[[Mapping[str, Any]], Shapes] = vision_shapes
+    equal: Mapping[str, str] = field(default_factory=dict)
 
 
 _LLAMA = {
@@ -207,6 +210,7 @@ def _qwen_shapes(config: Mapping[str, Any]) -> Shapes:
 
 _GROUPS = (
     DENSE,
+    GEMMA,
     GLM,
     HYBRID,
     STOCK,
@@ -311,6 +315,7 @@ def make_checkpoint(
     }
     count = settings["num_hidden_layers"]
     settings |= {key: settings[key][:count] for key in _BY_LAYER if settings.get(key)}
+    settings |= {key: settings[other] for key, other in family.equal.items()}
     written = _style_5(settings) if style == "5" else settings
     whole = _put_around(family, written) if family.around else written
     _write_json(folder / "config.json", whole)

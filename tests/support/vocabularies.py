@@ -20,6 +20,8 @@ from typing import Any
 import gguf
 from tokenizers import Tokenizer, pre_tokenizers, trainers
 
+from tests.support.gemma4_vocabulary import NAME as GEMMA4_NAME
+from tests.support.gemma4_vocabulary import write_gemma4
 from tests.support.gguf_read import read_gguf
 from tests.support.pre_tokenizers import STRUCTURES, byte_level
 from tests.support.reference import reference_folder
@@ -91,7 +93,7 @@ def test_vectors(name: str) -> list[tuple[str, list[int]]]:
     """llama.cpp's own test vectors of a vocabulary: texts and their token ids, without BOS."""
     models = reference_folder() / "models"
     texts = (models / f"ggml-vocab-{name}.gguf.inp").read_bytes().decode().split(_VECTOR_SEPARATOR)
-    lines = (models / f"ggml-vocab-{name}.gguf.out").read_text(encoding="utf-8").split("\n")
+    lines = (models / f"ggml-vocab-{name}.gguf.out").read_text(encoding="utf-8").removesuffix("\n").split("\n")
     return [(text, [int(number) for number in line.split()]) for text, line in zip(texts, lines, strict=True)]
 
 
@@ -106,7 +108,7 @@ def write_vocabulary(
     Args:
         folder: created when absent.
         name: one of :data:`tests.support.vocabulary_kinds.KINDS` (byte-level BPE), of
-            :data:`tests.support.sentencepiece_vocabularies.NAMES`, or ``qwen-tiktoken``.
+            :data:`tests.support.sentencepiece_vocabularies.NAMES`, ``gemma-4`` or ``qwen-tiktoken``.
         small: cut a real vocabulary to its first 2000 tokens; trained ones are small already.
         extra: added tokens that are no control tokens, after the others (a vocabulary extended with ``add_tokens``).
         ordinary: tokens put behind all others, each given as the two known tokens it is merged from (a vocabulary
@@ -115,6 +117,10 @@ def write_vocabulary(
     folder.mkdir(parents=True, exist_ok=True)
     if name in SENTENCEPIECE_NAMES:
         write_sentencepiece(folder, name, small=small, extra=extra, ordinary=ordinary)
+    elif name == GEMMA4_NAME:
+        if ordinary:
+            raise ValueError("Gemma 4's tokenizer takes no further merges")
+        write_gemma4(folder, small=small, extra=tuple(extra))
     elif name == "qwen-tiktoken":
         if extra or ordinary:
             raise ValueError("qwen.tiktoken takes no further tokens")

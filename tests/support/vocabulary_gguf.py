@@ -21,6 +21,7 @@ ARCHITECTURES = {
     "qwen-tiktoken": "QWenLMHeadModel",
     "gemma-spm": "Gemma2ForCausalLM",
     "gemma-hf": "Gemma2ForCausalLM",
+    "gemma-4": "Gemma4ForCausalLM",
     "phi-3": "Phi3ForCausalLM",
     "phi-3-hf": "Phi3ForCausalLM",
     "phi-4": "Phi3ForCausalLM",
@@ -35,6 +36,7 @@ _TYPES = {
     "Qwen2ForCausalLM": "qwen2",
     "QWenLMHeadModel": "qwen",
     "Gemma2ForCausalLM": "gemma2",
+    "Gemma4ForCausalLM": "gemma4_text",
     "Phi3ForCausalLM": "phi3",
     "Olmo2ForCausalLM": "olmo2",
 }

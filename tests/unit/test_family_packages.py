@@ -23,6 +23,7 @@ from quantkit.vocab.special import ENDS_BY_NAME
 from quantkit.vocab.vocabulary import Vocabulary
 from tests.support import family_templates as families
 from tests.support.chat_templates import template_file
+from tests.support.checkpoints import KINDS
 
 Maker = Callable[..., Path]
 
@@ -63,6 +64,7 @@ FAMILIES = {
     "Qwen3-MoE": Family("qwen3-moe", "Qwen3-Coder", "chatml", "<|im_end|>"),
     "Gemma 2": Family("gemma2", None, "generic", "<end_of_turn>", system=False),
     "Gemma 3": Family("gemma3", families.GEMMA_3, "gemma", "<end_of_turn>"),
+    "Gemma 4": Family("gemma4", None, "jinja", "<turn|>", turns=False),
     "Phi-3": Family("phi3", families.PHI_3, "phi-3", "<|end|>"),
     "Phi-3.5": Family("phi3-long", None, "phi-3", "<|end|>"),
     "Phi-4": Family("phi4", families.PHI_4, "generic", "<|im_end|>"),
@@ -106,7 +108,8 @@ def test_stops_become_end_tokens_of_the_file() -> None:
 
 def build_family(name: str, checkpoint: Maker, root: Path, *, verify: bool = False) -> BuildResult:
     family = FAMILIES[name]
-    model = checkpoint(family.kind, layers=6 if family.kind == "gemma3" else 1, extra=family.extra)
+    layers = 6 if family.kind == "gemma3" else KINDS[family.kind].least
+    model = checkpoint(family.kind, layers=layers, extra=family.extra)
     option = family.template or "auto"
     if option not in ("auto", *FORMAT_NAMES):
         text = option if "{" in option else template_file(option)
@@ -123,6 +126,7 @@ def build_family(name: str, checkpoint: Maker, root: Path, *, verify: bool = Fal
     ("name", "said"),
     [
         ("Gemma 3", ""),
+        ("Gemma 4", ""),
         ("Granite 3.0", ""),
         ("Phi-3", "llama.cpp adds BOS (<s>) to 12 of them, as the tokenizer asks; the template does not write it"),
         ("Phi-4", "blanks next to special tokens differently from the tokenizer: blanks around contents, special"),

@@ -1,0 +1,49 @@
+"""Embeddings for each layer (Gemma 3n and 4): a second table of rows for tokens, of which every layer gets a part.
+
+The parts of a token's row are added to a projection of its embedding, and each layer multiplies with its own.
+"""
+
+from __future__ import annotations
+
+from quantkit.arch.base import Config, Rule, layers, positive
+from quantkit.arch.decoder import linear, vector
+from quantkit.errors import ArchitectureError
+
+
+def per_layer_size(config: Config) -> int:
+    """The width of one layer's part; 0 for a model without such embeddings."""
+    return positive(config, "hidden_size_per_layer_input") if config.get("hidden_size_per_layer_input") else 0
+
+
+def layer_rules(config: Config) -> list[Rule]:
+    """The tensors of every layer, if the model has such embeddings."""
+    size, hidden = per_layer_size(config), positive(config, "hidden_size")
+    if not size:
+        return []
+    return [
+        *linear("per_layer_input_gate", "inp_gate", size, hidden),
+        *linear("per_layer_projection", "proj", hidden, size),
+        vector("post_per_layer_input_norm", "post_norm", hidden),
+    ]
+
+
+def embedding_rules(config: Config) -> list[Rule]:
+    """The table, the projection and its norm, if the model has such embeddings.
+
+    Raises:
+        ArchitectureError: the table has not as many rows as the embedding, which llama.cpp needs.
+    """
+    size, hidden, rows = per_layer_size(config), positive(config, "hidden_size"), positive(config, "vocab_size")
+    if not size:
+        return []
+    own, width = positive(config, "vocab_size_per_layer_input"), layers(config) * size
+    if own != rows:
+        raise ArchitectureError(
+            f"config.json: vocab_size is {rows}, but vocab_size_per_layer_input {own}; llama.cpp needs as many",
+            hint="train without changing the size of the vocabulary",
+        )
+    return [
+        Rule("model.embed_tokens_per_layer.weight", "per_layer_token_embd.weight", (own, width)),
+        *linear("model.per_layer_model_projection", "per_layer_model_proj", width, hidden),
+        vector("model.per_layer_projection_norm", "per_layer_proj_norm", size),
+    ]

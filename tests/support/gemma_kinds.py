@@ -1,0 +1,103 @@
+"""config.json of Gemma 3n and 4, as :mod:`tests.support.dense_kinds` has those of others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_GELU = "gelu_pytorch_tanh"
+_GEMMA4 = {
+    "architectures": ["Gemma4ForCausalLM"],
+    "model_type": "gemma4_text",
+    "attention_bias": False,
+    "attention_k_eq_v": False,
+    "enable_moe_block": False,
+    "final_logit_softcapping": 30.0,
+    "global_head_dim": 64,
+    "head_dim": 32,
+    "hidden_activation": _GELU,
+    "hidden_size_per_layer_input": 256,
+    "max_position_embeddings": 131072,
+    "moe_intermediate_size": None,
+    "num_experts": None,
+    "num_global_key_value_heads": None,
+    "num_hidden_layers": 4,
+    "num_key_value_heads": 1,
+    "num_kv_shared_layers": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_parameters": {
+        "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1000000.0, "rope_type": "proportional"},
+        "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+    },
+    "sliding_window": 8,
+    "top_k_experts": None,
+    "use_bidirectional_attention": None,
+    "use_double_wide_mlp": True,
+    "vocab_size_per_layer_input": 2000,
+}
+_PATTERN = ["sliding_attention", "full_attention"]
+_GEMMA4_E = {
+    "vocabulary": "gemma-4",
+    "config": {**_GEMMA4, "layer_types": [*_PATTERN, *_PATTERN]},
+    "tied": True,
+    "least": 4,
+    "equal": {"vocab_size_per_layer_input": "vocab_size"},
+}
+# The 31B and 26B models: keys that are values too, fewer of them in layers with the whole context.
+_GEMMA4_LARGE = {
+    **_GEMMA4,
+    "attention_k_eq_v": True,
+    "hidden_size_per_layer_input": 0,
+    "num_hidden_layers": 6,
+    "num_global_key_value_heads": 2,
+    "num_key_value_heads": 4,
+    "num_kv_shared_layers": 0,
+    "use_bidirectional_attention": "vision",
+    "use_double_wide_mlp": False,
+}
+_GEMMA4_MOE = {
+    **_GEMMA4_LARGE,
+    "enable_moe_block": True,
+    "moe_intermediate_size": 256,
+    "num_experts": 4,
+    "num_hidden_layers": 2,
+    "top_k_experts": 2,
+}
+_GEMMA4_VISION = {
+    "model_type": "gemma4_vision",
+    "head_dim": 16,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+    "num_key_value_heads": 2,
+    "position_embedding_size": 16,
+}
+_GEMMA4_UNIFIED = {
+    key: value for key, value in _GEMMA4_LARGE.items() if not key.endswith(("per_layer_input", "experts", "moe_block"))
+}
+
+GEMMA: dict[str, Mapping[str, Any]] = {
+    "gemma4": _GEMMA4_E,
+    "gemma4-large": {"vocabulary": "gemma-4", "config": _GEMMA4_LARGE, "tied": True},
+    "gemma4-moe": {"vocabulary": "gemma-4", "config": _GEMMA4_MOE, "tied": True},
+    "gemma4-sees": {
+        "vocabulary": "gemma-4",
+        "config": {**_GEMMA4_LARGE, "architectures": ["Gemma4ForConditionalGeneration"]},
+        "tied": True,
+        "around": {"model_type": "gemma4", "audio_config": None, "vision_config": _GEMMA4_VISION},
+        "within": "model.language_model",
+    },
+    "gemma4-unified": {
+        "vocabulary": "gemma-4",
+        "config": {
+            **_GEMMA4_UNIFIED,
+            "architectures": ["Gemma4UnifiedForConditionalGeneration"],
+            "model_type": "gemma4_unified_text",
+        },
+        "tied": True,
+        "around": {"model_type": "gemma4_unified", "audio_config": None, "vision_config": None},
+        "within": "model.language_model",
+        "sight": lambda config: {"model.vision_embedder.pos_embedding": (4, config["text_config"]["hidden_size"])},
+    },
+}
