@@ -43,6 +43,7 @@ class CallKind(StrEnum):
     JSON = "a JSON object with name and arguments"
     NAMED = "the name as text, the arguments as JSON"
     TAGGED = "the name and each argument as text"
+    ADDRESSED = "the name in the header of a message, the arguments as JSON behind it"
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class CallFormat:
         name: of JSON: the keys that lead to the name; none if the name is the key itself.
         arguments: of JSON: the keys that lead to the arguments.
         id: of JSON: the keys that lead to the call's id; none if it has no id.
-        after_name: of NAMED and TAGGED: between the name (and an id) and the arguments.
+        after_name: of NAMED and TAGGED: between the name (and an id) and the arguments; of ADDRESSED: what ends a
+            header, also that of a thought and of a text.
         id_marks: of NAMED: around an id between the name and the arguments.
         key: of TAGGED: around the name of an argument.
         value: of TAGGED: after the value; its opening belongs to the key.
@@ -81,7 +83,7 @@ class CallFormat:
 
     @property
     def trigger(self) -> str:
-        """The text with which calls begin; "" for JSON without any marker."""
+        """The text with which calls begin; "" for JSON without any marker. A header has its own place."""
         return (self.section.open or self.call.open).partition("\n")[0].rstrip()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from quantkit.chat_template.answer_format import AnswerFormat, Wrapper
+from quantkit.chat_template.answer_format import AnswerFormat, CallKind, Wrapper
 from quantkit.chat_template.call_reader import Call, Tools, read_calls
 from quantkit.system.overlap import overlap
 
@@ -55,6 +55,10 @@ class AnswerReader:
         self._form, self._tools = form, tools or {}
         self._calls = form.calls if self._tools else None
         self._marks = Wrapper() if form.thoughts is None else form.thoughts.marks
+        # What ends a header, where calls are addressed in one.
+        addressed = self._calls is not None and self._calls.kind is CallKind.ADDRESSED
+        self._header = self._calls.after_name if self._calls is not None and addressed else ""
+        self._trigger = "" if self._calls is None or addressed else self._calls.trigger
         self._held = ""
         self._made = 0
         self._spoken = False
@@ -122,12 +126,27 @@ class AnswerReader:
     def _enter(self, marks: Sequence[tuple[str, _State]], final: bool) -> bool:
         """Go on behind a marker at the beginning; False if there is none and none can be any more."""
         said = self._held.lstrip()
+        if self._header:
+            return self._enter_message(said, final)
         for mark, state in marks:
             if mark and said.startswith(mark):
                 self._held, self._state = said[len(mark) :], state
                 self._wrapped = state is _State.TEXT
                 return True
         return not final and any(mark and mark.startswith(said) for mark, _ in marks)
+
+    def _enter_message(self, said: str, final: bool) -> bool:
+        """Go on behind a header, of a thought or of a text; a call needs its own."""
+        head, mark, rest = said.partition(self._header)
+        if not mark:
+            return not final
+        assert self._calls is not None
+        if self._calls.call.open in head:
+            self._held, self._state = said, _State.CALLS
+            return True
+        thinks = (head + mark).endswith(self._marks.open)
+        self._held, self._state = rest, _State.THOUGHT if thinks else _State.TEXT
+        return True
 
     def _thought(self, final: bool) -> Iterator[Part]:
         if not self._spoken:
@@ -145,7 +164,7 @@ class AnswerReader:
             self._spoken, self._state = False, _State.AFTER_THOUGHT
 
     def _text(self, final: bool) -> Iterator[Part]:
-        if self._calls is not None and not self._calls.trigger and not self._spoken:  # calls are bare JSON
+        if self._calls is not None and not (self._trigger or self._header or self._spoken):  # calls are bare JSON
             first = self._held.lstrip()[:1]
             if first and first in "{[":
                 self._state = _State.CALLS
@@ -153,7 +172,8 @@ class AnswerReader:
             if not first and not final:
                 return
         close = self._form.answer.close if self._wrapped else ""
-        marks = [close, *([self._calls.trigger] if self._calls is not None else [])]
+        close = self._marks.close if self._header else close
+        marks = [close, self._trigger]
         found = min(((at, mark) for mark in marks if mark and (at := self._held.find(mark)) >= 0), default=None)
         if found is None:
             keep = 0 if final else max((overlap(self._held, mark) for mark in marks), default=0)
@@ -163,7 +183,8 @@ class AnswerReader:
             said = self._held[:at]
             closed = mark == close
             self._held = self._held[at + len(mark) :] if closed else self._held[at:]
-            self._state = _State.END if closed else _State.CALLS
+            ended = _State.AFTER_THOUGHT if self._header else _State.END
+            self._state = ended if closed else _State.CALLS
         if said:
             self._spoken = True
             yield Text(said)
@@ -182,8 +203,7 @@ class AnswerReader:
 
     def _end(self, final: bool) -> Iterator[Part]:
         """Behind the end of the text there are calls, if anything."""
-        trigger = "" if self._calls is None else self._calls.trigger
-        at = self._held.find(trigger) if trigger else -1
+        at = self._held.find(self._trigger) if self._trigger else -1
         if at >= 0:
             self._held, self._state = self._held[at:], _State.CALLS
         elif final and self._held.strip():

@@ -107,7 +107,7 @@ class _Calls:
             if found is None:
                 continue
             if found.trigger and not _TRIGGER.fullmatch(found.trigger):
-                raise NoCallsError(f"its calls begin with {found.trigger!r}, which is not one marker")
+                found = self._addressed(found)
             found = replace(found, text_arguments=self._as_text)
             self._prove(found)
             return found
@@ -194,6 +194,15 @@ class _Calls:
         return CallFormat(
             CallKind.NAMED, section, call, two is not None, False, after_name=middle.strip(), id_marks=marks
         )
+
+    def _addressed(self, found: CallFormat) -> CallFormat:
+        """Calls whose header ends as those of thoughts and texts do: the parts of a header may have any order."""
+        thoughts, answer, marks = self._answers.thoughts, self._answers.answer, _MARK.findall(found.after_name)
+        headers = (answer.open, "" if thoughts is None else thoughts.marks.open)
+        alike = bool(marks) and all(header.endswith(marks[-1]) for header in headers)
+        if found.kind is CallKind.NAMED and not found.section.open and alike:
+            return replace(found, kind=CallKind.ADDRESSED, after_name=marks[-1])
+        raise NoCallsError(f"its calls begin with {found.trigger!r}, which is not one marker")
 
     def _tagged(self, one: str, two: str | None) -> CallFormat | None:
         both = self._body([{KEYS[0]: _VALUES[0], KEYS[1]: _VALUES[1]}])

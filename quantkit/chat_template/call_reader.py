@@ -76,6 +76,8 @@ def read_calls(form: CallFormat, text: str, tools: Tools) -> Calls:
 
 
 def _read_one(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:
+    if form.kind is CallKind.ADDRESSED:
+        return _read_addressed(form, text, at, tools)
     start = _skip(form.call.open, text, at)
     if start is None:
         return None
@@ -129,6 +131,16 @@ def _read_named(form: CallFormat, text: str, at: int, name: str, tools: Tools) -
     if found is None or not isinstance(found[0], dict):
         return None
     return [Call(name, json.dumps(found[0], ensure_ascii=False), number)], found[1]
+
+
+def _read_addressed(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:
+    header, _, behind = text[at:].partition(form.after_name)
+    name = re.search(re.escape(form.call.open) + r"([\w.-]+)", header)
+    start = len(text) - len(behind)
+    found = _decode(text, _match_end(_BLANK, text, start))
+    if name is None or name[1] not in tools or found is None or not isinstance(found[0], dict):
+        return None
+    return [Call(name[1], json.dumps(found[0], ensure_ascii=False))], found[1]
 
 
 def _read_tagged(form: CallFormat, text: str, at: int, name: str, tools: Tools) -> tuple[list[Call], int] | None:

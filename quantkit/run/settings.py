@@ -184,10 +184,9 @@ def with_thinking(settings: Settings, model: ChatModel, thinking: str | None) ->
     if thinking is None:
         return settings
     if not (switches := model.answers.switches):
-        thinks = model.answers.thoughts is not None
         raise ChatFormatError(
             f"--thinking {thinking}: {model.path.name}: its chat template has no choice of thinking",
-            hint="leave --thinking out: this model " + ("always thinks" if thinks else "has no thoughts"),
+            hint="leave --thinking out: the chat template decides",
         )
     return replace(settings, told={**settings.told, **dict.fromkeys(switches, thinking == "on")})
 

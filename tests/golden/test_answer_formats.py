@@ -119,3 +119,29 @@ def test_what_is_no_call_stays_text(name: str) -> None:
     assert form.calls is not None
     alone = replace(form, calls=replace(form.calls, several=False))
     assert len(read(alone, start, body, tools=True).calls) == 1
+
+
+def test_messages_of_gpt_oss(gguf: Path) -> None:
+    """The model writes the parts of a header in another order than its template, and text before a call."""
+    name = "openai-gpt-oss-120b"
+    prober, form = Prober(real_templates()[name], **TOKENS), form_of(name)
+    thought, call = "<|channel|>analysis<|message|>Weather.<|end|><|start|>assistant", '{"city": "Paris", "days": 2}'
+    answers = [
+        f"{thought}<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{call}",
+        f"{thought} to=functions.get_weather<|channel|>commentary json<|message|>{call}",
+        f"<|channel|>commentary to=functions.get_weather <|constrain|>json<|message|>{call}",
+        f"{thought}<|channel|>final<|message|>Sunny.",
+        "<|channel|>final<|message|>Use to=functions.get_weather?",
+    ]
+    (theirs,) = apply_template(gguf, [[USER]], real_templates()[name], answers=answers, tools=TOOLS)
+    opened = opening(prober, tools=TOOLS)
+    for answer, message in zip(answers, theirs.messages, strict=True):
+        assert "error" not in message
+        for by in (None, 1, 3):
+            assert agrees(read(form, opened, answer, tools=True, by=by), message), (answer, message)
+    preamble = "<|channel|>commentary<|message|>Let me look.<|end|><|start|>assistant"
+    found = read(form, opened, preamble + answers[2], tools=True, by=1)
+    assert (found.text, found.calls) == ("Let me look.", (("get_weather", json.loads(call)),))
+    unknown = answers[2].replace("get_weather", "rm")
+    assert read(form, opened, unknown, tools=True).calls == ()
+    assert "rm" in read(form, opened, unknown, tools=True).text

@@ -16,6 +16,7 @@ from tiny_gguf import CALL, END_THINK, THINK, Tiny, write_tiny_gguf
 from transformers.utils.chat_template_utils import render_jinja_template
 
 import quantkit
+from quantkit.chat_template.answer_format import Wrapper
 from quantkit.chat_template.answer_reader import Text, Thought
 from quantkit.chat_template.call_reader import Call
 from quantkit.cli.chat import command as chat_command
@@ -76,6 +77,20 @@ def test_a_prompt_that_opens_the_thought(tmp_path: Path) -> None:
         assert all(isinstance(part, Text) for part in stream_answer(model, HELLO, off))
 
 
+def test_markers_that_are_control_tokens(tmp_path: Path) -> None:
+    """They are never part of a text, and are told apart from it."""
+    start, end = "<|done|>", "<|begin_of_text|>"
+    template = TEMPLATE.replace("<think>\n", start).replace("\n</think>\n\n", end)
+    answer = f"{start}hm{end}Yes!"
+    with ChatModel.load(tiny(tmp_path, answer, template), threads=1) as model:
+        assert model.answers.thoughts is not None
+        assert model.answers.thoughts.marks == Wrapper(start, end)
+        assert list(model.stream(HELLO, max_tokens=9)) == list("hmYes!"), "without them"
+        parts = list(stream_answer(model, HELLO, GREEDY))
+        assert "".join(part.text for part in parts if isinstance(part, Thought)) == "hm"
+        assert "".join(part.text for part in parts if isinstance(part, Text)) == "Yes!"
+
+
 def test_the_choice(model: ChatModel, tmp_path: Path) -> None:
     off, on = (model.render(HELLO, told=with_thinking(GREEDY, model, choice).told) for choice in ("off", "on"))
     assert off == on + "<think>\n\n</think>\n\n"
@@ -83,7 +98,7 @@ def test_the_choice(model: ChatModel, tmp_path: Path) -> None:
     with ChatModel.load(write_tiny_gguf(tmp_path / "plain.gguf"), threads=1) as plain:
         with pytest.raises(ChatFormatError, match=r"--thinking off: plain.gguf: its chat template has no") as caught:
             with_thinking(GREEDY, plain, "off")
-        assert caught.value.hint == "leave --thinking out: this model has no thoughts"
+        assert caught.value.hint == "leave --thinking out: the chat template decides"
 
 
 def test_the_chat_shows_thoughts_and_the_template_decides_what_stays(model: ChatModel, tmp_path: Path) -> None:

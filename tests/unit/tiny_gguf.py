@@ -171,8 +171,10 @@ def _tensors(tiny: Tiny, tokens: list[str], size: int) -> dict[str, np.ndarray]:
 
 def _following(tiny: Tiny, tokens: list[str]) -> dict[int, int]:
     alphabet = _byte_texts()
-    parts = re.split(f"({'|'.join(map(re.escape, ADDED))})", tiny.answer)
-    answer = [part for text in parts for part in ([text] if text in ADDED else (alphabet[b] for b in text.encode()))]
+    parts = re.split(f"({'|'.join(map(re.escape, SPECIAL + ADDED))})", tiny.answer)
+    answer = [
+        part for text in parts for part in ([text] if text in SPECIAL + ADDED else (alphabet[b] for b in text.encode()))
+    ]
     said = [tokens.index(tiny.last), *map(tokens.index, answer)]
     if tiny.stop:
         said.append(tokens.index(tiny.stop))
