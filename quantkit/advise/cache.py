@@ -18,7 +18,7 @@ from quantkit.ggml.types import GGMLType
 _CELLS = 256
 # Of so many layers the last one sees everything, by architecture. llama.cpp has windows only where its graph does: it
 # writes none for Mistral and Qwen, and ignores that of Phi-3.
-WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4}
+WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4, "cohere2": 4}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def cache_layers(metadata: Mapping[str, Any]) -> tuple[CacheLayer, ...]:
     pairs = _per_layer(metadata, f"{arch}.attention.head_count_kv", count, heads)
     window = metadata.get(f"{arch}.attention.sliding_window")
     narrow = _narrow(metadata, arch, count) if window else [False] * count
+    latent = f"{arch}.attention.key_length_mla" in metadata  # values are made of the keys
     layers = []
     # The last layers of Gemma 3n and 4 use the keys and values of earlier ones.
     own = count - int(metadata.get(f"{arch}.attention.shared_kv_layers", 0))
@@ -74,6 +75,7 @@ def cache_layers(metadata: Mapping[str, Any]) -> tuple[CacheLayer, ...]:
             for kind in ("key", "value")
         )
         seen = int(window) if narrow[layer] and window else None
+        values = 0 if latent else values
         layers.append(CacheLayer(keys, values, seen) if layer < own else CacheLayer(0, 0, seen))
     return tuple(layers)
 

@@ -16,6 +16,7 @@ from quantkit.errors import ArchitectureError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import MAX_LAYERS
 from quantkit.gguf.kv import KV
+from quantkit.plan.order import Runs
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 
 # The limit of float32.
@@ -40,6 +41,9 @@ class Rule:
         optional: the checkpoint may not have it.
         source_shape: shape of each source, if it is not the target's shape nor (with several sources) one row of it.
             One vector may fill the rows of a matrix.
+        row_order: the target's rows, as runs of rows of its one source; empty for all of them in their order.
+        column_order: the same for the columns of a matrix.
+        transposed: each matrix of the target is the transpose of one run of ``row_order``.
         compute: pure function from merged values, float32 or as stored in float16, and the number of their first row to
             the values in the file. Of a matrix it multiplies rows by numbers, so that it applies to LoRA's rows too.
         first: the first row of the source that belongs to the target, which has only some of them.
@@ -56,6 +60,9 @@ class Rule:
     unit: int = 1
     optional: bool = False
     source_shape: tuple[int, ...] | None = None
+    row_order: Runs = ()
+    column_order: Runs = ()
+    transposed: bool = False
     compute: Compute | None = None
     first: int = 0
     source_unit: int | None = None
@@ -105,6 +112,7 @@ class Architecture:
         notes: function from the config to notes for the user about the converted model.
         variant: function from the config, as :meth:`settings` completes it, to the architecture for it, if that is
             another one; None for this one.
+        takes_lora: llama.cpp's graph adds a LoRA file to all matrices; where it passes over some, none is written.
         older_names: of settings; where both names are given, the older one counts, as in transformers.
         causal_masks: values of ``use_bidirectional_attention`` with which tokens of a text attend to earlier ones only.
     """
@@ -117,6 +125,7 @@ class Architecture:
     vocabulary: VocabularyRules = NO_RULES
     defaults: Config = field(default_factory=dict)
     notes: Callable[[Config], list[str]] = lambda config: []
+    takes_lora: bool = True
     older_names: Mapping[str, str] = field(default_factory=dict)
     variant: Callable[[Config], Architecture | None] = lambda config: None
     causal_masks: tuple[bool | str, ...] = (False,)

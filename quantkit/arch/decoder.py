@@ -110,13 +110,12 @@ def decoder_rules(
         last_norm: the norm before the output head, if it is not called as usual.
     """
     tensors = layer if callable(layer) else lambda i: layer
-    size = sizes(config)
     tied = bool(config.get("tie_word_embeddings", False))
-    shape = (size.vocabulary, size.hidden)
+    shape = positive(config, "vocab_size"), positive(config, "hidden_size")
     return [
         Rule("model.embed_tokens.weight", EMBEDDING, shape),
         *(in_layer(rule, i) for i in range(layers(config)) for rule in tensors(i)),
-        last_norm or vector("model.norm", "output_norm", size.hidden),
+        last_norm or vector("model.norm", "output_norm", shape[1]),
         Rule("lm_head.weight", OUTPUT, shape, optional=tied),
     ]
 

@@ -41,7 +41,7 @@ def rules(config: Config) -> list[Rule]:
     dense = [*attention, *gated_mlp(size.hidden, size.inner)]
     sparse = [*attention, *mixture_rules(config, size.hidden)]
     found = decoder_rules(config, lambda i: dense if i < dense_layers(config) else sparse)
-    return [*found, *next_token_rules(config, size, layers(config), sparse)]
+    return [*found, *next_token_rules(config, sparse)]
 
 
 ARCHITECTURE = Architecture("glm4moe", metadata, rules, vocabulary=VOCABULARY, defaults=CLASS_DEFAULTS["glm4_moe"])

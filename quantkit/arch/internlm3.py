@@ -11,10 +11,10 @@ from quantkit.vocab.families import VocabularyRules
 
 
 def metadata(config: Config) -> list[KV]:
-    return llama.metadata(_within_context(config))
+    return llama.metadata(within_context(config))
 
 
-def _within_context(config: Config) -> Config:
+def within_context(config: Config) -> Config:
     """The config without the scaling that only begins beyond its context."""
     settings = rope(config)
     if settings.get("rope_type") != "dynamic":

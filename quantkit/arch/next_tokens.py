@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from quantkit.arch.base import Config, Rule, require
-from quantkit.arch.decoder import Sizes, in_layer, linear, vector
+from quantkit.arch.base import Config, Rule, layers, positive, require
+from quantkit.arch.decoder import in_layer, linear, vector
 from quantkit.gguf.kv import KV, u32
 
 _COUNT = "num_nextn_predict_layers"
@@ -32,16 +32,15 @@ def next_token_metadata(arch: str, config: Config) -> list[KV]:
     return [u32(f"{arch}.nextn_predict_layers", count)] if config.get(_COUNT) is not None else []
 
 
-def next_token_rules(config: Config, size: Sizes, first: int, layer: Iterable[Rule]) -> list[Rule]:
+def next_token_rules(config: Config, layer: Iterable[Rule]) -> list[Rule]:
     """Their tensors, all of which the checkpoint may lack.
 
     Args:
         config: config.json.
-        size: sizes of the model.
-        first: the number of the first of them.
         layer: the tensors that they have in common with other layers, with names relative to the layer.
     """
-    hidden, shape = size.hidden, (size.vocabulary, size.hidden)
+    hidden = positive(config, "hidden_size")
+    shape = (positive(config, "vocab_size"), hidden)
     own = [
         *layer,
         *linear("eh_proj", "nextn.eh_proj", hidden, 2 * hidden),
@@ -51,5 +50,5 @@ def next_token_rules(config: Config, size: Sizes, first: int, layer: Iterable[Ru
         Rule("shared_head.head.weight", "nextn.shared_head_head.weight", shape),
         vector("shared_head.norm", "nextn.shared_head_norm", hidden),
     ]
-    count = next_token_layers(config)
+    count, first = next_token_layers(config), layers(config)
     return [replace(in_layer(rule, first + i), optional=True) for i in range(count) for rule in own]

@@ -6,10 +6,14 @@ device that is one kernel, on the processor one pass while the rows are in the c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from quantkit.checkpoint.dtypes import Array, Floats
 from quantkit.kernels.low_rank import Pair, merged
+from quantkit.plan.order import Indices
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,24 @@ class Rows:
         """Some of the rows, without a copy."""
         return Rows(self.stored[rows], tuple((left[rows], right) for left, right in self.pairs))
 
+    def with_columns(self, numbers: Indices) -> Rows:
+        """The columns of these numbers; what is still to be added is added first, so that no factor is copied."""
+        return Rows((self.merged() if self.pairs else self.stored)[:, numbers])
+
     def merged(self) -> Floats:
         """The rows as float32 in memory of their own: every product added, in their order."""
         return merged(self.stored, self.pairs)
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Rows of one tensor after each other."""
+    first = parts[0]
+    rights = [id(right) for _, right in first.pairs]
+    if any(
+        part.stored.dtype != first.stored.dtype or [id(right) for _, right in part.pairs] != rights for part in parts
+    ):
+        return Rows(np.concatenate([part.merged() for part in parts]))
+    pairs = tuple(
+        (np.concatenate([part.pairs[i][0] for part in parts]), right) for i, (_, right) in enumerate(first.pairs)
+    )
+    return Rows(np.concatenate([part.stored for part in parts]), pairs)

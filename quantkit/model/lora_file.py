@@ -33,6 +33,7 @@ from quantkit.gguf.kv import f32, string, u32
 from quantkit.hub.source import source_label, source_name
 from quantkit.model.opened import Model
 from quantkit.plan.gguf_outputs import GGML_QUANT_VERSION, plain_output
+from quantkit.plan.order import indices
 from quantkit.plan.values import Output, PlannedTensor
 
 _NOT_IN_NAMES = re.compile(r"[^\w.+@-]+")
@@ -95,7 +96,9 @@ class FactorSource:
         if rule.target == EMBEDDING:  # llama.cpp looks up rows of A [vocabulary, r]; B is [hidden, r]
             return left if factor == "lora_a" else right.T * np.float32(ratio)
         if factor == "lora_a":
-            return right
+            return right[:, indices(rule.column_order)] if rule.column_order else right
+        if rule.row_order:
+            left = left[indices(rule.row_order)]
         return (left if rule.arrange is None else rule.arrange(left)) * np.float32(ratio)
 
 
@@ -155,6 +158,12 @@ def plan_adapter_file(model: Model, adapter: Adapter, file: str, outtype: str = 
     Raises:
         AdapterError: naming what the format cannot express.
     """
+    if not model.architecture.takes_lora:
+        raise AdapterError(
+            f"{adapter.path}: llama.cpp passes over LoRA on the attention of {model.architecture.name} models, so "
+            "no LoRA GGUF can be written",
+            hint=_HINT,
+        )
     lora = {
         name: change
         for name, changes in adapter.changes.items()

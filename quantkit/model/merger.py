@@ -7,7 +7,7 @@ float32, whatever type the checkpoint is stored in; it is rounded once, later, t
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -19,10 +19,11 @@ from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint.dtypes import Floats, all_finite
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import Memory, new_memory
-from quantkit.engine.rows import Rows
+from quantkit.engine.rows import Rows, joined
 from quantkit.errors import CheckpointError
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.model.effect_meter import EffectMeter
+from quantkit.plan.order import indices, runs_between
 from quantkit.plan.values import PlannedTensor
 
 # Cached factors: consecutive ranges belong to one tensor, and a few tensors are in work at a time.
@@ -60,8 +61,12 @@ class Merger:
         """
         if tensor.values is not None:
             return Rows(tensor.values[start:stop])
-        name, first, last = _source_rows(tensor, start, stop)
-        rows = self._after(name, len(self.adapters), first, last, memory, self._meter)
+        if tensor.transposed:
+            return self._transposed(tensor, start, stop)
+        rows = self._in_order(tensor, start, stop, memory)
+        name = tensor.sources[0]
+        if tensor.column_order:
+            rows = rows.with_columns(indices(tensor.column_order))
         if tensor.compute is not None or tensor.folds:
             return self._computed(tensor, rows, start)
         if tensor.arrange is None:
@@ -80,6 +85,23 @@ class Merger:
         if tensor.folds:
             values = values.reshape(-1, tensor.columns)
         return Rows(values if tensor.compute is None else tensor.compute(values, start))
+
+    def _in_order(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory) -> Rows:
+        """Merged rows ``start:stop`` of the target, wherever they are in its source."""
+        spans = list(_source_spans(tensor, start, stop))
+        if len(spans) == 1:
+            return self._after(spans[0][0], len(self.adapters), *spans[0][1:], memory, self._meter)
+        # Each part is kept until all are there: not in the memory that the next one is read into.
+        return joined(
+            [self._after(name, len(self.adapters), first, last, meter=self._meter) for name, first, last in spans]
+        )
+
+    def _transposed(self, tensor: PlannedTensor, start: int, stop: int) -> Rows:
+        """Rows of one matrix that is the transpose of some rows of its source."""
+        ((name, first, last),) = _source_spans(tensor, start, stop)
+        rows = self._after(name, len(self.adapters), first, last, meter=self._meter)
+        values, column = rows.merged() if rows.pairs else rows.stored, start % tensor.shape[-2]
+        return Rows(np.ascontiguousarray(values[:, column : column + stop - start].T))
 
     def _is_changed(self, name: str) -> bool:
         return any(name in adapter.changes for adapter in self.adapters)
@@ -185,10 +207,11 @@ class Merger:
         """The error for a base tensor with values that are not finite in these rows; None if the base is sound."""
         if tensor.values is not None:
             return None
-        source, first, last = _source_rows(tensor, start, stop)
+        spans = list(_source_spans(tensor, start, stop))
+        source = spans[0][0]
         if any(adapter.overwrites(source) for adapter in self.adapters):
             return None  # the base's rows are not part of the result, and there may be fewer of them
-        if all_finite(self.checkpoint.read(source, first, last)):
+        if all(all_finite(self.checkpoint.read(*span)) for span in spans):
             return None
         return CheckpointError(
             f"{self.checkpoint.tensors[source].file}: tensor {source!r} has NaN or infinite values",
@@ -202,11 +225,19 @@ def _row_norms(rows: Floats) -> Floats:
     return np.sqrt(squares).astype(np.float32)
 
 
-def _source_rows(tensor: PlannedTensor, start: int, stop: int) -> tuple[str, int, int]:
+def _source_spans(tensor: PlannedTensor, start: int, stop: int) -> Iterator[tuple[str, int, int]]:
     """Where rows of one segment of a planned tensor are in the checkpoint: tensor, first row, end (exclusive)."""
+    if tensor.transposed:
+        run = tensor.row_order[start // tensor.shape[-2]]
+        yield tensor.sources[0], run.start, run.stop
+        return
+    if tensor.row_order:
+        yield from ((tensor.sources[0], run.start, run.stop) for run in runs_between(tensor.row_order, start, stop))
+        return
     index, first = divmod(start, tensor.rows // len(tensor.sources))
     if tensor.folds:
-        return tensor.sources[index], first * tensor.columns, (first + stop - start) * tensor.columns
+        yield tensor.sources[index], first * tensor.columns, (first + stop - start) * tensor.columns
+        return
     per_unit = tensor.unit if tensor.source_unit is None else tensor.source_unit
     low, high = (tensor.first + row // tensor.unit * per_unit for row in (first, first + stop - start))
-    return tensor.sources[index], low, high
+    yield tensor.sources[index], low, high

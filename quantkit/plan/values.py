@@ -18,6 +18,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.gguf.kv import KV, string
 from quantkit.plan.choice import Choice
 from quantkit.plan.mixture import Importance
+from quantkit.plan.order import Runs
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class PlannedTensor:
         values: a generated tensor's values, float32.
         compute: what the merged values become, see :class:`quantkit.arch.base.Rule`.
         folds: the source is one vector, which fills the rows.
+        row_order, column_order, transposed: see :class:`quantkit.arch.base.Rule`.
     """
 
     name: str
@@ -50,6 +52,9 @@ class PlannedTensor:
     values: npt.NDArray[np.float32] | None = field(default=None, compare=False)
     compute: Callable[[npt.NDArray[Any], int], npt.NDArray[Any]] | None = None
     folds: bool = False
+    row_order: Runs = ()
+    column_order: Runs = ()
+    transposed: bool = False
 
     @property
     def sources(self) -> tuple[str, ...]:

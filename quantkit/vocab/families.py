@@ -20,6 +20,9 @@ class VocabularyRules:
         special: by ``vocab_size``, ids of special tokens by kind, for files that name none.
         trust_special_flag: with tokenizer.model, an added token is a control token only if it is marked so, never
             because its text looks like one.
+        unused: with tokenizer.model, pieces that begin with this are unused.
+        null: with tokenizer.model, the text in place of the piece that is one null character, which ends a text in C++.
+        tells_prefix: with tokenizer.model, always write whether a blank is added before the text.
         adds_bos: whether BOS is added, whatever the files say; None leaves it to them.
         named: by kind, the special token that the family has, whatever the files say.
         named_if_present: the same, of tokens that only some of its models have.
@@ -31,6 +34,9 @@ class VocabularyRules:
     no_bos_vocab_size: int | None = None
     special: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     trust_special_flag: bool = False
+    unused: str | None = None
+    null: str = "\0"
+    tells_prefix: bool = False
     adds_bos: bool | None = None
     named: Mapping[str, str] = field(default_factory=dict)
     writes_suppress_tokens: bool = False

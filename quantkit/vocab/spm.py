@@ -51,23 +51,26 @@ def read_sentencepiece(files: TokenizerFiles) -> Content | None:
     texts = [padding(number) for number in range(files.rows)]
     scores, types = [_PADDING_SCORE] * files.rows, [UNUSED] * files.rows
     for number, (text, score, kind) in enumerate(model.pieces[: files.rows]):
-        texts[number], scores[number], types[number] = text, score, kind
+        unused = files.rules.unused is not None and text.startswith(files.rules.unused)
+        texts[number] = files.rules.null if text == "\0" else text
+        scores[number], types[number] = score, UNUSED if unused else kind
     outside = [text for text, _, _ in model.pieces[files.rows :]]
     for token in _added(files):
         if token.number >= files.rows:
             outside.append(token.text)
             continue
         texts[token.number], scores[token.number], types[token.number] = token.text, _ADDED_SCORE, token.kind
-    unused = sum(text == padding(number) for number, text in enumerate(texts))
+    free = sum(text == padding(number) for number, text in enumerate(texts))
     decoder = files.tokenizer_config.get("added_tokens_decoder") or {}
     notes = [
         *blank_notes(files.tokenizer),
         *flag_notes({token["content"]: token for token in decoder.values()}),
-        *padding_notes(files.rows, unused),
+        *padding_notes(files.rows, free),
         *_outside_notes(files.rows, outside),
     ]
     # llama.cpp puts a space before the text if the key is absent.
-    prefix = [] if model.dummy_prefix else [boolean("tokenizer.ggml.add_space_prefix", False)]
+    told = files.rules.tells_prefix or not model.dummy_prefix
+    prefix = [boolean("tokenizer.ggml.add_space_prefix", model.dummy_prefix)] if told else []
     return Content((*spm_entries(texts, scores, types), *prefix), tuple(texts), tuple(notes))
 
 

@@ -23,7 +23,8 @@ _ROUNDING = 2 * 2**20 * 0.005  # two caches, each printed to a hundredth of a Mi
 @pytest.mark.parametrize(
     "kind",
     ["llama3-untied", "llama3-tied", "qwen2", "qwen3", "qwen3-moe", "qwen2-moe", "mixtral", "mistral", "gemma2",
-     "gemma3", "phi3", "granite", "smollm3", "olmo2", "glm4", "glm4-moe", "gemma4", "gemma4-large"],
+     "gemma3", "phi3", "granite", "smollm3", "olmo2", "glm4", "glm4-moe", "gemma4", "gemma4-large",
+     "deepseek-v3"],
 )  # fmt: skip
 def test_the_cache_is_that_of_llama_cpp(checkpoint: Maker, kind: str) -> None:
     windowed = kind.startswith("gemma")
@@ -44,6 +45,9 @@ def test_the_cache_is_that_of_llama_cpp(checkpoint: Maker, kind: str) -> None:
     windows = {layer.window for layer in cache_layers(values)}
     assert windows == ({1024, None} if windowed else {None})
     for run, answer in zip(runs, answers, strict=True):
+        if kind == "deepseek-v3" and run.types.values is not GGMLType.F16:
+            assert answer is None  # its values are its keys, which have another type
+            continue
         assert answer is not None
         found = memory(values, 0, run.context, compute=answer.compute, types=run.types, batch=run.batch)
         assert abs(found.cache - answer.cache) <= _ROUNDING, run

@@ -21,6 +21,8 @@ from tests.support.dense_kinds import DENSE
 from tests.support.gemma_kinds import GEMMA
 from tests.support.glm_kinds import GLM
 from tests.support.hybrid_kinds import HYBRID
+from tests.support.latent_kinds import LATENT
+from tests.support.remote_kinds import REMOTE
 from tests.support.seeing_kinds import SEEING
 from tests.support.sights import vision_shapes
 from tests.support.stock_kinds import STOCK
@@ -214,6 +216,8 @@ _GROUPS = (
     GLM,
     HYBRID,
     STOCK,
+    LATENT,
+    REMOTE,
 )
 KINDS: dict[str, Kind] = {
     "llama3-untied": Kind("llama-bpe", _LLAMA),

@@ -46,15 +46,20 @@ COLUMNS = ("metadata", "vocabulary", *(f"tensors {outtype}" for outtype in OUTTY
 # What has no reference, and why.
 NOT_APPLICABLE: Mapping[tuple[str, str], str] = {
     ("qwen", "greedy"): "transformers has no such model; test_first_qwen.py compares a Qwen2 with its weights",
+    ("minicpm", "greedy"): "transformers has no such model; test_remote_classes.py compares a Granite with its weights",
+    ("internlm2", "greedy"): "transformers has no such model; test_remote_classes.py compares a Llama with its weights",
 }
 # Metadata that the reference leaves out, see docs/differences.md.
 ADDED: Mapping[str, Mapping[str, Value]] = {
     "qwen": {"qwen.attention.layer_norm_rms_epsilon": Value("FLOAT32", float(np.float32(1e-06)))},
+    "glm4-moe-lite": {"deepseek2.expert_gating_func": Value("UINT32", 2)},
 }
 # For which the converter takes minutes: the real one is held against other oracles in test_tokens.py.
 SLOW_VOCABULARIES = ("qwen-tiktoken", "gemma-4")
 # Whose real one takes ten seconds to write and to read: test_gemma4_vocabulary.py has it.
 CUT = ("gemma-4",)
+# Whose converter takes no embedding with more rows than the tokenizer has tokens.
+UNPADDED = ("internlm2",)
 # Rows of the embedding where no vocabulary goes with it.
 _FEW_ROWS = {"vocab_size": 256, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _PROMPT, _GENERATED = (11, 18, 25, 32, 39, 46, 53, 60), 24
@@ -123,7 +128,7 @@ class ParityMatrix:
     def _vocabulary(self, kind: str) -> list[str]:
         """The cut vocabulary, and the real one where there is one."""
         lines = metadata_differences(*(_tokenizer_metadata(path) for path in self._pair(kind, "f16")))
-        if KINDS[kind].vocabulary not in SLOW_VOCABULARIES:
+        if KINDS[kind].vocabulary not in SLOW_VOCABULARIES and kind not in UNPADDED:
             pair = self._real(*_tokenizer_of(kind)), self._real_reference(*_tokenizer_of(kind))
             lines += metadata_differences(*(_tokenizer_metadata(path) for path in pair))
         return lines

@@ -2,9 +2,10 @@
 
 Started by ``ReferenceConverter``.
 
-A request is a JSON line on stdin, the answer a JSON line on stdout. The converter runs as it is but for two things. A
+A request is a JSON line on stdin, the answer a JSON line on stdout. The converter runs as it is but for three things. A
 request may ask for the name of the pre-tokenizer, which the converter can find for vocabularies with a known hash only.
-And a folder with ``qwen.tiktoken`` gets a stand-in for the tokenizer class that such a model brings as code.
+What it asks protobuf, which the tests do without, sentencepiece answers. And a folder with ``qwen.tiktoken`` gets a
+stand-in for the tokenizer class that such a model brings as code.
 """
 
 from __future__ import annotations
@@ -14,6 +15,17 @@ import os
 import runpy
 import sys
 import traceback
+import types
+
+
+class ModelProto:
+    """What the converter for InternLM 2 reads of ``tokenizer.model`` through protobuf: whether text gets a blank."""
+
+    def ParseFromString(self, data: bytes) -> None:
+        import sentencepiece
+
+        pieces = sentencepiece.SentencePieceProcessor(model_proto=data).encode("a", out_type=str)
+        self.normalizer_spec = types.SimpleNamespace(add_dummy_prefix=pieces[0].startswith("\u2581"))
 
 
 def main() -> None:
@@ -22,6 +34,9 @@ def main() -> None:
     os.dup2(2, 1)
     root = sys.argv[1]
     sys.path.insert(0, root)
+    stand_in = types.ModuleType("sentencepiece.sentencepiece_model_pb2")
+    stand_in.ModelProto = ModelProto
+    sys.modules[stand_in.__name__] = stand_in
     import convert_hf_to_gguf
     import transformers
     from conversion.base import TextModel

@@ -1,0 +1,125 @@
+"""Families whose class comes with the model: one that transformers has computes the same with their weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from quantkit.checkpoint.folder import read_json
+from quantkit.jobs.convert import convert
+from tests.support.llama_model import llama_logits
+
+Maker = Callable[..., Path]
+Tensors = dict[str, torch.Tensor]
+Config = Mapping[str, Any]
+
+TOKENS = (11, 18, 25, 32, 39, 46, 53, 60, 67, 74, 81, 88)
+SAME = (
+    *("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers"),
+    *("vocab_size", "max_position_embeddings", "rms_norm_eps"),
+)
+
+
+def granite(config: Config, tensors: Tensors) -> Any:
+    """A MiniCPM: Granite has its three scales, and one for attention that llama.cpp's MiniCPM leaves as usual."""
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    head = config["hidden_size"] // config["num_attention_heads"]
+    twin = GraniteConfig(
+        **{key: config[key] for key in SAME},
+        rope_parameters={"rope_type": "default", "rope_theta": float(config["rope_theta"])},
+        attention_multiplier=1 / math.sqrt(head),
+        embedding_multiplier=float(config["scale_emb"]),
+        logits_scaling=config["hidden_size"] / config["dim_model_base"],
+        residual_multiplier=config["scale_depth"] / math.sqrt(config["num_hidden_layers"]),
+        tie_word_embeddings=True,
+    )
+    model = GraniteForCausalLM(twin).eval()
+    model.load_state_dict({**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]})
+    return model
+
+
+def llama(config: Config, tensors: Tensors) -> Any:
+    """An InternLM 2: ``wqkv`` has, group by group, the heads of q that share a head of k and v, then these two."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    renamed = {
+        "model.tok_embeddings": "model.embed_tokens",
+        "output.weight": "lm_head.weight",
+        "attention.wo": "self_attn.o_proj",
+        "feed_forward.w1": "mlp.gate_proj",
+        "feed_forward.w3": "mlp.up_proj",
+        "feed_forward.w2": "mlp.down_proj",
+        "attention_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm",
+    }
+    groups, size = config["num_key_value_heads"], config["hidden_size"] // config["num_attention_heads"]
+    found = {}
+    for name, tensor in tensors.items():
+        for old, new in renamed.items():
+            name = name.replace(old, new)
+        if "attention.wqkv" not in name:
+            found[name] = tensor
+            continue
+        heads = tensor.view(groups, -1, size, tensor.shape[1])
+        for part, chosen in (("q", heads[:, :-2]), ("k", heads[:, -2:-1]), ("v", heads[:, -1:])):
+            found[name.replace("attention.wqkv", f"self_attn.{part}_proj")] = chosen.reshape(-1, tensor.shape[1])
+    twin = LlamaConfig(
+        **{key: config[key] for key in SAME},
+        rope_parameters={"rope_type": "default", "rope_theta": float(config["rope_theta"])},
+        tie_word_embeddings=False,
+    )
+    model = LlamaForCausalLM(twin).eval()
+    model.load_state_dict(found)
+    return model
+
+
+TWINS: Mapping[str, Callable[[Config, Tensors], Any]] = {"minicpm": granite, "internlm2": llama}
+# A matrix of the family that is tuned.
+TUNED = {"minicpm": "self_attn.k_proj", "internlm2": "attention.wqkv"}
+
+
+def lora(base: Path, module: str, folder: Path, tensors: Tensors) -> Tensors:
+    """An adapter as PEFT saves it, for a matrix of every layer; returns what merging gives."""
+    generator, factors, merged = torch.Generator().manual_seed(3), {}, dict(tensors)
+    for name in [name for name in tensors if name.endswith(f"{module}.weight")]:
+        left, right = (0.05 * torch.randn(size, 4, generator=generator) for size in tensors[name].shape)
+        before = f"base_model.model.{name.removesuffix('.weight')}"
+        factors |= {f"{before}.lora_A.weight": right.T.contiguous(), f"{before}.lora_B.weight": left}
+        merged[name] = tensors[name] + 2.0 * left @ right.T
+    folder.mkdir()
+    save_file(factors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": [module.rpartition(".")[2]]}
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**settings, "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base)})
+    )
+    return merged
+
+
+def logits(model: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    with torch.no_grad():
+        found: np.ndarray[Any, np.dtype[np.float32]] = model(torch.tensor([TOKENS])).logits[0].numpy()
+    return found
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_logits_of_the_model_and_of_the_merged_one(checkpoint: Maker, tmp_path: Path, kind: str) -> None:
+    base = checkpoint(kind, dtype="f32")
+    config, tensors = read_json(base / "config.json"), load_file(base / "model.safetensors")
+    tuned = lora(base, TUNED[kind], tmp_path / "adapter", tensors)
+    plain = convert(base, tmp_path / "base.gguf", outtype="f32")
+    merged = convert(base, tmp_path / "merged.gguf", adapters=[tmp_path / "adapter"], outtype="f32")
+    theirs = [logits(TWINS[kind](config, weights)) for weights in (tensors, tuned)]
+    assert np.abs(theirs[0] - theirs[1]).max() > 0.01 * np.abs(theirs[0]).max()
+    for file, expected in zip((plain, merged), theirs, strict=True):
+        ours = llama_logits(file, TOKENS)
+        assert np.abs(ours - expected).max() < 1e-4 * np.abs(expected).max()
+        assert (ours.argmax(1) == expected.argmax(1)).all()
