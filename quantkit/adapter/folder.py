@@ -10,8 +10,7 @@ other method goes through PEFT's own layers.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,19 +20,20 @@ import numpy as np
 
 from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
 from quantkit.adapter.complete import check_complete
-from quantkit.adapter.config import check_config, method, token_indices
+from quantkit.adapter.config import check_config, method
 from quantkit.adapter.conv1d import as_linear, conv1d_weights, refuse_other_methods, turn
-from quantkit.adapter.hints import BASE_HINT, with_base_name
-from quantkit.adapter.lora import no_such_tensor, read_lora
+from quantkit.adapter.hints import with_base_name
+from quantkit.adapter.lora import read_lora
 from quantkit.adapter.names import Names, read_names, refuse_other_files, refuse_vision
 from quantkit.adapter.other_cuts import find_cut, join_cut
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
+from quantkit.adapter.saved_in_full import replaced, saved_specs, trained_tokens
 from quantkit.adapter.trainer_heads import settle_heads
 from quantkit.checkpoint.dtypes import FLOATS, Array, Floats, all_finite, to_float32
 from quantkit.checkpoint.ignored import NOTHING, Ignored
 from quantkit.checkpoint.open_file import open_tensor_file
 from quantkit.checkpoint.other_formats import give_hint, other_format
-from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec, same_values
+from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
 from quantkit.checkpoint.ungathered import refuse_ungathered
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.files.json_file import read_json
@@ -207,7 +207,7 @@ def open_adapter(
         held = names.notes(path)
         names, notes = settle_heads(path, config, names, base)
         own = {own: spec for name, spec in base.items() if (own := names.in_training(name)) is not None}
-        trained = resized_specs(path, _saved(names, file.specs), own)
+        trained = resized_specs(path, saved_specs(names, file.specs), own)
         conv1d = conv1d_weights(config, model, trained) if model is not None else frozenset[str]()
         cut = find_cut(config, names.bare.values(), trained, model)
         untrained = {name for name in map(names.in_training, idle) if name is not None}
@@ -222,14 +222,6 @@ def open_adapter(
     in_base = {names.in_base(name): tuple(ops) for name, ops in changes.items()}
     vocabulary = vocabulary_rows({name: trained[name] for name in changes})
     return Adapter(path, config, in_base, file, weight, layers, vocabulary, (*held, *notes, *cut.notes))
-
-
-_SAVED = re.compile(
-    r"(?P<module>.+?)(?:\.modules_to_save(?:\.[^.]+)?|(?:\.token_adapter)?\.base_layer)?\.(?P<leaf>weight|bias)"
-)
-# A module as it was before it was trained in full: PEFT saves it too if the vocabulary was resized.
-_BEFORE = re.compile(r"(?P<module>.+)\.original_module\.(?P<leaf>weight|bias)")
-_TOKENS = re.compile(r"(?P<module>.+?)(?:\.token_adapter)?\.trainable_tokens_delta(?:\.[^.]+)?")
 
 
 def _changes(
@@ -264,88 +256,9 @@ def _changes(
             )
     rest = {key: plain for key, plain in names.bare.items() if key not in used}
     # A module saved in full comes first: next to an embedding's factors PEFT also saves a copy of the base's embedding.
-    for target, change in (*_replaced(path, kind, rest, file, base), *_tokens(path, config, rest, specs, base)):
+    for target, change in (*replaced(path, kind, rest, file, base), *trained_tokens(path, config, rest, specs, base)):
         changes.setdefault(target, []).append(change)
     for target, ops in own.items():
         changes.setdefault(target, []).extend(ops)
     check_complete(path, config, changes, base)
     return turn(path, changes, conv1d), layers
-
-
-def _saved(names: Names, specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-    """The tensors that the file has in full, by name in training."""
-    found = {key: match for key, plain in names.bare.items() if (match := _SAVED.fullmatch(plain))}
-    return {f"{match['module']}.{match['leaf']}": specs[key] for key, match in found.items()}
-
-
-def _replaced(
-    path: Path,
-    kind: str,
-    keys: Mapping[str, str],
-    file: TensorFile,
-    base: Mapping[str, TensorSpec],
-) -> Iterator[tuple[str, Change]]:
-    """A change for each tensor that the file has in full."""
-    seen: dict[str, str] = {}
-    before = {key: match for key, plain in keys.items() if (match := _BEFORE.fullmatch(plain))}
-    for key, plain in keys.items():
-        if key in before or _TOKENS.fullmatch(plain):
-            continue
-        match = _SAVED.fullmatch(plain)
-        if match is None:
-            raise AdapterError(f"{path}: unexpected tensor {key!r} in this {kind} adapter")
-        target = f"{match['module']}.{match['leaf']}"
-        if (other := seen.setdefault(target, key)) != key:
-            if same_values(file, key, other):  # PEFT saves a resized module twice, as trained and as part of the model
-                continue
-            raise AdapterError(
-                f"{path}: {other!r} and {key!r} both replace {target!r}: the file contains more than one adapter",
-                hint="save only the adapter you want: save_pretrained(..., selected_adapters=[NAME])",
-            )
-        _check_replacement(path, key, file.specs[key], target, base)
-        yield target, Replace(key)
-    for key, match in before.items():
-        if f"{match['module']}.{match['leaf']}" not in seen:
-            raise AdapterError(f"{path}: tensor {key!r} is there, but the trained tensor that replaces it is not")
-
-
-def _check_replacement(path: Path, key: str, spec: TensorSpec, target: str, base: Mapping[str, TensorSpec]) -> None:
-    if target not in base:
-        raise no_such_tensor(path, key, target)
-    if spec.shape != base[target].shape:
-        raise AdapterError(
-            f"{path}: {key!r} has shape {list(spec.shape)}, expected {list(base[target].shape)} as {target!r}",
-            hint=BASE_HINT,
-        )
-
-
-def _tokens(
-    path: Path,
-    config: Mapping[str, Any],
-    keys: Mapping[str, str],
-    specs: Mapping[str, TensorSpec],
-    base: Mapping[str, TensorSpec],
-) -> Iterator[tuple[str, Change]]:
-    """A change for each module of which single tokens were trained."""
-    found = {match["module"]: key for key, plain in keys.items() if (match := _TOKENS.fullmatch(plain))}
-    if len(found) < len([plain for plain in keys.values() if _TOKENS.fullmatch(plain)]):
-        raise AdapterError(
-            f"{path}: the file has trained tokens of one module twice: it contains more than one adapter"
-        )
-    tied = len(set(base.values())) < len(base)  # two names of one tensor
-    for module, indices in token_indices(path, config, found, tied).items():
-        key, target = found[module], f"{module}.weight"
-        if target not in base:
-            raise no_such_tensor(path, key, target)
-        rows, columns = base[target].shape
-        if specs[key].shape != (len(indices), columns):
-            raise AdapterError(
-                f"{path}: {key!r} has shape {list(specs[key].shape)}, but {len(indices)} tokens of {target!r} need "
-                f"{[len(indices), columns]}"
-            )
-        if max(indices) >= rows:
-            raise AdapterError(
-                f"{path}: token {max(indices)} was trained, but {target!r} has only {rows} rows",
-                hint="use the base model with the vocabulary that the adapter was trained on",
-            )
-        yield target, Tokens(key, indices)
