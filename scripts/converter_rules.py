@@ -8,6 +8,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+# Before the names of classes that convert what sees or hears.
+MMPROJ = "mmproj:"
+# What the converter calls by the class of its vision part.
+_BY_PART = {"InternVLChatModel": "InternVisionModel"}
 # The classes that all others build on: a change there says nothing about one architecture.
 _COMMON = ("ModelBase", "TextModel", "MmprojModel")
 _TENSORS = "MODEL_TENSORS"
@@ -32,15 +36,14 @@ class Rules:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Names in ``architectures``, each list sorted.
+    """Names in ``architectures``, each list sorted; those of projectors begin with ``mmproj:``.
 
     Attributes:
         changed: supported, with other rules than at the last look.
         gone: supported and seen, and no longer registered.
         new: registered since the last look.
         changed_elsewhere: with other rules, and not supported.
-        lacking: text models that are registered and not supported.
-        text_models: how many are registered.
+        lacking: registered and not supported.
     """
 
     changed: tuple[str, ...]
@@ -48,17 +51,22 @@ class Comparison:
     new: tuple[str, ...]
     changed_elsewhere: tuple[str, ...]
     lacking: tuple[str, ...]
-    text_models: int
 
-    def by_module(self, found: Mapping[str, Rules]) -> dict[str, list[str]]:
-        """What is lacking, by file of conversion/."""
+    def by_module(self, found: Mapping[str, Rules], *, mmproj: bool) -> dict[str, list[str]]:
+        """What is lacking of text models, or of projectors, by file of conversion/."""
         grouped: dict[str, list[str]] = {}
         for name in self.lacking:
-            grouped.setdefault(found[name].module, []).append(name)
+            if found[name].mmproj is mmproj:
+                grouped.setdefault(found[name].module, []).append(name.removeprefix(MMPROJ))
         return dict(sorted(grouped.items()))
 
     def as_json(self) -> dict[str, object]:
         return {**vars(self)}
+
+
+def projector(name: str) -> str:
+    """The key of :func:`read_rules` for the part of a model that sees or hears."""
+    return MMPROJ + _BY_PART.get(name, name)
 
 
 def compare(found: Mapping[str, Rules], seen: Mapping[str, str], supported: Collection[str]) -> Comparison:
@@ -67,18 +75,16 @@ def compare(found: Mapping[str, Rules], seen: Mapping[str, str], supported: Coll
     Args:
         found: the rules of a tree, by key of :func:`read_rules`.
         seen: the first digits of the hashes, by the same keys.
-        supported: names of text models that quantkit has.
+        supported: what quantkit has, by the same keys.
     """
-    text = {key for key, rules in found.items() if not rules.mmproj}
     other = {key for key in found.keys() & seen.keys() if not found[key].sha256.startswith(seen[key])}
-    ours = {key for key in other if key in supported or key.removeprefix("mmproj:") in supported}
+    ours = other & set(supported)
     return Comparison(
         changed=tuple(sorted(ours)),
         gone=tuple(sorted(set(supported) & seen.keys() - found.keys())),
         new=tuple(sorted(found.keys() - seen.keys())),
         changed_elsewhere=tuple(sorted(other - ours)),
-        lacking=tuple(sorted(text - set(supported))),
-        text_models=len(text),
+        lacking=tuple(sorted(found.keys() - set(supported))),
     )
 
 
@@ -107,7 +113,7 @@ def read_rules(tree: Path) -> dict[str, Rules]:
         listed = [tensors[arch] for arch in _arches(node) if arch in tensors]
         digest = hashlib.sha256("\n".join([*code, *listed]).encode()).hexdigest()
         for registered in _registered(node):
-            found[f"mmproj:{registered}" if mmproj else registered] = Rules(name, module, mmproj, digest)
+            found[f"{MMPROJ}{registered}" if mmproj else registered] = Rules(name, module, mmproj, digest)
     if not found:
         raise ValueError("no class of conversion/ is registered as a model")
     return found

@@ -11,9 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from converter_rules import compare, read_rules
+from converter_rules import compare, projector, read_rules
 
 from quantkit.arch.families import FAMILIES
+from quantkit.arch.vision.families import TOWERS
 from tests.support.reference import reference_folder
 
 ROOT = Path(__file__).parents[2]
@@ -86,13 +87,14 @@ def test_compare(tmp_path: Path) -> None:
     changed = ("LlamaForCausalLM", "mmproj:LlamaForCausalLM", "ChildForCausalLM", "OldForCausalLM")
     seen |= dict.fromkeys(changed, "another")
     result = compare(found, seen, ("LlamaForCausalLM", "OldForCausalLM", "QWenLMHeadModel"))
-    assert result.changed == ("LlamaForCausalLM", "mmproj:LlamaForCausalLM")
+    assert result.changed == ("LlamaForCausalLM",)
     assert result.gone == ("OldForCausalLM",)
     assert result.new == ("OtherForCausalLM",)
-    assert result.changed_elsewhere == ("ChildForCausalLM",)
-    assert result.lacking == ("ChildForCausalLM", "OtherForCausalLM")
-    assert result.text_models == 3
-    assert result.by_module(found) == {"child": ["ChildForCausalLM"], "llama": ["OtherForCausalLM"]}
+    assert result.changed_elsewhere == ("ChildForCausalLM", "mmproj:LlamaForCausalLM")
+    assert result.lacking == ("ChildForCausalLM", "OtherForCausalLM", "mmproj:LlamaForCausalLM")
+    text, others = (result.by_module(found, mmproj=mmproj) for mmproj in (False, True))
+    assert text == {"child": ["ChildForCausalLM"], "llama": ["OtherForCausalLM"]}
+    assert others == {"child": ["LlamaForCausalLM"]}
 
 
 def test_the_reference_is_as_it_was_looked_at() -> None:
@@ -100,13 +102,15 @@ def test_the_reference_is_as_it_was_looked_at() -> None:
     found = read_rules(reference_folder())
     seen = json.loads((ROOT / "scripts" / "converter_seen.json").read_text(encoding="utf-8"))
     assert hashes(reference_folder()) == seen
-    assert not FAMILIES.keys() - found.keys() - {"QWenLMHeadModel", "LLaMAForCausalLM"}
+    assert not FAMILIES.keys() - found.keys()
+    assert not set(map(projector, TOWERS)) - found.keys()
 
 
 def test_command(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "watch_converter")]
     done = subprocess.run([*command, str(reference_folder())], capture_output=True, text=True, check=True)
-    assert "text models that quantkit lacks:" in done.stdout
+    assert "text models that quantkit lacks: " in done.stdout
+    assert "parts that see or hear that quantkit lacks: " in done.stdout
     assert "  mamba: " in done.stdout
     changed = tree(tmp_path / "tree")
     done = subprocess.run([*command, str(changed), "--json"], capture_output=True, text=True, check=False)
