@@ -98,6 +98,7 @@ def convert(
         outputs = unquantized_outputs(work.final.name, outtype, metadata, tensors, limit)
         if (projector := plan_projector_file(opened, file.stem, outtype)) is not None:
             tensors, outputs = (*tensors, *projector.tensors), [*outputs, projector.output]
+            run.reporter.note(f"the part that sees is written to {projector.output.file}")
         workers = choose_workers(run.device, run.threads)
         source = merger(opened)
 
