@@ -14,7 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantkit.checkpoint.folder import read_json
+from quantkit.errors import AdapterError
 from quantkit.jobs.convert import convert
+from quantkit.model.lora_file import plan_adapter_files
+from quantkit.model.opened import open_model
 from tests.support.llama_model import llama_logits
 
 Maker = Callable[..., Path]
@@ -102,6 +105,17 @@ def lora(base: Path, module: str, folder: Path, tensors: Tensors) -> Tensors:
         json.dumps({**settings, "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base)})
     )
     return merged
+
+
+def test_no_lora_file_where_llama_cpp_would_pass_over_it(checkpoint: Maker, tmp_path: Path) -> None:
+    """Its graphs of latent attention multiply by the matrices themselves."""
+    base = checkpoint("deepseek-v2", dtype="f32")
+    lora(base, "self_attn.o_proj", tmp_path / "adapter", load_file(base / "model.safetensors"))
+    with (
+        open_model(base, [tmp_path / "adapter"]) as model,
+        pytest.raises(AdapterError, match="passes over LoRA on the attention of deepseek2 models"),
+    ):
+        plan_adapter_files(model, "tiny")
 
 
 def logits(model: Any) -> np.ndarray[Any, np.dtype[np.float32]]:

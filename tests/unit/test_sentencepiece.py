@@ -95,6 +95,18 @@ def test_phi_3_takes_added_tokens_as_they_are_marked(folder: Path) -> None:
     assert found["token_type"][end:] == [USER_DEFINED, CONTROL, CONTROL]
 
 
+def test_internlm_2_has_unused_pieces_and_a_null_character(tmp_path: Path) -> None:
+    pieces = [*PIECES, ("[UNUSED_TOKEN_1]", -5.0, NORMAL), ("\0", -6.0, NORMAL), ("<|im_end|>", -7.0, NORMAL)]
+    (tmp_path / "tokenizer.model").write_bytes(model_file(pieces))
+    found = values(read(tmp_path, len(pieces), {"architectures": ["InternLM2ForCausalLM"]}))
+    assert found["tokens"][-3:] == ["[UNUSED_TOKEN_1]", "\N{DRAGON}", "<|im_end|>"]
+    assert (found["token_type"][-3], found["token_type"][-1]) == (UNUSED, NORMAL)
+    assert (found["add_space_prefix"], found["eos_token_id"]) == (True, len(pieces) - 1)
+    plain = values(read(tmp_path, len(pieces)))
+    assert (plain["tokens"][-2], plain["token_type"][-3]) == ("\0", NORMAL)
+    assert not {"add_space_prefix", "eos_token_id"} & plain.keys()
+
+
 def test_tokens_without_a_row(folder: Path) -> None:
     rows = len(PIECES) - 1
     found = read(folder, rows, added_tokens={"<pad>": len(PIECES)})
