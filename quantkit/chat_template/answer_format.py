@@ -43,6 +43,7 @@ class CallKind(StrEnum):
     JSON = "a JSON object with name and arguments"
     NAMED = "the name as text, the arguments as JSON"
     TAGGED = "the name and each argument as text"
+    QUOTED = "the name as text, the arguments as JSON with quotes of their own"
     ADDRESSED = "the name in the header of a message, the arguments as JSON behind it"
 
 
@@ -59,11 +60,11 @@ class CallFormat:
         name: of JSON: the keys that lead to the name; none if the name is the key itself.
         arguments: of JSON: the keys that lead to the arguments.
         id: of JSON: the keys that lead to the call's id; none if it has no id.
-        after_name: of NAMED and TAGGED: between the name (and an id) and the arguments; of ADDRESSED: what ends a
-            header, also that of a thought and of a text.
+        after_name: of NAMED, TAGGED and QUOTED: between the name (and an id) and the arguments; of ADDRESSED: what
+            ends a header, also that of a thought and of a text.
         id_marks: of NAMED: around an id between the name and the arguments.
         key: of TAGGED: around the name of an argument.
-        value: of TAGGED: after the value; its opening belongs to the key.
+        value: of TAGGED: after the value; its opening belongs to the key. Of QUOTED: around a string.
         lines: of TAGGED: whether values have lines of their own.
     """
 

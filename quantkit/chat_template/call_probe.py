@@ -16,7 +16,17 @@ from typing import Any
 from quantkit.chat_template.answer_format import AnswerFormat, CallFormat, CallKind, Wrapper
 from quantkit.chat_template.answer_reader import AnswerReader, Part, Text
 from quantkit.chat_template.call_reader import Call
-from quantkit.chat_template.call_spans import KEYS, NAMES, json_spans, named_spans, path_of, text_between
+from quantkit.chat_template.call_spans import (
+    KEYS,
+    NAMES,
+    PARAMETERS,
+    PROOFS,
+    TOOLS,
+    json_spans,
+    named_spans,
+    path_of,
+    text_between,
+)
 from quantkit.chat_template.probe import without_cut_mark
 from quantkit.chat_template.prober import USER, Prober
 from quantkit.errors import ChatFormatError
@@ -28,33 +38,6 @@ _IDS = ("SentCall1", "SentCall2")  # of nine letters and digits, as some templat
 _MARK = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
 _TRIGGER = re.compile(r"[<\[][^<\[]+")
 _CUT_START = re.compile(r"\A[^<>\[\]]*[>\]]")
-_STRING, _ANY = {"type": "string", "description": "a"}, {"type": "object", "description": "b"}
-
-_PROOFS: Sequence[tuple[str, Sequence[Mapping[str, Any]]]] = (
-    ("", [{"sent_alpha": "Paris"}]),
-    ("", [{"sent_alpha": "二加二 🦙", "count": 3, "exact": True}]),
-    (
-        "Let me look.",
-        [{"sent_alpha": 'say "so" \\ {x}', "more": {"deep": [1, {"a": "b"}], "none": None}, "share": -0.5}],
-    ),
-    ("", [{"sent_alpha": "a <b> & c"}, {"sent_alpha": "second", "count": 0}]),
-)
-_PARAMETERS = {
-    "type": "object",
-    "properties": {
-        "sent_alpha": _STRING,
-        "sent_beta": _STRING,
-        "count": {"type": "integer", "description": "c"},
-        "exact": {"type": "boolean", "description": "d"},
-        "more": _ANY,
-        "share": {"type": "number", "description": "e"},
-    },
-    "required": ["sent_alpha"],
-}
-TOOLS = [
-    {"type": "function", "function": {"name": name, "description": "A tool.", "parameters": _PARAMETERS}}
-    for name in NAMES
-]
 
 
 class NoCallsError(ChatFormatError):
@@ -102,7 +85,7 @@ class _Calls:
             two = None  # one call at most
         if two is not None and NAMES[1] not in two:
             two = None
-        for kind in (self._json, self._named, self._tagged):
+        for kind in (self._json, self._named, self._tagged, self._quoted):
             found = kind(one, two)
             if found is None:
                 continue
@@ -239,6 +222,22 @@ class _Calls:
             lines=to_value.endswith("\n") and value_close.startswith("\n"),
         )  # fmt: skip
 
+    def _quoted(self, one: str, two: str | None) -> CallFormat | None:
+        def arguments(number: int) -> str:
+            return rf"\{{{KEYS[number]}:(?P<quote>{_MARK.pattern}){_VALUES[number]}(?P=quote)\}}"
+
+        cut = re.fullmatch(rf"(.*?){NAMES[0]}(.*?){arguments(0)}(.*)", one, re.DOTALL)
+        if cut is None:
+            return None
+        before, middle, quote, after = cut.groups()
+        section, call = Wrapper(), self._around(before, after)
+        if two is not None:
+            between = re.search(rf"{arguments(0)}(.*?){NAMES[1]}", two, re.DOTALL)
+            section, call = self._divided(before, after, between and between[2])
+        return CallFormat(
+            CallKind.QUOTED, section, call, two is not None, False, after_name=middle.strip(), value=quote
+        )
+
     def _around(self, before: str, after: str) -> Wrapper:
         """The markers around all calls; what follows the first one behind them is the end of the turn."""
         close = after.strip() if before.strip() else ""
@@ -261,8 +260,8 @@ class _Calls:
 
     def _prove(self, found: CallFormat) -> None:
         form = replace(self._answers, calls=found)
-        tools = dict.fromkeys(NAMES, _PARAMETERS)
-        for content, arguments in _PROOFS:
+        tools = dict.fromkeys(NAMES, PARAMETERS)
+        for content, arguments in PROOFS:
             if len(arguments) > 1 and not found.several:
                 continue
             opening, body = self._whole(arguments, content)

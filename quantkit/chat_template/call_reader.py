@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from quantkit.chat_template.answer_format import CallFormat, CallKind
+from quantkit.chat_template.quoted_json import read_quoted
 
 _JSON = json.JSONDecoder()
 _BLANK = re.compile(r"\s*")
@@ -87,7 +88,8 @@ def _read_one(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list[
     name = max((name for name in tools if text.startswith(name, start)), key=len, default=None)
     if name is None:
         return None
-    return (_read_named if form.kind is CallKind.NAMED else _read_tagged)(form, text, start + len(name), name, tools)
+    read = {CallKind.NAMED: _read_named, CallKind.QUOTED: _read_quoted}.get(form.kind, _read_tagged)
+    return read(form, text, start + len(name), name, tools)
 
 
 def _read_json(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:
@@ -131,6 +133,14 @@ def _read_named(form: CallFormat, text: str, at: int, name: str, tools: Tools) -
     if found is None or not isinstance(found[0], dict):
         return None
     return [Call(name, json.dumps(found[0], ensure_ascii=False), number)], found[1]
+
+
+def _read_quoted(form: CallFormat, text: str, at: int, name: str, tools: Tools) -> tuple[list[Call], int] | None:
+    start = _skip(form.after_name, text, at)
+    found = None if start is None else read_quoted(text, start, form.value)
+    if found is None or not isinstance(found[0], dict):
+        return None
+    return [Call(name, json.dumps(found[0], ensure_ascii=False))], found[1]
 
 
 def _read_addressed(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:

@@ -1,14 +1,41 @@
-"""Where the calls of sentinel tools stand in a text."""
+"""Sentinel tools: what they are, calls that prove a format, and where calls of them stand in a text."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 NAMES, KEYS = ("sentinel_one", "sentinel_two"), ("sent_alpha", "sent_beta")
 """The tools, and the arguments of the first and the second call."""
+_STRING, _ANY = {"type": "string", "description": "a"}, {"type": "object", "description": "b"}
+
+PROOFS: Sequence[tuple[str, Sequence[Mapping[str, Any]]]] = (
+    ("", [{"sent_alpha": "Paris"}]),
+    ("", [{"sent_alpha": "二加二 🦙", "count": 3, "exact": True}]),
+    (
+        "Let me look.",
+        [{"sent_alpha": 'say "so" \\ {x}', "more": {"deep": [1, {"a": "b"}], "none": None}, "share": -0.5}],
+    ),
+    ("", [{"sent_alpha": "a <b> & c"}, {"sent_alpha": "second", "count": 0}]),
+)
+PARAMETERS = {
+    "type": "object",
+    "properties": {
+        "sent_alpha": _STRING,
+        "sent_beta": _STRING,
+        "count": {"type": "integer", "description": "c"},
+        "exact": {"type": "boolean", "description": "d"},
+        "more": _ANY,
+        "share": {"type": "number", "description": "e"},
+    },
+    "required": ["sent_alpha"],
+}
+TOOLS = [
+    {"type": "function", "function": {"name": name, "description": "A tool.", "parameters": PARAMETERS}}
+    for name in NAMES
+]
 
 
 def json_spans(text: str, needle: str) -> Iterator[tuple[int, int, Any]]:

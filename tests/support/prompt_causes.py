@@ -64,6 +64,7 @@ class AnswerCause(StrEnum):
 
     THOUGHT = "a thought, which a TEMPLATE leaves out"
     ESCAPED = "the tools, which transformers escapes as HTML"
+    REWRITTEN = "results of tools, which it rewrites for an older template of Gemma 4"
 
 
 class IdCause(StrEnum):
