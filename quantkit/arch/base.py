@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.arch.class_defaults import filled_in_notes, sizes_left_out, with_defaults
+from quantkit.arch.mtp import Mtp
 from quantkit.checkpoint.language_part import language_key, language_part
 from quantkit.errors import ArchitectureError
 from quantkit.ggml.types import GGMLType
@@ -113,6 +114,7 @@ class Architecture:
         variant: function from the config, as :meth:`settings` completes it, to the architecture for it, if that is
             another one; None for this one.
         takes_lora: llama.cpp's graph adds a LoRA file to all matrices; where it passes over some, none is written.
+        mtp: its layers for multi-token prediction; None if it has none.
         older_names: of settings; where both names are given, the older one counts, as in transformers.
         causal_masks: values of ``use_bidirectional_attention`` with which tokens of a text attend to earlier ones only.
     """
@@ -129,6 +131,7 @@ class Architecture:
     older_names: Mapping[str, str] = field(default_factory=dict)
     variant: Callable[[Config], Architecture | None] = lambda config: None
     causal_masks: tuple[bool | str, ...] = (False,)
+    mtp: Mtp | None = None
 
     def settings(self, config: Config) -> Config:
         """The config as transformers reads it: the language model's part, with defaults for settings that it omits.

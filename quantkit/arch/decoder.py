@@ -43,8 +43,12 @@ class Sizes:
     keys: int
 
 
-def sizes(config: Config) -> Sizes:
+def sizes(config: Config, inner: str = "intermediate_size") -> Sizes:
     """The sizes in a config.
+
+    Args:
+        config: config.json.
+        inner: the setting that is the width inside the MLP, or inside an expert where every MLP is a mixture.
 
     Raises:
         ArchitectureError: a size is missing, or the sizes do not fit together.
@@ -54,7 +58,7 @@ def sizes(config: Config) -> Sizes:
         raise ArchitectureError(f"config.json: {heads} attention heads are not a multiple of {kv} key/value heads")
     return Sizes(
         hidden=positive(config, "hidden_size"),
-        inner=positive(config, "intermediate_size"),
+        inner=positive(config, inner),
         vocabulary=positive(config, "vocab_size"),
         head=size,
         queries=heads * size,
@@ -62,20 +66,22 @@ def sizes(config: Config) -> Sizes:
     )
 
 
-def decoder_metadata(arch: str, config: Config, *, norm: tuple[str, str] = RMS_NORM) -> list[KV]:
-    """The entries that every dense decoder has, in the order of llama.cpp's converter, without the rotary ones.
+def decoder_metadata(arch: str, config: Config, *, norm: tuple[str, str] = RMS_NORM, dense: bool = True) -> list[KV]:
+    """The entries that every decoder has, in the order of llama.cpp's converter, without the rotary ones.
 
     Args:
         arch: the GGUF architecture.
         config: config.json.
         norm: the kind of its norms.
+        dense: layers have an MLP beside or instead of experts, so its width must be there.
     """
     epsilon, key = norm
+    mlp = dense or config.get("intermediate_size") is not None
     return [
         u32(f"{arch}.block_count", layers(config)),
         u32(f"{arch}.context_length", positive(config, "max_position_embeddings")),
         u32(f"{arch}.embedding_length", positive(config, "hidden_size")),
-        u32(f"{arch}.feed_forward_length", positive(config, "intermediate_size")),
+        *([u32(f"{arch}.feed_forward_length", positive(config, "intermediate_size"))] if mlp else ()),
         u32(f"{arch}.attention.head_count", positive(config, "num_attention_heads")),
         u32(f"{arch}.attention.head_count_kv", kv_heads(config)),
         f32(f"{arch}.{key}", number(config, epsilon)),
@@ -120,9 +126,15 @@ def decoder_rules(
     ]
 
 
-def in_layer(rule: Rule, number: int) -> Rule:
-    """The tensor of one layer, from a rule with names relative to the layer."""
-    before, target = f"model.layers.{number}.", f"blk.{number}.{rule.target}"
+def in_layer(rule: Rule, number: int, before: str | None = None) -> Rule:
+    """The tensor of one layer, from a rule with names relative to the layer.
+
+    Args:
+        rule: of the layer.
+        number: of the layer.
+        before: what its sources begin with; by default ``model.layers.N.``.
+    """
+    before, target = before or f"model.layers.{number}.", f"blk.{number}.{rule.target}"
     if isinstance(rule.source, str):
         return replace(rule, source=before + rule.source, target=target)
     return replace(rule, source=tuple(before + source for source in rule.source), target=target)

@@ -49,9 +49,10 @@ def four_norms(size: Sizes, attention: Iterable[Rule]) -> list[Rule]:
 
 def add_ones(rules: Iterable[Rule]) -> list[Rule]:
     """The rules, with one added to the norms: Gemma multiplies by one plus the weight, and GGUF stores the sum."""
-    return [replace(rule, arrange=_plus_one) if rule.target.endswith("norm.weight") else rule for rule in rules]
+    return [replace(rule, arrange=plus_one) if rule.target.endswith("norm.weight") else rule for rule in rules]
 
 
-def _plus_one(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def plus_one(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """One more, for norms that are stored minus one."""
     more: npt.NDArray[Any] = weights + np.ones_like(weights)  # in their own type, as llama.cpp's converter does
     return more

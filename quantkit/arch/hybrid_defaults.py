@@ -16,6 +16,28 @@ _LFM2 = {
     "tie_word_embeddings": True,
     "conv_L_cache": 3,
 }
+_QWEN3_NEXT = {
+    "hidden_act": "silu",
+    "vocab_size": 151936,
+    "hidden_size": 2048,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 2,
+    "head_dim": 256,
+    "max_position_embeddings": 32768,
+    "rms_norm_eps": 1e-6,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+}
+_EXPERTS = {
+    "moe_intermediate_size": 512,
+    "shared_expert_intermediate_size": 512,
+    "num_experts": 512,
+    "num_experts_per_tok": 10,
+}
 
 HYBRID: Mapping[str, Mapping[str, Any]] = {
     "lfm2": {
@@ -34,6 +56,23 @@ HYBRID: Mapping[str, Mapping[str, Any]] = {
         "num_dense_layers": 2,
         "num_experts": 32,
         "num_experts_per_tok": 4,
+    },
+    "qwen3_next": {**_QWEN3_NEXT, **_EXPERTS, "intermediate_size": 5632, "norm_topk_prob": True},
+    "qwen3_5_text": {
+        **_QWEN3_NEXT,
+        "vocab_size": 248320,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 4,
+    },
+    "qwen3_5_moe_text": {
+        **_QWEN3_NEXT,
+        **_EXPERTS,
+        "vocab_size": 248320,
+        "num_hidden_layers": 40,
+        "num_experts": 256,
+        "num_experts_per_tok": 8,
     },
     "falcon_h1": {
         "vocab_size": 128000,

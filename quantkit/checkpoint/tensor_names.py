@@ -88,6 +88,8 @@ VALUE_HEADS: Mapping[str, str] = {
     "v_head.": "the value head of PPO training (TRL, LLaMA-Factory)",
     "value_head.": "the value head of PPO training (OpenRLHF)",
 }
+# Layers for multi-token prediction, which may stand beside the decoder.
+MTP = "mtp."
 # Heads that take the place of the language model's.
 CLASSIFIERS: Mapping[str, str] = {
     "score.": "a classifier or reward model",
@@ -96,6 +98,8 @@ CLASSIFIERS: Mapping[str, str] = {
     "reward_head.": "a reward model",
 }
 CHAT_HINT = "it scores texts and cannot chat: build from the chat model that it was trained from"
+# What stands beside the decoder.
+_BESIDE = ("lm_head.", MTP)
 # PEFT's names for a module that it wraps, inside of a whole checkpoint.
 _SAVED = re.compile(r"(?P<module>.+)\.modules_to_save\.(?P<adapter>[^.]+)\.(?P<leaf>weight|bias)")
 _BEFORE = re.compile(r"(?P<module>.+)\.original_module\.(?P<leaf>weight|bias)")
@@ -146,6 +150,7 @@ def read_tensor_names(
     vision: bool = False,
     seen: Collection[str] | None = None,
     unused: tuple[str, ...] = (),
+    dropped: str = "",
 ) -> TensorNames:
     """The architecture's name for every tensor of a checkpoint.
 
@@ -158,6 +163,7 @@ def read_tensor_names(
         vision: config.json is that of a vision-language model.
         seen: every name that its other parts have for a tensor, if they are read too; see :func:`vision_name`.
         unused: beginnings of the names of tensors of these parts that nothing is computed with.
+        dropped: what the names of layers for multi-token prediction start with, if they are left out.
 
     Raises:
         CheckpointError: two readings explain the names, two tensors have one name, PEFT's factors are not merged, or
@@ -180,6 +186,8 @@ def read_tensor_names(
                 left_out[name] = "llama.cpp computes nothing with it"
             else:
                 own[name] = vision_name(unwrapped)
+        elif dropped and unwrapped.startswith(dropped):
+            left_out[name] = "multi-token prediction (--mtp drop)"
         elif (head := _starting(_held(unwrapped, reading), VALUE_HEADS)) is not None:
             left_out[name] = VALUE_HEADS[head]
         elif _BEFORE.fullmatch(bare(name)) and any(plain[other] == unwrapped for other in trained):
@@ -193,8 +201,8 @@ def read_tensor_names(
 
 
 def _trunk(known: Collection[str]) -> str:
-    """The prefix of the decoder's tensors, with its dot: that of all names but the output head's."""
-    first = {name.partition(".")[0] for name in known if not name.startswith("lm_head.")}
+    """The prefix of the decoder's tensors, with its dot: that of all names but those beside it."""
+    first = {name.partition(".")[0] for name in known if not name.startswith(_BESIDE)}
     return f"{first.pop()}." if len(first) == 1 else ""
 
 

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 @recipe_option("outtype")
 @recipe_option("rope_scaling")
 @recipe_option("rope_theta")
+@recipe_option("mtp")
 @type_options
 @recipe_option("calibrate")
 @recipe_option("split_max_size")

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @recipe_option("rope_scaling")
 @recipe_option("rope_theta")
 @recipe_option("mmproj")
+@recipe_option("mtp", default=None)
 @recipe_option("via_llama_cpp")
 @recipe_option("ignore")
 @run_options("device", "threads", "overwrite", "fsync")
@@ -54,6 +55,7 @@ def command(
     rope_scaling: str | None,
     rope_theta: float | None,
     mmproj: bool,
+    mtp: str | None,
     via_llama_cpp: Path | None,
     ignore: tuple[str, ...],
     run: RunOptions,
@@ -63,9 +65,12 @@ def command(
     from quantkit.jobs.convert import convert, convert_adapter
     from quantkit.jobs.via_llama_cpp import convert_via
 
-    rope: dict[str, Any] = {"rope_scaling": rope_scaling, "rope_theta": rope_theta}
-    if (adapter_gguf or via_llama_cpp is not None) and any(value is not None for value in rope.values()):
-        raise click.UsageError("--rope-scaling and --rope-theta cannot go with --adapter-gguf or --via-llama-cpp.")
+    given: dict[str, Any] = {"rope_scaling": rope_scaling, "rope_theta": rope_theta, "mtp": mtp}
+    asked = {key: value for key, value in given.items() if value is not None}
+    if (adapter_gguf or via_llama_cpp is not None) and asked:
+        raise click.UsageError(
+            "--rope-scaling, --rope-theta and --mtp cannot go with --adapter-gguf or --via-llama-cpp."
+        )
     if mmproj and (adapter_gguf or via_llama_cpp is not None):
         raise click.UsageError("--mmproj cannot go with --adapter-gguf or --via-llama-cpp.")
     model = require_model(model, adapters)
@@ -77,7 +82,7 @@ def command(
     else:
         kind = outtype or "f16"
         convert_with = (
-            partial(convert, **rope, mmproj=mmproj) if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
+            partial(convert, **asked, mmproj=mmproj) if via_llama_cpp is None else partial(convert_via, via_llama_cpp)
         )
         path = convert_with(
             *(model, out),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Unpack
 
+from quantkit.arch.mtp import CHOICES, KEEP
 from quantkit.arch.rope_override import read_override
 from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.files.workspace import workspace
@@ -47,6 +48,7 @@ def convert(
     rope_scaling: str | None = None,
     rope_theta: float | None = None,
     mmproj: bool = False,
+    mtp: str = KEEP,
     ignore: TextsInput = (),
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
@@ -64,6 +66,7 @@ def convert(
         rope_scaling: ``linear:FACTOR`` or ``yarn:FACTOR``, instead of what config.json says.
         rope_theta: base of the rotary frequencies, instead of what config.json says.
         mmproj: also write the vision part, as ``STEM-mmproj-OUTTYPE.gguf`` beside *out*.
+        mtp: ``keep`` or ``drop`` the model's layers for multi-token prediction.
         ignore: files of the model or an adapter that may be passed over, by name or pattern.
         run: how to run; see :class:`~quantkit.jobs.run_options.RunOptions`.
         **keywords: the same options one by one; they override those of *run*.
@@ -81,11 +84,11 @@ def convert(
     sees = FLAG.read("mmproj", mmproj)
     asked = {"rope_scaling": rope_scaling, "rope_theta": rope_theta}
     rope = read_override(*(RECIPE_FIELDS[key].read(value) for key, value in asked.items()))
-    known = IGNORE.read(ignore)
+    known, kept = IGNORE.read(ignore), read_choice("mtp", RECIPE_FIELDS["mtp"].read(mtp), CHOICES)
     inputs = folders_here([base, *changes])
     with (
         workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
-        open_model(*fetch(base, changes, run.reporter), known, rope=rope, mmproj=sees) as opened,
+        open_model(*fetch(base, changes, run.reporter), known, rope=rope, mtp=kept, mmproj=sees) as opened,
     ):
         check_adapters(opened, again=again)
         vocabulary = opened.vocabulary()

@@ -141,7 +141,9 @@ def prepare(recipe: Recipe, run: RunOptions | None = None, choice: Choice | None
         if any(isinstance(source, HubId) for source in (recipe.model, *(one.source for one in recipe.adapters))):
             workers.result()  # nothing is downloaded for a device that is not there
         folder, adapters = fetch(recipe.model, recipe.adapters, run.reporter)
-        with open_model(folder, adapters, recipe.ignore, rope=recipe.rope, mmproj=recipe.mmproj) as model:
+        with open_model(
+            folder, adapters, recipe.ignore, rope=recipe.rope, mtp=recipe.mtp, mmproj=recipe.mmproj
+        ) as model:
             check_adapters(model, again=recipe.merge_again)
             source = merger(model)
             subject = BuildInput(

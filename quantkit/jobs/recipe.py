@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
+from quantkit.arch.mtp import CHOICES, DROP
 from quantkit.arch.rope_override import RopeOverride, read_override
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import UNQUANTIZED, ftype_name
@@ -67,6 +68,7 @@ class Recipe:
     parameters: tuple[tuple[str, str], ...]
     rope_scaling: str | None
     rope_theta: float | None
+    mtp: str
     imatrix: Matrix | None
     calibrate: Path | None
     pure: bool
@@ -129,6 +131,12 @@ class Recipe:
             raise QuantkitError("--adapter-gguf: there is no adapter", hint="pass --adapter DIR")
         if self.thinking is not None:
             read_choice("thinking", self.thinking, ("on", "off"))
+        read_choice("mtp", self.mtp, CHOICES)
+        if self.mtp == DROP and self.via_llama_cpp is not None:
+            raise QuantkitError(
+                "--mtp drop cannot go with --via-llama-cpp: the converter decides what it writes",
+                hint="leave out --mtp, or convert with llama.cpp's own --no-mtp",
+            )
         if self.rope and self.via_llama_cpp is not None:
             raise QuantkitError(
                 "--rope-scaling and --rope-theta cannot go with --via-llama-cpp: the converter reads config.json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from quantkit.arch.mtp import CHOICES, DROP, KEEP
 from quantkit.hub.matrix import HubMatrix
 from quantkit.jobs.argument_kinds import (
     ADAPTERS,
@@ -190,6 +191,16 @@ RECIPE_FIELDS = by_name(
             example=500000.0,
         ),
         Field(
+            "mtp",
+            TEXT,
+            "Layers for multi-token prediction, which llama.cpp can use for speculative decoding: keep those that the "
+            "model has (default), or drop them.",
+            default=KEEP,
+            flags=("--mtp",),
+            choices=CHOICES,
+            example=DROP,
+        ),
+        Field(
             "imatrix",
             MATRIX,
             "Importance matrix (.gguf or .dat), made by quantkit or llama-imatrix; or one on the Hugging Face hub: "
@@ -309,6 +320,7 @@ class RecipeKeywords(TypeKeywords, total=False):
     outtype: str
     rope_scaling: str | None
     rope_theta: float | None
+    mtp: str
     imatrix: PathInput | HubMatrix | None
     calibrate: PathInput | None
     split_max_size: SizeInput | None

@@ -15,6 +15,7 @@ from quantkit.adapter.folder import Adapter, open_adapter
 from quantkit.adapter.resized import vocabulary_rows
 from quantkit.arch.base import Architecture, Rule
 from quantkit.arch.families import is_supported
+from quantkit.arch.mtp import KEEP, untrained
 from quantkit.arch.rope_override import RopeOverride
 from quantkit.arch.vision.base import mmproj_type
 from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
@@ -155,6 +156,7 @@ def open_model(
     ignore: Sequence[str] = (),
     *,
     rope: RopeOverride = AS_SAVED,
+    mtp: str = KEEP,
     mmproj: bool = False,
 ) -> Iterator[Model]:
     """Open a checkpoint of a supported architecture with its adapters.
@@ -164,6 +166,7 @@ def open_model(
         adapters: to merge, in this order.
         ignore: names or patterns of files that may be passed over, see :func:`check_every_file`.
         rope: rotary settings that replace those of config.json.
+        mtp: ``keep`` or ``drop`` layers for multi-token prediction.
         mmproj: also read the vision part.
 
     Raises:
@@ -172,12 +175,14 @@ def open_model(
     ignored = Ignored(tuple(ignore))
     seen = _look(path, adapters, ignored)
     with open_checkpoint(path, ignored) as opened:
-        found = understand(opened, rope, mmproj=mmproj)
+        found = understand(opened, rope, mtp, mmproj=mmproj)
         architecture, checkpoint = found.architecture, found.checkpoint
         parsed = ParsedFiles()
         language_only = language_key(opened.config) is not None and found.projector is None
-        idle = _idle(found.rules, checkpoint)
-        with _merged(checkpoint, adapters, parsed, ignored, language_only=language_only, idle=idle) as merged:
+        idle, without = _idle(found.rules, checkpoint), untrained(architecture.mtp, checkpoint.config)
+        with _merged(
+            checkpoint, adapters, parsed, ignored, language_only=language_only, idle=idle, untrained=without
+        ) as merged:
             _check_head(merged, found.rules)
             filled = architecture.filled_in(opened.config)
             notes = [*seen, *filled, *found.notes, *architecture.notes(checkpoint.config), *merged.notes]
@@ -204,13 +209,15 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike], ignore: Sequence[st
     seen = _look(path, adapters, ignored)
     with open_checkpoint(path, ignored) as checkpoint:
         rules: Sequence[Rule] = ()
+        without = ""
         if is_supported(checkpoint.config):
             found = understand(checkpoint)
             named, rules = found.checkpoint, found.rules
+            without = untrained(found.architecture.mtp, named.config)
             if language_key(checkpoint.config) is None:  # of a vision-language model, every part is written
                 checkpoint = replace(named, config=checkpoint.config)
         parsed = ParsedFiles()
-        with _merged(checkpoint, adapters, parsed, ignored, idle=_idle(rules, checkpoint)) as merged:
+        with _merged(checkpoint, adapters, parsed, ignored, idle=_idle(rules, checkpoint), untrained=without) as merged:
             parsed.clear()
             yield replace(merged, notes=(*seen, *merged.notes))
 
@@ -235,16 +242,19 @@ def _merged(
     *,
     language_only: bool = False,
     idle: Collection[str] = (),
+    untrained: str = "",
 ) -> Iterator[MergedCheckpoint]:
+    """Open the adapters; no model in training has tensors whose names start with *untrained*, if it is not empty."""
     path, tie = checkpoint.path, find_tie(checkpoint)
     base = checkpoint.with_alias(tie.head, tie.embedding) if tie and not tie.stored else checkpoint
+    trained = {name: spec for name, spec in base.tensors.items() if not (untrained and name.startswith(untrained))}
     with ExitStack() as stack:
         opened = []
         for source in adapter_sources(adapters):
             opened.append(
                 open_adapter(
                     source.folder,
-                    base.tensors,
+                    trained,
                     source.weight,
                     model=base.config,
                     language_only=language_only,

@@ -32,6 +32,7 @@ def with_own_names(
     rules: Sequence[Rule],
     seen: Sequence[Rule] | None = None,
     unused: tuple[str, ...] = (),
+    dropped: str = "",
 ) -> Checkpoint:
     """The checkpoint with *config* and the architecture's names; what was done is in its ``remarks``.
 
@@ -43,6 +44,7 @@ def with_own_names(
         rules: the family's tensors for it.
         seen: the tensors of its vision part; None to leave that out.
         unused: beginnings of the names of tensors of the vision part that nothing is computed with.
+        dropped: what the names of tensors start with that have no part in the result; empty for none.
 
     Raises:
         CheckpointError: naming the tensor that is ambiguous, not merged, or of another kind of model.
@@ -52,7 +54,13 @@ def with_own_names(
     vision = language_key(opened.config) is not None
     also = None if seen is None else [source for rule in seen for source in rule.sources]
     names = read_tensor_names(
-        str(opened.path), opened.tensors, known, vision=vision or seen is not None, seen=also, unused=unused
+        str(opened.path),
+        opened.tensors,
+        known,
+        vision=vision or seen is not None,
+        seen=also,
+        unused=unused,
+        dropped=dropped,
     )
     tensors = {own: opened.tensors[name] for name, own in names.own.items()}
     checkpoint, notes = replace(opened, config=config, tensors=tensors), list(names.notes)

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 
 from quantkit.arch.base import Architecture, Rule
 from quantkit.arch.families import class_notes, find_architecture
+from quantkit.arch.mtp import KEEP, settle
 from quantkit.arch.rope_override import RopeOverride, check_written, lost_theta_note, override_rope
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.language_part import language_part
+from quantkit.checkpoint.tensor_names import bare
 from quantkit.errors import ArchitectureError, CheckpointError
 from quantkit.model.own_names import check_tensors, with_own_names
 from quantkit.model.projector import Projector, read_projector
@@ -28,7 +30,7 @@ class Understood:
         architecture: its family.
         checkpoint: with the family's settings and names of tensors.
         rules: the tensors of its language model.
-        notes: on its rotary settings.
+        notes: on its settings.
         projector: its vision part, if that is wanted.
     """
 
@@ -39,18 +41,21 @@ class Understood:
     projector: Projector | None = None
 
 
-def understand(opened: Checkpoint, rope: RopeOverride = AS_SAVED, *, mmproj: bool = False) -> Understood:
+def understand(
+    opened: Checkpoint, rope: RopeOverride = AS_SAVED, mtp: str = KEEP, *, mmproj: bool = False
+) -> Understood:
     """Find the family of a checkpoint, and check every tensor; a size that the config leaves out is named.
 
     Args:
         opened: the checkpoint as it is stored.
         rope: rotary settings that replace those of config.json.
+        mtp: ``keep`` or ``drop`` layers for multi-token prediction.
         mmproj: also its vision part.
 
     Raises:
         CheckpointError, ArchitectureError: what does not fit.
     """
-    found = _family(opened, rope, mmproj)
+    found = _family(opened, rope, mtp, mmproj)
     try:
         check_tensors(found.checkpoint, [*found.rules, *(found.projector.rules if found.projector else ())])
     except CheckpointError as error:
@@ -60,14 +65,16 @@ def understand(opened: Checkpoint, rope: RopeOverride = AS_SAVED, *, mmproj: boo
     return found
 
 
-def _family(opened: Checkpoint, rope: RopeOverride, mmproj: bool) -> Understood:
+def _family(opened: Checkpoint, rope: RopeOverride, mtp: str, mmproj: bool) -> Understood:
     """What the family makes of the checkpoint; it is asked for everything here, to find a bad config."""
     try:
         architecture = find_architecture(opened.config, "config.json")
         config = architecture.settings(opened.config)
         notes = class_notes(opened.config)
         config, overridden = override_rope(config, rope) if rope else (config, [])
-        notes += overridden
+        guessing = settle(architecture.mtp, config, list(map(bare, opened.tensors)), mtp)
+        config = guessing.config
+        notes += [*overridden, *guessing.notes]
         entries = {entry.key: entry.value for entry in architecture.metadata(config)}
         check_written(entries, architecture.name, rope)
         if rope.theta is None:
@@ -78,5 +85,6 @@ def _family(opened: Checkpoint, rope: RopeOverride, mmproj: bool) -> Understood:
         notes += () if projector is None else projector.tower.notes
     except ArchitectureError as error:
         raise ArchitectureError(f"{opened.path}{os.sep}{error}", hint=error.hint) from None
-    parts = () if projector is None else (projector.rules, projector.tower.unused)
-    return Understood(architecture, with_own_names(opened, config, rules, *parts), rules, notes, projector)
+    seen, unused = (None, ()) if projector is None else (projector.rules, projector.tower.unused)
+    named = with_own_names(opened, config, rules, seen, unused, guessing.dropped)
+    return Understood(architecture, named, rules, notes, projector)

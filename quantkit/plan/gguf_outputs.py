@@ -18,6 +18,7 @@ from quantkit.ggml.types import FTYPES, NEEDS_IMPORTANCE, GGMLType
 from quantkit.gguf.header import OUTPUT, TensorInfo, align, encode_header
 from quantkit.gguf.kv import KV, i32, u16, u32
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, part_name
+from quantkit.plan.imatrix import not_evaluated
 from quantkit.plan.mixture import Importance, Mixture, ask_llama_cpp
 from quantkit.plan.packing import pack
 from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
@@ -126,7 +127,7 @@ def _fitting_importance(
             f"{label} needs an importance matrix (imatrix)",
             hint="pass --imatrix FILE (quantkit imatrix MODEL -o FILE makes it), or choose a type such as q4_k_m",
         )
-    fitting = dict(importance)
+    fitting, without = dict(importance), not_evaluated(tensors)
     for tensor in tensors:
         kind = answer.types[tensor.name]
         if tensor.shape[-1] % kind.block:
@@ -136,7 +137,7 @@ def _fitting_importance(
                 hint="choose a type with blocks of 32 weights for this tensor, such as q8_0",
             )
         if kind is not tensor.outtype:
-            _check_importance(tensor, kind, label, fitting)
+            _check_importance(tensor, kind, label, fitting, drop=tensor.name.startswith(without))
     if importance and not fitting.keys() & {tensor.name for tensor in tensors}:
         raise QuantizationError(
             f"{label}: the importance matrix has no tensor of this model",
@@ -146,9 +147,17 @@ def _fitting_importance(
 
 
 def _check_importance(
-    tensor: PlannedTensor, kind: GGMLType, label: str, importance: dict[str, npt.NDArray[np.float32]]
+    tensor: PlannedTensor, kind: GGMLType, label: str, importance: dict[str, npt.NDArray[np.float32]], *, drop: bool
 ) -> None:
-    """Check as llama.cpp: a wrong imatrix size is an error (ignored for the embedding), a missing one may be."""
+    """Check as llama.cpp: a wrong imatrix size is an error (ignored for the embedding), a missing one may be.
+
+    Args:
+        tensor: what is encoded.
+        kind: its type.
+        label: the type of the file.
+        importance: the matrix; what has to be ignored is taken out.
+        drop: the tensor is of a layer for multi-token prediction, which no matrix covers.
+    """
     found = importance.get(tensor.name)
     experts = tensor.shape[0] if len(tensor.shape) == 3 else 1
     if found is not None and found.size != tensor.shape[-1] * experts:
@@ -167,7 +176,9 @@ def _check_importance(
         why = "but the given one does not cover it" if importance else "but none was given"
         raise QuantizationError(
             f"{tensor.name}: {kind.label} needs an importance matrix, {why}",
-            hint=f"{_MAKE}, on more text; or choose another type for it",
+            hint="leave out the layers for multi-token prediction, which no text evaluates: --mtp drop"
+            if drop
+            else f"{_MAKE}, on more text; or choose another type for it",
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,15 +46,22 @@ def read_imatrix(path: Path) -> Mapping[str, npt.NDArray[np.float32]]:
     return entries
 
 
-def expected_importance(tensors: Iterable[PlannedTensor]) -> Mapping[str, npt.NDArray[np.float32]]:
+def not_evaluated(tensors: Iterable[PlannedTensor]) -> tuple[str, ...]:
+    """What the names of layers for multi-token prediction start with: a text is evaluated without them."""
+    return tuple({f"{tensor.name.partition('.nextn.')[0]}." for tensor in tensors if ".nextn." in tensor.name})
+
+
+def expected_importance(tensors: Sequence[PlannedTensor]) -> Mapping[str, npt.NDArray[np.float32]]:
     """Equal importances for the tensors that a matrix of this model will have, to plan with before it is computed.
 
     Those are the factors of products in the layers; the embedding and the output layer have none.
     """
+    without = not_evaluated(tensors)
     return {
         tensor.name: np.broadcast_to(np.float32(1), (math.prod(tensor.shape[:-2]) * tensor.shape[-1],))
         for tensor in tensors
         if tensor.name.startswith("blk.") and tensor.name.endswith(".weight") and len(tensor.shape) > 1
+        if not tensor.name.startswith(without)
     }
 
 

@@ -25,7 +25,7 @@ Place = tuple[str | int, ...]
 RECIPE_RECORDS = {
     *("model", "adapters", "outtype", "template", "imatrix", "pure", "leave_output_tensor"),
     *("output_tensor_type", "token_embedding_type", "tensor_types", "split_max_size", "adapter_gguf", "via_llama_cpp"),
-    *("merge_again", "thinking", "rope_scaling", "rope_theta", "ignore", "device", "calibrate"),
+    *("merge_again", "thinking", "rope_scaling", "rope_theta", "mtp", "ignore", "device", "calibrate"),
     *("size", "bits", "fit", "choice_data"),
 }
 

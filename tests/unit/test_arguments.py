@@ -59,6 +59,7 @@ SPELLINGS: list[tuple[str, list[Any], Any]] = [
     ("thinking", ["off"], "off"),
     ("rope_scaling", ["linear:2"], "linear:2"),
     ("rope_theta", [10000, 10000.0], 10000.0),
+    ("mtp", ["drop"], "drop"),
     ("imatrix", ["im.gguf", Path("im.gguf")], Path("im.gguf")),
     ("calibrate", ["train.jsonl", Path("train.jsonl")], Path("train.jsonl")),
     ("calibrate", ["auto", CALIBRATION], CALIBRATION),
@@ -113,6 +114,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("template", 3, "template is 3; expected the name of a chat format, or a Jinja file"),
     ("outtype", "q4_0", "outtype 'q4_0' is unknown"),
     ("thinking", "maybe", "thinking 'maybe' is unknown"),
+    ("mtp", "maybe", "mtp 'maybe' is unknown"),
+    ("mtp", True, "mtp is True; expected text"),
     ("rope_scaling", 2, "rope_scaling is 2; expected text"),
     ("size", "big", "size is 'big'; expected a size such as '2G'"),
     ("fit", -1, "fit is -1; expected a size such as '2G'"),
@@ -150,7 +153,7 @@ REFUSED: list[tuple[str, Any, str]] = [
 def test_refused(name: str, value: Any, said: str) -> None:
     with pytest.raises(quantkit.QuantkitError, match=said) as caught:
         Recipe(**{"model": "m", name: value})
-    assert name in ("outtype", "thinking") or caught.value.hint.startswith(f"write it as {name}=")
+    assert name in ("outtype", "thinking", "mtp") or caught.value.hint.startswith(f"write it as {name}=")
 
 
 def test_every_field_refuses() -> None:

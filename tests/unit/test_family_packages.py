@@ -61,6 +61,7 @@ FAMILIES = {
     "Mixtral": Family("mixtral", families.MIXTRAL, "generic", "</s>"),
     "Qwen1": Family("qwen", "chatml", "chatml", "<|im_end|>"),
     "Qwen3": Family("qwen3", "Qwen-Qwen3-0.6B", "jinja", "<|im_end|>", turns=False),
+    "Qwen3.5": Family("qwen3.5", "Qwen3.5-4B", "jinja", "<|im_end|>", turns=False),
     "Qwen3-MoE": Family("qwen3-moe", "Qwen3-Coder", "chatml", "<|im_end|>"),
     "Gemma 2": Family("gemma2", None, "generic", "<end_of_turn>", system=False),
     "Gemma 3": Family("gemma3", families.GEMMA_3, "gemma", "<end_of_turn>"),

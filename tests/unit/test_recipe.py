@@ -119,6 +119,7 @@ def test_json_has_no_absolute_paths(tmp_path: Path) -> None:
         "outtype": "f16",
         "rope_scaling": None,
         "rope_theta": None,
+        "mtp": "keep",
         "template": "auto",
         "thinking": None,
         "system": "be brief",

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from quantkit.engine.rows import Rows
+from quantkit.engine.rows import Rows, joined
 from quantkit.kernels.low_rank import add_low_rank
 from tests.support.bits import as_array, bits
 from tests.support.sums import low_rank_sum
@@ -112,3 +112,26 @@ def test_what_is_merged_is_the_callers_own(dtype: torch.dtype) -> None:
         assert made.shape == rows.stored.shape
         made.fill(9)
     assert bits(stored) == bits(torch.ones((3, 4), dtype=dtype))
+
+
+def test_rows_of_several_places_become_one() -> None:
+    random = np.random.default_rng(8)
+    stored, left, right = (random.standard_normal(s, dtype=np.float32) for s in ((9, 8), (9, 3), (3, 8)))
+    whole = Rows(stored.astype(np.float16)).plus(left, right)
+    found = joined([whole.part(slice(5, 9)), whole.part(slice(0, 2)), whole.part(slice(2, 5))])
+    order = [5, 6, 7, 8, 0, 1, 2, 3, 4]
+    assert found.stored.dtype == np.float16
+    assert found.pairs[0][1] is right, "a factor of all rows stays one object"
+    assert bits(found.merged()) == bits(whole.merged()[order])
+    mixed = joined([whole.part(slice(5, 9)), Rows(whole.merged()[:5])])  # where only some rows were computed
+    assert bits(mixed.merged()) == bits(whole.merged()[order])
+
+
+def test_columns_in_another_order() -> None:
+    random = np.random.default_rng(9)
+    stored, left, right = (random.standard_normal(s, dtype=np.float32) for s in ((4, 6), (4, 2), (2, 6)))
+    order = np.array([3, 1, 5, 0, 2, 4])
+    plain = Rows(stored.astype(np.float16))
+    assert bits(plain.with_columns(order).stored) == bits(plain.stored[:, order])
+    changed = plain.plus(left, right)
+    assert bits(changed.with_columns(order).merged()) == bits(changed.merged()[:, order])

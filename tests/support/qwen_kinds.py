@@ -1,0 +1,113 @@
+"""config.json of Qwen3-Next, Qwen3.5 and the Qwens that see, as their repositories have it but for the sizes.
+
+By name the arguments of :class:`tests.support.checkpoints.Kind`; see :mod:`tests.support.dense_kinds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_DELTA_NET = {
+    "attention_bias": False,
+    "full_attention_interval": 2,
+    "head_dim": 64,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 8,
+    "linear_value_head_dim": 32,
+    "max_position_embeddings": 262144,
+    "rms_norm_eps": 1e-06,
+}
+_EXPERTS = {
+    "moe_intermediate_size": 256,
+    "num_experts": 3,
+    "num_experts_per_tok": 2,
+    "router_aux_loss_coef": 0.001,
+    "shared_expert_intermediate_size": 256,
+}
+_QWEN3_NEXT = {
+    **_DELTA_NET,
+    **_EXPERTS,
+    "architectures": ["Qwen3NextForCausalLM"],
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [],
+    "model_type": "qwen3_next",
+    "norm_topk_prob": True,
+    "partial_rotary_factor": 0.25,
+    "rope_scaling": None,
+    "rope_theta": 10000000,
+    "use_sliding_window": False,
+}
+_QWEN3_5 = {
+    **_DELTA_NET,
+    "architectures": ["Qwen3_5ForCausalLM"],
+    "attn_output_gate": True,
+    "layer_types": ["linear_attention", "full_attention"],
+    "mamba_ssm_dtype": "float32",
+    "model_type": "qwen3_5_text",
+    "mtp_num_hidden_layers": 1,
+    "mtp_use_dedicated_embeddings": False,
+    "rope_parameters": {
+        "mrope_interleaved": True,
+        "mrope_section": [3, 3, 2],
+        "partial_rotary_factor": 0.25,
+        "rope_theta": 10000000,
+        "rope_type": "default",
+    },
+}
+_QWEN3_5_MOE = {
+    **_QWEN3_5,
+    **_EXPERTS,
+    "architectures": ["Qwen3_5MoeForCausalLM"],
+    "model_type": "qwen3_5_moe_text",
+}
+_QWEN3_VISION = {
+    "deepstack_visual_indexes": [],
+    "depth": 1,
+    "hidden_size": 32,
+    "in_channels": 3,
+    "intermediate_size": 32,
+    "num_heads": 2,
+    "num_position_embeddings": 16,
+    "out_hidden_size": 256,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+}
+
+
+def _seeing(config: Mapping[str, Any], architecture: str, kind: str, vision: Mapping[str, Any]) -> dict[str, Any]:
+    """The kind with the same language model in a model that also sees."""
+    return {
+        "config": {**config, "architectures": [architecture]},
+        "around": {"model_type": kind, "vision_config": {**vision, "model_type": kind}},
+        "within": "model.language_model",
+    }
+
+
+QWEN: dict[str, Mapping[str, Any]] = {
+    "qwen3-next": {"vocabulary": "qwen2", "config": _QWEN3_NEXT, "norm": 0.0, "mtp": True},
+    "qwen3.5": {"vocabulary": "qwen35", "config": _QWEN3_5, "norm": 0.0, "mtp": False, "tied": True, "least": 2},
+    "qwen3.5-sees": {
+        "vocabulary": "qwen35",
+        "norm": 0.0,
+        "mtp": True,
+        **_seeing(_QWEN3_5, "Qwen3_5ForConditionalGeneration", "qwen3_5", _QWEN3_VISION),
+    },
+    "qwen3.5-moe": {
+        "vocabulary": "qwen35",
+        "config": _QWEN3_5_MOE,
+        "without": ("intermediate_size",),
+        "norm": 0.0,
+        "mtp": False,
+    },
+    "qwen3.5-moe-sees": {
+        "vocabulary": "qwen35",
+        "without": ("intermediate_size",),
+        "norm": 0.0,
+        "mtp": False,
+        **_seeing(_QWEN3_5_MOE, "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe", _QWEN3_VISION),
+    },
+}
