@@ -21,8 +21,8 @@ from quantkit.ggml.llama import llama_cpp
 from quantkit.run.inference import Token, decode, forget
 from quantkit.system.processors import llama_threads
 
-# Positions that one thread compares at a time: what it computes of them fits the cache.
-_TOGETHER = 2
+# Log-probabilities that one thread computes at a time: what it needs of them fits the cache.
+_TOGETHER = 1 << 18
 # Positions whose divergences are added up before they are added to the others.
 _SUMMED = 64
 _HINT = "close other programs and try again"
@@ -154,4 +154,5 @@ def _divergence(reference: npt.NDArray[np.float32], logits: npt.NDArray[np.float
 
 
 def _parts(rows: npt.NDArray[np.float32]) -> list[npt.NDArray[np.float32]]:
-    return [rows[start : start + _TOGETHER] for start in range(0, len(rows), _TOGETHER)]
+    step = max(1, _TOGETHER // rows.shape[1])
+    return [rows[start : start + step] for start in range(0, len(rows), step)]
