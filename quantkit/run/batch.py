@@ -203,7 +203,7 @@ def _check_fit(model: ChatModel, settings: Settings, prompts: Sequence[Prompt]) 
     long = []
     for prompt in prompts:
         try:
-            tokens = len(model.prompt_tokens(prompt.messages, settings.told))
+            tokens = model.prompt_size(prompt.messages, settings.told)
         except ChatFormatError as error:
             raise ChatFormatError(f"line {prompt.line}: {error}", hint=error.hint) from None
         if tokens >= model.n_ctx:
@@ -246,7 +246,8 @@ def _answered(file: BinaryIO, prompts: Sequence[Prompt]) -> tuple[list[dict[str,
 
 
 def _answer(model: ChatModel, settings: Settings, prompt: Prompt) -> tuple[bytes, GenerationStats]:
-    parts = list(stream_answer(model, prompt.messages, settings))
+    # The same answer whether the run was stopped or not; a random one is another each time.
+    parts = list(stream_answer(model, prompt.messages, settings, reuse=settings.is_random))
     text = "".join(part.text for part in parts if isinstance(part, Text))
     thought = "".join(part.text for part in parts if isinstance(part, Thought))
     stats = model.last_stats

@@ -47,7 +47,7 @@ def make_room(
     most = model.n_ctx // 4
 
     def tokens(first: int) -> int:
-        return len(model.prompt_tokens(conversation.asking(question, forgotten=2 * first), told))
+        return model.prompt_size(conversation.asking(question, forgotten=2 * first), told)
 
     fits = model.n_ctx - (most if longest is None else min(longest, most))
     if tokens(held[0]) <= fits:

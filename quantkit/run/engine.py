@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from quantkit.errors import GGUFError, QuantkitError
 from quantkit.ggml.llama import llama_cpp
 from quantkit.ggml.llama_log import captured_log
 from quantkit.ggml.llama_vocabulary import tokenize
+from quantkit.ggml.long_texts import SHORT, LongTexts, long_texts, tokenize_long
 from quantkit.gguf.model import read_whole_model
 from quantkit.run.interrupts import always, interrupts_deferred
 from quantkit.run.load_log import count_offloaded, failure_reason
@@ -190,6 +192,23 @@ class Engine:
         """
         return tokenize(self._vocab, text, special=special, add=add)
 
+    def tokenize_prompt(self, prompt: str, go_on: Callable[[], bool] = always) -> list[int]:
+        """The tokens of a prompt, as :meth:`tokenize` with special tokens, in time that grows with its length.
+
+        Args:
+            prompt: the prompt.
+            go_on: called from time to time; False leaves out the rest.
+        """
+        return tokenize_long(lambda: self._long_texts, prompt, lambda text: self.tokenize(text, special=True), go_on)
+
+    def least_tokens(self, prompt: str) -> int:
+        """A number of tokens that a prompt has at least; 0 for a short one. Takes no time to speak of."""
+        return 0 if len(prompt) <= SHORT else self._long_texts.least_tokens(prompt)
+
+    @cached_property
+    def _long_texts(self) -> LongTexts:
+        return long_texts(self._vocab, self.metadata("tokenizer.ggml.model"))
+
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes of *token*; those of a control token only with *special*."""
         room = 64
@@ -223,6 +242,11 @@ class Engine:
     def keep(self, count: int) -> int:
         """Drop all but the first *count* evaluated tokens; returns how many were kept (0 if the memory cannot)."""
         memory = llama_cpp.llama_get_memory(self._context)
+        if count == 0:
+            # The next token goes where the first one went in a new context, and so do its sums.
+            llama_cpp.llama_memory_clear(memory, False)
+            self.evaluated.clear()
+            return 0
         with captured_log():
             if not llama_cpp.llama_memory_seq_rm(memory, 0, count, -1):
                 llama_cpp.llama_memory_clear(memory, True)

@@ -15,6 +15,9 @@ from typing import Any, Self, TypedDict, cast
 from quantkit.errors import QuantkitError
 from quantkit.gguf.sampling_keys import PARAMETERS, SAMPLING_PREFIX
 
+MOST_SEED = 2**32 - 2
+"""The next number means a random seed to llama.cpp."""
+
 
 class SamplingOptions(TypedDict, total=False):
     """The keyword arguments of :class:`Sampling`."""
@@ -65,6 +68,11 @@ class Sampling:
                 raise QuantkitError(
                     f"{name} cannot be {value}", hint="repeat_penalty 1.0 turns it off; temperature 0 is greedy"
                 )
+        if self.seed is not None and not 0 <= self.seed <= MOST_SEED:
+            raise QuantkitError(
+                f"seed must be from 0 to {MOST_SEED}, or -1 for a random one, not {self.seed}",
+                hint="choose a smaller seed",
+            )
 
     @property
     def penalizes(self) -> bool:
@@ -187,7 +195,7 @@ def _parts(sampling: Sampling, n_vocab: int, n_ctx: int) -> list[Any]:
         )
     if sampling.temperature <= 0:
         return [*parts, llama_cpp.llama_sampler_init_greedy()]
-    seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed % 2**32
+    seed = llama_cpp.LLAMA_DEFAULT_SEED if sampling.seed is None else sampling.seed
     return [
         *parts,
         llama_cpp.llama_sampler_init_top_k(min(sampling.top_k, n_vocab)),

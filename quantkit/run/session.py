@@ -210,9 +210,19 @@ class ChatModel:
         """
         return self.text_tokens(self.render(messages, told=told))
 
-    def text_tokens(self, prompt: str) -> list[int]:
-        """The tokens of a rendered prompt, with BOS as in :meth:`prompt_tokens`."""
-        tokens, bos = self.tokenize(prompt), self.engine.bos
+    def prompt_size(self, messages: Messages, told: Mapping[str, Any] | None = None) -> int:
+        """Return the number of tokens of a prompt; of one that is too long for the context, a lower bound.
+
+        Raises:
+            ChatFormatError: as :meth:`render`.
+        """
+        prompt = self.render(messages, told=told)
+        least = self.engine.least_tokens(prompt)
+        return least if least > self.n_ctx else len(self.text_tokens(prompt))
+
+    def text_tokens(self, prompt: str, go_on: Callable[[], bool] = always) -> list[int]:
+        """The tokens of a rendered prompt, with BOS as in :meth:`prompt_tokens`; *go_on* ends it early."""
+        tokens, bos = self.engine.tokenize_prompt(prompt, go_on), self.engine.bos
         if self.engine.adds_bos and bos is not None and tokens[:1] != [bos]:
             return [bos, *tokens]
         return tokens
@@ -238,13 +248,15 @@ class ChatModel:
         go_on: Callable[[], bool] = always,
         told: Mapping[str, Any] | None = None,
         shown: Container[int] = (),
+        reuse: bool = True,
         **sampling: Unpack[SamplingOptions],
     ) -> Iterator[str]:
         """Answer a conversation piece by piece.
 
         The pieces are whole characters: a Chinese character or emoji that is split into several tokens is yielded when
-        it is complete. Control tokens are left out, but for those in *shown*. Tokens that are already in the context
-        are not evaluated again.
+        is complete. Control tokens are left out, but for those in *shown*. Tokens that are already in the context
+        are not evaluated again, unless there is a seed: a reused prefix was evaluated in other batches, so sums differ
+        in their last bits, and the answer depends on what came before.
         :attr:`last_stats` is set when the answer ends, for whatever reason.
 
         Args:
@@ -254,6 +266,7 @@ class ChatModel:
             go_on: called between steps, also while the prompt is evaluated; False ends the answer there.
             told: further variables of the template, see :meth:`render`.
             shown: control tokens whose text is part of the answer.
+            reuse: False evaluates the whole prompt, as a seed does.
             **sampling: see :class:`~quantkit.run.options.Sampling`; greedy by default.
 
         Raises:
@@ -261,9 +274,14 @@ class ChatModel:
             ContextFullError: the conversation does not fit into the context.
         """
         settings = Sampling(**sampling)
-        prompt = self.prompt_tokens(messages, told)
+        rendered = self.render(messages, told=told)
+        if (least := self.engine.least_tokens(rendered)) > self.n_ctx:
+            raise ContextFullError(
+                f"the conversation is at least {least} tokens long, and the context holds {self.n_ctx}"
+            )
+        prompt = self.text_tokens(rendered, go_on)
         started = time.perf_counter()
-        reused = self._evaluate_prompt(prompt, go_on)
+        reused = self._evaluate_prompt(prompt, go_on, reuse=reuse and settings.seed is None)
         prompt_seconds = time.perf_counter() - started
         run = Generation(self.engine, StopTexts(stops), shown)
         recent = prompt[-self.n_ctx :]
@@ -289,13 +307,13 @@ class ChatModel:
         """Return the whole answer; otherwise as :meth:`stream`."""
         return "".join(self.stream(messages, max_tokens=max_tokens, stops=stops, **sampling))
 
-    def _evaluate_prompt(self, prompt: Sequence[int], go_on: Callable[[], bool] = always) -> int:
+    def _evaluate_prompt(self, prompt: Sequence[int], go_on: Callable[[], bool] = always, *, reuse: bool = True) -> int:
         if len(prompt) >= self.n_ctx:
             raise ContextFullError(f"the conversation is {len(prompt)} tokens long, and the context holds {self.n_ctx}")
         engine = self.engine
         common = 0
         # At least one token must be evaluated, for its logits.
-        for old, new in zip(engine.evaluated, prompt[:-1], strict=False):
+        for old, new in zip(engine.evaluated if reuse else (), prompt[:-1], strict=False):
             if old != new:
                 break
             common += 1

@@ -43,6 +43,12 @@ class Settings:
     stops: tuple[str, ...] = ()
     told: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def is_random(self) -> bool:
+        """Whether the answer is another one each time."""
+        sampling = Sampling(**self.sampling)
+        return sampling.seed is None and sampling.temperature > 0
+
     def shown(self) -> dict[str, str]:
         """Return each parameter of :data:`ANSWERING` with its value as shown to people."""
         sampling = Sampling(**self.sampling)
@@ -198,6 +204,7 @@ def stream_answer(
     *,
     tools: Sequence[Mapping[str, Any]] = (),
     go_on: Callable[[], bool] = always,
+    reuse: bool = True,
 ) -> Iterator[Part]:
     """:meth:`ChatModel.stream` with these settings, divided into thoughts, text and calls.
 
@@ -206,7 +213,7 @@ def stream_answer(
         messages: the conversation.
         settings: how it answers.
         tools: the tools that it may call, as OpenAI's API has them.
-        go_on: see there.
+        go_on, reuse: see there.
 
     Raises:
         ChatFormatError: the template rejects the conversation, or its calls of tools cannot be read.
@@ -230,6 +237,7 @@ def stream_answer(
         max_tokens=limit,
         stops=settings.stops,
         go_on=go_on,
+        reuse=reuse,
         told=told,
         shown=model.marker_tokens if divided else (),
         **settings.sampling,

@@ -182,11 +182,11 @@ def stopped(model: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     real = batch.stream_answer
     asked: list[str] = []
 
-    def stream(model: ChatModel, messages: list[dict[str, str]], settings: Settings) -> Iterator[str]:
+    def stream(model: ChatModel, messages: list[dict[str, str]], settings: Settings, **options: Any) -> Iterator[str]:
         asked.append(messages[-1]["content"])
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return real(model, messages, settings)
+        return real(model, messages, settings, **options)
 
     reporter = Reporter()
     with monkeypatch.context() as patch:
@@ -226,11 +226,11 @@ def test_a_second_run_of_the_same_job_is_refused(
     out, real = tmp_path / "out.jsonl", batch.stream_answer
     refused: list[OutputError] = []
 
-    def stream(model: ChatModel, messages: list[dict[str, str]], settings: Settings) -> Iterator[str]:
+    def stream(model: ChatModel, messages: list[dict[str, str]], settings: Settings, **options: Any) -> Iterator[str]:
         with pytest.raises(OutputError, match="another run is writing this file") as info:
             answer_prompts(model, GREEDY, prompts("a", "b"), out)
         refused.append(info.value)
-        return real(model, messages, settings)
+        return real(model, messages, settings, **options)
 
     monkeypatch.setattr(batch, "stream_answer", stream)
     assert answer_prompts(model, GREEDY, prompts("a", "b"), out).answers == 2
@@ -255,7 +255,7 @@ def test_a_run_that_comes_when_another_has_just_ended(tmp_path: Path, monkeypatc
 def test_a_run_without_an_answer_leaves_nothing(
     model: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stream(*args: object) -> Iterator[str]:
+    def stream(*args: object, **options: object) -> Iterator[str]:
         raise QuantkitError("broken")
 
     monkeypatch.setattr(batch, "stream_answer", stream)
@@ -316,3 +316,15 @@ def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
     assert b"Traceback" not in errors
     assert 1 <= len(lines(kept[0])) < 50
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("temperature", "seed", "reused"), [(0.0, None, False), (1.0, 3, False), (1.0, None, True)])
+def test_what_is_not_random_is_evaluated_from_the_beginning(
+    model: ChatModel, tmp_path: Path, temperature: float, seed: int | None, reused: bool
+) -> None:
+    """A run that was stopped and goes on has other answers before each of its own."""
+    settings = Settings({"temperature": temperature, "seed": seed}, max_tokens=2)
+    model.answer([{"role": "user", "content": "a"}], max_tokens=1)
+    answer_prompts(model, settings, prompts("a"), tmp_path / "out.jsonl")
+    assert model.last_stats is not None
+    assert (model.last_stats.reused_tokens > 0) == reused
