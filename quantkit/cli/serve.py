@@ -102,7 +102,15 @@ def command(
                 _note(f"warning: {_RISK[api_key is not None]}")
 
         app = make_app(served, api_key=api_key, loopback=loopback, names=(host, socket.gethostname()))
-        serve(app, listening, started=started, stop=served.answers.stop)
+        serve(
+            app,
+            listening,
+            started=started,
+            stop=served.answers.stop,
+            closing=served.bodies.end,
+            is_idle=served.answers.is_idle,
+            note=_note,
+        )
 
 
 def _note(line: str) -> None:

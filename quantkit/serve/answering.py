@@ -10,8 +10,12 @@ from quantkit.chat_template.answer_reader import Part
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import stream_answer
-from quantkit.serve.errors import StoppingError
+from quantkit.serve.errors import BusyError, StoppingError
 from quantkit.serve.request import ChatRequest
+from quantkit.serve.worker import Worker
+
+MOST_WAITING = 64
+"""Requests that wait for their turn."""
 
 
 class Answers:
@@ -21,11 +25,17 @@ class Answers:
         """Take *model*; nothing else may use it from now on."""
         self.model = model
         self._turn = asyncio.Lock()
+        self._waiting = 0
         self._stopping = threading.Event()
+        self._worker = Worker()
 
     def stop(self) -> None:
         """End the current answer, and refuse further ones."""
         self._stopping.set()
+
+    def is_idle(self, seconds: float) -> bool:
+        """Wait up to *seconds* until the model is not used any more; returns whether that is so."""
+        return self._worker.is_idle(seconds)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Part | GenerationStats]:
         """Answer part by part; the last item is the statistics.
@@ -35,6 +45,7 @@ class Answers:
         Raises:
             ChatFormatError: the model's template rejects the conversation.
             ContextFullError: the conversation does not fit into the context.
+            BusyError: too many requests wait already.
             StoppingError: see :meth:`stop`.
         """
         loop = asyncio.get_running_loop()
@@ -46,7 +57,7 @@ class Answers:
 
         def work() -> GenerationStats:
             asked = request.messages, request.settings
-            for part in stream_answer(self.model, *asked, tools=request.tools, go_on=go_on):
+            for part in stream_answer(self.model, *asked, tools=request.tools, go_on=go_on, reuse=request.reuse):
                 loop.call_soon_threadsafe(parts.put_nowait, part)
             assert self.model.last_stats is not None
             return self.model.last_stats
@@ -56,8 +67,8 @@ class Answers:
             parts.put_nowait(None)
             work.exception()  # marks it as retrieved, because after a disconnect nobody else does
 
-        await self._turn.acquire()
-        working = loop.run_in_executor(None, work)
+        await self._take_turn()
+        working = self._worker.run(work)
         working.add_done_callback(finished)
         try:
             while (part := await parts.get()) is not None:
@@ -68,3 +79,12 @@ class Answers:
         if stats.stop_reason == "interrupted":
             raise StoppingError("the server is shutting down")
         yield stats
+
+    async def _take_turn(self) -> None:
+        if self._waiting >= MOST_WAITING:
+            raise BusyError(f"{MOST_WAITING} requests are waiting for an answer already")
+        self._waiting += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self._waiting -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -18,12 +19,13 @@ from quantkit.errors import QuantkitError
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.settings import Settings
 from quantkit.serve.answering import Answers
-from quantkit.serve.errors import RequestError
+from quantkit.serve.body import Bodies
 from quantkit.serve.reply import DONE, Reply, event, refusal
 from quantkit.serve.request import ChatRequest, read_request
 
-MAX_BODY = 4 * 2**20
-"""The longest request in bytes; more text than any context holds."""
+_LONG = 2**16  # bytes of a request that is not read in the event loop, where others wait
+
+_UNREAD = (408, 413, 503)  # what may come before the end of a request
 
 # Limits for unknown parameters in the log, because clients can invent any number of them.
 _MOST_NAMES, _LONGEST_NAME = 100, 64
@@ -41,6 +43,7 @@ class Served:
         system: the system prompt for requests without one.
         settings: the settings for what a request leaves out.
         note: writes a line to the log.
+        bodies: the bodies of requests.
         since: the start time, in seconds since 1970.
     """
 
@@ -49,6 +52,7 @@ class Served:
     system: str | None
     settings: Settings
     note: Callable[[str], None]
+    bodies: Bodies = field(default_factory=Bodies)
     since: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -58,16 +62,19 @@ class ChatCompletions:
     def __init__(self, served: Served) -> None:
         self._served = served
         self._noted: set[str] = set()
+        self._reading = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         try:
-            asked = self._read(await _body(Request(scope, receive)))
+            async with self._served.bodies.read(Request(scope, receive)) as body:
+                await self._answer(await self._read(body), scope, receive, send)
         except ClientDisconnect:
             return
         except QuantkitError as error:
             await _refused(error)(scope, receive, send)
-            return
+
+    async def _answer(self, asked: ChatRequest, scope: Scope, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_when_gone, receive, tasks.cancel_scope.cancel)
             async with aclosing(self._served.answers.stream(asked)) as items:
@@ -78,7 +85,13 @@ class ChatCompletions:
                     await (await _whole(reply, items))(scope, receive, send)
             tasks.cancel_scope.cancel()
 
-    def _read(self, body: bytes) -> ChatRequest:
+    async def _read(self, body: bytes) -> ChatRequest:
+        if len(body) < _LONG:
+            return self._parse(body)
+        async with self._reading:
+            return await asyncio.to_thread(self._parse, body)
+
+    def _parse(self, body: bytes) -> ChatRequest:
         served = self._served
         return read_request(
             body,
@@ -93,15 +106,6 @@ class ChatCompletions:
         if parameter not in self._noted and len(self._noted) < _MOST_NAMES:
             self._noted.add(parameter)
             self._served.note(f"ignored unknown request parameter {parameter!r}")
-
-
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise RequestError(f"the request is longer than {MAX_BODY} bytes", status=413)
-    return bytes(body)
 
 
 async def _when_gone(receive: Receive, leave: Callable[[], None]) -> None:
@@ -160,4 +164,7 @@ async def _events(
 
 def _refused(error: QuantkitError) -> Response:
     status, content = refusal(error)
-    return JSONResponse(content, status_code=status)
+    headers = {"connection": "close"} if status in _UNREAD else {}
+    if status == 503:
+        headers["retry-after"] = "5"
+    return JSONResponse(content, status_code=status, headers=headers)

@@ -22,3 +22,9 @@ class StoppingError(QuantkitError):
     """The server is shutting down, so there is no answer."""
 
     default_hint = "start it again: quantkit serve"
+
+
+class BusyError(QuantkitError):
+    """Too much waits already."""
+
+    default_hint = "try again later"

@@ -13,7 +13,7 @@ from quantkit.chat_template.answer_reader import Part, Text, Thought
 from quantkit.chat_template.call_reader import Call
 from quantkit.errors import ChatFormatError, ContextFullError, QuantkitError
 from quantkit.run.generation_stats import GenerationStats
-from quantkit.serve.errors import RequestError, StoppingError
+from quantkit.serve.errors import BusyError, RequestError, StoppingError
 
 DONE = b"data: [DONE]\n\n"
 """The last event of a stream."""
@@ -110,7 +110,7 @@ def refusal(error: QuantkitError) -> tuple[int, dict[str, Any]]:
             return 400, error_object(message, kind, param="messages", code="context_length_exceeded")
         case ChatFormatError():
             return 400, error_object(str(error), kind, param="messages")
-        case StoppingError():
+        case StoppingError() | BusyError():
             return 503, error_object(str(error), "server_error")
         case _:
             return 500, error_object(str(error), "server_error")

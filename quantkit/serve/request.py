@@ -63,6 +63,9 @@ IGNORED = frozenset(
 """Parameters that do not change an answer."""
 
 
+MOST_STOPS = 64
+"""Each is looked for at every token."""
+
 # Role -> the fields that its messages may have besides role and content.
 _FIELDS = {"assistant": ("reasoning_content", "tool_calls"), "tool": ("tool_call_id", "name")}
 
@@ -133,6 +136,7 @@ class _Body(BaseModel):
     tools: list[Tool] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
+    cache_prompt: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ class ChatRequest:
         stream: whether the answer is sent piece by piece.
         include_usage: whether a stream ends with the token counts.
         tools: the tools that the model may call.
+        reuse: False evaluates the whole prompt.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -152,6 +157,7 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     tools: tuple[Mapping[str, Any], ...] = ()
+    reuse: bool = True
 
 
 def read_request(
@@ -196,6 +202,7 @@ def read_request(
         stream=bool(asked.stream),
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
         tools=tools,
+        reuse=asked.cache_prompt is not False,
     )
 
 
@@ -258,26 +265,30 @@ def _role(message: _Message) -> str:
 def _sampling(asked: _Body, default: SamplingOptions) -> SamplingOptions:
     names = SamplingOptions.__annotations__
     given = {name: value for name in names if (value := getattr(asked, name)) is not None}
-    if given.get("seed", 0) < 0:
-        given["seed"] = None  # llama.cpp's value for a random seed
+    if given.get("seed") == -1:  # llama.cpp's value for a random seed
+        given["seed"] = None
     sampling = cast(SamplingOptions, {**default, **given})
     try:
         Sampling(**sampling)
     except QuantkitError as error:
-        raise RequestError(str(error)) from None
+        raise RequestError(str(error), param=str(error).split()[0]) from None
     return sampling
 
 
 def _limit(asked: _Body, default: int | None) -> int | None:
-    limit = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
+    name = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
+    limit = getattr(asked, name)
     if limit is None:
         return default
     if limit == -1:  # llama.cpp's value for no limit
         return None
     if limit < 1:
-        raise RequestError(f"max_tokens must be at least 1 (or -1 for no limit), not {limit}", param="max_tokens")
-    return limit
+        raise RequestError(f"{name} must be at least 1 (or -1 for no limit), not {limit}", param=name)
+    return int(limit)
 
 
 def _stops(stop: str | list[str] | None) -> list[str]:
-    return [stop] if isinstance(stop, str) else stop or []
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if len(stops) > MOST_STOPS:
+        raise RequestError(f"stop has {len(stops)} strings; at most {MOST_STOPS} are supported", param="stop")
+    return stops

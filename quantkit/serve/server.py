@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,8 +17,12 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from quantkit.errors import QuantkitError
+from quantkit.serve.connection import connection_class
+from quantkit.serve.log import OncePerKind
 
-_PATIENCE = 5  # seconds to wait for connections to end at shutdown
+_PATIENCE = 2  # seconds to wait for connections, and for the model, at shutdown
+_BACKLOG = 64  # connections that are accepted at once, and so file descriptors beyond the limit
+_INTERRUPTED = 130
 
 _HINTS = {
     errno.EADDRINUSE: "choose another port with --port, or let the system choose a free one: --port 0",
@@ -51,44 +58,99 @@ def url_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def serve(app: ASGIApp, listening: socket.socket, *, started: Callable[[], None], stop: Callable[[], None]) -> None:
+def serve(
+    app: ASGIApp,
+    listening: socket.socket,
+    *,
+    started: Callable[[], None],
+    stop: Callable[[], None],
+    closing: Callable[[], None],
+    is_idle: Callable[[float], bool],
+    note: Callable[[str], None],
+) -> None:
     """Serve *app* until SIGTERM, after which this returns, or Ctrl-C.
+
+    The process ends here if a step of the model takes too long, because nothing may free the model then.
 
     Args:
         app: the application.
         listening: the socket.
         started: called when the server is ready for requests.
         stop: called from a signal handler when the server must end.
+        closing: called in the event loop when the server ends.
+        is_idle: waits some seconds for the model; whether nothing uses it.
+        note: writes a line to the log.
 
     Raises:
         KeyboardInterrupt: Ctrl-C.
     """
     config = uvicorn.Config(
         app,
+        http=connection_class(),
         log_config=None,
         log_level="warning",
         access_log=False,
         lifespan="off",
         ws="none",
         server_header=False,
+        backlog=_BACKLOG,
         timeout_graceful_shutdown=_PATIENCE,
     )
-    with _sigterm_is_no_error():
-        _Server(config, started, stop).run(sockets=[listening])
+    log = OncePerKind(note)
+    with _sigterm_is_no_error(), _logging_to(log):
+        try:
+            _Server(config, started, stop, closing, log).run(sockets=[listening])
+        except KeyboardInterrupt:
+            _leave_if_busy(is_idle, _INTERRUPTED)
+            raise
+        _leave_if_busy(is_idle, 0)
+
+
+def _leave_if_busy(is_idle: Callable[[float], bool], code: int) -> None:
+    if not is_idle(_PATIENCE):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None], stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        started: Callable[[], None],
+        stop: Callable[[], None],
+        closing: Callable[[], None],
+        log: OncePerKind,
+    ) -> None:
         super().__init__(config)
-        self._tell_started, self._stop = started, stop
+        self._tell_started, self._stop, self._closing, self._log = started, stop, closing, log
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._log.loop_error)
         await super().startup(sockets=sockets)
         self._tell_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._stop()
         super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._closing()
+        await super().shutdown(sockets=sockets)
+
+
+@contextmanager
+def _logging_to(log: OncePerKind) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(log)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(log)
+            logger.propagate = True
 
 
 @contextmanager

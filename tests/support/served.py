@@ -90,14 +90,19 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "quantkit", "serve", *map(str, arguments)]
 
 
+def patched(script: str, *arguments: object) -> list[str]:
+    """The command line of ``quantkit serve`` after a script in its process."""
+    run = f"{script}\nfrom quantkit.cli.main import main\nimport sys\nsys.exit(main(sys.argv[1:]))"
+    return [sys.executable, "-c", run, "serve", *map(str, arguments)]
+
+
 @contextlib.contextmanager
-def running_server(log: Path, *arguments: object) -> Iterator[Server]:
-    """Start ``quantkit serve`` on any free port, and end it."""
+def running_server(log: Path, *arguments: object, script: str = "") -> Iterator[Server]:
+    """Start ``quantkit serve`` on any free port, after *script* in its process, and end it."""
+    line = patched(script, *arguments, "--port", 0) if script else command(*arguments, "--port", 0)
     with (
         log.open("w", encoding="utf-8") as err,
-        subprocess.Popen(
-            command(*arguments, "--port", 0), cwd=ROOT, stdout=subprocess.PIPE, stderr=err, text=True
-        ) as process,
+        subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=err, text=True) as process,
     ):
         assert process.stdout is not None
         try:

@@ -34,7 +34,8 @@ from quantkit.run.session import ChatModel
 from quantkit.run.settings import Settings, stream_answer
 from quantkit.serve.answering import Answers
 from quantkit.serve.app import make_app
-from quantkit.serve.completions import MAX_BODY, ChatCompletions, Served
+from quantkit.serve.body import MAX_BODY
+from quantkit.serve.completions import ChatCompletions, Served
 from quantkit.serve.guard import Guard, is_loopback
 from tests.support.manifests import put_manifest
 from tests.support.served import PATIENCE, ROOT, Server, command, running_server
@@ -152,8 +153,8 @@ def test_many_at_once(tiny: Server) -> None:
 
 def test_an_unknown_parameter_is_logged_once(tiny: Server) -> None:
     for _ in range(2):
-        assert tiny.chat("hello", cache_prompt=True).status == 200
-    assert tiny.log.read_text(encoding="utf-8").count("'cache_prompt'") == 1
+        assert tiny.chat("hello", slot_id=1).status == 200
+    assert tiny.log.read_text(encoding="utf-8").count("'slot_id'") == 1
 
 
 def test_invented_parameters_do_not_fill_memory_or_log() -> None:

@@ -16,7 +16,7 @@ from quantkit.chat_template.answer_format import AnswerFormat, CallFormat, CallK
 from quantkit.run.options import SamplingOptions
 from quantkit.run.settings import Settings
 from quantkit.serve.errors import RequestError
-from quantkit.serve.request import IGNORED, UNSUPPORTED, ChatRequest, _Body, read_request
+from quantkit.serve.request import IGNORED, MOST_STOPS, UNSUPPORTED, ChatRequest, _Body, read_request
 
 HELLO = {"role": "user", "content": "hello"}
 PACKAGE = Settings(sampling={"temperature": 0.3, "top_k": 7}, max_tokens=9, stops=("END",))
@@ -64,6 +64,24 @@ def test_the_longest_answer(parameters: dict[str, int], limit: int | None) -> No
 
 def test_a_negative_seed_is_another_one_each_time() -> None:
     assert read(seed=-1, settings=Settings({"seed": 3})).settings.sampling == {"seed": None}
+
+
+@pytest.mark.parametrize("seed", [2**32 - 1, 2**32, 2**80, -2])
+def test_a_seed_that_llama_cpp_does_not_have(seed: int) -> None:
+    with pytest.raises(RequestError, match=r"^seed must be from 0 to 4294967294, or -1") as caught:
+        read(seed=seed)
+    assert caught.value.param == "seed"
+
+
+def test_what_is_in_the_context_may_be_reused() -> None:
+    assert [read(cache_prompt=asked).reuse for asked in (None, True, False)] == [True, True, False]
+
+
+def test_so_many_stops() -> None:
+    assert len(read(stop=["x"] * MOST_STOPS).settings.stops) == MOST_STOPS + 1
+    with pytest.raises(RequestError, match="at most 64") as caught:
+        read(stop=["x"] * (MOST_STOPS + 1))
+    assert caught.value.param == "stop"
 
 
 @pytest.mark.parametrize(("stop", "stops"), [("x", ("END", "x")), (["x", "y"], ("END", "x", "y")), ([], ("END",))])
@@ -182,8 +200,8 @@ def test_what_cannot_be_had_is_refused_by_name(name: str) -> None:
 
 def test_unknown_parameters_are_noted() -> None:
     noted: list[str] = []
-    assert read(noted=noted, cache_prompt=True, user="me", model="gpt-4o").settings == PACKAGE
-    assert noted == ["cache_prompt"]
+    assert read(noted=noted, slot_id=1, user="me", model="gpt-4o").settings == PACKAGE
+    assert noted == ["slot_id"]
 
 
 def test_every_parameter_of_others_is_known() -> None:
@@ -237,6 +255,7 @@ def test_what_is_no_request(body: bytes, param: str | None) -> None:
         ({"stop": [1]}, "stop must be a string or a list of strings"),
         ({"temperature": -1}, "temperature must be greater than or equal to 0"),
         ({"max_tokens": 0}, "max_tokens must be at least 1 (or -1 for no limit), not 0"),
+        ({"max_completion_tokens": 0}, "max_completion_tokens must be at least 1 (or -1 for no limit), not 0"),
         ({"stream_options": 1}, "stream_options must be an object"),
     ],
 )
