@@ -70,6 +70,9 @@ FAMILIES: Mapping[str, str] = {
     "Lfm2MoeForCausalLM": "lfm2_moe",
     "FalconH1ForCausalLM": "falcon_h1",
     "NemotronHForCausalLM": "nemotron_h",
+    "GraniteMoeForCausalLM": "granite_moe",
+    "GraniteMoeSharedForCausalLM": "granite_moe_shared",
+    "GraniteMoeHybridForCausalLM": "granite_hybrid",
 }
 
 # The class of AutoModelForCausalLM, by model_type: it counts where "architectures" names none, or a wrapper.
@@ -113,6 +116,9 @@ BY_MODEL_TYPE: Mapping[str, str] = {
     "lfm2_moe": "Lfm2MoeForCausalLM",
     "falcon_h1": "FalconH1ForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
+    "granitemoe": "GraniteMoeForCausalLM",
+    "granitemoeshared": "GraniteMoeSharedForCausalLM",
+    "granitemoehybrid": "GraniteMoeHybridForCausalLM",
 }
 # The class of the language model inside of a wrapper that has several, by the wrapper and text_config's model_type.
 INSIDE: Mapping[tuple[str, str], str] = {

@@ -17,10 +17,15 @@ _MULTIPLIERS = {
 
 
 def metadata(config: Config) -> list[KV]:
+    return granite_metadata("granite", config)
+
+
+def granite_metadata(arch: str, config: Config) -> list[KV]:
+    """Llama's entries, without the size of a head, and the multipliers."""
     require_plain_heads(config)
     return [
-        *llama.llama_metadata("granite", {**config, "head_dim": None}, ("linear", "yarn")),
-        *(f32(f"granite.{target}", number(config, key, above=0)) for key, target in _MULTIPLIERS.items()),
+        *llama.llama_metadata(arch, {**config, "head_dim": None}, ("linear", "yarn")),
+        *(f32(f"{arch}.{target}", number(config, key, above=0)) for key, target in _MULTIPLIERS.items()),
     ]
 
 

@@ -38,6 +38,18 @@ _EXPERTS = {
     "num_experts": 512,
     "num_experts_per_tok": 10,
 }
+_GRANITE = {
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-6,
+    **dict.fromkeys(("embedding_multiplier", "logits_scaling", "residual_multiplier", "attention_multiplier"), 1.0),
+    "num_local_experts": 8,
+    "num_experts_per_tok": 2,
+}
 
 HYBRID: Mapping[str, Mapping[str, Any]] = {
     "lfm2": {
@@ -117,5 +129,16 @@ HYBRID: Mapping[str, Mapping[str, Any]] = {
         "n_group": 1,
         "topk_group": 1,
         "norm_topk_prob": True,
+    },
+    "granitemoe": _GRANITE,
+    "granitemoeshared": {**_GRANITE, "shared_intermediate_size": 0},
+    "granitemoehybrid": {
+        **_GRANITE,
+        "shared_intermediate_size": 1024,
+        "mamba_n_heads": 128,
+        "mamba_n_groups": 1,
+        "mamba_d_state": 256,
+        "mamba_d_conv": 4,
+        "mamba_expand": 2,
     },
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from quantkit.jobs.convert import convert
 from tests.support.adapter_matrix import load
 from tests.support.bits import bits
 from tests.support.gguf_compare import differences
+from tests.support.gguf_read import read_gguf
 from tests.support.llama_model import llama_logits
 
 Maker = Callable[..., Path]
@@ -58,4 +60,33 @@ def test_nemotron_h_without_experts(checkpoint: Maker, reference_gguf: Maker, tm
     assert differences(ours, reference_gguf(unknown, "f32", pre="llama-bpe")) == []
     with torch.no_grad():
         theirs = load(model)(torch.tensor([TOKENS])).logits[0].numpy()
+    assert np.abs(llama_logits(ours, TOKENS) - theirs).max() < 1e-5 * np.abs(theirs).max()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("granitehybrid", {"num_local_experts": 0, "num_experts_per_tok": 0}),
+        (
+            "granite",
+            {
+                "layer_types": ["attention", "attention"],
+                "num_experts_per_tok": 0,
+                "num_local_experts": 0,
+                "position_embedding_type": "rope",
+            },
+        ),
+        ("granitemoe", {"layer_types": ["attention", "attention"], "position_embedding_type": "rope"}),
+    ],
+)
+def test_granite_4_is_of_four_architectures(
+    checkpoint: Maker, reference_gguf: Maker, tmp_path: Path, name: str, settings: Mapping[str, Any]
+) -> None:
+    """The fourth, with experts and state spaces, has a row in the parity matrix."""
+    model = checkpoint("granite-4", config=settings)
+    ours = convert(model, tmp_path / "ours.gguf", outtype="f32")
+    assert read_gguf(ours).metadata["general.architecture"].value == name
+    assert differences(ours, reference_gguf(model, "f32", pre="llama-bpe")) == []
+    with torch.no_grad():
+        theirs = load(model).float()(torch.tensor([TOKENS])).logits[0].numpy()
     assert np.abs(llama_logits(ours, TOKENS) - theirs).max() < 1e-5 * np.abs(theirs).max()

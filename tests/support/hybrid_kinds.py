@@ -105,6 +105,45 @@ _NEMOTRON_H = {
     "use_bias": False,
     "use_conv_bias": True,
 }
+_GRANITE_MOE = {
+    "architectures": ["GraniteMoeForCausalLM"],
+    "model_type": "granitemoe",
+    "attention_bias": False,
+    "attention_multiplier": 0.015625,
+    "embedding_multiplier": 12.0,
+    "logits_scaling": 6.0,
+    "max_position_embeddings": 131072,
+    "num_experts_per_tok": 2,
+    "num_local_experts": 4,
+    "output_router_logits": False,
+    "residual_multiplier": 0.22,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 10000,
+}
+_GRANITE_SHARED = {
+    **_GRANITE_MOE,
+    "architectures": ["GraniteMoeSharedForCausalLM"],
+    "model_type": "granitemoeshared",
+    "shared_intermediate_size": 256,
+}
+_GRANITE_4 = {
+    **_GRANITE_MOE,
+    "architectures": ["GraniteMoeHybridForCausalLM"],
+    "model_type": "granitemoehybrid",
+    "layer_types": ["mamba", "attention"],
+    "num_hidden_layers": 2,
+    "mamba_chunk_size": 256,
+    "mamba_conv_bias": True,
+    "mamba_d_conv": 4,
+    "mamba_d_state": 16,
+    "mamba_expand": 2,
+    "mamba_n_groups": 1,
+    "mamba_n_heads": 8,
+    "mamba_proj_bias": False,
+    "position_embedding_type": "nope",
+    "shared_intermediate_size": 512,
+}
 
 HYBRID: dict[str, Mapping[str, Any]] = {
     "lfm2": {"vocabulary": "llama-bpe", "config": _LFM2, "tied": True, "least": 2},
@@ -115,6 +154,16 @@ HYBRID: dict[str, Mapping[str, Any]] = {
         "config": _NEMOTRON_H,
         "without": ("hidden_act",),
         "least": 3,
+        "multiple": 8,
+        "scaled": {"in_proj.weight": 0.25},
+    },
+    "granite-moe": {"vocabulary": "granite", "config": _GRANITE_MOE, "tied": True},
+    "granite-moe-shared": {"vocabulary": "granite", "config": _GRANITE_SHARED, "tied": True},
+    "granite-4": {
+        "vocabulary": "llama-bpe",
+        "config": _GRANITE_4,
+        "tied": True,
+        "least": 2,
         "multiple": 8,
         "scaled": {"in_proj.weight": 0.25},
     },

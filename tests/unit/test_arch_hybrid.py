@@ -13,7 +13,7 @@ from quantkit.arch.base import Rule
 from quantkit.arch.families import ARCHITECTURES, find_architecture
 from quantkit.errors import ArchitectureError
 from quantkit.ggml.types import GGMLType
-from quantkit.model.opened import base_type
+from quantkit.model.planned import base_type
 
 PLAIN: Mapping[str, Any] = {
     "hidden_size": 64,
@@ -46,7 +46,17 @@ OWN: Mapping[str, Mapping[str, Any]] = {
         "moe_intermediate_size": 24,
         "moe_shared_expert_intermediate_size": 40,
     },
+    "GraniteMoeForCausalLM": {"num_local_experts": 3},
+    "GraniteMoeSharedForCausalLM": {"num_local_experts": 3, "shared_intermediate_size": 48},
+    "GraniteMoeHybridForCausalLM": {
+        "num_local_experts": 3,
+        "shared_intermediate_size": 48,
+        "layer_types": ["mamba", "attention", "mamba"],
+        "mamba_n_heads": 8,
+        "mamba_d_state": 4,
+    },
 }
+GRANITE = ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM", "GraniteMoeHybridForCausalLM")
 LFM2 = ("Lfm2ForCausalLM", "Lfm2MoeForCausalLM")
 
 
@@ -189,6 +199,45 @@ def test_the_layers_of_nemotron_h_have_several_names() -> None:
     assert "ffn_gate.weight" not in mlp
 
 
+def test_granites_experts_are_rows_of_two_tensors() -> None:
+    for name in GRANITE:
+        found, entries = rules(name, 1), metadata(name)
+        assert (entries["expert_count"], entries["feed_forward_length"], entries["logit_scale"]) == (3, 96, 1.0)
+        cut = {kind: found[f"ffn_{kind}_exps.weight"] for kind in ("gate", "up")}
+        assert {rule.source for rule in cut.values()} == {"model.layers.1.block_sparse_moe.input_linear.weight"}
+        assert {rule.shape for rule in cut.values()} == {(3, 96, 64)}
+        assert cut["gate"].row_order == (range(96), range(192, 288), range(384, 480))
+        assert cut["up"].row_order == (range(96, 192), range(288, 384), range(480, 576))
+        assert cut["up"].shape_of_sources == (3, 192, 64)
+        shared = name != "GraniteMoeForCausalLM"
+        assert ("ffn_up_shexp.weight" in found) is shared
+        assert entries.get("expert_shared_feed_forward_length") == (48 if shared else None)
+    up = rules("GraniteMoeSharedForCausalLM", 0)["ffn_up_shexp.weight"]
+    assert (up.row_order, up.shape, up.shape_of_sources) == ((range(48, 96),), (48, 64), (96, 64))
+
+
+def test_granite_4() -> None:
+    config = {"architectures": [GRANITE[2]], **PLAIN, **OWN[GRANITE[2]]}
+    full = {"layer_types": ["attention"] * 3, "position_embedding_type": "rope"}
+    dense = {"num_local_experts": 0, "num_experts_per_tok": 0, "shared_intermediate_size": 96}
+    kinds: dict[str, dict[str, Any]] = {
+        "granitehybrid": {},
+        "granitemoe": full,
+        "granite": {**full, **dense},
+    }
+    assert {name: find_architecture({**config, **changes}, "").name for name, changes in kinds.items()} == {
+        name: name for name in kinds
+    }
+    found = metadata(GRANITE[2])
+    assert (found["context_length"], found["rope.scaling.finetuned"]) == (2**20, False)
+    assert (found["attention.head_count_kv"], found["ssm.inner_size"]) == ([0, 2, 0], 128)
+    found = metadata(GRANITE[2], **full)
+    assert (found["context_length"], found["rope.scaling.finetuned"]) == (8192, True)
+    assert "ssm_in.weight" in rules(GRANITE[2], 0)
+    assert "attn_q.weight" in rules(GRANITE[2], 1)
+    assert rules(GRANITE[2], 0, **dense)["ffn_up.weight"].row_order == (range(96, 192),)
+
+
 @pytest.mark.parametrize("name", ["shortconv.conv.weight", "ssm_conv1d.weight", "ssm_norm.weight", "ssm_a", "ssm_d"])
 def test_small_tensors_of_mixers_stay_float32(name: str) -> None:
     assert base_type(f"blk.0.{name}", (64, 4), GGMLType.F16) is GGMLType.F32
@@ -199,6 +248,17 @@ def test_small_tensors_of_mixers_stay_float32(name: str) -> None:
     ("name", "change"),
     [
         *((name, {"is_causal": False}) for name in OWN),
+        *((name, {"hidden_act": "relu"}) for name in GRANITE),
+        *((name, {"head_dim": 16}) for name in GRANITE),
+        *((name, {"logits_scaling": 0}) for name in GRANITE),
+        *((name, {"num_experts_per_tok": 4}) for name in GRANITE),
+        (GRANITE[2], {"position_embedding_type": "rope"}),
+        (GRANITE[2], {"layer_types": ["attention"] * 3, "position_embedding_type": "nope"}),
+        (GRANITE[2], {"layer_types": ["mamba"] * 3}),
+        (GRANITE[2], {"layer_types": None}),
+        (GRANITE[2], {"num_local_experts": 0, "num_experts_per_tok": 0, "intermediate_size": 64}),
+        (GRANITE[2], {"mamba_expand": 3}),
+        (GRANITE[2], {"mamba_proj_bias": True}),
         *((name, {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}) for name in (*LFM2, "FalconH1ForCausalLM")),
         *((name, {"conv_bias": True}) for name in LFM2),
         *((name, {"conv_L_cache": 0}) for name in LFM2),

@@ -56,6 +56,9 @@ CLASSES = {
     "lfm2_moe": "Lfm2MoeForCausalLM",
     "falcon_h1": "FalconH1ForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
+    "granitemoe": "GraniteMoeForCausalLM",
+    "granitemoeshared": "GraniteMoeSharedForCausalLM",
+    "granitemoehybrid": "GraniteMoeHybridForCausalLM",
 }
 # Settings that the classes have among the rotary ones.
 ROTARY = ("rope_theta", "partial_rotary_factor")
