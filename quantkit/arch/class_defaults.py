@@ -106,6 +106,17 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_experts_per_tok": 4,
     },
     "qwen3": {**_QWEN2, "head_dim": 128},
+    "qwen2_vl_text": {
+        **_QWEN2,
+        "vocab_size": 152064,
+        "hidden_size": 8192,
+        "intermediate_size": 29568,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 64,
+        "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-5,
+    },
+    "qwen3_vl_text": {**_QWEN2, "head_dim": 128, "max_position_embeddings": 128000},
     "qwen3_moe": {
         **_QWEN2,
         "hidden_size": 2048,

@@ -340,10 +340,16 @@ def make_checkpoint(
 
 def saved_shapes(settings: Mapping[str, Any]) -> Shapes:
     """The names and shapes of the tensors that transformers' ``save_pretrained`` writes for a config."""
-    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoModel, AutoModelForCausalLM
     from transformers.core_model_loading import revert_weight_conversion
 
     config = CONFIG_MAPPING[settings["model_type"]].from_dict(dict(settings))
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:  # the decoder of a model that also sees
+        with torch.device("meta"):
+            decoder = AutoModel.from_config(config).state_dict()
+        head = {} if settings["tie_word_embeddings"] else {"lm_head.weight": decoder["embed_tokens.weight"]}
+        named = {**{f"model.{name}": tensor for name, tensor in decoder.items()}, **head}
+        return {name: tuple(tensor.shape) for name, tensor in named.items()}
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     tensors = revert_weight_conversion(model, model.state_dict())

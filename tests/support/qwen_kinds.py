@@ -87,6 +87,50 @@ def _seeing(config: Mapping[str, Any], architecture: str, kind: str, vision: Map
     }
 
 
+_QWEN2_VL = {
+    "model_type": "qwen2_vl_text",
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "rms_norm_eps": 1e-12,  # llama.cpp reads none for this family, and takes 0
+    "rope_scaling": {"mrope_section": [4, 6, 6], "type": "mrope"},
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "use_sliding_window": False,
+}
+_QWEN3_VL = {
+    "model_type": "qwen3_vl_text",
+    "attention_bias": False,
+    "head_dim": 64,
+    "max_position_embeddings": 262144,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": {"mrope_interleaved": True, "mrope_section": [12, 10, 10], "rope_type": "default"},
+    "rope_theta": 5000000,
+}
+_QWEN2_VISION = {
+    "depth": 1,
+    "embed_dim": 32,
+    "hidden_size": 256,
+    "mlp_ratio": 2,
+    "num_heads": 2,
+    "in_chans": 3,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+}
+_QWEN2_5_VISION = {
+    "depth": 1,
+    "fullatt_block_indexes": [0],
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_heads": 2,
+    "in_chans": 3,
+    "out_hidden_size": 256,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "window_size": 112,
+}
+
 QWEN: dict[str, Mapping[str, Any]] = {
     "qwen3-next": {"vocabulary": "qwen2", "config": _QWEN3_NEXT, "norm": 0.0, "mtp": True},
     "qwen3.5": {"vocabulary": "qwen35", "config": _QWEN3_5, "norm": 0.0, "mtp": False, "tied": True, "least": 2},
@@ -109,5 +153,23 @@ QWEN: dict[str, Mapping[str, Any]] = {
         "norm": 0.0,
         "mtp": False,
         **_seeing(_QWEN3_5_MOE, "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe", _QWEN3_VISION),
+    },
+    "qwen2-vl": {
+        "vocabulary": "qwen2",
+        **_seeing(_QWEN2_VL, "Qwen2VLForConditionalGeneration", "qwen2_vl", _QWEN2_VISION),
+    },
+    "qwen2.5-vl": {
+        "vocabulary": "qwen2",
+        **_seeing(
+            {**_QWEN2_VL, "model_type": "qwen2_5_vl_text"},
+            "Qwen2_5_VLForConditionalGeneration",
+            "qwen2_5_vl",
+            _QWEN2_5_VISION,
+        ),
+    },
+    "qwen3-vl": {
+        "vocabulary": "qwen2",
+        "tied": True,
+        **_seeing(_QWEN3_VL, "Qwen3VLForConditionalGeneration", "qwen3_vl", _QWEN3_VISION),
     },
 }

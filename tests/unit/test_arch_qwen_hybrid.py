@@ -241,3 +241,35 @@ def test_a_plan_does_not_need_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+VL: Mapping[str, Any] = {
+    **{key: value for key, value in PLAIN.items() if not key.startswith(("linear", "rope"))},
+    "intermediate_size": 96,
+    "head_dim": 8,
+}
+
+
+def vl_metadata(name: str, **changes: Any) -> dict[str, Any]:
+    architecture = ARCHITECTURES[name]
+    entries = architecture.metadata(architecture.settings({**VL, **changes}))
+    return {entry.key.removeprefix(f"{architecture.name}."): entry.value for entry in entries}
+
+
+def test_language_models_that_see() -> None:
+    mrope = {"rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]}, "rope_theta": 1e6}
+    for name in ("Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration"):
+        found = vl_metadata(name, **mrope)
+        assert (found["rope.dimension_sections"], found["rope.freq_base"]) == ([2, 1, 1, 0], 1e6)
+        assert not any(key.startswith("rope.scaling") for key in found)
+        with pytest.raises(ArchitectureError, match="mrope_section is"):
+            vl_metadata(name, rope_theta=1e6)
+    qwen3 = "Qwen3VLForConditionalGeneration"
+    deep = {"vision_config": {"deepstack_visual_indexes": [5, 11]}}
+    assert vl_metadata(qwen3, **mrope, **deep)["n_deepstack_layers"] == 2
+    assert vl_metadata(qwen3, **mrope, vision_config={})["n_deepstack_layers"] == 3  # transformers' default
+    assert vl_metadata(qwen3, **mrope)["n_deepstack_layers"] == 0
+    with pytest.raises(ArchitectureError, match="deepstack_visual_indexes is 3"):
+        vl_metadata(qwen3, **mrope, vision_config={"deepstack_visual_indexes": 3})
+    with pytest.raises(ArchitectureError, match="attention_bias"):
+        vl_metadata(qwen3, **mrope, attention_bias=True)
