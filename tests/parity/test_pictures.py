@@ -44,6 +44,7 @@ class Seen:
         row: parts in a row, if a row ends with a token of its own.
         load: folder to the model.
         tiles: how often the picture is shown, for a model that cuts pictures into tiles.
+        patch: pixels of a side of a patch, for a model that is given the patches of Qwen's processor.
     """
 
     size: int
@@ -51,6 +52,7 @@ class Seen:
     row: int = 0
     load: Callable[[Path], torch.nn.Module] = load
     tiles: int = 0
+    patch: int = 0
 
 
 SEEN: Mapping[str, Seen] = {
@@ -59,6 +61,8 @@ SEEN: Mapping[str, Seen] = {
     "pixtral": Seen(112, "[IMG]", row=8),
     "idefics3": Seen(56, "<image>", tiles=2),  # libmtmd shows the one tile again as the whole
     "internvl": Seen(56, "<IMG_CONTEXT>", load=intern_model),
+    "qwen3.5-sees": Seen(128, "<|image_pad|>", patch=16),
+    "qwen3.5-moe-sees": Seen(128, "<|image_pad|>", patch=16),
 }
 
 
@@ -101,6 +105,10 @@ def transformers_logits(
     if seen.tiles:
         values = values.expand(seen.tiles, -1, -1, -1)[None]
     further: dict[str, torch.Tensor] = {}
+    if seen.patch:
+        values = _patches(values[0], seen.patch)
+        further["image_grid_thw"] = torch.tensor([[1, seen.size // seen.patch, seen.size // seen.patch]])
+        further["mm_token_type_ids"] = torch.tensor([[int(token == image) for token in tokens]])
     if seen.row:
         further["image_sizes"] = torch.tensor([[seen.size, seen.size]])
     if "gemma" in model.config.model_type:
@@ -111,6 +119,13 @@ def transformers_logits(
             logits = model(input_ids=torch.tensor([tokens]), pixel_values=shown, **further).logits
             rows.append(logits[0, -1].numpy())
     return rows
+
+
+def _patches(values: torch.Tensor, patch: int) -> torch.Tensor:
+    """A picture's patches, those of each square of four together, and each in two frames that are alike."""
+    side = values.shape[-1] // (2 * patch)
+    squares = values.reshape(3, side, 2, patch, side, 2, patch).permute(1, 4, 2, 5, 0, 3, 6)
+    return squares.unsqueeze(5).expand(-1, -1, -1, -1, -1, 2, -1, -1).reshape(4 * side * side, -1)
 
 
 def _places(count: int, seen: Seen, ids: Mapping[str, int]) -> list[int]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tests.support.sights import PLAIN_COLORS, SCALED
+
 _DELTA_NET = {
     "attention_bias": False,
     "full_attention_interval": 2,
@@ -63,19 +65,22 @@ _QWEN3_5_MOE = {
     "architectures": ["Qwen3_5MoeForCausalLM"],
     "model_type": "qwen3_5_moe_text",
 }
+# The converter knows the second matrix of the merger in encoders of at least three layers.
 _QWEN3_VISION = {
     "deepstack_visual_indexes": [],
-    "depth": 1,
+    "depth": 3,
+    "hidden_act": "gelu_pytorch_tanh",
     "hidden_size": 32,
     "in_channels": 3,
-    "intermediate_size": 32,
+    "intermediate_size": 48,
     "num_heads": 2,
     "num_position_embeddings": 16,
     "out_hidden_size": 256,
-    "patch_size": 14,
+    "patch_size": 16,
     "spatial_merge_size": 2,
     "temporal_patch_size": 2,
 }
+_QWEN3_PICTURES = {**SCALED, **PLAIN_COLORS, "merge_size": 2, "patch_size": 16, "temporal_patch_size": 2}
 
 
 def _seeing(config: Mapping[str, Any], architecture: str, kind: str, vision: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,6 +143,7 @@ QWEN: dict[str, Mapping[str, Any]] = {
         "vocabulary": "qwen35",
         "norm": 0.0,
         "mtp": True,
+        "pictures": _QWEN3_PICTURES,
         **_seeing(_QWEN3_5, "Qwen3_5ForConditionalGeneration", "qwen3_5", _QWEN3_VISION),
     },
     "qwen3.5-moe": {
@@ -152,6 +158,7 @@ QWEN: dict[str, Mapping[str, Any]] = {
         "without": ("intermediate_size",),
         "norm": 0.0,
         "mtp": False,
+        "pictures": _QWEN3_PICTURES,
         **_seeing(_QWEN3_5_MOE, "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe", _QWEN3_VISION),
     },
     "qwen2-vl": {

@@ -87,14 +87,5 @@ QWEN_SIGHTS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         },
         _PICTURES_3,
     ),
-    "qwen3.5": (
-        {
-            "architectures": ["Qwen3_5ForConditionalGeneration"],
-            "model_type": "qwen3_5",
-            "text_config": {**_TEXT, "head_dim": 32, "model_type": "qwen3_5_text", "layer_types": ["full_attention"]},
-            "vision_config": {**_SIGHT_3, "model_type": "qwen3_5"},
-        },
-        _PICTURES_3,
-    ),
 }
 """By name config.json, and preprocessor_config.json."""

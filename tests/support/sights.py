@@ -21,6 +21,7 @@ PICTURE_TOKENS: Mapping[str, tuple[str, ...]] = {
     "tekken": ("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
     "gemma-spm": ("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
     "llama-bpe": ("<fake_token_around_image>", "<global-img>", "<image>", "<row_1_col_1>"),
+    "qwen35": ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>"),
     "qwen2": ("<img>", "</img>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<IMG_CONTEXT>"),
 }
 SCALED = {"do_normalize": True, "do_rescale": True, "do_resize": True, "rescale_factor": 1 / 255}
