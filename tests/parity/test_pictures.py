@@ -61,6 +61,9 @@ SEEN: Mapping[str, Seen] = {
     "pixtral": Seen(112, "[IMG]", row=8),
     "idefics3": Seen(56, "<image>", tiles=2),  # libmtmd shows the one tile again as the whole
     "internvl": Seen(56, "<IMG_CONTEXT>", load=intern_model),
+    "qwen2-vl": Seen(112, "<|image_pad|>", patch=14),
+    "qwen2.5-vl": Seen(168, "<|image_pad|>", patch=14),  # more than one window
+    "qwen3-vl": Seen(128, "<|image_pad|>", patch=16),
     "qwen3.5-sees": Seen(128, "<|image_pad|>", patch=16),
     "qwen3.5-moe-sees": Seen(128, "<|image_pad|>", patch=16),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tests.support.sights import PLAIN_COLORS, SCALED
+from tests.support.qwen_sights import PICTURES_2, PICTURES_3, VISION_2, VISION_2_5, VISION_3, VISION_3_5
 
 _DELTA_NET = {
     "attention_bias": False,
@@ -65,22 +65,6 @@ _QWEN3_5_MOE = {
     "architectures": ["Qwen3_5MoeForCausalLM"],
     "model_type": "qwen3_5_moe_text",
 }
-# The converter knows the second matrix of the merger in encoders of at least three layers.
-_QWEN3_VISION = {
-    "deepstack_visual_indexes": [],
-    "depth": 3,
-    "hidden_act": "gelu_pytorch_tanh",
-    "hidden_size": 32,
-    "in_channels": 3,
-    "intermediate_size": 48,
-    "num_heads": 2,
-    "num_position_embeddings": 16,
-    "out_hidden_size": 256,
-    "patch_size": 16,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-}
-_QWEN3_PICTURES = {**SCALED, **PLAIN_COLORS, "merge_size": 2, "patch_size": 16, "temporal_patch_size": 2}
 
 
 def _seeing(config: Mapping[str, Any], architecture: str, kind: str, vision: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,33 +91,10 @@ _QWEN3_VL = {
     "attention_bias": False,
     "head_dim": 64,
     "max_position_embeddings": 262144,
+    "num_hidden_layers": 3,  # llama.cpp's last layer cannot take what the encoder saw deeper
     "rms_norm_eps": 1e-06,
     "rope_scaling": {"mrope_interleaved": True, "mrope_section": [12, 10, 10], "rope_type": "default"},
     "rope_theta": 5000000,
-}
-_QWEN2_VISION = {
-    "depth": 1,
-    "embed_dim": 32,
-    "hidden_size": 256,
-    "mlp_ratio": 2,
-    "num_heads": 2,
-    "in_chans": 3,
-    "patch_size": 14,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-}
-_QWEN2_5_VISION = {
-    "depth": 1,
-    "fullatt_block_indexes": [0],
-    "hidden_size": 32,
-    "intermediate_size": 32,
-    "num_heads": 2,
-    "in_chans": 3,
-    "out_hidden_size": 256,
-    "patch_size": 14,
-    "spatial_merge_size": 2,
-    "temporal_patch_size": 2,
-    "window_size": 112,
 }
 
 QWEN: dict[str, Mapping[str, Any]] = {
@@ -143,8 +104,8 @@ QWEN: dict[str, Mapping[str, Any]] = {
         "vocabulary": "qwen35",
         "norm": 0.0,
         "mtp": True,
-        "pictures": _QWEN3_PICTURES,
-        **_seeing(_QWEN3_5, "Qwen3_5ForConditionalGeneration", "qwen3_5", _QWEN3_VISION),
+        "pictures": PICTURES_3,
+        **_seeing(_QWEN3_5, "Qwen3_5ForConditionalGeneration", "qwen3_5", VISION_3_5),
     },
     "qwen3.5-moe": {
         "vocabulary": "qwen35",
@@ -158,25 +119,28 @@ QWEN: dict[str, Mapping[str, Any]] = {
         "without": ("intermediate_size",),
         "norm": 0.0,
         "mtp": False,
-        "pictures": _QWEN3_PICTURES,
-        **_seeing(_QWEN3_5_MOE, "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe", _QWEN3_VISION),
+        "pictures": PICTURES_3,
+        **_seeing(_QWEN3_5_MOE, "Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe", VISION_3_5),
     },
     "qwen2-vl": {
         "vocabulary": "qwen2",
-        **_seeing(_QWEN2_VL, "Qwen2VLForConditionalGeneration", "qwen2_vl", _QWEN2_VISION),
+        "pictures": PICTURES_2,
+        **_seeing(_QWEN2_VL, "Qwen2VLForConditionalGeneration", "qwen2_vl", VISION_2),
     },
     "qwen2.5-vl": {
         "vocabulary": "qwen2",
+        "pictures": PICTURES_2,
         **_seeing(
             {**_QWEN2_VL, "model_type": "qwen2_5_vl_text"},
             "Qwen2_5_VLForConditionalGeneration",
             "qwen2_5_vl",
-            _QWEN2_5_VISION,
+            VISION_2_5,
         ),
     },
     "qwen3-vl": {
         "vocabulary": "qwen2",
+        "pictures": PICTURES_3,
         "tied": True,
-        **_seeing(_QWEN3_VL, "Qwen3VLForConditionalGeneration", "qwen3_vl", _QWEN3_VISION),
+        **_seeing(_QWEN3_VL, "Qwen3VLForConditionalGeneration", "qwen3_vl", VISION_3),
     },
 }

@@ -13,15 +13,11 @@ from quantkit.arch.vision.base import Sight
 from quantkit.arch.vision.families import TOWERS, find_tower
 from quantkit.errors import ArchitectureError
 from tests.support.checkpoints import KINDS, SIGHTS
-from tests.support.qwen_sights import QWEN_SIGHTS
 
 SEEING: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
-    **{
-        kind: ({**family.around, "architectures": family.config["architectures"]}, family.pictures)
-        for kind, family in {**KINDS, **SIGHTS}.items()
-        if family.pictures
-    },
-    **QWEN_SIGHTS,
+    kind: ({**family.around, family.inside: {}, "architectures": family.config["architectures"]}, family.pictures)
+    for kind, family in {**KINDS, **SIGHTS}.items()
+    if family.pictures
 }
 """By name config.json without the language model's settings, and preprocessor_config.json."""
 # transformers' class for the settings, by kind; InternVL's own code is no part of transformers.
@@ -34,7 +30,7 @@ CLASSES = {
     "qwen2-vl": "qwen2_vl_vision",
     "qwen2.5-vl": "qwen2_5_vl_vision",
     "qwen3-vl": "qwen3_vl_vision",
-    "qwen3.5": "qwen3_5_vision",
+    "qwen3.5-sees": "qwen3_5_vision",
 }
 
 
@@ -50,7 +46,7 @@ def sight(kind: str, **changes: Any) -> Sight:
         if value is None:
             del place[key]
     vision = with_defaults(config["vision_config"], find_tower(config, "config.json").defaults)
-    return Sight(config, vision, 64 if "qwen" in kind else 256, 2000, pictures, {"[IMG_BREAK]": 1998}.get)
+    return Sight(config, vision, 256, 2000, pictures, {"[IMG_BREAK]": 1998}.get)
 
 
 def refusal(kind: str, **changes: Any) -> str:
@@ -99,7 +95,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("qwen2-vl", {"vision_config__temporal_patch_size": 3}, "temporal_patch_size 3 is not supported"),
     ("qwen2-vl", {"vision_config__spatial_merge_size": 3}, "spatial_merge_size 3 is not supported"),
     ("qwen2-vl", {"vision_config__hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
-    ("qwen2-vl", {"vision_config__hidden_size": 65}, "hidden_size is 65, but the language model's hidden_size is 64"),
+    ("qwen2-vl", {"vision_config__hidden_size": 65}, "hidden_size is 65, but the language model's hidden_size is 256"),
     ("qwen2-vl", {"pictures__patch_size": 16}, "preprocessor_config.json: patch_size 16"),
     ("qwen2.5-vl", {"vision_config__fullatt_block_indexes": [0, 3]}, "fullatt_block_indexes [0, 3] is not supported"),
     ("qwen2.5-vl", {"vision_config__fullatt_block_indexes": []}, "fullatt_block_indexes [] is not supported"),
@@ -107,7 +103,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("qwen3-vl", {"vision_config__deepstack_visual_indexes": [3, 1]}, "deepstack_visual_indexes is [3, 1]"),
     ("qwen3-vl", {"vision_config__deepstack_visual_indexes": [4]}, "deepstack_visual_indexes is [4]"),
     ("qwen3-vl", {"text_config__rms_norm_eps": 1e-5}, "rms_norm_eps 1e-05 is not supported"),
-    ("qwen3.5", {"vision_config__in_channels": 4}, "in_channels 4 is not supported"),
+    ("qwen3-vl", {"text_config__num_hidden_layers": 2}, "2 deepstack_visual_indexes are not supported"),
+    ("qwen3.5-sees", {"vision_config__in_channels": 4}, "in_channels 4 is not supported"),
     ("internvl", {"select_layer": -4}, "select_layer -4 is not supported"),
 ]
 

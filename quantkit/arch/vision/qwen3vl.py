@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quantkit.arch.base import Rule, number, require
+from quantkit.arch.base import Rule, number, positive, require
 from quantkit.arch.decoder import linear
 from quantkit.arch.vision.base import Encoder, Sight, VisionTower, activation, encoder_metadata, in_blocks, norm
 from quantkit.arch.vision.qwen_patches import SQUARE, TOWER, patches, qwen_encoder, require_width
@@ -14,6 +14,7 @@ from quantkit.errors import ArchitectureError
 from quantkit.gguf.kv import KV, KVType, array, u32
 
 _EPSILON = 1e-6  # transformers' classes have it as a number
+_LAYERS = "num_hidden_layers"
 _SHARED: Mapping[str, Any] = {
     "depth": 27,
     "hidden_size": 1152,
@@ -65,6 +66,13 @@ def _stacked(sight: Sight, size: Encoder) -> list[int]:
         raise ArchitectureError(
             f"config.json: vision_config.deepstack_visual_indexes is {layers!r}; expected layers from 0 to "
             f"{size.blocks - 1} in order"
+        )
+    text = sight.config.get("text_config")
+    spoken = positive({_LAYERS: 32, **(text if isinstance(text, Mapping) else {})}, _LAYERS)
+    if len(layers) >= spoken:
+        raise ArchitectureError(
+            f"config.json: {len(layers)} deepstack_visual_indexes are not supported: llama.cpp's language model takes "
+            f"them in the layers before its last, and has {spoken}"
         )
     return list(layers)
 
