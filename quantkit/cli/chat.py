@@ -82,6 +82,7 @@ def command(
     from quantkit.errors import QuantkitError
     from quantkit.package.built import open_package
     from quantkit.run.batch import read_prompts
+    from quantkit.run.context_size import context_note
     from quantkit.run.screen import Screen
     from quantkit.run.session import ChatModel
     from quantkit.run.settings import chat_settings, load_options, with_parameters, with_thinking
@@ -108,6 +109,8 @@ def command(
     with screen.waiting(f"loading {package.gguf.name}"):
         model = ChatModel.load(package.gguf, **asdict(options))
     with model:
+        if note := context_note(model.engine):
+            screen.say(note)
         settings = with_thinking(chat_settings(model, package), model, thinking)
         if prompts is not None and predictions_file is not None:
             _answer_file(model, settings, prompts, predictions_file, overwrite=overwrite, as_json=as_json)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import socket
+import webbrowser
 from dataclasses import asdict
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -18,6 +20,14 @@ _RISK = {
     False: "anyone on your network can use this server; set a key with --api-key",
     True: "requests over the network are not encrypted, and neither is the key",
 }
+
+
+def _origins(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or value != f"{parts.scheme}://{parts.netloc}":
+            raise click.BadParameter(f"{value!r} is not an address such as https://app.example.org")
+    return values
 
 
 @click.command(name="serve")
@@ -41,6 +51,15 @@ _RISK = {
     "--api-key", metavar="KEY", envvar="QUANTKIT_API_KEY", show_envvar=True,
     help="Require this key in requests (Authorization: Bearer KEY).",
 )  # fmt: skip
+@click.option(
+    "--allow-host", "hosts", multiple=True, metavar="NAME",
+    help="Answer to this name too, such as a proxy's: chat.example.org. Its own pages may use the server. Repeatable.",
+)  # fmt: skip
+@click.option(
+    "--allow-origin", "origins", multiple=True, metavar="URL", callback=_origins,
+    help="Let web pages from this address use the API: https://app.example.org. Repeatable.",
+)  # fmt: skip
+@click.option("--open", "opens", is_flag=True, help="Open the chat page in the browser.")
 @json_option
 def command(
     path: Path,
@@ -51,6 +70,9 @@ def command(
     parameters: tuple[tuple[str, str], ...],
     thinking: str | None,
     api_key: str | None,
+    hosts: tuple[str, ...],
+    origins: tuple[str, ...],
+    opens: bool,
     as_json: bool,
 ) -> None:
     """Serve a GGUF file or a built folder: an OpenAI-compatible API under /v1, and a chat page for the browser.
@@ -67,6 +89,7 @@ def command(
     begin()  # before anything that imports numpy
     from quantkit.errors import QuantkitError
     from quantkit.package.built import open_package
+    from quantkit.run.context_size import context_note
     from quantkit.run.session import ChatModel
     from quantkit.run.settings import chat_settings, check_system, load_options, with_parameters, with_thinking
 
@@ -74,8 +97,8 @@ def command(
         from quantkit.serve.answering import Answers
         from quantkit.serve.app import make_app
         from quantkit.serve.completions import Served
-        from quantkit.serve.guard import is_loopback
-        from quantkit.serve.server import listen, serve, url_of
+        from quantkit.serve.guard import Access, is_loopback
+        from quantkit.serve.server import address_on_network, listen, serve, url_of
     except ModuleNotFoundError as error:
         raise QuantkitError(f"the server needs the package {error.name}", hint=installation("serve")) from None
 
@@ -93,17 +116,24 @@ def command(
             system=system,
             settings=with_thinking(chat_settings(model, package), model, thinking),
             note=_note,
+            shared=not loopback,
         )
+        if note := context_note(model.engine):
+            _note(note)
 
         def started() -> None:
             click.echo(json.dumps({"schema": 1, "url": url}) if as_json else url)
             _note(f"serving {served.name}  chat page: {url}/  API: {url}/v1  stop with Ctrl-C")
             if not loopback:
+                if reached := address_on_network(listening):
+                    _note(f"on the network: {reached}/")
                 _note(f"warning: {_RISK[api_key is not None]}")
+            if opens and not webbrowser.open(f"{url}/"):
+                _note(f"warning: no browser was found; open {url}/ yourself")
 
-        app = make_app(served, api_key=api_key, loopback=loopback, names=(host, socket.gethostname()))
+        access = Access(api_key, loopback, (host, socket.gethostname()), hosts, origins)
         serve(
-            app,
+            make_app(served, access),
             listening,
             started=started,
             stop=served.answers.stop,

@@ -59,7 +59,7 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
 
 
 def _print(result: SmokeResult) -> None:
-    from quantkit.run.session import placement
+    from quantkit.run.placement import placement
 
     click.echo(click.style(one_line(str(result.gguf)), bold=True))
     for check in result.checks:

@@ -22,6 +22,7 @@ from quantkit.chat_template.answer_reader import Text, Thought
 from quantkit.chat_template.answers import THOUGHT
 from quantkit.errors import ChatFormatError, ContextFullError, OutputError, QuantkitError
 from quantkit.files.json_file import SCHEMA
+from quantkit.run.context_size import larger_context
 from quantkit.run.file_lock import claimed, release_on_windows
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.session import ChatModel
@@ -213,7 +214,7 @@ def _check_fit(model: ChatModel, settings: Settings, prompts: Sequence[Prompt]) 
         more = f" and {len(long) - 5} more" if len(long) > 5 else ""
         raise ContextFullError(
             f"the context holds {model.n_ctx} tokens, too few for these prompts: {lines}{more}",
-            hint=f"shorten them, or use a larger context: --param num_ctx={2 * max(size for _, size in long)}",
+            hint=f"shorten them{larger_context(model.engine, max(size for _, size in long))}",
         )
 
 

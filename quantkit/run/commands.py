@@ -10,8 +10,8 @@ from pathlib import Path
 
 from quantkit.errors import QuantkitError
 from quantkit.run.chat_state import ChatState
+from quantkit.run.placement import placement
 from quantkit.run.prompt_input import QUOTES
-from quantkit.run.session import placement
 from quantkit.run.settings import ANSWERING, change, check_system, require_answering
 from quantkit.run.transcript import Conversation, load_conversation, save_conversation
 

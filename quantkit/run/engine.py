@@ -41,6 +41,7 @@ class Engine:
         load_seconds: time to load, including the context.
         n_layers: transformer layers.
         n_ctx: tokens of context.
+        n_ctx_train: tokens of context that the model was trained with.
         n_vocab: tokens in the vocabulary.
         supports_offload: whether this build of llama.cpp can use a GPU.
         offloaded_layers: layers that llama.cpp put on a GPU; the output layer counts as one.
@@ -93,7 +94,8 @@ class Engine:
             self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
             self.supports_offload = bool(llama_cpp.llama_supports_gpu_offload())
             self.offloaded_layers = count_offloaded(log)
-            self.n_ctx = n_ctx or min(int(llama_cpp.llama_model_n_ctx_train(self._model)), max_ctx)
+            self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(self._model))
+            self.n_ctx = n_ctx or min(self.n_ctx_train, max_ctx)
             self._chunk = _CHUNK_GPU if self.offloaded_layers else _CHUNK_CPU
             self._context = None
             if not only_vocabulary:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING
 
+from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.options import Sampler
 from quantkit.run.stop_strings import StopTexts
 
@@ -63,6 +64,20 @@ class Generation:
         self.limit_reached = self.generated >= max_tokens and not self.stopped
         if not self._stops.found and (rest := self._stops.push(decoder.decode(b"", final=True)) + self._stops.flush()):
             yield rest
+
+    def stats(self, prompt_tokens: int, prompt_seconds: float, reused_tokens: int) -> GenerationStats:
+        """The statistics of the answer so far, with those of its prompt."""
+        return GenerationStats(
+            prompt_tokens=prompt_tokens,
+            prompt_seconds=prompt_seconds,
+            generated_tokens=self.generated,
+            generation_seconds=self.seconds,
+            stopped=self.stopped,
+            reused_tokens=reused_tokens,
+            context_full=self.context_full,
+            stop_token=self.stop_token,
+            limit_reached=self.limit_reached,
+        )
 
     def _next(self, sampler: Sampler) -> int | None:
         started = time.perf_counter()

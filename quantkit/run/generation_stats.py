@@ -19,6 +19,7 @@ class GenerationStats:
         context_full: the answer was cut off because the context was full.
         stop_token: the end-of-generation token, None if there was none.
         limit_reached: the answer was cut off at the maximum number of tokens.
+        dropped_messages: oldest messages of the conversation that the model did not see.
     """
 
     prompt_tokens: int
@@ -30,6 +31,7 @@ class GenerationStats:
     context_full: bool = False
     stop_token: int | None = None
     limit_reached: bool = False
+    dropped_messages: int = 0
 
     @property
     def stop_reason(self) -> str:

@@ -18,12 +18,14 @@ from quantkit.chat_template.answer_format import AnswerFormat
 from quantkit.chat_template.answers import THOUGHT, answer_format, as_template_reads
 from quantkit.chat_template.format import FORMAT_NAMES, render_jinja
 from quantkit.chat_template.render import Message
-from quantkit.errors import ChatFormatError, ContextFullError
+from quantkit.errors import ChatFormatError
 from quantkit.package.spec import DEFAULT_CONTEXT
+from quantkit.run.context_size import context_full
 from quantkit.run.generation import Generation
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.interrupts import always
 from quantkit.run.options import Sampler, Sampling, SamplingOptions
+from quantkit.run.placement import offload_figure
 from quantkit.run.stop_strings import StopTexts
 from quantkit.system.overlap import common_start
 
@@ -34,15 +36,6 @@ if TYPE_CHECKING:
     from quantkit.run.engine import Engine
 
 Messages = Sequence[Message]
-
-_CPU_BUILD = "(CPU build)"
-
-
-def placement(offloaded: str) -> str:
-    """Say where a model runs, given its :attr:`ChatModel.offload_figure`."""
-    if offloaded.endswith(_CPU_BUILD):
-        return "runs on the CPU (this llama-cpp-python has no GPU support)"
-    return f"{offloaded} layers on the GPU"
 
 
 class ChatModel:
@@ -125,8 +118,7 @@ class ChatModel:
     @property
     def offload_figure(self) -> str:
         """The layers on a GPU, such as "33/33" or "0/33 (CPU build)"; the output layer counts as one."""
-        figure = f"{self.offloaded_layers}/{self.n_layers + 1}"
-        return figure if self.supports_offload else f"{figure} {_CPU_BUILD}"
+        return offload_figure(self.offloaded_layers, self.n_layers + 1, supported=self.supports_offload)
 
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Return llama.cpp's tokens of *text*, with nothing added; with *special*, special tokens are parsed."""
@@ -254,10 +246,9 @@ class ChatModel:
         """Answer a conversation piece by piece.
 
         The pieces are whole characters: a Chinese character or emoji that is split into several tokens is yielded when
-        is complete. Control tokens are left out, but for those in *shown*. Tokens that are already in the context
-        are not evaluated again, unless there is a seed: a reused prefix was evaluated in other batches, so sums differ
-        in their last bits, and the answer depends on what came before.
-        :attr:`last_stats` is set when the answer ends, for whatever reason.
+        it is complete. Control tokens are left out, but for those in *shown*. Tokens that are already in the context
+        are not evaluated again, unless there is a seed: a reused prefix was evaluated in other batches, so the answer
+        would depend on what came before. :attr:`last_stats` is set when the answer ends.
 
         Args:
             messages: the conversation; the last message is the user's.
@@ -276,11 +267,8 @@ class ChatModel:
         settings = Sampling(**sampling)
         rendered = self.render(messages, told=told)
         if (least := self.engine.least_tokens(rendered)) > self.n_ctx:
-            raise ContextFullError(
-                f"the conversation is at least {least} tokens long, and the context holds {self.n_ctx}"
-            )
-        prompt = self.text_tokens(rendered, go_on)
-        started = time.perf_counter()
+            raise context_full(self.engine, least, least=True)
+        prompt, started = self.text_tokens(rendered, go_on), time.perf_counter()
         reused = self._evaluate_prompt(prompt, go_on, reuse=reuse and settings.seed is None)
         prompt_seconds = time.perf_counter() - started
         run = Generation(self.engine, StopTexts(stops), shown)
@@ -289,17 +277,7 @@ class ChatModel:
             with Sampler(settings, n_vocab=self.engine.n_vocab, n_ctx=self.n_ctx, recent=recent) as sampler:
                 yield from run.pieces(sampler, max_tokens, go_on)
         finally:
-            self.last_stats = GenerationStats(
-                prompt_tokens=len(prompt),
-                prompt_seconds=prompt_seconds,
-                generated_tokens=run.generated,
-                generation_seconds=run.seconds,
-                stopped=run.stopped,
-                reused_tokens=reused,
-                context_full=run.context_full,
-                stop_token=run.stop_token,
-                limit_reached=run.limit_reached,
-            )
+            self.last_stats = run.stats(len(prompt), prompt_seconds, reused)
 
     def answer(
         self, messages: Messages, *, max_tokens: int, stops: Sequence[str] = (), **sampling: Unpack[SamplingOptions]
@@ -309,7 +287,7 @@ class ChatModel:
 
     def _evaluate_prompt(self, prompt: Sequence[int], go_on: Callable[[], bool] = always, *, reuse: bool = True) -> int:
         if len(prompt) >= self.n_ctx:
-            raise ContextFullError(f"the conversation is {len(prompt)} tokens long, and the context holds {self.n_ctx}")
+            raise context_full(self.engine, len(prompt))
         engine = self.engine
         common = 0
         # At least one token must be evaluated, for its logits.

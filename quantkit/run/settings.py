@@ -197,6 +197,11 @@ def with_thinking(settings: Settings, model: ChatModel, thinking: str | None) ->
     return replace(settings, told={**settings.told, **dict.fromkeys(switches, thinking == "on")})
 
 
+def template_variables(settings: Settings, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the chat template is told besides the messages."""
+    return {**settings.told, **({"tools": list(tools)} if tools else {})}
+
+
 def stream_answer(
     model: ChatModel,
     messages: Messages,
@@ -219,11 +224,9 @@ def stream_answer(
         ChatFormatError: the template rejects the conversation, or its calls of tools cannot be read.
         ContextFullError: the conversation does not fit into the context.
     """
-    form, told = model.answers, dict(settings.told)
-    if tools:
-        if form.calls is None:
-            raise ChatFormatError(f"tools cannot be used with this model: of its chat template, {form.no_calls}")
-        told["tools"] = list(tools)
+    form, told = model.answers, template_variables(settings, tools)
+    if tools and form.calls is None:
+        raise ChatFormatError(f"tools cannot be used with this model: of its chat template, {form.no_calls}")
     divided = form.thoughts is not None or bool(tools)
     functions = [tool["function"] for tool in tools]
     reader = AnswerReader(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any
 
 from quantkit.chat_template.answer_reader import Part
+from quantkit.run.context_window import visible_messages
 from quantkit.run.generation_stats import GenerationStats
-from quantkit.run.session import ChatModel
-from quantkit.run.settings import stream_answer
+from quantkit.run.session import ChatModel, Messages
+from quantkit.run.settings import stream_answer, template_variables
 from quantkit.serve.errors import BusyError, StoppingError
 from quantkit.serve.request import ChatRequest
 from quantkit.serve.worker import Worker
@@ -56,11 +59,12 @@ class Answers:
             return not left.is_set() and not self._stopping.is_set()
 
         def work() -> GenerationStats:
-            asked = request.messages, request.settings
-            for part in stream_answer(self.model, *asked, tools=request.tools, go_on=go_on, reuse=request.reuse):
+            messages, dropped = self._visible(request)
+            options: dict[str, Any] = {"tools": request.tools, "go_on": go_on, "reuse": request.reuse}
+            for part in stream_answer(self.model, messages, request.settings, **options):
                 loop.call_soon_threadsafe(parts.put_nowait, part)
             assert self.model.last_stats is not None
-            return self.model.last_stats
+            return replace(self.model.last_stats, dropped_messages=dropped)
 
         def finished(work: asyncio.Future[GenerationStats]) -> None:
             self._turn.release()
@@ -79,6 +83,12 @@ class Answers:
         if stats.stop_reason == "interrupted":
             raise StoppingError("the server is shutting down")
         yield stats
+
+    def _visible(self, request: ChatRequest) -> tuple[Messages, int]:
+        if not request.truncates:
+            return request.messages, 0
+        told = template_variables(request.settings, request.tools)
+        return visible_messages(self.model, request.messages, longest=request.settings.max_tokens, told=told)
 
     async def _take_turn(self) -> None:
         if self._waiting >= MOST_WAITING:

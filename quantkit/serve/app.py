@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import partial
 
 from starlette.applications import Starlette
@@ -13,30 +12,39 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from quantkit.serve.completions import ChatCompletions, Served
-from quantkit.serve.guard import Guard
+from quantkit.serve.guard import Access, Guard
 from quantkit.serve.page import page_response
 from quantkit.serve.reply import error_object
 
+# llama.cpp's server answers without /v1 too, for clients whose base URL ends there.
+_BASES = ("/v1", "")
 
-def make_app(served: Served, *, api_key: str | None, loopback: bool, names: Collection[str] = ()) -> Starlette:
-    """Make the application.
 
-    Args:
-        served: the model and its settings.
-        api_key: the key that requests to ``/v1`` must contain; None for no key.
-        loopback: whether it serves this machine only, see :class:`~quantkit.serve.guard.Guard`.
-        names: the machine's names on a network, see there.
-    """
+def make_app(served: Served, access: Access) -> Starlette:
+    """Make the application, for those whom *access* lets in."""
+    completions = ChatCompletions(served)
+    routes = [Route("/", page_response, methods=["GET"]), Route("/favicon.ico", _nothing, methods=["GET"])]
+    for base in _BASES:
+        routes += [
+            Route(f"{base}/health", _health, methods=["GET"]),
+            Route(f"{base}/models", partial(_models, served), methods=["GET"]),
+            Route(f"{base}/models/{{name:path}}", partial(_model, served), methods=["GET"]),
+            Route(f"{base}/chat/completions", completions, methods=["POST"]),
+        ]
+    known = ", ".join(sorted(route.path for route in routes if route.path.startswith("/v1/") and "{" not in route.path))
     return Starlette(
-        routes=[
-            Route("/", page_response, methods=["GET"]),
-            Route("/v1/models", partial(_models, served), methods=["GET"]),
-            Route("/v1/models/{name:path}", partial(_model, served), methods=["GET"]),
-            Route("/v1/chat/completions", ChatCompletions(served), methods=["POST"]),
-        ],
-        middleware=[Middleware(Guard, api_key=api_key, loopback=loopback, names=names)],
-        exception_handlers={HTTPException: _http_error},
+        routes=routes,
+        middleware=[Middleware(Guard, access=access)],
+        exception_handlers={HTTPException: partial(_http_error, known)},
     )
+
+
+async def _health(request: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _nothing(request: Request) -> Response:
+    return Response(status_code=204)
 
 
 async def _models(served: Served, request: Request) -> Response:
@@ -63,7 +71,9 @@ def _model_object(served: Served) -> dict[str, object]:
     }
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _http_error(known: str, request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    content = error_object(f"{request.method} {request.url.path}: {error.detail}", "invalid_request_error")
+    there = f"; there are {known}" if error.status_code == 404 else ""
+    message = f"{request.method} {request.url.path}: {error.detail}{there}"
+    content = error_object(message, "invalid_request_error")
     return JSONResponse(content, status_code=error.status_code, headers=error.headers)

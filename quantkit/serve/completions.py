@@ -44,6 +44,7 @@ class Served:
         settings: the settings for what a request leaves out.
         note: writes a line to the log.
         bodies: the bodies of requests.
+        shared: whether clients that do not know each other use it.
         since: the start time, in seconds since 1970.
     """
 
@@ -53,6 +54,7 @@ class Served:
     settings: Settings
     note: Callable[[str], None]
     bodies: Bodies = field(default_factory=Bodies)
+    shared: bool = False
     since: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -78,7 +80,7 @@ class ChatCompletions:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_when_gone, receive, tasks.cancel_scope.cancel)
             async with aclosing(self._served.answers.stream(asked)) as items:
-                reply = Reply(self._served.name)
+                reply = Reply(self._served.name, shared=self._served.shared)
                 if asked.stream:
                     await _send_stream(asked, reply, items, scope, receive, send)
                 else:
@@ -105,7 +107,7 @@ class ChatCompletions:
         parameter = parameter[:_LONGEST_NAME]
         if parameter not in self._noted and len(self._noted) < _MOST_NAMES:
             self._noted.add(parameter)
-            self._served.note(f"ignored unknown request parameter {parameter!r}")
+            self._served.note(f"ignored request parameter {parameter!r}, which has no effect")
 
 
 async def _when_gone(receive: Receive, leave: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ import ipaddress
 import secrets
 from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -27,55 +28,100 @@ _HEADERS = {
 }
 
 
+_OPEN = ("/", "/favicon.ico", "/health", "/v1/health")
+"""Paths that need no key."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may use a server.
+
+    Attributes:
+        api_key: the key that requests must contain, as ``Authorization: Bearer KEY``; None for no key.
+        loopback: whether the server listens on a loopback address. Then only loopback names are accepted as ``Host``.
+        names: the machine's names on a network. A server without a key accepts only these and addresses; with a key it
+            accepts any name, because it cannot know all of its names.
+        hosts: further names, such as a proxy's. Pages from there may use the server too.
+        origins: where else web pages that may use the server come from, such as ``https://chat.example.org``.
+    """
+
+    api_key: str | None = None
+    loopback: bool = True
+    names: Collection[str] = ()
+    hosts: Collection[str] = ()
+    origins: Collection[str] = ()
+
+
 class Guard:
     """Middleware that passes a request on or refuses it, and adds headers that keep responses from other pages."""
 
-    def __init__(self, app: ASGIApp, *, api_key: str | None, loopback: bool, names: Collection[str]) -> None:
-        """Guard *app*.
-
-        Args:
-            app: the application.
-            api_key: the key that requests to ``/v1`` must contain, as ``Authorization: Bearer KEY``; None for no key.
-            loopback: whether the server listens on a loopback address. Then only loopback names are accepted as
-                ``Host``.
-            names: the machine's names on a network. A server without a key accepts only these and addresses; with a
-                key it accepts any name, because it cannot know all of its names.
-        """
+    def __init__(self, app: ASGIApp, *, access: Access) -> None:
+        """Guard *app*."""
         self._app = app
-        self._keys = () if api_key is None else _as_sent(f"Bearer {api_key}")
-        self._loopback = loopback
-        self._names = {name.lower() for name in names}
+        self._keys = () if access.api_key is None else _as_sent(f"Bearer {access.api_key}")
+        self._loopback = access.loopback
+        self._names = {name.lower() for name in access.names}
+        self._hosts = {name.lower() for name in access.hosts}
+        self._origins = {origin.lower() for origin in access.origins}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it with 401 or 403."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        asked = Headers(scope=scope)
+        extra = self._for_page(asked)
 
         async def send_marked(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in {**_HEADERS, **extra}.items():
                     headers[name] = value
             await send(message)
 
-        app = self._refusal(Headers(scope=scope), scope["path"]) or self._app
+        app = self._refusal(asked, scope["path"], scope["method"]) or self._app
         await app(scope, receive, send_marked)
 
-    def _refusal(self, headers: Headers, path: str) -> Response | None:
+    def _for_page(self, asked: Headers) -> dict[str, str]:
+        """The headers that let a page from an allowed origin read the response."""
+        origin = asked.get("origin", "")
+        if origin.lower() not in self._origins:
+            return {"vary": "origin"} if self._origins else {}
+        return {
+            "access-control-allow-origin": origin,
+            "access-control-allow-headers": asked.get("access-control-request-headers", "authorization, content-type"),
+            "access-control-allow-methods": "GET, POST",
+            "cross-origin-resource-policy": "cross-origin",
+            "vary": "origin",
+        }
+
+    def _refusal(self, headers: Headers, path: str, method: str) -> Response | None:
         host = headers.get("host", "")
-        if self._loopback and not is_loopback(_name(host)):
-            return _refused(403, f"this server answers only to localhost and 127.0.0.1, not to {host!r}")
-        if not self._loopback and not self._keys and not self._is_known(_name(host)):
-            return _refused(403, f"this server does not know the name {host!r}: use its address, or --host NAME")
+        name = _name(host)
+        if name not in self._hosts:
+            if self._loopback and not is_loopback(name):
+                message = (
+                    f"this server answers only to localhost and 127.0.0.1, not to {host!r}; --allow-host adds names"
+                )
+                return _refused(403, message)
+            if not self._loopback and not self._keys and not self._is_known(name):
+                message = f"this server does not know the name {host!r}: use its address, or --allow-host NAME"
+                return _refused(403, message)
         origin = headers.get("origin")
-        if origin is not None and origin.lower() not in {f"{scheme}://{host.lower()}" for scheme in ("http", "https")}:
-            return _refused(403, f"web pages from {origin} may not use this server")
-        if self._keys and path.startswith("/v1"):
+        if origin is not None and not self._is_own(origin, host):
+            if origin.lower() not in self._origins:
+                return _refused(403, f"web pages from {origin} may not use this server; --allow-origin adds some")
+            if method == "OPTIONS":  # a browser asks before it sends the request, without the key
+                return Response(status_code=204)
+        if self._keys and path not in _OPEN:
             given = headers.get("authorization", "").encode("latin-1")
             if not any(secrets.compare_digest(given, key) for key in self._keys):
-                return _refused(401, "the API key is missing or wrong")
+                return _refused(401, "the API key is missing or wrong", code="invalid_api_key")
         return None
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        own = {f"{scheme}://{host.lower()}" for scheme in ("http", "https")}
+        return origin.lower() in own or _name(origin.partition("://")[2]) in self._hosts
 
     def _is_known(self, host: str) -> bool:
         return host in self._names or is_loopback(host) or _is_address(host)
@@ -110,6 +156,6 @@ def _name(host: str) -> str:
         return ""
 
 
-def _refused(status: int, message: str) -> Response:
+def _refused(status: int, message: str, *, code: str | None = None) -> Response:
     headers = {"www-authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse(error_object(message, "invalid_request_error"), status_code=status, headers=headers)
+    return JSONResponse(error_object(message, "invalid_request_error", code=code), status_code=status, headers=headers)

@@ -23,9 +23,14 @@ _FINISH = {"end_of_turn": "stop", "stop_text": "stop", "length": "length", "cont
 
 @dataclass(frozen=True)
 class Reply:
-    """The fields that all objects of one answer share: the model's name, an id and the time."""
+    """The fields that all objects of one answer share: the model's name, an id and the time.
+
+    With *shared* nothing says how much of a prompt was in the context: a client could guess another one's prompt word
+    by word.
+    """
 
     model: str
+    shared: bool = False
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -41,7 +46,7 @@ class Reply:
             message["tool_calls"] = [_call(call) for call in calls]
         finish = _finish(stats, called=bool(calls))
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
-        return {**self._head("chat.completion"), "choices": [choice], "usage": usage(stats)}
+        return {**self._head("chat.completion"), "choices": [choice], "usage": self._counts(stats), **self._end(stats)}
 
     def first(self) -> dict[str, Any]:
         """Return the chunk that opens a stream."""
@@ -55,11 +60,25 @@ class Reply:
 
     def last(self, stats: GenerationStats, *, called: bool = False) -> dict[str, Any]:
         """Return the chunk that says why the answer ended; *called*: it has calls of tools."""
-        return self._chunk({}, _finish(stats, called=called))
+        return {**self._chunk({}, _finish(stats, called=called)), **self._end(stats)}
 
     def usage(self, stats: GenerationStats) -> dict[str, Any]:
         """Return the chunk with the token counts and no text, for requests with ``include_usage``."""
-        return {**self._head("chat.completion.chunk"), "choices": [], "usage": usage(stats)}
+        return {**self._head("chat.completion.chunk"), "choices": [], "usage": self._counts(stats)}
+
+    def _counts(self, stats: GenerationStats) -> dict[str, Any]:
+        """The token counts; cached tokens are prompt tokens that an earlier answer left in the context."""
+        counts: dict[str, Any] = {
+            "prompt_tokens": stats.prompt_tokens,
+            "completion_tokens": stats.generated_tokens,
+            "total_tokens": stats.prompt_tokens + stats.generated_tokens,
+        }
+        return counts if self.shared else {**counts, "prompt_tokens_details": {"cached_tokens": stats.reused_tokens}}
+
+    def _end(self, stats: GenerationStats) -> dict[str, Any]:
+        """What is said besides OpenAI's: the speed, as llama.cpp's server does, and what the model did not see."""
+        said: dict[str, Any] = {} if self.shared else {"timings": _timings(stats)}
+        return said | ({"truncated_messages": stats.dropped_messages} if stats.dropped_messages else {})
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
@@ -67,6 +86,18 @@ class Reply:
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model}
+
+
+def _timings(stats: GenerationStats) -> dict[str, Any]:
+    return {
+        "cache_n": stats.reused_tokens,
+        "prompt_n": stats.prompt_tokens - stats.reused_tokens,
+        "prompt_ms": round(1000 * stats.prompt_seconds, 3),
+        "prompt_per_second": round(stats.prompt_rate, 3),
+        "predicted_n": stats.generated_tokens,
+        "predicted_ms": round(1000 * stats.generation_seconds, 3),
+        "predicted_per_second": round(stats.generation_rate, 3),
+    }
 
 
 def _call(call: Call) -> dict[str, Any]:
@@ -77,16 +108,6 @@ def _call(call: Call) -> dict[str, Any]:
 def _finish(stats: GenerationStats, *, called: bool) -> str:
     reason = _FINISH[stats.stop_reason]
     return "tool_calls" if called and reason == "stop" else reason
-
-
-def usage(stats: GenerationStats) -> dict[str, Any]:
-    """Return the token counts; cached tokens are prompt tokens that an earlier answer left in the context."""
-    return {
-        "prompt_tokens": stats.prompt_tokens,
-        "completion_tokens": stats.generated_tokens,
-        "total_tokens": stats.prompt_tokens + stats.generated_tokens,
-        "prompt_tokens_details": {"cached_tokens": stats.reused_tokens},
-    }
 
 
 def event(value: dict[str, Any]) -> bytes:

@@ -7,18 +7,19 @@ are ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantkit.chat_template.answer_format import AnswerFormat
 from quantkit.errors import QuantkitError
 from quantkit.run.options import Sampling, SamplingOptions
 from quantkit.run.settings import Settings
 from quantkit.serve.errors import RequestError
-from quantkit.serve.template_request import Tool, ToolCall, effort, offered_tools, template_variables
+from quantkit.serve.messages import Message, conversation
+from quantkit.serve.template_request import Tool, effort, offered_tools, template_variables
 
 # Parameter -> the values with which it has no effect.
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
@@ -66,56 +67,19 @@ IGNORED = frozenset(
 MOST_STOPS = 64
 """Each is looked for at every token."""
 
-# Role -> the fields that its messages may have besides role and content.
-_FIELDS = {"assistant": ("reasoning_content", "tool_calls"), "tool": ("tool_call_id", "name")}
-
-
-class _Text(BaseModel):
-    type: Literal["text"]
-    text: str
-
-
-def _parts(content: Any) -> Any:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-class _Message(BaseModel):
-    """A turn. Other fields are accepted only if they are empty, because no template would see them."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[list[_Text], BeforeValidator(_parts)]
-    reasoning_content: str = ""
-    tool_calls: list[ToolCall] = []
-    tool_call_id: str = ""
-    name: str = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty_fields(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        if value.get("content") is None and value.get("tool_calls"):
-            value = {**value, "content": ""}  # as OpenAI's clients send answers that only call tools
-        return {name: said for name, said in value.items() if said or name in ("role", "content")}
-
-    @property
-    def text(self) -> str:
-        # As llama.cpp's server joins them.
-        return "\n".join(part.text for part in self.content)
-
 
 class _StreamOptions(BaseModel):
+    model_config = ConfigDict(strict=True)
+
     include_usage: bool = False
 
 
 class _Body(BaseModel):
     """The supported parameters; the others stay in ``model_extra``."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
 
-    messages: list[_Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1)
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     max_tokens: int | None = None
@@ -137,6 +101,7 @@ class _Body(BaseModel):
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     cache_prompt: bool | None = None
+    truncation: Literal["auto", "disabled"] | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +115,7 @@ class ChatRequest:
         include_usage: whether a stream ends with the token counts.
         tools: the tools that the model may call.
         reuse: False evaluates the whole prompt.
+        truncates: whether the oldest messages are dropped if the conversation does not fit.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -158,6 +124,7 @@ class ChatRequest:
     include_usage: bool
     tools: tuple[Mapping[str, Any], ...] = ()
     reuse: bool = True
+    truncates: bool = False
 
 
 def read_request(
@@ -175,7 +142,7 @@ def read_request(
         system: the system prompt for requests without one; an empty one in the request means no system prompt.
         settings: the settings for what the request leaves out. The request's stop sequences are added to the
             package's, which belong to the chat format.
-        note: receives the name of each unknown parameter, which is ignored.
+        note: receives the name of each parameter that is ignored.
         form: how the model's chat template lets it answer; None for text alone.
 
     Raises:
@@ -192,7 +159,7 @@ def read_request(
     told = template_variables(asked.chat_template_kwargs or {}, form) | effort(asked.reasoning_effort, form)
     tools = offered_tools(asked.tools or [], asked.tool_choice, parallel=asked.parallel_tool_calls, form=form)
     return ChatRequest(
-        messages=_conversation(asked.messages, system),
+        messages=conversation(asked.messages, system, note),
         settings=Settings(
             sampling=_sampling(asked, settings.sampling),
             max_tokens=_limit(asked, settings.max_tokens),
@@ -203,6 +170,7 @@ def read_request(
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
         tools=tools,
         reuse=asked.cache_prompt is not False,
+        truncates=asked.truncation == "auto",
     )
 
 
@@ -236,30 +204,6 @@ def _refuse_unsupported(extra: Mapping[str, Any], note: Callable[[str], None]) -
                 raise RequestError(f"{name} is not supported by this server", param=name)
         elif name not in IGNORED:
             note(name)
-
-
-def _conversation(messages: Sequence[_Message], system: str | None) -> tuple[Mapping[str, Any], ...]:
-    turns = [_turn(number, message) for number, message in enumerate(messages)]
-    if all(turn["role"] != "system" for turn in turns):
-        return ({"role": "system", "content": system}, *turns) if system else tuple(turns)
-    return tuple(turn for turn in turns if turn["content"] or turn["role"] != "system")
-
-
-def _turn(number: int, message: _Message) -> dict[str, Any]:
-    """A message as templates read it, without the fields that its role does not have."""
-    turn: dict[str, Any] = {"role": _role(message), "content": message.text}
-    allowed = _FIELDS.get(message.role, ())
-    for name in ("reasoning_content", "tool_calls", "tool_call_id", "name"):
-        if not (value := getattr(message, name)):
-            continue
-        if name not in allowed:
-            raise RequestError(f"messages[{number}].{name} is not supported", param=f"messages.{number}.{name}")
-        turn[name] = [call.model_dump() for call in value] if name == "tool_calls" else value
-    return turn
-
-
-def _role(message: _Message) -> str:
-    return "system" if message.role == "developer" else message.role
 
 
 def _sampling(asked: _Body, default: SamplingOptions) -> SamplingOptions:

@@ -24,6 +24,9 @@ _PATIENCE = 2  # seconds to wait for connections, and for the model, at shutdown
 _BACKLOG = 64  # connections that are accepted at once, and so file descriptors beyond the limit
 _INTERRUPTED = 130
 
+# Every address -> the one for this machine.
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
 _HINTS = {
     errno.EADDRINUSE: "choose another port with --port, or let the system choose a free one: --port 0",
     errno.EACCES: "choose a port above 1023 with --port",
@@ -54,7 +57,24 @@ def listen(host: str, port: int) -> socket.socket:
 def url_of(listening: socket.socket) -> str:
     """Return the server's URL for clients on this machine, without a slash at the end."""
     host, port = listening.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return _url(_ANY.get(host, host), port)
+
+
+def address_on_network(listening: socket.socket) -> str:
+    """Return the URL for others if the server listens on every address, "" if it does not, or has no other address."""
+    host, port = listening.getsockname()[:2]
+    if host not in _ANY:
+        return ""
+    with socket.socket(listening.family, socket.SOCK_DGRAM) as probe:
+        try:
+            # Nothing is sent: this only asks which address the system would send from.
+            probe.connect(("192.0.2.1" if listening.family == socket.AF_INET else "2001:db8::1", 9))
+        except OSError:
+            return ""
+        return _url(probe.getsockname()[0], port)
+
+
+def _url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

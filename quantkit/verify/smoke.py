@@ -12,7 +12,8 @@ from pathlib import Path
 
 from quantkit.errors import QuantkitError
 from quantkit.package.spec import DEFAULT_CONTEXT
-from quantkit.run.session import ChatModel, placement
+from quantkit.run.placement import placement
+from quantkit.run.session import ChatModel
 from quantkit.verify.report import Check
 from quantkit.verify.server_prompt import check_server_prompts
 from quantkit.verify.smoke_result import Answer, SmokeResult

@@ -8,7 +8,7 @@ from typing import Any
 
 from quantkit.files.json_file import SCHEMA
 from quantkit.run.generation_stats import GenerationStats
-from quantkit.run.session import placement
+from quantkit.run.placement import placement
 from quantkit.verify.report import Check
 
 

@@ -36,7 +36,7 @@ from quantkit.serve.answering import Answers
 from quantkit.serve.app import make_app
 from quantkit.serve.body import MAX_BODY
 from quantkit.serve.completions import ChatCompletions, Served
-from quantkit.serve.guard import Guard, is_loopback
+from quantkit.serve.guard import Access, Guard, is_loopback
 from tests.support.manifests import put_manifest
 from tests.support.served import PATIENCE, ROOT, Server, command, running_server
 
@@ -136,6 +136,53 @@ def test_other_requests(tiny: Server) -> None:
     other = tiny.request("GET", "/v1/models/gpt-4o")
     assert (other.status, other.error["code"]) == (404, "model_not_found")
     assert tiny.request("POST", "/v1/chat/completions", b" " * (MAX_BODY + 1)).status == 413
+
+
+@pytest.mark.parametrize("path", ["/health", "/v1/health", "/favicon.ico"])
+def test_what_programs_look_for(tiny: Server, endless: Server, path: str) -> None:
+    for server in (tiny, endless):  # without a key too
+        assert server.request("GET", path).status == (204 if path == "/favicon.ico" else 200)
+    assert tiny.request("GET", "/health").json == {"status": "ok"}
+
+
+def test_the_base_url_may_end_before_v1(tiny: Server, endless: Server) -> None:
+    body = {"messages": [{"role": "user", "content": "hello"}]}
+    assert tiny.request("POST", "/chat/completions", body).json["choices"] == tiny.chat("hello").json["choices"]
+    assert tiny.request("GET", "/models").json == tiny.request("GET", "/v1/models").json
+    assert endless.request("GET", "/models").status == 401
+    assert endless.request("POST", "/chat/completions", body).status == 401
+
+
+def test_what_there_is_not(tiny: Server) -> None:
+    refused = tiny.request("POST", "/v1/embeddings", {})
+    assert refused.status == 404
+    assert refused.error["message"].endswith("there are /v1/chat/completions, /v1/health, /v1/models")
+
+
+def test_the_speed_of_an_answer(tiny: Server) -> None:
+    timings = tiny.chat("hello").json["timings"]
+    assert timings["cache_n"] + timings["prompt_n"] == tiny.chat("hello").json["usage"]["prompt_tokens"]
+    assert timings["predicted_n"] > 1
+    assert timings["predicted_per_second"] > 0
+    assert tiny.chat("hello", stream=True).events[-2]["timings"]["predicted_n"] == timings["predicted_n"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_oldest_messages_are_dropped_if_the_client_asks_for_that(tiny: Server, stream: bool) -> None:
+    turns = ["hello " * 20, "Hi", "hello " * 20, "Hi"] * 8
+    asked = [{"role": "system", "content": "Sing."}]
+    asked += [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(turns)]
+    asked += [{"role": "user", "content": "hello"}]
+    plain = {"messages": [turn for turn in asked if turn["role"] != "assistant"], "stream": stream}
+    for truncation in (None, "disabled"):
+        refused = tiny.request("POST", "/v1/chat/completions", {**plain, "truncation": truncation})
+        assert refused.error["code"] == "context_length_exceeded"
+    answer = tiny.request("POST", "/v1/chat/completions", {**plain, "truncation": "auto"})
+    last = answer.events[-2] if stream else answer.json
+    assert last["choices"][0]["finish_reason"] == "stop"
+    assert 8 <= last["truncated_messages"] < 16
+    fits = tiny.request("POST", "/v1/chat/completions", {"messages": asked[-1:], "truncation": "auto"})
+    assert "truncated_messages" not in fits.json
 
 
 def test_the_models(tiny: Server) -> None:
@@ -241,7 +288,7 @@ async def post(
         await (leaves or asyncio.Event()).wait()
         return {"type": "http.disconnect"}
 
-    await make_app(served, api_key=None, loopback=True)(SCOPE, receive, send)
+    await make_app(served, Access())(SCOPE, receive, send)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -391,6 +438,7 @@ def test_the_api_key(endless: Server) -> None:
     for headers in ({}, {"authorization": "Bearer falsch"}, {"authorization": "geheim"}, {"authorization": "Bearer ü"}):
         answer = endless.request("GET", "/v1/models", headers=headers)
         assert (answer.status, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert answer.error["code"] == "invalid_api_key"
     assert endless.request("GET", "/v1/models", headers=KEY).status == 200
     assert endless.request("GET", "/").status == 200
 
@@ -410,13 +458,51 @@ def test_an_api_key_that_no_request_can_name(key: str, tmp_path: Path) -> None:
 
 
 def test_an_api_key_that_is_not_ascii() -> None:
-    guard = Guard(Response(), api_key="schlüssel", loopback=True, names=())
+    guard = Guard(Response(), access=Access("schlüssel"))
     assert status(guard, authorization="Bearer schlüssel".encode()) == 200
     assert status(guard, authorization="Bearer schlüssel".encode("latin-1")) == 200, "as browsers send it"
     assert status(guard, authorization=b"Bearer schlussel") == 401
-    chinese = Guard(Response(), api_key="钥匙", loopback=True, names=())
+    chinese = Guard(Response(), access=Access("钥匙"))
     assert status(chinese, authorization="Bearer 钥匙".encode()) == 200
     assert status(chinese, authorization=b"Bearer ??") == 401
+
+
+def test_a_proxy_has_a_name_of_its_own() -> None:
+    guard = Guard(Response(), access=Access(hosts=("Chat.example.org",)))
+    page = b"https://chat.example.org"
+    assert status(guard, host=b"chat.example.org") == status(guard, host=b"chat.example.org:8443") == 200
+    assert status(guard, host=b"chat.example.org", origin=page) == 200
+    assert status(guard, host=b"127.0.0.1:8000", origin=page) == 200, "a proxy that changes the name"
+    assert status(guard, host=b"example.org") == status(guard, host=b"chat.example.org.evil.example") == 403
+    assert status(guard, origin=b"https://evil.example") == 403
+    unknown = Guard(Response(), access=Access(loopback=False))
+    assert status(unknown, host=b"chat.example.org") == 403
+    assert status(Guard(Response(), access=Access(loopback=False, hosts=("chat.example.org",))), host=page[8:]) == 200
+
+
+def test_pages_from_elsewhere_that_are_allowed(tmp_path: Path) -> None:
+    page, path = "https://app.example.org", write_tiny_gguf(tmp_path / "tiny.gguf")
+    with running_server(tmp_path / "log.txt", path, "--allow-origin", page, "--api-key", "geheim") as server:
+        before = {"origin": page, "access-control-request-method": "POST", "access-control-request-headers": "x-y"}
+        asked = server.request("OPTIONS", "/v1/chat/completions", headers=before)
+        assert asked.status == 204
+        assert asked.headers["access-control-allow-origin"] == page
+        assert asked.headers["access-control-allow-headers"] == "x-y"
+        assert server.request("GET", "/v1/models", headers={"origin": page}).status == 401
+        found = server.request("GET", "/v1/models", headers={"origin": page, **KEY})
+        assert (found.status, found.headers["access-control-allow-origin"], found.headers["vary"]) == (
+            200,
+            page,
+            "origin",
+        )
+        other = server.request("GET", "/v1/models", headers={"origin": "https://app.example.org.evil.example", **KEY})
+        assert (other.status, "access-control-allow-origin" in other.headers) == (403, False)
+
+
+@pytest.mark.parametrize("origin", ["*", "app.example.org", "https://app.example.org/", "file://x", "null"])
+def test_an_origin_that_is_none(origin: str) -> None:
+    result = CliRunner().invoke(serve_command, ["x.gguf", "--allow-origin", origin])
+    assert (result.exit_code, "is not an address such as" in result.output) == (2, True)
 
 
 def test_addresses() -> None:
@@ -434,6 +520,10 @@ def test_the_network_is_warned_of(tmp_path: Path, key: Sequence[str], said: str)
         for host in ("192.168.1.2:8000", "[fe80::1]", "localhost", socket.gethostname().upper()):
             assert server.request("GET", "/v1/models" if not key else "/", headers={"host": host}).status == 200
         assert server.request("GET", "/", headers={"origin": "http://evil.example"}).status == 403
+        body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+        found = server.request("POST", "/v1/chat/completions", body, {"authorization": "Bearer x"}).json
+        assert "timings" not in found, "it would say what another client has asked"
+        assert "prompt_tokens_details" not in found["usage"]
         code, log = server.end(signal.SIGTERM)
     assert code == 0
     assert any(line.startswith("warning: ") and said in line for line in log.splitlines())
@@ -547,6 +637,23 @@ def test_json(tmp_path: Path) -> None:
         server.end(signal.SIGTERM)
         assert server.process.stdout is not None
         assert server.process.stdout.read() == "", "one line, and nothing else"
+
+
+def test_the_browser_is_opened(tmp_path: Path) -> None:
+    script = "import webbrowser, sys; webbrowser.open = lambda url: print('opened', url, file=sys.stderr)"
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    with running_server(tmp_path / "log.txt", path, "--open", script=script) as server:
+        _, log = server.end(signal.SIGTERM)
+        assert f"opened {server.url}/\nwarning: no browser was found; open {server.url}/ yourself\n" in log
+
+
+def test_a_context_beyond_the_models_own_is_warned_of(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    with running_server(tmp_path / "log.txt", path, "--param", "num_ctx=1024") as server:
+        long = server.chat("字" * 600).error["message"]
+        assert "the model was trained with 512 tokens of context" in long
+        _, log = server.end(signal.SIGTERM)
+        assert "warning: num_ctx is 1024, but the model was trained with 512 tokens" in log
 
 
 def test_a_busy_port(tiny: Server, tmp_path: Path) -> None:

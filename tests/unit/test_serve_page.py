@@ -268,3 +268,23 @@ def test_the_file_stands_alone() -> None:
     policy = content_policy(page)
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     assert "unsafe" not in policy
+
+
+def test_the_oldest_exchanges_are_left_out_when_the_context_is_full(browser: Browser, server: Server) -> None:
+    """And the page says which, instead of a dead end."""
+    opened(browser, server)
+    long = "hello " * 40
+    for _ in range(8):
+        said = ask(browser, long)
+    assert len(said) == 16
+    assert browser.value("document.querySelector('#error').textContent") == ""
+    assert browser.value("document.querySelectorAll('.left-out').length") == 1
+    left = browser.value(
+        "[...document.querySelector('.left-out').parentElement.children].filter((e) => !e.hidden)"
+        ".findIndex((e) => e.className === 'left-out')"
+    )
+    assert left > 1
+    assert len(sent(browser)[-1]) < 16
+    assert re.fullmatch(r"\d+ of 512 tokens", browser.value("document.querySelector('#used').textContent"))
+    browser.value("document.querySelector('#new').click()")
+    assert browser.value("document.querySelectorAll('.left-out, .turn').length") == 0

@@ -105,7 +105,18 @@ def test_content_in_parts() -> None:
     assert read(messages=[{"role": "user", "content": parts}]).messages[0]["content"] == "你\n好"
 
 
-@pytest.mark.parametrize("field", [{"name": "Li"}, {"tool_call_id": "x"}, {"prefix": True}])
+def test_names_in_messages_are_noted() -> None:
+    noted: list[str] = []
+    assert read(noted=noted, messages=[{**HELLO, "name": "Li"}]).messages == (HELLO,)
+    assert noted == ["messages.name"]
+
+
+def test_an_answer_without_content() -> None:
+    said = {"role": "assistant", "content": None}
+    assert read(messages=[HELLO, said, HELLO]).messages == (HELLO, {**said, "content": ""}, HELLO)
+
+
+@pytest.mark.parametrize("field", [{"tool_call_id": "x"}, {"prefix": True}])
 def test_fields_of_a_message_that_no_template_would_hear_of_are_refused(field: dict[str, Any]) -> None:
     (name,) = field
     with pytest.raises(RequestError) as caught:
@@ -231,7 +242,7 @@ def test_the_documentation_names_them() -> None:
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', None),
         (b'{"messages": [{"role": "user", "content": "\xff"}]}', None),
         (b'{"messages": [{"role": "critic", "content": "x"}]}', "messages.0.role"),
-        (b'{"messages": [{"role": "assistant", "content": null}]}', "messages.0.content"),
+        (b'{"messages": [{"role": "user", "content": null}]}', "messages.0.content"),
         (b'{"messages": [{"role": "assistant", "content": "", "tool_calls": [1]}]}', "messages.0.tool_calls.0"),
         (
             b'{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}',
@@ -248,9 +259,10 @@ def test_what_is_no_request(body: bytes, param: str | None) -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"messages": [{**HELLO, "name": "Li"}]}, "messages[0].name is not supported"),
+        ({"messages": [{**HELLO, "prefix": True}]}, "messages[0].prefix is not supported"),
         ({"messages": []}, "messages is empty"),
-        ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content must be text"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content must be text"),
+        ({"truncation": "left"}, "truncation must be 'auto' or 'disabled'"),
         ({"messages": [{"content": "x"}]}, "messages[0].role is missing"),
         ({"stop": [1]}, "stop must be a string or a list of strings"),
         ({"temperature": -1}, "temperature must be greater than or equal to 0"),
@@ -284,6 +296,13 @@ def test_the_message_says_that_it_is_not_json() -> None:
         {"repeat_penalty": 0},
         {"stop": [1]},
         {"stream_options": {"include_usage": "maybe"}},
+        {"stream_options": {"include_usage": 1}},
+        {"temperature": "0.5"},
+        {"temperature": True},
+        {"top_k": "7"},
+        {"stream": "1"},
+        {"stream": 1},
+        {"cache_prompt": "no"},
     ],
 )
 def test_values_that_make_no_sense(parameters: dict[str, Any]) -> None:
