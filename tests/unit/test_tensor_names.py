@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantkit.checkpoint.tensor_names import READINGS, read_tensor_names
+from quantkit.checkpoint.tensor_names import READINGS, Reading, read_tensor_names
 from quantkit.errors import CheckpointError
 
 LAYER = "model.layers.0"
@@ -23,16 +23,18 @@ def test_plain_names_are_kept_without_a_note() -> None:
     assert (dict(names.own), names.left_out, names.notes) == ({name: name for name in KNOWN}, {}, ())
 
 
+@pytest.mark.parametrize("trunk", ["model.", "backbone."])
 @pytest.mark.parametrize("reading", READINGS[1:], ids=lambda reading: reading.who)
-def test_every_prefix_of_every_reading(reading: object) -> None:
-    for stored, own in reading.pairs:  # type: ignore[attr-defined]
-        if own == "lm_head.":
+def test_every_prefix_of_every_reading(reading: Reading, trunk: str) -> None:
+    known = [name.replace("model.", trunk) for name in KNOWN]
+    for stored, own in reading.pairs:
+        prefix = own.replace("{}", trunk)
+        if own == "lm_head." or stored == prefix:  # the latter are the names of the model itself
             continue
-        prefix = own.replace("{}", "model.")
-        decoder = {stored + name.removeprefix(prefix): name for name in KNOWN if not name.startswith("lm_head.")}
-        names = read_tensor_names("m", decoder, KNOWN)
+        decoder = {stored + name.removeprefix(prefix): name for name in known if not name.startswith("lm_head.")}
+        names = read_tensor_names("m", decoder, known)
         assert dict(names.own) == decoder
-        assert any(reading.who in note for note in names.notes)  # type: ignore[attr-defined]
+        assert any(reading.who in note for note in names.notes)
 
 
 def test_a_name_that_nothing_explains_is_kept() -> None:
