@@ -24,7 +24,7 @@ from quantkit.adapter.config import check_config, method
 from quantkit.adapter.conv1d import as_linear, conv1d_weights, refuse_other_methods, turn
 from quantkit.adapter.hints import with_base_name
 from quantkit.adapter.lora import read_lora
-from quantkit.adapter.names import Names, read_names, refuse_other_files, refuse_vision
+from quantkit.adapter.names import Names, as_trained, read_names, refuse_other_files, refuse_vision
 from quantkit.adapter.other_cuts import find_cut, join_cut
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
 from quantkit.adapter.saved_in_full import replaced, saved_specs, trained_tokens
@@ -161,6 +161,7 @@ def open_adapter(
     language_only: bool = False,
     ignored: Ignored = NOTHING,
     idle: Collection[str] = (),
+    guessing: str = "",
 ) -> Adapter:
     """Open a PEFT folder against the tensors of its base.
 
@@ -172,6 +173,7 @@ def open_adapter(
         ignored: weight files that are treated as if they were not there.
         language_only: the base is only the language model of a vision-language model.
         idle: names of tensors of the base that transformers does not load, so that nobody trains them.
+        guessing: what the names of a layer for multi-token prediction start with, which few adapters are trained with.
 
     Raises:
         AdapterError: naming what is unsupported, missing or does not fit.
@@ -200,6 +202,8 @@ def open_adapter(
         raise AdapterError(missing, hint="download the adapter's weights")
     file = open_tensor_file(weights, AdapterError)
     try:
+        if guessing:
+            base = as_trained(path, file.specs, base, guessing)
         refuse_ungathered((s for s in file.specs.values() if "lora_" not in s.name), path, AdapterError)
         names = read_names(path, file.specs, base)
         if language_only:

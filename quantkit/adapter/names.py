@@ -10,10 +10,11 @@ them explains as much. A wrong guess would give an adapter that does nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.checkpoint.tensor_names import bare, holder
 from quantkit.errors import AdapterError
 from quantkit.files.visible import visible
@@ -148,6 +149,30 @@ def refuse_vision(path: Path, names: Names) -> None:
                 hint="pass --mmproj to write the vision part too, or train only the language model; or write the whole "
                 "merged model with quantkit merge",
             )
+
+
+def as_trained(
+    path: Path, keys: Collection[str], base: Mapping[str, TensorSpec], guessing: str
+) -> Mapping[str, TensorSpec]:
+    """The base's tensors in training: transformers has no layer for multi-token prediction, other trainers may.
+
+    Args:
+        path: the adapter's folder, for errors.
+        keys: of its file.
+        base: the base's tensors.
+        guessing: what the names of that layer start with.
+
+    Raises:
+        AdapterError: the adapter changes the layer, which is not written.
+    """
+    if (key := next((key for key in keys if f".{guessing}" in f".{key}"), None)) is None:
+        return {name: spec for name, spec in base.items() if not name.startswith(guessing)}
+    if not any(name.startswith(guessing) for name in base):
+        raise AdapterError(
+            f"{path}: {key!r} changes a layer for multi-token prediction, which is not written",
+            hint="use a base that has the layer and leave out --mtp drop, or train without it",
+        )
+    return base
 
 
 def refuse_other_files(path: Path) -> None:

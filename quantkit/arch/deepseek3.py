@@ -5,6 +5,7 @@ from __future__ import annotations
 from quantkit.arch.base import Architecture, Config, Rule, require
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.deepseek2 import deepseek_metadata, deepseek_rules
+from quantkit.arch.mtp import DEEPSEEK
 from quantkit.gguf.kv import KV
 
 
@@ -19,4 +20,6 @@ def rules(config: Config) -> list[Rule]:
     return deepseek_rules(config, bias=True)
 
 
-ARCHITECTURE = Architecture("deepseek2", metadata, rules, defaults=CLASS_DEFAULTS["deepseek_v3"], takes_lora=False)
+ARCHITECTURE = Architecture(
+    "deepseek2", metadata, rules, defaults=CLASS_DEFAULTS["deepseek_v3"], takes_lora=False, mtp=DEEPSEEK
+)

@@ -7,7 +7,8 @@ from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import decoder_metadata, decoder_rules, gated_mlp, head_norms, sizes, vector
 from quantkit.arch.deepseek_moe import choice_metadata, dense_layers, mixture_metadata, mixture_rules
 from quantkit.arch.glm import glm_attention
-from quantkit.arch.next_tokens import MTP, next_token_layers, next_token_metadata, next_token_rules
+from quantkit.arch.mtp import GLM
+from quantkit.arch.next_tokens import next_token_layers, next_token_metadata, next_token_rules
 from quantkit.arch.rope import rope_metadata
 from quantkit.gguf.kv import KV
 from quantkit.vocab.families import VocabularyRules
@@ -45,5 +46,5 @@ def rules(config: Config) -> list[Rule]:
 
 
 ARCHITECTURE = Architecture(
-    "glm4moe", metadata, rules, vocabulary=VOCABULARY, defaults=CLASS_DEFAULTS["glm4_moe"], mtp=MTP
+    "glm4moe", metadata, rules, vocabulary=VOCABULARY, defaults=CLASS_DEFAULTS["glm4_moe"], mtp=GLM
 )

@@ -7,7 +7,8 @@ from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.deepseek2 import deepseek_layers, deepseek_metadata, deepseek_rules
 from quantkit.arch.glm4_moe import VOCABULARY
 from quantkit.arch.layer_types import layer_types
-from quantkit.arch.next_tokens import MTP, next_token_layers, next_token_metadata, next_token_rules
+from quantkit.arch.mtp import GLM
+from quantkit.arch.next_tokens import next_token_layers, next_token_metadata, next_token_rules
 from quantkit.errors import ArchitectureError
 from quantkit.gguf.kv import KV
 
@@ -52,5 +53,5 @@ ARCHITECTURE = Architecture(
     vocabulary=VOCABULARY,
     defaults=CLASS_DEFAULTS["glm4_moe_lite"],
     takes_lora=False,
-    mtp=MTP,
+    mtp=GLM,
 )

@@ -7,7 +7,7 @@ them out when it loads a model, so most fine-tuned checkpoints have lost them, a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from quantkit.checkpoint.tensor_names import MTP
@@ -25,11 +25,13 @@ class Mtp:
         key: the setting with their number. Rules and metadata of the family follow from it.
         prefix: what the names of their tensors start with; ``{}`` stands for the number of the other layers.
         counted: llama.cpp reads a file that counts them and does not have them.
+        written: llama.cpp has a place for them; where it has none, they are left out, as its converter does.
     """
 
     key: str
     prefix: str
     counted: bool = False
+    written: bool = True
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,23 @@ class Settled:
     Attributes:
         config: the config with the number of those that are written.
         dropped: what the names of tensors start with that are left out; empty for none.
+        why: they are left out.
         notes: for the user.
     """
 
     config: Mapping[str, Any]
     dropped: str = ""
+    why: str = ""
     notes: tuple[str, ...] = ()
 
 
 # Of Qwen3-Next and its successors.
 QWEN = Mtp("mtp_num_hidden_layers", MTP)
+# Of GLM-4.5 and its successors: a layer behind the others.
+GLM = Mtp("num_nextn_predict_layers", "model.layers.{}.", counted=True)
+# Of DeepSeek V3, which had it first.
+DEEPSEEK = replace(GLM, written=False)
+_WHAT = "multi-token prediction"
 
 
 def untrained(mtp: Mtp | None, config: Mapping[str, Any]) -> str:
@@ -72,7 +81,11 @@ def settle(mtp: Mtp | None, config: Mapping[str, Any], stored: Collection[str], 
     there = bool(prefix) and any(name.startswith(prefix) for name in stored)
     if choice == DROP:
         note = () if there else ("--mtp drop: the model has no layers for multi-token prediction",)
-        return Settled({**config, mtp.key: None} if mtp else config, prefix if there else "", note)
+        why = f"{_WHAT} (--mtp drop)" if there else ""
+        return Settled({**config, mtp.key: None} if mtp else config, prefix if there else "", why, note)
+    if mtp is not None and not mtp.written:
+        why = f"{_WHAT}, which llama.cpp does not have for this family" if there else ""
+        return Settled(config, prefix if there else "", why)
     if mtp is None or mtp.counted:
         return Settled(config)
     said = config.get(mtp.key)

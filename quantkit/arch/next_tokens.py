@@ -11,11 +11,10 @@ from dataclasses import replace
 
 from quantkit.arch.base import Config, Rule, layers, positive, require
 from quantkit.arch.decoder import in_layer, linear, vector
-from quantkit.arch.mtp import Mtp
+from quantkit.arch.mtp import GLM
 from quantkit.gguf.kv import KV, u32
 
-_COUNT = "num_nextn_predict_layers"
-MTP = Mtp(_COUNT, "model.layers.{}.", counted=True)
+_COUNT = GLM.key
 
 
 def next_token_layers(config: Config) -> int:

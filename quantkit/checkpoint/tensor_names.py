@@ -151,6 +151,7 @@ def read_tensor_names(
     seen: Collection[str] | None = None,
     unused: tuple[str, ...] = (),
     dropped: str = "",
+    why_dropped: str = "",
 ) -> TensorNames:
     """The architecture's name for every tensor of a checkpoint.
 
@@ -164,6 +165,7 @@ def read_tensor_names(
         seen: every name that its other parts have for a tensor, if they are read too; see :func:`vision_name`.
         unused: beginnings of the names of tensors of these parts that nothing is computed with.
         dropped: what the names of layers for multi-token prediction start with, if they are left out.
+        why_dropped: the reason.
 
     Raises:
         CheckpointError: two readings explain the names, two tensors have one name, PEFT's factors are not merged, or
@@ -187,7 +189,7 @@ def read_tensor_names(
             else:
                 own[name] = vision_name(unwrapped)
         elif dropped and unwrapped.startswith(dropped):
-            left_out[name] = "multi-token prediction (--mtp drop)"
+            left_out[name] = why_dropped
         elif (head := _starting(_held(unwrapped, reading), VALUE_HEADS)) is not None:
             left_out[name] = VALUE_HEADS[head]
         elif _BEFORE.fullmatch(bare(name)) and any(plain[other] == unwrapped for other in trained):

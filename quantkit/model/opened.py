@@ -21,6 +21,7 @@ from quantkit.arch.vision.base import mmproj_type
 from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
 from quantkit.checkpoint.ignored import Ignored
 from quantkit.checkpoint.language_part import language_key
+from quantkit.checkpoint.tensor_names import bare
 from quantkit.errors import AdapterError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import EMBEDDING as GGUF_EMBEDDING
@@ -32,7 +33,7 @@ from quantkit.model.base_names import base_notes
 from quantkit.model.every_file import check_every_file
 from quantkit.model.planned import base_type, planned_tensor
 from quantkit.model.projector import Projector
-from quantkit.model.resized_vocabulary import resize, resized_rows
+from quantkit.model.resized_vocabulary import check_one_vocabulary, resize, resized_rows
 from quantkit.model.sampling import checkpoint_sampling
 from quantkit.model.tied_embeddings import LM_HEAD, check_unknown_tie, find_tie, settle_tied
 from quantkit.model.tokenizer_choice import TokenizerChoice, choose_tokenizer
@@ -215,7 +216,9 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike], ignore: Sequence[st
             named, rules = found.checkpoint, found.rules
             without = untrained(found.architecture.mtp, named.config)
             if language_key(checkpoint.config) is None:  # of a vision-language model, every part is written
-                checkpoint = replace(named, config=checkpoint.config)
+                own = {bare(name): spec for name, spec in checkpoint.tensors.items()} if without else {}
+                guessing = {name: spec for name, spec in own.items() if name.startswith(without)}
+                checkpoint = replace(named, config=checkpoint.config, tensors={**named.tensors, **guessing})
         parsed = ParsedFiles()
         with _merged(checkpoint, adapters, parsed, ignored, idle=_idle(rules, checkpoint), untrained=without) as merged:
             parsed.clear()
@@ -244,22 +247,22 @@ def _merged(
     idle: Collection[str] = (),
     untrained: str = "",
 ) -> Iterator[MergedCheckpoint]:
-    """Open the adapters; no model in training has tensors whose names start with *untrained*, if it is not empty."""
+    """Open the adapters; models in training rarely have tensors whose names start with *untrained*, if not empty."""
     path, tie = checkpoint.path, find_tie(checkpoint)
     base = checkpoint.with_alias(tie.head, tie.embedding) if tie and not tie.stored else checkpoint
-    trained = {name: spec for name, spec in base.tensors.items() if not (untrained and name.startswith(untrained))}
     with ExitStack() as stack:
         opened = []
         for source in adapter_sources(adapters):
             opened.append(
                 open_adapter(
                     source.folder,
-                    trained,
+                    base.tensors,
                     source.weight,
                     model=base.config,
                     language_only=language_only,
                     ignored=ignored,
                     idle=idle,
+                    guessing=untrained,
                 )
             )
             stack.callback(opened[-1].close)
@@ -267,6 +270,7 @@ def _merged(
         notes = [*checkpoint.notes, *(note for adapter in opened for note in _adapter_notes(adapter, checkpoint))]
         rows = resized_rows(opened, base)
         if rows is not None:
+            check_one_vocabulary(base, untrained)
             checkpoint, base = resize(checkpoint, rows), resize(base, rows)
         untied = False
         if tie:

@@ -33,6 +33,7 @@ def with_own_names(
     seen: Sequence[Rule] | None = None,
     unused: tuple[str, ...] = (),
     dropped: str = "",
+    why_dropped: str = "",
 ) -> Checkpoint:
     """The checkpoint with *config* and the architecture's names; what was done is in its ``remarks``.
 
@@ -45,6 +46,7 @@ def with_own_names(
         seen: the tensors of its vision part; None to leave that out.
         unused: beginnings of the names of tensors of the vision part that nothing is computed with.
         dropped: what the names of tensors start with that have no part in the result; empty for none.
+        why_dropped: the reason.
 
     Raises:
         CheckpointError: naming the tensor that is ambiguous, not merged, or of another kind of model.
@@ -61,6 +63,7 @@ def with_own_names(
         seen=also,
         unused=unused,
         dropped=dropped,
+        why_dropped=why_dropped,
     )
     tensors = {own: opened.tensors[name] for name, own in names.own.items()}
     checkpoint, notes = replace(opened, config=config, tensors=tensors), list(names.notes)

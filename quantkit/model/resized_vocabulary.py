@@ -40,6 +40,24 @@ def resized_rows(adapters: Sequence[Adapter], base: Checkpoint) -> int | None:
     return None
 
 
+def check_one_vocabulary(checkpoint: Checkpoint, guessing: str) -> None:
+    """Check that no layer for multi-token prediction has an embedding of its own, which no adapter resizes.
+
+    Args:
+        checkpoint: the base.
+        guessing: what the names of that layer start with; empty if there is none.
+
+    Raises:
+        AdapterError: it has.
+    """
+    own = (name for name in checkpoint.tensors if guessing and name.startswith(guessing))
+    if (name := next(filter(has_row_for_each_token, own), None)) is not None:
+        raise AdapterError(
+            f"{checkpoint.path}: the adapter resizes the vocabulary, but not {name!r}, which has a row for each token",
+            hint="leave out the layers for multi-token prediction: --mtp drop",
+        )
+
+
 def resize(checkpoint: Checkpoint, rows: int) -> Checkpoint:
     """The checkpoint as if its vocabulary had *rows* rows. Its own rows are never read after that."""
     tensors = {

@@ -22,6 +22,7 @@ from tests.support.gemma_kinds import GEMMA
 from tests.support.glm_kinds import GLM
 from tests.support.hybrid_kinds import HYBRID
 from tests.support.latent_kinds import LATENT
+from tests.support.mtp_shapes import Shapes, mtp_shapes
 from tests.support.qwen_kinds import QWEN
 from tests.support.remote_kinds import REMOTE
 from tests.support.seeing_kinds import SEEING
@@ -42,7 +43,6 @@ _LLAMA_3_ROPE = {
 
 # Settings with an entry for each layer.
 _BY_LAYER = ("layer_types", "hybrid_override_pattern")
-Shapes = Mapping[str, tuple[int, ...]]
 # What a kind does not say itself.
 _SETTINGS: Mapping[str, Any] = {
     "hidden_act": "silu",
@@ -357,21 +357,9 @@ def saved_shapes(settings: Mapping[str, Any]) -> Shapes:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items() if name not in tied}
 
 
-def _mtp_shapes(settings: Mapping[str, Any]) -> Shapes:
-    """A layer for multi-token prediction, as Qwen3-Next and Qwen3.5 have it: one that attends to all tokens."""
-    hidden = settings["hidden_size"]
-    alone = {**settings, "layer_types": ["full_attention"], "num_hidden_layers": 1}
-    layer = {name: shape for name, shape in saved_shapes(alone).items() if name.startswith("model.layers.0.")}
-    return {
-        **{name.replace("model.", "mtp.", 1): shape for name, shape in layer.items()},
-        "mtp.fc.weight": (hidden, 2 * hidden),
-        **{f"mtp.{name}.weight": (hidden,) for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden")},
-    }
-
-
 def random_tensors(family: Kind, settings: Mapping[str, Any], dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
     """The tensors of a model of these settings, under their Hugging Face names."""
-    shapes = {**(family.shapes or saved_shapes)(settings), **(_mtp_shapes(settings) if family.mtp else {})}
+    shapes = {**(family.shapes or saved_shapes)(settings), **(mtp_shapes(settings, saved_shapes) if family.mtp else {})}
     return random_values(shapes, dtype, seed, family)
 
 

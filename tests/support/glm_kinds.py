@@ -49,5 +49,5 @@ _GLM4_MOE = {
 GLM: dict[str, Mapping[str, Any]] = {
     "glm": {"vocabulary": "glm4", "config": _GLM},
     "glm4": {"vocabulary": "glm4", "config": _GLM4},
-    "glm4-moe": {"vocabulary": "glm4", "config": _GLM4_MOE},
+    "glm4-moe": {"vocabulary": "glm4", "config": _GLM4_MOE, "mtp": True},
 }

@@ -106,7 +106,7 @@ _MINICPM3 = {
 
 LATENT: dict[str, Mapping[str, Any]] = {
     "deepseek-v2": {"vocabulary": "deepseek-v3", "config": _DEEPSEEK_2},
-    "deepseek-v3": {"vocabulary": "deepseek-v3", "config": _DEEPSEEK_3},
-    "glm4-moe-lite": {"vocabulary": "glm4", "config": _GLM4_MOE_LITE},
+    "deepseek-v3": {"vocabulary": "deepseek-v3", "config": _DEEPSEEK_3, "mtp": True},
+    "glm4-moe-lite": {"vocabulary": "glm4", "config": _GLM4_MOE_LITE, "mtp": True},
     "minicpm3": {"vocabulary": "llama-spm", "config": _MINICPM3},
 }

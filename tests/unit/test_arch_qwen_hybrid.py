@@ -13,8 +13,7 @@ import torch
 
 from quantkit.arch.base import Rule
 from quantkit.arch.families import ARCHITECTURES
-from quantkit.arch.mtp import QWEN, Settled, settle, untrained
-from quantkit.arch.next_tokens import MTP
+from quantkit.arch.mtp import DEEPSEEK, GLM, QWEN, Settled, settle, untrained
 from quantkit.errors import ArchitectureError
 from quantkit.plan.order import indices, runs_between, tiled
 from tests.support.bits import bits
@@ -209,7 +208,9 @@ def test_what_is_kept_for_multi_token_prediction() -> None:
     stored, config = ["model.norm.weight", "mtp.norm.weight"], {"mtp_num_hidden_layers": 1}
     assert settle(QWEN, config, stored) == settle(QWEN, {}, stored)  # Qwen3-Next's config does not count them
     assert settle(QWEN, config, stored) == Settled(config)
-    assert settle(QWEN, config, stored, "drop") == Settled({"mtp_num_hidden_layers": None}, "mtp.")
+    assert settle(QWEN, config, stored, "drop") == Settled(
+        {"mtp_num_hidden_layers": None}, "mtp.", "multi-token prediction (--mtp drop)"
+    )
     lost = settle(QWEN, config, stored[:1])
     assert (lost.config, lost.dropped) == ({"mtp_num_hidden_layers": None}, "")
     assert "counts 1 layers" in lost.notes[0]
@@ -227,10 +228,14 @@ def test_layers_behind_the_others() -> None:
     config = {"num_hidden_layers": 2, "num_nextn_predict_layers": 1}
     stored = ["model.layers.1.enorm.weight", "model.layers.2.enorm.weight"]
     for names in (stored, stored[:1]):
-        assert settle(MTP, config, names) == Settled(config)
-    found = settle(MTP, config, stored, "drop")
-    assert found == Settled({**config, "num_nextn_predict_layers": None}, "model.layers.2.")
-    assert untrained(MTP, config) == "model.layers.2."
+        assert settle(GLM, config, names) == Settled(config)
+    found = settle(GLM, config, stored, "drop")
+    assert (found.config, found.dropped) == ({**config, "num_nextn_predict_layers": None}, "model.layers.2.")
+    left = settle(DEEPSEEK, config, stored)
+    assert left.dropped == "model.layers.2."
+    assert left.why == "multi-token prediction, which llama.cpp does not have for this family"
+    assert settle(DEEPSEEK, config, stored[:1]) == Settled(config)
+    assert untrained(GLM, config) == "model.layers.2."
     assert untrained(None, config) == ""
 
 
