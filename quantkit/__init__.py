@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from quantkit.jobs.build import BuildResult, build
     from quantkit.jobs.chat import Chat
     from quantkit.jobs.convert import convert, convert_adapter
+    from quantkit.jobs.edit import Edited, edit
     from quantkit.jobs.evaluate import evaluate
     from quantkit.jobs.imatrix import imatrix
     from quantkit.jobs.inspect import inspect
@@ -75,6 +76,7 @@ __all__ = [
     "Check",
     "CheckpointError",
     "ContextFullError",
+    "Edited",
     "Evaluation",
     "FolderReport",
     "GGUFError",
@@ -100,6 +102,7 @@ __all__ = [
     "build",
     "convert",
     "convert_adapter",
+    "edit",
     "evaluate",
     "imatrix",
     "inspect",
@@ -121,6 +124,7 @@ _HOMES = {
     "Calibration": "calibrate.make",
     "Chat": "jobs.chat",
     "Check": "verify.report",
+    "Edited": "jobs.edit",
     "Evaluation": "evaluate.evaluation",
     "FolderReport": "verify.folder",
     "GenerationStats": "run.session",
@@ -135,6 +139,7 @@ _HOMES = {
     "advise": "jobs.advise",
     "build": "jobs.build",
     "convert": "jobs.convert",
+    "edit": "jobs.edit",
     "evaluate": "jobs.evaluate",
     "convert_adapter": "jobs.convert",
     "imatrix": "jobs.imatrix",

@@ -36,6 +36,7 @@ COMMANDS: dict[str, str] = {
     "merge": "Merge adapters into a Hugging Face checkpoint.",
     "convert": "Convert a checkpoint (and its adapters) to one GGUF file.",
     "quantize": "Quantize a GGUF file to one type.",
+    "edit": "Change metadata of a GGUF file, such as its chat template.",
     "imatrix": "Compute the importance matrix of a model from a text or conversations.",
     "package": "Write Modelfile, chat scripts, card and manifest for GGUF files.",
     "smoke": "Check that a GGUF file loads, answers and stops.",

@@ -46,8 +46,14 @@ def align(size: int, alignment: int = ALIGNMENT) -> int:
     return -(-size // alignment) * alignment
 
 
-def encode_header(metadata: Iterable[KV], tensors: Sequence[TensorInfo]) -> bytes:
-    """The header with its padding; its length is the offset of the data section."""
+def encode_header(metadata: Iterable[KV], tensors: Sequence[TensorInfo], alignment: int = ALIGNMENT) -> bytes:
+    """The header with its padding; its length is the offset of the data section.
+
+    Args:
+        metadata: the entries.
+        tensors: the list of tensors.
+        alignment: what ``general.alignment`` says.
+    """
     entries = list(metadata)
     parts = [MAGIC, struct.pack("<IQQ", VERSION, len(tensors), len(entries))]
     parts += [entry.encoded for entry in entries]
@@ -56,7 +62,7 @@ def encode_header(metadata: Iterable[KV], tensors: Sequence[TensorInfo]) -> byte
         parts.append(encode_text(tensor.name))
         parts.append(struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, tensor.type, tensor.offset))
     header = b"".join(parts)
-    return header.ljust(align(len(header)), b"\0")
+    return header.ljust(align(len(header), alignment), b"\0")
 
 
 @dataclass(frozen=True)

@@ -12,22 +12,11 @@ from typing import Any
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import CheckpointError, GGUFError
 from quantkit.gguf.kv import KV, KVType, f32, i32
-from quantkit.gguf.sampling_keys import PARAMETERS, SAMPLING_PREFIX
+from quantkit.gguf.sampling_keys import PARAMETERS, SAMPLING_PREFIX, SAMPLING_TYPES
 
-# By GGUF key, in the order of llama.cpp's converter: the names in the file, of which the first is used, and the type.
-_SETTINGS = {
-    "top_k": (("top_k",), i32),
-    "top_p": (("top_p",), f32),
-    "min_p": (("min_p",), f32),
-    "xtc_probability": (("xtc_probability",), f32),
-    "xtc_threshold": (("xtc_threshold",), f32),
-    "temp": (("temperature",), f32),
-    "penalty_last_n": (("penalty_last_n",), i32),
-    "penalty_repeat": (("penalty_repeat", "repetition_penalty"), f32),
-    "mirostat": (("mirostat",), i32),
-    "mirostat_tau": (("mirostat_tau",), f32),
-    "mirostat_eta": (("mirostat_eta",), f32),
-}
+# By GGUF key, the names in the file, of which the first is used, where they differ from the key.
+_NAMES = {"temp": ("temperature",), "penalty_repeat": ("penalty_repeat", "repetition_penalty")}
+_MAKERS = {KVType.INT32: i32, KVType.FLOAT32: f32}
 
 
 def sampling_metadata(generation_config: Mapping[str, Any], where: str = "generation_config.json") -> list[KV]:
@@ -43,13 +32,13 @@ def sampling_metadata(generation_config: Mapping[str, Any], where: str = "genera
     if generation_config.get("do_sample") is False:  # transformers then takes the most likely token
         generation_config = {**generation_config, "temperature": 0.0}
     entries = []
-    for key, (names, make) in _SETTINGS.items():
-        for name in names:
+    for key, kind in SAMPLING_TYPES.items():
+        for name in _NAMES.get(key, (key,)):
             value = generation_config.get(name)
             if not isinstance(value, (int, float)) or isinstance(value, bool):
                 continue
             try:
-                entries.append(make(f"{SAMPLING_PREFIX}{key}", value))
+                entries.append(_MAKERS[kind](f"{SAMPLING_PREFIX}{key}", value))
             except GGUFError as error:
                 raise CheckpointError(f"{where}: {name} is {value}", hint=str(error)) from None
             break

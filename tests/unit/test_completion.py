@@ -43,6 +43,8 @@ OFFERS = [
     (["convert"], "m", "file", ["m"]),
     (["quantize"], "m", "file", ["m"]),
     (["quantize", "x", "--quant"], "q8", "plain", ["q8_0"]),
+    (["edit"], "m", "file", ["m"]),
+    (["edit", "x", "-o"], "o", "file", ["o"]),
     (["package"], "m", "file", ["m"]),
     (["inspect"], "m", "file", ["m"]),
     (["verify"], "m", "file", ["m"]),
