@@ -18,7 +18,7 @@ from quantkit.ggml.types import GGMLType
 _CELLS = 256
 # Of so many layers the last one sees everything, by architecture. llama.cpp has windows only where its graph does: it
 # writes none for Mistral and Qwen, and ignores that of Phi-3.
-WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4, "cohere2": 4}
+WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4, "cohere2": 4, "gpt-oss": 2}
 
 
 @dataclass(frozen=True)

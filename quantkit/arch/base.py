@@ -44,7 +44,8 @@ class Rule:
             One vector may fill the rows of a matrix.
         row_order: the target's rows, as runs of rows of its one source; empty for all of them in their order.
         column_order: the same for the columns of a matrix.
-        transposed: each matrix of the target is the transpose of one run of ``row_order``.
+        transposed: each matrix of the target is the transpose of one run of ``row_order``, of which it has the columns
+            ``column_order``.
         compute: pure function from merged values, float32 or as stored in float16, and the number of their first row to
             the values in the file. Of a matrix it multiplies rows by numbers, so that it applies to LoRA's rows too.
         first: the first row of the source that belongs to the target, which has only some of them.

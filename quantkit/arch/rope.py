@@ -40,10 +40,13 @@ class YarnGraph:
     Attributes:
         betas: where frequencies begin and cease to be interpolated, rather than 32 and 1.
         log_multiplier: ``mscale_all_dim``, by which it divides the scale of attention; 0 for none.
+        rounded: limits that are not rounded (``truncate``) are refused; llama.cpp rounds them. If not, the family notes
+            that.
     """
 
     betas: bool = False
     log_multiplier: float = 0.0
+    rounded: bool = True
 
 
 PLAIN_YARN = YarnGraph()
@@ -177,7 +180,8 @@ def _yarn(prefix: str, settings: Mapping[str, Any], graph: YarnGraph) -> list[KV
     if not graph.betas:
         for key, value in _YARN_BETAS.items():
             require(settings, key, value, where=_WHERE)
-    require(settings, "truncate", True, where=_WHERE)
+    if graph.rounded:
+        require(settings, "truncate", True, where=_WHERE)
     if settings.get("attention_factor") is None:
         _same_mscale(settings, factor, default)
     return [

@@ -101,7 +101,9 @@ class Merger:
         ((name, first, last),) = _source_spans(tensor, start, stop)
         rows = self._after(name, len(self.adapters), first, last, meter=self._meter)
         values, column = rows.merged() if rows.pairs else rows.stored, start % tensor.shape[-2]
-        return Rows(np.ascontiguousarray(values[:, column : column + stop - start].T))
+        wanted = slice(column, column + stop - start)
+        columns = indices(tensor.column_order)[wanted] if tensor.column_order else wanted
+        return Rows(np.ascontiguousarray(values[:, columns].T))
 
     def _is_changed(self, name: str) -> bool:
         return any(name in adapter.changes for adapter in self.adapters)

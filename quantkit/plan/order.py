@@ -1,4 +1,4 @@
-"""The order of rows or columns, as runs of consecutive numbers that follow each other."""
+"""The order of rows or columns, as runs of numbers that follow each other: consecutive ones, of columns any range."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def runs_between(runs: Runs, start: int, stop: int) -> Iterator[range]:
 @lru_cache(maxsize=64)
 def indices(runs: Runs) -> Indices:
     """For each place of the new order, the old number."""
-    found = np.concatenate([np.arange(run.start, run.stop, dtype=np.intp) for run in runs])
+    found = np.concatenate([np.arange(run.start, run.stop, run.step, dtype=np.intp) for run in runs])
     found.flags.writeable = False  # it is shared
     return found
 

@@ -19,7 +19,7 @@ from quantkit.vocab.post_processor import KINDS, PostProcessor, read_around, tok
 ENDS_BY_NAME = frozenset(
     [
         *("<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>"),
-        *("<EOT>", "<turn|>", "<|tool_response>"),
+        *("<EOT>", "<turn|>", "<|tool_response>", "<|return|>", "<|call|>"),
     ]
 )
 # Kinds of byte-level BPE for which llama.cpp adds BOS if the metadata does not say (llama-vocab.cpp).

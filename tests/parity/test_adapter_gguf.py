@@ -103,7 +103,7 @@ def test_experts_are_stacked(checkpoint: Maker, converter: ReferenceConverter, t
         convert_adapter(base, tmp_path / "partly.gguf", adapter=folder)
 
 
-@pytest.mark.parametrize("kind", ["llama-biases", "qwen2", "gemma2", "phi3"])
+@pytest.mark.parametrize("kind", ["llama-biases", "qwen2", "gemma2", "phi3", "gpt-oss"])
 def test_other_architectures(checkpoint: Maker, converter: ReferenceConverter, tmp_path: Path, kind: str) -> None:
     base = checkpoint(kind, dtype="f32")
     variant = Variant({"target_modules": "all-linear", "r": 4, "lora_alpha": 8}, kind=kind)

@@ -24,10 +24,10 @@ _ROUNDING = 2 * 2**20 * 0.005  # two caches, each printed to a hundredth of a Mi
     "kind",
     ["llama3-untied", "llama3-tied", "qwen2", "qwen3", "qwen3-moe", "qwen2-moe", "mixtral", "mistral", "gemma2",
      "gemma3", "phi3", "granite", "smollm3", "olmo2", "glm4", "glm4-moe", "gemma4", "gemma4-large",
-     "deepseek-v3"],
+     "deepseek-v3", "gpt-oss"],
 )  # fmt: skip
 def test_the_cache_is_that_of_llama_cpp(checkpoint: Maker, kind: str) -> None:
-    windowed = kind.startswith("gemma")
+    windowed = kind.startswith(("gemma", "gpt-oss"))
     config = {"sliding_window": 1024} if windowed or kind == "mistral" else {}
     # The first Gemma 4 lists the kinds of its four layers.
     with open_model(checkpoint(kind, layers=4 if kind == "gemma4" else 7, config=config)) as model:

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from tests.support.dense_kinds import DENSE
 from tests.support.gemma_kinds import GEMMA
 from tests.support.glm_kinds import GLM
+from tests.support.gpt_oss_kinds import GPT_OSS
 from tests.support.hybrid_kinds import HYBRID
 from tests.support.latent_kinds import LATENT
 from tests.support.mtp_shapes import Shapes, mtp_shapes
@@ -223,6 +224,7 @@ _GROUPS = (
     STOCK,
     LATENT,
     REMOTE,
+    GPT_OSS,
 )
 KINDS: dict[str, Kind] = {
     "llama3-untied": Kind("llama-bpe", _LLAMA),
@@ -433,6 +435,7 @@ _ENDS = {
     "glm4": _Ends(None, "<|endoftext|>", ("<|endoftext|>", "<|user|>")),
     "qwen-tiktoken": _Ends(None, None, ("<|endoftext|>",)),
     "llama-bpe": _Ends("<|begin_of_text|>", "<|eot_id|>", ("<|end_of_text|>", "<|eot_id|>")),
+    "harmony": _Ends("<|startoftext|>", "<|return|>", ("<|return|>", "<|endoftext|>", "<|call|>")),
     "qwen2": _Ends("<|endoftext|>", "<|im_end|>", ("<|im_end|>", "<|endoftext|>")),
 }
 

@@ -133,6 +133,7 @@ STRUCTURES = {
     "minicpm5": Structure("minicpm5", sequence(split(r"\p{N}{1,3}"), split(MINICPM_5), byte_level()), whole_words=True),
     "tekken": Structure("tekken", sequence(split(TEKKEN), byte_level()), whole_words=True),
     "gpt-4o": Structure("gpt-4o", sequence(split(O200K, outside=True), byte_level())),
+    "harmony": Structure("gpt-4o", sequence(split(O200K, outside=True), byte_level())),
     "olmo2": Structure("dbrx", sequence(split(CL100K, outside=True), byte_level())),
     "phi-4": Structure("dbrx", sequence(split(CL100K, outside=True), byte_level())),
     "glm4": Structure("glm4", sequence(split(CL100K), byte_level()), whole_words=True),

@@ -186,6 +186,17 @@ KINDS = {
         eos="<|endoftext|>",
         config={"clean_up_tokenization_spaces": False},
     ),
+    "harmony": Kind(
+        last=(
+            *("<|startoftext|>", "<|endoftext|>", "<|return|>", "<|constrain|>", "<|channel|>"),
+            *("<|start|>", "<|end|>", "<|message|>", "<|call|>"),
+        ),
+        bos="<|startoftext|>",
+        eos="<|return|>",
+        pad="<|endoftext|>",
+        template="openai-gpt-oss-120b",
+        config={"clean_up_tokenization_spaces": False},
+    ),
     "olmo2": Kind(
         last=(*_CL100K, "<|im_start|>", "<|im_end|>", "<|endofprompt|>", "<|pad|>"),
         bos="<|endoftext|>",

@@ -50,6 +50,7 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "moe_intermediate_size": 32,
         "attention_bias": False,
     },
+    "GptOssForCausalLM": {**SPARSE, "num_local_experts": 3, "head_dim": 16},
     "QWenLMHeadModel": {**PLAIN, "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000, "kv_channels": 8},
 }
 
@@ -175,6 +176,43 @@ def test_routers_stay_float32(name: str) -> None:
     assert base_type("blk.0.ffn_gate_exps.weight", (3, 32, 64), GGMLType.F16) is GGMLType.F16
 
 
+def test_gpt_oss() -> None:
+    found = rules("GptOssForCausalLM")
+    source = "model.layers.1.mlp.experts"
+    for kind, first in (("gate", 0), ("up", 1)):
+        rule, bias = found[f"ffn_{kind}_exps.weight"], found[f"ffn_{kind}_exps.bias"]
+        assert (rule.source, rule.shape, rule.transposed) == (f"{source}.gate_up_proj", (3, 96, 64), True)
+        assert rule.shape_of_sources == (3, 64, 192)
+        assert rule.row_order == (range(64), range(64, 128), range(128, 192))
+        assert rule.column_order == bias.column_order == (range(first, 192, 2),)
+        assert (bias.shape, bias.shape_of_sources) == ((3, 96), (3, 192))
+    down = found["ffn_down_exps.weight"]
+    assert (down.shape, down.shape_of_sources, down.column_order) == ((3, 64, 96), (3, 96, 64), ())
+    assert found["attn_sinks.weight"].shape == (8,)
+    assert {name: found[name].shape for name in ("ffn_gate_inp.bias", "attn_output.bias", "attn_v.bias")} == {
+        "ffn_gate_inp.bias": (3,),
+        "attn_output.bias": (64,),
+        "attn_v.bias": (32,),
+    }
+    values = metadata("GptOssForCausalLM")
+    assert (values["rope.scaling.type"], values["rope.freq_base"]) == ("yarn", 150000.0)
+    assert (values["attention.sliding_window"], values["expert_feed_forward_length"]) == (128, 96)
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({}, 1),  # its class says so
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 4096}}, 0),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, 0),
+    ],
+)
+def test_gpt_oss_says_that_llama_cpp_rounds_where_yarn_begins(settings: dict[str, Any], count: int) -> None:
+    architecture = ARCHITECTURES["GptOssForCausalLM"]
+    notes = architecture.notes(architecture.settings({**CONFIGS["GptOssForCausalLM"], **settings}))
+    assert ["truncate" in note for note in notes] == [True] * count
+
+
 def test_qwen() -> None:
     assert metadata("QWenLMHeadModel") == {
         "block_count": 2,
@@ -245,6 +283,18 @@ def test_qwen_says_where_its_context_is_stretched(settings: dict[str, Any], told
         ("Glm4MoeForCausalLM", {"routed_scaling_factor": 0}, "routed_scaling_factor is 0"),
         ("Glm4MoeForCausalLM", {"num_nextn_predict_layers": 2}, "num_nextn_predict_layers 2 is not supported"),
         ("Glm4MoeForCausalLM", {"tie_word_embeddings": True}, "tie_word_embeddings True is not supported"),
+        ("GptOssForCausalLM", {"attention_bias": False}, "attention_bias False is not supported"),
+        ("GptOssForCausalLM", {"tie_word_embeddings": True}, "tie_word_embeddings True is not supported"),
+        ("GptOssForCausalLM", {"swiglu_limit": 6.0}, "swiglu_limit 6.0 is not supported"),
+        ("GptOssForCausalLM", {"swiglu_alpha": 1.0}, "swiglu_alpha 1.0 is not supported"),
+        ("GptOssForCausalLM", {"sliding_window": None}, "sliding_window is None"),
+        ("GptOssForCausalLM", {"layer_types": ["full_attention"] * 2}, "layer_types .* is not supported"),
+        ("GptOssForCausalLM", {"num_local_experts": 1}, "num_experts_per_tok is 2, but there are only 1 experts"),
+        (
+            "GptOssForCausalLM",
+            {"rope_scaling": {"rope_type": "yarn", "factor": 8, "beta_fast": 16}},
+            "beta_fast 16 is not supported",
+        ),
         ("QWenLMHeadModel", {"no_bias": False}, "no_bias False is not supported"),
         ("QWenLMHeadModel", {"rotary_pct": 0.5}, "rotary_pct 0.5 is not supported"),
         ("QWenLMHeadModel", {"scale_attn_weights": False}, "scale_attn_weights False is not supported"),

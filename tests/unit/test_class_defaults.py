@@ -30,6 +30,7 @@ CLASSES = {
     "deepseek_v2": "DeepseekV2ForCausalLM",
     "deepseek_v3": "DeepseekV3ForCausalLM",
     "glm4_moe_lite": "Glm4MoeLiteForCausalLM",
+    "gpt_oss": "GptOssForCausalLM",
     "minicpm3": "MiniCPM3ForCausalLM",
     "mixtral": "MixtralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
@@ -141,7 +142,10 @@ def test_the_table_is_what_the_class_says(model_type: str) -> None:
 
     config = AutoConfig.for_model(model_type)
     values = config.to_dict()
-    for key, value in CLASS_DEFAULTS[model_type].items():
+    table = dict(CLASS_DEFAULTS[model_type])
+    if "rope_parameters" in table and "rope_theta" in table:  # a base outside of them counts
+        table["rope_parameters"] = {**table["rope_parameters"], "rope_theta": table["rope_theta"]}
+    for key, value in table.items():
         said = values[key] if key in values else getattr(config, key, None)
         if key in ROTARY:
             said = config.rope_parameters

@@ -80,6 +80,7 @@ FAMILIES = {
         turns=False,
         extra=("<|im_start|>", "<|im_end|>"),
     ),
+    "gpt-oss": Family("gpt-oss", None, "jinja", "<|return|>", turns=False),
     "OLMo 2": Family("olmo2", families.OLMO_2, "generic", "<|endoftext|>"),
 }
 
@@ -129,6 +130,7 @@ def build_family(name: str, checkpoint: Maker, root: Path, *, verify: bool = Fal
         ("Gemma 3", ""),
         ("Gemma 4", ""),
         ("Granite 3.0", ""),
+        ("gpt-oss", ""),
         ("Phi-3", "llama.cpp adds BOS (<s>) to 12 of them, as the tokenizer asks; the template does not write it"),
         ("Phi-4", "blanks next to special tokens differently from the tokenizer: blanks around contents, special"),
     ],
