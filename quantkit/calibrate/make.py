@@ -80,7 +80,7 @@ def make_imatrix(
         out: the file to write; its folder is created.
         context: tokens of a chunk.
         chunks: how many chunks at most; None for the whole text.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
         n_gpu_layers: layers to put on a GPU, -1 for all; no effect in a build without GPU support.
         overwrite: replace *out*, and begin again.
         reporter: receives the progress, and notes.

@@ -120,7 +120,7 @@ def open_session(
         gguf: the model, the first part of a split one.
         chunks: what it will evaluate.
         collector: sees every product.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
         n_gpu_layers: layers to put on a GPU, -1 for all; no effect in a build without GPU support.
         stopped: asked between operations; true ends an evaluation.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from quantkit.cli.main import EXIT_INTERRUPTED
+from quantkit.cli.model_options import model_threads_option
 from quantkit.cli.options import FOLDER, THINKING, json_option, pairs, print_json, reporter
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     default=None,
     help="Layers to put on the GPU, 0 for none (default: num_gpu of the folder, else all).",
 )
+@model_threads_option
 @click.option("--thinking", type=click.Choice(["on", "off"]), help=THINKING)
 @click.option(
     "--no-history", is_flag=True, envvar="QUANTKIT_NO_HISTORY", show_envvar=True,
@@ -54,6 +56,7 @@ def command(
     system: str | None,
     parameters: tuple[tuple[str, str], ...],
     n_gpu_layers: int | None,
+    threads: int | None,
     thinking: str | None,
     no_history: bool,
     data_file: Path | None,
@@ -102,7 +105,7 @@ def command(
     if system is None:
         system = package.system
     prompts = None if data_file is None else read_prompts(data_file, system)
-    options = load_options(package.parameters, n_gpu_layers)
+    options = load_options(package.parameters, n_gpu_layers, threads)
     for stream in filter(None, (sys.stdin, sys.stdout)):
         stream.reconfigure(encoding="utf-8", errors="replace")
     screen = Screen(sys.stdout, sys.stderr, lively=data_file is None and sys.stdin.isatty())

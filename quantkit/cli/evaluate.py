@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli.options import FOLDER, gpu_layers_option, json_option, print_json, run_options
+from quantkit.cli.model_options import gpu_layers_option
+from quantkit.cli.options import FOLDER, json_option, print_json, run_options
 from quantkit.system.terminal_text import columns, harmless, one_line, terminal_width
 from quantkit.system.units import size
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.completers import complete_path
+from quantkit.cli.model_options import gpu_layers_option
 from quantkit.cli.options import (
     FOLDER,
     adapter_options,
     folder_or_id,
-    gpu_layers_option,
     json_option,
     print_json,
     recipe_option,

@@ -187,17 +187,6 @@ def require_model(model: Source | None, adapters: Sequence[AdapterLike], otherwi
     raise click.UsageError(f"Missing argument 'MODEL'{otherwise}.", ctx=ctx)
 
 
-def gpu_layers_option(function: F) -> F:
-    """``--n-gpu-layers`` of the commands that follow no package's own number."""
-    return click.option(
-        "--n-gpu-layers",
-        type=click.IntRange(min=-1),
-        default=-1,
-        show_default=True,
-        help="Layers to put on the GPU, -1 for all. No effect without GPU support.",
-    )(function)
-
-
 def json_option(function: F) -> F:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from quantkit.cli.model_options import model_threads_option
 from quantkit.cli.options import FOLDER, THINKING, json_option, pairs
 from quantkit.system.shell import installation
 from quantkit.system.terminal_text import one_line
@@ -46,6 +47,7 @@ def _origins(context: click.Context, parameter: click.Parameter, values: tuple[s
     "--param", "parameters", multiple=True, callback=pairs, metavar="KEY=VALUE",
     help="Override a parameter of the package, e.g. temperature=0.2 or num_ctx=4096. Repeatable; stop adds one.",
 )  # fmt: skip
+@model_threads_option
 @click.option("--thinking", type=click.Choice(["on", "off"]), help=f"{THINKING[:-1]}; requests can set it too.")
 @click.option(
     "--api-key", metavar="KEY", envvar="QUANTKIT_API_KEY", show_envvar=True,
@@ -66,6 +68,7 @@ def command(
     host: str,
     port: int,
     n_gpu_layers: int | None,
+    threads: int | None,
     system: str | None,
     parameters: tuple[tuple[str, str], ...],
     thinking: str | None,
@@ -106,13 +109,13 @@ def command(
         raise QuantkitError("--api-key must not be empty or contain unprintable characters", hint="choose another key")
     package = with_parameters(open_package(path), parameters)
     system = package.system if system is None else system
-    options = load_options(package.parameters, n_gpu_layers)
+    options = load_options(package.parameters, n_gpu_layers, threads)
     with listen(host, port) as listening, ChatModel.load(package.gguf, **asdict(options)) as model:
         check_system(model, system)
         url, loopback = url_of(listening), is_loopback(listening.getsockname()[0])
         served = Served(
             name=package.gguf.stem,
-            answers=Answers(model),
+            answers=Answers(model, _note),
             system=system,
             settings=with_thinking(chat_settings(model, package), model, thinking),
             note=_note,

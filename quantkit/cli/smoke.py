@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantkit.cli.options import FOLDER, gpu_layers_option, print_check
+from quantkit.cli.model_options import gpu_layers_option, model_threads_option
+from quantkit.cli.options import FOLDER, print_check
 from quantkit.system.terminal_text import harmless, one_line
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 @click.command(name="smoke")
 @click.argument("path", metavar="GGUF|DIR", type=FOLDER)
 @gpu_layers_option
+@model_threads_option
 @click.option(
     "--prompt",
     "prompts",
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     help="Question to ask instead of a greeting, e.g. --prompt 'Who are you?'. Repeatable.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bool) -> None:
+def command(path: Path, n_gpu_layers: int, threads: int | None, prompts: tuple[str, ...], as_json: bool) -> None:
     """Load a GGUF file, or each file of a built folder, hold a short conversation and check the answers.
 
     The exit code is 3 if a check failed.
@@ -44,7 +46,7 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
     for package in packages:
         read_whole_model(package.gguf)  # a broken file is an error, not a model that fails a check
     for package in packages:
-        request = Request(package.gguf, package.system, n_gpu_layers=n_gpu_layers, questions=prompts)
+        request = Request(package.gguf, package.system, n_gpu_layers, threads, questions=prompts)
         result = check_file(request).smoke
         results.append(result)
         if not as_json:
@@ -60,6 +62,7 @@ def command(path: Path, n_gpu_layers: int, prompts: tuple[str, ...], as_json: bo
 
 def _print(result: SmokeResult) -> None:
     from quantkit.run.placement import placement
+    from quantkit.run.speed import too_slow
 
     click.echo(click.style(one_line(str(result.gguf)), bold=True))
     for check in result.checks:
@@ -73,3 +76,6 @@ def _print(result: SmokeResult) -> None:
             f"  load {result.load_seconds:.2f} s, prompt {result.prompt_rate:.1f} tokens/s, "
             f"generation {result.generation_rate:.1f} tokens/s, {placement(result.offloaded)}"
         )
+        size = result.gguf.stat().st_size
+        if result.offloaded.startswith("0/") and (note := too_slow(result.generation_rate, size)):
+            click.echo(f"  note: {note}")

@@ -133,7 +133,7 @@ class Settings:
 
     Attributes:
         n_gpu_layers: layers to put on the GPU, -1 for all.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
         speed: measure speed and memory.
         tensors: measure the error of each tensor.
         home: the folder of kept logits, None for that in the user's cache.

@@ -45,7 +45,7 @@ class Runner:
 
     Attributes:
         n_gpu_layers: layers to put on the GPU, -1 for all.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
         heard: called after each chunk and each answer.
     """
 

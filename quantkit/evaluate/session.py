@@ -48,7 +48,7 @@ class EvaluatedModel:
         Args:
             path: a GGUF file.
             n_gpu_layers: layers to put on the GPU, -1 for all; no effect in a build without GPU support.
-            threads: CPU threads, None for the processors this process may use.
+            threads: CPU threads, None for the processors that are free.
 
         Raises:
             GGUFError: no such file, not a valid GGUF model, or llama.cpp rejects it.

@@ -124,7 +124,7 @@ def prove_files(
         judged: the model with its adapters.
         files: of one package.
         material: what is compared.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
         reporter: receives the progress.
 
     Raises:

@@ -15,6 +15,7 @@ from quantkit.run.commands import run_command
 from quantkit.run.context_window import make_room
 from quantkit.run.prompt_input import Entry, Read, read_entry, reader_of
 from quantkit.run.settings import stream_answer
+from quantkit.run.speed import slow_note
 from quantkit.system.unicode_text import check_text
 
 GREETING = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D or /bye ends the chat."
@@ -104,6 +105,9 @@ class ChatLoop(ChatState):
                 self.screen.say(CONTEXT_FULL)
             elif stats.limit_reached:
                 self.screen.say(LIMIT_REACHED)
+            if not self.slow and (note := slow_note(self.model)):
+                self.slow = True
+                self.screen.say(f"({note})")
 
     def _parts(self, question: str) -> Iterator[Part]:
         conversation, settings = self.conversation, self.settings

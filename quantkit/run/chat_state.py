@@ -19,6 +19,7 @@ class ChatState:
         conversation: the messages so far.
         screen: shows answers and notices.
         last: statistics of the last answer in this conversation, None before the first.
+        slow: whether it was said that the model is slow.
     """
 
     def __init__(self, model: ChatModel, settings: Settings, conversation: Conversation, screen: Screen) -> None:
@@ -38,6 +39,7 @@ class ChatState:
         self.conversation = conversation
         self.screen = screen
         self.last: GenerationStats | None = None
+        self.slow = False
         check_system(model, conversation.system)
 
     def begin(self, conversation: Conversation) -> None:

@@ -43,6 +43,7 @@ class Engine:
         n_ctx: tokens of context.
         n_ctx_train: tokens of context that the model was trained with.
         n_vocab: tokens in the vocabulary.
+        size: bytes of the weights.
         supports_offload: whether this build of llama.cpp can use a GPU.
         offloaded_layers: layers that llama.cpp put on a GPU; the output layer counts as one.
         evaluated: the tokens in the context's cache.
@@ -65,7 +66,7 @@ class Engine:
             n_gpu_layers: layers to put on the GPU, -1 for all; no effect in a build without GPU support.
             n_ctx: tokens of context, None for the model's own up to *max_ctx*.
             max_ctx: see n_ctx; no effect if that is given.
-            threads: CPU threads, None for the processors this process may use.
+            threads: CPU threads, None for the processors that are free.
             only_vocabulary: load no weights and open no context: texts become tokens, and nothing is evaluated.
 
         Raises:
@@ -92,6 +93,7 @@ class Engine:
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
             self.n_layers = int(llama_cpp.llama_model_n_layer(self._model))
             self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+            self.size = int(llama_cpp.llama_model_size(self._model))
             self.supports_offload = bool(llama_cpp.llama_supports_gpu_offload())
             self.offloaded_layers = count_offloaded(log)
             self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(self._model))

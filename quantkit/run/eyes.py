@@ -115,7 +115,7 @@ def opened_eyes(mmproj: Path, model: LoadedModel, *, threads: int | None = None,
     Args:
         mmproj: the file.
         model: the language model.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
         exact: without flash attention, which computes in half precision on some processors.
 
     Raises:

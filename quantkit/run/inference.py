@@ -119,7 +119,7 @@ def context_params(tokens: int, threads: int | None) -> Any:
 
     Args:
         tokens: of all sequences together.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
     """
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = params.n_batch = params.n_ubatch = tokens

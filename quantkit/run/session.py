@@ -86,7 +86,7 @@ class ChatModel:
             n_gpu_layers: layers to put on the GPU, -1 for all; no effect in a build without GPU support.
             n_ctx: tokens of context, None for the model's own up to *max_ctx*.
             max_ctx: see n_ctx; no effect if that is given.
-            threads: CPU threads, None for the processors this process may use.
+            threads: CPU threads, None for the processors that are free.
             only_vocabulary: see :class:`~quantkit.run.engine.Engine`.
 
         Raises:

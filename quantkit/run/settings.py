@@ -67,7 +67,7 @@ class LoadOptions:
 
     Attributes:
         n_ctx: tokens of context, None for the model's own up to a limit.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
         n_gpu_layers: layers to put on the GPU, -1 for all.
     """
 
@@ -94,12 +94,15 @@ def with_parameters(package: RunnablePackage, asked: Iterable[tuple[str, str]]) 
     return replace(package, parameters=parameters, stops=tuple(stops))
 
 
-def load_options(parameters: Mapping[str, str], n_gpu_layers: int | None = None) -> LoadOptions:
+def load_options(
+    parameters: Mapping[str, str], n_gpu_layers: int | None = None, threads: int | None = None
+) -> LoadOptions:
     """Return the load options that num_ctx, num_thread and num_gpu of a package ask for.
 
     Args:
         parameters: the package's parameters.
         n_gpu_layers: used instead of num_gpu, unless it is None.
+        threads: used instead of num_thread, unless it is None.
 
     Raises:
         QuantkitError: a value is not a whole number.
@@ -108,7 +111,7 @@ def load_options(parameters: Mapping[str, str], n_gpu_layers: int | None = None)
     def value(name: str) -> int | None:
         return int(number(name, parameters[name], integer=True)) if name in parameters else None
 
-    threads = value("num_thread")
+    threads = value("num_thread") if threads is None else threads
     layers = value("num_gpu") if n_gpu_layers is None else n_gpu_layers
     return LoadOptions(
         n_ctx=value("num_ctx"),

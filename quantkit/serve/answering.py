@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from quantkit.run.context_window import visible_messages
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.session import ChatModel, Messages
 from quantkit.run.settings import stream_answer, template_variables
+from quantkit.run.speed import slow_note
 from quantkit.serve.errors import BusyError, StoppingError
 from quantkit.serve.request import ChatRequest
 from quantkit.serve.worker import Worker
@@ -24,9 +25,10 @@ MOST_WAITING = 64
 class Answers:
     """Answers requests one by one, in the order of their arrival: a model has one context."""
 
-    def __init__(self, model: ChatModel) -> None:
-        """Take *model*; nothing else may use it from now on."""
+    def __init__(self, model: ChatModel, slow: Callable[[str], object] = str) -> None:
+        """Take *model*; nothing else may use it from now on. *slow* is told once if it is absurdly slow."""
         self.model = model
+        self._slow: Callable[[str], object] | None = slow
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._stopping = threading.Event()
@@ -64,6 +66,9 @@ class Answers:
             for part in stream_answer(self.model, messages, request.settings, **options):
                 loop.call_soon_threadsafe(parts.put_nowait, part)
             assert self.model.last_stats is not None
+            if self._slow and (note := slow_note(self.model)):
+                self._slow(note)
+                self._slow = None
             return replace(self.model.last_stats, dropped_messages=dropped)
 
         def finished(work: asyncio.Future[GenerationStats]) -> None:

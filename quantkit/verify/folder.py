@@ -60,7 +60,7 @@ def verify_folder(
         source: the checkpoint that it was built from, or the adapter that its tokenizer came from.
         quick: leave out the checksums of the weights, so that they are not read as a whole.
         sha256: also compute the sha256 of each file.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
         reporter: receives the progress.
 
     Raises:

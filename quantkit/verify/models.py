@@ -37,7 +37,7 @@ def verify_outputs(
         mmproj: what they see with, shown with the first of them.
         system: the package's system prompt.
         stops: stop sequences that end a turn.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
         reporter: receives the progress.
 
     Raises:

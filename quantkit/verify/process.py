@@ -28,7 +28,7 @@ class Request:
         gguf: the file.
         system: the system prompt of every conversation, None for none.
         n_gpu_layers: layers to put on the GPU, -1 for all.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
         questions: questions for the model; a greeting if there are none.
         stops: stop sequences that end a turn.
         origin: what to compare tokens and prompts with.

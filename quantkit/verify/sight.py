@@ -44,7 +44,7 @@ def check_sight(gguf: Path, mmproj: Path, threads: int | None = None) -> list[Ch
     Args:
         gguf: the language model.
         mmproj: what it sees with.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
     """
     try:
         answer = ask_module(WORKER, {"gguf": str(gguf), "mmproj": str(mmproj), "threads": threads})

@@ -48,7 +48,7 @@ def smoke_test(
         n_gpu_layers: layers to put on the GPU, -1 for all; no effect in a build without GPU support.
         prompts: questions, each asked in a new conversation; a greeting if there are none.
         system: the system prompt of every conversation, None for none.
-        threads: CPU threads, None for the processors this process may use.
+        threads: CPU threads, None for the processors that are free.
         max_tokens: the longest answer.
 
     Returns:

@@ -1,0 +1,33 @@
+"""Options of the commands that load a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from quantkit.system.processors import MOST_THREADS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def gpu_layers_option(function: F) -> F:
+    """``--n-gpu-layers`` of the commands that follow no package's own number."""
+    return click.option(
+        "--n-gpu-layers",
+        type=click.IntRange(min=-1),
+        default=-1,
+        show_default=True,
+        help="Layers to put on the GPU, -1 for all. No effect without GPU support.",
+    )(function)
+
+
+def model_threads_option(function: F) -> F:
+    """``--threads`` of the commands that let a model answer."""
+    return click.option(
+        "--threads",
+        type=click.IntRange(1, MOST_THREADS),
+        metavar="N",
+        help="CPU threads of the model (default: one per processor that is free).",
+    )(function)
