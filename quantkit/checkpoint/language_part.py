@@ -14,6 +14,12 @@ def language_key(config: Mapping[str, Any]) -> str | None:
     return next((key for key in _KEYS if isinstance(config.get(key), Mapping)), None)
 
 
+def has_other_parts(config: Mapping[str, Any]) -> bool:
+    """Whether there is more than a language model, such as a part that sees: the first Qwen2-VL and Qwen2.5-VL have
+    the settings of that beside those at the root."""
+    return language_key(config) is not None or isinstance(config.get("vision_config"), Mapping)
+
+
 def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The language model's own settings."""
     key = language_key(config)

@@ -20,7 +20,7 @@ from quantkit.arch.rope_override import RopeOverride
 from quantkit.arch.vision.base import mmproj_type
 from quantkit.checkpoint.folder import Checkpoint, open_checkpoint
 from quantkit.checkpoint.ignored import Ignored
-from quantkit.checkpoint.language_part import language_key
+from quantkit.checkpoint.language_part import has_other_parts
 from quantkit.checkpoint.tensor_names import bare
 from quantkit.errors import AdapterError
 from quantkit.ggml.types import GGMLType
@@ -179,7 +179,7 @@ def open_model(
         found = understand(opened, rope, mtp, mmproj=mmproj)
         architecture, checkpoint = found.architecture, found.checkpoint
         parsed = ParsedFiles()
-        language_only = language_key(opened.config) is not None and found.projector is None
+        language_only = has_other_parts(opened.config) and found.projector is None
         idle, without = _idle(found.rules, checkpoint), untrained(architecture.mtp, checkpoint.config)
         with _merged(
             checkpoint, adapters, parsed, ignored, language_only=language_only, idle=idle, untrained=without
@@ -215,7 +215,7 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike], ignore: Sequence[st
             found = understand(checkpoint)
             named, rules = found.checkpoint, found.rules
             without = untrained(found.architecture.mtp, named.config)
-            if language_key(checkpoint.config) is None:  # of a vision-language model, every part is written
+            if not has_other_parts(checkpoint.config):  # of a vision-language model, every part is written
                 own = {bare(name): spec for name, spec in checkpoint.tensors.items()} if without else {}
                 guessing = {name: spec for name, spec in own.items() if name.startswith(without)}
                 checkpoint = replace(named, config=checkpoint.config, tensors={**named.tensors, **guessing})

@@ -14,7 +14,7 @@ from quantkit.arch.base import Config, Rule
 from quantkit.arch.stacked_experts import stacked_names, stacked_parts
 from quantkit.checkpoint.dtypes import to_float32
 from quantkit.checkpoint.folder import Checkpoint
-from quantkit.checkpoint.language_part import language_key
+from quantkit.checkpoint.language_part import has_other_parts
 from quantkit.checkpoint.parts import with_parts
 from quantkit.checkpoint.tensor_names import read_tensor_names
 from quantkit.errors import CheckpointError
@@ -53,7 +53,7 @@ def with_own_names(
     """
     stacked = stacked_names(rules)
     known = {*stacked, *(source for rule in rules for source in rule.sources)}
-    vision = language_key(opened.config) is not None
+    vision = has_other_parts(opened.config)
     also = None if seen is None else [source for rule in seen for source in rule.sources]
     names = read_tensor_names(
         str(opened.path),

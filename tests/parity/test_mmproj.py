@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from quantkit.errors import ArchitectureError
 from quantkit.gguf.model import GGUFModel
 from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
+from quantkit.jobs.merge import merge
 from quantkit.jobs.run_stream import merger
 from quantkit.model.opened import open_model
 from quantkit.model.projector_file import plan_projector_file
@@ -102,6 +104,58 @@ def test_the_language_model_is_the_converters(
     pre = pre_tokenizer(SEEING[kind].vocabulary)
     theirs = converter.convert(model, tmp_path / "reference.gguf", "f16", pre=pre)
     assert differences(convert(model, tmp_path / "ours.gguf"), theirs) == []
+
+
+@pytest.mark.parametrize("kind", ["qwen2-vl", "qwen2.5-vl"])
+def test_settings_at_the_root_as_first_saved(
+    folder: Path, converter: ReferenceConverter, tmp_path: Path, kind: str
+) -> None:
+    """Both parts, with and without an adapter; a merge keeps both."""
+    model = as_first_saved(checkpoint(folder, kind, "bf16"), tmp_path / "model")
+    ours = convert(model, tmp_path / "ours.gguf", mmproj=True)
+    pre = pre_tokenizer(SEEING[kind].vocabulary)
+    assert differences(ours, converter.convert(model, tmp_path / "reference.gguf", "f16", pre=pre)) == []
+    theirs = converter.convert_mmproj(model, tmp_path / "reference-mmproj.gguf", "f16")
+    assert differences(tmp_path / "ours-mmproj-f16.gguf", theirs) == []
+    with open_model(model) as opened:
+        assert [note for note in opened.notes if note.startswith("only the language model is converted")]
+    tensors = load_file(model / "model.safetensors")
+    query = "layers.0.self_attn.q_proj"
+    for number, module in enumerate((f"model.{query}", f"model.language_model.{query}")):  # before and since 4.52
+        adapter = write_lora(tmp_path / f"adapter-{number}", module, tensors[f"model.{query}.weight"].shape)
+        merged = merge(model, tmp_path / f"merged-{number}", adapters=[adapter], device="cpu")
+        made = load_file(merged / "model.safetensors")
+        assert {name for name in made if not torch.equal(made[name], tensors[name])} == {f"model.{query}.weight"}
+        assert made.keys() == tensors.keys()
+
+
+def as_first_saved(model: Path, folder: Path) -> Path:
+    """The checkpoint with the settings and names of the hub's, which are from before transformers 4.52."""
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    text = {key: value for key, value in config.pop("text_config").items() if key != "model_type"}
+    (folder / "config.json").write_text(json.dumps({**text, **config, "rms_norm_eps": 1e-6}), encoding="utf-8")
+    tensors = {
+        name.replace("model.language_model.", "model.").replace("model.visual.", "visual."): tensor
+        for name, tensor in load_file(folder / "model.safetensors").items()
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def write_lora(folder: Path, module: str, shape: torch.Size) -> Path:
+    """An adapter of rank 2 on one module."""
+    folder.mkdir()
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": [module]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    generator = torch.Generator().manual_seed(4)
+    factors = {"lora_A": (2, shape[1]), "lora_B": (shape[0], 2)}
+    tensors = {
+        f"base_model.model.{module}.{name}.weight": torch.randn(size, generator=generator)
+        for name, size in factors.items()
+    }
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
 
 
 def test_convert_writes_both_files(folder: Path, tmp_path: Path) -> None:
