@@ -26,13 +26,14 @@ from quantkit.adapter.hints import with_base_name
 from quantkit.adapter.lora import read_lora
 from quantkit.adapter.names import Names, as_trained, read_names, refuse_other_files, refuse_vision
 from quantkit.adapter.other_cuts import find_cut, join_cut
+from quantkit.adapter.require import require_adapter
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
 from quantkit.adapter.saved_in_full import replaced, saved_specs, trained_tokens
 from quantkit.adapter.trainer_heads import settle_heads
 from quantkit.checkpoint.dtypes import FLOATS, Array, Floats, all_finite, to_float32
 from quantkit.checkpoint.ignored import NOTHING, Ignored
 from quantkit.checkpoint.open_file import open_tensor_file
-from quantkit.checkpoint.other_formats import give_hint, other_format
+from quantkit.checkpoint.other_formats import other_format
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
 from quantkit.checkpoint.ungathered import refuse_ungathered
 from quantkit.errors import AdapterError, CheckpointError
@@ -178,16 +179,7 @@ def open_adapter(
     Raises:
         AdapterError: naming what is unsupported, missing or does not fit.
     """
-    if not path.is_dir():
-        raise AdapterError(
-            f"{path}: no such folder",
-            hint="give the folder that contains adapter_config.json, or the adapter's Hugging Face id: ORG/NAME",
-        )
-    if not (path / "adapter_config.json").is_file():
-        raise AdapterError(
-            f"{path}: adapter_config.json is missing",
-            hint=give_hint(path, "adapter_config.json", "give the folder that PEFT's save_pretrained wrote"),
-        )
+    require_adapter(path)
     try:
         config = read_json(path / "adapter_config.json")
     except CheckpointError as error:

@@ -173,7 +173,7 @@ def _begun(out: Path, plan: Progress, reporter: Reporter) -> Progress | None:
     if other:
         raise OutputError(
             f"{out}: an unfinished importance matrix with another {other[0]}",
-            hint="choose another -o, or pass --overwrite to begin again",
+            hint="choose another output path, or pass --overwrite to begin again",
         )
     reporter.note(f"{out} has {found.done} of {found.chunks} chunks; continued with chunk {found.done + 1}")
     return found

@@ -31,6 +31,7 @@ from pathlib import Path
 from quantkit.chat_template.render import ask, render_jinja
 from quantkit.chat_template.turns import ChatFormat, OwnTemplate, Shape, SystemPlace, Turn, read_format
 from quantkit.errors import ChatFormatError
+from quantkit.system.did_you_mean import choose_hint
 from quantkit.system.template_folder import template_folder
 
 __all__ = [
@@ -71,9 +72,7 @@ def named_template(name: str) -> str:
         ChatFormatError: there is no format of that name.
     """
     if name not in _NAMED_TOKENS:
-        raise ChatFormatError(
-            f"there is no chat format named {name[:80]!r}", hint=f"use one of: {', '.join(FORMAT_NAMES)}"
-        )
+        raise ChatFormatError(f"there is no chat format named {name[:80]!r}", hint=choose_hint(name, FORMAT_NAMES))
     return (template_folder() / name / "chat_template.jinja").read_text(encoding="utf-8").removesuffix("\n")
 
 

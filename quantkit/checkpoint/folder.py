@@ -22,7 +22,7 @@ from quantkit.checkpoint.dequantize.stored import Stored
 from quantkit.checkpoint.dtypes import FLOATS, Array
 from quantkit.checkpoint.ignored import NOTHING, Ignored
 from quantkit.checkpoint.open_file import open_tensor_file
-from quantkit.checkpoint.other_formats import refuse_file, refuse_format
+from quantkit.checkpoint.other_formats import refuse_file, refuse_format, refuse_missing
 from quantkit.checkpoint.tensor_file import Memory, TensorFile, TensorSpec, new_memory
 from quantkit.checkpoint.ungathered import refuse_ungathered
 from quantkit.checkpoint.weight_sets import BUFFERS, weight_map, weight_sets
@@ -91,6 +91,23 @@ class Checkpoint:
         self.close()
 
 
+def require_folder(path: Path) -> None:
+    """Refuse what is no folder of a model.
+
+    Raises:
+        CheckpointError: saying what it is, and what to give instead.
+    """
+    if path.is_file():
+        raise refuse_file(path)
+    if not path.is_dir():
+        raise refuse_missing(path)
+    if not (path / "config.json").is_file():
+        if (path / "adapter_config.json").is_file():
+            hint = build_hint(path, read_json(path / "adapter_config.json"))
+            raise CheckpointError(f"{path}: this is an adapter, not a model", hint=hint)
+        raise refuse_format(path, "config.json is missing", "give the folder of a Hugging Face model")
+
+
 def open_checkpoint(path: Path, ignored: Ignored = NOTHING) -> Checkpoint:
     """Open a checkpoint folder by its headers.
 
@@ -101,19 +118,7 @@ def open_checkpoint(path: Path, ignored: Ignored = NOTHING) -> Checkpoint:
     Raises:
         CheckpointError: naming the file and the tensor that is wrong.
     """
-    if path.is_file():
-        raise refuse_file(path)
-    if not path.is_dir():
-        raise CheckpointError(
-            f"{path}: no such folder",
-            hint="give the folder that contains config.json and the .safetensors files, or a Hugging Face id such as "
-            "Qwen/Qwen2.5-0.5B",
-        )
-    if not (path / "config.json").is_file():
-        if (path / "adapter_config.json").is_file():
-            hint = build_hint(path, read_json(path / "adapter_config.json"))
-            raise CheckpointError(f"{path}: this is an adapter, not a model", hint=hint)
-        raise refuse_format(path, "config.json is missing", "give the folder of a Hugging Face model")
+    require_folder(path)
     config = read_json(path / "config.json")
     settings = quantization_settings(path, config)
     opened: dict[Path, TensorFile] = {}

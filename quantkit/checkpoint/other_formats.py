@@ -17,7 +17,10 @@ from quantkit.errors import CheckpointError
 from quantkit.files.visible import visible
 from quantkit.system.shell import command
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 _SHOWN = 5  # names of folders in a message
+# llama3:8b, library/llama3:8b; a single letter before the colon is a drive of Windows.
+_OLLAMA_NAME = re.compile(r"(?:[\w.-]+/)*[\w.-]{2,}:[\w.-]+")
 
 
 def refuse_file(path: Path) -> CheckpointError:
@@ -29,7 +32,30 @@ def refuse_file(path: Path) -> CheckpointError:
         )
     return CheckpointError(
         f"{path}: this is a file, not a checkpoint folder",
-        hint=f"give the folder {path.parent}; unpack an archive first",
+        hint=folder_of_file(path, "config.json"),
+    )
+
+
+def folder_of_file(path: Path, config: str) -> str:
+    """The hint for a file where a folder with a file *config* is expected."""
+    if path.name.lower().endswith(_ARCHIVES):
+        return "unpack it first, and give the folder"
+    if (path.parent / config).is_file():
+        return f"give the folder {command(path.parent)}"
+    return f"give the folder that contains {config}"
+
+
+def refuse_missing(path: Path) -> CheckpointError:
+    """The error for a path where there is nothing, neither here nor, by its form, on a hub."""
+    if _OLLAMA_NAME.fullmatch(str(path)):
+        return CheckpointError(
+            f"{path}: no such folder; it looks like the name of a model in Ollama, which has quantized files only",
+            hint="give the Hugging Face checkpoint of that model, its folder or its id such as Qwen/Qwen2.5-0.5B",
+        )
+    return CheckpointError(
+        f"{path}: no such folder",
+        hint="give the folder that contains config.json and the .safetensors files, or a Hugging Face id such as "
+        "Qwen/Qwen2.5-0.5B",
     )
 
 

@@ -18,6 +18,7 @@ import click
 
 from quantkit import __version__
 from quantkit.errors import QuantkitError, VerificationError
+from quantkit.system.did_you_mean import did_you_mean
 from quantkit.system.terminal_text import one_line
 
 if TYPE_CHECKING:
@@ -67,6 +68,19 @@ class LazyGroup(click.Group):
         command = importlib.import_module(f"quantkit.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] == "help":  # quantkit help build
+            args = [*args[1:], "--help"]
+        if args[0] == "--help":
+            click.echo(ctx.get_help())
+            ctx.exit()
+        if args[0] not in COMMANDS:
+            meant = did_you_mean(args[0], COMMANDS)
+            ctx.fail(f"there is no command {args[0]!r}" + f"; {meant}" * bool(meant))
+        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[str]]:
         from click.shell_completion import CompletionItem
@@ -128,13 +142,15 @@ def _run(args: list[str] | None) -> int:
         )
         _flush()
     except QuantkitError as error:
-        return _report(error)
+        return _report(str(error), error.hint, _exit_code(error))
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return EXIT_INTERRUPTED
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
+    except click.ClickException as error:
+        return _report(error.format_message(), _usage_hint(error), error.exit_code)
     except BrokenPipeError:
         # The reader of the output has closed it (`| head`): stop quietly, as other tools do.
         _drop_stdout()
@@ -142,9 +158,7 @@ def _run(args: list[str] | None) -> int:
     except OSError as error:
         # Code that works on files raises errors that name them; this is the output of the command itself.
         _drop_stdout()
-        return _report(
-            QuantkitError(f"cannot print the result ({error.strerror or error})", hint="send the output elsewhere")
-        )
+        return _report(f"cannot print the result ({error.strerror or error})", "send the output elsewhere", EXIT_ERROR)
     return code if isinstance(code, int) else 0
 
 
@@ -154,10 +168,21 @@ def _flush() -> None:
             stream.flush()
 
 
-def _report(error: QuantkitError) -> int:
-    click.echo(f"error: {one_line(str(error))}", err=True)
-    click.echo(f"hint: {one_line(error.hint)}", err=True)
+def _report(message: str, hint: str, code: int) -> int:
+    """The two lines of every error."""
+    click.echo(f"error: {one_line(message)}", err=True)
+    click.echo(f"hint: {one_line(hint)}", err=True)
+    return code
+
+
+def _exit_code(error: QuantkitError) -> int:
     return EXIT_UNVERIFIED if isinstance(error, VerificationError) else EXIT_ERROR
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    """What to type after wrong usage: the help of the command, where it is known."""
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    return f"{ctx.command_path if ctx else 'quantkit'} --help"
 
 
 def _drop_stdout() -> None:

@@ -13,6 +13,7 @@ import click
 
 from quantkit.arch.families import FAMILIES
 from quantkit.cli.completers import COMPLETERS, complete_path
+from quantkit.errors import QuantkitError
 from quantkit.jobs.argument_kinds import (
     ADAPTERS,
     COUNT,
@@ -69,6 +70,8 @@ class _PathOrId(click.ParamType[Any]):
 # click's own existence check would exit with 2 and no hint; ours are QuantkitErrors
 FOLDER = _Path(path_type=Path)
 THINKING = "Let the model think before it answers, or not (default: the choice of its chat template)."
+# In click's context: a result has been printed as JSON.
+_PRINTED = "quantkit.printed"
 # The last words of --help.
 ARCHITECTURES_LINE = f"Supported architectures: {', '.join(FAMILIES)}."
 
@@ -188,8 +191,19 @@ def require_model(model: Source | None, adapters: Sequence[AdapterLike], otherwi
 
 
 def json_option(function: F) -> F:
-    """``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(function)
+    """``--json``. An error is printed as JSON too, unless a result was, whose command failed afterwards."""
+
+    @wraps(function)
+    def call(*args: Any, **given: Any) -> Any:
+        try:
+            return function(*args, **given)
+        except QuantkitError as error:
+            if given["as_json"] and _PRINTED not in click.get_current_context().meta:
+                shown = {"kind": type(error).__name__, "message": str(error), "hint": error.hint}
+                print_json({"schema": 1, "error": shown})
+            raise
+
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(call)  # type: ignore[return-value]
 
 
 def print_file(out: Path, made: Path, kind: str, notes: list[str], as_json: bool) -> None:
@@ -287,4 +301,5 @@ def reporter(as_json: bool = False) -> Reporter:
 
 def print_json(value: dict[str, Any]) -> None:
     """The result of ``--json``."""
+    click.get_current_context().meta[_PRINTED] = True
     click.echo(json.dumps(value, ensure_ascii=False, indent=1))

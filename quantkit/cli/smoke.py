@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from quantkit.cli.model_options import gpu_layers_option, model_threads_option
-from quantkit.cli.options import FOLDER, print_check
+from quantkit.cli.options import FOLDER, json_option, print_check, print_json
 from quantkit.system.terminal_text import harmless, one_line
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Question to ask instead of a greeting, e.g. --prompt 'Who are you?'. Repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def command(path: Path, n_gpu_layers: int, threads: int | None, prompts: tuple[str, ...], as_json: bool) -> None:
     """Load a GGUF file, or each file of a built folder, hold a short conversation and check the answers.
 
@@ -54,7 +53,7 @@ def command(path: Path, n_gpu_layers: int, threads: int | None, prompts: tuple[s
     passed = all(result.passed for result in results)
     if as_json:
         models = [result.to_json() for result in results]
-        click.echo(json.dumps({"schema": SCHEMA, "passed": passed, "models": models}, ensure_ascii=False, indent=2))
+        print_json({"schema": SCHEMA, "passed": passed, "models": models})
     if not passed:
         failed = [f"{result.gguf}: {check.name}" for result in results for check in result.checks if not check.passed]
         raise VerificationError(f"a check failed: {', '.join(failed)}", hint="see the evidence printed above")

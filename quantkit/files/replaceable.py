@@ -46,7 +46,7 @@ def check_free(final: Path, *, overwrite: bool) -> None:
     if not os.path.lexists(final):
         return
     if not overwrite:
-        raise OutputError(f"{final}: already exists", hint="choose another -o, or pass --overwrite")
+        raise OutputError(f"{final}: already exists", hint="choose another output path, or pass --overwrite")
     _check_not_here(final)
 
 
@@ -73,10 +73,12 @@ def check_free_folder(final: Path, mark: Mark | None, *, overwrite: bool) -> Non
         more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
         raise OutputError(
             f"{final}: was not made by this command, so it is not replaced; it contains {shown}{more}",
-            hint="choose another -o, or move the folder away yourself",
+            hint="choose another output path, or move the folder away yourself",
         )
 
 
 def _check_not_here(final: Path) -> None:
     if final.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise OutputError(f"{final}: contains the current folder, so it cannot be replaced", hint="choose another -o")
+        raise OutputError(
+            f"{final}: contains the current folder, so it cannot be replaced", hint="choose another output path"
+        )

@@ -173,12 +173,13 @@ def _check_output(final: Path, inputs: Sequence[Path], *, overwrite: bool, file:
     for source in inputs:
         if final.resolve() in (source.resolve(), *source.resolve().parents):
             raise OutputError(
-                f"{final}: contains the input {source}, so it cannot be replaced", hint="choose another -o"
+                f"{final}: contains the input {source}, so it cannot be replaced", hint="choose another output path"
             )
     _check_free(final, overwrite=overwrite, file=file, mark=mark)
     if not file and os.path.isfile(final):
         raise OutputError(
-            f"{final}: this is a file, but the output is a folder", hint="choose another -o, or delete the file"
+            f"{final}: this is a file, but the output is a folder",
+            hint="choose another output path, or delete the file",
         )
     if file and os.path.isdir(final):
         raise OutputError(f"{final}: this is a folder", hint=f"give a file name: {command('-o', final / 'model.gguf')}")

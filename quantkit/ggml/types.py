@@ -6,11 +6,13 @@ The numbers are those of ``ggml.h`` and ``llama.h``; sizes and names come from l
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from enum import IntEnum
 
 from quantkit.errors import QuantizationError
 from quantkit.ggml import library as ggml
+from quantkit.system.did_you_mean import choose_hint
 
 
 class GGMLType(IntEnum):
@@ -99,6 +101,13 @@ FTYPES: dict[str, int] = {
 }  # fmt: skip
 # llama-quantize's short forms.
 ALIASES = {"q3_k": "q3_k_m", "q4_k": "q4_k_m", "q5_k": "q5_k_m"}
+# What other programs call a type. These are only suggested: whoever says int4 may not want any of llama.cpp's types.
+_ELSEWHERE = {
+    "fp32": "f32", "float32": "f32", "float": "f32", "fp16": "f16", "float16": "f16", "half": "f16",
+    "bfloat16": "bf16", "int8": "q8_0", "8bit": "q8_0", "q8": "q8_0", "q6": "q6_k", "q5": "q5_k_m",
+    "int4": "q4_k_m", "4bit": "q4_k_m", "nf4": "q4_k_m", "q4": "q4_k_m", "q3": "q3_k_m", "q2": "q2_k",
+    "mxfp4": "mxfp4_moe", "not_quantized": "f16", "fast_quantized": "q8_0", "quantized": "q4_k_m",
+}  # fmt: skip
 
 
 def ftype_name(name: str) -> str:
@@ -114,5 +123,15 @@ def ftype_name(name: str) -> str:
             "nvfp4: llama.cpp's quantizer cannot write this type", hint="choose mxfp4_moe, iq4_nl or q4_k_m"
         )
     if canonical not in FTYPES:
-        raise QuantizationError(f"unknown quantization type {name!r}", hint=f"use one of: {', '.join(FTYPES)}")
+        raise QuantizationError(f"unknown quantization type {name!r}", hint=_meant(lower))
     return canonical
+
+
+def _meant(name: str) -> str:
+    """The hint for a name that is no type."""
+    words = [word for word in re.split(r"[,;+/\s]+", name) if word]
+    if len(words) > 1 and all(ALIASES.get(word, word) in FTYPES for word in words):
+        return "one type at a time: " + " ".join(f"--quant {word}" for word in words)
+    if name in _ELSEWHERE:
+        return f"did you mean {_ELSEWHERE[name]}?"
+    return choose_hint(name, FTYPES)

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from quantkit.errors import GGUFError
 from quantkit.ggml.types import FTYPES, GGMLType
+from quantkit.gguf.folder import refuse_folder
 from quantkit.gguf.kv import FORMATS, KV, KVType, encode_text
 
 MAGIC = b"GGUF"
@@ -107,6 +108,8 @@ def read_header(path: Path) -> Header:
     except FileNotFoundError:
         raise GGUFError(f"{path}: no such file", hint=_GIVE_A_FILE) from None
     except OSError as error:
+        if path.is_dir():
+            raise refuse_folder(path) from None
         raise GGUFError(f"{path}: cannot be read ({error.strerror or error})", hint=_GIVE_A_FILE) from None
 
 

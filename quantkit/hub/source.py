@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.errors import HubError
+from quantkit.hub.web_address import web_address
 
 _MODELSCOPE = "modelscope:"
 _PART = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
@@ -47,14 +48,15 @@ Source = Path | HubId
 
 
 def parse_source(text: str, base: Path = Path()) -> Source:
-    """Interpret *text*: a path that exists, else an id, else a path that does not exist (opening it raises the error).
+    """Interpret *text*: a path that exists, else an id or a hub's web address, else a path that does not exist (opening
+    it raises the error).
 
     Args:
         text: the source as typed.
         base: the folder that relative paths start from.
 
     Raises:
-        HubError: *text* is empty, or ``modelscope:`` is not followed by an id.
+        HubError: *text* is empty, the web address of something else, or ``modelscope:`` is not followed by an id.
     """
     if not text:
         raise HubError(
@@ -71,6 +73,14 @@ def parse_source(text: str, base: Path = Path()) -> Source:
                 f"{text!r} is not a ModelScope id", hint="write it as modelscope:org/name or modelscope:org/name@master"
             )
         return found
+    if (address := web_address(text)) is not None:
+        at = _hub_id(address.id, address.hub)
+        if at is None:
+            raise HubError(
+                f"{text!r} is not the address of a model on Hugging Face or ModelScope",
+                hint="download it and give its folder, or give a Hugging Face id such as Qwen/Qwen2.5-0.5B",
+            )
+        return at
     return _hub_id(text, "huggingface") or path
 
 

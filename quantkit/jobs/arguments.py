@@ -10,6 +10,7 @@ from quantkit.errors import QuantkitError
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.source import HubId, Source
 from quantkit.jobs.argument_kinds import ADAPTERS, PATH, PATHS, SIZE, SOURCE
+from quantkit.system.did_you_mean import choose_hint
 
 PathInput = str | os.PathLike[str]
 SourceInput = PathInput | HubId
@@ -89,5 +90,8 @@ def read_choice(name: str, value: str, choices: Collection[str]) -> str:
         QuantkitError: it is something else.
     """
     if not isinstance(value, str) or value not in choices:
-        raise QuantkitError(f"{name} {value!r} is unknown", hint=f"use one of: {', '.join(choices)}")
+        raise QuantkitError(
+            f"{name} {value!r} is unknown",
+            hint=choose_hint(str(value), choices),
+        )
     return value

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
+from quantkit.checkpoint.folder import require_folder
 from quantkit.engine.device import processor_workers
 from quantkit.engine.timeline import Timeline
 from quantkit.errors import QuantkitError, VerificationError
@@ -106,6 +107,8 @@ def build(
         require_quantized(recipe)
     trace = None if profile is None else read_path("profile", profile)
     clock = _Clock()
+    if isinstance(recipe.model, Path):
+        require_folder(recipe.model)  # before the output is looked at, which may have its name
     matrix_here = recipe.imatrix if isinstance(recipe.imatrix, Path) else None
     files = [matrix_here, recipe.calibrate, recipe.choice_data, Path(recipe.template), data]
     inputs = [

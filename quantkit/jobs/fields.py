@@ -6,7 +6,6 @@ imports neither torch nor numpy, because ``--help`` does.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from quantkit.errors import QuantkitError
 from quantkit.jobs.argument_kinds import Argument, Kind
+from quantkit.system.did_you_mean import did_you_mean
 
 REQUIRED: Any = object()
 """The default of a field that has none."""
@@ -83,9 +83,9 @@ def refuse_unknown(names: Iterable[str], known: Collection[str], *, what: str, w
     """
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            meant = f"did you mean {close[0]}? " if close else ""
-            raise QuantkitError(f"{where}unknown {what} {name!r}", hint=f"{meant}known are: {', '.join(sorted(known))}")
+            meant = did_you_mean(name, known)
+            listed = f"known are: {', '.join(sorted(known))}"
+            raise QuantkitError(f"{where}unknown {what} {name!r}", hint=f"{meant} {listed}".lstrip())
 
 
 def toml_line(key: str, value: object) -> str:

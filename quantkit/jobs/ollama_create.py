@@ -81,6 +81,10 @@ def find_modelfile(path: Path) -> tuple[Path, str]:
     Raises:
         OllamaError: there is no Modelfile.
     """
+    if path.suffix == ".gguf" and path.is_file():
+        beside = (path.parent / "Modelfile").is_file()
+        words = ("quantkit", "ollama", "create", path.parent) if beside else ("quantkit", "package", path, "-o", "DIR")
+        raise OllamaError(f"{path}: this is a GGUF file, not a Modelfile or its folder", hint=shown(*words))
     folder, modelfile = (path, path / "Modelfile") if path.is_dir() else (path.parent, path)
     if not modelfile.is_file():
         hint = "Ollama does not support split files: join them with llama-gguf-split --merge, then run quantkit package"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +13,10 @@ from quantkit.errors import QuantkitError
 from quantkit.ggml.types import UNQUANTIZED, ftype_name
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.matrix import Matrix, local_matrix
-from quantkit.hub.source import Source, source_label, source_name
+from quantkit.hub.source import Source, source_label
 from quantkit.jobs.arguments import AdaptersInput, PathInput, SourceInput, TextsInput, read_choice, read_path
 from quantkit.jobs.fields import refuse_unknown
+from quantkit.jobs.model_name import model_name
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, RecipeKeywords
 from quantkit.jobs.run_options import RECIPE_FILE_FIELDS, RUN_NAMES, RunKeywords, RunOptions, run_options
 from quantkit.material.data_file import CALIBRATION
@@ -24,7 +24,6 @@ from quantkit.plan.choice import BITS, FIT, SIZE, Asked
 from quantkit.plan.type_choices import TypeChoices, parse_choices
 from quantkit.system.progress import Reporter
 
-_NOT_IN_NAMES = r"/\\:*?\"<>|\x00-\x1f\ud800-\udfff"
 # What decides the size of the file whose types are chosen.
 _SIZES = (SIZE, BITS, FIT)
 _CHOSEN = "the types of all tensors are chosen"
@@ -37,7 +36,6 @@ _NOT_WITH_A_SIZE = {
     "split_max_size": "the size is that of one file",
     "via_llama_cpp": "the choice needs the model as quantkit itself reads it",
 }
-_NAME = re.compile(rf"[^\s.{_NOT_IN_NAMES}-][^{_NOT_IN_NAMES}]*")
 
 
 @dataclass(frozen=True, init=False)
@@ -145,15 +143,8 @@ class Recipe:
         if self.calibrate is not None:
             self._check_calibration()
         self.choices  # noqa: B018  what they cannot mean is refused here
-        if not self.name:
-            parts = [self.model, *(adapter.source for adapter in self.adapters)]
-            object.__setattr__(self, "name", "-".join(map(source_name, parts)))
-        # surrogates stand for bytes of a folder's name that are not UTF-8
-        if not _NAME.fullmatch(self.name) or len(self.name.encode(errors="replace")) > 200:
-            raise QuantkitError(
-                f"name {self.name[:80]!r} cannot be part of a file name",
-                hint="pass --name with letters, digits, - and _, of at most 200 bytes",
-            )
+        merged = [adapter.source for adapter in self.adapters]
+        object.__setattr__(self, "name", model_name(self.name, self.model, merged))
 
     def _check_size(self) -> None:
         given = [key for key in _SIZES if getattr(self, key) is not None]

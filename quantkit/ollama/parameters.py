@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 
 from quantkit.errors import ChatFormatError
+from quantkit.system.did_you_mean import close_names
 from quantkit.system.processors import MOST_THREADS
 
 PARAMETERS: dict[str, str] = {
@@ -85,7 +85,7 @@ def check_parameters(parameters: Iterable[tuple[str, str]]) -> None:
         if name in _IGNORED:
             raise ChatFormatError(f"Ollama ignores the parameter {name}", hint=f"leave {name} out")
         if name not in PARAMETERS:
-            close = difflib.get_close_matches(name.lower(), PARAMETERS, n=3) or sorted(PARAMETERS)
+            close = close_names(name, PARAMETERS, most=3) or sorted(PARAMETERS)
             raise ChatFormatError(f"unknown Ollama parameter {name!r}", hint=f"did you mean: {', '.join(close)}?")
         kind = PARAMETERS[name]
         if not _PATTERNS[kind].fullmatch(value):

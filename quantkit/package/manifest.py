@@ -179,6 +179,8 @@ def read_manifest(folder: Path) -> Manifest:
 def ggufs_hint(folder: Path) -> str:
     """What to give instead of a folder without a manifest."""
     files = _ggufs(folder)
+    if not files and (folder / "config.json").is_file():
+        return f"this is a checkpoint; build it: {command('quantkit', 'build', folder, '-o', 'DIR')}"
     if not files:
         return "there is no .gguf file in it; make one with: quantkit build MODEL -o DIR"
     return "give one of the files: " + ", ".join(str(file) for file in files)

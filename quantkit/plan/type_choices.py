@@ -13,6 +13,7 @@ from typing import Any
 from quantkit.errors import QuantizationError
 from quantkit.ggml.types import ENCODABLE, GGMLType
 from quantkit.gguf.header import EMBEDDING
+from quantkit.system.did_you_mean import choose_hint
 
 # llama.cpp treats them alike (tensor_name_match_token_embd).
 EMBEDDINGS = (EMBEDDING, "per_layer_token_embd.weight")
@@ -93,5 +94,5 @@ def _type(option: str, name: str) -> GGMLType:
             return kind
     raise QuantizationError(
         f"{option}: tensors cannot be written in the type {name!r}",
-        hint=f"use one of: {', '.join(kind.label for kind in ENCODABLE)}",
+        hint=choose_hint(name, (kind.label for kind in ENCODABLE)),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from quantkit.run.placement import placement
 from quantkit.run.prompt_input import QUOTES
 from quantkit.run.settings import ANSWERING, change, check_system, require_answering
 from quantkit.run.transcript import Conversation, load_conversation, save_conversation
+from quantkit.system.did_you_mean import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ def run_command(chat: ChatState, name: str, text: str) -> bool:
     """
     command = COMMANDS.get(name)
     if command is None:
-        close = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
+        meant = did_you_mean(name, COMMANDS)
         raise QuantkitError(
-            f"there is no command {name}" + (f"; did you mean {close[0]}?" if close else ""),
+            f"there is no command {name}" + (f"; {meant}" if meant else ""),
             hint="/help lists the commands; to send the line as a question, begin it with a space",
         )
     if text and not command.takes:

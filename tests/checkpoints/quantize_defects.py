@@ -210,7 +210,12 @@ for _name, _command in {"quantize": QUANTIZE, "package": PACKAGE, "smoke": ("smo
 # Outputs that would be in the way
 
 
-@defect("is a file", "a folder", hint="-o", command=(*BUILD[:3], "{gguf}", *BUILD[4:], "--overwrite"))
+@defect(
+    "is a file",
+    "a folder",
+    hint="choose another output path",
+    command=(*BUILD[:3], "{gguf}", *BUILD[4:], "--overwrite"),
+)
 def a_file_in_place_of_the_folder(case: Case) -> None:
     pass
 

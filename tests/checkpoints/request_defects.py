@@ -199,7 +199,12 @@ def gguf_missing(case: Case) -> None:
     case.gguf.unlink()
 
 
-@defect("{model}", "cannot be read", command=("quantize", "{model}", "-o", "{out}", "--quant", "q8_0"))
+@defect(
+    "{model}",
+    "this is a checkpoint, not a GGUF file",
+    hint="quantkit build",
+    command=("quantize", "{model}", "-o", "{out}", "--quant", "q8_0"),
+)
 def folder_given_as_gguf(case: Case) -> None:
     pass
 

@@ -364,7 +364,7 @@ def llama_3_on_a_qwen2_vocabulary(case: Case) -> None:
     pass
 
 
-@defect("no chat format", "alpacca", hint="phi-3, alpaca", command=(*BUILD, "--template", "alpacca"))
+@defect("no chat format", "alpacca", hint="did you mean alpaca?", command=(*BUILD, "--template", "alpacca"))
 def unknown_template_name(case: Case) -> None:
     pass
 

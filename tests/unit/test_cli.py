@@ -159,7 +159,12 @@ def test_wrong_usage(run: Callable[..., Run], args: tuple[str, ...]) -> None:
     done = run(*args)
     assert done.code == 2
     assert done.out == ""
-    assert "Usage: quantkit" in done.err
+    if args:
+        (error, hint) = done.err.splitlines()
+        assert error.startswith("error: ")
+        assert hint == f"hint: quantkit {args[0]} --help".replace("no-such-command ", "")
+    else:
+        assert "Usage: quantkit" in done.err
 
 
 def test_a_weight_that_is_no_number_is_told_of_its_option(run: Callable[..., Run]) -> None:

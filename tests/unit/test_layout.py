@@ -20,8 +20,10 @@ ROOT = Path(importlib.util.find_spec("quantkit").submodule_search_locations[0]) 
 # From the ground up: a package imports only from lines above its own.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("ggml", "system"),
-    ("files", "gguf", "hub"),
+    ("system",),
+    ("ggml",),
+    ("files", "hub"),
+    ("gguf",),
     ("checkpoint", "ollama", "plan"),
     ("advise", "kernels"),
     ("engine", "vocab"),

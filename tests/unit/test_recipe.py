@@ -276,9 +276,12 @@ def test_threads_true(tmp_path: Path) -> None:
         read_recipe(tmp_path / "r.toml")
 
 
-def test_a_folder_name_that_is_not_utf8() -> None:
+def test_a_folder_name_that_is_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(QuantkitError, match="part of a file name"):
-        Recipe(Path(os.fsdecode(b"/tmp/\xff")))
+        Recipe(folder)
 
 
 def test_a_template_file_is_beside_the_recipe(tmp_path: Path) -> None:

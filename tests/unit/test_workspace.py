@@ -119,7 +119,7 @@ def test_a_folder_never_replaces_a_file(tmp_path: Path) -> None:
     out.write_text("old", encoding="utf-8")
     with pytest.raises(OutputError, match="out: this is a file") as caught, workspace(out, overwrite=True):
         pass
-    assert "-o" in caught.value.hint
+    assert "choose another output path" in caught.value.hint
     assert out.read_text(encoding="utf-8") == "old"
     assert names(tmp_path) == ["out"]
 
