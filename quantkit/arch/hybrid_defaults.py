@@ -16,6 +16,28 @@ _LFM2 = {
     "tie_word_embeddings": True,
     "conv_L_cache": 3,
 }
+_LLAMA4 = {
+    "vocab_size": 202048,
+    "hidden_size": 5120,
+    "intermediate_size": 8192,
+    "intermediate_size_mlp": 16384,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 131072,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 500000.0,
+    "num_experts_per_tok": 1,
+    "num_local_experts": 16,
+    "interleave_moe_layer_step": 1,
+    "use_qk_norm": True,
+    "no_rope_layer_interval": 4,
+    "attention_chunk_size": 8192,
+    "attn_temperature_tuning": True,
+    "floor_scale": 8192,
+    "attn_scale": 0.1,
+}
 _QWEN3_NEXT = {
     "hidden_act": "silu",
     "vocab_size": 151936,
@@ -52,6 +74,7 @@ _GRANITE = {
 }
 
 HYBRID: Mapping[str, Mapping[str, Any]] = {
+    "llama4_text": _LLAMA4,
     "lfm2": {
         **_LFM2,
         "hidden_size": 2560,

@@ -285,8 +285,8 @@ def _llama3_factors(settings: Mapping[str, Any], size: int) -> Generated:
         number(settings, key, _WHERE, above=0)
         for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     )
-    if not low < high:
-        raise ArchitectureError(f"{_WHERE}: low_freq_factor {low:g} is not below high_freq_factor {high:g}")
+    if low > high:
+        raise ArchitectureError(f"{_WHERE}: low_freq_factor {low:g} is above high_freq_factor {high:g}")
     frequencies = _frequencies(base, size)
     factors: list[np.float32 | float] = []
     one = np.float32(1)
@@ -295,7 +295,7 @@ def _llama3_factors(settings: Mapping[str, Any], size: int) -> Generated:
         wavelength = one / frequency * np.float32(2 * math.pi)
         if wavelength < context / high:
             factors.append(1.0)
-        elif wavelength > context / low:
+        elif wavelength > context / low or low == high:  # Llama 4 has nothing between the two
             factors.append(factor)
         else:
             smooth = (one / wavelength * np.float32(context) - np.float32(low)) / np.float32(high - low)

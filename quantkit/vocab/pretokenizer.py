@@ -24,8 +24,9 @@ Step = tuple[str, str]
 """The kind of a step, and its regex or option: ``("split", r"\\p{N}")``, ``("bytes", "")``."""
 
 _BYTES: Step = ("bytes", "")
-# Llama 3's first tokenizer.json had no ignore_merges; its authors corrected this later. This token identifies it.
-_LLAMA_3_BOS = "<|begin_of_text|>"
+# Llama 3's first tokenizer.json had no ignore_merges; its authors corrected this later. This token identifies it, and
+# Llama 4's, whose splits are those of GPT-4o.
+_LLAMA_BOS = "<|begin_of_text|>"
 # GLM's tokenizers have Llama 3's steps, but no BOS, which llama.cpp knows by another name of the steps.
 _GLM_MASK = "[gMASK]"
 
@@ -66,6 +67,7 @@ PRE_TOKENIZERS = (
     PreTokenizer("smollm", _byte_level(regexes.DIGIT, regexes.GPT2), cleans=False),
     PreTokenizer("tekken", _byte_level(regexes.TEKKEN), whole_words=True),
     PreTokenizer("gpt-4o", _byte_level(regexes.O200K)),
+    PreTokenizer("llama4", _byte_level(regexes.O200K), token=_LLAMA_BOS),
     PreTokenizer("deepseek-llm", _byte_level(*regexes.DEEPSEEK_LLM)),
     PreTokenizer("deepseek-coder", _byte_level(*regexes.DEEPSEEK_CODER)),
     PreTokenizer("deepseek-v3", _byte_level(*regexes.DEEPSEEK_V3)),
@@ -108,7 +110,7 @@ def recognise(tokenizer: Mapping[str, Any], tokenizer_config: Mapping[str, Any],
             hint="use the tokenizer that was saved with the model; supported are "
             f"{', '.join(known.name for known in PRE_TOKENIZERS)}",
         )
-    whole_words = looks_up_words(tokenizer) or _LLAMA_3_BOS in added
+    whole_words = looks_up_words(tokenizer) or _LLAMA_BOS in added
     cleans = tokenizer_config.get("clean_up_tokenization_spaces") is not False
     return next(
         known

@@ -22,7 +22,7 @@ Maker = Callable[..., Path]
 
 KINDS = (
     *("glm", "glm4", "glm4-moe", "olmo3", "ministral3", "lfm2", "lfm2-moe", "falcon-h1", "nemotron-h"),
-    *("granite-moe", "granite-moe-shared", "granite-4"),
+    *("granite-moe", "granite-moe-shared", "granite-4", "llama4"),
     *("seed-oss", "ernie4.5", "ernie4.5-moe", "hunyuan", "exaone4", "cohere", "cohere2", "stablelm", "internlm3"),
     *("gemma4", "gemma4-large", "gemma4-moe"),
     *("deepseek-v2", "deepseek-v3", "glm4-moe-lite", "minicpm3"),
@@ -30,7 +30,9 @@ KINDS = (
 )
 # PEFT refuses the output matrices of state-space layers, whose kernels pass over LoRA.
 BUT_OUT_PROJ = r".*\.(in_proj|[qkvo]_proj|gate_proj|up_proj|down_proj)"
-TARGETS = {"falcon-h1": BUT_OUT_PROJ, "nemotron-h": BUT_OUT_PROJ}
+# Llama 4's router is a linear layer with two results, to which PEFT cannot add.
+BUT_ROUTER = r".*\.([qkvo]_proj|gate_proj|up_proj|down_proj)"
+TARGETS = {"falcon-h1": BUT_OUT_PROJ, "nemotron-h": BUT_OUT_PROJ, "llama4": BUT_ROUTER}
 # ggml takes GELU from a table of half floats.
 GELU = 2e-3
 TOKENS = (11, 18, 25, 32, 39, 46, 53, 60, 67, 74)

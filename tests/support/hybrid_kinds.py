@@ -105,6 +105,57 @@ _NEMOTRON_H = {
     "use_bias": False,
     "use_conv_bias": True,
 }
+# Of two layers one is dense, the second of the test of LoRA; the fourth attends to all tokens.
+_LLAMA4 = {
+    "architectures": ["Llama4ForCausalLM"],
+    "model_type": "llama4_text",
+    "attention_bias": False,
+    "attention_chunk_size": 8192,
+    "attn_scale": 0.1,
+    "attn_temperature_tuning": True,
+    "floor_scale": 8192,
+    "head_dim": 32,
+    "interleave_moe_layer_step": 2,
+    "intermediate_size": 256,
+    "intermediate_size_mlp": 512,
+    "max_position_embeddings": 10485760,
+    "no_rope_layers": [],
+    "num_experts_per_tok": 1,
+    "num_hidden_layers": 4,
+    "num_local_experts": 3,
+    "output_router_logits": False,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "factor": 16.0,
+        "high_freq_factor": 1.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+    "rope_theta": 500000.0,
+    "use_qk_norm": True,
+}
+# As Maverick has it but for the number of experts.
+_LLAMA4_SEES = {
+    **{key: value for key, value in _LLAMA4.items() if key != "rope_scaling"},
+    "architectures": ["Llama4ForConditionalGeneration"],
+    "max_position_embeddings": 1048576,
+    "num_hidden_layers": 2,
+}
+_LLAMA4_SIGHT = {
+    "model_type": "llama4_vision_model",
+    "hidden_act": "gelu",
+    "hidden_size": 32,
+    "image_size": 56,
+    "intermediate_size": 128,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "patch_size": 14,
+    "pixel_shuffle_ratio": 0.5,
+    "projector_input_dim": 64,
+    "projector_output_dim": 64,
+    "vision_output_dim": 64,
+}
 _GRANITE_MOE = {
     "architectures": ["GraniteMoeForCausalLM"],
     "model_type": "granitemoe",
@@ -146,6 +197,13 @@ _GRANITE_4 = {
 }
 
 HYBRID: dict[str, Mapping[str, Any]] = {
+    "llama4": {"vocabulary": "llama4", "config": _LLAMA4, "least": 2},
+    "llama4-sees": {
+        "vocabulary": "llama4",
+        "config": _LLAMA4_SEES,
+        "around": {"model_type": "llama4", "vision_config": _LLAMA4_SIGHT},
+        "least": 2,
+    },
     "lfm2": {"vocabulary": "llama-bpe", "config": _LFM2, "tied": True, "least": 2},
     "lfm2-moe": {"vocabulary": "llama-bpe", "config": _LFM2_MOE, "tied": True, "least": 2},
     "falcon-h1": {"vocabulary": "llama-bpe", "config": _FALCON_H1},

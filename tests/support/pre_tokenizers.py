@@ -134,6 +134,7 @@ STRUCTURES = {
     "tekken": Structure("tekken", sequence(split(TEKKEN), byte_level()), whole_words=True),
     "gpt-4o": Structure("gpt-4o", sequence(split(O200K, outside=True), byte_level())),
     "harmony": Structure("gpt-4o", sequence(split(O200K, outside=True), byte_level())),
+    "llama4": Structure("llama4", sequence(split(O200K, outside=True), byte_level())),
     "olmo2": Structure("dbrx", sequence(split(CL100K, outside=True), byte_level())),
     "phi-4": Structure("dbrx", sequence(split(CL100K, outside=True), byte_level())),
     "glm4": Structure("glm4", sequence(split(CL100K), byte_level()), whole_words=True),

@@ -197,6 +197,14 @@ KINDS = {
         template="openai-gpt-oss-120b",
         config={"clean_up_tokenization_spaces": False},
     ),
+    "llama4": Kind(
+        last=("<|begin_of_text|>", "<|end_of_text|>", "<|eom|>", "<|eot|>", "<|finetune_right_pad|>"),
+        bos="<|begin_of_text|>",
+        eos="<|eot|>",
+        pad="<|finetune_right_pad|>",
+        post="bos",
+        config={"clean_up_tokenization_spaces": False},
+    ),
     "olmo2": Kind(
         last=(*_CL100K, "<|im_start|>", "<|im_end|>", "<|endofprompt|>", "<|pad|>"),
         bos="<|endoftext|>",

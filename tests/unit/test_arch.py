@@ -142,6 +142,7 @@ def test_llama_rope_factors_are_llama_cpps_in_every_bit(theta: float, size: int)
         (32.0, 1.0, 4.0, 8192),
         (7.3, 0.9, 31.7, 5000),
         (3, 1, 50, 9999),
+        (16.0, 1.0, 1.0, 8192),
     ):
         scaling = {"factor": factor, "low_freq_factor": low, "high_freq_factor": high}
         scaling = {**LLAMA_3, **scaling, "original_max_position_embeddings": context}
@@ -348,7 +349,7 @@ def test_rope_of_a_wrong_kind(rope: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"high_freq_factor": 0}, {"low_freq_factor": 0}, {"high_freq_factor": 1.0}, {"factor": 0}], ids=repr
+    "change", [{"high_freq_factor": 0}, {"low_freq_factor": 0}, {"high_freq_factor": 0.5}, {"factor": 0}], ids=repr
 )
 def test_llama_scaling_that_divides_by_zero(change: dict[str, Any]) -> None:
     with pytest.raises(ArchitectureError):

@@ -46,6 +46,13 @@ OWN: Mapping[str, Mapping[str, Any]] = {
         "moe_intermediate_size": 24,
         "moe_shared_expert_intermediate_size": 40,
     },
+    "Llama4ForCausalLM": {
+        "num_hidden_layers": 4,
+        "num_local_experts": 3,
+        "head_dim": 16,
+        "interleave_moe_layer_step": 2,
+        "intermediate_size_mlp": 160,
+    },
     "GraniteMoeForCausalLM": {"num_local_experts": 3},
     "GraniteMoeSharedForCausalLM": {"num_local_experts": 3, "shared_intermediate_size": 48},
     "GraniteMoeHybridForCausalLM": {
@@ -57,6 +64,7 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     },
 }
 GRANITE = ("GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM", "GraniteMoeHybridForCausalLM")
+LLAMA4 = "Llama4ForCausalLM"
 LFM2 = ("Lfm2ForCausalLM", "Lfm2MoeForCausalLM")
 
 
@@ -238,6 +246,28 @@ def test_granite_4() -> None:
     assert rules(GRANITE[2], 0, **dense)["ffn_up.weight"].row_order == (range(96, 192),)
 
 
+def test_llama_4() -> None:
+    found = metadata(LLAMA4)
+    assert (found["feed_forward_length"], found["expert_feed_forward_length"]) == (160, 96)
+    keys = ("interleave_moe_layer_step", "expert_count", "expert_used_count", "rope.freq_base")
+    assert [found[key] for key in keys] == [2, 3, 1, 500000.0]
+    dense, sparse = rules(LLAMA4, 0), rules(LLAMA4, 1)
+    assert dense["ffn_up.weight"].shape == (160, 64)
+    gate, up, down = (sparse[f"ffn_{kind}_exps.weight"] for kind in ("gate", "up", "down"))
+    assert gate.source == up.source == "model.layers.1.feed_forward.experts.gate_up_proj"
+    assert gate.source_shape == (3, 64, 192)
+    assert gate.row_order == up.row_order == (range(64), range(64, 128), range(128, 192))
+    assert (gate.column_order, up.column_order) == ((range(96),), (range(96, 192),))
+    assert (down.shape, down.source_shape, down.column_order) == ((3, 64, 96), (3, 96, 64), ())
+    assert gate.transposed
+    assert down.transposed
+    assert sparse["ffn_up_shexp.weight"].shape == (96, 64)
+    # Maverick; rotary settings as its config.json has them.
+    assert metadata(LLAMA4, num_local_experts=128, use_qk_norm=False)["expert_count"] == 128
+    assert metadata(LLAMA4, no_rope_layers=[1, 1, 1, 0, 1], attn_temperature_tuning=4) == found
+    assert metadata(LLAMA4, no_rope_layers=[], moe_layers=[1, 3]) == found
+
+
 @pytest.mark.parametrize("name", ["shortconv.conv.weight", "ssm_conv1d.weight", "ssm_norm.weight", "ssm_a", "ssm_d"])
 def test_small_tensors_of_mixers_stay_float32(name: str) -> None:
     assert base_type(f"blk.0.{name}", (64, 4), GGMLType.F16) is GGMLType.F32
@@ -252,6 +282,19 @@ def test_small_tensors_of_mixers_stay_float32(name: str) -> None:
         *((name, {"head_dim": 16}) for name in GRANITE),
         *((name, {"logits_scaling": 0}) for name in GRANITE),
         *((name, {"num_experts_per_tok": 4}) for name in GRANITE),
+        *((LLAMA4, {key: False}) for key in ("attn_temperature_tuning", "use_qk_norm")),
+        *((LLAMA4, {key: 4096}) for key in ("attention_chunk_size", "floor_scale", "attn_scale")),
+        *((LLAMA4, {"attention_chunk_size": size}) for size in (None, 0)),
+        *((LLAMA4, {"no_rope_layers": layers}) for layers in ([1, 1, 1, 1], [1, 1, 1], [0, 1, 1, 1])),
+        *((LLAMA4, {"moe_layers": layers}) for layers in ([], [0, 1, 2, 3])),
+        (LLAMA4, {"layer_types": ["full_attention"] * 4}),
+        (LLAMA4, {"no_rope_layer_interval": 2}),
+        (LLAMA4, {"num_local_experts": 0}),
+        (LLAMA4, {"num_experts_per_tok": 4}),
+        (LLAMA4, {"interleave_moe_layer_step": 0}),
+        (LLAMA4, {"attention_bias": True}),
+        (LLAMA4, {"hidden_act": "gelu"}),
+        (LLAMA4, {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 1024}}),
         (GRANITE[2], {"position_embedding_type": "rope"}),
         (GRANITE[2], {"layer_types": ["attention"] * 3, "position_embedding_type": "nope"}),
         (GRANITE[2], {"layer_types": ["mamba"] * 3}),
