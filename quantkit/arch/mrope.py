@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quantkit.arch.base import Config, positive
+from quantkit.arch.base import Config, number, positive
 from quantkit.arch.rope import rope, rope_base
 from quantkit.errors import ArchitectureError
 from quantkit.gguf.kv import KV, KVType, array
@@ -66,7 +66,7 @@ def _check_lost(config: Config, settings: Mapping[str, Any], found: list[int], s
     transformers rotates pairs beyond the turns of a section by the time; llama.cpp by a fourth number, which is 0 in a
     text. In Qwen3-VL ([24, 20, 20]) these are two of the slowest: less than a ninth of a radian at 262,144 tokens.
     """
-    context, base = positive(config, "max_position_embeddings"), rope_base(settings)
+    context, base = _reach(config, settings), rope_base(settings)
     for pair in range(size // 2):
         angle = context * base ** (-2 * pair / size)
         if pair >= 3 * found[pair % 3] and angle > _NO_MATTER:
@@ -74,3 +74,12 @@ def _check_lost(config: Config, settings: Mapping[str, Any], found: list[int], s
                 f"config.json: mrope_section {found} is not supported: llama.cpp does not rotate pair {pair} of a head "
                 f"in a text, which transformers rotates by up to {angle:.2g} radians"
             )
+
+
+def _reach(config: Config, settings: Mapping[str, Any]) -> float:
+    """The context's length for the slowest pairs, which YaRN interpolates as linear scaling does all."""
+    context = positive(config, "max_position_embeddings")
+    if settings.get("rope_type") not in ("linear", "yarn"):
+        return context
+    factor = number(settings, "factor", "config.json: rope_scaling", above=0)
+    return max(context / factor, settings.get("original_max_position_embeddings") or 0)

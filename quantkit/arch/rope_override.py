@@ -18,6 +18,8 @@ from quantkit.errors import ArchitectureError, QuantkitError
 TYPES = ("linear", "yarn")
 _TRAINED = "original_max_position_embeddings"
 _FULL = "full_attention"
+# What a scaling leaves as it is: the base, which part of a head is rotated, and by what.
+_KEPT = ("rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved")
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,7 @@ def override_rope(config: Mapping[str, Any], override: RopeOverride) -> tuple[di
         if not isinstance(trained, int) or isinstance(trained, bool):
             raise ArchitectureError(f"config.json: max_position_embeddings is {trained!r}; expected a number")
         before = settings.get("rope_type") or settings.get("type") or "none"
-        kept: dict[str, Any] = {
-            key: settings[key] for key in ("rope_theta", "partial_rotary_factor") if key in settings
-        }
+        kept: dict[str, Any] = {key: settings[key] for key in _KEPT if key in settings}
         settings = {**kept, "rope_type": kind, "factor": factor, _TRAINED: trained}
         changed |= {"max_position_embeddings": int(trained * factor)}
         if changed.get(_TRAINED) is not None:

@@ -63,10 +63,41 @@ def test_scaled_as_in_transformers(
     assert _apart(found, _logits(checkpoint(kind, dtype="f32"))) > _APART  # the scaling is what makes them equal
 
 
-def _logits(model: Path) -> npt.NDArray[np.float32]:
-    from transformers import AutoModelForCausalLM
+@pytest.mark.parametrize("kind", ["qwen2-vl", "qwen3-vl"])
+@pytest.mark.parametrize("scaling", ["yarn", "linear"])
+def test_pairs_of_m_rope_are_scaled_as_in_transformers(
+    checkpoint: Maker, tmp_path: Path, kind: str, scaling: str
+) -> None:
+    """By the option, which config.json then has not said, as by a config.json that says so."""
+    plain = checkpoint(kind, dtype="f32", config={"max_position_embeddings": 16})
+    said = {**KINDS[kind].config["rope_scaling"], "factor": 4.0, "original_max_position_embeddings": 16}
+    said = {key: value for key, value in said.items() if key != "type"} | {"rope_type": scaling}
+    model = checkpoint(kind, dtype="f32", config={"max_position_embeddings": 64, "rope_scaling": said})
+    ours = convert(plain, tmp_path / "model.gguf", outtype="f32", rope_scaling=f"{scaling}:4")
+    assert differences(ours, convert(model, tmp_path / "said.gguf", outtype="f32")) == []
+    found = llama_logits(ours, _TOKENS, tmp_path / "logits.npy")
+    assert _apart(found, _logits(model)) < _CLOSE
+    assert _apart(found, _logits(plain)) > _APART
 
-    loaded = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="eager").eval()
+
+def test_the_epsilon_that_llama_cpp_does_not_read(checkpoint: Maker, tmp_path: Path) -> None:
+    """Of Qwen2-VL; this fails once it reads it, and then the note is to go."""
+    found = []
+    for epsilon in (1e-6, 1e-2):
+        model = checkpoint("qwen2-vl", config={"rms_norm_eps": epsilon})
+        with open_model(model) as opened:
+            assert [note for note in opened.notes if f"the model adds {epsilon:g}" in note]
+        gguf = convert(model, tmp_path / f"{epsilon}.gguf")
+        found.append(llama_logits(gguf, _TOKENS, tmp_path / "logits.npy"))
+    np.testing.assert_array_equal(*found)
+
+
+def _logits(model: Path) -> npt.NDArray[np.float32]:
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    sees = "text_config" in json.loads((model / "config.json").read_text(encoding="utf-8"))
+    auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    loaded = auto.from_pretrained(model, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
         logits: npt.NDArray[np.float32] = loaded(torch.tensor([_TOKENS])).logits[0].numpy()
     return logits

@@ -278,3 +278,18 @@ def test_language_models_that_see() -> None:
         vl_metadata(qwen3, **mrope, vision_config={"deepstack_visual_indexes": 3})
     with pytest.raises(ArchitectureError, match="attention_bias"):
         vl_metadata(qwen3, **mrope, attention_bias=True)
+
+
+def test_slow_pairs_are_interpolated_with_the_context() -> None:
+    """Qwen3-VL leaves two of its pairs to a number that is 0 in a text, which YaRN does not change."""
+    qwen3, trained = "Qwen3VLForConditionalGeneration", 262144
+    own = {"mrope_section": [24, 20, 20], "mrope_interleaved": True, "rope_theta": 5e6}
+    stretched = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": trained}
+    long = {"head_dim": 128, "max_position_embeddings": 4 * trained}
+    assert vl_metadata(qwen3, **long, rope_parameters={**own, **stretched})["rope.scaling.factor"] == 4.0
+    with pytest.raises(ArchitectureError, match="does not rotate pair 61"):
+        vl_metadata(qwen3, **long, rope_parameters=own)
+    with pytest.raises(ArchitectureError, match="does not rotate pair 61"):
+        vl_metadata(
+            qwen3, **long, rope_parameters={**own, **stretched, "original_max_position_embeddings": 4 * trained}
+        )
