@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.checkpoint.tensor_file import TensorSpec
-from quantkit.checkpoint.tensor_names import bare, holder
+from quantkit.checkpoint.tensor_names import VISION, bare, holder
 from quantkit.errors import AdapterError
 from quantkit.files.visible import visible
 
@@ -27,7 +27,7 @@ _SINCE_4_52 = (
     ("model.multi_modal_projector.", "multi_modal_projector."),
 )
 # The other parts, of which the names in the base are :func:`quantkit.checkpoint.tensor_names.vision_name`'s.
-_OTHER_PARTS = ("multi_modal_projector.", "vision_model.", "visual.", "connector.")
+_OTHER_PARTS = tuple(part for part in VISION if part != "vision_tower.")
 
 
 def _trained_whole(language: str, tower: str) -> tuple[tuple[str, str], ...]:
@@ -54,7 +54,7 @@ READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
     tuple((before, since) for since, before in _SINCE_4_52),  # or the adapter is
 )
 # The modules of a vision-language model other than its language model.
-_VISION = re.compile(r"(model\.)?(vision_tower|vision_model|visual|multi_modal_projector|connector|mlp1)\.")
+_VISION = re.compile(rf"(model\.)?({'|'.join(map(re.escape, VISION))})")
 # Libraries that write adapters in their own layout, by the keys they use.
 _TORCHTUNE = re.compile(r"(layers\.\d+\.(attn|mlp)|output|tok_embeddings)\..*\b(lora_a|lora_b|magnitude)\b.*")
 _MLX = re.compile(r".*\.(lora_a|lora_b)")

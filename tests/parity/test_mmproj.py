@@ -172,6 +172,7 @@ def test_convert_writes_both_files(folder: Path, tmp_path: Path) -> None:
         ("gemma3-sees", r".*(encoder|language_model).*\.(q_proj|fc1)"),
         ("mistral3", r".*(vision_tower|projector|language_model).*(q_proj|k_proj|linear_1|merging_layer)"),
         ("idefics3", r".*(vision_model|connector|text_model).*\.(v_proj|fc2|proj)"),
+        ("gemma4-sees", r".*vision_tower.*(q_proj\.linear|input_proj)|.*embedding_projection|.*language_model.*q_proj"),
         ("qwen3.5-moe-sees", r".*(visual|language_model).*\.(qkv|linear_fc1|q_proj|in_proj_qkv)"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,56 @@ TOLERANCE = 2e-3
 PROMPT = "Hello <__media__> what?"
 
 
+Inputs = dict[str, torch.Tensor]
+
+
 def load(model: Path) -> torch.nn.Module:
     from transformers import AutoModelForImageTextToText
 
     return AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
+
+
+def load_gemma4(model: Path) -> torch.nn.Module:
+    """With libmtmd's GELU in the encoder, of which the user has a note."""
+    from transformers.activations import ACT2FN
+
+    loaded: Any = load(model)
+    for layer in loaded.model.vision_tower.encoder.layers:
+        layer.mlp.act_fn = ACT2FN["quick_gelu"]
+    return loaded  # type: ignore[no-any-return]
+
+
+def whole(colors: torch.Tensor) -> Inputs:
+    return {"pixel_values": colors.half().float()[None]}
+
+
+def sized(colors: torch.Tensor) -> Inputs:
+    return {**whole(colors), "image_sizes": torch.tensor([[*colors.shape[1:]]])}
+
+
+def twice(colors: torch.Tensor) -> Inputs:
+    """For a model that cuts pictures into tiles: libmtmd shows the one tile again as the whole."""
+    return {"pixel_values": whole(colors)["pixel_values"].expand(2, -1, -1, -1)[None]}
+
+
+def qwen_patches(colors: torch.Tensor, patch: int) -> Inputs:
+    """Those of each square of four together, and each in two frames that are alike."""
+    side = colors.shape[-1] // (2 * patch)
+    squares = colors.half().float().reshape(3, side, 2, patch, side, 2, patch).permute(1, 4, 2, 5, 0, 3, 6)
+    frames = squares.unsqueeze(5).expand(-1, -1, -1, -1, -1, 2, -1, -1)
+    return {
+        "pixel_values": frames.reshape(4 * side * side, -1),
+        "image_grid_thw": torch.tensor([[1, 2 * side, 2 * side]]),
+    }
+
+
+def gemma4_patches(colors: torch.Tensor, patch: int) -> Inputs:
+    """Row by row, the colors of a pixel together; the model itself brings them to -1..1, where they are half floats."""
+    side = colors.shape[-1] // patch
+    rounded = ((2 * colors - 1).half().float() + 1) / 2
+    patches = rounded.reshape(3, side, patch, side, patch).permute(1, 3, 2, 4, 0)
+    places = [[x, y] for y in range(side) for x in range(side)]
+    return {"pixel_values": patches.reshape(1, side * side, -1), "image_position_ids": torch.tensor([places])}
 
 
 @dataclass(frozen=True)
@@ -41,31 +88,38 @@ class Seen:
     Attributes:
         size: pixels of a side.
         token: what stands for a part of the picture.
+        inputs: the colors, channel by channel, to what the model is given.
         row: parts in a row, if a row ends with a token of its own.
+        types: the argument that says which tokens are the picture's, if there is one.
         load: folder to the model.
-        tiles: how often the picture is shown, for a model that cuts pictures into tiles.
-        patch: pixels of a side of a patch, for a model that is given the patches of Qwen's processor.
     """
 
     size: int
     token: str
+    inputs: Callable[[torch.Tensor], Inputs] = whole
     row: int = 0
+    types: str = ""
     load: Callable[[Path], torch.nn.Module] = load
-    tiles: int = 0
-    patch: int = 0
+
+
+def qwen(size: int, patch: int) -> Seen:
+    return Seen(size, "<|image_pad|>", partial(qwen_patches, patch=patch), types="mm_token_type_ids")
 
 
 SEEN: Mapping[str, Seen] = {
-    "gemma3-sees": Seen(56, "<image_soft_token>"),
-    "mistral3": Seen(112, "[IMG]", row=4),
-    "pixtral": Seen(112, "[IMG]", row=8),
-    "idefics3": Seen(56, "<image>", tiles=2),  # libmtmd shows the one tile again as the whole
+    "gemma3-sees": Seen(56, "<image_soft_token>", types="token_type_ids"),
+    "gemma4-sees": Seen(
+        108, "<|image|>", partial(gemma4_patches, patch=4), types="mm_token_type_ids", load=load_gemma4
+    ),
+    "mistral3": Seen(112, "[IMG]", sized, row=4),
+    "pixtral": Seen(112, "[IMG]", sized, row=8),
+    "idefics3": Seen(56, "<image>", twice),
     "internvl": Seen(56, "<IMG_CONTEXT>", load=intern_model),
-    "qwen2-vl": Seen(112, "<|image_pad|>", patch=14),
-    "qwen2.5-vl": Seen(168, "<|image_pad|>", patch=14),  # more than one window
-    "qwen3-vl": Seen(128, "<|image_pad|>", patch=16),
-    "qwen3.5-sees": Seen(128, "<|image_pad|>", patch=16),
-    "qwen3.5-moe-sees": Seen(128, "<|image_pad|>", patch=16),
+    "qwen2-vl": qwen(112, patch=14),
+    "qwen2.5-vl": qwen(168, patch=14),  # more than one window
+    "qwen3-vl": qwen(128, patch=16),
+    "qwen3.5-sees": qwen(128, patch=16),
+    "qwen3.5-moe-sees": qwen(128, patch=16),
 }
 
 
@@ -104,31 +158,14 @@ def transformers_logits(
             setattr(model.config, key, image)
     settings = json.loads((folder / "preprocessor_config.json").read_text())
     colors = (pixels / 255 - np.array(settings["image_mean"])) / np.array(settings["image_std"])
-    values = torch.from_numpy(colors).permute(2, 0, 1).half().float()[None]
-    if seen.tiles:
-        values = values.expand(seen.tiles, -1, -1, -1)[None]
-    further: dict[str, torch.Tensor] = {}
-    if seen.patch:
-        values = _patches(values[0], seen.patch)
-        further["image_grid_thw"] = torch.tensor([[1, seen.size // seen.patch, seen.size // seen.patch]])
-        further["mm_token_type_ids"] = torch.tensor([[int(token == image) for token in tokens]])
-    if seen.row:
-        further["image_sizes"] = torch.tensor([[seen.size, seen.size]])
-    if "gemma" in model.config.model_type:
-        further["token_type_ids"] = torch.tensor([[int(token == image) for token in tokens]])
+    shown = torch.from_numpy(colors).permute(2, 0, 1)
+    types = {seen.types: torch.tensor([[int(token == image) for token in tokens]])} if seen.types else {}
     rows = []
     with torch.no_grad():
-        for shown in (values, -values):
-            logits = model(input_ids=torch.tensor([tokens]), pixel_values=shown, **further).logits
+        for values in (shown, -shown):
+            logits = model(input_ids=torch.tensor([tokens]), **seen.inputs(values), **types).logits
             rows.append(logits[0, -1].numpy())
     return rows
-
-
-def _patches(values: torch.Tensor, patch: int) -> torch.Tensor:
-    """A picture's patches, those of each square of four together, and each in two frames that are alike."""
-    side = values.shape[-1] // (2 * patch)
-    squares = values.reshape(3, side, 2, patch, side, 2, patch).permute(1, 4, 2, 5, 0, 3, 6)
-    return squares.unsqueeze(5).expand(-1, -1, -1, -1, -1, 2, -1, -1).reshape(4 * side * side, -1)
 
 
 def _places(count: int, seen: Seen, ids: Mapping[str, int]) -> list[int]:

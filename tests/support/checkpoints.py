@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -334,7 +334,7 @@ def make_checkpoint(
     tensors = random_tensors(family, settings, DTYPES[dtype], seed)
     if family.around:
         tensors = {_inside(name, family.within): tensor for name, tensor in tensors.items()}
-        tensors |= random_values(family.sight(whole), DTYPES[dtype], seed + 1)
+        tensors |= random_values(family.sight(whole), DTYPES[dtype], seed + 1, replace(family, norm=1.0))
         _write_json(folder / "preprocessor_config.json", family.pictures)
     write_weights(folder, tensors, shards=shards, binary=binary)
     return folder

@@ -66,12 +66,28 @@ _GEMMA4_MOE = {
 _GEMMA4_VISION = {
     "model_type": "gemma4_vision",
     "head_dim": 16,
+    "hidden_activation": _GELU,
     "hidden_size": 32,
-    "intermediate_size": 32,
+    "intermediate_size": 48,
     "num_attention_heads": 2,
-    "num_hidden_layers": 1,
+    "num_hidden_layers": 2,
     "num_key_value_heads": 2,
-    "position_embedding_size": 16,
+    "patch_size": 4,
+    "pooling_kernel_size": 3,
+    "position_embedding_size": 32,
+    "standardize": True,
+    "use_clipped_linears": True,
+}
+_GEMMA4_PICTURES = {
+    "do_normalize": False,
+    "do_rescale": True,
+    "do_resize": True,
+    "image_mean": [0.0, 0.0, 0.0],
+    "image_std": [1.0, 1.0, 1.0],
+    "max_soft_tokens": 280,
+    "patch_size": 4,
+    "pooling_kernel_size": 3,
+    "rescale_factor": 1 / 255,
 }
 _GEMMA4_UNIFIED = {
     key: value for key, value in _GEMMA4_LARGE.items() if not key.endswith(("per_layer_input", "experts", "moe_block"))
@@ -83,10 +99,17 @@ GEMMA: dict[str, Mapping[str, Any]] = {
     "gemma4-moe": {"vocabulary": "gemma-4", "config": _GEMMA4_MOE, "tied": True},
     "gemma4-sees": {
         "vocabulary": "gemma-4",
-        "config": {**_GEMMA4_LARGE, "architectures": ["Gemma4ForConditionalGeneration"]},
+        "config": {
+            **_GEMMA4_LARGE,
+            "architectures": ["Gemma4ForConditionalGeneration"],
+            "layer_types": [*_PATTERN, *_PATTERN, *_PATTERN],
+        },
         "tied": True,
+        "least": 2,
         "around": {"model_type": "gemma4", "audio_config": None, "vision_config": _GEMMA4_VISION},
         "within": "model.language_model",
+        "pictures": _GEMMA4_PICTURES,
+        "scaled": {"input_min": -2.0, "input_max": 2.0, "output_min": -1.5, "output_max": 1.5},
     },
     "gemma4-unified": {
         "vocabulary": "gemma-4",

@@ -20,6 +20,7 @@ IMAGENET_COLORS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.2
 PICTURE_TOKENS: Mapping[str, tuple[str, ...]] = {
     "tekken": ("[IMG]", "[IMG_BREAK]", "[IMG_END]"),
     "gemma-spm": ("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
+    "gemma-4": (),
     "llama-bpe": ("<fake_token_around_image>", "<global-img>", "<image>", "<row_1_col_1>"),
     "qwen35": ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>"),
     "qwen2": ("<img>", "</img>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<IMG_CONTEXT>"),

@@ -15,14 +15,18 @@ from quantkit.errors import ArchitectureError
 from tests.support.checkpoints import KINDS, SIGHTS
 
 SEEING: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
-    kind: ({**family.around, family.inside: {}, "architectures": family.config["architectures"]}, family.pictures)
+    kind: (
+        {**family.around, family.inside: family.config, "architectures": family.config["architectures"]},
+        family.pictures,
+    )
     for kind, family in {**KINDS, **SIGHTS}.items()
     if family.pictures
 }
-"""By name config.json without the language model's settings, and preprocessor_config.json."""
+"""By name config.json, and preprocessor_config.json."""
 # transformers' class for the settings, by kind; InternVL's own code is no part of transformers.
 CLASSES = {
     "gemma3-sees": "siglip_vision_model",
+    "gemma4-sees": "gemma4_vision",
     "mistral3": "pixtral",
     "pixtral": "pixtral",
     "smolvlm": "smolvlm_vision",
@@ -79,6 +83,14 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gemma3-sees", {"pictures__rescale_factor": 1.0}, "rescale_factor 1.0 is not supported: llama.cpp divides by 255"),
     ("gemma3-sees", {"pictures__image_mean": None}, "preprocessor_config.json: image_mean is None"),
     ("gemma3-sees", {"pictures__image_std": [0.5, 0.5, 0]}, "image_std is 0; expected a number above 0"),
+    ("gemma4-sees", {"audio_config": {"model_type": "gemma4_audio"}}, "audio_config is not supported"),
+    ("gemma4-sees", {"text_config__use_bidirectional_attention": False}, "use_bidirectional_attention False"),
+    ("gemma4-sees", {"vision_config__hidden_activation": "gelu"}, "hidden_activation 'gelu' is not supported"),
+    ("gemma4-sees", {"vision_config__num_key_value_heads": 1}, "num_key_value_heads 1 is not supported"),
+    ("gemma4-sees", {"vision_config__pooling_kernel_size": 2}, "pooling_kernel_size 2 is not supported"),
+    ("gemma4-sees", {"vision_config__rope_parameters": {"rope_theta": 1e4}}, "rope_theta 10000.0 is not supported"),
+    ("gemma4-sees", {"vision_config__rms_norm_eps": 1e-5}, "rms_norm_eps 1e-05 is not supported"),
+    ("gemma4-sees", {"pictures__image_mean": [0.5, 0.5, 0.5]}, "image_mean [0.5, 0.5, 0.5] is not supported"),
     ("mistral3", {"vision_config__model_type": "clip_vision_model"}, "model_type 'clip_vision_model' is not supported"),
     ("mistral3", {"vision_config__head_dim": 8}, "head_dim 8 is not supported"),
     ("mistral3", {"vision_config__rope_theta": 1e6}, "rope_theta 1e+06, which is not supported"),

@@ -143,7 +143,15 @@ def encoder(
     return found
 
 
-def encoder_metadata(sight: Sight, size: Encoder, projector: str, epsilon: float) -> list[KV]:
+def encoder_metadata(
+    sight: Sight,
+    size: Encoder,
+    projector: str,
+    epsilon: float,
+    *,
+    pictures: Config | None = None,
+    beside_audio: bool = False,
+) -> list[KV]:
     """The entries that every mmproj file for pictures has.
 
     Args:
@@ -151,11 +159,14 @@ def encoder_metadata(sight: Sight, size: Encoder, projector: str, epsilon: float
         size: sizes of the encoder.
         projector: llama.cpp's name for the family.
         epsilon: of the encoder's norms.
+        pictures: how pictures are prepared, if other settings say the same as those of *sight*.
+        beside_audio: the family may have an encoder of audio in the same file, with a projector of its own.
 
     Raises:
         ArchitectureError: pictures are prepared in a way that libmtmd does not have.
     """
-    _require_plain_pictures(sight.pictures)
+    pictures = sight.pictures if pictures is None else pictures
+    _require_plain_pictures(pictures)
     return [
         boolean("clip.has_vision_encoder", True),
         u32("clip.vision.projection_dim", sight.hidden),
@@ -165,9 +176,9 @@ def encoder_metadata(sight: Sight, size: Encoder, projector: str, epsilon: float
         u32("clip.vision.feed_forward_length", size.inner),
         u32("clip.vision.block_count", size.blocks),
         u32("clip.vision.attention.head_count", size.heads),
-        array("clip.vision.image_mean", _colors(sight.pictures, "image_mean"), KVType.FLOAT32),
-        array("clip.vision.image_std", _colors(sight.pictures, "image_std"), KVType.FLOAT32),
-        string("clip.projector_type", projector),
+        array("clip.vision.image_mean", _colors(pictures, "image_mean"), KVType.FLOAT32),
+        array("clip.vision.image_std", _colors(pictures, "image_std"), KVType.FLOAT32),
+        string("clip.vision.projector_type" if beside_audio else "clip.projector_type", projector),
         f32("clip.vision.attention.layer_norm_epsilon", epsilon),
     ]
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # The family, as its file and its name there, by the name in "architectures" of config.json.
 TOWERS: Mapping[str, str] = {
     "Gemma3ForConditionalGeneration": "gemma3.TOWER",
+    "Gemma4ForConditionalGeneration": "gemma4.TOWER",
     "Idefics3ForConditionalGeneration": "idefics3.TOWER",
     "InternVLChatModel": "internvl.TOWER",
     "LlavaForConditionalGeneration": "pixtral.TOWER",
