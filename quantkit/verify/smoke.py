@@ -143,12 +143,18 @@ def _end_of_turn(model: ChatModel, system: str | None) -> Check:
     _, found, tail = text.rpartition(_ANSWER)
     if not found:
         return Check(name, False, "not found", threshold, f"the template drops the answer: {text!r}")
-    token = next((token for token in model.tokenize(tail) if model.engine.is_special(token)), None)
-    if token is None:
-        return Check(name, False, "none", threshold, f"no special token follows an answer, only {tail!r}")
+    token, where = _first_special(model, tail), "an answer is followed by"
+    if token is None:  # as in GLM's templates, what opens the next question may end the answer
+        text = model.render([*messages, {"role": "user", "content": "question"}], add_generation_prompt=False)
+        token, where = _first_special(model, text.rpartition(_ANSWER)[2]), "the question after an answer opens behind"
+        if token is None or not model.is_eog(token):
+            return Check(name, False, "none", threshold, f"no special token follows an answer, only {tail!r}")
     mark = model.engine.text(token)
-    evidence = f"an answer is followed by {tail!r}; {mark} is token {token}"
-    return Check(name, model.is_eog(token), mark, threshold, evidence)
+    return Check(name, model.is_eog(token), mark, threshold, f"{where} {tail!r}; {mark} is token {token}")
+
+
+def _first_special(model: ChatModel, text: str) -> int | None:
+    return next((token for token in model.tokenize(text) if model.engine.is_special(token)), None)
 
 
 def _ask(model: ChatModel, messages: list[dict[str, str]], max_tokens: int) -> Answer:

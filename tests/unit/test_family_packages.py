@@ -42,6 +42,7 @@ class Family:
         system: whether a conversation can have a system message.
         turns: whether there is a TEMPLATE.
         extra: tokens that the tests' vocabulary has not.
+        verified: the build is verified.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Family:
     system: bool = True
     turns: bool = True
     extra: tuple[str, ...] = ()
+    verified: bool = False
 
 
 FAMILIES = {
@@ -82,6 +84,46 @@ FAMILIES = {
     ),
     "gpt-oss": Family("gpt-oss", None, "jinja", "<|return|>", turns=False),
     "OLMo 2": Family("olmo2", families.OLMO_2, "generic", "<|endoftext|>"),
+    "GLM-4.6": Family("glm4-moe", "GLM-4.6", "jinja", "<|endoftext|>", turns=False, verified=True),
+    "GLM-4.7-Flash": Family("glm4-moe-lite", "GLM-4.7-Flash", "jinja", "<|endoftext|>", turns=False, verified=True),
+    "Seed-OSS": Family(
+        "seed-oss", "ByteDance-Seed-OSS", "generic", "<seed:eos>", extra=("<seed:bos>", "<seed:eos>"), verified=True
+    ),
+    "DeepSeek V3.1": Family(
+        "deepseek-v3",
+        "deepseek-ai-DeepSeek-V3.1",
+        "jinja",
+        "<｜end▁of▁sentence｜>",
+        turns=False,
+        extra=("<think>", "</think>"),
+        verified=True,
+    ),
+    "Command R7B": Family(
+        "cohere2",
+        "CohereForAI-c4ai-command-r7b-12-2024-tool_use",
+        "jinja",
+        "<|END_RESPONSE|>",
+        turns=False,
+        extra=("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
+    ),
+    "Granite 4": Family(
+        "granite-4",
+        "ibm-granite-granite-4.0",
+        "generic",
+        "<|end_of_text|>",
+        extra=("<|start_of_role|>", "<|end_of_role|>"),
+        verified=True,
+    ),
+    "LFM2": Family("lfm2", "LFM2-8B-A1B", "chatml", "<|im_end|>", extra=("<|im_start|>", "<|im_end|>"), verified=True),
+    "Nemotron 3": Family(
+        "nemotron-h",
+        "NVIDIA-Nemotron-3-Nano-30B-A3B-BF16",
+        "jinja",
+        "<|im_end|>",
+        turns=False,
+        extra=("<|im_start|>", "<|im_end|>", "<think>", "</think>"),
+        verified=True,
+    ),
 }
 
 
@@ -162,7 +204,8 @@ def test_a_tokenizer_as_transformers_5_saves_it(scheme: str, checkpoint: Maker, 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_build_of_the_family_ends_with_a_package(name: str, checkpoint: Maker, tmp_path: Path) -> None:
     family = FAMILIES[name]
-    built = build_family(name, checkpoint, tmp_path)
+    built = build_family(name, checkpoint, tmp_path, verify=family.verified)
+    assert (built.report is not None and built.report.passed) is family.verified
     system = SYSTEM if family.system else None
 
     commands = parse_modelfile((built.folder / "Modelfile").read_text(encoding="utf-8"))

@@ -134,6 +134,19 @@ def test_an_end_of_turn_that_ends_nothing(tmp_path: Path) -> None:
     assert check(result, "end of turn").figure == "<|done|>"
 
 
+def test_what_opens_the_next_question_may_end_an_answer(tmp_path: Path) -> None:
+    """As GLM's templates have it: they write nothing after an answer."""
+    bare = LLAMA_3.replace(EOT, "")
+    opened = bare.replace(
+        "<|start_header_id|>{{", f"{{{{ '{EOT}' if message['role'] == 'user' }}}}<|start_header_id|>{{{{"
+    )
+    assert len({LLAMA_3, bare, opened}) == 3
+    found = check(smoke(tmp_path, Tiny(template=opened)), "end of turn")
+    assert (found.passed, found.figure) == (True, EOT)
+    assert found.evidence.startswith("the question after an answer opens behind ''; ")
+    assert failed(smoke(tmp_path, Tiny(template=bare))) == ["end of turn"]
+
+
 def test_a_special_token_that_falls_apart(tmp_path: Path) -> None:
     result = smoke(tmp_path, Tiny(template=DONE, plain=("<|done|>",)))
     assert failed(result) == ["special tokens", "end of turn"]
