@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,20 +26,18 @@ from quantkit.cli.options import (
     run_options,
     type_options,
 )
-from quantkit.cli.prove import print_proof, proof_line
+from quantkit.cli.plan import output_entry, print_plan
+from quantkit.cli.prove import print_proof
 from quantkit.engine import cuda_warmup
 from quantkit.jobs.run_options import RECIPE_FILE_FIELDS
 from quantkit.system.shell import command as shown
 from quantkit.system.terminal_text import one_line
-from quantkit.system.units import count, size
+from quantkit.system.units import size
 
 if TYPE_CHECKING:
     from quantkit.jobs.build import BuildResult
-    from quantkit.jobs.memory_estimate import MemoryEstimate
     from quantkit.jobs.ollama_create import CreatedModel
     from quantkit.jobs.run_options import RunOptions
-    from quantkit.plan.values import Output, Plan
-    from quantkit.prove.plan import ProofPlan
 
 
 @click.command("build", epilog=ARCHITECTURES_LINE)
@@ -151,7 +149,7 @@ def command(
         proving = proof_of(recipe, run.reporter) if prove else None
         with prepare(recipe if proving is None else proving.recipe, run) as prepared:
             needs = None if proving is None else proving.plan(prepared)
-            _print_plan(prepared.plan, estimate_memory(prepared), as_json, needs)
+            print_plan(prepared.plan, estimate_memory(prepared), as_json, needs)
         return
     from quantkit.jobs.build import build
 
@@ -192,62 +190,6 @@ def _is_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
-def _print_plan(plan: Plan, needs: MemoryEstimate, as_json: bool, proof: ProofPlan | None) -> None:
-    if as_json:
-        print_json(
-            {
-                "schema": 1,
-                "architecture": plan.architecture,
-                "parameters": plan.parameters,
-                "outputs": [
-                    {
-                        "file": output.file,
-                        "quant": output.label,
-                        "size": output.nbytes,
-                        "tensors": {
-                            name: {"type": slot.type.label, "offset": slot.offset, "size": slot.nbytes}
-                            | ({"reason": slot.reason} if slot.reason else {})
-                            for name, slot in output.tensors.items()
-                        },
-                    }
-                    for output in plan.outputs
-                ],
-                "adapter_outputs": [_entry(output) for output in plan.adapter_outputs],
-                **({} if plan.mmproj is None else {"mmproj": _entry(plan.mmproj)}),
-                "memory": {"workers": needs.workers, "host": needs.host, "device": needs.device},
-                "notes": list(plan.notes),
-                **({} if proof is None else {"proof": {**asdict(proof), "seconds": proof.seconds(needs.workers)}}),
-            }
-        )
-        return
-    click.echo(f"architecture  {plan.architecture}, {count(plan.parameters)} weights, {len(plan.tensors)} tensors")
-    for output in plan.outputs:
-        click.echo(f"output        {output.file}  {size(output.nbytes)}")
-        by_type: dict[str, list[str]] = {}
-        for name, slot in output.tensors.items():
-            by_type.setdefault(slot.type.label, []).append(name)
-        for kind, names in by_type.items():
-            click.echo(f"  {kind:8} {len(names)} tensors")
-        for name, slot in output.tensors.items():
-            if slot.reason:
-                click.echo(one_line(f"  {slot.type.label:8} {name}: {slot.reason}"))
-    for output in plan.adapter_outputs:
-        click.echo(f"adapter       {output.file}  {size(output.nbytes)}")
-    if plan.mmproj is not None:
-        click.echo(f"mmproj        {plan.mmproj.file}  {size(plan.mmproj.nbytes)}")
-    device = f", {size(needs.device)} on each CUDA device" if needs.device else ""
-    click.echo(f"memory        about {size(needs.host)}{device}, {needs.workers} workers")
-    if proof is not None:
-        click.echo(f"proof         {proof_line(proof, needs.workers)}")
-    for note in plan.notes:
-        click.echo(f"note: {one_line(note)}")
-
-
-def _entry(output: Output) -> dict[str, Any]:
-    """A file that is no model: an adapter by itself, or the part that sees."""
-    return {"file": output.file, "type": output.label, "size": output.nbytes}
-
-
 def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, as_json: bool) -> None:
     if as_json:
         print_json(
@@ -258,8 +200,8 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
                     {"file": output.file, "quant": output.label, "size": output.nbytes}
                     for output in result.plan.outputs
                 ],
-                "adapter_outputs": [_entry(output) for output in result.plan.adapter_outputs],
-                **({} if result.plan.mmproj is None else {"mmproj": _entry(result.plan.mmproj)}),
+                "adapter_outputs": [output_entry(output) for output in result.plan.adapter_outputs],
+                **({} if result.plan.mmproj is None else {"mmproj": output_entry(result.plan.mmproj)}),
                 "notes": list(result.plan.notes),
                 "verified": result.report is not None,
                 "checks": result.report.to_json()["checks"] if result.report else [],

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from quantkit.hub.source import Source
 
 
+# What is printed in lines of its own, below the single values.
+_BELOW = ("tensors", "metadata", "account", "models", "notes")
+
+
 @click.command("inspect")
 @click.argument("source", metavar="PATH", type=folder_or_id, shell_complete=complete_path)
+@click.option("--tensors", "every_tensor", is_flag=True, help="List every tensor (--json always does).")
 @json_option
-def command(source: Source, as_json: bool) -> None:
-    """Show what is in a checkpoint, an adapter or a GGUF file, without reading the weights.
+def command(source: Source, every_tensor: bool, as_json: bool) -> None:
+    """Show what is in a checkpoint, an adapter, a GGUF file or a package, without reading the weights.
 
     PATH is a folder, a .gguf file or a Hugging Face id such as Qwen/Qwen2.5-0.5B.
     """
@@ -30,12 +35,19 @@ def command(source: Source, as_json: bool) -> None:
         print_json({"schema": 1, **found})
         return
     for key, value in found.items():
-        if key not in ("tensors", "metadata", "account"):
+        if key not in _BELOW:
             click.echo(one_line(f"{key:16} {_text(key, value)}"))
     for entry in found.get("account", ()):
         click.echo(one_line(f"  {entry['role']:12} {entry['name']}: {entry['what']}"))
     for key, value in found.get("metadata", {}).items():
         click.echo(one_line(f"  {key:44} {_value(value)}"))
+    for model in found.get("models", ()):
+        click.echo(one_line(f"  {model['file']}  {model['type']}  {size(model['size'])}"))
+    for note in found.get("notes", ()):
+        click.echo(one_line(f"  note: {note}"))
+    if not every_tensor:
+        click.echo(f"{'tensors':16} {len(found['tensors'])} (--tensors lists them)")
+        return
     for tensor in found["tensors"]:
         click.echo(one_line(f"  {tensor['name']:56} {tensor['type']:6} {tensor['shape']}"))
 
@@ -43,6 +55,10 @@ def command(source: Source, as_json: bool) -> None:
 def _text(key: str, value: Any) -> str:
     if key == "size":
         return size(value)
+    if key == "settings":
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    if value is None:
+        return "none"
     if isinstance(value, dict):
         return ", ".join(f"{name} x {count}" for name, count in value.items())
     if isinstance(value, list):

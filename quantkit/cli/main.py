@@ -46,7 +46,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "Measure how good quantized files are, against the unquantized one.",
     "report": "Show a built package in the browser: figures, plots, answers, checks.",
     "advise": "Show which types of a model this machine can run, and which one to take.",
-    "inspect": "Show what is in a checkpoint, an adapter or a GGUF file.",
+    "inspect": "Show what is in a checkpoint, an adapter, a GGUF file or a package.",
     "chat": "Chat with a GGUF file or a built folder, offline.",
     "serve": "Serve an OpenAI-compatible API and a chat page for the browser.",
     "ollama": "Import a built model into Ollama, and test it with one question.",

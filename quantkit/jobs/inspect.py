@@ -1,4 +1,4 @@
-"""``quantkit inspect``: describes a checkpoint, an adapter or a GGUF file in plain values."""
+"""``quantkit inspect``: describes a checkpoint, an adapter, a GGUF file or a package in plain values."""
 
 from __future__ import annotations
 
@@ -24,23 +24,25 @@ from quantkit.gguf.model import read_model
 from quantkit.gguf.vectors import narrow_vectors
 from quantkit.hub.fetch import local_folder
 from quantkit.jobs.arguments import SourceInput, read_source
+from quantkit.jobs.inspect_package import inspect_package
+from quantkit.package.manifest import PACKAGE_MARK
 from quantkit.plan.values import count_elements
 from quantkit.system.progress import Reporter
 from quantkit.system.shell import command
 
-_GIVE = "give a model folder, an adapter folder or a .gguf file"
+_GIVE = "give a model folder, an adapter folder, a package or a .gguf file"
 
 
 def inspect(source: SourceInput, *, reporter: Reporter | None = None) -> dict[str, Any]:
-    """Describe a checkpoint, an adapter or a GGUF file. No weight is read.
+    """Describe a checkpoint, an adapter, a GGUF file or a package. No weight is read.
 
     Args:
         source: its path; or a hub id, which is downloaded.
         reporter: hears of the download.
 
     Returns:
-        ``kind`` (``checkpoint``, ``adapter`` or ``gguf``), ``path``, and the values of that kind; ``tensors`` lists
-        name, type and shape.
+        ``kind`` (``checkpoint``, ``adapter``, ``gguf`` or ``package``), ``path``, and the values of that kind;
+        ``tensors`` lists name, type and shape.
 
     Raises:
         QuantkitError: it is none of these, or damaged.
@@ -52,11 +54,12 @@ def inspect(source: SourceInput, *, reporter: Reporter | None = None) -> dict[st
         return _adapter(path)
     if path.is_dir() and (path / "config.json").is_file():
         return _checkpoint(path)
+    if PACKAGE_MARK.is_on(path):
+        return inspect_package(path)
     if files := visible(path, "*.gguf") if path.is_dir() else []:
         raise QuantkitError(
-            f"{path}: a folder with GGUF files, not a checkpoint or an adapter",
-            hint=f"see what is in one: {command('quantkit', 'inspect', files[0])}; a package is checked with "
-            f"{command('quantkit', 'verify', path)}",
+            f"{path}: a folder with GGUF files, not a checkpoint, an adapter or a package",
+            hint=f"see what is in one: {command('quantkit', 'inspect', files[0])}",
         )
     if path.is_dir():
         raise QuantkitError(

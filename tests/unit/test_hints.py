@@ -114,7 +114,7 @@ def test_help_is_a_command(line: str, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_an_error_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, err = typed(f"inspect {tmp_path / 'none'} --json", capsys)
-    hint = "give a model folder, an adapter folder or a .gguf file"
+    hint = "give a model folder, an adapter folder, a package or a .gguf file"
     said = {"kind": "QuantkitError", "message": f"{tmp_path / 'none'}: no such file or folder", "hint": hint}
     assert (code, json.loads(out)) == (1, {"schema": 1, "error": said})
     assert err == [f"error: {said['message']}", f"hint: {hint}"]

@@ -17,7 +17,9 @@ from quantkit.gguf.header import encode_header
 from quantkit.gguf.kv import KVType, array, string
 from quantkit.jobs.convert import convert
 from quantkit.jobs.inspect import inspect
+from quantkit.jobs.package import package
 from quantkit.jobs.quantize import quantize
+from quantkit.plan.name_ranges import joined_names
 
 Maker = Callable[..., Path]
 
@@ -130,7 +132,47 @@ def test_a_folder_of_gguf_files_leads_to_one_of_them(tmp_path: Path) -> None:
     with pytest.raises(QuantkitError, match="a folder with GGUF files") as caught:
         inspect(tmp_path)
     assert f"quantkit inspect '{tmp_path / 'a b.gguf'}'" in caught.value.hint
-    assert f"quantkit verify {tmp_path}" in caught.value.hint
+
+
+def test_a_package(checkpoint: Maker, tmp_path: Path) -> None:
+    f16 = convert(checkpoint("llama3-untied", layers=1), tmp_path / "tiny.gguf")
+    folder = package(f16, tmp_path / "It", system="Be brief.", parameters={"temperature": 0.2, "stop": "#"})
+    found, gguf = inspect(folder), inspect(f16)
+    stops = found.pop("stops")
+    assert stops[-1] == "#"
+    assert found["settings"]["temperature"] == "0.2"
+    assert found == {
+        "kind": "package",
+        "path": str(folder),
+        "name": "It",
+        "architecture": "llama",
+        "parameters": gguf["parameters"],
+        "models": [{"file": "tiny.gguf", "type": "f16", "size": f16.stat().st_size}],
+        "files": ["manifest.json", "Modelfile", "chat.sh", "chat.ps1", "README.md", "tiny.gguf"],
+        "template": "llama-3",
+        "system": "Be brief.",
+        "settings": found["settings"],
+        "notes": found["notes"],
+        "tensors": gguf["tensors"],
+    }
+    shown = CliRunner().invoke(command, [str(folder)]).output
+    assert "system           Be brief.\n" in shown
+    assert "temperature 0.2" in shown
+    assert "  tiny.gguf  f16  " in shown
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ([], []),
+        (["a.weight"], ["a.weight"]),
+        (["blk.3.v"], ["blk.3.v"]),
+        (["blk.1.v", "out", "blk.0.v", "blk.2.v", "blk.7.v", "blk.1.k"], ["blk.{0-2,7}.v", "out", "blk.1.k"]),
+        (["blk.0.v", "blk.2.v"], ["blk.{0,2}.v"]),
+    ],
+)
+def test_names_of_many_layers(names: list[str], shown: list[str]) -> None:
+    assert joined_names(names) == shown
 
 
 def test_names_in_a_file_are_no_commands_for_a_terminal(tmp_path: Path) -> None:
