@@ -148,6 +148,17 @@ ROUTED: Mapping[str, Mapping[str, Any]] = {
             "original_max_position_embeddings": 4096,
         },
     },
+    "nemotron": {
+        "vocab_size": 256000,
+        "hidden_size": 6144,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 48,
+        "hidden_act": "relu2",
+        "max_position_embeddings": 4096,
+        "norm_eps": 1e-5,
+        "partial_rotary_factor": 0.5,
+    },
     "cohere": _COHERE,
     "cohere2": {**_COHERE, "rope_theta": 10000.0, "sliding_window": 4096},
     "stablelm": {

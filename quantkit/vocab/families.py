@@ -26,6 +26,7 @@ class VocabularyRules:
         adds_bos: whether BOS is added, whatever the files say; None leaves it to them.
         named: by kind, the special token that the family has, whatever the files say.
         named_if_present: the same, of tokens that only some of its models have.
+        ids: by kind, the id of the special token that the family has, whatever the files say.
         eos_setting: the setting of config.json with the id of EOS, which the files have wrong.
         writes_suppress_tokens: write ``suppress_tokens`` of generation_config.json, which are never sampled.
     """
@@ -41,6 +42,7 @@ class VocabularyRules:
     named: Mapping[str, str] = field(default_factory=dict)
     writes_suppress_tokens: bool = False
     named_if_present: Mapping[str, str] = field(default_factory=dict)
+    ids: Mapping[str, int] = field(default_factory=dict)
     eos_setting: str = ""
 
     def own(self, texts: Sequence[str], config: Mapping[str, Any]) -> dict[str, int]:
@@ -60,7 +62,7 @@ class VocabularyRules:
                     f"tokenizer.json: the token {text!r}, which is {kind.upper()} for this family, is missing",
                     hint="use the tokenizer that was published with the model",
                 )
-        ids = {kind: texts.index(text) for kind, text in found.items()}
+        ids = {kind: texts.index(text) for kind, text in found.items()} | dict(self.ids)
         eos = config.get(self.eos_setting)
         return {**ids, "eos": eos} if isinstance(eos, int) and 0 <= eos < len(texts) else ids
 

@@ -24,6 +24,7 @@ KINDS = (
     *("glm", "glm4", "glm4-moe", "olmo3", "ministral3", "lfm2", "lfm2-moe", "falcon-h1", "nemotron-h"),
     *("granite-moe", "granite-moe-shared", "granite-4", "llama4"),
     *("seed-oss", "ernie4.5", "ernie4.5-moe", "hunyuan", "exaone4", "cohere", "cohere2", "stablelm", "internlm3"),
+    "nemotron",
     *("gemma4", "gemma4-large", "gemma4-moe"),
     *("deepseek-v2", "deepseek-v3", "glm4-moe-lite", "minicpm3"),
     "gpt-oss",

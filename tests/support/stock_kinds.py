@@ -102,6 +102,17 @@ _STABLELM = {
     "use_parallel_residual": False,
     "use_qkv_bias": True,
 }
+_NEMOTRON = {
+    "architectures": ["NemotronForCausalLM"],
+    "model_type": "nemotron",
+    "attention_bias": False,
+    "hidden_act": "relu2",
+    "max_position_embeddings": 4096,
+    "mlp_bias": False,
+    "norm_eps": 1e-05,
+    "partial_rotary_factor": 0.5,
+    "rope_theta": 10000,
+}
 _INTERNLM3 = {
     "architectures": ["InternLM3ForCausalLM"],
     "model_type": "internlm3",
@@ -124,5 +135,6 @@ STOCK: dict[str, Mapping[str, Any]] = {
     "cohere2": {"vocabulary": "command-r", "config": _COHERE2, "tied": True},
     "stablelm": {"vocabulary": "qwen2", "config": _STABLELM},
     "stablelm-parallel": {"vocabulary": "qwen2", "config": {**_STABLELM, "use_parallel_residual": True}},
+    "nemotron": {"vocabulary": "llama-spm", "config": _NEMOTRON, "norm": 0.0},
     "internlm3": {"vocabulary": "llama-spm", "config": _INTERNLM3},
 }

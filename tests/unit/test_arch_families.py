@@ -46,10 +46,13 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "CohereForCausalLM": {},
     "Cohere2ForCausalLM": {},
     "StableLmForCausalLM": {},
+    "NemotronForCausalLM": {},
     "InternLM3ForCausalLM": {"head_dim": 8},
     "GlmForCausalLM": {"head_dim": 8, "attention_bias": False},
     "Glm4ForCausalLM": {"head_dim": 16, "attention_bias": False},
 }
+# Whose norms have biases.
+LAYER_NORMS = ("StableLmForCausalLM", "NemotronForCausalLM")
 LONG = {"rope_type": "longrope", "long_factor": [2.0, 4.0, 8.0, 16.0], "short_factor": [1.0, 1.0, 2.0, 2.0]}
 
 
@@ -104,6 +107,16 @@ def shapes(name: str, **changes: Any) -> dict[str, tuple[int, ...]]:
         ("CohereForCausalLM", {"logit_scale": 0.0625, "attention.layer_norm_epsilon": pytest.approx(1e-5)}),
         ("Cohere2ForCausalLM", {"attention.sliding_window": 4096, "rope.dimension_count": 8}),
         ("StableLmForCausalLM", {"use_parallel_residual": False, "rope.dimension_count": 2, "rope.freq_base": None}),
+        (
+            "NemotronForCausalLM",
+            {
+                "attention.layer_norm_epsilon": pytest.approx(1e-5),
+                "attention.layer_norm_rms_epsilon": pytest.approx(1e-5),
+                "rope.dimension_count": 4,
+                "rope.scaling.type": "none",
+                "attention.key_length": 8,
+            },
+        ),
         ("InternLM3ForCausalLM", {"attention.key_length": 8, "vocab_size": 100}),
         # llama.cpp's converter writes the hidden size, 1e-5 and 10000 for the first of them.
         ("GlmForCausalLM", {"attention.layer_norm_rms_epsilon": 1e-5, "rope.dimension_count": 4}),
@@ -144,6 +157,7 @@ def test_metadata_that_must_not_be_there() -> None:
         ("HunYuanDenseV1ForCausalLM", {"attn_q_norm.weight": (16,), "ffn_norm.weight": (64,)}),
         ("Exaone4ForCausalLM", {"post_attention_norm.weight": (64,), "post_ffw_norm.weight": (64,)}),
         ("StableLmForCausalLM", {"attn_norm.bias": (64,), "ffn_norm.bias": (64,), "output_norm.bias": (64,)}),
+        ("NemotronForCausalLM", {"ffn_norm.bias": (64,), "ffn_gate.weight": None, "output_norm.bias": (64,)}),
         ("GlmForCausalLM", {"ffn_up.weight": (192, 64), "ffn_norm.weight": (64,), "attn_q.weight": (64, 64)}),
         (
             "Glm4ForCausalLM",
@@ -161,14 +175,12 @@ def test_tensors_that_must_not_be_there() -> None:
     assert not {"attn_norm.weight", "ffn_norm.weight"} & shapes("Olmo2ForCausalLM").keys()
     assert "output.weight" not in shapes("CohereForCausalLM")
     assert not {"ffn_gate.weight", "attn_q.weight"} & shapes("Phi3ForCausalLM").keys()
-    biases = [
-        target for name in OWN if name != "StableLmForCausalLM" for target in shapes(name) if target.endswith(".bias")
-    ]
+    biases = [target for name in OWN if name not in LAYER_NORMS for target in shapes(name) if target.endswith(".bias")]
     assert biases == ["attn_q.bias", "attn_k.bias", "attn_v.bias"]  # Qwen2's
 
 
-def test_gemma_norms_are_one_more() -> None:
-    for name in ("Gemma2ForCausalLM", "Gemma3ForCausalLM"):
+def test_norms_that_are_one_more() -> None:
+    for name in ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "NemotronForCausalLM"):
         architecture, config = family(name)
         arranged = {rule.target: rule.arrange for rule in architecture.rules(config)}
         weights = np.array([0.5, -1.0], dtype=np.float16)
@@ -287,7 +299,10 @@ def test_the_large_gemmas_scale_by_the_hidden_size() -> None:
         ("Olmo2ForCausalLM", {"head_dim": 16}),
         ("GlmForCausalLM", {"head_dim": 16}),
         ("GlmForCausalLM", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}),
-        *((name, {"partial_rotary_factor": 2.0}) for name in ("GlmForCausalLM", "Glm4ForCausalLM")),
+        ("NemotronForCausalLM", {"head_dim": 16}),
+        ("NemotronForCausalLM", {"tie_word_embeddings": True}),
+        ("NemotronForCausalLM", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}),
+        *((f"{name}ForCausalLM", {"partial_rotary_factor": 2.0}) for name in ("Glm", "Glm4", "Nemotron")),
     ],
     ids=str,
 )

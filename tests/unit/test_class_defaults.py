@@ -58,6 +58,7 @@ CLASSES = {
     "lfm2": "Lfm2ForCausalLM",
     "lfm2_moe": "Lfm2MoeForCausalLM",
     "falcon_h1": "FalconH1ForCausalLM",
+    "nemotron": "NemotronForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
     "llama4_text": "Llama4ForCausalLM",
     "granitemoe": "GraniteMoeForCausalLM",
