@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from quantkit.jobs.imatrix import imatrix
     from quantkit.jobs.inspect import inspect
     from quantkit.jobs.merge import merge
+    from quantkit.jobs.merge_lora import merge_lora
     from quantkit.jobs.package import package
     from quantkit.jobs.plan import plan
     from quantkit.jobs.prove import prove
@@ -107,6 +108,7 @@ __all__ = [
     "imatrix",
     "inspect",
     "merge",
+    "merge_lora",
     "package",
     "plan",
     "prove",
@@ -145,6 +147,7 @@ _HOMES = {
     "imatrix": "jobs.imatrix",
     "inspect": "jobs.inspect",
     "merge": "jobs.merge",
+    "merge_lora": "jobs.merge_lora",
     "package": "jobs.package",
     "plan": "jobs.plan",
     "prove": "jobs.prove",

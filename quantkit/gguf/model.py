@@ -104,8 +104,8 @@ def read_whole_model(path: Path) -> GGUFModel:
     if kind == "adapter":
         raise GGUFError(
             f"{path}: this is an adapter's LoRA file, not a model",
-            hint=f"use it with its base model: {command('llama-cli', '-m', 'BASE.gguf', '--lora', path)}; or merge the "
-            "adapter's folder into its model: quantkit build MODEL --adapter DIR",
+            hint=f"use it with its base model: {command('llama-cli', '-m', 'BASE.gguf', '--lora', path)}; or merge it: "
+            f"{command('quantkit', 'merge', 'BASE.gguf', '--lora', path, '-o', 'OUT.gguf')}",
         )
     return model
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
+from quantkit.gguf.lora import ScaledLora
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.matrix import HubMatrix, Matrix, parse_matrix
 from quantkit.hub.source import HubId, Source, parse_source
@@ -198,6 +199,21 @@ def _adapters(at: Argument, value: Any) -> tuple[AdapterSource, ...]:
     return tuple(_adapter(at, item) for item in _items(at, value, ADAPTERS.expected))
 
 
+def _lora(at: Argument, value: Any) -> ScaledLora:
+    if isinstance(value, ScaledLora):
+        return value
+    if isinstance(value, tuple | list) and len(value) == 2 and _is_weight(value[1]):
+        return ScaledLora(_path(at, value[0]), float(value[1]))
+    return ScaledLora(_path(at, value))
+
+
+def _loras(at: Argument, value: Any) -> tuple[ScaledLora, ...]:
+    weighted = isinstance(value, tuple) and len(value) == 2 and _is_weight(value[1])
+    if weighted or isinstance(value, str | os.PathLike | ScaledLora):
+        return (_lora(at, value),)
+    return tuple(_lora(at, item) for item in _items(at, value, LORAS.expected))
+
+
 def _parameter(at: Argument, value: Any) -> str:
     """A parameter's value as it is typed on the command line."""
     if not isinstance(value, str | int | float):
@@ -252,6 +268,7 @@ MATRIX = Kind("a path, or a hub id such as 'org/name' or 'org/name:FILE'", "imat
 DATA = Kind("a text or conversations in a file, or 'auto'", "train.jsonl", _data)
 SOURCE = Kind("a folder, or a hub id such as 'org/name'", "org/name", _source)
 ADAPTERS = Kind("an adapter or a list of adapters", ["my-lora"], _adapters)
+LORAS = Kind("a LoRA file or a list of LoRA files", ["lora.gguf"], _loras)
 TEMPLATE = Kind("the name of a chat format, or a Jinja file", "llama-3", _template)
 PARAMETERS = Kind("a table of names and values", {"temperature": 0.2}, _parameters)
 MESSAGES = Kind(

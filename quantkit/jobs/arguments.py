@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from quantkit.errors import QuantkitError
+from quantkit.gguf.lora import ScaledLora
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.source import HubId, Source
 from quantkit.jobs.argument_kinds import ADAPTERS, PATH, PATHS, SIZE, SOURCE
@@ -16,6 +17,8 @@ PathInput = str | os.PathLike[str]
 SourceInput = PathInput | HubId
 AdapterInput = SourceInput | AdapterSource | tuple[SourceInput, float] | Mapping[str, str | float]
 AdaptersInput = AdapterInput | Sequence[AdapterInput]
+LoraInput = PathInput | ScaledLora | tuple[PathInput, float]
+LorasInput = LoraInput | Sequence[LoraInput]
 TextsInput = str | Sequence[str]
 ParameterInput = str | int | float | bool
 ParametersInput = Mapping[str, ParameterInput | Sequence[ParameterInput]] | Sequence[tuple[str, ParameterInput]]

@@ -58,6 +58,32 @@ def plain_output(file: str, label: str, metadata: Sequence[KV], tensors: Sequenc
     return _output(file, label, metadata, tensors, Mixture(types, {}, False), {})
 
 
+def typed_output(
+    file: str,
+    label: str,
+    metadata: Sequence[KV],
+    tensors: Sequence[PlannedTensor],
+    types: Mapping[str, GGMLType],
+    importance: Importance,
+) -> Output:
+    """A file with the metadata of another one and a given type for each tensor.
+
+    Args:
+        file: its name.
+        label: its type for messages.
+        metadata: the entries of its header.
+        tensors: the planned tensors.
+        types: by tensor name.
+        importance: imatrix by tensor name.
+
+    Raises:
+        QuantizationError: as :func:`quantized_outputs`.
+    """
+    metadata = [entry for entry in metadata if entry.key != "general.alignment"]
+    mixture = Mixture(types, {}, False)
+    return _output(file, label, metadata, tensors, mixture, _fitting_importance(label, tensors, mixture, importance))
+
+
 def choose_mixtures(
     labels: Collection[str],
     metadata: Sequence[KV],
