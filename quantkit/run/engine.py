@@ -39,6 +39,7 @@ class Engine:
 
     Attributes:
         load_seconds: time to load, including the context.
+        vocabulary: llama.cpp's.
         n_layers: transformer layers.
         n_ctx: tokens of context.
         n_ctx_train: tokens of context that the model was trained with.
@@ -67,7 +68,7 @@ class Engine:
             n_ctx: tokens of context, None for the model's own up to *max_ctx*.
             max_ctx: see n_ctx; no effect if that is given.
             threads: CPU threads, None for the processors that are free.
-            only_vocabulary: load no weights and open no context: texts become tokens, and nothing is evaluated.
+            only_vocabulary: load no weights and open no context.
 
         Raises:
             GGUFError: no such file, not a valid GGUF model, or llama.cpp rejects it, with llama.cpp's reason.
@@ -83,16 +84,15 @@ class Engine:
                 hint = f"pass --param {name}=N, or build the package with it"
                 raise QuantkitError(f"{name} is {value}; it must be from 1 to {most}", hint=hint)
         os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # on an assertion llama.cpp would start a debugger
-        self._stack = ExitStack()
+        self._stack, started = ExitStack(), time.perf_counter()
         self.evaluated: list[int] = []
-        started = time.perf_counter()
         try:
             with captured_log():  # the CUDA backend says what it found
                 llama_cpp.llama_backend_init()
             self._model, log = self._load(path, n_gpu_layers, only_vocabulary)
-            self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+            self.vocabulary = llama_cpp.llama_model_get_vocab(self._model)
             self.n_layers = int(llama_cpp.llama_model_n_layer(self._model))
-            self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self._vocab))
+            self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self.vocabulary))
             self.size = int(llama_cpp.llama_model_size(self._model))
             self.supports_offload = bool(llama_cpp.llama_supports_gpu_offload())
             self.offloaded_layers = count_offloaded(log)
@@ -166,22 +166,22 @@ class Engine:
     @property
     def bos(self) -> int | None:
         """The beginning-of-sequence token."""
-        return _token(llama_cpp.llama_vocab_bos(self._vocab))
+        return _token(llama_cpp.llama_vocab_bos(self.vocabulary))
 
     @property
     def eos(self) -> int | None:
         """The end-of-sequence token."""
-        return _token(llama_cpp.llama_vocab_eos(self._vocab))
+        return _token(llama_cpp.llama_vocab_eos(self.vocabulary))
 
     @property
     def adds_bos(self) -> bool:
         """Whether the file says that prompts begin with BOS."""
-        return bool(llama_cpp.llama_vocab_get_add_bos(self._vocab))
+        return bool(llama_cpp.llama_vocab_get_add_bos(self.vocabulary))
 
     @property
     def adds_eos(self) -> bool:
         """Whether the file says that texts end with EOS."""
-        return bool(llama_cpp.llama_vocab_get_add_eos(self._vocab))
+        return bool(llama_cpp.llama_vocab_get_add_eos(self.vocabulary))
 
     def tokenize(self, text: str, *, special: bool, add: bool = False) -> list[int]:
         """Return the tokens of *text*.
@@ -194,7 +194,7 @@ class Engine:
         Raises:
             QuantkitError: the text is not valid Unicode.
         """
-        return tokenize(self._vocab, text, special=special, add=add)
+        return tokenize(self.vocabulary, text, special=special, add=add)
 
     def tokenize_prompt(self, prompt: str, go_on: Callable[[], bool] = always) -> list[int]:
         """The tokens of a prompt, as :meth:`tokenize` with special tokens, in time that grows with its length.
@@ -211,30 +211,30 @@ class Engine:
 
     @cached_property
     def _long_texts(self) -> LongTexts:
-        return long_texts(self._vocab, self.metadata("tokenizer.ggml.model"))
+        return long_texts(self.vocabulary, self.metadata("tokenizer.ggml.model"))
 
     def piece(self, token: int, *, special: bool = False) -> bytes:
         """Return the bytes of *token*; those of a control token only with *special*."""
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)
-            count = int(llama_cpp.llama_token_to_piece(self._vocab, token, buffer, room, 0, special))
+            count = int(llama_cpp.llama_token_to_piece(self.vocabulary, token, buffer, room, 0, special))
             if count >= 0:
                 return buffer.raw[:count]
             room = -count
 
     def text(self, token: int) -> str:
         """Return *token* as the vocabulary stores it: plain text for special tokens, else byte-encoded."""
-        return str(llama_cpp.llama_vocab_get_text(self._vocab, token).decode(errors="replace"))
+        return str(llama_cpp.llama_vocab_get_text(self.vocabulary, token).decode(errors="replace"))
 
     def is_eog(self, token: int) -> bool:
         """Whether llama.cpp ends an answer at *token*."""
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocab, token))
+        return bool(llama_cpp.llama_vocab_is_eog(self.vocabulary, token))
 
     def is_special(self, token: int) -> bool:
         """Whether *token* is a control token or an added token rather than a piece of plain text."""
         wanted = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
-        return bool(llama_cpp.llama_vocab_get_attr(self._vocab, token) & wanted)
+        return bool(llama_cpp.llama_vocab_get_attr(self.vocabulary, token) & wanted)
 
     # -- the context -------------------------------------------------------------------------------------------------
 

@@ -10,13 +10,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from types import TracebackType
-from typing import Any, Self, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Self, TypedDict, cast
 
 from quantkit.errors import QuantkitError
 from quantkit.gguf.sampling_keys import PARAMETERS, SAMPLING_PREFIX
 
+if TYPE_CHECKING:
+    from quantkit.run.grammar import Grammar
+
 MOST_SEED = 2**32 - 2
 """The next number means a random seed to llama.cpp."""
+
+
+class GrammarError(QuantkitError):
+    """An answer cannot be held to a grammar."""
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -144,17 +151,25 @@ def number(name: str, text: str, *, integer: bool, where: str = "") -> float | i
 class Sampler:
     """llama.cpp's sampler chain for a :class:`Sampling`; a context manager, because llama.cpp owns the memory."""
 
-    def __init__(self, sampling: Sampling, *, n_vocab: int, n_ctx: int, recent: Sequence[int]) -> None:
+    def __init__(
+        self, sampling: Sampling, vocabulary: Any, *, n_ctx: int, recent: Sequence[int], grammar: str = ""
+    ) -> None:
         """Build the chain.
 
         Args:
             sampling: the settings.
-            n_vocab: tokens in the vocabulary.
+            vocabulary: llama.cpp's.
             n_ctx: tokens in the context.
             recent: the prompt's tokens, to which the penalties apply.
+            grammar: GBNF that the answer is held to, "" for none.
+
+        Raises:
+            GrammarError: it is not valid.
         """
         from quantkit.ggml.llama import llama_cpp
 
+        n_vocab = int(llama_cpp.llama_vocab_n_tokens(vocabulary))
+        self._n_vocab, self._grammar = n_vocab, _grammar(vocabulary, grammar)
         self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for part in _parts(sampling, n_vocab, n_ctx):
             llama_cpp.llama_sampler_chain_add(self._chain, part)
@@ -166,6 +181,8 @@ class Sampler:
         """Sample the next token from the logits of the last position that llama.cpp's *context* evaluated."""
         from quantkit.ggml.llama import llama_cpp
 
+        if self._grammar is not None:
+            return self._grammar.choose(self._chain, context, self._n_vocab)
         return int(llama_cpp.llama_sampler_sample(self._chain, context, -1))
 
     def __enter__(self) -> Self:
@@ -176,6 +193,16 @@ class Sampler:
 
         llama_cpp.llama_sampler_free(self._chain)
         self._chain = None
+        if self._grammar is not None:
+            self._grammar.close()
+
+
+def _grammar(vocabulary: Any, text: str) -> Grammar | None:
+    if not text:
+        return None
+    from quantkit.run.grammar import Grammar
+
+    return Grammar(vocabulary, text)
 
 
 def _parts(sampling: Sampling, n_vocab: int, n_ctx: int) -> list[Any]:

@@ -203,11 +203,7 @@ class ChatModel:
         return self.text_tokens(self.render(messages, told=told))
 
     def prompt_size(self, messages: Messages, told: Mapping[str, Any] | None = None) -> int:
-        """Return the number of tokens of a prompt; of one that is too long for the context, a lower bound.
-
-        Raises:
-            ChatFormatError: as :meth:`render`.
-        """
+        """Return the number of tokens of a prompt; of one that is too long for the context, a lower bound."""
         prompt = self.render(messages, told=told)
         least = self.engine.least_tokens(prompt)
         return least if least > self.n_ctx else len(self.text_tokens(prompt))
@@ -241,6 +237,7 @@ class ChatModel:
         told: Mapping[str, Any] | None = None,
         shown: Container[int] = (),
         reuse: bool = True,
+        grammar: str = "",
         **sampling: Unpack[SamplingOptions],
     ) -> Iterator[str]:
         """Answer a conversation piece by piece.
@@ -258,6 +255,7 @@ class ChatModel:
             told: further variables of the template, see :meth:`render`.
             shown: control tokens whose text is part of the answer.
             reuse: False evaluates the whole prompt, as a seed does.
+            grammar: GBNF that the answer is held to, "" for none.
             **sampling: see :class:`~quantkit.run.options.Sampling`; greedy by default.
 
         Raises:
@@ -272,9 +270,9 @@ class ChatModel:
         reused = self._evaluate_prompt(prompt, go_on, reuse=reuse and settings.seed is None)
         prompt_seconds = time.perf_counter() - started
         run = Generation(self.engine, StopTexts(stops), shown)
-        recent = prompt[-self.n_ctx :]
+        recent, engine = prompt[-self.n_ctx :], self.engine
         try:
-            with Sampler(settings, n_vocab=self.engine.n_vocab, n_ctx=self.n_ctx, recent=recent) as sampler:
+            with Sampler(settings, engine.vocabulary, n_ctx=self.n_ctx, recent=recent, grammar=grammar) as sampler:
                 yield from run.pieces(sampler, max_tokens, go_on)
         finally:
             self.last_stats = run.stats(len(prompt), prompt_seconds, reused)

@@ -36,12 +36,14 @@ class Settings:
         max_tokens: the longest answer; None for no limit but the context.
         stops: stop sequences.
         told: variables of the chat template, such as ``enable_thinking``.
+        grammar: GBNF that answers are held to, "" for none.
     """
 
     sampling: SamplingOptions
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
     told: Mapping[str, Any] = field(default_factory=dict)
+    grammar: str = ""
 
     @property
     def is_random(self) -> bool:
@@ -244,6 +246,7 @@ def stream_answer(
         stops=settings.stops,
         go_on=go_on,
         reuse=reuse,
+        grammar=settings.grammar,
         told=told,
         shown=model.marker_tokens if divided else (),
         **settings.sampling,

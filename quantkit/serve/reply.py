@@ -13,6 +13,7 @@ from quantkit.chat_template.answer_reader import Part, Text, Thought
 from quantkit.chat_template.call_reader import Call
 from quantkit.errors import ChatFormatError, ContextFullError, QuantkitError
 from quantkit.run.generation_stats import GenerationStats
+from quantkit.run.options import GrammarError
 from quantkit.serve.errors import BusyError, RequestError, StoppingError
 
 DONE = b"data: [DONE]\n\n"
@@ -126,6 +127,8 @@ def refusal(error: QuantkitError) -> tuple[int, dict[str, Any]]:
     match error:
         case RequestError(param=param, status=status):
             return status, error_object(str(error), kind, param=param)
+        case GrammarError():
+            return 400, error_object(str(error), kind, param="response_format")
         case ContextFullError():
             message = f"{error}; {error.hint}"
             return 400, error_object(message, kind, param="messages", code="context_length_exceeded")

@@ -19,6 +19,7 @@ from quantkit.run.options import Sampling, SamplingOptions
 from quantkit.run.settings import Settings
 from quantkit.serve.errors import RequestError
 from quantkit.serve.messages import Message, conversation
+from quantkit.serve.schema_grammar import JSON_OBJECT, schema_grammar
 from quantkit.serve.template_request import Tool, effort, offered_tools, template_variables
 
 # Parameter -> the values with which it has no effect.
@@ -30,7 +31,6 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "functions": ([],),
     "grammar": ("",),
     "ignore_eos": (False,),
-    "json_schema": (),
     "logit_bias": ({},),
     "logprobs": (False,),
     "min_tokens": (0,),
@@ -38,7 +38,6 @@ UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "modalities": (["text"],),
     "n": (1,),
     "prediction": (),
-    "response_format": ({"type": "text"},),
     "response_prefix": ("",),
     "top_logprobs": (0,),
     "verbosity": ("medium",),
@@ -74,6 +73,21 @@ class _StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class _Named(BaseModel):
+    name: str = ""
+    schema_: dict[str, Any] | bool = Field(True, alias="schema")
+
+
+class _ResponseFormat(BaseModel):
+    """OpenAI's, and llama.cpp's own with the schema beside the type."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _Named | None = None
+    schema_: dict[str, Any] | bool | None = Field(None, alias="schema")
+
+
 class _Body(BaseModel):
     """The supported parameters; the others stay in ``model_extra``."""
 
@@ -101,6 +115,8 @@ class _Body(BaseModel):
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     cache_prompt: bool | None = None
+    response_format: _ResponseFormat | None = None
+    json_schema: dict[str, Any] | bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
 
 
@@ -165,6 +181,7 @@ def read_request(
             max_tokens=_limit(asked, settings.max_tokens),
             stops=(*settings.stops, *_stops(asked.stop)),
             told={**settings.told, **told},
+            grammar=_grammar(asked, {**settings.told, **told}, form, tools),
         ),
         stream=bool(asked.stream),
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
@@ -217,6 +234,28 @@ def _sampling(asked: _Body, default: SamplingOptions) -> SamplingOptions:
     except QuantkitError as error:
         raise RequestError(str(error), param=str(error).split()[0]) from None
     return sampling
+
+
+def _grammar(asked: _Body, told: Mapping[str, Any], form: AnswerFormat, tools: tuple[Mapping[str, Any], ...]) -> str:
+    """The grammar of the answer; "" for none."""
+    found, schema = asked.response_format, asked.json_schema
+    if found is not None and found.type == "json_schema":
+        if found.json_schema is None and found.schema_ is None:
+            raise RequestError("response_format.json_schema is missing", param="response_format.json_schema")
+        schema = found.schema_ if found.json_schema is None else found.json_schema.schema_
+    elif found is not None and found.type == "json_object":
+        schema = found.schema_
+    elif schema is None:
+        return ""
+    if tools:
+        raise RequestError("response_format is not supported together with tools", param="response_format")
+    thinks = form.thoughts is not None and not (
+        form.switches and all(told.get(name) is False for name in form.switches)
+    )
+    if thinks:
+        how = '; switch that off with reasoning_effort "none"' if form.switches else ""
+        raise RequestError(f"response_format is not supported while this model thinks{how}", param="response_format")
+    return JSON_OBJECT if schema is None else schema_grammar(schema)
 
 
 def _limit(asked: _Body, default: int | None) -> int | None:

@@ -1,0 +1,86 @@
+"""Holds an answer to a grammar (GBNF), with llama.cpp's sampler."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+
+from quantkit.ggml.llama import llama_cpp
+from quantkit.ggml.llama_log import captured_log
+from quantkit.run.options import GrammarError
+
+LONGEST = 2**16
+"""Characters of a grammar. llama.cpp reads and follows rules by recursion."""
+
+_DEEPEST = 100
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+
+class Grammar:
+    """A grammar and how far an answer has come in it. Close it to free its memory."""
+
+    def __init__(self, vocabulary: Any, text: str) -> None:
+        """Read a grammar, whose answers begin at ``root``.
+
+        Raises:
+            GrammarError: it is not a grammar, or too large.
+        """
+        depth = deepest = 0
+        for character in text:
+            depth += (character == "(") - (character == ")")
+            deepest = max(deepest, depth)
+        if len(text) > LONGEST or deepest > _DEEPEST:
+            raise GrammarError(f"grammar is longer than {LONGEST} characters, or nested deeper than {_DEEPEST}")
+        with captured_log():
+            self._sampler = llama_cpp.llama_sampler_init_grammar(vocabulary, text.encode(), b"root")
+        if not self._sampler:
+            raise GrammarError(
+                "grammar is not valid GBNF with a rule 'root'", hint="see llama.cpp's grammars/README.md"
+            )
+
+    def choose(self, chain: Any, context: Any, n_vocab: int) -> int:
+        """Sample a token that the grammar allows, with llama.cpp's *chain*, and go on.
+
+        The chain's own choice is tried first: to check every token of the vocabulary takes longer.
+
+        Raises:
+            GrammarError: the grammar allows none.
+        """
+        token = self._sample(chain, context, n_vocab, restricted=False)
+        if not self._allows(token):
+            token = self._sample(chain, context, n_vocab, restricted=True)
+        for sampler in (chain, self._sampler):
+            llama_cpp.llama_sampler_accept(sampler, token)
+        return token
+
+    def _sample(self, chain: Any, context: Any, n_vocab: int, *, restricted: bool) -> int:
+        candidates = np.zeros(n_vocab, _CANDIDATE)
+        candidates["id"] = np.arange(n_vocab)
+        logits = llama_cpp.llama_get_logits_ith(context, -1)
+        candidates["logit"] = np.ctypeslib.as_array(logits, shape=(n_vocab,))
+        array = _array(candidates)
+        if restricted:
+            llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(array))
+            if not np.isfinite(candidates["logit"]).any():
+                raise GrammarError("the grammar allows no token that the model has")
+        llama_cpp.llama_sampler_apply(chain, ctypes.byref(array))
+        return int(candidates["id"][array.selected])
+
+    def _allows(self, token: int) -> bool:
+        candidate = np.zeros(1, _CANDIDATE)
+        candidate["id"], candidate["logit"] = token, 1.0
+        array = _array(candidate)
+        llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(array))
+        return bool(np.isfinite(candidate["logit"][0]))
+
+    def close(self) -> None:
+        """Free the memory."""
+        llama_cpp.llama_sampler_free(self._sampler)
+        self._sampler = None
+
+
+def _array(candidates: np.ndarray[Any, Any]) -> Any:
+    data = candidates.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
+    return llama_cpp.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
