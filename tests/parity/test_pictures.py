@@ -111,6 +111,9 @@ SEEN: Mapping[str, Seen] = {
     "gemma4-sees": Seen(
         108, "<|image|>", partial(gemma4_patches, patch=4), types="mm_token_type_ids", load=load_gemma4
     ),
+    "gemma4-hears": Seen(
+        108, "<|image|>", partial(gemma4_patches, patch=4), types="mm_token_type_ids", load=load_gemma4
+    ),
     "mistral3": Seen(112, "[IMG]", sized, row=4),
     "pixtral": Seen(112, "[IMG]", sized, row=8),
     "idefics3": Seen(56, "<image>", twice),

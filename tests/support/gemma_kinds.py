@@ -92,6 +92,29 @@ _GEMMA4_PICTURES = {
 _GEMMA4_UNIFIED = {
     key: value for key, value in _GEMMA4_LARGE.items() if not key.endswith(("per_layer_input", "experts", "moe_block"))
 }
+_GEMMA4_AUDIO = {
+    "model_type": "gemma4_audio",
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "output_proj_dims": 48,
+    "subsampling_conv_channels": [128, 4],
+}
+_LIMITS = {"input_min": -2.0, "input_max": 2.0, "output_min": -1.5, "output_max": 1.5}
+GEMMA4_HEARS = {
+    **_GEMMA4_E,
+    "config": {
+        **_GEMMA4,
+        "architectures": ["Gemma4ForConditionalGeneration"],
+        "layer_types": [*_PATTERN, *_PATTERN],
+        "use_bidirectional_attention": "vision",  # which llama.cpp takes from the width of the language model
+    },
+    "around": {"model_type": "gemma4", "audio_config": _GEMMA4_AUDIO, "vision_config": _GEMMA4_VISION},
+    "within": "model.language_model",
+    "pictures": _GEMMA4_PICTURES,
+    "scaled": _LIMITS,
+}
+"""E2B and E4B, which also hear; their language model has a row in the parity matrix without the rest."""
 
 GEMMA: dict[str, Mapping[str, Any]] = {
     "gemma4": _GEMMA4_E,
@@ -109,7 +132,7 @@ GEMMA: dict[str, Mapping[str, Any]] = {
         "around": {"model_type": "gemma4", "audio_config": None, "vision_config": _GEMMA4_VISION},
         "within": "model.language_model",
         "pictures": _GEMMA4_PICTURES,
-        "scaled": {"input_min": -2.0, "input_max": 2.0, "output_min": -1.5, "output_max": 1.5},
+        "scaled": _LIMITS,
     },
     "gemma4-unified": {
         "vocabulary": "gemma-4",

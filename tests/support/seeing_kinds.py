@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.support.dense_kinds import MISTRAL_NEMO, PIXTRAL
+from tests.support.gemma_kinds import GEMMA4_HEARS
 from tests.support.sights import CLIP_COLORS, IMAGENET_COLORS, PLAIN_COLORS, SCALED, internvl_shapes
 
 _SMOLVLM = {
@@ -53,6 +54,7 @@ _INTERN_SIGHT = {
     "qkv_bias": True,
 }
 SEEING: dict[str, Mapping[str, Any]] = {
+    "gemma4-hears": GEMMA4_HEARS,
     "pixtral": {
         "vocabulary": "tekken",
         "config": {**MISTRAL_NEMO, "architectures": ["LlavaForConditionalGeneration"]},

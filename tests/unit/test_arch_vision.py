@@ -11,6 +11,7 @@ import pytest
 from quantkit.arch.class_defaults import with_defaults
 from quantkit.arch.vision.base import Sight
 from quantkit.arch.vision.families import TOWERS, find_tower
+from quantkit.arch.vision.gemma4_audio import DEFAULTS
 from quantkit.errors import ArchitectureError
 from tests.support.checkpoints import KINDS, SIGHTS
 
@@ -83,7 +84,12 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("gemma3-sees", {"pictures__rescale_factor": 1.0}, "rescale_factor 1.0 is not supported: llama.cpp divides by 255"),
     ("gemma3-sees", {"pictures__image_mean": None}, "preprocessor_config.json: image_mean is None"),
     ("gemma3-sees", {"pictures__image_std": [0.5, 0.5, 0]}, "image_std is 0; expected a number above 0"),
-    ("gemma4-sees", {"audio_config": {"model_type": "gemma4_audio"}}, "audio_config is not supported"),
+    ("gemma4-hears", {"audio_config__hidden_act": "gelu"}, "audio_config: hidden_act 'gelu' is not supported"),
+    ("gemma4-hears", {"audio_config__attention_chunk_size": 16}, "attention_chunk_size 16 is not supported"),
+    ("gemma4-hears", {"audio_config__num_attention_heads": 3}, "audio_config.hidden_size 32 is not a multiple of 3"),
+    ("gemma4-hears", {"audio_config__input_feat_size": 80}, "input_feat_size 80 is not supported"),
+    ("gemma4-hears", {"audio_config__subsampling_conv_channels": [64, 32]}, "[64, 32] is not supported"),
+    ("gemma4-hears", {"audio_config__subsampling_conv_channels": 128}, "is 128; expected two numbers"),
     ("gemma4-sees", {"text_config__use_bidirectional_attention": False}, "use_bidirectional_attention False"),
     ("gemma4-sees", {"vision_config__hidden_activation": "gelu"}, "hidden_activation 'gelu' is not supported"),
     ("gemma4-sees", {"vision_config__num_key_value_heads": 1}, "num_key_value_heads 1 is not supported"),
@@ -124,6 +130,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("kind", "changes", "said"), REFUSED, ids=[f"{k}-{'-'.join(c)}" for k, c, _ in REFUSED])
 def test_what_libmtmd_does_not_compute_is_refused(kind: str, changes: dict[str, Any], said: str) -> None:
     assert said in refusal(kind, **changes)
+
+
+def test_the_defaults_of_the_encoder_of_audio() -> None:
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model("gemma4_audio")
+    assert {key: getattr(config, key) for key in DEFAULTS} == DEFAULTS
 
 
 def test_a_picture_without_its_end_of_row() -> None:

@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy.typing as npt
+
 from quantkit.arch.base import Config, Rule, number, positive, require
+from quantkit.arch.decoder import linear
 from quantkit.errors import ArchitectureError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.kv import KV, KVType, array, boolean, f32, string, u32
@@ -254,6 +257,19 @@ def fused_qkv(source: str, width: int, *, bias: bool = True) -> list[Rule]:
         for third, name in enumerate("qkv")
         for leaf, shape in shapes.items()
     ]
+
+
+def clippable(source: str, target: str, rows: int, columns: int, *, clipped: bool) -> list[Rule]:
+    """A matrix, and with *clipped* the numbers between which its inputs and its results are kept."""
+    limits = [f"{side}_{end}" for side in ("input", "output") for end in ("min", "max")] if clipped else []
+    return [
+        *linear(f"{source}.linear", target, rows, columns),
+        *(Rule(f"{source}.{name}", f"{target}.{name}", (1,), arrange=_one, source_shape=()) for name in limits),
+    ]
+
+
+def _one(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return value.reshape(1)
 
 
 def patch_shape(size: Encoder) -> tuple[int, ...]:

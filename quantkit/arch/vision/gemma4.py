@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy.typing as npt
-
 from quantkit.arch.base import Rule, require
 from quantkit.arch.decoder import linear
 from quantkit.arch.rope import rope_base
@@ -15,13 +13,14 @@ from quantkit.arch.vision.base import (
     Encoder,
     Sight,
     VisionTower,
+    clippable,
     encoder,
     encoder_metadata,
     in_blocks,
     norm,
     patch_shape,
 )
-from quantkit.errors import ArchitectureError
+from quantkit.arch.vision.gemma4_audio import audio_config, audio_metadata, audio_rules
 from quantkit.gguf.kv import KV
 
 _TOWER = "vision_tower."
@@ -57,11 +56,6 @@ def _size(sight: Sight) -> Encoder:
 
 def metadata(sight: Sight) -> list[KV]:
     size = _size(sight)
-    if sight.config.get("audio_config") is not None:
-        raise ArchitectureError(
-            "config.json: audio_config is not supported: llama.cpp reads both encoders from one file",
-            hint="leave out --mmproj to build the language model alone",
-        )
     sight.require("hidden_activation", "gelu_pytorch_tanh")
     sight.require("rms_norm_eps", _EPSILON)
     sight.require("attention_bias", False)
@@ -78,7 +72,9 @@ def metadata(sight: Sight) -> list[KV]:
     for key, numbers in _UNCHANGED.items():
         require(sight.pictures, key, numbers, where=PICTURES)
     pictures = {**sight.pictures, **_UNCHANGED, "do_normalize": True}
-    return encoder_metadata(sight, size, "gemma4v", _EPSILON, pictures=pictures, beside_audio=True)
+    seen = encoder_metadata(sight, size, "gemma4v", _EPSILON, pictures=pictures, beside_audio=True)
+    audio = audio_config(sight)
+    return seen if audio is None else [*seen, *audio_metadata(sight, audio)]
 
 
 def _require_attention(sight: Sight) -> None:
@@ -92,7 +88,7 @@ def _require_attention(sight: Sight) -> None:
 
 def rules(sight: Sight) -> list[Rule]:
     size = _size(sight)
-    width, positions = size.width, sight.size("position_embedding_size")
+    width, positions, audio = size.width, sight.size("position_embedding_size"), audio_config(sight)
     return [
         _patches(size),
         Rule(f"{_TOWER}patch_embedder.position_embedding_table", "v.position_embd.weight", (2, positions, width)),
@@ -103,6 +99,7 @@ def rules(sight: Sight) -> list[Rule]:
             if sight.vision["standardize"]
         ),
         *linear("embed_vision.embedding_projection", "mm.input_projection", sight.hidden, width),
+        *(audio_rules(sight, audio) if audio is not None else ()),
     ]
 
 
@@ -143,19 +140,6 @@ def _layer(sight: Sight, size: Encoder) -> list[Rule]:
         *norm("pre_feedforward_layernorm", "ln2", width, bias=False),
         *norm("post_feedforward_layernorm", "ffn_post_norm", width, bias=False),
     ]
-
-
-def clippable(source: str, target: str, rows: int, columns: int, *, clipped: bool) -> list[Rule]:
-    """A matrix, and with *clipped* the numbers between which its inputs and its results are kept."""
-    limits = [f"{side}_{end}" for side in ("input", "output") for end in ("min", "max")] if clipped else []
-    return [
-        *linear(f"{source}.linear", target, rows, columns),
-        *(Rule(f"{source}.{name}", f"{target}.{name}", (1,), arrange=_one, source_shape=()) for name in limits),
-    ]
-
-
-def _one(value: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return value.reshape(1)
 
 
 TOWER = VisionTower(
