@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from quantkit.cli.completers import complete_quant
 from quantkit.cli.main import EXIT_INTERRUPTED
 from quantkit.cli.model_options import model_threads_option
 from quantkit.cli.options import FOLDER, THINKING, json_option, pairs, print_json, reporter
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 @click.command(name="chat")
 @click.argument("path", metavar="GGUF|DIR", type=FOLDER)
+@click.option(
+    "--quant", metavar="TYPE", shell_complete=complete_quant, help="Which file of the folder (default: its first)."
+)
 @click.option("--system", metavar="TEXT", help="System prompt (default: the one the folder was built with).")
 @click.option(
     "--param", "parameters", multiple=True, callback=pairs, metavar="KEY=VALUE",
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
 @json_option
 def command(
     path: Path,
+    quant: str | None,
     system: str | None,
     parameters: tuple[tuple[str, str], ...],
     n_gpu_layers: int | None,
@@ -101,7 +107,7 @@ def command(
             "standard input or output is closed, and a chat needs both",
             hint="leave them open, or use --data-file FILE --predictions-file FILE, which needs no input",
         )
-    package = with_parameters(open_package(path), parameters)
+    package = with_parameters(open_package(path, quant), parameters)
     if system is None:
         system = package.system
     prompts = None if data_file is None else read_prompts(data_file, system)
@@ -118,11 +124,14 @@ def command(
         if prompts is not None and predictions_file is not None:
             _answer_file(model, settings, prompts, predictions_file, overwrite=overwrite, as_json=as_json)
         else:
-            _talk(model, settings, system, screen, keep=not no_history)
+            _talk(model, settings, system, screen, others=package.others, keep=not no_history)
 
 
-def _talk(model: ChatModel, settings: Settings, system: str | None, screen: Screen, *, keep: bool) -> None:
-    from quantkit.run.chat import ChatLoop
+def _talk(
+    model: ChatModel, settings: Settings, system: str | None, screen: Screen, *, others: Sequence[str], keep: bool
+) -> None:
+    from quantkit.run.chat import ChatLoop, opening
+    from quantkit.run.completion import readline_completer
     from quantkit.run.history import History, history_path
     from quantkit.run.prompt_input import terminal_reader
     from quantkit.run.transcript import Conversation
@@ -130,7 +139,8 @@ def _talk(model: ChatModel, settings: Settings, system: str | None, screen: Scre
     loop = ChatLoop(model, settings, Conversation(system=system), screen)
     if sys.stdin.isatty():
         signal.signal(signal.SIGTERM, _leave)  # in other commands it acts like Ctrl-C, which does not end a chat
-        loop.run_terminal(*terminal_reader(History(history_path() if keep else None)))
+        screen.say(opening(model, system, others))
+        loop.run_terminal(*terminal_reader(History(history_path() if keep else None), readline_completer))
     else:
         loop.run_lines(sys.stdin)
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from quantkit.errors import GGUFError, QuantkitError
+from quantkit.errors import GGUFError, QuantizationError, QuantkitError
+from quantkit.ggml.types import ftype_name
 from quantkit.package.manifest import MANIFEST, ggufs_hint, read_manifest
 
 
@@ -19,22 +20,45 @@ class RunnablePackage:
         system: the system prompt, None for none.
         parameters: Ollama parameters besides stop, name -> value text.
         stops: texts that end an answer.
+        quant: its type, "" for a file by itself.
+        others: the types of the further models in its folder.
     """
 
     gguf: Path
     system: str | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
     stops: tuple[str, ...] = ()
+    quant: str = ""
+    others: tuple[str, ...] = ()
 
 
-def open_package(path: Path) -> RunnablePackage:
-    """The model at *path*: the GGUF file itself, or the first model of a built folder with its settings.
+def open_package(path: Path, quant: str | None = None) -> RunnablePackage:
+    """The model at *path*: the GGUF file itself, or a model of a built folder with its settings.
+
+    Args:
+        path: of the file or the folder.
+        quant: the type of the model in the folder; None for the first.
 
     Raises:
         GGUFError: no such file.
+        QuantizationError: there is no such type, or none of the folder's models has it.
         QuantkitError: a folder without a manifest, with a broken one, or whose model file is missing.
     """
-    return open_all(path)[0]
+    packages = open_all(path)
+    if quant is None:
+        return packages[0]
+    wanted = ftype_name(quant)
+    for package in packages:
+        if package.quant == wanted:
+            return package
+    if not packages[0].quant:
+        raise QuantizationError(
+            f"{path}: this is a file, and --quant chooses one in a folder", hint="leave out --quant, or give the folder"
+        )
+    raise QuantizationError(
+        f"{path}: no file of the type {wanted}",
+        hint=f"use one of: {', '.join(package.quant for package in packages)}",
+    )
 
 
 def open_all(path: Path) -> tuple[RunnablePackage, ...]:
@@ -55,6 +79,13 @@ def _open_folder(folder: Path) -> tuple[RunnablePackage, ...]:
                 f"{folder / model.file}: {MANIFEST} lists it, but it is not there", hint=ggufs_hint(folder)
             )
     return tuple(
-        RunnablePackage(gguf=folder / model.file, system=chat.system, parameters=chat.settings, stops=chat.all_stops)
+        RunnablePackage(
+            gguf=folder / model.file,
+            system=chat.system,
+            parameters=chat.settings,
+            stops=chat.all_stops,
+            quant=model.quant,
+            others=tuple(other.quant for other in manifest.models if other is not model),
+        )
         for model in manifest.models
     )

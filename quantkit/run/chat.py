@@ -6,7 +6,7 @@ input line is one turn, and the output contains the answers and nothing else).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from quantkit.chat_template.answer_reader import Part, Text, Thought
 from quantkit.errors import OutputError, QuantkitError
@@ -14,6 +14,7 @@ from quantkit.run.chat_state import ChatState
 from quantkit.run.commands import run_command
 from quantkit.run.context_window import make_room
 from quantkit.run.prompt_input import Entry, Read, read_entry, reader_of
+from quantkit.run.session import ChatModel
 from quantkit.run.settings import stream_answer
 from quantkit.run.speed import slow_note
 from quantkit.system.unicode_text import check_text
@@ -22,7 +23,22 @@ GREETING = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D or /bye end
 HOW_TO_LEAVE = "(Ctrl-D or /bye ends the chat)"
 CONTEXT_FULL = "(the context is full, so the answer was cut off; your next question makes room)"
 LIMIT_REACHED = "(the answer was cut off after num_predict tokens)"
+_SHOWN = 60  # characters of a system prompt
 NO_ANSWER = "(no answer; the question was dropped)"
+
+
+def opening(model: ChatModel, system: str | None, others: Sequence[str] = ()) -> str:
+    """The first line of a chat: what answers, how much it can hold, and what it was told.
+
+    Args:
+        model: that answers.
+        system: its system prompt.
+        others: types of further files in its folder.
+    """
+    told = " ".join(system.split()) if system else "none"
+    told = told if len(told) <= _SHOWN else f"{told[:_SHOWN]}..."
+    also = f" (also here: {', '.join(f'--quant {quant}' for quant in others)})" if others else ""
+    return f"{model.path.name}{also}, context of {model.n_ctx} tokens, system prompt: {told}"
 
 
 class ChatLoop(ChatState):
@@ -74,10 +90,24 @@ class ChatLoop(ChatState):
 
     def _handle(self, entry: Entry, *, stoppable: bool) -> bool:
         if entry.command is not None:
-            return run_command(self, entry.command, entry.text)
+            then = run_command(self, entry.command, entry.text)
+            if then.again is not None:
+                self._ask_again(then.again, stoppable=stoppable)
+            return then.going
         if entry.text.strip():
             self._answer(entry.text, stoppable=stoppable)
         return True
+
+    def _ask_again(self, question: str, *, stoppable: bool) -> None:
+        """Answer a question in place of the last one, whose exchange stays if there is no answer."""
+        conversation = self.conversation
+        before, forgotten = list(conversation.turns), conversation.forgotten
+        conversation.drop_last()
+        try:
+            self._answer(question, stoppable=stoppable)
+        finally:
+            if len(conversation.turns) < len(before):
+                conversation.turns, conversation.forgotten = before, forgotten
 
     def _answer(self, question: str, *, stoppable: bool) -> None:
         answer = thought = ""

@@ -15,24 +15,42 @@ from quantkit.run.settings import ANSWERING, change, check_system, require_answe
 from quantkit.run.transcript import Conversation, load_conversation, save_conversation
 from quantkit.system.did_you_mean import did_you_mean
 
+_SHOWN = 40  # characters of a question that was removed
+
+
+@dataclass(frozen=True)
+class Then:
+    """How a chat continues after a command.
+
+    Attributes:
+        going: whether it does.
+        again: a question to ask in place of the last one, whose exchange stays if there is no answer.
+    """
+
+    going: bool = True
+    again: str | None = None
+
+
+GO_ON, LEAVE = Then(), Then(going=False)
+
 
 @dataclass(frozen=True)
 class Command:
     """A command.
 
     Attributes:
-        run: carries it out, given the text after its name; returns whether the chat continues.
-        help: its line in /help.
+        run: carries it out, given the text after its name; returns how the chat continues.
+        help: its line in /help, "" for another name of a command.
         takes: its argument as shown to people, "" for none; optional parts in brackets.
     """
 
-    run: Callable[[ChatState, str], bool]
+    run: Callable[[ChatState, str], Then]
     help: str
     takes: str = ""
 
 
-def run_command(chat: ChatState, name: str, text: str) -> bool:
-    """Carry out a command; returns whether the chat continues.
+def run_command(chat: ChatState, name: str, text: str) -> Then:
+    """Carry out a command; returns how the chat continues.
 
     Raises:
         QuantkitError: there is no such command, or it fails.
@@ -51,38 +69,66 @@ def run_command(chat: ChatState, name: str, text: str) -> bool:
     return command.run(chat, text)
 
 
-def _leave(chat: ChatState, text: str) -> bool:
-    return False
+def _leave(chat: ChatState, text: str) -> Then:
+    return LEAVE
 
 
-def _system(chat: ChatState, text: str) -> bool:
+def _system(chat: ChatState, text: str) -> Then:
     if text:
         system = "" if text == '""' else text
         check_system(chat.model, system)
         chat.conversation.system = system
     chat.screen.say(chat.conversation.system or "(no system prompt)")
-    return True
+    return GO_ON
 
 
-def _reset(chat: ChatState, text: str) -> bool:
+def _reset(chat: ChatState, text: str) -> Then:
     chat.begin(Conversation(system=chat.conversation.system))
     chat.screen.say("(started a new conversation)")
-    return True
+    return GO_ON
 
 
-def _save(chat: ChatState, text: str) -> bool:
+def _retry(chat: ChatState, text: str) -> Then:
+    question = _last_question(chat)
+    if not chat.settings.is_random:
+        chat.screen.say("(nothing is random here, so the answer can only be the same; see /set temperature and seed)")
+    return Then(again=question)
+
+
+def _edit(chat: ChatState, text: str) -> Then:
+    _last_question(chat)
+    return Then(again=text)
+
+
+def _undo(chat: ChatState, text: str) -> Then:
+    question = _last_question(chat)
+    chat.conversation.drop_last()
+    chat.last = None
+    shown = question if len(question) <= _SHOWN else f"{question[:_SHOWN]}..."
+    chat.screen.say(f"(removed the exchange that began with {shown!r}; {_exchanges(chat.conversation)} left)")
+    return GO_ON
+
+
+def _last_question(chat: ChatState) -> str:
+    question = chat.conversation.last_question
+    if question is None:
+        raise QuantkitError("there is no exchange yet", hint="ask a question first")
+    return question
+
+
+def _save(chat: ChatState, text: str) -> Then:
     path = _path(text)
     save_conversation(path, chat.conversation, chat.model.path.name)
     chat.screen.say(f"(saved {_exchanges(chat.conversation)} to {path})")
-    return True
+    return GO_ON
 
 
-def _load(chat: ChatState, text: str) -> bool:
+def _load(chat: ChatState, text: str) -> Then:
     conversation = load_conversation(_path(text))
     check_system(chat.model, conversation.system)
     chat.begin(conversation)
     chat.screen.say(f"(loaded {_exchanges(conversation)}; system prompt: {conversation.system or 'none'})")
-    return True
+    return GO_ON
 
 
 def _path(text: str) -> Path:
@@ -91,7 +137,7 @@ def _path(text: str) -> Path:
     return Path(os.path.expanduser(text))
 
 
-def _set(chat: ChatState, text: str) -> bool:
+def _set(chat: ChatState, text: str) -> Then:
     name, value = (*text.split(None, 1), "", "")[:2]
     if value:
         chat.settings = change(chat.settings, chat.initial, name, value)
@@ -99,10 +145,10 @@ def _set(chat: ChatState, text: str) -> bool:
         require_answering(name)
     shown = chat.settings.shown()
     chat.screen.say(_table([(key, shown[key]) for key in ([name] if name else ANSWERING)]))
-    return True
+    return GO_ON
 
 
-def _stats(chat: ChatState, text: str) -> bool:
+def _stats(chat: ChatState, text: str) -> Then:
     model, conversation, stats = chat.model, chat.conversation, chat.last
     used = 0 if stats is None else stats.prompt_tokens + stats.generated_tokens
     context = f"{used} of {model.n_ctx} tokens used, {_exchanges(conversation)}"
@@ -118,18 +164,18 @@ def _stats(chat: ChatState, text: str) -> bool:
             ("answer", f"{stats.generated_tokens} tokens, {stats.generation_rate:.1f} tokens/s, ended: {ended}"),
         ]
     chat.screen.say(_table(rows))
-    return True
+    return GO_ON
 
 
-def _help(chat: ChatState, text: str) -> bool:
-    rows = [(f"{name} {command.takes}".rstrip(), command.help) for name, command in COMMANDS.items() if name[0] == "/"]
+def _help(chat: ChatState, text: str) -> Then:
+    rows = [(f"{name} {command.takes}".rstrip(), command.help) for name, command in COMMANDS.items() if command.help]
     rows += [
         (f"{QUOTES} ... {QUOTES}", "multi-line text (pasted text needs no quotes)"),
         ("Ctrl-C", "stop an answer"),
         ("Ctrl-D", "leave"),
     ]
     chat.screen.say(_table(rows))
-    return True
+    return GO_ON
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
@@ -145,12 +191,15 @@ def _exchanges(conversation: Conversation) -> str:
 COMMANDS: dict[str, Command] = {
     "/system": Command(_system, 'show or set the system prompt ("" for none)', "[TEXT]"),
     "/reset": Command(_reset, "start a new conversation"),
+    "/retry": Command(_retry, "answer the last question again"),
+    "/edit": Command(_edit, "ask this in place of the last question", "TEXT"),
+    "/undo": Command(_undo, "remove the last question and its answer"),
     "/save": Command(_save, "save the conversation to a file", "FILE"),
     "/load": Command(_load, "continue a saved conversation", "FILE"),
     "/set": Command(_set, 'show or change parameters: /set temperature 0.2 (or default)',
                     "[NAME [VALUE]]"),
     "/stats": Command(_stats, "show tokens, speed and context"),
     "/help": Command(_help, "show this list"),
-    "/bye": Command(_leave, "leave (same as Ctrl-D)"),
-    "exit": Command(_leave, "leave"),
+    "/bye": Command(_leave, "leave (same as Ctrl-D, /exit, /quit, exit, quit)"),
+    **{name: Command(_leave, "") for name in ("/exit", "/quit", "exit", "quit")},
 }  # fmt: skip

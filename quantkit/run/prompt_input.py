@@ -22,8 +22,9 @@ QUOTES = '"""'
 Read = Callable[[str], str]
 """Shows a prompt and returns a line without its end, as :func:`input` does; raises EOFError at the end."""
 
-_BLOCK = re.compile(rf"(/system\s+|\s*){QUOTES}")
-_COMMAND = re.compile(r"(/[A-Za-z]*|exit(?=\s*\Z))(?:\s+|\Z)")
+_BLOCK = re.compile(rf"(/(?:system|edit)\s+|\s*){QUOTES}")
+_COMMAND = re.compile(r"(/[A-Za-z]*|(?:exit|quit)(?=\s*\Z))(?:\s+|\Z)")
+_TAKE_LINES = ("/system", "/edit")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def read_entry(read: Read) -> Entry:
 
 
 def _plain(line: str) -> Entry:
-    if command := _COMMAND.match(line):
+    command = _COMMAND.match(line)
+    if command and ("\n" not in line.strip() or command[1] in _TAKE_LINES):  # a pasted text may begin with a path
         return Entry(line, command[1], line[command.end() :].strip())
     return Entry(line, None, line.strip())
 
@@ -82,8 +84,14 @@ def reader_of(lines: Iterable[str]) -> Read:
     return read
 
 
-def terminal_reader(history: History) -> tuple[Read, Callable[[str], None]]:
+def terminal_reader(
+    history: History, completer: Callable[[Callable[[], str]], Callable[[str, int], str | None]] | None = None
+) -> tuple[Read, Callable[[str], None]]:
     """Return a reader with line editing, where the system supports it, and a function that adds to the history.
+
+    Args:
+        history: of earlier chats.
+        completer: makes what completes at Tab, from what returns the line up to the cursor.
 
     If standard output is redirected, the prompt goes to standard error.
     """
@@ -96,6 +104,11 @@ def terminal_reader(history: History) -> tuple[Read, Callable[[str], None]]:
     readline.set_auto_history(False)
     if os.environ.get("TERM", "dumb") != "dumb":
         readline.parse_and_bind("set enable-bracketed-paste on")  # a paste is one text, even with several lines
+    if completer is not None:
+        readline.set_completer_delims(" ")
+        readline.set_completer(completer(lambda: readline.get_line_buffer()[: readline.get_endidx()]))
+        libedit = "libedit" in (readline.__doc__ or "")
+        readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
     for entry in history.entries:
         readline.add_history(entry)
 

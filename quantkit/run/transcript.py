@@ -51,6 +51,16 @@ class Conversation:
         said = {"role": "assistant", "content": answer, **({THOUGHT: thought} if thought else {})}
         self.turns += [{"role": "user", "content": question}, said]
 
+    @property
+    def last_question(self) -> str | None:
+        """The last question that was answered."""
+        return self.turns[-2]["content"] if self.turns else None
+
+    def drop_last(self) -> None:
+        """Remove the last exchange."""
+        del self.turns[-2:]
+        self.forgotten = min(self.forgotten, len(self.turns))
+
     def _opening(self) -> list[dict[str, str]]:
         return [{"role": "system", "content": self.system}] if self.system else []
 

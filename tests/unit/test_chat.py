@@ -17,7 +17,7 @@ import pytest
 from chat_loop import CtrlCAfter, Loop, said
 from tiny_gguf import ANSWER, Tiny, write_tiny_gguf
 
-from quantkit.errors import ChatFormatError, GGUFError, QuantkitError
+from quantkit.errors import ChatFormatError, GGUFError, QuantizationError, QuantkitError
 from quantkit.jobs.package import package
 from quantkit.package.built import RunnablePackage, open_all, open_package
 from quantkit.run.chat import GREETING, HOW_TO_LEAVE, LIMIT_REACHED, NO_ANSWER
@@ -51,7 +51,7 @@ def test_a_conversation_is_kept(model: ChatModel) -> None:
     )
 
 
-@pytest.mark.parametrize("leave", ["/bye", "exit", "/bye ", "exit  "])
+@pytest.mark.parametrize("leave", ["/bye", "exit", "/bye ", "exit  ", "quit", "/quit", "/exit "])
 def test_leaving(model: ChatModel, leave: str) -> None:
     loop = Loop(model)
     loop.terminal(leave, "not read any more")
@@ -59,7 +59,9 @@ def test_leaving(model: ChatModel, leave: str) -> None:
     assert loop.conversation.turns == []
 
 
-@pytest.mark.parametrize("text", ["exit strategy?", "/usr/bin", "Exit", "// a comment", "a /bye"])
+@pytest.mark.parametrize(
+    "text", ["exit strategy?", "/usr/bin", "Exit", "quit it", "/usr\nis a path", "// a comment", "a /bye"]
+)
 def test_what_only_looks_like_a_command_is_a_question(model: ChatModel, text: str) -> None:
     loop = Loop(model)
     loop.terminal(text)
@@ -242,6 +244,21 @@ def test_a_built_folder(tmp_path: Path) -> None:
     assert package.parameters == {"temperature": "0.2", "top_k": "30"}
     assert package.stops == ("<|eot_id|>", "###", "User:")
     assert [each.gguf.name for each in open_all(folder)] == ["m-q4_0.gguf", "m-q8_0.gguf"]
+
+
+def test_a_type_of_a_built_folder(tmp_path: Path) -> None:
+    folder = write_package(tmp_path / "m")
+    assert open_package(folder).others == ("q8_0",)
+    package = open_package(folder, "Q8_0")
+    assert (package.gguf.name, package.quant, package.others) == ("m-q8_0.gguf", "q8_0", ("q4_0",))
+    with pytest.raises(QuantizationError, match="no file of the type q5_0") as info:
+        open_package(folder, "q5_0")
+    assert info.value.hint == "use one of: q4_0, q8_0"
+    with pytest.raises(QuantizationError, match="unknown quantization type 'q80'") as info:
+        open_package(folder, "q80")
+    assert info.value.hint == "did you mean q8_0?"
+    with pytest.raises(QuantizationError, match="--quant chooses one in a folder"):
+        open_package(write_tiny_gguf(tmp_path / "a.gguf"), "q8_0")
 
 
 def test_the_users_stop_texts_are_in_a_package(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
 from quantkit.errors import ContextFullError, OutputError, QuantkitError
 from quantkit.ollama.parameters import PARAMETERS
 from quantkit.package.built import RunnablePackage
-from quantkit.run.chat import CONTEXT_FULL
+from quantkit.run.chat import CONTEXT_FULL, NO_ANSWER, opening
 from quantkit.run.commands import COMMANDS
+from quantkit.run.completion import readline_completer
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import ANSWERING, LOADING, Settings, chat_settings, with_parameters
 from quantkit.run.transcript import Conversation, load_conversation, save_conversation
@@ -38,7 +39,89 @@ def loop(model: ChatModel) -> Loop:
 
 def test_help_names_every_command(loop: Loop) -> None:
     shown = loop.terminal("/help")
-    assert all(name in shown for name in COMMANDS if name != "exit")
+    assert all(name in shown for name in COMMANDS)
+
+
+def test_the_last_exchange_again(loop: Loop) -> None:
+    loop.terminal("one", "two")
+    assert "can only be the same" in loop.terminal("/retry")  # temperature 0
+    assert loop.conversation.turns == said("one", ANSWER, "two", ANSWER)
+    assert loop.out.getvalue() == f"{ANSWER}\n" * 3
+    assert loop.terminal("/edit three") == ""
+    assert loop.conversation.turns == said("one", ANSWER, "three", ANSWER)
+    loop.terminal('/edit """of', 'two lines"""')
+    assert loop.conversation.turns == said("one", ANSWER, "of\ntwo lines", ANSWER)
+    shown = loop.terminal("/undo", "/stats")
+    assert "(removed the exchange that began with 'of\\ntwo lines'; 1 exchange left)" in shown
+    assert "0 of" in shown
+    assert loop.conversation.turns == said("one", ANSWER)
+    assert "0 exchanges left" in loop.terminal("/undo")
+    for command in ("/undo", "/retry", "/edit it"):
+        assert "there is no exchange yet" in loop.terminal(command)
+    assert "/edit needs a text" in loop.terminal("/edit")
+
+
+def test_an_exchange_stays_if_there_is_no_answer_in_its_place(
+    model: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    loop = Loop(model)
+    loop.conversation.add("one", "stays", "thought")
+    before = list(loop.conversation.turns)
+    with monkeypatch.context() as patched:
+        patched.setattr("quantkit.run.chat.stream_answer", interrupted)
+        assert NO_ANSWER in loop.terminal("/edit another")
+    assert loop.conversation.turns == before
+    with pytest.raises(ContextFullError):
+        loop.run_lines(["/edit " + "long " * 5000])
+    assert loop.conversation.turns == before
+
+
+def test_what_is_forgotten_when_the_last_exchange_goes() -> None:
+    conversation = Conversation(turns=said("a", "b", "c", "d"), forgotten=4)
+    conversation.drop_last()
+    assert (conversation.turns, conversation.forgotten) == (said("a", "b"), 2)
+
+
+def test_the_first_line(model: ChatModel) -> None:
+    assert opening(model, None) == f"tiny.gguf, context of {model.n_ctx} tokens, system prompt: none"
+    line = opening(model, "Be\nbrief. " * 20, ("q8_0", "f16"))
+    assert line.startswith("tiny.gguf (also here: --quant q8_0, --quant f16), context")
+    assert line.endswith("prompt: " + "Be brief. " * 6 + "...")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("", []),
+        ("/sy", ["/system"]),
+        ("/s", ["/system", "/save", "/set", "/stats"]),
+        ("ex", []),
+        ("what", []),
+        ("/set temp", ["temperature"]),
+        ("/set temperature 0", []),
+        ("/load ", ["a b.json", "c/"]),
+        ("/save a", ["a b.json"]),
+        ("/load a b", ["b.json"]),
+        ("/load c/", ["c/d.json"]),
+        ("/load .", [".hidden"]),
+        ("/load {here}/c/", ["{here}/c/d.json"]),
+        ("/load none/", []),
+        ("/load \0/", []),
+        ("/help c", []),
+    ],
+)
+def test_tab(line: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c").mkdir()
+    for name in ("a b.json", ".hidden", "c/d.json"):
+        (tmp_path / name).touch()
+    line, found = line.format(here=tmp_path), [one.format(here=tmp_path) for one in found]
+    complete = readline_completer(lambda: line)
+    word = line.rpartition(" ")[2]
+    assert [complete(word, number) for number in range(len(found) + 1)] == [*found, None]
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,8 @@ def test_lines_edited_pasted_and_remembered(tmp_path: Path, state: dict[str, str
         say(chat, 'lines"""')
         say(chat, "\x1b[200~pasted\nlines 🙂\x1b[201~")  # one text, not two
         say(chat, f"/save {tmp_path / 'c.json'}", "3 exchanges")
+        say(chat, "/stat\t", "3 exchanges")
+        say(chat, f"/load {tmp_path}/c.js\t", "loaded 3 exchanges")
         leave(chat)
     messages = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["messages"]
     assert [m["content"] for m in messages[::2]] == ["你您好", "two\nlines", "pasted\nlines 🙂"]
@@ -104,7 +106,7 @@ def test_lines_edited_pasted_and_remembered(tmp_path: Path, state: dict[str, str
 
     with open_chat(path, state) as chat:
         assert chat.comes(PROMPT), chat.shown
-        chat.type(UP * 3)  # over /bye and /save
+        chat.type(UP * 5)  # over /bye, /load, /stats and /save
         say(chat, "!")
         say(chat, f"/save {tmp_path / 'd.json'}", "1 exchange")
         leave(chat)
