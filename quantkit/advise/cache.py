@@ -12,13 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from quantkit.advise.states import BESIDE_ATTENTION, state_nbytes, stateful
 from quantkit.errors import GGUFError
 from quantkit.ggml.types import GGMLType
 
 _CELLS = 256
 # Of so many layers the last one sees everything, by architecture. llama.cpp has windows only where its graph does: it
 # writes none for Mistral and Qwen, and ignores that of Phi-3.
-WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4, "cohere2": 4, "gpt-oss": 2}
+WINDOW_PERIODS = {"gemma2": 2, "gemma3": 6, "olmo2": 4, "cohere2": 4, "gpt-oss": 2, "llama4": 4}
+# Built into its graph.
+WINDOWS = {"llama4": 8192}
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class CacheLayer:
     Attributes:
         keys, values: numbers for a token, of all heads.
         window: tokens that it sees; None for all.
+        state: bytes that it keeps whatever the context is, see :mod:`quantkit.advise.states`.
     """
 
     keys: int
     values: int
     window: int | None = None
+    state: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,8 @@ def cache_layers(metadata: Mapping[str, Any]) -> tuple[CacheLayer, ...]:
     width = _number(metadata, f"{arch}.embedding_length")
     heads = _per_layer(metadata, f"{arch}.attention.head_count", count, None)
     pairs = _per_layer(metadata, f"{arch}.attention.head_count_kv", count, heads)
-    window = metadata.get(f"{arch}.attention.sliding_window")
+    states, state = stateful(metadata, arch, pairs), state_nbytes(metadata, arch)
+    window = metadata.get(f"{arch}.attention.sliding_window", WINDOWS.get(arch))
     narrow = _narrow(metadata, arch, count) if window else [False] * count
     latent = f"{arch}.attention.key_length_mla" in metadata  # values are made of the keys
     layers = []
@@ -76,6 +82,10 @@ def cache_layers(metadata: Mapping[str, Any]) -> tuple[CacheLayer, ...]:
         )
         seen = int(window) if narrow[layer] and window else None
         values = 0 if latent else values
+        if states[layer]:
+            keys, values = (keys, values) if arch in BESIDE_ATTENTION else (0, 0)
+            layers.append(CacheLayer(keys, values, state=state))
+            continue
         layers.append(CacheLayer(keys, values, seen) if layer < own else CacheLayer(0, 0, seen))
     return tuple(layers)
 
@@ -99,7 +109,7 @@ def layer_nbytes(layer: CacheLayer, context: int, types: CacheTypes, *, batch: i
     cells = _pad(context)
     if layer.window is not None and not full:
         cells = min(cells, _pad(layer.window + batch))
-    return cells * (types.keys.row_nbytes(layer.keys) + types.values.row_nbytes(layer.values))
+    return cells * (types.keys.row_nbytes(layer.keys) + types.values.row_nbytes(layer.values)) + layer.state
 
 
 def _narrow(metadata: Mapping[str, Any], arch: str, layers: int) -> list[bool]:

@@ -87,6 +87,37 @@ def test_a_window_keeps_itself_and_a_batch(context: int, batch: int, full: bool,
     assert layer_nbytes(layer, context, F16, batch=batch, full=full) == cells * 64 * 2
 
 
+STATES = {"ssm.conv_kernel": 4, "ssm.inner_size": 64, "ssm.state_size": 16, "ssm.group_count": 2}
+MAMBA = 4 * (3 * (64 + 2 * 2 * 16) + 16 * 64)
+
+
+@pytest.mark.parametrize(
+    ("arch", "own", "stored"),
+    [
+        ("lfm2", {"attention.head_count_kv": [0, 2], "shortconv.l_cache": 3}, [(0, 4 * 256 * 2), (64, 0)]),
+        ("granitehybrid", {**STATES, "attention.head_count_kv": [2, 0]}, [(64, 0), (0, MAMBA)]),
+        (
+            "nemotron_h",
+            {**STATES, "block_count": 3, "attention.head_count_kv": [0, 2, 0], "feed_forward_length": [0, 0, 96]},
+            [(0, MAMBA), (64, 0), (0, 0)],
+        ),
+        ("falcon-h1", STATES, [(64, MAMBA), (64, MAMBA)]),
+        ("qwen35", {**STATES, "full_attention_interval": 2}, [(0, MAMBA), (64, 0)]),
+        (
+            "qwen3next",
+            {**STATES, "full_attention_interval": 4, "attention.recurrent_layers": [True, False, False]},
+            [(0, MAMBA), (64, 0)],
+        ),
+        ("granite", {**STATES, "attention.head_count_kv": [2, 0]}, [(64, 0), (0, 0)]),  # has no such layers
+    ],
+)
+def test_states_of_layers(arch: str, own: dict[str, Any], stored: list[tuple[int, int]]) -> None:
+    general = {key.replace("llama", arch): value for key, value in LLAMA.items()}
+    found = cache_layers({**general, "general.architecture": arch, **{f"{arch}.{key}": own[key] for key in own}})
+    assert [(layer.keys, layer.state) for layer in found] == stored
+    assert layer_nbytes(found[0], 256, F16, batch=512) == 256 * stored[0][0] * 2 * 2 + stored[0][1]
+
+
 def test_memory_by_part() -> None:
     found = memory({**LLAMA, "tokenizer.ggml.tokens": ["a", "b"]}, 1000, 256, compute=77)
     assert (found.weights, found.cache, found.compute) == (1000, 2 * 256 * 128 * 2, 77)
