@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from quantkit.jobs.run_options import RunOptions
 
 
+# Stages whose names in report.json are quantkit's own words.
+_STAGES = {"stream": "write"}
+
+
 @click.command("build", epilog=ARCHITECTURES_LINE)
 @click.argument("model", type=folder_or_id, required=False, shell_complete=complete_path)
 @adapter_options()
@@ -234,7 +238,7 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
         print_proof(result.proof)
     if result.evaluation is not None:
         print_evaluation(result.evaluation)
-    stages = ", ".join(f"{stage} {value:.1f} s" for stage, value in result.seconds.items())
+    stages = ", ".join(f"{_STAGES.get(stage, stage)} {value:.1f} s" for stage, value in result.seconds.items())
     click.echo(f"took {sum(result.seconds.values()):.1f} s ({stages})")
     if made is not None:
         print_created(made)

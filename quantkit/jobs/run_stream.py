@@ -71,7 +71,7 @@ def run_stream(
         compare = load_encoders(chosen, outputs, source, workers, progress)
     loaded()
     weights = sum(count_elements(tensor.shape) for tensor in tensors)
-    with beside(compare), reporter.phase("streaming", weights) as progress:
+    with beside(compare), reporter.phase("writing", weights) as progress:
         return stream(
             tensors,
             outputs,

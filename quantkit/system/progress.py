@@ -1,9 +1,11 @@
-"""Progress of long work: silent by default, a progress bar on stderr in a terminal."""
+"""Progress of long work: silent by default, a progress bar on stderr in a terminal, a line now and then in a pipe."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from quantkit.system.terminal_text import one_line
 from quantkit.system.units import count
@@ -25,8 +27,12 @@ class Reporter:
         self.notes.append(text)
 
 
+# Seconds in a pipe: short work says nothing there, and long work should not fill a log.
+_FIRST_LINE, _NEXT_LINE = 10.0, 30.0
+
+
 class TerminalReporter(Reporter):
-    """Notes on stderr and, if stderr is a terminal, a rich progress bar with the remaining time."""
+    """Notes on stderr, with a rich progress bar in a terminal and lines for phases that last long in a pipe."""
 
     def __init__(self, *, bar: bool) -> None:
         super().__init__()
@@ -35,7 +41,9 @@ class TerminalReporter(Reporter):
     @contextmanager
     def phase(self, name: str, total: int, unit: str = "weights") -> Iterator[Callable[[int], None]]:
         if not self.bar:
-            yield lambda amount: None
+            lines = _Lines(name, total, unit)
+            yield lines.advance
+            lines.end()
             return
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -61,3 +69,32 @@ class TerminalReporter(Reporter):
 
         super().note(text)
         click.echo(f"note: {one_line(text)}", err=True)
+
+
+class _Lines:
+    """What a log shows of a phase."""
+
+    def __init__(self, name: str, total: int, unit: str) -> None:
+        self._name, self._total, self._unit = name, total, unit
+        self._begun = monotonic()
+        self._next = _FIRST_LINE
+        self._done = 0
+        self._lock = threading.Lock()
+
+    def advance(self, amount: int) -> None:
+        """Count what was done, from any thread, and print a line if it is time."""
+        with self._lock:
+            self._done += amount
+            if (seconds := monotonic() - self._begun) >= self._next:
+                self._next = seconds + _NEXT_LINE
+                self._print(f"{count(self._done)} of {count(self._total)} {self._unit} after {seconds:.0f} s")
+
+    def end(self) -> None:
+        """Print the last line of a phase that lasted long."""
+        if (seconds := monotonic() - self._begun) >= _FIRST_LINE:
+            self._print(f"{count(self._total)} {self._unit} in {seconds:.0f} s")
+
+    def _print(self, text: str) -> None:
+        import click
+
+        click.echo(one_line(f"{self._name}: {text}"), err=True)
