@@ -155,6 +155,11 @@ NOT_CHAT: Mapping[str, str] = {
 }
 
 
+# Classes that llama.cpp's converter takes and whose models it then computes otherwise: what is different.
+_PHI_MOE = "it has RMS norms instead of layer norms, and weighs experts by a softmax instead of the sparse mixer"
+MISCOMPUTED: Mapping[str, str] = {"PhiMoEForCausalLM": _PHI_MOE, "PhimoeForCausalLM": _PHI_MOE}
+
+
 class _Architectures(Mapping[str, "Architecture"]):
     """The families by the same names, each imported on first use."""
 
@@ -208,12 +213,26 @@ def class_notes(config: Mapping[str, Any]) -> list[str]:
     return [f"config.json {said}: the model is taken for {named}" + ("" if saved else ", by its model_type")]
 
 
+def refuse_miscomputed(config: Mapping[str, Any], where: str) -> None:
+    """Refuse a model of which llama.cpp makes another one.
+
+    Raises:
+        ArchitectureError: the class is in :data:`MISCOMPUTED`.
+    """
+    if (what := MISCOMPUTED.get(name := str(_family(config)))) is not None:
+        raise ArchitectureError(
+            f"{where}: {name} is not supported: llama.cpp computes another model ({what})",
+            hint="run it with transformers or vLLM; docs/families.md has the measured difference",
+        )
+
+
 def find_architecture(config: Mapping[str, Any], where: str) -> Architecture:
     """The architecture that a config names.
 
     Raises:
         ArchitectureError: the config names none, or one that is not supported; the hint lists the supported ones.
     """
+    refuse_miscomputed(config, where)
     name = _family(config)
     supported = ", ".join(sorted({*FAMILIES, *(wrapper for wrapper, _ in INSIDE)}))
     if name is None:
