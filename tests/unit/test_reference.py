@@ -16,7 +16,7 @@ import pytest
 import quantkit
 from quantkit.adapter.config import NOT_MERGEABLE, RESIDUAL_INITS, SUPPORTED, UNSUPPORTED
 from quantkit.adapter.other_cuts import CUTS
-from quantkit.arch.families import FAMILIES, NOT_CHAT
+from quantkit.arch.families import FAMILIES, MISCOMPUTED, NOT_CHAT
 from quantkit.checkpoint.tensor_names import CLASSIFIERS, VALUE_HEADS, WRAPPERS
 from quantkit.cli.main import COMMANDS, cli
 from quantkit.demo.data import ADAPTER, BASE
@@ -42,6 +42,13 @@ def render() -> ModuleType:
 
 def test_the_page_is_not_stale(render: ModuleType) -> None:
     assert "\n".join(render.lines()) + "\n" == TEXT, "stale: run scripts/render_reference"
+
+
+def test_the_page_of_families_is_not_stale(render: ModuleType) -> None:
+    text = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    assert "\n".join(render.PAGES["families.md"]()).rstrip("\n") + "\n" == text, "stale: run scripts/render_reference"
+    for name in (*FAMILIES, *MISCOMPUTED):
+        assert f"`{name}`" in text
 
 
 def test_the_page_of_tensor_names_is_not_stale(render: ModuleType) -> None:

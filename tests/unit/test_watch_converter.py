@@ -12,6 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from converter_rules import compare, projector, read_rules
+from families_page import LACKING
 
 from quantkit.arch.families import FAMILIES
 from quantkit.arch.vision.families import TOWERS
@@ -120,3 +121,7 @@ def test_command(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_what_the_page_of_families_lacks_is_known_to_the_converter() -> None:
+    assert {name for row in LACKING for name in row.classes} <= read_rules(reference_folder()).keys()
