@@ -16,9 +16,9 @@ from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.files.replaceable import Mark
 from quantkit.files.visible import visible
 from quantkit.model.adapter_effect import AdapterEffect
+from quantkit.package.manifest_chat import ChatEntry
 from quantkit.package.manifest_entries import (
     AdapterEntry,
-    ChatEntry,
     MatrixEntry,
     ModelEntry,
     ProjectorEntry,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from quantkit.files.visible import visible
 from quantkit.hub.source import Source, hub_origin, source_name
 from quantkit.package.manifest_answers import answers_entry
+from quantkit.package.manifest_chat import ChatEntry
 from quantkit.package.manifest_entries import (
     AdapterEntry,
-    ChatEntry,
     ModelEntry,
     ProjectorEntry,
     TensorEntry,

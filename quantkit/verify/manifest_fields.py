@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.chat_template.answers import answer_format
-from quantkit.chat_template.format import FORMAT_NAMES, derive, named_template
+from quantkit.chat_template.format import derive
 from quantkit.errors import QuantkitError
 from quantkit.gguf.header import file_type_name
 from quantkit.gguf.model import GGUFModel
-from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.modelfile import Command, parse_modelfile
-from quantkit.ollama.parameters import merge_parameters
 from quantkit.package.chat_script import llama_cli_options
 from quantkit.package.manifest import MANIFEST, Manifest
 from quantkit.package.manifest_answers import answers_entry
@@ -32,14 +30,16 @@ from quantkit.package.text import without_controls
 from quantkit.plan.choice import Choice
 from quantkit.verify.choice_fields import differences
 from quantkit.verify.read_script import option_pairs, read_script
+from quantkit.verify.recipe_fields import recipe_differences
 from quantkit.verify.report import Check
 from quantkit.verify.structure import unchanged_texts
 from quantkit.vocab.from_gguf import gguf_vocabulary
 from quantkit.vocab.special import adds_bos
 
 RECORDS = ("versions", "sources", "inputs", "notes", "effects", "choice", "adapter_files.adapter", "tensors.reason")
-"""Fields that only tell people where a package came from. Of ``recipe`` those that :func:`_recipe` does not compare; of
-``choice`` what was measured, not the types and the size that came of it."""
+"""Fields that only tell people where a package came from. Of ``recipe`` those that
+:func:`~quantkit.verify.recipe_fields.recipe_differences` does not compare; of ``choice`` what was measured, not the
+types and the size that came of it."""
 
 _SCRIPT = "chat.sh"
 _OTHER_TEXTS = (_SCRIPT, "chat.ps1", "README.md")
@@ -80,7 +80,7 @@ def check_fields(folder: Path, manifest: Manifest, models: Mapping[str, GGUFMode
     if first is not None and (spec := _spec(manifest, first)) is not None:
         sound = unchanged_texts(folder, manifest)
         faults += [*_answers(manifest, spec), *_modelfiles(folder, spec, sound), *_script(folder, spec, sound)]
-        faults += _recipe(manifest, first)
+        faults += [_Fault(*found) for found in recipe_differences(manifest, first)]
     once = {fault.field: fault for fault in reversed(faults)}  # the first witness of a field
     if not once:
         return [Check("manifest", True, "ok", "", "its fields are those of the GGUF headers, Modelfiles and chat.sh")]
@@ -257,45 +257,3 @@ def _script(folder: Path, spec: PackageSpec, sound: Collection[str]) -> Iterator
             _SCRIPT,
             [pair for pair in differ if pair not in options],
         )
-
-
-def _recipe(manifest: Manifest, model: GGUFModel) -> Iterator[_Fault]:
-    """A build's own request; a key that is not there was not known to the version that made it."""
-    recipe = manifest.recipe
-    if recipe is None:
-        return
-    chat = manifest.chat
-    said: dict[str, Any] = {
-        "name": manifest.name,
-        "system": chat.system,
-        "mmproj": manifest.mmproj is not None,
-        "messages": [[message["role"], message["content"]] for message in chat.messages],
-    }
-    for key, value in said.items():
-        if key in recipe and _plain(recipe[key]) != value:
-            yield _Fault(f"recipe.{key}", recipe[key], "the rest of it", value)
-    yield from _recipe_parameters(recipe, manifest, model)
-    quants = [entry.quant for entry in manifest.models]
-    asked = recipe.get("quants")
-    kept = [recipe.get("outtype")] if recipe.get("keep_f16") else []
-    chosen = [manifest.choice.label] if manifest.choice else []
-    if isinstance(asked, list) and quants != list(dict.fromkeys((*chosen, *asked, *kept))):
-        yield _Fault("recipe.quants", asked, "models", quants)
-    name, template = recipe.get("template"), model.value("tokenizer.chat_template")
-    if name in FORMAT_NAMES and template != named_template(str(name)):
-        yield _Fault("recipe.template", name, f"tokenizer.chat_template of {model.path.name}", template)
-
-
-def _recipe_parameters(recipe: Mapping[str, Any], manifest: Manifest, model: GGUFModel) -> Iterator[_Fault]:
-    try:
-        asked = tuple((str(name), str(value)) for name, value in recipe.get("parameters", ()))
-    except (TypeError, ValueError):
-        asked = (("?", repr(recipe.get("parameters"))),)
-    own = sampling_parameters(model.header.metadata.values())
-    if settings_of(merge_parameters(own, asked)) != dict(manifest.chat.parameters):
-        yield _Fault("recipe.parameters", recipe.get("parameters"), "chat.parameters", dict(manifest.chat.parameters))
-
-
-def _plain(value: Any) -> Any:
-    """JSON's lists for tuples."""
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value

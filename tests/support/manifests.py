@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.package.manifest import Manifest, write_manifest
-from quantkit.package.manifest_entries import ChatEntry, ModelEntry
+from quantkit.package.manifest_chat import ChatEntry
+from quantkit.package.manifest_entries import ModelEntry
 
 
 def put_manifest(

@@ -15,10 +15,11 @@ from quantkit.jobs.recipe import Recipe
 from quantkit.model import adapter_effect
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package import manifest as values
-from quantkit.package import manifest_answers, manifest_entries, manifest_sources
+from quantkit.package import manifest_answers, manifest_chat, manifest_entries, manifest_sources
 from quantkit.package.manifest import Manifest, read_manifest, write_manifest
 from quantkit.package.manifest_answers import AnswersEntry
-from quantkit.package.manifest_entries import AdapterEntry, ChatEntry, ModelEntry, TensorEntry, TextEntry
+from quantkit.package.manifest_chat import ChatEntry
+from quantkit.package.manifest_entries import AdapterEntry, ModelEntry, TensorEntry, TextEntry
 from quantkit.package.manifest_sources import InputEntry, InputsEntry, SourceEntry, SourcesEntry
 
 Maker = Callable[..., Path]
@@ -110,7 +111,7 @@ def test_a_build_records_the_device_that_was_used(checkpoint: Maker, tmp_path: P
     "entry",
     [
         value
-        for module in (values, adapter_effect, manifest_answers, manifest_entries, manifest_sources)
+        for module in (values, adapter_effect, manifest_answers, manifest_chat, manifest_entries, manifest_sources)
         for value in vars(module).values()
         if isinstance(value, type) and is_dataclass(value) and value.__module__ == module.__name__
     ],
