@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterator
 from typing import TYPE_CHECKING
 
 from quantkit.run.generation_stats import GenerationStats
-from quantkit.run.options import Sampler
+from quantkit.run.sampler import Sampler
 from quantkit.run.stop_strings import StopTexts
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from quantkit.run.context_size import context_full
 from quantkit.run.generation import Generation
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.interrupts import always
-from quantkit.run.options import Sampler, Sampling, SamplingOptions
+from quantkit.run.options import Sampling, SamplingOptions
 from quantkit.run.placement import offload_figure
+from quantkit.run.sampler import Sampler
 from quantkit.run.stop_strings import StopTexts
 from quantkit.system.overlap import common_start
 
