@@ -3,13 +3,14 @@
 llama.cpp's time to tokenize grows with the square of the special tokens in a text (ggml-org/llama.cpp#12724): 32,000 of
 them take half a minute, and nothing can end that. A special token whose text overlaps no other special token's is found
 wherever it stands, and what stands before it cannot change what comes after. So a text may be divided in front of it,
-and its occurrences are as many tokens.
+and its occurrences are as many tokens. So it is with runs of one character of which special tokens are made (line ends
+and blanks): the first token of a run begins it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,8 +89,10 @@ def long_texts(vocabulary: Any, model: str | None) -> LongTexts:
             specials[text] = specials.get(text, 0) | attributes
             strips = strips or bool(attributes & strip)
     every_byte = {"gpt2": single >= _BYTES, "llama": byte_tokens == 256}.get(model or "", False)
-    free = (text for text in free_standing(specials) if not specials[text] & llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP)
-    return LongTexts(dividing_pattern(free), longest if every_byte else 0, strips)
+    left = llama_cpp.LLAMA_TOKEN_ATTR_LSTRIP
+    free = [text for text in free_standing(specials) if not specials[text] & left]
+    runs = {} if any(specials[text] & left for text in specials if len(set(text)) == 1) else runs_of(specials)
+    return LongTexts(dividing_pattern(free, runs), longest if every_byte else 0, strips)
 
 
 def free_standing(texts: Iterable[str]) -> list[str]:
@@ -123,17 +126,32 @@ def _parts(text: str) -> Iterator[str]:
                 yield text[first:last]
 
 
-def dividing_pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
+def runs_of(texts: Iterable[str]) -> dict[str, int]:
+    """Characters of which special tokens are made and which no other one has, with the shortest such token's length."""
+    found: dict[str, int] = {}
+    every = list(texts)
+    for text in every:
+        if len(set(text)) == 1:
+            found[text[0]] = min(len(text), found.get(text[0], len(text)))
+    mixed = set[str]().union(*(text for text in every if len(set(text)) > 1))
+    return {character: size for character, size in found.items() if character not in mixed}
+
+
+def dividing_pattern(texts: Iterable[str], runs: Mapping[str, int] | None = None) -> re.Pattern[str] | None:
     """A pattern for any of *texts*, in time that does not grow with their number; None if there are none.
 
-    None of them is the beginning of another.
+    None of them is the beginning of another. *runs* are characters with the shortest run that counts.
     """
     tree: dict[str, Any] = {}
     for text in texts:
         node = tree
         for character in text:
             node = node.setdefault(character, {})
-    return re.compile(_branches(tree)) if tree else None
+    ways = [_branches(tree)] if tree else []
+    for character, size in (runs or {}).items():
+        one = re.escape(character)
+        ways.append(f"(?<!{one}){one}{{{size},}}")
+    return re.compile("|".join(ways)) if ways else None
 
 
 def _branches(tree: dict[str, Any]) -> str:

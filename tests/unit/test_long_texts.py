@@ -11,7 +11,7 @@ import pytest
 from tiny_gguf import EOT, Tiny, write_tiny_gguf
 
 from quantkit.errors import ContextFullError
-from quantkit.ggml.long_texts import SHORT, dividing_pattern, free_standing
+from quantkit.ggml.long_texts import SHORT, dividing_pattern, free_standing, runs_of
 from quantkit.run.engine import Engine
 from quantkit.run.session import ChatModel
 from tests.support.reference import reference_folder
@@ -34,6 +34,15 @@ def test_which_special_tokens_divide(texts: list[str], free: list[str]) -> None:
     assert free_standing(texts) == free
 
 
+def test_runs_of_one_character() -> None:
+    """As Gemma has them."""
+    texts = [*("\n" * size for size in range(2, 32)), *(" " * size for size in range(2, 32)), "\t", "<a>", "a b", "bb"]
+    assert runs_of(texts) == {"\n": 2, "\t": 1}, "blanks and b stand in another one"
+    pattern = dividing_pattern(["<a>"], runs_of(texts))
+    assert pattern is not None
+    assert pattern.findall("\nx\n\n\n<a>\t\t\ny\n") == ["\n\n\n", "<a>", "\t\t"]
+
+
 def test_the_pattern_finds_each_of_many() -> None:
     texts = [f"<|reserved_{number:04}|>" for number in range(3000)] + ["<s>", "[INST]", "(*)"]
     pattern = dividing_pattern(texts)
@@ -50,14 +59,14 @@ def vocabularies() -> Iterator[dict[str, Engine]]:
         name: Engine(
             folder / f"ggml-vocab-{name}.gguf", n_gpu_layers=0, n_ctx=8, max_ctx=8, threads=1, only_vocabulary=True
         )
-        for name in ("llama-bpe", "qwen2", "phi-3", "llama-spm")
+        for name in ("llama-bpe", "qwen2", "phi-3", "llama-spm", "gpt-neox")
     }
     yield found
     for engine in found.values():
         engine.close()
 
 
-@pytest.mark.parametrize("name", ["llama-bpe", "qwen2", "phi-3", "llama-spm"])
+@pytest.mark.parametrize("name", ["llama-bpe", "qwen2", "phi-3", "llama-spm", "gpt-neox"])
 def test_a_divided_text_has_the_same_tokens(vocabularies: dict[str, Engine], name: str) -> None:
     engine = vocabularies[name]
     specials = [text for token in range(engine.n_vocab) if engine.is_special(token) and (text := engine.text(token))]
