@@ -15,10 +15,11 @@ import click
 
 from quantkit.cli.completers import complete_quant
 from quantkit.cli.main import EXIT_INTERRUPTED
-from quantkit.cli.model_options import model_threads_option
+from quantkit.cli.model_options import lora_option, model_threads_option
 from quantkit.cli.options import FOLDER, THINKING, json_option, pairs, print_json, reporter
 
 if TYPE_CHECKING:
+    from quantkit.gguf.lora import ScaledLora
     from quantkit.run.batch import Prompt
     from quantkit.run.screen import Screen
     from quantkit.run.session import ChatModel
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     help="Layers to put on the GPU, 0 for none (default: num_gpu of the folder, else all).",
 )
 @model_threads_option
+@lora_option("Chat with this LoRA file of llama.cpp beside the model; SCALE 0.5 for half of it.")
 @click.option("--thinking", type=click.Choice(["on", "off"]), help=THINKING)
 @click.option(
     "--no-history", is_flag=True, envvar="QUANTKIT_NO_HISTORY", show_envvar=True,
@@ -63,6 +65,7 @@ def command(
     parameters: tuple[tuple[str, str], ...],
     n_gpu_layers: int | None,
     threads: int | None,
+    loras: tuple[ScaledLora, ...],
     thinking: str | None,
     no_history: bool,
     data_file: Path | None,
@@ -116,7 +119,7 @@ def command(
         stream.reconfigure(encoding="utf-8", errors="replace")
     screen = Screen(sys.stdout, sys.stderr, lively=data_file is None and sys.stdin.isatty())
     with screen.waiting(f"loading {package.gguf.name}"):
-        model = ChatModel.load(package.gguf, **asdict(options))
+        model = ChatModel.load(package.gguf, **asdict(options), loras=loras)
     with model:
         if note := context_note(model.engine):
             screen.say(note)

@@ -9,11 +9,11 @@ import click
 from click.core import ParameterSource
 
 from quantkit.cli.completers import complete_path, complete_quant
+from quantkit.cli.model_options import lora_option
 from quantkit.cli.options import (
     adapter_options,
     folder_or_id,
     json_option,
-    lora_option,
     print_file,
     print_json,
     recipe_option,

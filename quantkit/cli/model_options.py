@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from quantkit.cli.completers import complete_path
 from quantkit.system.processors import MOST_THREADS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,3 +32,24 @@ def model_threads_option(function: F) -> F:
         metavar="N",
         help="CPU threads of the model (default: one per processor that is free).",
     )(function)
+
+
+def lora_option(help_text: str) -> Callable[[F], F]:
+    """``--lora FILE[:SCALE]``, repeatable, as :class:`~quantkit.gguf.lora.ScaledLora`."""
+
+    def read(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Any, ...]:
+        from quantkit.gguf.lora import parse_lora
+
+        if "" in values:
+            raise click.BadParameter("the path is empty", ctx=ctx, param=parameter)
+        return tuple(map(parse_lora, values))
+
+    return click.option(
+        "--lora",
+        "loras",
+        metavar="FILE[:SCALE]",
+        multiple=True,
+        callback=read,
+        shell_complete=complete_path,
+        help=f"{help_text} Repeatable.",
+    )

@@ -166,27 +166,6 @@ def adapter_options(*, required: bool = False) -> Callable[[F], F]:
     return add
 
 
-def lora_option(help_text: str) -> Callable[[F], F]:
-    """``--lora FILE[:SCALE]``, repeatable, as :class:`~quantkit.gguf.lora.ScaledLora`."""
-
-    def read(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Any, ...]:
-        from quantkit.gguf.lora import parse_lora
-
-        if "" in values:
-            raise click.BadParameter("the path is empty", ctx=ctx, param=parameter)
-        return tuple(map(parse_lora, values))
-
-    return click.option(
-        "--lora",
-        "loras",
-        metavar="FILE[:SCALE]",
-        multiple=True,
-        callback=read,
-        shell_complete=complete_path,
-        help=f"{help_text} Repeatable.",
-    )
-
-
 def require_model(model: Source | None, adapters: Sequence[AdapterLike], otherwise: str = "") -> Source:
     """MODEL, which is left out by those who take an adapter for one.
 

@@ -7,14 +7,18 @@ import socket
 import webbrowser
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import click
 
-from quantkit.cli.model_options import model_threads_option
+from quantkit.cli.model_options import lora_option, model_threads_option
 from quantkit.cli.options import FOLDER, THINKING, json_option, pairs
 from quantkit.system.shell import installation
 from quantkit.system.terminal_text import one_line
+
+if TYPE_CHECKING:
+    from quantkit.gguf.lora import ScaledLora
 
 # Key: whether an API key is set.
 _RISK = {
@@ -48,6 +52,7 @@ def _origins(context: click.Context, parameter: click.Parameter, values: tuple[s
     help="Override a parameter of the package, e.g. temperature=0.2 or num_ctx=4096. Repeatable; stop adds one.",
 )  # fmt: skip
 @model_threads_option
+@lora_option("Serve the model with this LoRA file of llama.cpp beside it; SCALE 0.5 for half of it.")
 @click.option("--thinking", type=click.Choice(["on", "off"]), help=f"{THINKING[:-1]}; requests can set it too.")
 @click.option(
     "--api-key", metavar="KEY", envvar="QUANTKIT_API_KEY", show_envvar=True,
@@ -71,6 +76,7 @@ def command(
     threads: int | None,
     system: str | None,
     parameters: tuple[tuple[str, str], ...],
+    loras: tuple[ScaledLora, ...],
     thinking: str | None,
     api_key: str | None,
     hosts: tuple[str, ...],
@@ -110,7 +116,7 @@ def command(
     package = with_parameters(open_package(path), parameters)
     system = package.system if system is None else system
     options = load_options(package.parameters, n_gpu_layers, threads)
-    with listen(host, port) as listening, ChatModel.load(package.gguf, **asdict(options)) as model:
+    with listen(host, port) as listening, ChatModel.load(package.gguf, **asdict(options), loras=loras) as model:
         check_system(model, system)
         url, loopback = url_of(listening), is_loopback(listening.getsockname()[0])
         served = Served(

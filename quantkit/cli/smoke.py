@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantkit.cli.model_options import gpu_layers_option, model_threads_option
+from quantkit.cli.model_options import gpu_layers_option, lora_option, model_threads_option
 from quantkit.cli.options import FOLDER, json_option, print_check, print_json
 from quantkit.system.terminal_text import harmless, one_line
 
 if TYPE_CHECKING:
+    from quantkit.gguf.lora import ScaledLora
     from quantkit.verify.smoke_result import SmokeResult
 
 
 @click.command(name="smoke")
 @click.argument("path", metavar="GGUF|DIR", type=FOLDER)
 @gpu_layers_option
+@lora_option("Check the model with this LoRA file of llama.cpp beside it; SCALE 0.5 for half of it.")
 @model_threads_option
 @click.option(
     "--prompt",
@@ -27,7 +29,14 @@ if TYPE_CHECKING:
     help="Question to ask instead of a greeting, e.g. --prompt 'Who are you?'. Repeatable.",
 )
 @json_option
-def command(path: Path, n_gpu_layers: int, threads: int | None, prompts: tuple[str, ...], as_json: bool) -> None:
+def command(
+    path: Path,
+    n_gpu_layers: int,
+    loras: tuple[ScaledLora, ...],
+    threads: int | None,
+    prompts: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Load a GGUF file, or each file of a built folder, hold a short conversation and check the answers.
 
     The exit code is 3 if a check failed.
@@ -36,6 +45,7 @@ def command(path: Path, n_gpu_layers: int, threads: int | None, prompts: tuple[s
     """
     from quantkit.errors import VerificationError
     from quantkit.files.json_file import SCHEMA
+    from quantkit.gguf.lora import check_loras
     from quantkit.gguf.model import read_whole_model
     from quantkit.package.built import open_all
     from quantkit.verify.process import Request, check_file
@@ -43,9 +53,9 @@ def command(path: Path, n_gpu_layers: int, threads: int | None, prompts: tuple[s
     results = []
     packages = open_all(path)
     for package in packages:
-        read_whole_model(package.gguf)  # a broken file is an error, not a model that fails a check
+        check_loras(read_whole_model(package.gguf), loras)  # a broken file is an error, not a model that fails a check
     for package in packages:
-        request = Request(package.gguf, package.system, n_gpu_layers, threads, questions=prompts)
+        request = Request(package.gguf, package.system, n_gpu_layers, threads, prompts, loras=loras)
         result = check_file(request).smoke
         results.append(result)
         if not as_json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,6 +136,16 @@ def check_fits(lora: Lora, base: GGUFModel) -> None:
                 f"{list(info.shape)}",
                 hint=f"{_OTHER_BASE}; see their shapes: {command('quantkit', 'inspect', path)}",
             )
+
+
+def check_loras(base: GGUFModel, loras: Sequence[ScaledLora]) -> None:
+    """Refuse LoRA files that are broken, or were made for another model.
+
+    Raises:
+        GGUFError: naming the file and what is wrong.
+    """
+    for lora in loras:
+        check_fits(read_lora(lora), base)
 
 
 def _product(name: str, a: TensorInfo, b: TensorInfo) -> tuple[int, ...] | None:

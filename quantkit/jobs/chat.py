@@ -18,8 +18,8 @@ from typing import IO, Any, Self
 
 import quantkit.errors
 from quantkit.errors import QuantkitError
-from quantkit.jobs.argument_kinds import PARAMETERS, TEXT
-from quantkit.jobs.arguments import ParametersInput, PathInput, read_choice, read_path
+from quantkit.jobs.argument_kinds import LORAS, PARAMETERS, TEXT
+from quantkit.jobs.arguments import LorasInput, ParametersInput, PathInput, read_choice, read_path
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.transcript import check_messages
 from quantkit.system.child_process import ended_how, start_module
@@ -53,6 +53,7 @@ class Chat:
         parameters: ParametersInput = (),
         n_gpu_layers: int | None = None,
         thinking: str | None = None,
+        loras: LorasInput = (),
     ) -> None:
         """Start the process and load the model.
 
@@ -62,6 +63,7 @@ class Chat:
             parameters: in place of the package's, such as ``{"temperature": 0.2, "num_ctx": 4096}``; ``stop`` adds one.
             n_gpu_layers: layers to put on the GPU, -1 for all; None for the package's ``num_gpu``, else all.
             thinking: ``on`` or ``off``, for a chat template that has the choice; None leaves it to the template.
+            loras: LoRA files of llama.cpp that belong to the model; with a scale as (path, scale).
 
         Raises:
             QuantkitError: the path or an argument is not what it should be, or the model cannot be loaded.
@@ -76,6 +78,7 @@ class Chat:
             "system": None if system is None else TEXT.read("system", system),
             "parameters": PARAMETERS.read("parameters", parameters),
             "n_gpu_layers": n_gpu_layers,
+            "loras": [(str(lora.path), lora.scale) for lora in LORAS.read("loras", loras)],
             "thinking": None if thinking is None else read_choice("thinking", thinking, ("on", "off")),
         }
         self._path = folder

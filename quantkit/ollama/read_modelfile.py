@@ -93,7 +93,7 @@ def modelfile_content(path: Path) -> ModelfileContent:
         return next(reversed(values(keyword)), None) or None
 
     for keyword, hint in (
-        ("ADAPTER", "merge it into the model: quantkit build MODEL --adapter DIR"),
+        ("ADAPTER", "merge it: quantkit build MODEL --adapter DIR, or quantkit merge BASE.gguf --lora FILE"),
         ("DRAFT", "remove the line"),
         ("RENDERER", "remove the line: the chat template of the GGUF file is used"),
     ):

@@ -20,6 +20,7 @@ import quantkit.errors
 from quantkit.chat_template.answer_reader import Part, Text, Thought
 from quantkit.errors import QuantkitError
 from quantkit.ggml.llama import begin
+from quantkit.gguf.lora import ScaledLora
 from quantkit.package.built import open_package
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import (
@@ -85,7 +86,8 @@ def refusal(error: QuantkitError) -> dict[str, str]:
 def _serve(asked: Mapping[str, Any], questions: Questions, out: TextIO) -> None:
     package = with_parameters(open_package(Path(asked["path"])), map(tuple, asked["parameters"]))
     options = load_options(package.parameters, asked["n_gpu_layers"])
-    with ChatModel.load(package.gguf, **asdict(options)) as model:
+    loras = [ScaledLora(Path(path), scale) for path, scale in asked["loras"]]
+    with ChatModel.load(package.gguf, **asdict(options), loras=loras) as model:
         settings = with_thinking(chat_settings(model, package), model, asked["thinking"])
         system = package.system if asked["system"] is None else asked["system"]
         check_system(model, system)

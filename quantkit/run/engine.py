@@ -24,9 +24,11 @@ from quantkit.ggml.llama import llama_cpp
 from quantkit.ggml.llama_log import captured_log
 from quantkit.ggml.llama_vocabulary import tokenize
 from quantkit.ggml.long_texts import SHORT, LongTexts, long_texts, tokenize_long
+from quantkit.gguf.lora import ScaledLora, check_loras
 from quantkit.gguf.model import read_whole_model
 from quantkit.run.interrupts import always, interrupts_deferred
 from quantkit.run.load_log import count_offloaded, failure_reason
+from quantkit.run.loras import apply_loras, load_loras
 from quantkit.system.processors import MOST_THREADS, llama_threads
 from quantkit.system.shell import command
 
@@ -59,6 +61,7 @@ class Engine:
         max_ctx: int,
         threads: int | None,
         only_vocabulary: bool = False,
+        loras: Sequence[ScaledLora] = (),
     ) -> None:
         """Load *path*.
 
@@ -69,12 +72,13 @@ class Engine:
             max_ctx: see n_ctx; no effect if that is given.
             threads: CPU threads, None for the processors that are free.
             only_vocabulary: load no weights and open no context.
+            loras: LoRA files to compute with.
 
         Raises:
             GGUFError: no such file, not a valid GGUF model, or llama.cpp rejects it, with llama.cpp's reason.
             QuantkitError: not enough memory for the context, or a number out of range.
         """
-        read_whole_model(path)  # llama.cpp aborts the process at some of the files that this rejects
+        base = read_whole_model(path)  # llama.cpp aborts the process at some of the files that this rejects
         for name, value, most in (
             ("num_ctx", n_ctx, 2**31 - 1),
             ("max_ctx", max_ctx, 2**31 - 1),
@@ -83,6 +87,7 @@ class Engine:
             if value is not None and not 1 <= value <= most:
                 hint = f"pass --param {name}=N, or build the package with it"
                 raise QuantkitError(f"{name} is {value}; it must be from 1 to {most}", hint=hint)
+        check_loras(base, loras)
         os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # on an assertion llama.cpp would start a debugger
         self._stack, started = ExitStack(), time.perf_counter()
         self.evaluated: list[int] = []
@@ -101,7 +106,10 @@ class Engine:
             self._chunk = _CHUNK_GPU if self.offloaded_layers else _CHUNK_CPU
             self._context = None
             if not only_vocabulary:
+                loaded = load_loras(self._model, loras)
                 self._context = self._open_context(path, llama_threads(threads))
+                if loaded:
+                    apply_loras(self._context, loaded, [lora.scale for lora in loras])
         except BaseException:
             self._stack.close()
             raise

@@ -19,6 +19,7 @@ from quantkit.chat_template.answers import THOUGHT, answer_format, as_template_r
 from quantkit.chat_template.format import FORMAT_NAMES, render_jinja
 from quantkit.chat_template.render import Message
 from quantkit.errors import ChatFormatError
+from quantkit.gguf.lora import ScaledLora
 from quantkit.package.spec import DEFAULT_CONTEXT
 from quantkit.run.context_size import context_full
 from quantkit.run.generation import Generation
@@ -79,6 +80,7 @@ class ChatModel:
         max_ctx: int = DEFAULT_CONTEXT,
         threads: int | None = None,
         only_vocabulary: bool = False,
+        loras: Sequence[ScaledLora] = (),
     ) -> ChatModel:
         """Load a GGUF file; llama.cpp's messages are captured and used in errors.
 
@@ -89,6 +91,7 @@ class ChatModel:
             max_ctx: see n_ctx; no effect if that is given.
             threads: CPU threads, None for the processors that are free.
             only_vocabulary: see :class:`~quantkit.run.engine.Engine`.
+            loras: LoRA files that belong to the model.
 
         Raises:
             GGUFError: no such file, not a GGUF file, or llama.cpp rejects it.
@@ -103,6 +106,7 @@ class ChatModel:
             max_ctx=max_ctx,
             threads=threads,
             only_vocabulary=only_vocabulary,
+            loras=loras,
         )
         return cls(path, engine)
 

@@ -44,6 +44,7 @@ def check_one_file(request: Request) -> Result:
         prompts=request.questions,
         system=request.system,
         threads=request.threads,
+        loras=request.loras,
         further=lambda model: list(further(model)),
     )
     return Result(smoke, tuple(expected), compared)

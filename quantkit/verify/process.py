@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.gguf.lora import ScaledLora
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.system.child_process import ChildError, ask_module
 from quantkit.verify.expected import Expected, read_expected
@@ -31,6 +32,7 @@ class Request:
         threads: CPU threads, None for the processors that are free.
         questions: questions for the model; a greeting if there are none.
         stops: stop sequences that end a turn.
+        loras: LoRA files that belong to the model.
         origin: what to compare tokens and prompts with.
         expected: prompts saved by a build, to compare with if there is no origin.
     """
@@ -41,6 +43,7 @@ class Request:
     threads: int | None = None
     questions: Sequence[str] = ()
     stops: Sequence[str] = ()
+    loras: Sequence[ScaledLora] = ()
     origin: Origin | None = None
     expected: Sequence[Expected] = ()
 
@@ -63,6 +66,7 @@ class Request:
             "threads": self.threads,
             "questions": list(self.questions),
             "stops": list(self.stops),
+            "loras": [(str(lora.path), lora.scale) for lora in self.loras],
             "origin": self.origin and self.origin.to_json(),
             "expected": [one.to_json() for one in self.expected],
         }
@@ -76,7 +80,9 @@ class Request:
         """
         origin = values["origin"] and Origin.from_json(values["origin"])
         expected = read_expected(values["expected"])
-        return cls(**{**values, "gguf": Path(values["gguf"]), "origin": origin, "expected": expected})
+        loras = tuple(ScaledLora(Path(path), scale) for path, scale in values["loras"])
+        fresh = {"gguf": Path(values["gguf"]), "loras": loras, "origin": origin, "expected": expected}
+        return cls(**{**values, **fresh})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from quantkit.errors import QuantkitError
+from quantkit.gguf.lora import ScaledLora
 from quantkit.package.spec import DEFAULT_CONTEXT
 from quantkit.run.placement import placement
 from quantkit.run.session import ChatModel
@@ -38,6 +39,7 @@ def smoke_test(
     prompts: Sequence[str] = (),
     system: str | None = None,
     threads: int | None = None,
+    loras: Sequence[ScaledLora] = (),
     max_tokens: int = MAX_TOKENS,
     further: Callable[[ChatModel], Sequence[Check]] | None = None,
 ) -> SmokeResult:
@@ -49,6 +51,7 @@ def smoke_test(
         prompts: questions, each asked in a new conversation; a greeting if there are none.
         system: the system prompt of every conversation, None for none.
         threads: CPU threads, None for the processors that are free.
+        loras: LoRA files that belong to the model.
         max_tokens: the longest answer.
 
     Returns:
@@ -57,8 +60,9 @@ def smoke_test(
     prompts = prompts or DEFAULT_PROMPTS
     # A token is at least a byte. A context of the model's own size would need gigabytes that are not used here.
     room = _OVERHEAD + max_tokens + max(len(f"{prompt}{system or ''}".encode(errors="replace")) for prompt in prompts)
+    most = min(room, DEFAULT_CONTEXT)
     try:
-        model = ChatModel.load(gguf, n_gpu_layers=n_gpu_layers, threads=threads, max_ctx=min(room, DEFAULT_CONTEXT))
+        model = ChatModel.load(gguf, n_gpu_layers=n_gpu_layers, threads=threads, max_ctx=most, loras=loras)
     except QuantkitError as error:
         return SmokeResult(gguf, (Check("loads", False, "no", "loads", str(error)),))
     with model:
