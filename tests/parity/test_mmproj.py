@@ -38,8 +38,8 @@ from tests.support.sights import PICTURE_TOKENS
 from tests.support.vocabularies import write_vocabulary
 
 SEEING = {kind: family for kind, family in {**KINDS, **SIGHTS}.items() if family.pictures}
-# Every family as F16, where convolutions are too, and as BF16, where they are float32; one as F32. From half floats those
-# whose values are computed, by the converter in their own type.
+# Every family as F16, where convolutions are too, and as BF16, where they are float32; one as F32. From half floats
+# those whose values are computed, by the converter in their own type.
 CELLS = [
     *((kind, "bf16", outtype) for kind in SEEING for outtype in ("f16", "bf16")),
     ("gemma3-sees", "bf16", "f32"),
