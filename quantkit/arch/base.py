@@ -117,6 +117,7 @@ class Architecture:
         takes_lora: llama.cpp's graph adds a LoRA file to all matrices; where it passes over some, none is written.
         mtp: its layers for multi-token prediction; None if it has none.
         older_names: of settings; where both names are given, the older one counts, as in transformers.
+        stacks_may_be_turned: checkpoints may have the experts of a layer as a stack of transposed matrices.
         causal_masks: values of ``use_bidirectional_attention`` with which tokens of a text attend to earlier ones only.
     """
 
@@ -131,6 +132,7 @@ class Architecture:
     takes_lora: bool = True
     older_names: Mapping[str, str] = field(default_factory=dict)
     variant: Callable[[Config], Architecture | None] = lambda config: None
+    stacks_may_be_turned: bool = False
     causal_masks: tuple[bool | str, ...] = (False,)
     mtp: Mtp | None = None
 

@@ -11,12 +11,17 @@ from quantkit.gguf.kv import KV, u32
 
 
 def metadata(config: Config) -> list[KV]:
+    return sparse_metadata("qwen3moe", config)
+
+
+def sparse_metadata(arch: str, config: Config) -> list[KV]:
+    """The entries under the GGUF architecture *arch*."""
     refuse_partly_sparse(config, renormalized=True)
     require(config, "attention_bias", False)
     return [
-        *qwen_metadata("qwen3moe", config),
-        *expert_metadata("qwen3moe", config, "num_experts"),
-        u32("qwen3moe.expert_feed_forward_length", positive(config, "moe_intermediate_size")),
+        *qwen_metadata(arch, config),
+        *expert_metadata(arch, config, "num_experts"),
+        u32(f"{arch}.expert_feed_forward_length", positive(config, "moe_intermediate_size")),
     ]
 
 

@@ -79,13 +79,14 @@ def _layers(rules: Sequence[Rule]) -> dict[str, tuple[str, dict[str, Rule]]]:
 
 
 def stacked_parts(
-    names: Mapping[str, tuple[Rule, ...]], tensors: Mapping[str, TensorSpec]
+    names: Mapping[str, tuple[Rule, ...]], tensors: Mapping[str, TensorSpec], *, turned: bool = False
 ) -> Iterator[tuple[str, Part]]:
     """Which rows of the stacked tensors are which expert's matrices: pairs of the matrix's name and its rows.
 
     Args:
         names: from :func:`stacked_names`.
         tensors: the checkpoint's tensors.
+        turned: matrices may be transposed, each kind's columns following the other's: the shape says whether they are.
 
     Raises:
         CheckpointError: a tensor is not stacked as expected, or the experts are stored singly too.
@@ -96,18 +97,19 @@ def stacked_parts(
         spec, shapes = tensors[name], [rule.shape_of_sources for rule in rules]
         out, columns, count = sum(shape[0] for shape in shapes), shapes[0][1], len(rules[0].sources)
         stacked = (out, columns) if name.endswith(_ROUTER) else (count, out, columns)
-        if spec.shape != stacked:
-            turned = ": they are transposed" if spec.shape == (count, columns, out) and out != columns else ""
+        transposed = spec.shape == (count, columns, out) and out != columns
+        if spec.shape != stacked and not (turned and transposed):
             raise CheckpointError(
                 f"{spec.file}: stacked experts {name!r} have shape {list(spec.shape)}, expected {list(stacked)} "
-                f"({count} experts){turned}",
+                f"({count} experts)" + (": they are transposed" if transposed else ""),
                 hint=_HINT,
             )
-        start = 0
         for expert in range(count):
+            start = expert * (columns if transposed else out)
+            column = 0
             for rule, shape in zip(rules, shapes, strict=True):
                 source = rule.sources[expert]
                 if source in tensors:
                     raise CheckpointError(f"{spec.file}: {source!r} is also stored within {name!r}", hint=_HINT)
-                yield source, Part(name, start, shape)
-                start += shape[0]
+                yield source, Part(name, start, shape, column if transposed else None)
+                start, column = start + (0 if transposed else shape[0]), column + shape[0]

@@ -34,6 +34,8 @@ def with_own_names(
     unused: tuple[str, ...] = (),
     dropped: str = "",
     why_dropped: str = "",
+    *,
+    turned: bool = False,
 ) -> Checkpoint:
     """The checkpoint with *config* and the architecture's names; what was done is in its ``remarks``.
 
@@ -47,6 +49,7 @@ def with_own_names(
         unused: beginnings of the names of tensors of the vision part that nothing is computed with.
         dropped: what the names of tensors start with that have no part in the result; empty for none.
         why_dropped: the reason.
+        turned: the family's checkpoints have stacks of experts, whose matrices may be transposed.
 
     Raises:
         CheckpointError: naming the tensor that is ambiguous, not merged, or of another kind of model.
@@ -67,12 +70,12 @@ def with_own_names(
     )
     tensors = {own: opened.tensors[name] for name, own in names.own.items()}
     checkpoint, notes = replace(opened, config=config, tensors=tensors), list(names.notes)
-    parts = dict(stacked_parts(stacked, tensors))
-    if parts:
+    parts = dict(stacked_parts(stacked, tensors, turned=turned))
+    if parts and not turned:
         stacks = [name for name in {part.stored: None for part in parts.values()} if len(tensors[name].shape) > 2]
         what = f"{len(stacks)} tensors, such as {stacks[0]!r}"
         notes.append(f"{what}, are stacked experts: each matrix is read from its rows")
-        checkpoint = with_parts(checkpoint, parts)
+    checkpoint = with_parts(checkpoint, parts) if parts else checkpoint
     if LM_HEAD in checkpoint.tensors and LM_HEAD not in known:
         checkpoint = _without_head(checkpoint, rules)
         notes.append(f"{LM_HEAD!r} equals the embedding, which is the output head of this model: it is left out")

@@ -86,5 +86,6 @@ def _family(opened: Checkpoint, rope: RopeOverride, mtp: str, mmproj: bool) -> U
     except ArchitectureError as error:
         raise ArchitectureError(f"{opened.path}{os.sep}{error}", hint=error.hint) from None
     seen, unused = (None, ()) if projector is None else (projector.rules, projector.tower.unused)
-    named = with_own_names(opened, config, rules, seen, unused, guessing.dropped, guessing.why)
+    turned = architecture.stacks_may_be_turned
+    named = with_own_names(opened, config, rules, seen, unused, guessing.dropped, guessing.why, turned=turned)
     return Understood(architecture, named, rules, notes, projector)

@@ -121,6 +121,7 @@ SEEN: Mapping[str, Seen] = {
     "qwen2-vl": qwen(112, patch=14),
     "qwen2.5-vl": qwen(168, patch=14),  # more than one window
     "qwen3-vl": qwen(128, patch=16),
+    "qwen3-vl-moe": qwen(128, patch=16),
     "qwen3.5-sees": qwen(128, patch=16),
     "qwen3.5-moe-sees": qwen(128, patch=16),
 }

@@ -97,6 +97,17 @@ _QWEN3_VL = {
     "rope_theta": 5000000,
 }
 
+
+def as_released(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The tensors with the matrices of experts transposed, as the checkpoints of Qwen3-VL on the hub have them."""
+    from tests.support.checkpoints import saved_shapes
+
+    return {
+        name: (shape[0], shape[2], shape[1]) if ".experts." in name else shape
+        for name, shape in saved_shapes(config).items()
+    }
+
+
 QWEN: dict[str, Mapping[str, Any]] = {
     "qwen3-next": {"vocabulary": "qwen2", "config": _QWEN3_NEXT, "norm": 0.0, "mtp": True},
     "qwen3.5": {"vocabulary": "qwen35", "config": _QWEN3_5, "norm": 0.0, "mtp": False, "tied": True, "least": 2},
@@ -142,5 +153,25 @@ QWEN: dict[str, Mapping[str, Any]] = {
         "pictures": PICTURES_3,
         "tied": True,
         **_seeing(_QWEN3_VL, "Qwen3VLForConditionalGeneration", "qwen3_vl", VISION_3),
+    },
+    "qwen3-vl-moe": {
+        "vocabulary": "qwen2",
+        "pictures": PICTURES_3,
+        "shapes": as_released,
+        **_seeing(
+            {
+                **_QWEN3_VL,
+                "model_type": "qwen3_vl_moe_text",
+                "decoder_sparse_step": 1,
+                "mlp_only_layers": [],
+                "moe_intermediate_size": 512,
+                "norm_topk_prob": True,
+                "num_experts": 3,
+                "num_experts_per_tok": 2,
+            },
+            "Qwen3VLMoeForConditionalGeneration",
+            "qwen3_vl_moe",
+            VISION_3,
+        ),
     },
 }

@@ -35,6 +35,7 @@ CLASSES = {
     "qwen2-vl": "qwen2_vl_vision",
     "qwen2.5-vl": "qwen2_5_vl_vision",
     "qwen3-vl": "qwen3_vl_vision",
+    "qwen3-vl-moe": "qwen3_vl_moe_vision",
     "qwen3.5-sees": "qwen3_5_vision",
 }
 

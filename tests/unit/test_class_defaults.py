@@ -39,6 +39,7 @@ CLASSES = {
     "qwen3_moe": "Qwen3MoeForCausalLM",
     "qwen2_vl_text": "Qwen2VLForConditionalGeneration",
     "qwen3_vl_text": "Qwen3VLForConditionalGeneration",
+    "qwen3_vl_moe_text": "Qwen3VLMoeForConditionalGeneration",
     "qwen3_next": "Qwen3NextForCausalLM",
     "qwen3_5_text": "Qwen3_5ForCausalLM",
     "qwen3_5_moe_text": "Qwen3_5MoeForCausalLM",
