@@ -42,13 +42,12 @@ class Rule:
         optional: the checkpoint may not have it.
         source_shape: shape of each source, if it is not the target's shape nor (with several sources) one row of it.
             One vector may fill the rows of a matrix.
-        row_order: the target's rows, as runs of rows of its one source; empty for all of them in their order.
+        row_order: the target's rows, as runs of rows of its one source, or some of them; empty for all in their order.
         column_order: the same for the columns of a matrix.
         transposed: each matrix of the target is the transpose of one run of ``row_order``, of which it has the columns
             ``column_order``.
         compute: pure function from merged values, float32 or as stored in float16, and the number of their first row to
             the values in the file. Of a matrix it multiplies rows by numbers, so that it applies to LoRA's rows too.
-        first: the first row of the source that belongs to the target, which has only some of them.
         source_unit: rows of the source from which ``arrange`` makes ``unit`` rows of the target; None for as many.
         outtype: the type of the target whatever the file's is; None to choose it by name and shape.
         idle: nothing reads the tensor, neither llama.cpp nor transformers, which has no module for it: an adapter may
@@ -66,7 +65,6 @@ class Rule:
     column_order: Runs = ()
     transposed: bool = False
     compute: Compute | None = None
-    first: int = 0
     source_unit: int | None = None
     outtype: GGMLType | None = None
     idle: bool = False

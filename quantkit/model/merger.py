@@ -241,5 +241,5 @@ def _source_spans(tensor: PlannedTensor, start: int, stop: int) -> Iterator[tupl
         yield tensor.sources[index], first * tensor.columns, (first + stop - start) * tensor.columns
         return
     per_unit = tensor.unit if tensor.source_unit is None else tensor.source_unit
-    low, high = (tensor.first + row // tensor.unit * per_unit for row in (first, first + stop - start))
+    low, high = (row // tensor.unit * per_unit for row in (first, first + stop - start))
     yield tensor.sources[index], low, high

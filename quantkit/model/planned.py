@@ -18,7 +18,7 @@ _FLOAT32 = (
 def planned_tensor(rule: Rule, outtype: GGMLType) -> PlannedTensor:
     """The tensor of a rule, which is rounded to *outtype*."""
     return PlannedTensor(
-        *(rule.target, rule.source, rule.shape, outtype, rule.arrange, rule.unit, rule.first, rule.source_unit),
+        *(rule.target, rule.source, rule.shape, outtype, rule.arrange, rule.unit, rule.source_unit),
         row_order=rule.row_order,
         column_order=rule.column_order,
         transposed=rule.transposed,

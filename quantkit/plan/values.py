@@ -33,7 +33,6 @@ class PlannedTensor:
             that is already encoded, the type of the encoding.
         arrange: layout of consecutive rows, see :class:`quantkit.arch.base.Rule`.
         unit: rows must be read in multiples of this.
-        first: the first row of the source, if the tensor has only some of its rows.
         source_unit: rows of the source for each ``unit`` rows; None for as many.
         values: a generated tensor's values, float32.
         compute: what the merged values become, see :class:`quantkit.arch.base.Rule`.
@@ -47,7 +46,6 @@ class PlannedTensor:
     outtype: GGMLType
     arrange: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
     unit: int = 1
-    first: int = 0
     source_unit: int | None = None
     values: npt.NDArray[np.float32] | None = field(default=None, compare=False)
     compute: Callable[[npt.NDArray[Any], int], npt.NDArray[Any]] | None = None

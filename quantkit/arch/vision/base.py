@@ -252,7 +252,7 @@ def fused_qkv(source: str, width: int, *, bias: bool = True) -> list[Rule]:
             f"attn_{name}.{leaf}",
             shape,
             source_shape=(3 * width, *shape[1:]),
-            first=third * width,
+            row_order=(range(third * width, (third + 1) * width),),
         )
         for third, name in enumerate("qkv")
         for leaf, shape in shapes.items()

@@ -130,8 +130,7 @@ def _end_of_row(sight: Sight) -> Rule:
         arrange=lambda row: row.reshape(-1),
         unit=sight.hidden,
         source_shape=(sight.rows, sight.hidden),
-        first=token,
-        source_unit=1,
+        row_order=(range(token, token + 1),),
     )
 
 
