@@ -8,10 +8,12 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from quantkit.cli.main import COMMANDS, main
-from quantkit.errors import HubError
+from quantkit.cli.options import json_option, print_json
+from quantkit.errors import HubError, VerificationError
 from quantkit.ggml.types import FTYPES, ftype_name
 from quantkit.hub.source import HubId, parse_source
 from quantkit.system.did_you_mean import choose_hint, close_names, did_you_mean
@@ -118,6 +120,21 @@ def test_an_error_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     said = {"kind": "QuantkitError", "message": f"{tmp_path / 'none'}: no such file or folder", "hint": hint}
     assert (code, json.loads(out)) == (1, {"schema": 1, "error": said})
     assert err == [f"error: {said['message']}", f"hint: {hint}"]
+
+
+def test_a_result_as_json_is_followed_by_no_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @click.command("doctor")
+    @json_option
+    def failing(as_json: bool) -> None:
+        print_json({"passed": False})
+        raise VerificationError("a check failed")
+
+    monkeypatch.setattr("quantkit.cli.doctor.command", failing)
+    code, out, err = typed("doctor --json", capsys)
+    assert (code, json.loads(out)) == (3, {"passed": False})
+    assert err[0] == "error: a check failed"
 
 
 @pytest.mark.parametrize(

@@ -404,8 +404,10 @@ def test_the_command(server: OllamaServer, folder: Path, capsys: pytest.CaptureF
     )
     server.ends = "length"
     code, out, err = run(capsys, "ollama", "create", folder, "--name", "other", "--json")
-    assert (code, out) == (3, "")
-    assert "did not end within" in err
+    error = json.loads(out)["error"]
+    assert (code, error["kind"]) == (3, "VerificationError")
+    assert "did not end within" in error["message"]
+    assert f"error: {error['message']}\nhint: {error['hint']}\n" in err
 
 
 def test_where_the_modelfile_is(folder: Path, tmp_path: Path) -> None:
