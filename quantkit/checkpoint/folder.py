@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from quantkit.checkpoint.dequantize.logical import logical_checkpoint, quantization_settings
-from quantkit.checkpoint.dequantize.stored import Stored
+from quantkit.checkpoint.dequantize.stored import Stored, StoredBlocks
 from quantkit.checkpoint.dtypes import FLOATS, Array
 from quantkit.checkpoint.ignored import NOTHING, Ignored
 from quantkit.checkpoint.open_file import open_tensor_file
@@ -41,6 +41,7 @@ class Checkpoint:
         tensors: by name, where each tensor is stored.
         files: the files that contain the tensors.
         formats: by name of a tensor that is stored quantized, its format. Such a tensor counts as F32.
+        blocks: by name of such a tensor, its blocks, where they are those of a ggml type.
         remarks: notes for the user about its settings and the names of the tensors.
     """
 
@@ -49,6 +50,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorSpec]
     files: Mapping[Path, TensorFile]
     formats: Mapping[str, str] = field(default_factory=dict)
+    blocks: Mapping[str, StoredBlocks] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
     def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> Array:
@@ -74,11 +76,15 @@ class Checkpoint:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes for the user about the names of the tensors and the way the weights are stored."""
+        """Notes for the user about the names of the tensors and the weights that are always dequantized."""
         return self.remarks + tuple(
-            f"{self.path.name} is quantized: {count} tensors in {name} are dequantized to f32"
-            for name, count in Counter(self.formats.values()).items()
+            f"{self.path.name} is quantized: {count} tensors in {kind} are dequantized to f32"
+            for kind, count in Counter(kind for name, kind in self.formats.items() if name not in self.blocks).items()
         )
+
+    def stored_blocks(self, name: str) -> StoredBlocks | None:
+        """The blocks of a tensor that need not be decoded; None if it is stored otherwise."""
+        return self.blocks.get(self.tensors[name].name) if name in self.tensors else None
 
     def close(self) -> None:
         for file in self.files.values():
@@ -134,7 +140,9 @@ def open_checkpoint(path: Path, ignored: Ignored = NOTHING) -> Checkpoint:
         for done in opened.values():
             done.close()
         raise
-    return Checkpoint(path, logical.config, logical.tensors, logical.files, logical.formats, logical.notes)
+    return Checkpoint(
+        path, logical.config, logical.tensors, logical.files, logical.formats, logical.blocks, logical.notes
+    )
 
 
 def _weight_files(path: Path, ignored: Ignored) -> tuple[list[Path], Path | None]:

@@ -26,6 +26,8 @@ def candidates(tensor: PlannedTensor, importance: Collection[str]) -> tuple[GGML
         tensor: a tensor that llama.cpp quantizes.
         importance: the names of the tensors that have an importance.
     """
+    if tensor.blocks:  # encoded again only where that is asked for by name
+        return (tensor.outtype,)
     quantized = _SUPER_BLOCKS if tensor.columns % GGMLType.Q4_K.block == 0 else _BLOCKS
     fitting = (kind for kind in quantized if tensor.columns % kind.block == 0)
     weighted = tensor.name in importance

@@ -61,6 +61,8 @@ class Merger:
         """
         if tensor.values is not None:
             return Rows(tensor.values[start:stop])
+        if tensor.blocks:
+            return self._blocks(tensor, start, stop)
         if tensor.transposed:
             return self._transposed(tensor, start, stop)
         rows = self._in_order(tensor, start, stop, memory)
@@ -104,6 +106,13 @@ class Merger:
         wanted = slice(column, column + stop - start)
         columns = indices(tensor.column_order)[wanted] if tensor.column_order else wanted
         return Rows(np.ascontiguousarray(values[:, columns].T))
+
+    def _blocks(self, tensor: PlannedTensor, start: int, stop: int) -> Rows:
+        """Rows as they are stored."""
+        blocks = self.checkpoint.stored_blocks(tensor.sources[0])
+        assert blocks is not None
+        runs = runs_between(tensor.row_order, start, stop)
+        return Rows(np.concatenate([blocks.read(run.start, run[-1] + 1)[:: run.step] for run in runs]))
 
     def _is_changed(self, name: str) -> bool:
         return any(name in adapter.changes for adapter in self.adapters)
@@ -209,12 +218,17 @@ class Merger:
         """The error for a base tensor with values that are not finite in these rows; None if the base is sound."""
         if tensor.values is not None:
             return None
+        if tensor.blocks:
+            return self._bad_base(tensor.sources[0])
         spans = list(_source_spans(tensor, start, stop))
         source = spans[0][0]
         if any(adapter.overwrites(source) for adapter in self.adapters):
             return None  # the base's rows are not part of the result, and there may be fewer of them
         if all(all_finite(self.checkpoint.read(*span)) for span in spans):
             return None
+        return self._bad_base(source)
+
+    def _bad_base(self, source: str) -> CheckpointError:
         return CheckpointError(
             f"{self.checkpoint.tensors[source].file}: tensor {source!r} has NaN or infinite values",
             hint="download the file again, or use an earlier checkpoint",

@@ -35,6 +35,7 @@ from quantkit.model.planned import base_type, planned_tensor
 from quantkit.model.projector import Projector
 from quantkit.model.resized_vocabulary import check_one_vocabulary, resize, resized_rows
 from quantkit.model.sampling import checkpoint_sampling
+from quantkit.model.stored_blocks import block_notes, copied
 from quantkit.model.tied_embeddings import LM_HEAD, check_unknown_tie, find_tie, settle_tied
 from quantkit.model.tokenizer_choice import TokenizerChoice, choose_tokenizer
 from quantkit.model.understood import AS_SAVED, understand
@@ -88,9 +89,13 @@ class Model(MergedCheckpoint):
         return next(tensor for tensor in self.tensors(GGMLType.F32) if tensor.name == GGUF_EMBEDDING).rows
 
     def tensors(self, base: GGMLType) -> tuple[PlannedTensor, ...]:
-        """The tensors of the GGUF file: matrices are rounded to *base*, vectors and norms stay float32."""
+        """The tensors of the GGUF file: matrices are rounded to *base*, vectors and norms stay float32.
+
+        What is stored in blocks of a ggml type, and what no adapter changes, keeps that type.
+        """
         planned = [
-            planned_tensor(rule, rule.outtype or base_type(rule.target, rule.shape, base))
+            copied(self.checkpoint, self.adapters, rule)
+            or planned_tensor(rule, rule.outtype or base_type(rule.target, rule.shape, base))
             for rule in self.architecture.rules(self.checkpoint.config)
             if rule.sources[0] in self.checkpoint.tensors
         ]
@@ -186,7 +191,8 @@ def open_model(
         ) as merged:
             _check_head(merged, found.rules)
             filled = architecture.filled_in(opened.config)
-            notes = [*seen, *filled, *found.notes, *architecture.notes(checkpoint.config), *merged.notes]
+            stored = block_notes(merged.checkpoint, merged.adapters)
+            notes = [*seen, *filled, *found.notes, *architecture.notes(checkpoint.config), *stored, *merged.notes]
             yield Model(
                 **{**vars(merged), "notes": tuple(notes)},
                 architecture=architecture,
@@ -222,7 +228,7 @@ def open_merged(path: Path, adapters: Sequence[AdapterLike], ignore: Sequence[st
         parsed = ParsedFiles()
         with _merged(checkpoint, adapters, parsed, ignored, idle=_idle(rules, checkpoint), untrained=without) as merged:
             parsed.clear()
-            yield replace(merged, notes=(*seen, *merged.notes))
+            yield replace(merged, notes=(*seen, *block_notes(merged.checkpoint), *merged.notes))
 
 
 def _look(path: Path, adapters: Sequence[AdapterLike], ignored: Ignored) -> tuple[str, ...]:

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.errors import OutputError, QuantizationError
-from quantkit.ggml.types import FTYPES, NEEDS_IMPORTANCE, GGMLType
+from quantkit.ggml.types import FTYPES, NEEDS_IMPORTANCE, UNQUANTIZED, GGMLType
 from quantkit.gguf.header import OUTPUT, TensorInfo, align, encode_header
 from quantkit.gguf.kv import KV, i32, u16, u32
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, part_name
 from quantkit.plan.imatrix import not_evaluated
-from quantkit.plan.mixture import Importance, Mixture, ask_llama_cpp
+from quantkit.plan.mixture import KEPT, Importance, Mixture, ask_llama_cpp
 from quantkit.plan.packing import pack
 from quantkit.plan.type_choices import EMBEDDINGS, NO_CHOICES, TypeChoices
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
@@ -29,6 +29,7 @@ GGML_QUANT_VERSION = 2
 _NEED_IMPORTANCE = frozenset(
     [GGMLType.IQ3_XXS, GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ2_S, GGMLType.IQ1_M, GGMLType.IQ1_S]
 )
+_MXFP4 = "mxfp4_moe"
 # GGUF's limit for names, without the terminating zero (GGML_MAX_NAME)
 _MAX_NAME = 63
 # split.no and split.count are 16 bits wide
@@ -49,7 +50,8 @@ def unquantized_outputs(
         max_size: maximum bytes of weights per part; a larger tensor gets its own part. None for one file.
     """
     types = {tensor.name: tensor.outtype for tensor in tensors}
-    return _outputs(file, label, metadata, tensors, Mixture(types, {}, False), {}, max_size)
+    reasons = {tensor.name: KEPT for tensor in tensors if tensor.blocks}
+    return _outputs(file, label, metadata, tensors, Mixture(types, reasons, False), {}, max_size)
 
 
 def plain_output(file: str, label: str, metadata: Sequence[KV], tensors: Sequence[PlannedTensor]) -> Output:
@@ -104,7 +106,8 @@ def choose_mixtures(
         return {}
     bare = [entry for entry in metadata if not entry.key.startswith(("tokenizer.", "general.alignment"))]
     infos, _ = layout(tensors, {tensor.name: tensor.outtype for tensor in tensors})
-    answers = ask_llama_cpp(bare, infos, [FTYPES[label] for label in labels], importance or {}, choices)
+    kept = {tensor.name for tensor in tensors if tensor.blocks}
+    answers = ask_llama_cpp(bare, infos, [FTYPES[label] for label in labels], importance or {}, choices, kept)
     return dict(zip(labels, answers, strict=True))
 
 
@@ -233,7 +236,7 @@ def _outputs(
     importance: Importance,
     max_size: int | None,
 ) -> list[Output]:
-    metadata = with_file_type(metadata, FTYPES[label])
+    metadata = with_file_type(metadata, FTYPES[_MXFP4 if label in UNQUANTIZED and _has_mxfp4(mixture) else label])
     parts = list(pack(tensors, lambda tensor: mixture.types[tensor.name].nbytes(tensor.shape), max_size)) or [[]]
     if len(parts) == 1:
         return [_output(file, label, metadata, parts[0], mixture, importance)]
@@ -246,6 +249,11 @@ def _outputs(
         name = part_name(PurePath(file).stem, number, len(parts))
         outputs.append(_output(name, label, entries, part, mixture, importance))
     return outputs
+
+
+def _has_mxfp4(mixture: Mixture) -> bool:
+    """Whether an unquantized file has tensors that are copied: llama.cpp's converter then says so in its type."""
+    return GGMLType.MXFP4 in mixture.types.values()
 
 
 def _output(

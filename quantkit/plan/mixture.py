@@ -35,6 +35,7 @@ _TENSOR = re.compile(
 _FALLBACK = re.compile(r"(?P<name>\S+) +- ncols +(?P<columns>\d+) not divisible by +(?P<block>\d+)")
 _OVERRIDE = re.compile(r"(?P<name>\S+) +- applying manual override")
 FALLBACK = "llama.cpp's fallback"
+KEPT = "stored so in the checkpoint"
 DRY_RUN = "quantkit.plan.dry_run"
 """The module that is asked."""
 _BY_LABEL = {kind.label: kind for kind in GGMLType}
@@ -61,6 +62,7 @@ def ask_llama_cpp(
     ftypes: Sequence[int],
     importance: Collection[str] = (),
     choices: TypeChoices = NO_CHOICES,
+    kept: Collection[str] = (),
 ) -> list[Mixture]:
     """The types that ``llama_model_quantize`` would choose, for each file type.
 
@@ -70,6 +72,7 @@ def ask_llama_cpp(
         ftypes: llama.cpp's numbers of the file types.
         importance: the tensors that have an importance; some mixtures depend on it.
         choices: types for single tensors.
+        kept: tensors that keep their type, unless a choice names them.
 
     Raises:
         QuantizationError: llama.cpp refuses, with its message; or a regular expression of the choices is invalid or
@@ -84,7 +87,14 @@ def ask_llama_cpp(
     for answer in answers:
         if answer["failed"]:
             raise _refused(answer)
-    return [parse_log(answer["log"], tensors, choices, matched) for answer in answers]
+    staying = {info.name: info.type for info in tensors if info.name in kept and info.name not in matched}
+    return [_keeping(parse_log(answer["log"], tensors, choices, matched), staying) for answer in answers]
+
+
+def _keeping(mixture: Mixture, types: Mapping[str, GGMLType]) -> Mixture:
+    """The mixture, but with these types."""
+    reasons = {name: reason for name, reason in mixture.reasons.items() if name not in types}
+    return replace(mixture, types={**mixture.types, **types}, reasons={**reasons, **dict.fromkeys(types, KEPT)})
 
 
 def _probes(choices: TypeChoices) -> list[dict[str, Any]]:

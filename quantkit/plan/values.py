@@ -37,6 +37,7 @@ class PlannedTensor:
         values: a generated tensor's values, float32.
         compute: what the merged values become, see :class:`quantkit.arch.base.Rule`.
         folds: the source is one vector, which fills the rows.
+        blocks: the source's blocks, which are of the outtype, are copied; ``row_order`` counts rows of its matrices.
         row_order, column_order, transposed: see :class:`quantkit.arch.base.Rule`.
     """
 
@@ -53,6 +54,7 @@ class PlannedTensor:
     row_order: Runs = ()
     column_order: Runs = ()
     transposed: bool = False
+    blocks: bool = False
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from quantkit.checkpoint.dequantize.bnb4 import CODEBOOKS
 
 BLOCK = 128
+_E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 
 @dataclass(frozen=True)
@@ -158,3 +159,30 @@ def quantize(weight: torch.Tensor, scheme: Scheme) -> tuple[torch.Tensor, torch.
     spread = scale.float().repeat_interleave(size[0], 0).repeat_interleave(size[1], 1)[:rows, :columns]
     values = (weight / spread).clamp(-448, 448).to(scheme.dtype)
     return values, scale.reshape(()) if scheme.scale == "matrix" else scale
+
+
+def make_mxfp4(folder: Path, plain: Path) -> Path:
+    """A gpt-oss whose experts are stored as they were published: each matrix as [out, in], in blocks of MXFP4."""
+    shutil.copytree(plain, folder)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        if name.endswith("_proj") and ".experts." in name:
+            tensors[f"{name}_blocks"], tensors[f"{name}_scales"] = _to_mxfp4(tensor.float().transpose(1, 2))
+        else:
+            tensors[name] = tensor
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    whole = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": whole}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def _to_mxfp4(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Blocks [..., n / 32, 16] and exponents [..., n / 32]; two neighbors are a byte, the first in the lower bits."""
+    blocks = values.reshape(*values.shape[:-1], -1, 32)
+    power = torch.frexp(blocks.abs().amax(-1))[1].int() - 3  # of the largest magnitude, which becomes 4 to 8
+    scaled = torch.ldexp(blocks, -power[..., None])
+    codes = (scaled.abs()[..., None] - torch.tensor(_E2M1)).abs().argmin(-1) + 8 * (scaled < 0)
+    pairs = codes.to(torch.uint8).reshape(*codes.shape[:-1], 16, 2)
+    return pairs[..., 0] | pairs[..., 1] << 4, (power + 127).to(torch.uint8)

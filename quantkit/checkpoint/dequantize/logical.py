@@ -16,8 +16,9 @@ from typing import Any
 from quantkit.checkpoint.dequantize.bnb import bitsandbytes_weights
 from quantkit.checkpoint.dequantize.fp8 import fp8_weights, plain_fp8_weights
 from quantkit.checkpoint.dequantize.mlx import check_mlx, is_mlx, without_mlx
+from quantkit.checkpoint.dequantize.mxfp4 import mxfp4_weights
 from quantkit.checkpoint.dequantize.refusal import refusal
-from quantkit.checkpoint.dequantize.stored import CONFIG_HINT, DequantizedFile, Quantized, Stored
+from quantkit.checkpoint.dequantize.stored import CONFIG_HINT, DequantizedFile, Quantized, Stored, StoredBlocks
 from quantkit.checkpoint.dtypes import FLOATS
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
 from quantkit.errors import CheckpointError
@@ -28,6 +29,7 @@ _READERS: dict[str, Callable[[Stored], list[Quantized]]] = {
     "fbgemm_fp8": fp8_weights,
     "fp8": fp8_weights,
     "modelopt": fp8_weights,
+    "mxfp4": mxfp4_weights,
 }
 # The keys of the settings in config.json; the second is the name in early compressed-tensors checkpoints.
 _KEYS = ("quantization_config", "compression_config")
@@ -44,6 +46,7 @@ class Logical:
         tensors: by name; the quantized ones count as F32.
         files: the files that read them.
         formats: by name of a quantized tensor, the format that it is stored in.
+        blocks: by name, those whose blocks ggml has.
         notes: for the user.
     """
 
@@ -51,6 +54,7 @@ class Logical:
     tensors: Mapping[str, TensorSpec]
     files: Mapping[Path, TensorFile]
     formats: Mapping[str, str]
+    blocks: Mapping[str, StoredBlocks]
     notes: tuple[str, ...] = ()
 
 
@@ -95,24 +99,28 @@ def logical_checkpoint(stored: Stored) -> Logical:
         raise refusal(stored.path, stored.config, method)
     read = _READERS.get(method, lambda stored: []) if method else plain_fp8_weights
     weights = read(stored)
+    if method and not weights and not _looks_plain(stored):
+        raise refusal(stored.path, stored.config, method)
     if method and not weights:
         raise CheckpointError(
             f"{stored.path}: config.json says that the weights are quantized ({method}), but none of them is",
             hint="if these are the bf16 or f16 weights, remove quantization_config from config.json",
         )
-    by_name = {weight.name: weight for weight in weights}
+    placed = {weight.place: weight for weight in weights}
     gone = {part for weight in weights for part in weight.parts}
     if method:
         gone |= {name for name in stored.tensors if name.endswith(_NOT_OF_WEIGHTS)}
     tensors = {
-        name: by_name[name].spec if name in by_name else spec
+        placed[name].name if name in placed else name: placed[name].spec if name in placed else spec
         for name, spec in stored.tensors.items()
-        if name in by_name or name not in gone
+        if name in placed or name not in gone
     }
+    by_name = {weight.name: weight for weight in weights}
     files = {path: DequantizedFile(file, by_name) for path, file in stored.files.items()} if weights else stored.files
     formats = {weight.name: weight.format for weight in weights}
+    blocks = {weight.name: weight.blocks for weight in weights if weight.blocks is not None}
     config = {key: value for key, value in without_mlx(stored.config).items() if key not in _KEYS}
-    return Logical(config, tensors, files, formats, notes)
+    return Logical(config, tensors, files, formats, blocks, notes)
 
 
 def _modelopt_settings(path: Path) -> Mapping[str, Any] | None:

@@ -7,15 +7,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from quantkit.checkpoint.dtypes import Array, Floats
 from quantkit.checkpoint.tensor_file import Memory, TensorFile, TensorSpec, flat_shape, new_memory
 from quantkit.errors import CheckpointError
+from quantkit.ggml.types import GGMLType
 
 CONFIG_HINT = "use the config.json that was saved with the weights"
 _SAVED = "download the folder again, or use the bf16 or f16 checkpoint that it was made from"
 
 # Returns rows start:stop of a weight, as float32 of shape [stop - start, columns].
 ReadRows = Callable[[int, int], Floats]
+
+
+@dataclass(frozen=True)
+class StoredBlocks:
+    """A stack of matrices whose blocks are those of a ggml type, so that they need not be decoded.
+
+    Attributes:
+        type: the type.
+        shape: [matrices, out, in]: the weight has each matrix transposed.
+        read: returns rows ``start:stop`` of all matrices in order, uint8 [stop - start, bytes of a row].
+    """
+
+    type: GGMLType
+    shape: tuple[int, int, int]
+    read: Callable[[int, int], npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -73,12 +92,16 @@ class Quantized:
         format: name of the format for messages.
         parts: names of the stored tensors that it consists of, including its own.
         read: reads its rows.
+        place: the stored tensor in whose place it stands.
+        blocks: the same weights as they are stored, if ggml has such blocks.
     """
 
     spec: TensorSpec
     format: str
     parts: frozenset[str]
     read: ReadRows
+    place: str
+    blocks: StoredBlocks | None = None
 
     @property
     def name(self) -> str:
@@ -90,12 +113,32 @@ class Quantized:
 
 
 def quantized(
-    stored: Stored, name: str, shape: tuple[int, ...], label: str, parts: Collection[str], read: ReadRows
+    stored: Stored,
+    name: str,
+    shape: tuple[int, ...],
+    label: str,
+    parts: Collection[str],
+    read: ReadRows,
+    *,
+    weight: str | None = None,
+    blocks: StoredBlocks | None = None,
 ) -> Quantized:
-    """A :class:`Quantized` of logical *shape*, stored as tensor *name* and the other *parts*."""
+    """A :class:`Quantized` of logical *shape*, stored as tensor *name* and the other *parts*.
+
+    Args:
+        stored: the checkpoint.
+        name: the stored tensor.
+        shape: of the weight.
+        label: the format.
+        parts: names of the other tensors.
+        read: reads rows of the weight.
+        weight: its name, if not *name*.
+        blocks: see :class:`Quantized`.
+    """
     parts = frozenset(parts) | {name}
     nbytes = sum(stored.tensors[part].nbytes for part in parts)
-    return Quantized(replace(stored.tensors[name], dtype="F32", shape=shape, nbytes=nbytes), label, parts, read)
+    spec = replace(stored.tensors[name], name=weight or name, dtype="F32", shape=shape, nbytes=nbytes)
+    return Quantized(spec, label, parts, read, name, blocks)
 
 
 class DequantizedFile:
@@ -103,10 +146,10 @@ class DequantizedFile:
 
     def __init__(self, file: TensorFile, weights: Mapping[str, Quantized]) -> None:
         self._file = file
-        self._weights = {name: weights[name] for name in file.specs if name in weights}
-        self.specs: Mapping[str, TensorSpec] = {
-            name: self._weights[name].spec if name in self._weights else spec for name, spec in file.specs.items()
-        }
+        here = {weight.place: weight for weight in weights.values() if weight.place in file.specs}
+        self._weights = {weight.name: weight for weight in here.values()}
+        specs = (here[name].spec if name in here else spec for name, spec in file.specs.items())
+        self.specs: Mapping[str, TensorSpec] = {spec.name: spec for spec in specs}
 
     def read(self, name: str, start: int = 0, stop: int | None = None, memory: Memory = new_memory) -> Array:
         weight = self._weights.get(name)
