@@ -94,10 +94,15 @@ class Quantized:
 
 
 class ParityMatrix:
-    """The cells; files go into *folder*, llama.cpp's converter answers from its own process."""
+    """The cells; files go into *folder*, llama.cpp's converter answers from its own process.
 
-    def __init__(self, folder: Path, converter: ReferenceConverter) -> None:
-        self._folder, self._converter = folder, converter
+    Of a kind only *types* are quantized: a function from its name to some of ``QUANTS``.
+    """
+
+    def __init__(
+        self, folder: Path, converter: ReferenceConverter, types: Callable[[str], Sequence[str]] = lambda kind: QUANTS
+    ) -> None:
+        self._folder, self._converter, self._types = folder, converter, types
         folder.mkdir(exist_ok=True)
         self._tokenizer = cache(self._write_tokenizer)
         self._pair = cache(self._convert_both)
@@ -213,7 +218,8 @@ class ParityMatrix:
         )
 
     def _quantize_all(self, kind: str) -> Quantized:
-        """All types from one F16 file without vocabulary, of a layer of each kind: the other columns have the rest."""
+        """The types from one F16 file without vocabulary, of a layer of each kind: the other columns have the rest."""
+        types = self._types(kind)
         folder = self._folder / f"quants-{kind}"
         layers = KINDS[kind].least
         model = self._make(kind, folder / "model", small=True, layers=layers, intermediate=256, config=_FEW_ROWS)
@@ -225,10 +231,10 @@ class ParityMatrix:
         found = read_model(base)
         tensors, metadata = gguf_tensors(found), list(found.header.metadata.values())
         importance = _random_importance(tensors)
-        mixtures = choose_mixtures(QUANTS, metadata, tensors)
-        weighted = [quant for quant in QUANTS if mixtures[quant].needs_importance]
+        mixtures = choose_mixtures(types, metadata, tensors)
+        weighted = [quant for quant in types if mixtures[quant].needs_importance]
         mixtures |= choose_mixtures(weighted, metadata, tensors, importance)
-        plain = {quant: f"{quant}.gguf" for quant in QUANTS if quant not in weighted}
+        plain = {quant: f"{quant}.gguf" for quant in types if quant not in weighted}
         outputs = quantized_outputs(plain, metadata, tensors, mixtures)
         outputs += quantized_outputs({q: f"{q}.gguf" for q in weighted}, metadata, tensors, mixtures, importance)
         quantized = folder / "quantized"
