@@ -15,6 +15,7 @@ from quantkit.run.session import ChatModel, Messages
 from quantkit.run.settings import stream_answer, template_variables
 from quantkit.run.speed import slow_note
 from quantkit.serve.errors import BusyError, StoppingError
+from quantkit.serve.metrics import Totals
 from quantkit.serve.request import ChatRequest
 from quantkit.serve.worker import Worker
 
@@ -29,6 +30,7 @@ class Answers:
         """Take *model*; nothing else may use it from now on. *slow* is told once if it is absurdly slow."""
         self.model = model
         self._slow: Callable[[str], object] | None = slow
+        self.totals = Totals()
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._stopping = threading.Event()
@@ -37,6 +39,11 @@ class Answers:
     def stop(self) -> None:
         """End the current answer, and refuse further ones."""
         self._stopping.set()
+
+    @property
+    def requests(self) -> tuple[int, int]:
+        """How many are being answered, and how many wait."""
+        return int(self._turn.locked()), self._waiting
 
     def is_idle(self, seconds: float) -> bool:
         """Wait up to *seconds* until the model is not used any more; returns whether that is so."""
@@ -69,6 +76,7 @@ class Answers:
             if self._slow and (note := slow_note(self.model)):
                 self._slow(note)
                 self._slow = None
+            self.totals = self.totals.with_answer(self.model.last_stats)
             return replace(self.model.last_stats, dropped_messages=dropped)
 
         def finished(work: asyncio.Future[GenerationStats]) -> None:

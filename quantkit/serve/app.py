@@ -8,16 +8,19 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from quantkit.serve.completions import ChatCompletions, Served
 from quantkit.serve.guard import Access, Guard
+from quantkit.serve.metrics import metrics_text
 from quantkit.serve.page import page_response
 from quantkit.serve.reply import error_object
+from quantkit.serve.tokens import detokenize, tokenize
 
 # llama.cpp's server answers without /v1 too, for clients whose base URL ends there.
 _BASES = ("/v1", "")
+_UNNAMED = {"/", "/favicon.ico", "/models", "/chat/completions", "/v1/health"}
 
 
 def make_app(served: Served, access: Access) -> Starlette:
@@ -31,7 +34,14 @@ def make_app(served: Served, access: Access) -> Starlette:
             Route(f"{base}/models/{{name:path}}", partial(_model, served), methods=["GET"]),
             Route(f"{base}/chat/completions", completions, methods=["POST"]),
         ]
-    known = ", ".join(sorted(route.path for route in routes if route.path.startswith("/v1/") and "{" not in route.path))
+    model = served.answers.model
+    routes += [
+        Route("/metrics", partial(_metrics, served), methods=["GET"]),
+        Route("/tokenize", tokenize(model, served.bodies), methods=["POST"]),
+        Route("/detokenize", detokenize(model, served.bodies), methods=["POST"]),
+    ]
+    paths = {route.path for route in routes if "{" not in route.path} - _UNNAMED
+    known = ", ".join(sorted(paths))
     return Starlette(
         routes=routes,
         middleware=[Middleware(Guard, access=access)],
@@ -41,6 +51,11 @@ def make_app(served: Served, access: Access) -> Starlette:
 
 async def _health(request: Request) -> Response:
     return JSONResponse({"status": "ok"})
+
+
+async def _metrics(served: Served, request: Request) -> Response:
+    text = metrics_text(served.answers.totals, served.answers.requests, shared=served.shared)
+    return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 
 async def _nothing(request: Request) -> Response:

@@ -20,12 +20,11 @@ from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.settings import Settings
 from quantkit.serve.answering import Answers
 from quantkit.serve.body import Bodies
+from quantkit.serve.refusals import refused
 from quantkit.serve.reply import DONE, Reply, event, refusal
 from quantkit.serve.request import ChatRequest, read_request
 
 _LONG = 2**16  # bytes of a request that is not read in the event loop, where others wait
-
-_UNREAD = (408, 413, 503)  # what may come before the end of a request
 
 # Limits for unknown parameters in the log, because clients can invent any number of them.
 _MOST_NAMES, _LONGEST_NAME = 100, 64
@@ -74,7 +73,7 @@ class ChatCompletions:
         except ClientDisconnect:
             return
         except QuantkitError as error:
-            await _refused(error)(scope, receive, send)
+            await refused(error)(scope, receive, send)
 
     async def _answer(self, asked: ChatRequest, scope: Scope, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as tasks:
@@ -124,7 +123,7 @@ async def _whole(reply: Reply, items: Items) -> Response:
                 return JSONResponse(reply.whole(parts, item))
             parts.append(item)
     except QuantkitError as error:
-        return _refused(error)
+        return refused(error)
     raise AssertionError("an answer ends with its statistics")
 
 
@@ -135,7 +134,7 @@ async def _send_stream(
         # Before anything has been sent, an error can still have its own status.
         first = await anext(items)
     except QuantkitError as error:
-        await _refused(error)(scope, receive, send)
+        await refused(error)(scope, receive, send)
         return
     headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -162,11 +161,3 @@ async def _events(
     if asked.include_usage:
         yield event(reply.usage(item))
     yield DONE
-
-
-def _refused(error: QuantkitError) -> Response:
-    status, content = refusal(error)
-    headers = {"connection": "close"} if status in _UNREAD else {}
-    if status == 503:
-        headers["retry-after"] = "5"
-    return JSONResponse(content, status_code=status, headers=headers)

@@ -19,6 +19,7 @@ from quantkit.run.options import Sampling, SamplingOptions
 from quantkit.run.settings import Settings
 from quantkit.serve.errors import RequestError
 from quantkit.serve.messages import Message, conversation
+from quantkit.serve.refusals import problem
 from quantkit.serve.schema_grammar import JSON_OBJECT, schema_grammar
 from quantkit.serve.template_request import Tool, effort, offered_tools, template_variables
 
@@ -167,9 +168,7 @@ def read_request(
     try:
         asked = _Body.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"])
-        raise RequestError(_problem(first["type"], first["msg"], first["loc"]), param=param or None) from None
+        raise problem(error) from None
     _refuse_unsupported(asked.model_extra or {}, note)
     form = form or AnswerFormat(no_calls="it has no tools")
     told = template_variables(asked.chat_template_kwargs or {}, form) | effort(asked.reasoning_effort, form)
@@ -189,29 +188,6 @@ def read_request(
         reuse=asked.cache_prompt is not False,
         truncates=asked.truncation == "auto",
     )
-
-
-def _problem(kind: str, message: str, place: tuple[int | str, ...]) -> str:
-    """Say in one line what pydantic found wrong."""
-    name, *rest = place or ("the request",)
-    if name == "stop":
-        return "stop must be a string or a list of strings"
-    where = str(name) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
-    match kind:
-        case "json_invalid":
-            return f"{where} is not valid JSON: {message.removeprefix('Invalid JSON: ')}"
-        case "extra_forbidden":
-            return f"{where} is not supported"
-        case "missing":
-            return f"{where} is missing"
-        case "too_short":
-            return f"{where} is empty"
-        case "list_type" if rest[-1:] == ["content"]:
-            return f"{where} must be text"
-        case "model_type":
-            return f"{where} must be an object"
-    rule = message.removeprefix("Input should be ")
-    return f"{where}: {rule}" if rule == message else f"{where} must be {rule}"
 
 
 def _refuse_unsupported(extra: Mapping[str, Any], note: Callable[[str], None]) -> None:

@@ -37,6 +37,7 @@ from quantkit.serve.app import make_app
 from quantkit.serve.body import MAX_BODY
 from quantkit.serve.completions import ChatCompletions, Served
 from quantkit.serve.guard import Access, Guard, is_loopback
+from quantkit.serve.metrics import Totals, metrics_text
 from tests.support.manifests import put_manifest
 from tests.support.served import PATIENCE, ROOT, Server, command, running_server
 
@@ -156,7 +157,43 @@ def test_the_base_url_may_end_before_v1(tiny: Server, endless: Server) -> None:
 def test_what_there_is_not(tiny: Server) -> None:
     refused = tiny.request("POST", "/v1/embeddings", {})
     assert refused.status == 404
-    assert refused.error["message"].endswith("there are /v1/chat/completions, /v1/health, /v1/models")
+    there = "there are /detokenize, /health, /metrics, /tokenize, /v1/chat/completions, /v1/models"
+    assert refused.error["message"].endswith(there)
+
+
+def test_tokens(tiny: Server, endless: Server) -> None:
+    text = "hello <|eot_id|> 你🙂"
+    plain = tiny.request("POST", "/tokenize", {"content": text}).json["tokens"]
+    begun = tiny.request("POST", "/tokenize", {"content": text, "add_special": True}).json["tokens"]
+    assert begun[1:] == plain
+    assert tiny.request("POST", "/detokenize", {"tokens": plain}).json == {"content": text}
+    flood = tiny.request("POST", "/tokenize", {"content": "<|eot_id|>" * 50_000}).json["tokens"]
+    assert len(flood) == 50_000
+    for path, body, said in (
+        ("/tokenize", {}, "content is missing"),
+        ("/tokenize", {"content": "x", "parse_special": False}, "parse_special must be True"),
+        ("/tokenize", {"content": "x", "with_pieces": True}, "with_pieces is not supported"),
+        ("/detokenize", {"tokens": [10**6]}, "tokens must be from 0 to"),
+        ("/detokenize", {"tokens": [-1]}, "tokens must be from 0 to"),
+        ("/detokenize", {"tokens": ["1"]}, "tokens[0] must be a valid integer"),
+    ):
+        refused = tiny.request("POST", path, body)
+        assert (refused.status, said in refused.error["message"]) == (400, True), refused.body
+    assert endless.request("POST", "/tokenize", {"content": "x"}).status == 401
+
+
+def test_metrics(tmp_path: Path) -> None:
+    with running_server(tmp_path / "log.txt", write_tiny_gguf(tmp_path / "tiny.gguf")) as server:
+        usage = [server.chat("hello", temperature=0).json["usage"] for _ in range(2)]
+        found = server.request("GET", "/metrics")
+        assert found.headers["content-type"].startswith("text/plain; version=0.0.4")
+        lines = found.body.decode().splitlines()
+        values = {name: float(value) for name, value in (line.split() for line in lines if not line.startswith("#"))}
+        assert values["llamacpp:prompt_tokens_total"] == sum(one["prompt_tokens"] for one in usage)
+        assert values["llamacpp:tokens_predicted_total"] == sum(one["completion_tokens"] for one in usage)
+        assert values["llamacpp:tokens_predicted_seconds_total"] > 0
+        assert (values["llamacpp:requests_processing"], values["llamacpp:requests_deferred"]) == (0, 0)
+    assert "prompt_seconds" not in metrics_text(Totals(), (0, 0), shared=True)
 
 
 def test_the_speed_of_an_answer(tiny: Server) -> None:
