@@ -6,7 +6,7 @@ first. All others are handed out as they are stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -25,6 +25,9 @@ from quantkit.plan.values import PlannedTensor
 # Pairs that are kept: consecutive ranges belong to one tensor, and a few tensors are in work at a time.
 _KEPT = 16
 
+# The number of the file, the tensor, the first row, the rows before and after.
+Watch = Callable[[int, str, int, Rows, Rows], None]
+
 
 class LoraSource:
     """Rows of a model and LoRA files, which are added in their order. Safe from any thread.
@@ -34,8 +37,16 @@ class LoraSource:
         loras: the files, each with its factors.
     """
 
-    def __init__(self, base: GGUFSource, loras: Sequence[tuple[Lora, GGUFSource]]) -> None:
-        self.base, self.loras = base, tuple(loras)
+    def __init__(
+        self, base: GGUFSource, loras: Sequence[tuple[Lora, GGUFSource]], watch: Watch = lambda *_: None
+    ) -> None:
+        """Begin.
+
+        Args:
+            base, loras: see the attributes.
+            watch: shown the rows before and after each file.
+        """
+        self.base, self.loras, self._watch = base, tuple(loras), watch
         self._pair = lru_cache(maxsize=_KEPT)(self._load)
 
     def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory = new_memory) -> Rows:
@@ -48,7 +59,8 @@ class LoraSource:
         matrix, first = divmod(start, tensor.segment)
         for number in changing:
             left, right = self._pair(number, tensor.name, matrix)
-            rows = rows.plus(left[first : first + stop - start], right)
+            before, rows = rows, rows.plus(left[first : first + stop - start], right)
+            self._watch(number, tensor.name, start, before, rows)
         return rows
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Unpack
 
+from quantkit.adapter.changes import LowRank
 from quantkit.checkpoint.dtypes import BY_TYPE
 from quantkit.engine.device import choose_workers
 from quantkit.engine.gguf_source import check_requantizing, gguf_tensors, open_source, widened
@@ -25,6 +26,8 @@ from quantkit.jobs.argument_kinds import FLAG, LORAS, MATRIX, TEXT
 from quantkit.jobs.arguments import LorasInput, PathInput, read_path
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import stream_files
+from quantkit.model.adapter_checks import check_effects
+from quantkit.model.effect_meter import EffectMeter
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs, typed_output
 from quantkit.plan.imatrix import read_imatrix
 from quantkit.plan.mixture import Importance
@@ -88,7 +91,9 @@ def merge_lora(
                     f"{lora.model.path}: changes nothing: all its products are zero",
                     hint="give the file of a trained adapter",
                 )
-        merged = LoraSource(stack.enter_context(open_source(model)), sources)
+        shapes = {name: info.shape for name, info in model.header.tensors.items()}
+        meter = EffectMeter(shapes, list(map(_Measured, opened)))
+        merged = LoraSource(stack.enter_context(open_source(model)), sources, meter.take)
         metadata = list(model.header.metadata.values())
         if label is None:
             outputs = [_own_types(work.final.name, model, metadata, tensors, importance)]
@@ -100,7 +105,24 @@ def merge_lora(
         for note in _notes(model, opened):
             run.reporter.note(note)
         workers = choose_workers(run.device, run.threads)
-        return stream_files(tensors, outputs, merged, work, workers, run.reporter)
+
+        def check() -> None:
+            effects = meter.effects()
+            for note in (*check_effects(effects, again=again), *(effect.line for effect in effects)):
+                run.reporter.note(note)
+
+        return stream_files(tensors, outputs, merged, work, workers, run.reporter, check)
+
+
+class _Measured:
+    """A LoRA file as the meter knows adapters."""
+
+    def __init__(self, lora: Lora) -> None:
+        self.path, self.weight = lora.model.path, lora.scale
+        self.changes = {
+            name: (LowRank(b.name, a.name, transposed=False, scale=lora.factor(name)),)
+            for name, (a, b) in lora.factors.items()
+        }
 
 
 def _check_twice(loras: Sequence[Lora], *, again: bool) -> None:

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter, is_
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from quantkit.adapter.changes import Change, LowRank, Tokens
-from quantkit.adapter.folder import Adapter
 from quantkit.checkpoint.dtypes import Floats, to_float32
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.engine.rows import Rows
@@ -140,11 +141,36 @@ class _Total:
         return bool(self.change) and abs(self.overlap * weight - 1) < WITHIN + DEVIATIONS * self.error * abs(weight)
 
 
+class Changing(Protocol):
+    """An adapter: a PEFT folder or a LoRA file."""
+
+    @property
+    def path(self) -> Path:
+        """Where it came from."""
+
+    @property
+    def weight(self) -> float:
+        """How much of it is merged."""
+
+    @property
+    def changes(self) -> Mapping[str, Sequence[Change]]:
+        """What it changes, by the tensor's name."""
+
+
+Shapes = Mapping[str, Sequence[int]]
+
+
 class EffectMeter:
     """Figures of what each adapter changes, from the rows before and after it. Safe from any thread."""
 
-    def __init__(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> None:
-        self._checkpoint, self._adapters = checkpoint, tuple(adapters)
+    def __init__(self, base: Checkpoint | Shapes, adapters: Sequence[Changing]) -> None:
+        """Begin.
+
+        Args:
+            base: the checkpoint; of adapters that replace nothing, the shapes of what they change are enough.
+            adapters: what is measured, in order.
+        """
+        self._base, self._adapters = base, tuple(adapters)
         self._measured: list[dict[str, _Measured]] = [{} for _ in adapters]
         self._lock = threading.Lock()
 
@@ -173,8 +199,11 @@ class EffectMeter:
         known = self._measured[index]
         with self._lock:
             if name not in known:
-                known[name] = _Measured.of(self._checkpoint.tensors[name].shape, self._adapters[index].changes[name])
+                known[name] = _Measured.of(self._shape(name), self._adapters[index].changes[name])
             return known[name]
+
+    def _shape(self, name: str) -> Sequence[int]:
+        return self._base.tensors[name].shape if isinstance(self._base, Checkpoint) else self._base[name]
 
     def _look_at_products(self, tensor: _Measured, start: int, stop: int, before: Rows, after: Rows) -> None:
         """Products were added, or nothing: the change is their sum, without the rounding of a difference."""
@@ -211,17 +240,18 @@ class EffectMeter:
     def _compare_with_base(self, tensor: _Measured, name: str, start: int, stop: int, after: Rows) -> None:
         """The rows replace those of the base, which are read here: the sampled ones, and all of them only while none
         has been seen to differ. A row that the base does not have is a change without a measure."""
-        spec = self._checkpoint.tensors[name]
-        stored = self._checkpoint.files[spec.file].specs[spec.name].shape
+        assert isinstance(self._base, Checkpoint)
+        spec = self._base.tensors[name]
+        stored = self._base.files[spec.file].specs[spec.name].shape
         end = min(stop, math.prod(stored) // (tensor.columns or 1))
         tensor.changed = tensor.changed or end < stop
         if rows := tensor.sampled(start, end):
-            base = np.concatenate([to_float32(self._checkpoint.read(name, row, row + 1)) for row in rows])
+            base = np.concatenate([to_float32(self._base.read(name, row, row + 1)) for row in rows])
             values = after.part(slice(rows.start - start, end - start, tensor.every)).merged()
             tensor.put(rows, base, values - base)
             tensor.changed = tensor.changed or not np.array_equal(base, values)
         if not tensor.changed:
-            base = to_float32(self._checkpoint.read(name, start, end))
+            base = to_float32(self._base.read(name, start, end))
             tensor.changed = not np.array_equal(base, after.part(slice(0, end - start)).merged())
 
     def effects(self) -> tuple[AdapterEffect, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from quantkit.cli.main import main
-from quantkit.errors import GGUFError, QuantizationError, QuantkitError
+from quantkit.errors import AdapterError, GGUFError, QuantizationError, QuantkitError
 from quantkit.ggml import library as ggml
 from quantkit.gguf.header import read_header
 from quantkit.gguf.kv import KV, KVType, array, f32, string
@@ -259,9 +260,9 @@ def test_the_command(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str
     out = base.with_name("out.gguf")
     code, shown, err = run(base, "--lora", f"{lora}:0.5", "-o", out, "--json")
     assert (code, err) == (0, "")
-    assert json.loads(shown) == {
-        "schema": 1, "file": str(out), "type": "f16", "size": out.stat().st_size, "notes": [],
-    }  # fmt: skip
+    found = json.loads(shown)
+    assert re.fullmatch(r"lora.gguf × 0.5 adds [\d.]+ % to 4 of 4 matrices", found.pop("notes")[-1])
+    assert found == {"schema": 1, "file": str(out), "type": "f16", "size": out.stat().st_size}
     expected = merge_lora(base, base.with_name("half.gguf"), loras=(lora, 0.5))
     assert out.read_bytes() == expected.read_bytes()
     for args, why in (
@@ -274,3 +275,13 @@ def test_the_command(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str
         code, shown, err = run(*args)
         assert (code, shown) == (2, "")
         assert why in err
+
+
+@pytest.mark.parametrize("quant", ["f16", "q8_0"])
+def test_a_base_that_contains_it_is_refused(files: tuple[Path, Path], quant: str) -> None:
+    base, lora = files
+    merged = merge_lora(base, base.with_name("merged.gguf"), loras=lora, quant=quant)
+    with pytest.raises(AdapterError, match=r"lora.*: what it adds is in the base model's weights already"):
+        merge_lora(merged, base.with_name("twice.gguf"), loras=lora)
+    assert not base.with_name("twice.gguf").exists()
+    merge_lora(merged, base.with_name("twice.gguf"), loras=lora, merge_again=True)
