@@ -161,7 +161,7 @@ def test_nothing_behind_an_answer(tmp_path: Path) -> None:
 
 def test_a_stop_written_as_text(tmp_path: Path) -> None:
     # Said letter by letter, the end of a turn is text that a user sees.
-    result = smoke(tmp_path, Tiny(answer="Hi <eos>", eos="<eos>"))
+    result = smoke(tmp_path, Tiny(answer="Hi <eos>", eos="<eos>", spelled=("<eos>",)))
     assert failed(result) == ["stops by itself"]
     assert check(result, "stops by itself").evidence.startswith("written as text instead of ending the answer: <eos>")
 

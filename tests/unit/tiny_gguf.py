@@ -49,6 +49,7 @@ class Tiny:
         add_bos: what the file says about BOS.
         add_eos: whether the file says that EOS is appended.
         context: tokens of context that it was trained for.
+        spelled: tokens that its answer has letter by letter.
         plain: special tokens that are wrongly marked as plain text.
         sharpness: how sure the model is; near 0, all tokens are as likely.
         broken: put NaN into the weights.
@@ -63,6 +64,7 @@ class Tiny:
     add_bos: bool = True
     add_eos: bool = False
     context: int = 512
+    spelled: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
     sharpness: float = 1.0
     broken: bool = False
@@ -171,10 +173,9 @@ def _tensors(tiny: Tiny, tokens: list[str], size: int) -> dict[str, np.ndarray]:
 
 def _following(tiny: Tiny, tokens: list[str]) -> dict[int, int]:
     alphabet = _byte_texts()
-    parts = re.split(f"({'|'.join(map(re.escape, SPECIAL + ADDED))})", tiny.answer)
-    answer = [
-        part for text in parts for part in ([text] if text in SPECIAL + ADDED else (alphabet[b] for b in text.encode()))
-    ]
+    whole = [token for token in SPECIAL + ADDED if token not in tiny.spelled]
+    parts = re.split(f"({'|'.join(map(re.escape, whole))})", tiny.answer)
+    answer = [part for text in parts for part in ([text] if text in whole else (alphabet[b] for b in text.encode()))]
     said = [tokens.index(tiny.last), *map(tokens.index, answer)]
     if tiny.stop:
         said.append(tokens.index(tiny.stop))
