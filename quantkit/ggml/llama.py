@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import sys
+from typing import Any
 
 from quantkit.errors import QuantkitError
 
@@ -22,10 +23,25 @@ except (ImportError, OSError, RuntimeError) as error:  # also libraries that it 
         hint="quantkit doctor; pip install --force-reinstall --no-cache-dir llama-cpp-python",
     ) from None
 
-__all__ = ["begin", "llama_cpp"]
+__all__ = ["begin", "libmtmd", "llama_cpp"]
 
 
 def begin() -> None:
     """Begin a process that loads libllama: from here on, a crash says in which call it happened."""
     with contextlib.suppress(AttributeError, OSError, ValueError):  # no stderr, or one without a file
         faulthandler.enable(sys.stderr)
+
+
+def libmtmd() -> Any:
+    """The module of the library through which llama.cpp sees pictures.
+
+    Raises:
+        QuantkitError: this llama-cpp-python has none.
+    """
+    try:
+        from llama_cpp import mtmd_cpp
+    except (ImportError, OSError, RuntimeError) as error:
+        raise QuantkitError(
+            f"this llama-cpp-python cannot show pictures: {error}", hint="pip install --upgrade llama-cpp-python"
+        ) from None
+    return mtmd_cpp

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import GGUFError, QuantkitError
-from quantkit.ggml.llama import llama_cpp
+from quantkit.ggml.llama import libmtmd, llama_cpp
 from quantkit.ggml.llama_log import captured_log, receiver
 from quantkit.run.inference import LoadedModel
 from quantkit.run.load_log import failure_reason
@@ -122,7 +122,7 @@ def opened_eyes(mmproj: Path, model: LoadedModel, *, threads: int | None = None,
         GGUFError: libmtmd refuses the file, or it does not fit the model.
         QuantkitError: this llama-cpp-python has no libmtmd.
     """
-    mtmd = _libmtmd()
+    mtmd = libmtmd()
     mtmd.mtmd_helper_log_set(receiver(), ctypes.c_void_p(0))
     params = mtmd.mtmd_context_params_default()
     params.n_threads, params.print_timings, params.warmup = llama_threads(threads), False, False
@@ -140,14 +140,3 @@ def opened_eyes(mmproj: Path, model: LoadedModel, *, threads: int | None = None,
     finally:
         with captured_log():
             mtmd.mtmd_free(handle)
-
-
-def _libmtmd() -> Any:
-    try:
-        from llama_cpp import mtmd_cpp
-    except (ImportError, OSError, RuntimeError) as error:
-        raise QuantkitError(
-            f"this llama-cpp-python cannot show pictures: {error}",
-            hint="pip install --upgrade llama-cpp-python",
-        ) from None
-    return mtmd_cpp
