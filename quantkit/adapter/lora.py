@@ -17,6 +17,7 @@ from quantkit.adapter.config import is_target, rank_and_scale
 from quantkit.adapter.hints import BASE_HINT, MIXED_UP_HINT, RESAVE_HINT
 from quantkit.adapter.parameters import Parameter, is_transposed, trained_parameters
 from quantkit.adapter.resized import EMBEDDINGS, HEADS, has_row_for_each_token
+from quantkit.adapter.stack import stack_changes
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
 
@@ -153,6 +154,11 @@ def _parameter_changes(
     if more := sorted(roles.keys() - {"lora_A", "lora_B"}):
         raise AdapterError(f"{path}: unexpected tensor {roles[more[0]]!r} for the parameter {parameter.name!r}")
     rank, scale = rank_and_scale(config, parameter.name)
+    if not parameter.experts:
+        whole = LowRank(roles["lora_B"], roles["lora_A"], False, scale)
+        for change in stack_changes(path, parameter.name, whole, rank, specs, base):
+            yield parameter.name, change
+        return
     shapes = _stacked_shapes(path, parameter, roles["lora_A"], base)
     out, width, count = sum(shape[0] for shape in shapes), shapes[0][1], len(parameter.experts)
     a, b = specs[roles["lora_A"]].shape, specs[roles["lora_B"]].shape

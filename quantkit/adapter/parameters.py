@@ -2,8 +2,8 @@
 
 Checkpoints have one matrix per expert. transformers 5 loads them stacked, the gate's rows above the up's rows. PEFT
 puts LoRA on the stack since version 0.19 if it is named, or if ``target_modules`` names an expert's projections. The
-router is then a parameter of its own module. A closed table says which tensors such a parameter consists of; LoRA on
-any other parameter is refused by name.
+router is then a parameter of its own module. gpt-oss, Llama 4 and Gemma 4 have the stacks in their checkpoints too. A
+closed table says which tensors such a parameter consists of; LoRA on any other parameter is refused by name.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _MIXTURES = {
     "mixer": ("up_proj", "down_proj"),
 }
 _EXPERT = re.compile(rf"(?P<layer>.+)\.(?P<mixture>{'|'.join(_MIXTURES)})\.experts\.(?P<expert>\d+)\.[^.]+\.weight")
+_STACK = re.compile(r".+\.experts\.(gate_up_proj|down_proj)")
 # Settings that PEFT itself does not combine with LoRA on parameters.
 _NEVER_WITH = ("use_dora", "lora_bias", "fan_in_fan_out")
 # Before this version PEFT stored the factors of the transposed experts.
@@ -40,7 +41,8 @@ class Parameter:
 
     Attributes:
         name: its name in that model.
-        experts: by expert, the checkpoint's tensors that are stacked in it, from the top down.
+        experts: by expert, the checkpoint's tensors that are stacked in it, from the top down; of a stack that is one
+            tensor of the checkpoint, empty.
     """
 
     name: str
@@ -70,6 +72,7 @@ def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str,
             )
     known = {parameter.name: parameter for parameter in _parameters(base)}
     parts = {name for parameter in known.values() for stacked in parameter.experts for name in stacked}
+    parts |= {name for name, parameter in known.items() if not parameter.experts}
     others = [name for name in base if name not in parts]
     for target in targets:
         other = next((name for name in others if named_by([target], name)), None)
@@ -112,3 +115,6 @@ def _parameters(base: Mapping[str, TensorSpec]) -> Iterator[Parameter]:
         )
         yield Parameter(f"{loaded}.experts.down_proj", tuple((f"{m}.{down}.weight",) for m in modules))
         yield Parameter(f"{loaded}.gate.weight", ((f"{stored}.gate.weight",),))
+    stacks = [name for name, spec in base.items() if len(spec.shape) == 3 and _STACK.fullmatch(name)]
+    for name in sorted(stacks, key=lambda name: name.endswith("down_proj")):
+        yield Parameter(name, ())

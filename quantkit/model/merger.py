@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.adapter.changes import Add, LowRank, Module, Replace, Tokens
+from quantkit.adapter.changes import Add, LowRank, Module, Place, Replace, Slice, Tokens
 from quantkit.adapter.folder import Adapter
 from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint.dtypes import Floats, all_finite
@@ -158,6 +159,13 @@ class Merger:
                     rows = Rows(adapter.read(key, start, stop))
                 case Add(key, scale):
                     rows = Rows(rows.merged() + np.float32(scale * weight) * adapter.read(key, start, stop))
+                case LowRank(part=Slice(start=first, stop=last), place=Place(start=above)):
+                    low, high = max(start, above), min(stop, above + last - first)
+                    if low < high:  # a matrix of a stack; the rows of the others stay
+                        left, right = self._factors(adapter, replace(change, place=None))
+                        share = np.zeros((stop - start, left.shape[1]), dtype=np.float32)
+                        share[low - start : high - start] = left[low - above : high - above]
+                        rows = rows.plus(share * np.float32(change.scale * weight), right)
                 case LowRank():
                     left, right = self._factors(adapter, change)
                     rows = rows.plus(left[start:stop] * np.float32(change.scale * weight), right)

@@ -149,6 +149,28 @@ def test_merged_as_peft_computes(mxfp4: Path, tmp_path: Path) -> None:
     assert relative(llama_logits(ours, TOKENS), expected) < 0.1
 
 
+@pytest.mark.parametrize("stored", ["bf16", "mxfp4"])
+def test_lora_on_experts(checkpoint: Maker, mxfp4: Path, tmp_path: Path, stored: str) -> None:
+    """As with target_parameters of the training recipe; the matrix of the down projection is square, as in the models.
+
+    Of MXFP4 only the layer that is changed is decoded.
+    """
+    base = mxfp4 if stored == "mxfp4" else checkpoint("gpt-oss")
+    before = logits(load(base))
+    targets = ["1.mlp.experts.gate_up_proj", "1.mlp.experts.down_proj"]
+    expected = tune(base, tmp_path / "adapter", target_modules="all-linear", target_parameters=targets)
+    assert relative(expected, before) > 0.01
+    merged = merge(base, tmp_path / "merged", adapters=[tmp_path / "adapter"], dtype="f32", device="cpu")
+    assert relative(logits(load(merged)), expected) < 1e-4
+    plain = convert(merged, tmp_path / "plain.gguf", outtype="f32")
+    assert relative(llama_logits(plain, TOKENS), expected) < 1e-4
+    ours = convert(base, tmp_path / "ours.gguf", adapters=[tmp_path / "adapter"], outtype="f32")
+    kept = GGMLType.MXFP4 if stored == "mxfp4" else GGMLType.F32
+    layers = {(name.split(".")[1], kind) for name, kind in types_of(ours).items()}
+    assert layers == {("0", kept), ("1", GGMLType.F32)}
+    assert relative(llama_logits(ours, TOKENS), expected) < (0.1 if stored == "mxfp4" else 1e-4)
+
+
 def test_a_verified_build(mxfp4: Path, tmp_path: Path) -> None:
     report = build(Recipe(mxfp4, (), ("q8_0",), tmp_path / "out", "tiny")).report
     assert report is not None

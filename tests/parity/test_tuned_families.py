@@ -53,15 +53,24 @@ def logits(model: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_as_peft_computes(checkpoint: Maker, tmp_path: Path, kind: str) -> None:
+    compare(checkpoint(kind, dtype="f32"), tmp_path, kind, target_modules=TARGETS.get(kind, "all-linear"))
+
+
+def test_stacks_of_experts(checkpoint: Maker, tmp_path: Path) -> None:
+    """Gemma 4 has the experts of a layer as [experts, out, in], and so has its checkpoint."""
+    targets = ["experts.gate_up_proj", "experts.down_proj"]
+    base = checkpoint("gemma4-moe", dtype="f32", config={"moe_intermediate_size": 96})
+    compare(base, tmp_path, "gemma4-moe", target_modules=["q_proj"], target_parameters=targets)
+
+
+def compare(base: Path, tmp_path: Path, kind: str, **settings: Any) -> None:
+    """llama.cpp on the merged file, and PEFT with these settings."""
     import peft
 
-    base = checkpoint(kind, dtype="f32")
     before = logits(load(base))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tuned = peft.get_peft_model(
-            load(base), peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=TARGETS.get(kind, "all-linear"))
-        )
+        tuned = peft.get_peft_model(load(base), peft.LoraConfig(task_type="CAUSAL_LM", r=4, **settings))
     generator = torch.Generator().manual_seed(3)
     for _, weight in sorted(tuned.named_parameters()):
         if weight.requires_grad:
