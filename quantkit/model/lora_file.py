@@ -19,7 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from quantkit.adapter.changes import Add, Change, LowRank, Module, Replace, Tokens
+from quantkit.adapter.changes import Add, Change, LowRank, Module, Replace, Slice, Tokens
 from quantkit.adapter.config import method
 from quantkit.adapter.folder import Adapter
 from quantkit.arch.base import Rule
@@ -220,6 +220,8 @@ def _low_rank(model: Model, adapter: Adapter, name: str, changes: Sequence[Chang
                 what = "was trained in full (modules_to_save, a bias, a resized vocabulary)"
             case LowRank(place=None):
                 what = "was trained with DoRA"
+            case LowRank(part=Slice()):
+                what = "is a stack of experts, each of which has its share of the factors"
             case LowRank():
                 what = "was trained in parts that the base model has in one matrix"
             case Add():

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.choose.candidates import candidates
-from quantkit.errors import CheckpointError
+from quantkit.errors import AdapterError, CheckpointError
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import FTYPES, UNQUANTIZED, GGMLType
 from quantkit.gguf.header import read_header
 from quantkit.jobs.build import BuildResult, build
-from quantkit.jobs.convert import convert
+from quantkit.jobs.convert import convert, convert_adapter
 from quantkit.jobs.merge import merge
 from quantkit.jobs.recipe import Recipe
 from quantkit.model.opened import open_model
@@ -169,6 +169,8 @@ def test_lora_on_experts(checkpoint: Maker, mxfp4: Path, tmp_path: Path, stored:
     layers = {(name.split(".")[1], kind) for name, kind in types_of(ours).items()}
     assert layers == {("0", kept), ("1", GGMLType.F32)}
     assert relative(llama_logits(ours, TOKENS), expected) < (0.1 if stored == "mxfp4" else 1e-4)
+    with pytest.raises(AdapterError, match="is a stack of experts, each of which has its share"):
+        convert_adapter(base, tmp_path / "lora.gguf", adapter=tmp_path / "adapter")
 
 
 def test_a_verified_build(mxfp4: Path, tmp_path: Path) -> None:
