@@ -302,9 +302,10 @@ def test_a_source_whose_tokenizer_is_broken(package: Path, tmp_path: Path, capsy
     """The source is wrong then, and not the package."""
     (tmp_path / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
     outcome = run_here(["verify", str(package), "--source", str(tmp_path), "--json"], capsys)
-    assert (outcome.code, outcome.stdout) == (1, "")
-    assert f"{tmp_path / 'tokenizer.json'}: not a tokenizer" in outcome.only("error")
-    assert outcome.only("hint") == VocabularyError.default_hint
+    error = json.loads(outcome.stdout)["error"]
+    assert (outcome.code, error["message"]) == (1, outcome.only("error"))
+    assert f"{tmp_path / 'tokenizer.json'}: not a tokenizer" in error["message"]
+    assert error["hint"] == outcome.only("hint") == VocabularyError.default_hint
 
 
 def test_what_a_failed_smoke_test_leaves_out_is_said(package: Path) -> None:

@@ -90,7 +90,7 @@ def test_overwrite_never_replaces_a_folder_of_another_kind(
         (case.out / PACKAGE_MARK.file).write_text('{"name": "another program\'s"}', encoding="utf-8")
     before = sorted(os.listdir(case.out))
     outcome = run_here([*case.arguments(command), "--overwrite"], capsys)
-    assert_refused(outcome, [str(case.out), "not made by this command", "old.txt"], "-o")
+    assert_refused(outcome, [str(case.out), "not made by this command", "old.txt"], "output path")
     assert sorted(os.listdir(case.out)) == before
 
 
@@ -173,7 +173,7 @@ def test_overwrite_never_replaces_the_input(given: Input, new_case: NewCase, cap
     arguments = [
         argument if argument != str(case.out) else case.fill(given.out) for argument in case.arguments(given.command)
     ]
-    assert_refused(run_here([*arguments, "--overwrite"], capsys), [case.fill(given.out)], "-o")
+    assert_refused(run_here([*arguments, "--overwrite"], capsys), [case.fill(given.out)], "output path")
     assert {path: path.stat().st_size for path in case.root.rglob("*") if path.is_file()} == before
 
 
@@ -181,7 +181,7 @@ def test_the_current_folder_is_not_replaced(new_case: NewCase, capsys: Capsys, m
     case = new_case()
     monkeypatch.chdir(case.outputs)
     arguments = [*case.arguments(BUILD[:2]), "-o", ".", "--overwrite", "--no-verify"]
-    assert_refused(run_here(arguments, capsys), [str(case.outputs), "current folder"], "-o")
+    assert_refused(run_here(arguments, capsys), [str(case.outputs), "current folder"], "output path")
     assert os.listdir(case.outputs) == []
 
 
