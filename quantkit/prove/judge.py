@@ -135,7 +135,13 @@ def _body(model: Any, sequences: Sequence[TokenSequence], device: torch.device) 
     """What the layers return, which the model gives to its head: hidden states [sequences, longest, width]."""
     longest = max(len(one.ids) for one in sequences)
     ids = torch.tensor([[*one.ids, *one.ids[-1:] * (longest - len(one.ids))] for one in sequences], device=device)
-    return model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+    return _base(model)(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+
+
+def _base(model: Any) -> Any:
+    """The model without its head. (Llama 4's class names another as its base, and so itself.)"""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return plain.model if plain.base_model is plain else model.base_model
 
 
 def _head(model: Any, found: Any, row: int, ids: Sequence[int], device: torch.device) -> torch.Tensor:
@@ -150,7 +156,7 @@ def _head(model: Any, found: Any, row: int, ids: Sequence[int], device: torch.de
     """
     tokens = torch.tensor([list(ids)], device=device)
     done = type(found)(last_hidden_state=found.last_hidden_state[row : row + 1, : len(ids)])
-    body = model.base_model
+    body = _base(model)
     body.forward = lambda *args, **options: done
     try:
         logits: torch.Tensor = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits

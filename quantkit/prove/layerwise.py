@@ -52,6 +52,8 @@ class Loader:
         self._config = LoadStateDictConfig(dtype=torch.float32, device_map={"": str(device)}, weight_mapping=mapping)
         self._empty = dict(plain.named_parameters(remove_duplicate=False))
         self._units = {name: _unit(plain, name) for name in self._empty}
+        self._saved = {name: buffer for name, buffer in plain.named_buffers() if name in plain.state_dict()}
+        self._saved_keys: list[str] = []
         self._keys = self._keys_by_unit(mapping)
         self._stored_in = self._tied(plain)
 
@@ -69,6 +71,8 @@ class Loader:
             if target in self._units:
                 keys[self._units[target]].append(key)
                 self._found.add(target)
+            elif target in self._saved:
+                self._saved_keys.append(key)
         return keys
 
     def _tied(self, plain: Any) -> dict[str, str]:
@@ -92,6 +96,29 @@ class Loader:
             module = running.get_submodule(unit)
             module.register_forward_pre_hook(self._before(running, unit, found), prepend=True)
             module.register_forward_hook(self._after(running, found), always_call=True)
+        self._load_buffers(running)
+
+    def _load_buffers(self, running: nn.Module) -> None:
+        """Give *running* the buffers that the checkpoint has, such as a router's biases: they are small, and stay.
+
+        Raises:
+            CheckpointError: the checkpoint lacks one.
+        """
+        with self._weights.some(self._saved_keys) as state:
+            convert_and_load_state_dict_in_model(self._plain, state, self._config)
+        for path, _ in list(running.named_buffers()):
+            name = _WRAPPERS.sub("", path)
+            if name not in self._saved:
+                continue
+            loaded = self._plain.get_buffer(name)
+            if loaded.is_meta:
+                raise CheckpointError(
+                    f"transformers cannot load {name}: there is no tensor for it",
+                    hint="config.json and weights are from different models: use both from the same saved folder",
+                )
+            _put_buffer(running, path, loaded)
+        for name, empty in self._saved.items():
+            _put_buffer(self._plain, name, empty)
 
     def _before(self, running: nn.Module, unit: str, places: Sequence[Place]) -> Callable[..., None]:
         def load(module: nn.Module, args: object) -> None:
@@ -142,12 +169,15 @@ def _is_placeholder(parameter: nn.Parameter) -> bool:
 
 def fill_buffers(model: Any, device: torch.device) -> None:
     """Compute the buffers that no checkpoint has (rotary frequencies, scales) of a model on the meta device."""
-    for module in model.modules():
-        names = [name for name, buffer in module._buffers.items() if buffer is not None and buffer.is_meta]
-        for name in names:
-            module._buffers[name] = torch.empty_like(module._buffers[name], device=device)
-        if names:
-            model._init_weights(module)
+    filled: dict[str, None] = {}
+    for path, buffer in list(model.named_buffers(remove_duplicate=False)):
+        if buffer.is_meta:
+            _put_buffer(model, path, torch.empty_like(buffer, device=device))
+            parts = path.split(".")[:-1]
+            # Some modules fill the buffers of those within them.
+            filled |= dict.fromkeys(".".join(parts[:end]) for end in range(len(parts) + 1))
+    for path in filled:
+        model._init_weights(model.get_submodule(path))
 
 
 def _unit(model: nn.Module, parameter: str) -> str:
@@ -162,3 +192,8 @@ def _unit(model: nn.Module, parameter: str) -> str:
 def _put(model: nn.Module, path: str, parameter: nn.Parameter) -> None:
     owner, _, leaf = path.rpartition(".")
     model.get_submodule(owner)._parameters[leaf] = parameter
+
+
+def _put_buffer(model: nn.Module, path: str, buffer: torch.Tensor) -> None:
+    owner, _, leaf = path.rpartition(".")
+    model.get_submodule(owner)._buffers[leaf] = buffer
