@@ -419,6 +419,9 @@ def test_choose_format(tmp_path: Path) -> None:
     assert len(str(refused.value)) < 200
     with pytest.raises(ChatFormatError, match="no chat format named 'alpacca'") as refused:
         choose_format(own, option="alpacca", bos_token="", eos_token="")
+    assert refused.value.hint == "did you mean alpaca?"
+    with pytest.raises(ChatFormatError, match="no chat format named 'quokka'") as refused:
+        choose_format(own, option="quokka", bos_token="", eos_token="")
     assert refused.value.hint == "use one of: llama-3, llama-3.1, chatml, llama-2, mistral, gemma, phi-3, alpaca"
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(ChatFormatError, match="cannot be read"):
