@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,9 +101,10 @@ def read_rules(tree: Path) -> dict[str, Rules]:
     for path in sorted((tree / "conversion").iterdir()):
         if path.suffix == ".py":
             source = path.read_text(encoding="utf-8")
+            lines = source.splitlines()
             for node in ast.parse(source).body:
                 if isinstance(node, ast.ClassDef):
-                    classes[node.name], texts[node.name] = (path.stem, node), _code(source, node)
+                    classes[node.name], texts[node.name] = (path.stem, node), _code(lines, node)
     tensors = _tensor_lists(tree / "gguf-py" / "gguf" / "constants.py")
     found: dict[str, Rules] = {}
     for name, (module, node) in classes.items():
@@ -119,11 +120,11 @@ def read_rules(tree: Path) -> dict[str, Rules]:
     return found
 
 
-def _code(source: str, node: ast.AST) -> str:
+def _code(lines: Sequence[str], node: ast.stmt | ast.expr) -> str:
     """The lines of a part of a file, without those that are empty or a comment. (What ``ast`` makes of code depends on
     Python's version.)"""
-    lines = (ast.get_source_segment(source, node, padded=True) or "").splitlines()
-    return "\n".join(line.strip() for line in lines if line.strip() and not line.strip().startswith("#"))
+    own = (line.strip() for line in lines[node.lineno - 1 : node.end_lineno])
+    return "\n".join(line for line in own if line and not line.startswith("#"))
 
 
 def _registered(node: ast.ClassDef) -> Iterator[str]:
@@ -152,9 +153,10 @@ def _tensor_lists(constants: Path) -> dict[str, str]:
     if not constants.is_file():
         return {}
     source = constants.read_text(encoding="utf-8")
+    lines = source.splitlines()
     for node in ast.parse(source).body:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == _TENSORS:
             assert isinstance(node.value, ast.Dict)
             pairs = zip(node.value.keys, node.value.values, strict=True)
-            return {key.attr: _code(source, value) for key, value in pairs if isinstance(key, ast.Attribute)}
+            return {key.attr: _code(lines, value) for key, value in pairs if isinstance(key, ast.Attribute)}
     return {}

@@ -11,21 +11,31 @@ from quantkit.arch.families import ARCHITECTURES
 from quantkit.cli.build import command as build
 from quantkit.cli.convert import command as convert
 from tests.support.checkpoints import KINDS
-from tests.support.parity_matrix import QUANTS, ParityMatrix, applicable
+from tests.support.parity_matrix import OUTTYPES, QUANTS, ParityMatrix, applicable
 from tests.support.reference import ReferenceConverter
 
-# The rows in which every type is compared: one for each way to store weights. In other rows it is a third of the types,
-# in turn, so that a type is compared in a third of them.
-EVERY_TYPE = frozenset({"llama3-tied", "qwen3-moe", "gemma3", "deepseek-v2", "granite-4", "qwen3.5", "gpt-oss"})
-_TURNS = 3
+# The rows in which every type is compared: one for each way to store weights. In other rows it is a fifth of the types,
+# in turn, so that a type is compared in a fifth of them, and F16 with one of the other unquantized types.
+EVERY_TYPE = frozenset({"llama3-tied", "qwen3-moe", "gemma3", "deepseek-v2", "falcon-h1", "qwen3.5", "gpt-oss"})
+_TURNS = 5
 
 
-def types(kind: str) -> Sequence[str]:
-    """The quantized types that are compared of a kind."""
-    return QUANTS if kind in EVERY_TYPE else QUANTS[list(KINDS).index(kind) % _TURNS :: _TURNS]
+def types(kind: str) -> tuple[Sequence[str], Sequence[str]]:
+    """The unquantized and the quantized types that are compared of a kind."""
+    if kind in EVERY_TYPE:
+        return OUTTYPES, QUANTS
+    number = list(KINDS).index(kind)
+    return ("f16", ("bf16", "f32")[number % 2]), QUANTS[number % _TURNS :: _TURNS]
 
 
-CELLS = [(kind, column) for kind, column in applicable() if column not in QUANTS or column in types(kind)]
+def is_compared(kind: str, column: str) -> bool:
+    outtypes, quants = types(kind)
+    if column.startswith("tensors "):
+        return column.removeprefix("tensors ") in outtypes
+    return column not in QUANTS or column in quants
+
+
+CELLS = [cell for cell in applicable() if is_compared(*cell)]
 
 
 @pytest.fixture(scope="module")

@@ -93,15 +93,21 @@ class Quantized:
     importance: Mapping[str, npt.NDArray[np.float32]]
 
 
+# From a kind to some of the types of OUTTYPES, and of QUANTS.
+Types = Callable[[str], tuple[Sequence[str], Sequence[str]]]
+
+
+def _all_types(kind: str) -> tuple[Sequence[str], Sequence[str]]:
+    return OUTTYPES, QUANTS
+
+
 class ParityMatrix:
     """The cells; files go into *folder*, llama.cpp's converter answers from its own process.
 
-    Of a kind only *types* are quantized: a function from its name to some of ``QUANTS``.
+    Of a kind only *types* are compared: a function from its name to some of ``OUTTYPES`` and ``QUANTS``.
     """
 
-    def __init__(
-        self, folder: Path, converter: ReferenceConverter, types: Callable[[str], Sequence[str]] = lambda kind: QUANTS
-    ) -> None:
+    def __init__(self, folder: Path, converter: ReferenceConverter, types: Types = _all_types) -> None:
         self._folder, self._converter, self._types = folder, converter, types
         folder.mkdir(exist_ok=True)
         self._tokenizer = cache(self._write_tokenizer)
@@ -128,7 +134,7 @@ class ParityMatrix:
     def _metadata(self, kind: str) -> list[str]:
         """All but the vocabulary, in the files of every base type."""
         lines = []
-        for outtype in OUTTYPES:
+        for outtype in self._types(kind)[0]:
             found = (read_gguf(path).metadata for path in self._pair(kind, outtype))
             lines += metadata_differences(*found, ignored=(*FREE_TEXT, "tokenizer.*"), added=ADDED.get(kind))
         return lines
@@ -219,7 +225,7 @@ class ParityMatrix:
 
     def _quantize_all(self, kind: str) -> Quantized:
         """The types from one F16 file without vocabulary, of a layer of each kind: the other columns have the rest."""
-        types = self._types(kind)
+        _, types = self._types(kind)
         folder = self._folder / f"quants-{kind}"
         layers = KINDS[kind].least
         model = self._make(kind, folder / "model", small=True, layers=layers, intermediate=256, config=_FEW_ROWS)
