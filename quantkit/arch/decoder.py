@@ -232,6 +232,16 @@ def pre_normed(size: Sizes, attention: Iterable[Rule], mlp: Iterable[Rule]) -> l
     ]
 
 
+def post_normed(size: Sizes, attention: Iterable[Rule]) -> list[Rule]:
+    """A layer with one norm after attention and one after the gated MLP, and none before."""
+    return [
+        *attention,
+        vector("post_attention_layernorm", "post_attention_norm", size.hidden),
+        *gated_mlp(size.hidden, size.inner),
+        vector("post_feedforward_layernorm", "post_ffw_norm", size.hidden),
+    ]
+
+
 def interleave_halves(rows: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
     """Reorder whole q or k heads from transformers' rotary order (two halves) to ggml's (adjacent pairs).
 

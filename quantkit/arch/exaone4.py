@@ -8,11 +8,10 @@ from quantkit.arch.decoder import (
     attention,
     decoder_metadata,
     decoder_rules,
-    gated_mlp,
     head_norms,
+    post_normed,
     require_plain_heads,
     sizes,
-    vector,
 )
 from quantkit.arch.layer_types import FULL, WINDOW, layer_types
 from quantkit.arch.rope import rope_metadata, rope_tensors
@@ -53,14 +52,7 @@ def _windows(config: Config) -> list[KV]:
 
 def rules(config: Config) -> list[Rule]:
     size = sizes(config)
-    layer = [
-        *attention(size),
-        *head_norms(size.head),
-        vector("post_attention_layernorm", "post_attention_norm", size.hidden),
-        *gated_mlp(size.hidden, size.inner),
-        vector("post_feedforward_layernorm", "post_ffw_norm", size.hidden),
-    ]
-    return decoder_rules(config, layer)
+    return decoder_rules(config, post_normed(size, [*attention(size), *head_norms(size.head)]))
 
 
 ARCHITECTURE = Architecture("exaone4", metadata, rules, rope_tensors, defaults=CLASS_DEFAULTS["exaone4"])

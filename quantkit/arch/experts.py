@@ -76,3 +76,29 @@ def expert_rules(
             for kind, shape in shapes.items()
         ),
     ]
+
+
+def transposed_experts(
+    source: str, target: str, shape: tuple[int, int, int], *, stored: int | None = None, which: range | None = None
+) -> Rule:
+    """The matrices of all experts, which a checkpoint has in one tensor, each of them transposed.
+
+    Args:
+        source: the tensor.
+        target: name in the GGUF file.
+        shape: of the target: experts, rows, columns.
+        stored: columns of a stored matrix, if they are more than the target's rows.
+        which: those of them that become the target's rows; default all.
+    """
+    count, rows, columns = shape
+    return Rule(
+        source,
+        target,
+        shape,
+        # A matrix is read as a whole, whichever of its rows are wanted: they are wanted together.
+        unit=rows,
+        source_shape=(count, columns, stored or rows),
+        row_order=tuple(range(first, first + columns) for first in range(0, count * columns, columns)),
+        column_order=() if which is None else (which,),
+        transposed=True,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from quantkit.arch.base import Architecture, Config, Rule, layers, positive, require
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import Sizes, attention, decoder_metadata, decoder_rules, linear, sizes, vector
-from quantkit.arch.experts import expert_metadata
+from quantkit.arch.experts import expert_metadata, transposed_experts
 from quantkit.arch.layer_types import FULL, WINDOW, layer_types
 from quantkit.arch.rope import YarnGraph, rope, rope_metadata
 from quantkit.gguf.kv import KV, u32
@@ -55,22 +55,16 @@ def rules(config: Config) -> list[Rule]:
 
 def _experts(size: Sizes, count: int) -> list[Rule]:
     hidden, inner = size.hidden, size.inner
-    gated = tuple(range(expert * hidden, (expert + 1) * hidden) for expert in range(count))
-    down = tuple(range(expert * inner, (expert + 1) * inner) for expert in range(count))
-    # A matrix is read as a whole, whichever of its rows are wanted: they are wanted together.
     return [
         rule
         for kind, first in (("gate", 0), ("up", 1))
         for rule in (
-            Rule(
+            transposed_experts(
                 f"{_EXPERTS}.gate_up_proj",
                 f"ffn_{kind}_exps.weight",
                 (count, inner, hidden),
-                unit=inner,
-                source_shape=(count, hidden, 2 * inner),
-                row_order=gated,
-                column_order=(range(first, 2 * inner, 2),),
-                transposed=True,
+                stored=2 * inner,
+                which=range(first, 2 * inner, 2),
             ),
             Rule(
                 f"{_EXPERTS}.gate_up_proj_bias",
@@ -81,15 +75,7 @@ def _experts(size: Sizes, count: int) -> list[Rule]:
             ),
         )
     ] + [
-        Rule(
-            f"{_EXPERTS}.down_proj",
-            "ffn_down_exps.weight",
-            (count, hidden, inner),
-            unit=hidden,
-            source_shape=(count, inner, hidden),
-            row_order=down,
-            transposed=True,
-        ),
+        transposed_experts(f"{_EXPERTS}.down_proj", "ffn_down_exps.weight", (count, hidden, inner)),
         Rule(f"{_EXPERTS}.down_proj_bias", "ffn_down_exps.bias", (count, hidden)),
     ]
 

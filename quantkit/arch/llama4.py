@@ -10,7 +10,7 @@ from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, Rule, head_dim, layers, positive, require
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_rules, gated_mlp, pre_normed, sizes
-from quantkit.arch.experts import expert_metadata
+from quantkit.arch.experts import expert_metadata, transposed_experts
 from quantkit.arch.layer_types import FULL
 from quantkit.arch.rope import rope_tensors
 from quantkit.gguf.kv import KV, u32
@@ -74,33 +74,19 @@ def mixture(config: Config) -> list[Rule]:
         positive(config, "hidden_size"),
         positive(config, "intermediate_size"),
     )
-    gate_up = tuple(range(first, first + hidden) for first in range(0, count * hidden, hidden))
-    down = tuple(range(first, first + inner) for first in range(0, count * inner, inner))
-    # A matrix is read as a whole, whichever of its rows are wanted: they are wanted together.
     return [
         Rule(f"{_MIXTURE}.router.weight", "ffn_gate_inp.weight", (count, hidden)),
         *(
-            Rule(
+            transposed_experts(
                 f"{_MIXTURE}.experts.gate_up_proj",
                 f"ffn_{kind}_exps.weight",
                 (count, inner, hidden),
-                unit=inner,
-                source_shape=(count, hidden, 2 * inner),
-                row_order=gate_up,
-                column_order=(range(first, first + inner),),
-                transposed=True,
+                stored=2 * inner,
+                which=range(first, first + inner),
             )
             for kind, first in (("gate", 0), ("up", inner))
         ),
-        Rule(
-            f"{_MIXTURE}.experts.down_proj",
-            "ffn_down_exps.weight",
-            (count, hidden, inner),
-            unit=hidden,
-            source_shape=(count, inner, hidden),
-            row_order=down,
-            transposed=True,
-        ),
+        transposed_experts(f"{_MIXTURE}.experts.down_proj", "ffn_down_exps.weight", (count, hidden, inner)),
         *gated_mlp(hidden, inner, source=f"{_MIXTURE}.shared_expert", suffix="_shexp"),
     ]
 
