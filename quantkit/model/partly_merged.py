@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.files.json_file import write_json
 from quantkit.ggml.types import GGMLType
 from quantkit.model.hf_folder import write_beside
@@ -36,7 +37,10 @@ class PartlyMerged:
 
 def partly_merged(model: MergedCheckpoint) -> PartlyMerged:
     """Plan the folder of an open model."""
-    kept = [path for path in model.checkpoint.files if _is_kept(model, path)]
+    used: dict[Path, dict[str, TensorSpec]] = {path: {} for path in model.checkpoint.files}
+    for name, spec in model.checkpoint.tensors.items():
+        used[spec.file][name] = spec
+    kept = {path: None for path, specs in used.items() if _is_kept(model, path, specs)}
     tensors = tuple(
         PlannedTensor(name, name, spec.shape, GGMLType[spec.dtype] if _is_stored(model, name) else GGMLType.F32)
         for name, spec in model.checkpoint.tensors.items()
@@ -51,9 +55,8 @@ def _is_stored(model: MergedCheckpoint, name: str) -> bool:
     return name not in model.checkpoint.formats and not any(name in one.changes for one in model.adapters)
 
 
-def _is_kept(model: MergedCheckpoint, path: Path) -> bool:
-    """Whether the tensors of a file, by their names and values, are tensors of the merged model, and all are."""
-    used = {name: spec for name, spec in model.checkpoint.tensors.items() if spec.file == path}
+def _is_kept(model: MergedCheckpoint, path: Path, used: Mapping[str, TensorSpec]) -> bool:
+    """Whether the tensors of a file, by their names and values, are those that the merged model *used* of it."""
     same = path.suffix == ".safetensors" and used == dict(model.checkpoint.files[path].specs)
     return same and all(_is_stored(model, name) for name in used)
 
