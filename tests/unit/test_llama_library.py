@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import runpy
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -76,6 +77,28 @@ def test_a_cache_for_each_way_to_compile(
 def test_what_is_installed_stays(script: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert script["install"](["--no-index"]) == 0
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("files", "lacking"), [(["libllama.so"], True), (["libllama.so", "libmtmd.so"], False), (["mtmd.dll"], False)]
+)
+def test_an_installed_one_without_mtmd_is_replaced(
+    files: list[str], lacking: bool, script: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / "llama_cpp"
+    (package / "lib").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    for name in files:
+        (package / "lib" / name).touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "llama_cpp", raising=False)
+    assert script["lacks_mtmd"]() is lacking
+
+
+def test_the_library_of_this_environment_sees() -> None:
+    """What `make install` compiles has all that quantkit loads; the tests of pictures would else fail one by one."""
+    code = "from quantkit.ggml.llama import libmtmd; libmtmd()"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_failure_shows_pip_s_last_lines_and_a_way_out(
