@@ -148,8 +148,10 @@ def derive(
     """
     try:
         found = _describe(template, bos_token, eos_token)
+        if tokens is not None:
+            found = replace(found, stops=_that_are_tokens(found, tokens, eos_token))
         if isinstance(found, OwnTemplate):
-            return found if tokens is None else _ending_at_a_token(found, tokens, eos_token)
+            return found
     except ChatFormatError as error:
         raise ChatFormatError(str(error), hint=_NAME_IT) from error
     for name in FORMAT_NAMES:
@@ -167,12 +169,15 @@ def _describe(template: str, bos_token: str, eos_token: str) -> ChatFormat | Own
     return read_format(ask("describe", template=template, bos_token=bos_token, eos_token=eos_token))
 
 
-def _ending_at_a_token(found: OwnTemplate, tokens: Container[str], eos_token: str) -> OwnTemplate:
-    if all(stop in tokens for stop in found.stops):
-        return found
+def _that_are_tokens(found: ChatFormat | OwnTemplate, tokens: Container[str], eos_token: str) -> tuple[str, ...]:
+    """The stops that are tokens; where none is and turns are not known, the end of a sequence."""
+    if stops := tuple(stop for stop in found.stops if stop in tokens):
+        return stops
+    if isinstance(found, ChatFormat):
+        return found.stops
     if not eos_token:
         raise ChatFormatError(
             f"the chat template ends an answer with {found.stops[0]!r}, which is not a token, and the model has no "
             "end-of-sequence token"
         )
-    return replace(found, stops=(eos_token,))
+    return (eos_token,)

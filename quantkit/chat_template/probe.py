@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from quantkit.chat_template.answer_ends import Around, answer_ends
 from quantkit.chat_template.render import Message
 from quantkit.chat_template.sandbox import render
 from quantkit.chat_template.turns import ChatFormat, OwnTemplate, Shape, SystemPlace, Turn
@@ -29,7 +30,6 @@ _USER, _ANSWER, _USER_AGAIN, _SYSTEM = "SentinelQuestion", "SentinelAnswer", "Se
 
 _TOOLS = re.compile(r"tool|think", re.IGNORECASE)
 _DATES = re.compile("strftime_now|date_string")  # only llama.cpp provides the second
-_MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")
 # A mark that was cut in two, at the end and at the start of a text.
 _CUT_END, _CUT_START = re.compile(r"(<[^<>]*|\[[^\[\]]*)\Z"), re.compile(r"\A[^<>]*>|\A[^\[\]]*\]")
 
@@ -79,7 +79,7 @@ def describe(template: str, *, bos_token: str, eos_token: str) -> ChatFormat | O
         return _probe(_Writer(template, bos_token, eos_token))
     except IndescribableError as why:
         writer = _Writer(template, bos_token, eos_token, dates=True)
-        return OwnTemplate(str(why), _ends(_stop(writer.after_answer(), eos_token)), writer.takes_system())
+        return OwnTemplate(str(why), writer.ends(), writer.takes_system())
 
 
 def _probe(writer: _Writer) -> ChatFormat:
@@ -110,7 +110,9 @@ class _Writer:
         if (first, last) != (opening, tail):
             raise IndescribableError("a question is written otherwise when more follows")
         user_suffix = self._common(self.closing(_talk(_USER)), between, tail)
-        answer_suffix = self._common(self.closing(_talk(_USER, _ANSWER)), back)
+        closing = self.closing(_talk(_USER, _ANSWER))
+        answer_suffix = self._common(closing, back)
+        stops = answer_ends(Around(closing, back, answer_suffix, opening), self.eos_token, self.write)
         user_prefix = back[len(answer_suffix) :]
         bos = self.bos_token if opening.startswith(self.bos_token) else ""
         if bos and user_prefix.startswith(bos):  # a sequence per round: the BOS here belongs to the earlier rounds
@@ -128,7 +130,7 @@ class _Writer:
             user=Turn(user_prefix, user_suffix),
             assistant=Turn(between[len(user_suffix) :], answer_suffix),
             generation=tail[len(user_suffix) :],
-            stops=_ends(_stop(answer_suffix, self.eos_token)),
+            stops=stops,
             trims=tuple(self._trims(takes_system=system is not None)),
             default_system=_default_system(before, user_prefix, system, place),
             system_place=place,
@@ -172,11 +174,13 @@ class _Writer:
         except ChatFormatError:
             return False
 
-    def after_answer(self) -> str:
-        """The text that ends an answer, whatever comes after it; "" if it cannot be found."""
+    def ends(self) -> tuple[str, ...]:
+        """The texts that end an answer, where turns are not known."""
         text = self.write(_talk(_USER, _ANSWER, _USER_AGAIN))
-        back = re.search(f"{_ANSWER}(.*?){_USER_AGAIN}", text, re.DOTALL)
-        return self._common(self.closing(_talk(_USER, _ANSWER)), back[1]) if back else ""
+        between = re.search(f"{_ANSWER}(.*?){_USER_AGAIN}", text, re.DOTALL)
+        back, closing = between[1] if between else "", self.closing(_talk(_USER, _ANSWER))
+        after = self._common(closing, back) if between else ""
+        return answer_ends(Around(closing, back, after, text.partition(_USER)[0]), self.eos_token, self.write)
 
     def closing(self, messages: Sequence[Message]) -> str:
         """The text after the last content when no answer is asked for; "" if it cannot be found."""
@@ -231,21 +235,6 @@ def without_cut_mark(text: str) -> str:
 def _common_end(one: str, other: str) -> str:
     common = common_start(one[::-1], other[::-1])[::-1]
     return common if common in (one, other) else _CUT_START.sub("", common)
-
-
-def _stop(after: str, eos_token: str) -> str:
-    """The token that ends an answer, given the text after an answer."""
-    text = after.strip()
-    if not text or (eos_token and text.startswith(eos_token)):
-        return eos_token
-    mark = _MARK.match(text)
-    return mark.group() if mark else text
-
-
-def _ends(stop: str) -> tuple[str, ...]:
-    if not stop:
-        raise ChatFormatError("the chat template does not end an answer, and the model has no end-of-sequence token")
-    return (stop,)
 
 
 def _default_system(before: str, user_prefix: str, system: Turn | None, place: SystemPlace) -> str | None:

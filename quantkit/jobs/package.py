@@ -253,13 +253,14 @@ def _chat(path: Path, header: Header, template: str) -> ChatFormat | OwnTemplate
             hint=rebuild,
         )
     ends = {*(token_text(header, kind) for kind in ("eos", "eot", "eom")), *ENDS_BY_NAME}
-    for stop in chat.stops:
-        if stop not in tokens or stop not in ends:
-            raise ChatFormatError(
-                f"{path}: {stop!r} ends a turn, but llama.cpp would not stop at it",
-                hint="build the file again with quantkit build, which marks it as an end token",
-            )
-    return chat
+    stop = chat.stops[0]
+    if stop not in tokens or stop not in ends:
+        raise ChatFormatError(
+            f"{path}: {stop!r} ends a turn, but llama.cpp would not stop at it",
+            hint="build the file again with quantkit build, which marks it as an end token",
+        )
+    # A converter may know no end of a call of tools, which the later ones can be.
+    return replace(chat, stops=tuple(stop for stop in chat.stops if stop in ends))
 
 
 def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> ModelEntry:

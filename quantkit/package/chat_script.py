@@ -102,7 +102,7 @@ def turn_options(spec: PackageSpec, chat: ChatFormat) -> TurnOptions:
     rendered = chat.render([*system, {"role": "user", "content": _CONTENT}])
     # The tokenizer adds BOS, if the model has one.
     opening, _, closing = rendered.removeprefix(chat.bos if spec.adds_bos else "").partition(_CONTENT)
-    between = _after_end(chat) + chat.user.prefix
+    between = _after_end(chat)
     prompt = opening.removesuffix(between)
     own_stops = _own_stops(spec)
     if opening.endswith(between) and (prompt or spec.adds_bos) and not own_stops:
@@ -153,10 +153,14 @@ def _own_stops(spec: PackageSpec) -> list[str]:
 
 
 def _after_end(chat: ChatFormat) -> str:
-    """Return what the format writes after the token that ends an answer."""
-    suffix = chat.assistant.suffix
-    ends = [suffix.index(stop) + len(stop) for stop in chat.stops if stop in suffix]
-    return suffix[min(ends, default=0) :]
+    """Return what the format writes between the token that ends an answer and the next question.
+
+    The token that opens the question can be what ends the answer.
+    """
+    between = chat.assistant.suffix + chat.user.prefix
+    closed = chat.assistant.suffix or between
+    ends = [closed.index(stop) + len(stop) for stop in chat.stops if stop in closed]
+    return between[min(ends, default=0) :]
 
 
 def _escaped(text: str) -> str:

@@ -161,7 +161,7 @@ def _check_template(manifest: Manifest, path: Path, model: GGUFModel) -> Check:
         )
     except QuantkitError as error:
         return Check(name, False, "broken", threshold, str(error))
-    same = (chat.name, chat.stops) == (wanted.template, wanted.stops)
+    same = chat.name == wanted.template and bool(wanted.stops) and set(wanted.stops) <= set(chat.stops)
     evidence = f"{chat.name}, ending at {', '.join(chat.stops)}"
     return Check(name, same, chat.name, threshold, evidence)
 

@@ -22,6 +22,7 @@ from quantkit.chat_template.format import (
     render_jinja,
 )
 from quantkit.errors import ChatFormatError
+from tests.support.chat_templates import real_templates
 
 BOS, EOS = "<|begin_of_text|>", "<|eot_id|>"
 
@@ -99,6 +100,12 @@ BACKWARDS = (
 COUNTS = (
     "{% for m in messages %}{{ '[' + m.role + ('!]' if loop.index > 3 else ']') + m.content + '<|im_end|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '[assistant]' }}{% endif %}"
+)
+# As of GLM-4: nothing closes an answer, and the next turn begins at once.
+NEXT_TURN_ENDS = (
+    "{% for m in messages %}{% if m.role == 'tool' %}{{ '<|observation|>\n' + m.content }}{% else %}"
+    "{{ '<|' + m.role + '|>\n' + m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
 
 TALK = (
@@ -199,6 +206,31 @@ def test_a_template_without_end_of_turn_stops_at_the_eos_token() -> None:
     for ends_nothing in (template, PREAMBLE):
         with pytest.raises(ChatFormatError, match="does not end an answer"):
             derive(ends_nothing, bos_token="", eos_token="")
+
+
+def test_where_nothing_closes_an_answer_the_next_turn_ends_it() -> None:
+    marks, end = ("<|user|>", "<|observation|>"), "<|endoftext|>"
+    chat = described(NEXT_TURN_ENDS, bos_token="", eos_token=end)
+    assert (chat.assistant.suffix, chat.stops) == ("", (*marks, end))
+    for tokens, stops in (([*marks, end], (*marks, end)), ([marks[0], end], (marks[0], end)), ([end], (end,))):
+        assert derive(NEXT_TURN_ENDS, bos_token="", eos_token=end, tokens=tokens).stops == stops
+    without_tools = NEXT_TURN_ENDS.replace("{{ '<|observation|>\n'", "{{ raise_exception('no tools') }}{{ ''")
+    assert described(without_tools, bos_token="", eos_token=end).stops == ("<|user|>", end)
+    assert described(ENDS_WITH_EOS.replace("'user: '", "'<|user|>'"), bos_token="", eos_token=end).stops == (end,)
+
+
+@pytest.mark.parametrize(
+    ("name", "stops"),
+    [
+        ("GLM-4.6", ("<|user|>", "<|observation|>", "</s>")),
+        ("GLM-4.7-Flash", ("<|user|>", "<|observation|>", "</s>")),
+        ("Apertus-8B-Instruct", ("<|assistant_end|>",)),  # it closes an answer only before the next question
+        ("Apriel-1.6-15b-Thinker-fixed", ("<|end|>",)),
+        ("openai-gpt-oss-120b", ("</s>",)),  # where a conversation goes on it has another mark than at its end
+    ],
+)
+def test_ends_of_answers_of_released_templates(name: str, stops: tuple[str, ...]) -> None:
+    assert derive(real_templates()[name], bos_token="<s>", eos_token="</s>").stops == stops
 
 
 def test_what_is_written_when_no_answer_is_asked_for_does_not_count() -> None:

@@ -238,6 +238,15 @@ def test_older_programs_build_the_formats_own_prompt(
     assert built == chat.render(messages).replace(" Hi ", "Hi").replace(" Hi", "Hi")
 
 
+@pytest.mark.parametrize("line", ["\n", ""])
+def test_the_mark_that_ended_an_answer_opens_the_next_question(line: str) -> None:
+    ends = ("<|user|>", "<|endoftext|>")
+    chat = ChatFormat("glm", "", None, Turn(f"<|user|>{line}", ""), Turn("<|assistant|>", ""), "<|assistant|>", ends)
+    spec = replace(SPEC, chat=chat, system=None, adds_bos=False, parameters=())
+    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    assert conversation_of(chat, spec, ["a", "c"], ["b"]) == chat.render(talk)
+
+
 def test_no_empty_option_is_given() -> None:
     """PowerShell would drop it, and an empty stop would end every answer at once."""
     bare = ChatFormat("bare", "", None, Turn("", ""), Turn("", "</s>"), "", ("</s>",))
