@@ -39,7 +39,6 @@ class Lacking:
 LACKING = (
     Lacking("Gemma 3n", ("Gemma3nForConditionalGeneration", "Gemma3nForCausalLM"), _LATER),
     Lacking("Qwen3-VL with experts", ("Qwen3VLMoeForConditionalGeneration",), _LATER),
-    Lacking("Gemma (the first)", ("GemmaForCausalLM",), _LATER),
     Lacking("ChatGLM 3, GLM-4-9B with its own class", ("ChatGLMModel", "ChatGLMForConditionalGeneration"), _LATER),
     Lacking(
         "Baichuan and Baichuan 2",

@@ -140,6 +140,19 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "num_experts": 128,
         "num_experts_per_tok": 8,
     },
+    "gemma": {
+        **{
+            key: value
+            for key, value in _GEMMA2.items()
+            if not key.endswith(("softcapping", "scalar", "window", "activation"))
+        },
+        "hidden_act": "gelu_pytorch_tanh",
+        "hidden_size": 3072,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+    },
     "gemma2": _GEMMA2,
     "gemma3_text": {
         **{key: value for key, value in _GEMMA2.items() if not key.endswith("softcapping")},

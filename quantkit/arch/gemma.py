@@ -1,58 +1,45 @@
-"""Common parts of Gemma 2 and 3: four norms per layer, stored minus one; sliding windows."""
+"""Gemma, the first (2B and 7B), and CodeGemma: Llama with wider heads, a gated GELU and a scaled embedding."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-
-from quantkit.arch.base import Config, Rule, head_dim, layers, positive, require
-from quantkit.arch.decoder import Sizes, gated_mlp, vector
+from quantkit.arch.base import Architecture, Config, Rule, require
+from quantkit.arch.class_defaults import CLASS_DEFAULTS
+from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, gated_mlp, pre_normed, sizes
+from quantkit.arch.gemma_layers import TOKENIZERS, add_ones
+from quantkit.arch.rope import DEFAULT_ROPE_THETA, check_scaling, rope, rope_base
+from quantkit.gguf.header import OUTPUT
+from quantkit.gguf.kv import KV
+from quantkit.vocab.families import VocabularyRules
 
 _GELU = "gelu_pytorch_tanh"
-TOKENIZERS = ("sentencepiece", "llama-hf", "bpe")
+# transformers takes "gelu", which the first configs have, for the approximation with tanh.
+_ACTIVATIONS = {"hidden_act": ("gelu", _GELU), "hidden_activation": (_GELU,)}
+_END_OF_TURN = 107
 
 
-def require_gemma(config: Config, period: int, large: int) -> None:
-    """Refuse settings that llama.cpp's graphs for Gemma do not support.
-
-    Args:
-        config: config.json.
-        period: every *period*-th layer attends to the whole context.
-        large: the number of layers of the 27B model, the only one that scales attention by the hidden size.
-    """
-    require(config, "hidden_activation", _GELU)
+def metadata(config: Config) -> list[KV]:
+    for key, names in _ACTIVATIONS.items():
+        require(config, key, *names)
     require(config, "attention_bias", False)
-    kinds = ["full_attention" if (i + 1) % period == 0 else "sliding_attention" for i in range(layers(config))]
-    require(config, "layer_types", kinds)
-    require(config, "sliding_window_pattern", period)
-    scalar = head_dim(config)
-    if layers(config) == large:
-        scalar = positive(config, "hidden_size") // positive(config, "num_attention_heads")
-    require(config, "query_pre_attn_scalar", scalar)
+    require(config, "tie_word_embeddings", True)
+    settings = rope(config)
+    check_scaling(settings, ())
+    require(settings, "partial_rotary_factor", 1)
+    require({"rope_theta": rope_base(settings)}, "rope_theta", DEFAULT_ROPE_THETA)  # GGUF has no key for it
+    return decoder_metadata("gemma", config)
 
 
-def four_norms(size: Sizes, attention: Iterable[Rule]) -> list[Rule]:
-    """A layer with norms before and after attention, and before and after the MLP."""
-    return [
-        vector("input_layernorm", "attn_norm", size.hidden),
-        *attention,
-        vector("post_attention_layernorm", "post_attention_norm", size.hidden),
-        vector("pre_feedforward_layernorm", "ffn_norm", size.hidden),
-        *gated_mlp(size.hidden, size.inner),
-        vector("post_feedforward_layernorm", "post_ffw_norm", size.hidden),
-    ]
+def rules(config: Config) -> list[Rule]:
+    size = sizes(config)
+    tensors = decoder_rules(config, pre_normed(size, attention(size), gated_mlp(size.hidden, size.inner)))
+    return add_ones(rule for rule in tensors if rule.target != OUTPUT)
 
 
-def add_ones(rules: Iterable[Rule]) -> list[Rule]:
-    """The rules, with one added to the norms: Gemma multiplies by one plus the weight, and GGUF stores the sum."""
-    return [replace(rule, arrange=plus_one) if rule.target.endswith("norm.weight") else rule for rule in rules]
-
-
-def plus_one(weights: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """One more, for norms that are stored minus one."""
-    more: npt.NDArray[Any] = weights + np.ones_like(weights)  # in their own type, as llama.cpp's converter does
-    return more
+ARCHITECTURE = Architecture(
+    "gemma",
+    metadata,
+    rules,
+    tokenizers=TOKENIZERS,
+    vocabulary=VocabularyRules(eot=_END_OF_TURN),
+    defaults=CLASS_DEFAULTS["gemma"],
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantkit.arch.base import Architecture, Config, Rule, number, positive, require
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, head_norms, sizes
-from quantkit.arch.gemma import TOKENIZERS, add_ones, four_norms, require_gemma
+from quantkit.arch.gemma_layers import TOKENIZERS, add_ones, four_norms, require_gemma
 from quantkit.arch.rope import check_scaling, rope, rope_base, rope_metadata
 from quantkit.gguf.kv import KV, f32, u32
 

@@ -13,7 +13,7 @@ from quantkit.arch.decoder import (
     require_plain_heads,
     sizes,
 )
-from quantkit.arch.gemma import add_ones
+from quantkit.arch.gemma_layers import add_ones
 from quantkit.arch.rope import rope_metadata
 from quantkit.gguf.kv import KV, f32, string, u32
 from quantkit.vocab.families import VocabularyRules

@@ -23,7 +23,7 @@ from quantkit.arch.decoder import (
 )
 from quantkit.arch.experts import GATED, expert_metadata, expert_rules, refuse_partly_sparse
 from quantkit.arch.gated_delta import DeltaSizes, attends, delta_metadata, delta_sizes, fused
-from quantkit.arch.gemma import plus_one
+from quantkit.arch.gemma_layers import plus_one
 from quantkit.arch.mrope import plain_rope
 from quantkit.arch.mtp import QWEN
 from quantkit.arch.mtp_layers import mtp_metadata, mtp_rules

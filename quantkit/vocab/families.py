@@ -8,6 +8,7 @@ from typing import Any
 
 from quantkit.errors import VocabularyError
 from quantkit.gguf.kv import KV, KVType, array, boolean
+from quantkit.vocab.special import ENDS_BY_NAME
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class VocabularyRules:
         writes_add_space_prefix: write ``add_prefix_space`` of tokenizer_config.json, whatever the tokenizer does.
         no_bos_vocab_size: ``vocab_size`` of models that are not trained with BOS, whatever the files say.
         special: by ``vocab_size``, ids of special tokens by kind, for files that name none.
+        eot: the id of the token that ends a turn, for files that name none; only if it has the text of one.
         trust_special_flag: with tokenizer.model, an added token is a control token only if it is marked so, never
             because its text looks like one.
         unused: with tokenizer.model, pieces that begin with this are unused.
@@ -34,6 +36,7 @@ class VocabularyRules:
     writes_add_space_prefix: bool = False
     no_bos_vocab_size: int | None = None
     special: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    eot: int | None = None
     trust_special_flag: bool = False
     unused: str | None = None
     null: str = "\0"
@@ -66,9 +69,17 @@ class VocabularyRules:
         eos = config.get(self.eos_setting)
         return {**ids, "eos": eos} if isinstance(eos, int) and 0 <= eos < len(texts) else ids
 
-    def special_ids(self, vocab_size: int | None) -> Mapping[str, int]:
-        """Ids of special tokens by kind, for files that name none."""
-        return self.special.get(vocab_size, {}) if vocab_size is not None else {}
+    def special_ids(self, vocab_size: int | None, texts: Sequence[str]) -> Mapping[str, int]:
+        """Ids of special tokens by kind, for files that name none.
+
+        Args:
+            vocab_size: of config.json.
+            texts: the texts of all tokens, by id.
+        """
+        ids = dict(self.special.get(vocab_size, {})) if vocab_size is not None else {}
+        if self.eot is not None and self.eot < len(texts) and texts[self.eot] in ENDS_BY_NAME:
+            ids["eot"] = self.eot
+        return ids
 
     def entries(
         self, tokenizer_config: Mapping[str, Any], generation: Mapping[str, Any], vocab_size: int | None

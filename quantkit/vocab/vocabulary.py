@@ -153,7 +153,7 @@ def _vocabulary(files: TokenizerFiles, content: Content, templates: Templates) -
         files.generation,
         content.texts,
         fallback=content.fallback,
-        further=files.rules.special_ids(size),
+        further=files.rules.special_ids(size, content.texts),
         own=files.rules.own(content.texts, files.config),
     )
     by_key = {entry.key: entry for entry in (*content.entries, *special, *own)}

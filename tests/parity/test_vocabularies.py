@@ -40,7 +40,7 @@ def copied(source: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(source, tmp_path / "model"))
 
 
-@pytest.mark.parametrize("name", [*STRUCTURES, "llama-spm", "phi-3", "gemma-spm", "qwen-tiktoken"])
+@pytest.mark.parametrize("name", [*STRUCTURES, "llama-spm", "phi-3", "gemma-spm", "gemma-whole", "qwen-tiktoken"])
 def test_every_vocabulary(vocabulary: Maker, converter: ReferenceConverter, tmp_path: Path, name: str) -> None:
     """Cut to a size, and with rows of the embedding that no token has."""
     folder = copied(vocabulary(name), tmp_path)
@@ -172,4 +172,4 @@ def test_chat_templates_in_every_place(vocabulary: Maker, converter: ReferenceCo
 
 
 def test_all_vocabularies_of_sentencepiece_are_here() -> None:
-    assert set(SENTENCEPIECE) == {"llama-spm", "phi-3", "gemma-spm", "llama-hf", "phi-3-hf", "gemma-hf"}
+    assert set(SENTENCEPIECE) == {"llama-spm", "phi-3", "gemma-spm", "gemma-whole", "llama-hf", "phi-3-hf", "gemma-hf"}

@@ -56,6 +56,19 @@ _QWEN3 = {
     "sliding_window": None,
     "use_sliding_window": False,
 }
+_GEMMA = {
+    "architectures": ["GemmaForCausalLM"],
+    "model_type": "gemma",
+    "attention_bias": False,
+    "head_dim": 64,
+    "hidden_act": _GELU,
+    "hidden_activation": _GELU,
+    "max_position_embeddings": 8192,
+    "num_key_value_heads": 1,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 10000.0,
+}
 _GEMMA2 = {
     "architectures": ["Gemma2ForCausalLM"],
     "model_type": "gemma2",
@@ -235,6 +248,7 @@ DENSE: dict[str, Mapping[str, Any]] = {
     },
     "codeqwen": {"vocabulary": "llama-spm", "config": _CODE_QWEN},
     "qwen3": {"vocabulary": "qwen2", "config": _QWEN3, "tied": True},
+    "gemma": {"vocabulary": "gemma-whole", "config": _GEMMA, "tied": True, "norm": 0.0},
     "gemma2": {"vocabulary": "gemma-spm", "config": _GEMMA2, "tied": True, "norm": 0.0},
     "gemma3": {"vocabulary": "gemma-spm", "config": _GEMMA3, "tied": True, "norm": 0.0},
     "gemma3-layers": {"vocabulary": "gemma-spm", "config": _GEMMA3_LAYERS, "tied": True, "norm": 0.0},

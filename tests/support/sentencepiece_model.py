@@ -22,10 +22,13 @@ RowRange = tuple[str, float, int]
 """Text, score and type."""
 
 GEMMA_TURNS = ("<start_of_turn>", "<end_of_turn>")
-_GEMMA_SPECIAL = ("<mask>", "<2mass>", "[@BOS@]", *(f"<unused{i}>" for i in range(8)), *GEMMA_TURNS)
+_GEMMA_UNUSED = tuple(f"<unused{i}>" for i in range(99))
+_GEMMA_FIRST = ("<mask>", "<2mass>", "[@BOS@]")
 _GEMMA_BLANKS = (*("\n" * i for i in range(1, 9)), *("▁" * i for i in range(2, 9)), "\t", "\t\t", "<table>", "</table>")
-GEMMA_SYMBOLS = (*_GEMMA_SPECIAL, *_GEMMA_BLANKS)
+GEMMA_SYMBOLS = (*_GEMMA_FIRST, *_GEMMA_UNUSED[:8], *GEMMA_TURNS, *_GEMMA_BLANKS)
 """Gemma's user-defined pieces, fewer of each kind."""
+ALL_GEMMA_SYMBOLS = (*_GEMMA_FIRST, *_GEMMA_UNUSED, *GEMMA_TURNS, *_GEMMA_BLANKS)
+"""With as many unused ones as Gemma has, so that the end of a turn is its token 107."""
 
 
 def model_file(
@@ -55,6 +58,12 @@ def model_file(
 def gemma_model() -> bytes:
     """A trained ``tokenizer.model`` built as Gemma's: no dummy prefix, blanks and turns as user-defined pieces."""
     return trained_model()
+
+
+@cache
+def whole_gemma_model() -> bytes:
+    """The same with all pieces that Gemma has before those of bytes, so that these ids are Gemma's."""
+    return trained_model(user_defined_symbols=list(ALL_GEMMA_SYMBOLS))
 
 
 def trained_model(**options: object) -> bytes:

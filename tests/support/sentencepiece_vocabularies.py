@@ -12,8 +12,8 @@ from tests.support.chat_templates import MISTRAL, template_file
 from tests.support.gguf_read import read_gguf
 from tests.support.reference import reference_folder
 from tests.support.sentencepiece_model import (
+    ALL_GEMMA_SYMBOLS,
     CONTROL,
-    GEMMA_SYMBOLS,
     GEMMA_TURNS,
     NORMAL,
     RowRange,
@@ -21,13 +21,16 @@ from tests.support.sentencepiece_model import (
     merges,
     model_file,
     read_pieces,
+    whole_gemma_model,
 )
 from tests.support.tokenizer_parts import added_token, begin_of_text, decoder_entries, write_json
 
 JSON_ALONE = {"llama-hf": "llama-spm", "phi-3-hf": "phi-3", "gemma-hf": "gemma-spm"}
 """Vocabularies without their tokenizer.model, as transformers 5 saves them."""
-NAMES = ("llama-spm", "phi-3", "gemma-spm", *JSON_ALONE)
-"""Llama-2's files, Phi-3's, Gemma's with a trained vocabulary, and the tokenizer.json of each alone."""
+_GEMMA = {"gemma-spm": gemma_model, "gemma-whole": whole_gemma_model}
+NAMES = ("llama-spm", "phi-3", *_GEMMA, *JSON_ALONE)
+"""Llama-2's files, Phi-3's, Gemma's with a trained vocabulary, or with Gemma's ids of special tokens too, and the
+tokenizer.json of each alone."""
 
 SMALL_MERGED, SMALL_CHARACTERS = 1500, 500
 _FRAME: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None}
@@ -41,10 +44,10 @@ def write_sentencepiece(
     if name in JSON_ALONE:
         write_sentencepiece(folder, JSON_ALONE[name], small=small, extra=extra, ordinary=ordinary)
         return _leave_json_alone(folder)
-    if name == "gemma-spm":
+    if name in _GEMMA:
         if ordinary:
             raise ValueError("Gemma's model is trained; it takes no further pieces")
-        return _write_gemma(folder, extra)
+        return _write_gemma(folder, extra, _GEMMA[name]())
     pieces = [*_llama_pieces(small), *((left + right, 0.0, NORMAL) for left, right in ordinary)]
     tokens = [(text, True) for text in _FIRST_OF_LLAMA]
     if name == "phi-3":
@@ -162,14 +165,14 @@ def _phi_config() -> dict[str, Any]:
     }
 
 
-def _write_gemma(folder: Path, extra: Sequence[str]) -> None:
-    pieces = read_pieces(gemma_model())
+def _write_gemma(folder: Path, extra: Sequence[str], model: bytes) -> None:
+    pieces = read_pieces(model)
     special = ("<pad>", "<eos>", "<bos>", "<unk>", *GEMMA_TURNS)
-    names = [text for text, _, _ in pieces if text in (*special, *GEMMA_SYMBOLS)]
+    names = [text for text, _, _ in pieces if text in (*special, *ALL_GEMMA_SYMBOLS)]
     known = {text: number for number, (text, _, _) in enumerate(pieces)}
     added = [{**added_token(text, text in special, normalized=False), "id": known[text]} for text in names]
     added += [{**added_token(text, False, normalized=False), "id": len(pieces) + i} for i, text in enumerate(extra)]
-    (folder / "tokenizer.model").write_bytes(gemma_model())
+    (folder / "tokenizer.model").write_bytes(model)
     write_json(folder / "tokenizer.json", _gemma_json(pieces, added))
     config = {
         "add_bos_token": True,

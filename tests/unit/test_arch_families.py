@@ -31,6 +31,7 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "Mistral3ForConditionalGeneration": {"model_type": "mistral"},
     "Qwen2ForCausalLM": {},
     "Qwen3ForCausalLM": {"head_dim": 16},
+    "GemmaForCausalLM": {"head_dim": 16},
     "Gemma2ForCausalLM": {"head_dim": 16, "query_pre_attn_scalar": 16},
     "Gemma3ForCausalLM": {"head_dim": 16, "query_pre_attn_scalar": 16},
     "Phi3ForCausalLM": {"original_max_position_embeddings": 8192},
@@ -83,6 +84,7 @@ def shapes(name: str, **changes: Any) -> dict[str, tuple[int, ...]]:
     [
         ("MistralForCausalLM", {"attention.key_length": 8, "vocab_size": 100, "rope.dimension_count": 8}),
         ("Qwen3ForCausalLM", {"attention.key_length": 16, "attention.value_length": 16, "rope.freq_base": 10000.0}),
+        ("GemmaForCausalLM", {"attention.key_length": 16, "rope.freq_base": None, "attention.sliding_window": None}),
         (
             "Gemma2ForCausalLM",
             {
@@ -142,6 +144,10 @@ def test_metadata_that_must_not_be_there() -> None:
     [
         ("Qwen3ForCausalLM", {"attn_q_norm.weight": (16,), "attn_k_norm.weight": (16,), "attn_q.weight": (128, 64)}),
         (
+            "GemmaForCausalLM",
+            {"attn_q.weight": (128, 64), "ffn_norm.weight": (64,), "post_attention_norm.weight": None},
+        ),
+        (
             "Gemma2ForCausalLM",
             {
                 "attn_norm.weight": (64,),
@@ -171,7 +177,7 @@ def test_tensors_of_a_family(name: str, expected: dict[str, tuple[int, ...]]) ->
 
 
 def test_tensors_that_must_not_be_there() -> None:
-    assert "output.weight" not in shapes("Gemma2ForCausalLM")
+    assert "output.weight" not in shapes("GemmaForCausalLM") | shapes("Gemma2ForCausalLM")
     assert not {"attn_norm.weight", "ffn_norm.weight"} & shapes("Olmo2ForCausalLM").keys()
     assert "output.weight" not in shapes("CohereForCausalLM")
     assert not {"ffn_gate.weight", "attn_q.weight"} & shapes("Phi3ForCausalLM").keys()
@@ -180,7 +186,7 @@ def test_tensors_that_must_not_be_there() -> None:
 
 
 def test_norms_that_are_one_more() -> None:
-    for name in ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "NemotronForCausalLM"):
+    for name in ("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "NemotronForCausalLM"):
         architecture, config = family(name)
         arranged = {rule.target: rule.arrange for rule in architecture.rules(config)}
         weights = np.array([0.5, -1.0], dtype=np.float16)
@@ -259,7 +265,12 @@ def test_the_large_gemmas_scale_by_the_hidden_size() -> None:
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        *((name, {"hidden_act": "relu"}) for name in OWN if not name.startswith("Gemma")),
+        *((name, {"hidden_act": "relu"}) for name in OWN if name[:6] not in ("Gemma2", "Gemma3")),
+        ("GemmaForCausalLM", {"hidden_activation": "gelu"}),
+        ("GemmaForCausalLM", {"attention_bias": True}),
+        ("GemmaForCausalLM", {"tie_word_embeddings": False}),
+        ("GemmaForCausalLM", {"rope_theta": 20000.0}),
+        ("GemmaForCausalLM", {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
         ("Gemma2ForCausalLM", {"hidden_activation": "gelu"}),
         ("Gemma3ForCausalLM", {"hidden_activation": "gelu"}),
         *((name, {"partial_rotary_factor": 0.5}) for name in ("MistralForCausalLM", "Olmo2ForCausalLM")),

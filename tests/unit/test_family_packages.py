@@ -68,6 +68,7 @@ FAMILIES = {
     "Qwen3": Family("qwen3", "Qwen-Qwen3-0.6B", "jinja", "<|im_end|>", turns=False),
     "Qwen3.5": Family("qwen3.5", "Qwen3.5-4B", "jinja", "<|im_end|>", turns=False),
     "Qwen3-MoE": Family("qwen3-moe", "Qwen3-Coder", "chatml", "<|im_end|>"),
+    "Gemma": Family("gemma", None, "generic", "<end_of_turn>", system=False, verified=True),
     "Gemma 2": Family("gemma2", None, "generic", "<end_of_turn>", system=False),
     "Gemma 3": Family("gemma3", families.GEMMA_3, "gemma", "<end_of_turn>"),
     "Gemma 4": Family("gemma4", None, "jinja", "<turn|>", turns=False),

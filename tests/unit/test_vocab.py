@@ -248,6 +248,12 @@ def test_a_familys_own_tokens_count_whatever_the_files_say() -> None:
         own(VocabularyRules(named={"eot": "<|user|>"}))
 
 
+def test_the_id_of_an_end_of_turn_counts_only_with_its_text() -> None:
+    texts = ["a", "<end_of_turn>"]
+    found = [VocabularyRules(eot=number).special_ids(256000, texts) for number in (0, 1, 2)]
+    assert found == [{}, {"eot": 1}, {}]
+
+
 def processing(*single: Json, pair: list[Json] | None = None) -> Json:
     return {"type": "TemplateProcessing", "single": list(single), "pair": pair or []}
 

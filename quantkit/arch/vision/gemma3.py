@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from quantkit.arch.base import Rule, positive, require
-from quantkit.arch.gemma import add_ones
+from quantkit.arch.gemma_layers import add_ones
 from quantkit.arch.vision.base import PICTURES, Sight, VisionTower, activation, encoder, encoder_metadata
 from quantkit.arch.vision.siglip import ACTIVATIONS, DEFAULTS, siglip_rules
 from quantkit.errors import ArchitectureError
