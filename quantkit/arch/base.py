@@ -106,7 +106,7 @@ class Architecture:
         generated: function from the config to tensors that are in no checkpoint.
         tokenizers: the kinds of tokenizer that a checkpoint may have, in the order in which they are tried:
             ``sentencepiece`` (tokenizer.model), ``llama-hf`` (tokenizer.json with byte fallback), ``bpe``,
-            ``tiktoken``.
+            ``tiktoken``, ``chatglm`` (tokenizer.model of ChatGLM 3 or GLM-4-9B).
         vocabulary: the family's additions to what the tokenizer files say.
         defaults: the family's part of :data:`quantkit.arch.class_defaults.CLASS_DEFAULTS`.
         notes: function from the config to notes for the user about the converted model.

@@ -29,6 +29,8 @@ FAMILIES: Mapping[str, str] = {
     "Llama4ForCausalLM": "llama4",
     "Llama4ForConditionalGeneration": "llama4",
     "GlmForCausalLM": "glm",
+    "ChatGLMModel": "chatglm",
+    "ChatGLMForConditionalGeneration": "chatglm",
     "Glm4ForCausalLM": "glm4",
     "Glm4MoeForCausalLM": "glm4_moe",
     "SeedOssForCausalLM": "seed_oss",

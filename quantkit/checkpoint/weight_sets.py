@@ -28,7 +28,7 @@ from quantkit.files.visible import visible
 KINDS = (("model", "safetensors"), ("pytorch_model", "bin"))
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.(safetensors|bin)")
 # Buffers that old versions of transformers saved: derived from the config, never weights.
-BUFFERS = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
+BUFFERS = (".rotary_emb.inv_freq", ".rotary_pos_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 _HEAD = "lm_head.weight"
 _DIGITS = "[0-9]" * 5
 _ROWS = 4  # compared at each end of a tensor

@@ -25,6 +25,7 @@ from quantkit.vocab.files import ParsedFiles, read_tokenizer_config
 from quantkit.vocab.post_processor import token_text
 from quantkit.vocab.slow_bpe import slow_tokens
 from quantkit.vocab.templates import read_templates
+from quantkit.vocab.tiktoken import byte_text, holds_ranks, read_ranks
 
 # Special tokens that are compared, and the one that goes with the chat template.
 _NAMED, _END = ("bos_token", "eos_token", "pad_token"), "eos_token"
@@ -201,7 +202,11 @@ def _sentencepiece_tokens(folder: Path) -> dict[str, int]:
     # SentencePiece takes a while to load, and most models do not need it.
     from quantkit.vocab.model_proto import read_model
 
-    pieces = {text: number for number, (text, _, _) in enumerate(read_model(folder / "tokenizer.model").pieces)}
+    path = folder / "tokenizer.model"
+    if holds_ranks(path):  # of GLM-4
+        pieces = {byte_text(token): rank for token, rank in read_ranks(path).items()}
+    else:
+        pieces = {text: number for number, (text, _, _) in enumerate(read_model(path).pieces)}
     added = folder / ADDED_TOKENS
     decoder = read_tokenizer_config(folder).get("added_tokens_decoder") or {}
     return {

@@ -13,9 +13,10 @@ from quantkit.errors import VocabularyError
 from quantkit.files.visible import visible
 from quantkit.hub.tokenizer_files import TOKENIZER_CONFIG, VOCAB_JSON, VOCABULARIES, has_slow_bpe
 from quantkit.vocab import regexes
+from quantkit.vocab.chatglm import rank_specials
 from quantkit.vocab.files import blank_before_text_only, read_tokenizer_config, tokens_behind_blanks
 from quantkit.vocab.slow_bpe import slow_tokenizer
-from quantkit.vocab.tiktoken import SPECIAL, byte_text, merged_parts, read_ranks
+from quantkit.vocab.tiktoken import SPECIAL, byte_text, holds_ranks, merged_parts, read_ranks
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,29 @@ def _open_json(path: Path) -> Encoder:
 
 def _open_tiktoken(path: Path) -> Encoder:
     ranks = read_ranks(path)
-    split = {"type": "Split", "pattern": {"Regex": regexes.QWEN2}, "behavior": "Isolated", "invert": False}
+    return _rank_encoder(path, ranks, regexes.QWEN2, {len(ranks) + i: text for i, text in enumerate(SPECIAL)}, "NFC")
+
+
+def _open_glm(path: Path) -> Encoder:
+    ranks, settings = read_ranks(path), path.parent / TOKENIZER_CONFIG
+    try:
+        added = rank_specials(ranks, read_tokenizer_config(path.parent), str(settings))
+        texts = {number: str(token["content"]) for number, token in added.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise VocabularyError(f"{settings}: added_tokens_decoder is broken ({type(error).__name__})") from None
+    return _rank_encoder(path, ranks, regexes.CL100K, texts)
+
+
+def _rank_encoder(
+    path: Path, ranks: Mapping[bytes, int], regex: str, added: Mapping[int, str], normal: str = ""
+) -> Encoder:
+    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     source = {
         "version": "1.0",
-        "added_tokens": [{"id": len(ranks) + i, "content": text, **flags} for i, text in enumerate(SPECIAL)],
-        "normalizer": {"type": "NFC"},
+        "added_tokens": [{"id": number, "content": text, **flags} for number, text in added.items()],
+        "normalizer": {"type": normal} if normal else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, level]},
         "post_processor": None,
         "decoder": level,
@@ -163,6 +180,8 @@ def _probe(token: Any, once: bool) -> str | None:
 
 
 def _open_model(path: Path) -> Encoder:
+    if holds_ranks(path):
+        return _open_glm(path)
     from quantkit.vocab.model_proto import load_processor
 
     try:

@@ -114,11 +114,11 @@ class Content:
     fallback: Mapping[str, int] = field(default_factory=dict)
 
 
-def spm_entries(texts: list[str], scores: list[float], types: list[int]) -> tuple[KV, ...]:
+def spm_entries(texts: list[str], scores: list[float], types: list[int], pre: str = "default") -> tuple[KV, ...]:
     """The metadata of a vocabulary that llama.cpp merges by score."""
     return (
         string("tokenizer.ggml.model", "llama"),
-        string("tokenizer.ggml.pre", "default"),
+        string("tokenizer.ggml.pre", pre),
         array("tokenizer.ggml.tokens", texts, KVType.STRING),
         array("tokenizer.ggml.scores", scores, KVType.FLOAT32),
         array("tokenizer.ggml.token_type", types, KVType.INT32),

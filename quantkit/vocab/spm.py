@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import VocabularyError
-from quantkit.gguf.kv import boolean
+from quantkit.gguf.kv import KV, boolean
+from quantkit.vocab.families import VocabularyRules
 from quantkit.vocab.files import (
     CONTROL,
     UNUSED,
@@ -47,7 +48,7 @@ def read_sentencepiece(files: TokenizerFiles) -> Content | None:
     if not path.is_file():
         return None
     model = read_model(path)
-    _check(model, path)
+    check_model(model, path)
     texts = [padding(number) for number in range(files.rows)]
     scores, types = [_PADDING_SCORE] * files.rows, [UNUSED] * files.rows
     for number, (text, score, kind) in enumerate(model.pieces[: files.rows]):
@@ -68,14 +69,22 @@ def read_sentencepiece(files: TokenizerFiles) -> Content | None:
         *padding_notes(files.rows, free),
         *_outside_notes(files.rows, outside),
     ]
-    # llama.cpp puts a space before the text if the key is absent.
-    told = files.rules.tells_prefix or not model.dummy_prefix
-    prefix = [boolean("tokenizer.ggml.add_space_prefix", model.dummy_prefix)] if told else []
-    return Content((*spm_entries(texts, scores, types), *prefix), tuple(texts), tuple(notes))
+    entries = (*spm_entries(texts, scores, types), *prefix_entries(model, files.rules))
+    return Content(entries, tuple(texts), tuple(notes))
 
 
-def _check(model: SentencePieceModel, path: Path) -> None:
-    """Check that llama.cpp can reproduce it: pieces merged by score, all spaces kept, byte fallback."""
+def prefix_entries(model: SentencePieceModel, rules: VocabularyRules) -> list[KV]:
+    """Whether a space is put before the text, where the file must say so: llama.cpp puts one if the key is absent."""
+    told = rules.tells_prefix or not model.dummy_prefix
+    return [boolean("tokenizer.ggml.add_space_prefix", model.dummy_prefix)] if told else []
+
+
+def check_model(model: SentencePieceModel, path: Path) -> None:
+    """Check that llama.cpp can reproduce it: pieces merged by score, all spaces kept, byte fallback.
+
+    Raises:
+        VocabularyError: it cannot.
+    """
     wrong = {
         "this is a unigram model; llama.cpp merges pieces as in BPE": not model.merges,
         "the tokenizer normalizes text, which llama.cpp does not": model.rewrites,

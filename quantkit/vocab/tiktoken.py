@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from quantkit.errors import VocabularyError
 from quantkit.files.visible import visible
-from quantkit.gguf.kv import KVType, array, string
+from quantkit.gguf.kv import KV, KVType, array, string
 from quantkit.vocab.files import CONTROL, NORMAL, UNUSED, Content, TokenizerFiles, padding, padding_notes
 from quantkit.vocab.special import end_tokens
 
@@ -23,6 +25,9 @@ SPECIAL = (END_OF_TEXT, "<|im_start|>", "<|im_end|>", *(f"<|extra_{number}|>" fo
 PRE_TOKENIZER = "qwen2"
 """Qwen2 has the same regex."""
 
+# A line of such a file: nothing in it can be mistaken for a protobuf.
+_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
+_LONGEST_LINE = 1000
 _ANOTHER = "download the file again; each of its lines has a base64 text and a rank"
 
 
@@ -51,17 +56,42 @@ def read_tiktoken(files: TokenizerFiles) -> Content | None:
     _check_ends(files, len(ranks), str(found[0]))
     types = [NORMAL] * len(ranks) + [CONTROL] * len(SPECIAL) + [UNUSED] * unused
     tokens += [padding(number) for number in range(len(tokens), files.rows)]
-    merges = [" ".join(map(byte_text, parts)) for parts in merged_parts(ranks, str(found[0]))]
-    entries = (
+    entries = rank_entries(ranks, PRE_TOKENIZER, tokens, types, str(found[0]))
+    end = len(ranks)
+    notes = padding_notes(files.rows, unused)
+    return Content(entries, tuple(tokens), tuple(notes), {"bos": end, "eos": end, "unk": end})
+
+
+def rank_entries(
+    ranks: Mapping[bytes, int], pre: str, tokens: list[str], types: list[int], where: str
+) -> tuple[KV, ...]:
+    """The metadata of a byte-level BPE that a list of ranks describes.
+
+    Args:
+        ranks: by token, in their order.
+        pre: llama.cpp's name for how it splits text.
+        tokens: the texts of all ids, special ones and padding too.
+        types: their types.
+        where: the file, for messages.
+
+    Raises:
+        VocabularyError: a token cannot be merged from two of lower rank.
+    """
+    merges = [" ".join(map(byte_text, parts)) for parts in merged_parts(ranks, where)]
+    return (
         string("tokenizer.ggml.model", "gpt2"),
-        string("tokenizer.ggml.pre", PRE_TOKENIZER),
+        string("tokenizer.ggml.pre", pre),
         array("tokenizer.ggml.tokens", tokens, KVType.STRING),
         array("tokenizer.ggml.token_type", types, KVType.INT32),
         array("tokenizer.ggml.merges", merges, KVType.STRING),
     )
-    end = len(ranks)
-    notes = padding_notes(files.rows, unused)
-    return Content(entries, tuple(tokens), tuple(notes), {"bos": end, "eos": end, "unk": end})
+
+
+def holds_ranks(path: Path) -> bool:
+    """Whether a file is such a list, by its first line: GLM-4 has one in ``tokenizer.model``."""
+    with suppress(OSError), path.open("rb") as file:  # reading it raises the error
+        return _LINE.fullmatch(file.readline(_LONGEST_LINE)) is not None
+    return False
 
 
 def _check_ends(files: TokenizerFiles, first: int, where: str) -> None:

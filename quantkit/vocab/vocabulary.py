@@ -11,6 +11,7 @@ from quantkit.errors import GGUFError, VocabularyError
 from quantkit.gguf.kv import KV, KVType, array, string
 from quantkit.hub.tokenizer_files import MERGES, TEKKEN, VOCAB_JSON
 from quantkit.vocab.bpe import read_bpe
+from quantkit.vocab.chatglm import read_chatglm
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 from quantkit.vocab.files import Content, ParsedFiles, TokenizerFiles
 from quantkit.vocab.gemma4 import read_gemma4
@@ -72,6 +73,7 @@ READERS: dict[str, tuple[str, Callable[[TokenizerFiles], Content | None]]] = {
     "gemma4": ("tokenizer.json", read_gemma4),
     "bpe": ("tokenizer.json", read_bpe),
     "tiktoken": ("*.tiktoken", read_tiktoken),
+    "chatglm": ("tokenizer.model", read_chatglm),
 }
 
 
@@ -92,7 +94,7 @@ def read_vocabulary(
         checkpoint: the folder; only its JSON, vocabulary and template files are read, and none is executed.
         rows: rows of the embedding.
         tokenizers: the kinds of tokenizer to try, in this order: ``sentencepiece``, ``llama-hf``, ``gemma4``,
-            ``bpe``, ``tiktoken``.
+            ``bpe``, ``tiktoken``, ``chatglm``.
         rules: the additions of the model's family.
         folder: the folder with the tokenizer's files, if it is not the checkpoint's (but an adapter's).
         templates: the folder with the chat templates, if it is not the tokenizer's.

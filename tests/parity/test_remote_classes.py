@@ -85,9 +85,54 @@ def llama(config: Config, tensors: Tensors) -> Any:
     return model
 
 
-TWINS: Mapping[str, Callable[[Config, Tensors], Any]] = {"minicpm": granite, "internlm2": llama}
+def glm(config: Config, tensors: Tensors) -> Any:
+    """A ChatGLM: q, k and v follow each other in one matrix."""
+    from transformers import GlmConfig, GlmForCausalLM
+
+    renamed = {
+        "transformer.embedding.word_embeddings": "model.embed_tokens",
+        "transformer.output_layer": "lm_head",
+        "transformer.encoder.final_layernorm": "model.norm",
+        "transformer.encoder": "model",
+        "self_attention.dense": "self_attn.o_proj",
+        "mlp.dense_h_to_4h": "mlp.gate_up_proj",
+        "mlp.dense_4h_to_h": "mlp.down_proj",
+    }
+    size = config["hidden_size"] // config["num_attention_heads"]
+    parts = [config["hidden_size"], *[config["multi_query_group_num"] * size] * 2]
+    found = {}
+    for name, tensor in tensors.items():
+        for old, new in renamed.items():
+            name = name.replace(old, new)
+        if "query_key_value" in name:
+            split = zip("qkv", tensor.split(parts), strict=True)
+            found |= {name.replace("attention.query_key_value", f"attn.{x}_proj"): part for x, part in split}
+        elif not name.endswith("inv_freq"):
+            found[name] = tensor
+    twin = GlmConfig(
+        **{key: config[key] for key in SAME if key in config},
+        rms_norm_eps=config["layernorm_epsilon"],
+        head_dim=size,
+        attention_bias=True,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 1e4 * config["rope_ratio"],
+            "partial_rotary_factor": 0.5,
+        },
+        pad_token_id=None,
+    )
+    model = GlmForCausalLM(twin).eval()
+    model.load_state_dict(found)
+    return model
+
+
+TWINS: Mapping[str, Callable[[Config, Tensors], Any]] = {"minicpm": granite, "internlm2": llama, "chatglm": glm}
 # A matrix of the family that is tuned.
-TUNED = {"minicpm": "self_attn.k_proj", "internlm2": "attention.wqkv"}
+TUNED = {
+    "minicpm": "self_attn.k_proj",
+    "internlm2": "attention.wqkv",
+    "chatglm": "self_attention.query_key_value",
+}
 
 
 def lora(base: Path, module: str, folder: Path, tensors: Tensors) -> Tensors:

@@ -82,6 +82,12 @@ PHI_4_MINI = _per_message(
     + _PHI % ("''", "''"),
     after="{% if add_generation_prompt %}{{ '<|assistant|>' }}{% else %}{{ eos_token }}{% endif %}",
 )
+# glm-4-9b-chat without its tools: nothing ends an answer but the next turn's token.
+GLM_4 = _per_message(
+    "{{ '<|' + message['role'] + '|>\\n' + message['content'] }}",
+    before="[gMASK]<sop>",
+    after="{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}",
+)
 # granite-3.0-2b-instruct.
 GRANITE_3 = _per_message(
     "{{ '<|start_of_role|>' + message['role'] + '<|end_of_role|>' + message['content'] + '<|end_of_text|>\\n' }}"

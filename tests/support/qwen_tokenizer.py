@@ -6,6 +6,7 @@ It has what llama.cpp's converter asks of it, and is used in the converter's pro
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,16 +37,21 @@ class QwenTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text without special tokens: words that are tokens, and of the others their merges by rank."""
-        split = pre_tokenizers.Split(Regex(_REGEX), behavior="isolated")
-        ids = []
-        for word, _ in split.pre_tokenize_str(text):
-            parts = [bytes([byte]) for byte in word.encode()]
-            while len(parts) > 1:
-                ranks = [self.mergeable_ranks.get(a + b) for a, b in pairwise(parts)]
-                best = min((rank for rank in ranks if rank is not None), default=None)
-                if best is None:
-                    break
-                at = ranks.index(best)
-                parts[at : at + 2] = [parts[at] + parts[at + 1]]
-            ids += [self.mergeable_ranks[part] for part in parts]
-        return ids
+        return encode_by_rank(self.mergeable_ranks, _REGEX, text)
+
+
+def encode_by_rank(mergeable_ranks: Mapping[bytes, int], regex: str, text: str) -> list[int]:
+    """Ids of a text as tiktoken finds them: in each piece of *regex*, the neighbors of the lowest rank merge."""
+    split = pre_tokenizers.Split(Regex(regex), behavior="isolated")
+    ids = []
+    for word, _ in split.pre_tokenize_str(text):
+        parts = [bytes([byte]) for byte in word.encode()]
+        while len(parts) > 1:
+            ranks = [mergeable_ranks.get(a + b) for a, b in pairwise(parts)]
+            best = min((rank for rank in ranks if rank is not None), default=None)
+            if best is None:
+                break
+            at = ranks.index(best)
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        ids += [mergeable_ranks[part] for part in parts]
+    return ids

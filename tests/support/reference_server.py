@@ -4,8 +4,8 @@ Started by ``ReferenceConverter``.
 
 A request is a JSON line on stdin, the answer a JSON line on stdout. The converter runs as it is but for three things. A
 request may ask for the name of the pre-tokenizer, which the converter can find for vocabularies with a known hash only.
-What it asks protobuf, which the tests do without, sentencepiece answers. And a folder with ``qwen.tiktoken`` gets a
-stand-in for the tokenizer class that such a model brings as code.
+What it asks protobuf, which the tests do without, sentencepiece answers. And a folder with ``qwen.tiktoken``, or with
+ChatGLM 3's ``tokenizer.model``, gets a stand-in for the tokenizer class that such a model brings as code.
 """
 
 from __future__ import annotations
@@ -39,13 +39,18 @@ def main() -> None:
     sys.modules[stand_in.__name__] = stand_in
     import convert_hf_to_gguf
     import transformers
+    from chatglm_tokenizer import ChatGLMTokenizer, is_chatglm3
     from conversion.base import ModelBase, TextModel
     from qwen_tokenizer import QwenTokenizer
 
     load = transformers.AutoTokenizer.from_pretrained
-    transformers.AutoTokenizer.from_pretrained = lambda folder, **options: (
-        QwenTokenizer(folder) if os.path.isfile(os.path.join(folder, "qwen.tiktoken")) else load(folder, **options)
-    )
+
+    def from_pretrained(folder, **options):
+        if os.path.isfile(os.path.join(folder, "qwen.tiktoken")):
+            return QwenTokenizer(folder)
+        return ChatGLMTokenizer(folder) if is_chatglm3(folder) else load(folder, **options)
+
+    transformers.AutoTokenizer.from_pretrained = from_pretrained
     recognise = TextModel.get_vocab_base_pre
     for line in sys.stdin:
         request = json.loads(line)

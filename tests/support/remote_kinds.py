@@ -26,6 +26,48 @@ _INTERNLM2 = {
     "rope_scaling": {"factor": 2.0, "type": "dynamic"},
     "rope_theta": 1000000,
 }
+# As GLM-4-9B-chat's, but for the size of heads (kv_channels), which follows from the others. The sizes that tests
+# change stand under transformers' names too.
+_CHATGLM = {
+    "architectures": ["ChatGLMModel"],
+    "model_type": "chatglm",
+    "auto_map": {"AutoModelForCausalLM": "modeling_chatglm.ChatGLMForConditionalGeneration"},
+    "add_bias_linear": False,
+    "add_qkv_bias": True,
+    "apply_query_key_layer_scaling": True,
+    "apply_residual_connection_post_layernorm": False,
+    "layernorm_epsilon": 1.5625e-07,
+    "multi_query_attention": True,
+    "original_rope": True,
+    "post_layer_norm": True,
+    "rmsnorm": True,
+    "rope_ratio": 500,
+    "seq_length": 131072,
+}
+
+
+def _chatglm(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    hidden, inner, rows = config["hidden_size"], config["ffn_hidden_size"], config["padded_vocab_size"]
+    size = hidden // config["num_attention_heads"]
+    heads = hidden + 2 * config["multi_query_group_num"] * size
+    layer: dict[str, tuple[int, ...]] = {
+        "self_attention.query_key_value.weight": (heads, hidden),
+        "self_attention.query_key_value.bias": (heads,),
+        "self_attention.dense.weight": (hidden, hidden),
+        "mlp.dense_h_to_4h.weight": (2 * inner, hidden),
+        "mlp.dense_4h_to_h.weight": (hidden, inner),
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+    }
+    layers = range(config["num_layers"])
+    tensors = {f"transformer.encoder.layers.{i}.{name}": shape for i in layers for name, shape in layer.items()}
+    return {
+        "transformer.embedding.word_embeddings.weight": (rows, hidden),
+        **tensors,
+        "transformer.encoder.final_layernorm.weight": (hidden,),
+        "transformer.output_layer.weight": (rows, hidden),
+        "transformer.rotary_pos_emb.inv_freq": (size // 4,),
+    }
 
 
 def _minicpm(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -68,5 +110,17 @@ def _internlm2(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 REMOTE: dict[str, Mapping[str, Any]] = {
     "minicpm": {"vocabulary": "llama-spm", "config": _MINICPM, "tied": True, "shapes": _minicpm},
+    "chatglm": {
+        "vocabulary": "glm4",
+        "config": _CHATGLM,
+        "without": ("hidden_act",),
+        "equal": {
+            "ffn_hidden_size": "intermediate_size",
+            "multi_query_group_num": "num_key_value_heads",
+            "num_layers": "num_hidden_layers",
+            "padded_vocab_size": "vocab_size",
+        },
+        "shapes": _chatglm,
+    },
     "internlm2": {"vocabulary": "llama-spm", "config": _INTERNLM2, "shapes": _internlm2},
 }

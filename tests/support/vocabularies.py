@@ -216,7 +216,7 @@ def _post_processor(kind: Kind, ids: dict[str, int]) -> dict[str, Any] | None:
 
 def _write_tiktoken(folder: Path, *, small: bool) -> None:
     """``qwen.tiktoken`` as Qwen-7B-Chat's: Qwen2 has its vocabulary, whose ids are the ranks."""
-    decode = {text: byte for byte, text in _byte_texts().items()}
+    decode = {text: byte for byte, text in byte_texts().items()}
     normal = read_source("qwen2").normal[: SMALL_SIZE if small else None]
     lines = [base64.b64encode(bytes(decode[c] for c in text)) + b" %d\n" % rank for rank, text in enumerate(normal)]
     (folder / "qwen.tiktoken").write_bytes(b"".join(lines))
@@ -228,7 +228,7 @@ def _write_tiktoken(folder: Path, *, small: bool) -> None:
     write_json(folder / "tokenizer_config.json", config)
 
 
-def _byte_texts() -> dict[int, str]:
+def byte_texts() -> dict[int, str]:
     """How byte-level BPE writes each byte: printable ones as they are, the others from U+0100 on."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     rest = [byte for byte in range(256) if byte not in plain]

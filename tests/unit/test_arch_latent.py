@@ -1,4 +1,4 @@
-"""DeepSeek V2 and V3, GLM-4.7-Flash, MiniCPM, InternLM 2: their tensors, and what llama.cpp would compute otherwise."""
+"""DeepSeek V2 and V3, GLM-4.7-Flash, MiniCPM, InternLM 2, ChatGLM: tensors, and what llama.cpp computes otherwise."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "MiniCPM3ForCausalLM": {key: value for key, value in _LATENT.items() if key != "v_head_dim"},
     "MiniCPMForCausalLM": {**_PLAIN, "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 256},
     "InternLM2ForCausalLM": _PLAIN,
+    "ChatGLMModel": {
+        "hidden_size": 64,
+        "ffn_hidden_size": 96,
+        "num_layers": 2,
+        "num_attention_heads": 4,
+        "multi_query_group_num": 2,
+        "padded_vocab_size": 100,
+        "seq_length": 8192,
+        "kv_channels": 16,
+        "rope_ratio": 500,
+    },
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
 LONG = {"rope_type": "longrope", "long_factor": [1.0] * 8, "short_factor": [1.0] * 8}
@@ -148,6 +159,17 @@ def test_the_scales_of_minicpm() -> None:
     ]
 
 
+def test_chatglm_under_its_own_names() -> None:
+    found = metadata("ChatGLMModel", layernorm_epsilon=1.5625e-7, vocab_size=1)
+    assert (found["rope.freq_base"], found["rope.dimension_count"]) == (5e6, 8)
+    assert (found["attention.head_count_kv"], found["context_length"]) == (2, 8192)
+    assert found["attention.layer_norm_rms_epsilon"] == pytest.approx(1.5625e-7)
+    assert rules("ChatGLMModel")["token_embd.weight"].shape == (100, 64)
+    assert rules("ChatGLMModel", add_qkv_bias=True)["attn_qkv.bias"].shape == (128,)
+    with pytest.raises(ArchitectureError, match="head_dim 32"):
+        metadata("ChatGLMModel", kv_channels=32)
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -176,6 +198,11 @@ def test_the_scales_of_minicpm() -> None:
         ("MiniCPMForCausalLM", {"rope_scaling": YARN}),
         ("InternLM2ForCausalLM", {"bias": True}),
         ("InternLM2ForCausalLM", {"tie_word_embeddings": True}),
+        ("ChatGLMModel", {"add_bias_linear": True}),
+        ("ChatGLMModel", {"multi_query_attention": False}),
+        ("ChatGLMModel", {"quantization_bit": 4}),
+        ("ChatGLMModel", {"pre_seq_len": 128}),
+        ("ChatGLMModel", {"rope_ratio": 0}),
     ],
     ids=str,
 )
