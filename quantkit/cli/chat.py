@@ -119,7 +119,7 @@ def command(
         stream.reconfigure(encoding="utf-8", errors="replace")
     screen = Screen(sys.stdout, sys.stderr, lively=data_file is None and sys.stdin.isatty())
     with screen.waiting(f"loading {package.gguf.name}"):
-        model = ChatModel.load(package.gguf, **asdict(options), loras=loras)
+        model = ChatModel.load(package.gguf, **asdict(options), loras=(*package.loras, *loras))
     with model:
         if note := context_note(model.engine):
             screen.say(note)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from quantkit.cli.model_options import lora_option
 from quantkit.cli.options import FOLDER, json_option, package_options, print_json, recipe_option, run_options
 
 if TYPE_CHECKING:
+    from quantkit.gguf.lora import ScaledLora
     from quantkit.jobs.run_options import RunOptions
 
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Start from this Modelfile; without GGUF, package the file that its FROM names.",
 )
+@lora_option(
+    "Run the models with this LoRA file of llama.cpp, unmerged; SCALE 0.5 for half of it. Ollama takes one, without a "
+    "scale."
+)
 @run_options("overwrite")
 @json_option
 def command(
@@ -31,6 +37,7 @@ def command(
     out: Path,
     name: str,
     modelfile: Path | None,
+    loras: tuple[ScaledLora, ...],
     run: RunOptions,
     as_json: bool,
     **settings: Any,
@@ -40,7 +47,7 @@ def command(
         raise click.UsageError("Missing argument 'GGUF...' (or --modelfile FILE).")
     from quantkit.jobs.package import package
 
-    folder = package(ggufs, out, name=name, modelfile=modelfile, run=run, **settings)
+    folder = package(ggufs, out, name=name, modelfile=modelfile, loras=loras, run=run, **settings)
     files = sorted(path.name for path in folder.iterdir())
     if as_json:
         print_json({"schema": 1, "folder": str(folder), "files": files})

@@ -116,6 +116,7 @@ def command(
     package = with_parameters(open_package(path), parameters)
     system = package.system if system is None else system
     options = load_options(package.parameters, n_gpu_layers, threads)
+    loras = (*package.loras, *loras)
     with listen(host, port) as listening, ChatModel.load(package.gguf, **asdict(options), loras=loras) as model:
         check_system(model, system)
         url, loopback = url_of(listening), is_loopback(listening.getsockname()[0])

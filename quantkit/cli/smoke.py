@@ -53,9 +53,11 @@ def command(
     results = []
     packages = open_all(path)
     for package in packages:
-        check_loras(read_whole_model(package.gguf), loras)  # a broken file is an error, not a model that fails a check
+        check_loras(
+            read_whole_model(package.gguf), (*package.loras, *loras)
+        )  # a broken file is an error, not a model that fails a check
     for package in packages:
-        request = Request(package.gguf, package.system, n_gpu_layers, threads, prompts, loras=loras)
+        request = Request(package.gguf, package.system, n_gpu_layers, threads, prompts, loras=(*package.loras, *loras))
         result = check_file(request).smoke
         results.append(result)
         if not as_json:

@@ -107,7 +107,9 @@ def files_at(path: Path) -> list[EvaluatedFile]:
         return [EvaluatedFile(path, label_of(read_whole_model(path)), path.name)]
     if (path / MANIFEST).is_file():
         open_all(path)  # names a file that is missing
-        entries = read_manifest(path).models
+        manifest = read_manifest(path)
+        manifest.require_whole(path, "evaluate")
+        entries = manifest.models
         return [EvaluatedFile(path / entry.file, entry.quant, entry.file, path) for entry in entries]
     files = []
     for file in sorted(path.glob("*.gguf")):

@@ -151,7 +151,9 @@ def _gguf(source: SourceInput, adapters: AdaptersInput, kind: str, out: Path, ru
 
 def _of_package(folder: Path, reporter: Reporter) -> Path:
     """Its unquantized model, else the largest one."""
-    models = read_manifest(folder).models
+    manifest = read_manifest(folder)
+    manifest.require_whole(folder, "imatrix")
+    models = manifest.models
     unquantized = [model for model in models if model.quant in UNQUANTIZED]
     chosen = unquantized[0] if unquantized else max(models, key=lambda model: model.size)
     if not unquantized:

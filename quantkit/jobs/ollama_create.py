@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from quantkit.errors import OllamaError, QuantkitError, VerificationError
 from quantkit.ollama.modelfile import Command
 from quantkit.ollama.read_modelfile import read_modelfile
-from quantkit.ollama.request import NAME, fields, sources
+from quantkit.ollama.request import NAME, NO_ADAPTER, adapters, fields, sources
 from quantkit.package.manifest import MANIFEST, read_manifest
 from quantkit.package.ollama_modelfile import modelfile_commands
 from quantkit.package.spec import PackageSpec, ollama_name, version_numbers
@@ -87,7 +87,10 @@ def find_modelfile(path: Path) -> tuple[Path, str]:
         raise OllamaError(f"{path}: this is a GGUF file, not a Modelfile or its folder", hint=shown(*words))
     folder, modelfile = (path, path / "Modelfile") if path.is_dir() else (path.parent, path)
     if not modelfile.is_file():
-        hint = "Ollama does not support split files: join them with llama-gguf-split --merge, then run quantkit package"
+        hint = (
+            "Ollama supports no split files (join them: llama-gguf-split --merge), and one LoRA file without a scale "
+            "(merge it: quantkit merge BASE.gguf --lora FILE -o MERGED.gguf); then run quantkit package"
+        )
         if not (folder / MANIFEST).is_file():
             hint = "give a folder made by quantkit build or quantkit package, or a Modelfile"
         raise OllamaError(f"{modelfile}: no such Modelfile", hint=hint)
@@ -147,14 +150,22 @@ def create_model(
     _check_name(name)
     commands = read_modelfile(modelfile)
     files, model = sources(modelfile, commands)
+    loras = adapters(modelfile, commands)
     with _connect() as server:
         version = server.version()
         _check_server(server, version, name, _required(commands), overwrite=overwrite)
-        with reporter.phase("uploading", 2 * sum(file.stat().st_size for file in files), "bytes") as advance:
-            digests = {file.name: server.upload(file, advance) for file in files}
+        if loras and _numbers(version) >= _numbers(NO_ADAPTER):
+            raise OllamaError(
+                f"Ollama at {server.address} is version {version}, which refuses ADAPTER, as all from {NO_ADAPTER} on",
+                hint="merge it: quantkit merge BASE.gguf --lora FILE -o MERGED.gguf; then quantkit package MERGED.gguf",
+            )
+        with reporter.phase("uploading", 2 * sum(file.stat().st_size for file in (*files, *loras)), "bytes") as advance:
+            digests, sent = ({file.name: server.upload(file, advance) for file in some} for some in (files, loras))
         request: dict[str, Any] = {"model": name, **fields(commands)}
         if digests:
             request["files"] = digests
+        if sent:
+            request["adapters"] = sent
         if model is not None:
             request["from"] = model
         notes = _create(server, request)

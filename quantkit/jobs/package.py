@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,26 +14,26 @@ from quantkit.chat_template.answers import answer_format
 from quantkit.chat_template.end_of_turn import stop_notes
 from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format, render_jinja
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
-from quantkit.files.fileio import blocks, sha256_of
-from quantkit.files.output_file import write_error
-from quantkit.files.workspace import Workspace, workspace
-from quantkit.gguf.header import Header, file_type_name
+from quantkit.files.workspace import workspace
+from quantkit.gguf.header import Header
+from quantkit.gguf.lora import ScaledLora, check_fits, read_lora
 from quantkit.gguf.model import GGUFModel, read_whole_model
 from quantkit.gguf.vectors import narrow_vectors
-from quantkit.jobs.arguments import MessagesInput, ParametersInput, PathInput, read_path, read_paths
+from quantkit.jobs.argument_kinds import LORAS
+from quantkit.jobs.arguments import LorasInput, MessagesInput, ParametersInput, PathInput, read_path, read_paths
+from quantkit.jobs.package_files import add_lora, add_model, quant_of
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.parameters import check_parameters, merge_parameters
-from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files
+from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files, source_path
 from quantkit.package.foreign_template import foreign_template_notes
 from quantkit.package.go_template import go_template, opens_with
 from quantkit.package.manifest import PACKAGE_MARK, Manifest, write_manifest
-from quantkit.package.manifest_entries import ModelEntry, TensorEntry
 from quantkit.package.ollama_modelfile import package_notes
 from quantkit.package.plan_entries import chat_entry, text_entries, versions
 from quantkit.package.render import render_package, write_package
-from quantkit.package.spec import PackagedModel, PackageSpec
+from quantkit.package.spec import PackagedLora, PackagedModel, PackageSpec
 from quantkit.plan.values import count_elements
 from quantkit.system.shell import command
 from quantkit.vocab.added_eos import package_eos_notes
@@ -52,6 +51,7 @@ def package(
     parameters: ParametersInput = (),
     messages: MessagesInput = (),
     modelfile: PathInput | None = None,
+    loras: LorasInput = (),
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Path:
@@ -67,12 +67,15 @@ def package(
         parameters: for the Modelfile and the chat scripts.
         messages: an example conversation for the Modelfile, as (role, text).
         modelfile: a Modelfile to start from; the other arguments override it.
+        loras: LoRA files of llama.cpp that the models are run with, unmerged; with a scale as (path, scale). Ollama
+            takes one, without a scale: for others there is no Modelfile.
         run, **keywords: as in :func:`quantkit.jobs.convert.convert`; *device* and *threads* have no effect.
 
     Raises:
         QuantkitError: a file or a value is wrong; the message names it.
     """
     run, folder = run_options(run, **keywords), read_path("out", out)
+    asked_loras: tuple[ScaledLora, ...] = LORAS.read("loras", loras)
     given = {"name": name or "", "template": template, "system": system, "parameters": parameters, "messages": messages}
     asked = {key: RECIPE_FIELDS[key].read(value) for key, value in given.items()}
     settings: tuple[tuple[str, str], ...] = asked["parameters"]
@@ -84,6 +87,7 @@ def package(
         start = modelfile_content(path)
         files = files or source_files(path, start.sources)
         settings = merge_parameters(start.parameters, settings)
+        asked_loras = asked_loras or tuple(ScaledLora(source_path(path, name)) for name in start.adapters)
     if not files:
         raise OutputError("there is no GGUF file to package", hint="give one, or a Modelfile whose FROM names one")
     found = {path: read_whole_model(path) for path in files}
@@ -91,12 +95,19 @@ def package(
         _check_vectors(path, model.header)
     headers = {path: model.header for path, model in found.items()}
     _check_one_model(found, headers)
+    beside = [read_lora(lora) for lora in asked_loras]
+    for lora in beside:
+        for model in found.values():
+            check_fits(lora, model)
+    _check_names([*(file for model in found.values() for file in model.files), *(lora.model.path for lora in beside)])
     first = headers[files[0]]
     chat = _chat(files[0], first, asked["template"])
     metadata = first.metadata
     spec = PackageSpec(
         name=asked["name"] or Path(os.path.abspath(folder)).name,
-        models=tuple(PackagedModel(path.name, _quant(model.header), len(model.files)) for path, model in found.items()),
+        models=tuple(
+            PackagedModel(path.name, quant_of(model.header), len(model.files)) for path, model in found.items()
+        ),
         chat=chat,
         system=asked["system"],
         parameters=merge_parameters(sampling_parameters(metadata.values()), settings),
@@ -109,6 +120,7 @@ def package(
         messages=asked["messages"],
         adds_bos=adds_bos({key: entry.value for key, entry in metadata.items()}),
         answers=answer_format(**_template(first)),
+        loras=tuple(PackagedLora(lora.model.path.name, lora.scale) for lora in beside),
     )
     if start is not None:
         spec = _started(spec, start, token_text(first, "bos"))
@@ -122,18 +134,20 @@ def package(
     ]
     for note in notes:
         run.reporter.note(note)
-    inputs = [file for model in found.values() for file in model.files]
+    inputs = [*(file for model in found.values() for file in model.files), *(lora.model.path for lora in beside)]
     with workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync, mark=PACKAGE_MARK) as work:
-        total = sum(model.nbytes for model in found.values())
+        total = sum(model.nbytes for model in (*found.values(), *(lora.model for lora in beside)))
         models = []
         with run.reporter.phase("packaging", total, "bytes") as advance:
             for model in found.values():
-                models.append(_add(model, work, advance))
+                models.append(add_model(model, work, advance))
+            adapters = tuple(add_lora(lora, work, advance) for lora in beside)
         texts = write_package(spec, work.path)
         manifest = Manifest(
             name=spec.name,
             versions=versions(),
             models=tuple(models),
+            adapter_files=adapters or None,
             files=text_entries(texts),
             chat=chat_entry(spec),
             notes=tuple(notes),
@@ -183,15 +197,8 @@ def _template(header: Header) -> dict[str, str]:
     return {"template": found.chat_template or "", "bos_token": found.bos_token, "eos_token": found.eos_token}
 
 
-def _quant(header: Header) -> str:
-    return file_type_name(header) or "gguf"
-
-
 def _check_one_model(models: Mapping[Path, GGUFModel], headers: Mapping[Path, Header]) -> None:
     """Check that all files are the same model: other types, but the same tensors and tokens."""
-    names = Counter(file.name for model in models.values() for file in model.files)
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise OutputError(f"{twice[0]}: two of the GGUF files have the same name", hint="rename one of them")
 
     def shapes(header: Header) -> dict[str, tuple[int, ...]]:
         return {name: info.shape for name, info in header.tensors.items()}
@@ -210,6 +217,12 @@ def _check_one_model(models: Mapping[Path, GGUFModel], headers: Mapping[Path, He
                     f"{path}: its {what} differs from that of {first}: a package contains one model in several types",
                     hint="make a separate package for each model",
                 )
+
+
+def _check_names(files: Sequence[Path]) -> None:
+    names = Counter(file.name for file in files)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise OutputError(f"{twice[0]}: two of the GGUF files have the same name", hint="rename one of them")
 
 
 def _check_vectors(path: Path, header: Header) -> None:
@@ -261,44 +274,3 @@ def _chat(path: Path, header: Header, template: str) -> ChatFormat | OwnTemplate
         )
     # A converter may know no end of a call of tools, which the later ones can be.
     return replace(chat, stops=tuple(stop for stop in chat.stops if stop in ends))
-
-
-def _add(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> ModelEntry:
-    """Link or copy the files of one model into the package, and hash its tensors; returns its manifest entry."""
-    tensors, headers = {}, {}
-    for path, header in zip(model.files, model.headers, strict=True):
-        _link(path, work)
-        headers[path.name] = sha256_of(blocks(path, 0, header.data_offset))
-        for info in header.tensors.values():
-            data = _whole(path, header.data_offset + info.offset, info.type.nbytes(info.shape), advance)
-            tensors[info.name] = TensorEntry(info.type.label, sha256_of(data))
-    return ModelEntry(
-        file=model.path.name,
-        parts=tuple(file.name for file in model.files) if len(model.files) > 1 else (),
-        quant=_quant(model.header),
-        size=model.nbytes,
-        headers=headers,
-        tensors=tensors,
-    )
-
-
-def _whole(path: Path, start: int, size: int, advance: Callable[[int], None]) -> Iterator[bytes]:
-    """Yield :func:`quantkit.files.fileio.blocks`, and refuse a file that ends too early."""
-    read = 0
-    for block in blocks(path, start, size):
-        yield block
-        read += len(block)
-        advance(len(block))
-    if read < size:
-        raise GGUFError(f"{path}: was truncated while being read", hint="try again when no program is writing to it")
-
-
-def _link(path: Path, work: Workspace) -> None:
-    target = work.path / path.name
-    try:
-        os.link(path.resolve(), target)
-    except OSError:
-        try:
-            shutil.copyfile(path, target)
-        except OSError as error:
-            raise write_error(work.final, error) from None

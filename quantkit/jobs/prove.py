@@ -53,6 +53,7 @@ def prove(
     run = run_options(run, **keywords)
     package = read_path("folder", folder)
     manifest = read_manifest(package)
+    manifest.require_whole(package, "prove")
     base, merged = _sources(package, manifest, model, read_adapters("adapters", adapters))
     home, found = fetch(base, merged, run.reporter)
     device = "cuda:0" if run.device == "cuda" else run.device

@@ -25,6 +25,7 @@ class ModelfileContent:
 
     Attributes:
         sources: the text of each FROM.
+        adapters: the text of each ADAPTER.
         template: its Go TEMPLATE.
         forced: whether it makes Ollama use that TEMPLATE in any case.
         system: its system prompt.
@@ -42,6 +43,7 @@ class ModelfileContent:
     licenses: tuple[str, ...]
     messages: tuple[tuple[str, str], ...]
     requires: str | None
+    adapters: tuple[str, ...] = ()
 
 
 def read_modelfile(path: Path) -> tuple[Command, ...]:
@@ -93,7 +95,6 @@ def modelfile_content(path: Path) -> ModelfileContent:
         return next(reversed(values(keyword)), None) or None
 
     for keyword, hint in (
-        ("ADAPTER", "merge it: quantkit build MODEL --adapter DIR, or quantkit merge BASE.gguf --lora FILE"),
         ("DRAFT", "remove the line"),
         ("RENDERER", "remove the line: the chat template of the GGUF file is used"),
     ):
@@ -111,6 +112,7 @@ def modelfile_content(path: Path) -> ModelfileContent:
         licenses=values("LICENSE"),
         messages=tuple((c.key, c.value) for c in commands if c.keyword == "MESSAGE"),
         requires=last("REQUIRES"),
+        adapters=values("ADAPTER"),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from quantkit.errors import ChatFormatError, GGUFError
 from quantkit.gguf.header import read_header
+from quantkit.gguf.lora import ScaledLora, read_lora
 from quantkit.ollama.modelfile import Command
 from quantkit.ollama.parameters import PARAMETERS
 from quantkit.ollama.read_modelfile import source_path
@@ -28,21 +29,22 @@ _SINGLE = {
 _PYTHON: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": "true".__eq__}
 
 
+NO_ADAPTER = "0.34.0"
+"""The first version of Ollama that refuses an ADAPTER."""
+
+
 def sources(modelfile: Path, commands: Iterable[Command]) -> tuple[list[Path], str | None]:
     """Return the sources of a model: GGUF files, and the name of a model that Ollama has or can pull, else None.
 
     Raises:
-        ChatFormatError: it needs an adapter or a draft model.
+        ChatFormatError: it needs a draft model.
         GGUFError: a file is missing, is not a GGUF file, or has the same name as another one.
     """
     files: list[Path] = []
     model = None
     for command in commands:
-        if command.keyword in ("ADAPTER", "DRAFT"):
-            raise ChatFormatError(
-                f"{modelfile}: {command.keyword} is not supported: quantkit only creates whole models",
-                hint="merge the adapter into the model: quantkit build MODEL --adapter DIR",
-            )
+        if command.keyword == "DRAFT":
+            raise ChatFormatError(f"{modelfile}: DRAFT is not supported by quantkit", hint="remove the line")
         if command.keyword != "FROM":
             continue
         path = source_path(modelfile, command.value)
@@ -62,6 +64,24 @@ def sources(modelfile: Path, commands: Iterable[Command]) -> tuple[list[Path], s
         else:
             model = command.value
     return files, model
+
+
+def adapters(modelfile: Path, commands: Iterable[Command]) -> list[Path]:
+    """Return the LoRA files that a model is run with.
+
+    Raises:
+        ChatFormatError: there are several, and Ollama supports one.
+        GGUFError: one is missing, or is not a LoRA file.
+    """
+    paths = [source_path(modelfile, command.value) for command in commands if command.keyword == "ADAPTER"]
+    if len(paths) > 1:
+        raise ChatFormatError(
+            f"{modelfile}: has {len(paths)} ADAPTER lines, and Ollama supports one LoRA file",
+            hint="merge them: quantkit merge BASE.gguf --lora FILE --lora FILE -o MERGED.gguf",
+        )
+    for path in paths:
+        read_lora(ScaledLora(path))
+    return paths
 
 
 def fields(commands: Sequence[Command]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quantkit.errors import GGUFError, QuantizationError, QuantkitError
 from quantkit.ggml.types import ftype_name
+from quantkit.gguf.lora import ScaledLora
 from quantkit.package.manifest import MANIFEST, ggufs_hint, read_manifest
 
 
@@ -22,6 +23,7 @@ class RunnablePackage:
         stops: texts that end an answer.
         quant: its type, "" for a file by itself.
         others: the types of the further models in its folder.
+        loras: the LoRA files that it is run with.
     """
 
     gguf: Path
@@ -30,6 +32,7 @@ class RunnablePackage:
     stops: tuple[str, ...] = ()
     quant: str = ""
     others: tuple[str, ...] = ()
+    loras: tuple[ScaledLora, ...] = ()
 
 
 def open_package(path: Path, quant: str | None = None) -> RunnablePackage:
@@ -78,6 +81,13 @@ def _open_folder(folder: Path) -> tuple[RunnablePackage, ...]:
             raise QuantkitError(
                 f"{folder / model.file}: {MANIFEST} lists it, but it is not there", hint=ggufs_hint(folder)
             )
+    for lora in manifest.loras:
+        if not (folder / lora.file).is_file():
+            raise QuantkitError(
+                f"{folder / lora.file}: {MANIFEST} lists it, but it is not there",
+                hint="copy it there again; the models alone are not what the package says",
+            )
+    loras = tuple(ScaledLora(folder / lora.file, lora.scale) for lora in manifest.loras if lora.scale is not None)
     return tuple(
         RunnablePackage(
             gguf=folder / model.file,
@@ -86,6 +96,7 @@ def _open_folder(folder: Path) -> tuple[RunnablePackage, ...]:
             stops=chat.all_stops,
             quant=model.quant,
             others=tuple(other.quant for other in manifest.models if other is not model),
+            loras=loras,
         )
         for model in manifest.models
     )

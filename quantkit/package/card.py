@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quantkit.package.ollama_modelfile import modelfile_name, ollama_differences
+from quantkit.package.ollama_modelfile import modelfile_name, no_modelfile, ollama_differences
 from quantkit.package.quality import Quality
 from quantkit.package.spec import PackageSpec
 from quantkit.package.text import fill, without_controls
@@ -18,6 +18,7 @@ _FILES, _HEADING = f"{_SECTION}Files\n", f"{_SECTION}How good the files are\n"
 
 def card(spec: PackageSpec) -> str:
     """Return the Markdown text of a package's card."""
+    whys = [no_modelfile(model, spec.loras) for model in spec.models]
     return fill(
         "README.md",
         {
@@ -25,12 +26,13 @@ def card(spec: PackageSpec) -> str:
             "parameters": _rounded(spec.parameter_count),
             "license": _license(spec),
             "models": [
-                (model, modelfile_name(index, model) if model.parts == 1 else None)
+                (model, modelfile_name(index, model) if whys[index] is None else None)
                 for index, model in enumerate(spec.models)
             ],
+            "no_modelfile": whys[0],
             "system": spec.system_text,
             "messages": spec.messages,
-            "differences": ollama_differences(spec) if any(model.parts == 1 for model in spec.models) else (),
+            "differences": ollama_differences(spec) if None in whys else (),
             "quality": spec.quality and _quality(spec.quality),
             "settings": [item for item in spec.parameters if item[0] != "num_ctx"],
         },
@@ -89,5 +91,5 @@ def _license(spec: PackageSpec) -> str:
     line = without_controls("; ".join(texts))
     if len(line) <= _LONG_LICENSE:
         return line
-    has_modelfile = any(model.parts == 1 for model in spec.models)
+    has_modelfile = any(no_modelfile(model, spec.loras) is None for model in spec.models)
     return "see the LICENSE in the Modelfile" if has_modelfile else "that of the base model"

@@ -145,6 +145,9 @@ def _settings(spec: PackageSpec) -> list[str]:
     for name, value in given.items():
         if name in _OPTIONS:
             options += [_OPTIONS[name], value]
+    # By its bare name, in the package's folder: llama.cpp divides a path at a comma, and with a scale at a colon.
+    for lora in spec.loras:
+        options += ["--lora", lora.file] if lora.scale == 1 else ["--lora-scaled", f"{lora.file}:{lora.scale!r}"]
     return options
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.errors import CheckpointError, QuantkitError
+from quantkit.errors import CheckpointError, GGUFError, QuantkitError
 from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.files.replaceable import Mark
@@ -45,7 +45,7 @@ class Manifest:
             have none.
         inputs: by ``build``: the weight files that were read; only a record.
         models: the GGUF models, the first being the default.
-        adapter_files: by ``build``: the adapters by themselves.
+        adapter_files: by ``build``: the adapters by themselves. By ``package --lora``: what the models are run with.
         mmproj: by ``build --mmproj``: the part that sees pictures.
         files: the text files.
         chat: how to talk to the model.
@@ -75,6 +75,24 @@ class Manifest:
     def ggufs(self) -> tuple[GGUFEntry, ...]:
         """The models, and after them the part that sees and the adapters by themselves."""
         return (*self.models, *((self.mmproj,) if self.mmproj else ()), *(self.adapter_files or ()))
+
+    @property
+    def loras(self) -> tuple[AdapterEntry, ...]:
+        """The LoRA files that the models are run with."""
+        return tuple(entry for entry in self.adapter_files or () if entry.scale is not None)
+
+    def require_whole(self, folder: Path, what: str) -> None:
+        """Refuse a package whose models are run with LoRA files, for work that looks at the models alone.
+
+        Raises:
+            GGUFError: it is one.
+        """
+        if self.loras:
+            model, lora = folder / self.models[0].file, folder / self.loras[0].file
+            raise GGUFError(
+                f"{folder}: its models are run with {self.loras[0].file}, and {what} looks at models alone",
+                hint=f"merge it: {command('quantkit', 'merge', model, '--lora', lora, '-o', 'MERGED.gguf')}",
+            )
 
     @property
     def file_names(self) -> tuple[str, ...]:

@@ -136,6 +136,7 @@ class AdapterEntry:
         file: its name.
         adapter: where it came from: an id, or the name of a folder.
         alpha: the file's scaling.
+        scale: how much of it the models are run with; left out where they contain it already.
         size: bytes of the file.
         headers: the sha256 of the bytes before its tensors, by its name.
         tensors: by name.
@@ -147,6 +148,7 @@ class AdapterEntry:
     size: int
     headers: Mapping[str, str]
     tensors: Mapping[str, TensorEntry]
+    scale: float | None = None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -159,6 +161,7 @@ class AdapterEntry:
             "file": self.file,
             "adapter": self.adapter,
             "alpha": self.alpha,
+            **({} if self.scale is None else {"scale": self.scale}),
             **_contents(self),
         }
 
@@ -169,6 +172,7 @@ class AdapterEntry:
             file=_checked_name(found, "file", found.text("file")),
             adapter=found.text("adapter"),
             alpha=found.number("alpha"),
+            scale=found.number("scale") if "scale" in found else None,
             size=found.size("size"),
             headers=_headers(found),
             tensors=_tensors(found),

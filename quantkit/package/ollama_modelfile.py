@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from quantkit.errors import ChatFormatError
 from quantkit.ollama.modelfile import Command, can_quote, parse_modelfile, print_modelfile
 from quantkit.ollama.read_modelfile import PASSTHROUGH
+from quantkit.ollama.request import NO_ADAPTER
 from quantkit.package.differences import ANY, RENDERS_JINJA, Difference, differences
 from quantkit.package.go_template import go_template
-from quantkit.package.spec import PackagedModel, PackageSpec, version_numbers
+from quantkit.package.spec import PackagedLora, PackagedModel, PackageSpec, version_numbers
 from quantkit.package.text import fill
 
 # Parameters that Ollama's OpenAI-compatible API sets if a request does not, overriding the Modelfile.
@@ -24,7 +25,11 @@ _OPENAI = (
 )
 _EXAMPLES = "a conversation's own system message comes after the example messages"
 
-_ORDER = ("FROM", "REQUIRES", "TEMPLATE", "PARSER", "SYSTEM", "MESSAGE", "PARAMETER", "LICENSE")
+_MERGE = "merge the LoRA file for it: quantkit merge BASE.gguf --lora FILE -o MERGED.gguf"
+_ADAPTER_REFUSED = f"the ADAPTER line of the Modelfile is refused; {_MERGE}"
+_ADAPTER_LOST = f"its own engine, which runs some families, ends with 'loras are not yet implemented'; {_MERGE}"
+
+_ORDER = ("FROM", "ADAPTER", "REQUIRES", "TEMPLATE", "PARSER", "SYSTEM", "MESSAGE", "PARAMETER", "LICENSE")
 
 
 def modelfile_name(index: int, model: PackagedModel) -> str:
@@ -32,12 +37,24 @@ def modelfile_name(index: int, model: PackagedModel) -> str:
     return "Modelfile" if index == 0 else f"Modelfile.{model.quant}"
 
 
-def _no_modelfile_notes(models: Sequence[PackagedModel]) -> list[str]:
-    """Return a note for each model without a Modelfile because it is split."""
+def no_modelfile(model: PackagedModel, loras: Sequence[PackagedLora]) -> str | None:
+    """Return why Ollama cannot run a model of a package, so that it has no Modelfile; None if it can."""
+    if model.parts > 1:
+        return f"{model.parts} files; Ollama does not support split files"
+    if len(loras) > 1:
+        return f"{len(loras)} LoRA files; Ollama supports one"
+    if loras and loras[0].scale != 1:
+        return f"{loras[0].scale:g} of a LoRA file; Ollama does not support a scale"
+    return None
+
+
+def _no_modelfile_notes(spec: PackageSpec) -> list[str]:
+    """Return a note for each model without a Modelfile."""
+    whys = [(model, why) for model in spec.models if (why := no_modelfile(model, spec.loras))]
+    merge = "; to have one, merge it: quantkit merge BASE.gguf --lora FILE -o MERGED.gguf"
     return [
-        f"{model.quant}: {model.parts} files; Ollama does not support split files, so there is no Modelfile"
-        for model in models
-        if model.parts > 1
+        f"{model.quant}: {why}, so there is no Modelfile" + (merge if spec.loras and model.parts == 1 else "")
+        for model, why in whys
     ]
 
 
@@ -48,13 +65,18 @@ def ollama_differences(spec: PackageSpec) -> tuple[Difference, ...]:
         found += (Difference(ANY, _OPENAI, usual=True),)
     if spec.messages:
         found += (Difference(ANY, _EXAMPLES, usual=True),)
+    if spec.loras:
+        found += (
+            Difference(f"Ollama before {NO_ADAPTER}", _ADAPTER_LOST, usual=True),
+            Difference(f"Ollama {NO_ADAPTER} and later", _ADAPTER_REFUSED),
+        )
     return found
 
 
 def package_notes(spec: PackageSpec) -> list[str]:
     """Return notes for the user: models without a Modelfile, and this model's differences."""
     mine = [f"{found.versions}: {found.text}" for found in ollama_differences(spec) if not found.usual]
-    return [*_no_modelfile_notes(spec.models), *mine]
+    return [*_no_modelfile_notes(spec), *mine]
 
 
 def modelfile(spec: PackageSpec, index: int) -> str:
@@ -90,6 +112,7 @@ def modelfile_commands(spec: PackageSpec, model: PackagedModel) -> tuple[Command
     inside = _system_inside(spec)
     system = spec.system_text
     commands = [Command("FROM", f"./{file}") for file in (model.file, spec.mmproj) if file is not None]
+    commands.extend(Command("ADAPTER", f"./{lora.file}") for lora in spec.loras)
     if requires := _requires(spec):
         commands.append(Command("REQUIRES", requires))
     if (template := _template(spec, system if inside else None)) is not None:

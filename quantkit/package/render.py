@@ -8,7 +8,7 @@ from quantkit.errors import OutputError
 from quantkit.files.output_file import write_error
 from quantkit.package.card import card
 from quantkit.package.chat_script import chat_ps1, chat_sh
-from quantkit.package.ollama_modelfile import modelfile, modelfile_name
+from quantkit.package.ollama_modelfile import modelfile, modelfile_name, no_modelfile
 from quantkit.package.spec import PackageSpec, check_spec
 
 _EXECUTABLE = "chat.sh"
@@ -17,7 +17,7 @@ _EXECUTABLE = "chat.sh"
 def render_package(spec: PackageSpec) -> dict[str, str]:
     """Return every text file by name: Modelfile, Modelfile.TYPE for further models, chat.sh, chat.ps1, README.md.
 
-    A split model does not get a Modelfile: Ollama does not support split files.
+    A model that Ollama cannot run does not get a Modelfile, such as a split one.
 
     Raises:
         OutputError: a file name that some system does not allow, or two models of the same type.
@@ -33,7 +33,7 @@ def render_package(spec: PackageSpec) -> dict[str, str]:
                 f"package {spec.name!r} has two models of type {model.quant}: both would use the name {name}"
             )
         names.add(name)
-        if model.parts == 1:
+        if no_modelfile(model, spec.loras) is None:
             files[name] = modelfile(spec, index)
     return files | {"chat.sh": chat_sh(spec), "chat.ps1": chat_ps1(spec), "README.md": card(spec)}
 

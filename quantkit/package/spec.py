@@ -51,6 +51,19 @@ class PackagedAdapter:
 
 
 @dataclass(frozen=True)
+class PackagedLora:
+    """A LoRA file that the models of a package are run with.
+
+    Attributes:
+        file: its name inside the package's folder.
+        scale: how much of it; 1 for what was trained.
+    """
+
+    file: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class PackageSpec:
     """Everything that the text files of a package say.
 
@@ -66,7 +79,8 @@ class PackageSpec:
         licenses: license texts, or the name of one; empty if unknown.
         architecture: such as "llama".
         parameter_count: number of weights.
-        adapter_files: the adapters as separate LoRA files for llama.cpp.
+        adapter_files: the adapters as separate LoRA files for llama.cpp, which the models contain already.
+        loras: the LoRA files that the models are run with, because they do not contain them.
         mmproj: name of the file with which the models see pictures; None if they do not.
         messages: an example conversation for Ollama, as (role, text).
         adds_bos: whether llama.cpp puts the beginning-of-sequence token before every prompt.
@@ -89,6 +103,7 @@ class PackageSpec:
     architecture: str
     parameter_count: int
     adapter_files: tuple[PackagedAdapter, ...] = ()
+    loras: tuple[PackagedLora, ...] = ()
     mmproj: str | None = None
     messages: tuple[tuple[str, str], ...] = ()
     adds_bos: bool = True
@@ -156,6 +171,12 @@ def check_spec(spec: PackageSpec) -> None:
             raise OutputError(
                 f"{model.file!r} cannot be a file name in a package: it contains {', '.join(map(repr, bad))}",
                 hint="choose another one with --name",
+            )
+    for lora in spec.loras:
+        if bad := sorted({c for c in lora.file if c in _FORBIDDEN_IN_NAMES or c == "," or not c.isprintable()}):
+            raise OutputError(
+                f"{lora.file!r} cannot be a LoRA file in a package: its name contains {', '.join(map(repr, bad))}",
+                hint="rename it; llama.cpp reads a comma as the end of a name",
             )
     check_parameters(spec.parameters)
     check_messages(spec.messages)

@@ -86,7 +86,7 @@ def refusal(error: QuantkitError) -> dict[str, str]:
 def _serve(asked: Mapping[str, Any], questions: Questions, out: TextIO) -> None:
     package = with_parameters(open_package(Path(asked["path"])), map(tuple, asked["parameters"]))
     options = load_options(package.parameters, asked["n_gpu_layers"])
-    loras = [ScaledLora(Path(path), scale) for path, scale in asked["loras"]]
+    loras = [*package.loras, *(ScaledLora(Path(path), scale) for path, scale in asked["loras"])]
     with ChatModel.load(package.gguf, **asdict(options), loras=loras) as model:
         settings = with_thinking(chat_settings(model, package), model, asked["thinking"])
         system = package.system if asked["system"] is None else asked["system"]

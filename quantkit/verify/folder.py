@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
+from quantkit.gguf.lora import ScaledLora, check_loras
 from quantkit.gguf.model import GGUFModel
 from quantkit.package.manifest import Manifest, read_manifest
 from quantkit.package.manifest_entries import ModelEntry
@@ -93,7 +94,9 @@ def verify_folder(
         kept, why = _kept_prompts(folder, manifest)
         not_made += why
     eye = manifest.mmproj and readable.get(manifest.mmproj.file)
-    run = _run(manifest, sound, eye.path if eye else None, origin, kept, threads, reporter)
+    loras, misfits = _loras(manifest, readable)
+    checks += misfits
+    run = _run(manifest, sound, eye.path if eye else None, loras, origin, kept, threads, reporter)
     report = Report((*checks, *run.checks), run.runs, (*not_made, *run.not_made))
     return FolderReport(folder, report, sums)
 
@@ -111,22 +114,43 @@ def _kept_prompts(folder: Path, manifest: Manifest) -> tuple[Sequence[Expected],
     return (), [tokens, f"prompt token ids: {why} ({give})"]
 
 
+def _loras(manifest: Manifest, readable: Mapping[str, GGUFModel]) -> tuple[tuple[ScaledLora, ...] | None, list[Check]]:
+    """What the models are run with, None where that is not possible; and a check of each that does not fit."""
+    loras: list[ScaledLora] = []
+    checks: list[Check] = []
+    for listed in manifest.loras:
+        if (lora := readable.get(listed.file)) is None or listed.scale is None:
+            return None, checks  # the checks of the files say why
+        loras.append(ScaledLora(lora.path, listed.scale))
+        for model in manifest.models:
+            if model.file in readable:
+                try:
+                    check_loras(readable[model.file], loras[-1:])
+                except QuantkitError as error:
+                    name = f"{listed.file}: fits"
+                    checks.append(Check(name, False, "does not fit", f"made for {model.file}", str(error)))
+                    return None, checks
+    return tuple(loras), checks
+
+
 def _run(
     manifest: Manifest,
     sound: Sequence[Path],
     mmproj: Path | None,
+    loras: Sequence[ScaledLora] | None,
     origin: Origin | None,
     kept: Sequence[Expected],
     threads: int | None,
     reporter: Reporter,
 ) -> Report:
-    if not sound:
+    if not sound or loras is None:
         return Report((Check("models", False, "0", "at least 1 that can be loaded", "see the checks of the files"),))
     return verify_outputs(
         sound,
         origin=origin,
         expected=kept,
         mmproj=mmproj,
+        loras=loras,
         system=manifest.chat.system,
         stops=manifest.chat.stops,
         threads=threads,

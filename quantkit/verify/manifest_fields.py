@@ -23,9 +23,9 @@ from quantkit.package.chat_script import llama_cli_options
 from quantkit.package.manifest import MANIFEST, Manifest
 from quantkit.package.manifest_answers import answers_entry
 from quantkit.package.manifest_entries import AdapterEntry, ModelEntry, ProjectorEntry
-from quantkit.package.ollama_modelfile import modelfile_commands, modelfile_name
+from quantkit.package.ollama_modelfile import modelfile_commands, modelfile_name, no_modelfile
 from quantkit.package.plan_entries import settings_of
-from quantkit.package.spec import PackagedModel, PackageSpec
+from quantkit.package.spec import PackagedLora, PackagedModel, PackageSpec
 from quantkit.package.text import without_controls
 from quantkit.plan.choice import Choice
 from quantkit.verify.choice_fields import differences
@@ -89,14 +89,18 @@ def check_fields(folder: Path, manifest: Manifest, models: Mapping[str, GGUFMode
 
 def _texts(manifest: Manifest) -> Iterator[_Fault]:
     """Text files that every package has must be listed, else nothing checks them."""
-    listed = {text.file for text in manifest.files}
-    names = [modelfile_name(i, model) for i, model in enumerate(_packaged(manifest)) if model.parts == 1]
+    listed, loras = {text.file for text in manifest.files}, _packaged_loras(manifest)
+    names = [modelfile_name(i, model) for i, model in enumerate(_packaged(manifest)) if not no_modelfile(model, loras)]
     if missing := [name for name in (*names, *_OTHER_TEXTS) if name not in listed]:
         yield _Fault("files", sorted(listed), "a package", f"also {', '.join(missing)}")
 
 
 def _packaged(manifest: Manifest) -> list[PackagedModel]:
     return [PackagedModel(model.file, model.quant, len(model.files)) for model in manifest.models]
+
+
+def _packaged_loras(manifest: Manifest) -> tuple[PackagedLora, ...]:
+    return tuple(PackagedLora(lora.file, lora.scale) for lora in manifest.loras if lora.scale is not None)
 
 
 def _headers(manifest: Manifest, models: Mapping[str, GGUFModel]) -> Iterator[_Fault]:
@@ -130,7 +134,7 @@ def _projector(listed: ProjectorEntry, model: GGUFModel) -> Iterator[_Fault]:
 
 
 def _adapter(field: str, listed: AdapterEntry, model: GGUFModel) -> Iterator[_Fault]:
-    alpha = model.value(_ALPHA)
+    alpha = model.value(_ALPHA, 0.0)
     if not isinstance(alpha, float) or not math.isclose(alpha, listed.alpha, rel_tol=1e-6):  # float32
         yield _Fault(f"{field}.alpha", listed.alpha, f"{_ALPHA} of {listed.file}", alpha)
 
@@ -163,6 +167,7 @@ def _spec(manifest: Manifest, model: GGUFModel) -> PackageSpec | None:
         licenses=(),
         architecture=str(header.value("general.architecture")),
         parameter_count=0,
+        loras=_packaged_loras(manifest),
         mmproj=manifest.mmproj.file if manifest.mmproj else None,
         messages=tuple((message["role"], message["content"]) for message in manifest.chat.messages),
         adds_bos=adds_bos({key: entry.value for key, entry in header.metadata.items()}),
@@ -197,6 +202,9 @@ def _modelfile(
         yield _Fault(f"{field}.file", model.file, name, source)
     if others != ([f"./{spec.mmproj}"] if spec.mmproj else []):
         yield _Fault("mmproj.file", spec.mmproj, name, others)
+    adapters = [command.value for command in found if command.keyword == "ADAPTER"]
+    if adapters != [f"./{lora.file}" for lora in spec.loras]:
+        yield _Fault("adapter_files.scale", [lora.file for lora in spec.loras], name, adapters)
     try:
         wanted = modelfile_commands(spec, model)
         settings = _settings(wanted)
@@ -249,8 +257,12 @@ def _script(folder: Path, spec: PackageSpec, sound: Collection[str]) -> Iterator
         yield _Fault("models[0].file", spec.models[0].file, _SCRIPT, found.model)
     if found.system != spec.system_text:
         yield _Fault("chat.system", spec.system, _SCRIPT, found.system)
-    if found.options != options:
-        differ = sorted({*found.options} ^ {*options})
+    differ = sorted({*found.options} ^ {*options})
+    if loras := [pair for pair in differ if pair[0].startswith("--lora")]:
+        said, theirs = ([pair for pair in loras if pair in side] for side in (options, found.options))
+        yield _Fault("adapter_files.scale", said, _SCRIPT, theirs)
+        differ = [pair for pair in differ if pair not in loras]
+    if differ:
         yield _Fault(
             "chat.parameters",
             [pair for pair in differ if pair in options],

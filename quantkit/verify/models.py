@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from quantkit.gguf.lora import ScaledLora
 from quantkit.system.progress import Reporter
 from quantkit.verify.expected import Expected
 from quantkit.verify.origin import Origin
@@ -25,6 +26,7 @@ def verify_outputs(
     mmproj: Path | None = None,
     system: str | None = None,
     stops: Sequence[str] = (),
+    loras: Sequence[ScaledLora] = (),
     threads: int | None = None,
     reporter: Reporter | None = None,
 ) -> Report:
@@ -37,6 +39,7 @@ def verify_outputs(
         mmproj: what they see with, shown with the first of them.
         system: the package's system prompt.
         stops: stop sequences that end a turn.
+        loras: LoRA files that belong to each of them.
         threads: CPU threads, None for the processors that are free.
         reporter: receives the progress.
 
@@ -48,7 +51,7 @@ def verify_outputs(
     runs, not_made = {}, []
     with reporter.phase("checking", len(ggufs), "files") as progress:
         for gguf in ggufs:
-            request = Request(gguf, system, threads=threads, stops=stops, origin=origin, expected=expected)
+            request = Request(gguf, system, threads=threads, stops=stops, loras=loras, origin=origin, expected=expected)
             result = check_file(request)
             checks += [replace(check, name=f"{gguf.name}: {check.name}") for check in result.smoke.checks]
             runs[gguf.name] = result.summary

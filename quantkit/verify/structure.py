@@ -184,5 +184,8 @@ def check_modelfiles(folder: Path, manifest: Manifest) -> Iterator[Check]:
         listed = {f"./{name}" for name in models}, {f"./{manifest.mmproj.file}"} if manifest.mmproj else set()
         right = model in listed[0] and {*others} == listed[1]
         there = right and all((folder / name).is_file() for name in (model, *others))
+        adapters = [command.value for command in commands if command.keyword == "ADAPTER"]
+        there = there and adapters == [f"./{lora.file}" for lora in manifest.loras]
         evidence = f"FROM {' and '.join((model, *others))}" + ("" if there or not right else ", which does not exist")
+        evidence += "".join(f", ADAPTER {name}" for name in adapters)
         yield Check(text.file, there, f"{len(commands)} commands", threshold, evidence)

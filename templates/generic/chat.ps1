@@ -20,6 +20,9 @@ if ($args.Count -gt 0 -and @('-h', '--help') -contains $args[0]) {
         'Options are passed on to the program that it uses. For example, without a GPU and at temperature 0.7:'
         '    .\chat.ps1 -ngl 0 --temp 0.7                           # llama.cpp'
         '    .\chat.ps1 --n-gpu-layers 0 --param temperature=0.7    # quantkit'
+[% if spec.loras %]
+        'It runs in the folder of this script: give files with their whole paths.'
+[% endif %]
     ) | Write-Output
     exit 0
 }
@@ -76,6 +79,9 @@ if (Test-Program 'llama-cli') {
     exit 1
 }
 
+[% if spec.loras %]
+Push-Location -LiteralPath $PSScriptRoot # where the LoRA files are
+[% endif %]
 $text = ''
 $options = @('-m', $model)
 if ($program -eq 'llama-cli') {
@@ -114,5 +120,8 @@ try {
     $code = $LASTEXITCODE
 } finally {
     if ($file) { Remove-Item -LiteralPath $file -Force }
+[% if spec.loras %]
+    Pop-Location
+[% endif %]
 }
 exit $code

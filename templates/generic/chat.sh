@@ -21,7 +21,9 @@ case "${1-}" in
         '' \
         'Options are passed on to the program that it uses. For example, without a GPU and at temperature 0.7:' \
         '    sh chat.sh -ngl 0 --temp 0.7                           # llama.cpp' \
-        '    sh chat.sh --n-gpu-layers 0 --param temperature=0.7    # quantkit'
+        '    sh chat.sh --n-gpu-layers 0 --param temperature=0.7    # quantkit'[% if spec.loras %] \
+        'It runs in the folder of this script: give files with their whole paths.'[% endif %]
+
     exit 0
     ;;
 esac
@@ -48,6 +50,9 @@ if [ ! -f "$folder/$model" ]; then
     printf 'error: %s is missing\n' "$folder/$model" >&2
     exit 1
 fi
+[% if spec.loras %]
+cd -P -- "$folder" # where the LoRA files are
+[% endif %]
 [% if spec.mmproj is not none %]
 # Shows the model pictures: /image FILE in the chat, or --image FILE -p TEXT.
 if [ -f "$folder/$mmproj" ] && command -v llama-mtmd-cli >/dev/null 2>&1; then

@@ -152,7 +152,6 @@ def test_a_template_that_doubles_bos(gguf: Path, tmp_path: Path, template: str) 
 @pytest.mark.parametrize(
     ("lines", "error", "why"),
     [
-        (("FROM a", "ADAPTER ./lora.gguf"), ChatFormatError, "ADAPTER is not supported"),
         (("FROM a", "DRAFT ./b.gguf"), ChatFormatError, "DRAFT is not supported"),
         (("FROM a", "RENDERER qwen3"), ChatFormatError, "RENDERER is not supported"),
         (("FROM a", "PARSER qwen3"), ChatFormatError, "PARSER qwen3 is not supported"),

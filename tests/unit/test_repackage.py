@@ -46,7 +46,7 @@ def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path: Path, monkeypatc
         os.link(source, work.path / source.name)
         os.truncate(source, source.stat().st_size // 2)
 
-    monkeypatch.setattr("quantkit.jobs.package._link", shortened)
+    monkeypatch.setattr("quantkit.jobs.package_files._link", shortened)
     with pytest.raises(GGUFError, match=r"tiny\.gguf: was truncated while being read"):
         package((path,), tmp_path / "pkg")
     assert not (tmp_path / "pkg").exists()
