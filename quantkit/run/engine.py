@@ -27,6 +27,7 @@ from quantkit.ggml.long_texts import SHORT, LongTexts, long_texts, tokenize_long
 from quantkit.gguf.lora import ScaledLora, check_loras
 from quantkit.gguf.model import read_whole_model
 from quantkit.run.interrupts import always, interrupts_deferred
+from quantkit.run.lanes import Lanes, sequences
 from quantkit.run.load_log import count_offloaded, failure_reason
 from quantkit.run.loras import apply_loras, load_loras
 from quantkit.system.processors import MOST_THREADS, llama_threads
@@ -49,7 +50,7 @@ class Engine:
         size: bytes of the weights.
         supports_offload: whether this build of llama.cpp can use a GPU.
         offloaded_layers: layers that llama.cpp put on a GPU; the output layer counts as one.
-        evaluated: the tokens in the context's cache.
+        lanes: the context, for one answer at a time.
     """
 
     def __init__(
@@ -90,7 +91,6 @@ class Engine:
         check_loras(base, loras)
         os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # on an assertion llama.cpp would start a debugger
         self._stack, started = ExitStack(), time.perf_counter()
-        self.evaluated: list[int] = []
         try:
             with captured_log():  # the CUDA backend says what it found
                 llama_cpp.llama_backend_init()
@@ -104,12 +104,10 @@ class Engine:
             self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(self._model))
             self.n_ctx = n_ctx or min(self.n_ctx_train, max_ctx)
             self._chunk = _CHUNK_GPU if self.offloaded_layers else _CHUNK_CPU
-            self._context = None
+            self._path, self._threads, self._loras = path, threads, loras
             if not only_vocabulary:
-                loaded = load_loras(self._model, loras)
-                self._context = self._open_context(path, llama_threads(threads))
-                if loaded:
-                    apply_loras(self._context, loaded, [lora.scale for lora in loras])
+                self._loaded_loras = load_loras(self._model, loras)
+                self.lanes = self.open_lanes(1)
         except BaseException:
             self._stack.close()
             raise
@@ -131,21 +129,32 @@ class Engine:
             )
         return model, log.text
 
-    def _open_context(self, path: Path, threads: int) -> Any:
+    def open_lanes(self, parallel: int) -> Lanes:
+        """Open a context for so many answers at a time, each of which has :attr:`n_ctx` tokens.
+
+        Raises:
+            QuantkitError: not enough memory for it.
+        """
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = self.n_ctx
-        params.n_batch = params.n_ubatch = min(self.n_ctx, self._chunk)
-        params.n_threads = params.n_threads_batch = threads
+        params.n_ctx, params.n_seq_max = parallel * self.n_ctx, sequences(parallel)
+        # Cells for all sequences together, so that they can share what they have in common.
+        params.kv_unified = parallel > 1
+        room = min(params.n_ctx, max(self._chunk, parallel))
+        params.n_batch = params.n_ubatch = room
+        params.n_threads = params.n_threads_batch = llama_threads(self._threads)
         with captured_log() as log, interrupts_deferred():
             context = llama_cpp.llama_init_from_model(self._model, params)
             if context is not None:
                 self._stack.callback(llama_cpp.llama_free, context)
         if context is None:
             raise QuantkitError(
-                f"{path}: not enough memory for a context of {self.n_ctx} tokens: {failure_reason(log.text)}",
+                f"{self._path}: not enough memory for a context of {params.n_ctx} tokens: {failure_reason(log.text)}",
                 hint="use a smaller context with --param num_ctx=N, or put fewer layers on the GPU with --n-gpu-layers",
             )
-        return context
+        if self._loaded_loras:
+            apply_loras(context, self._loaded_loras, [lora.scale for lora in self._loras])
+        whole = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
+        return Lanes(context, sequences=params.n_seq_max, room=room, whole=bool(whole), n_vocab=self.n_vocab)
 
     def close(self) -> None:
         """Free the memory. No other method may be called afterwards."""
@@ -248,48 +257,13 @@ class Engine:
 
     @property
     def context(self) -> Any:
-        """llama.cpp's context."""
-        return self._context
+        """llama.cpp's context of :attr:`lanes`."""
+        return self.lanes.handle
 
-    def keep(self, count: int) -> int:
-        """Drop all but the first *count* evaluated tokens; returns how many were kept (0 if the memory cannot)."""
-        memory = llama_cpp.llama_get_memory(self._context)
-        if count == 0:
-            # The next token goes where the first one went in a new context, and so do its sums.
-            llama_cpp.llama_memory_clear(memory, False)
-            self.evaluated.clear()
-            return 0
-        with captured_log():
-            if not llama_cpp.llama_memory_seq_rm(memory, 0, count, -1):
-                llama_cpp.llama_memory_clear(memory, True)
-                count = 0
-        del self.evaluated[count:]
-        return len(self.evaluated)
-
-    def evaluate(self, tokens: Sequence[int], go_on: Callable[[], bool] = always) -> None:
-        """Run *tokens* through the model after those already evaluated. Returns when the logits are ready.
-
-        Args:
-            tokens: the tokens.
-            go_on: called before each chunk of them; False skips the rest.
-
-        Raises:
-            QuantkitError: llama.cpp failed.
-        """
-        for start in range(0, len(tokens), self._chunk):
-            if not go_on():
-                return
-            chunk = list(tokens[start : start + self._chunk])
-            array = (llama_cpp.llama_token * len(chunk))(*chunk)
-            with captured_log() as log:
-                status = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(array, len(chunk)))
-                llama_cpp.llama_synchronize(self._context)
-            if status != 0:
-                raise QuantkitError(
-                    f"llama.cpp cannot evaluate the tokens at position {len(self.evaluated)} "
-                    f"(status {status}): {failure_reason(log.text)}"
-                )
-            self.evaluated += chunk
+    @property
+    def evaluated(self) -> list[int]:
+        """The tokens of the lane that was evaluated last."""
+        return self.lanes.latest
 
     def logits(self) -> npt.NDArray[np.float32]:
         """Return the logits of the last evaluated token, float32, shape [n_vocab]; a copy.
@@ -299,9 +273,7 @@ class Engine:
         """
         if not self.evaluated:
             raise QuantkitError("no token has been evaluated, so there are no logits")
-        pointer = llama_cpp.llama_get_logits_ith(self._context, -1)
-        logits: npt.NDArray[np.float32] = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).copy()
-        return logits
+        return self.lanes.logits()
 
 
 def _token(token: int) -> int | None:

@@ -13,6 +13,7 @@ from quantkit.run.stop_strings import StopTexts
 
 if TYPE_CHECKING:
     from quantkit.run.engine import Engine
+    from quantkit.run.lanes import Lane
 
 
 class Generation:
@@ -27,9 +28,9 @@ class Generation:
         stop_token: the end-of-generation token, None if there was none.
     """
 
-    def __init__(self, engine: Engine, stops: StopTexts, shown: Container[int] = ()) -> None:
+    def __init__(self, engine: Engine, lane: Lane, stops: StopTexts, shown: Container[int] = ()) -> None:
         """Prepare; nothing is generated yet. *shown* are the control tokens whose text is part of the answer."""
-        self._engine = engine
+        self._engine, self._lane = engine, lane
         self._shown = shown
         self._stops = stops
         self.generated = 0
@@ -38,10 +39,9 @@ class Generation:
         self.context_full = False
         self.limit_reached = False
         self.stop_token: int | None = None
-        self._pending: int | None = None
 
-    def pieces(self, sampler: Sampler, max_tokens: int, go_on: Callable[[], bool]) -> Iterator[str]:
-        """Generate the answer and yield its text in whole characters.
+    def steps(self, sampler: Sampler, max_tokens: int, go_on: Callable[[], bool]) -> Iterator[Lane | str]:
+        """Generate the answer and yield its text in whole characters, and its lane when that has to be evaluated.
 
         Args:
             sampler: chooses the tokens.
@@ -50,14 +50,20 @@ class Generation:
         """
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         while self.generated < max_tokens and not self.stopped and go_on():
-            if len(self._engine.evaluated) >= self._engine.n_ctx:
+            if len(self._lane.evaluated) >= self._engine.n_ctx:
                 self.context_full = True
                 break
-            token = self._next(sampler)
+            started = time.perf_counter()
+            try:
+                if self._lane.pending:
+                    yield self._lane
+                token = self._next(sampler)
+            finally:
+                self.seconds += time.perf_counter() - started
             if token is None:
                 break
             # Evaluated only when the next token is needed, so the last one never is.
-            self._pending = token
+            self._lane.pending.append(token)
             if text := self._stops.push(decoder.decode(self._engine.piece(token, special=token in self._shown))):
                 yield text
             self.stopped = self._stops.found
@@ -80,13 +86,7 @@ class Generation:
         )
 
     def _next(self, sampler: Sampler) -> int | None:
-        started = time.perf_counter()
-        try:
-            if self._pending is not None:
-                self._engine.evaluate([self._pending])
-            token = sampler.sample(self._engine.context)
-        finally:
-            self.seconds += time.perf_counter() - started
+        token = sampler.sample(self._lane.lanes.handle, self._lane.row)
         if self._engine.is_eog(token):
             self.stopped, self.stop_token = True, token
             return None

@@ -40,25 +40,25 @@ class Grammar:
                 "grammar is not valid GBNF with a rule 'root'", hint="see llama.cpp's grammars/README.md"
             )
 
-    def choose(self, chain: Any, context: Any, n_vocab: int) -> int:
-        """Sample a token that the grammar allows, with llama.cpp's *chain*, and go on.
+    def choose(self, chain: Any, context: Any, n_vocab: int, row: int = -1) -> int:
+        """Sample a token that the grammar allows from a row of logits, with llama.cpp's *chain*, and go on.
 
         The chain's own choice is tried first: to check every token of the vocabulary takes longer.
 
         Raises:
             GrammarError: the grammar allows none.
         """
-        token = self._sample(chain, context, n_vocab, restricted=False)
+        token = self._sample(chain, context, n_vocab, row, restricted=False)
         if not self._allows(token):
-            token = self._sample(chain, context, n_vocab, restricted=True)
+            token = self._sample(chain, context, n_vocab, row, restricted=True)
         for sampler in (chain, self._sampler):
             llama_cpp.llama_sampler_accept(sampler, token)
         return token
 
-    def _sample(self, chain: Any, context: Any, n_vocab: int, *, restricted: bool) -> int:
+    def _sample(self, chain: Any, context: Any, n_vocab: int, row: int, *, restricted: bool) -> int:
         candidates = np.zeros(n_vocab, _CANDIDATE)
         candidates["id"] = np.arange(n_vocab)
-        logits = llama_cpp.llama_get_logits_ith(context, -1)
+        logits = llama_cpp.llama_get_logits_ith(context, row)
         candidates["logit"] = np.ctypeslib.as_array(logits, shape=(n_vocab,))
         array = _array(candidates)
         if restricted:

@@ -41,13 +41,13 @@ class Sampler:
             for token in recent:
                 llama_cpp.llama_sampler_accept(self._chain, token)
 
-    def sample(self, context: Any) -> int:
-        """Sample the next token from the logits of the last position that llama.cpp's *context* evaluated."""
+    def sample(self, context: Any, row: int = -1) -> int:
+        """Sample the next token from the logits of a row that llama.cpp's *context* evaluated, the last by default."""
         from quantkit.ggml.llama import llama_cpp
 
         if self._grammar is not None:
-            return self._grammar.choose(self._chain, context, self._n_vocab)
-        return int(llama_cpp.llama_sampler_sample(self._chain, context, -1))
+            return self._grammar.choose(self._chain, context, self._n_vocab, row)
+        return int(llama_cpp.llama_sampler_sample(self._chain, context, row))
 
     def __enter__(self) -> Self:
         return self

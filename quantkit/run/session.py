@@ -7,8 +7,7 @@ with the file.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -21,14 +20,12 @@ from quantkit.chat_template.render import Message
 from quantkit.errors import ChatFormatError
 from quantkit.gguf.lora import ScaledLora
 from quantkit.package.spec import DEFAULT_CONTEXT
+from quantkit.run.answer import Answer, AnswerOptions, PreparedOptions, alone, prepared
 from quantkit.run.context_size import context_full
-from quantkit.run.generation import Generation
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.interrupts import always
-from quantkit.run.options import Sampling, SamplingOptions
+from quantkit.run.options import SamplingOptions
 from quantkit.run.placement import offload_figure
-from quantkit.run.sampler import Sampler
-from quantkit.run.stop_strings import StopTexts
 from quantkit.system.overlap import common_start
 
 if TYPE_CHECKING:
@@ -229,58 +226,46 @@ class ChatModel:
 
     def prompt_logits(self, messages: Messages) -> npt.NDArray[np.float32]:
         """Return the logits of the first token of the answer, float32, shape [n_vocab]."""
-        self._evaluate_prompt(self.prompt_tokens(messages))
-        return self.engine.logits()
+        lanes = self.engine.lanes
+        lane = lanes.begin(self._that_fits(self.prompt_tokens(messages)))
+        try:
+            while lane.pending:
+                lanes.step([lane])
+            return lanes.logits()
+        finally:
+            lanes.end(lane)
 
-    def stream(
-        self,
-        messages: Messages,
-        *,
-        max_tokens: int,
-        stops: Sequence[str] = (),
-        go_on: Callable[[], bool] = always,
-        told: Mapping[str, Any] | None = None,
-        shown: Container[int] = (),
-        reuse: bool = True,
-        grammar: str = "",
-        **sampling: Unpack[SamplingOptions],
-    ) -> Iterator[str]:
+    def stream(self, messages: Messages, **options: Unpack[AnswerOptions]) -> Iterator[str]:
         """Answer a conversation piece by piece.
 
         The pieces are whole characters: a Chinese character or emoji that is split into several tokens is yielded when
-        it is complete. Control tokens are left out, but for those in *shown*. Tokens that are already in the context
-        are not evaluated again, unless there is a seed: a reused prefix was evaluated in other batches, so the answer
-        would depend on what came before. :attr:`last_stats` is set when the answer ends.
+        it is complete. Control tokens are left out, but for those that are asked for. Tokens that are already in the
+        context are not evaluated again, unless there is a seed: a reused prefix was evaluated in other batches, so the
+        answer would depend on what came before. :attr:`last_stats` is set when the answer ends.
 
         Args:
             messages: the conversation; the last message is the user's.
-            max_tokens: the longest answer.
-            stops: stop sequences, in addition to the end-of-generation tokens; they are not part of the answer.
-            go_on: called between steps, also while the prompt is evaluated; False ends the answer there.
-            told: further variables of the template, see :meth:`render`.
-            shown: control tokens whose text is part of the answer.
-            reuse: False evaluates the whole prompt, as a seed does.
-            grammar: GBNF that the answer is held to, "" for none.
-            **sampling: see :class:`~quantkit.run.options.Sampling`; greedy by default.
+            **options: how to answer; greedy by default.
 
         Raises:
             ChatFormatError: as :meth:`render`.
             ContextFullError: the conversation does not fit into the context.
         """
-        settings = Sampling(**sampling)
+        answer = self.prepare(messages, **options)
+        try:
+            yield from alone(answer.steps(self.engine.lanes))
+        finally:
+            self.last_stats = answer.stats
+
+    def prepare(
+        self, messages: Messages, *, told: Mapping[str, Any] | None = None, **options: Unpack[PreparedOptions]
+    ) -> Answer:
+        """Prepare what :meth:`stream` answers: nothing is evaluated, so this may happen while the model is working."""
         rendered = self.render(messages, told=told)
         if (least := self.engine.least_tokens(rendered)) > self.n_ctx:
             raise context_full(self.engine, least, least=True)
-        prompt, started = self.text_tokens(rendered, go_on), time.perf_counter()
-        reused = self._evaluate_prompt(prompt, go_on, reuse=reuse and settings.seed is None)
-        prompt_seconds = time.perf_counter() - started
-        run = Generation(self.engine, StopTexts(stops), shown)
-        recent, engine = prompt[-self.n_ctx :], self.engine
-        try:
-            with Sampler(settings, engine.vocabulary, n_ctx=self.n_ctx, recent=recent, grammar=grammar) as sampler:
-                yield from run.pieces(sampler, max_tokens, go_on)
-        finally:
-            self.last_stats = run.stats(len(prompt), prompt_seconds, reused)
+        prompt = self._that_fits(self.text_tokens(rendered, options.get("go_on", always)))
+        return prepared(self.engine, prompt, **options)
 
     def answer(
         self, messages: Messages, *, max_tokens: int, stops: Sequence[str] = (), **sampling: Unpack[SamplingOptions]
@@ -288,16 +273,7 @@ class ChatModel:
         """Return the whole answer; otherwise as :meth:`stream`."""
         return "".join(self.stream(messages, max_tokens=max_tokens, stops=stops, **sampling))
 
-    def _evaluate_prompt(self, prompt: Sequence[int], go_on: Callable[[], bool] = always, *, reuse: bool = True) -> int:
+    def _that_fits(self, prompt: list[int]) -> list[int]:
         if len(prompt) >= self.n_ctx:
             raise context_full(self.engine, len(prompt))
-        engine = self.engine
-        common = 0
-        # At least one token must be evaluated, for its logits.
-        for old, new in zip(engine.evaluated if reuse else (), prompt[:-1], strict=False):
-            if old != new:
-                break
-            common += 1
-        reused = engine.keep(common)
-        engine.evaluate(prompt[reused:], go_on)
-        return reused
+        return prompt

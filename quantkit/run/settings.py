@@ -14,6 +14,7 @@ from quantkit.chat_template.answer_reader import AnswerReader, Part
 from quantkit.errors import ChatFormatError, QuantkitError
 from quantkit.ollama.parameters import PARAMETERS, check_parameters
 from quantkit.package.built import RunnablePackage
+from quantkit.run.answer import DividedAnswer, alone
 from quantkit.run.interrupts import always
 from quantkit.run.options import Sampling, SamplingOptions, chat_sampling, number, sampling_value
 from quantkit.run.session import ChatModel, Messages
@@ -229,6 +230,24 @@ def stream_answer(
         ChatFormatError: the template rejects the conversation, or its calls of tools cannot be read.
         ContextFullError: the conversation does not fit into the context.
     """
+    answer = prepare_answer(model, messages, settings, tools=tools, go_on=go_on, reuse=reuse)
+    try:
+        parts: Iterator[Part] = alone(answer.steps(model.engine.lanes))
+        yield from parts
+    finally:
+        model.last_stats = answer.stats
+
+
+def prepare_answer(
+    model: ChatModel,
+    messages: Messages,
+    settings: Settings,
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    go_on: Callable[[], bool] = always,
+    reuse: bool = True,
+) -> DividedAnswer:
+    """What :func:`stream_answer` answers, before anything is evaluated; see :meth:`ChatModel.prepare`."""
     form, told = model.answers, template_variables(settings, tools)
     if tools and form.calls is None:
         raise ChatFormatError(f"tools cannot be used with this model: of its chat template, {form.no_calls}")
@@ -239,10 +258,9 @@ def stream_answer(
         model.opening(messages, told) if divided else "",
         {function["name"]: function.get("parameters") or {} for function in functions},
     )
-    limit = model.n_ctx if settings.max_tokens is None else settings.max_tokens
-    pieces = model.stream(
+    answer = model.prepare(
         messages,
-        max_tokens=limit,
+        max_tokens=model.n_ctx if settings.max_tokens is None else settings.max_tokens,
         stops=settings.stops,
         go_on=go_on,
         reuse=reuse,
@@ -251,9 +269,7 @@ def stream_answer(
         shown=model.marker_tokens if divided else (),
         **settings.sampling,
     )
-    for piece in pieces:
-        yield from reader.push(piece)
-    yield from reader.finish()
+    return DividedAnswer(answer, reader)
 
 
 def require_answering(name: str) -> None:

@@ -1,22 +1,25 @@
-"""Generates one answer at a time, in a separate thread, and stops when its client disconnects."""
+"""Answers several requests at a time, and ends an answer when its client disconnects."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
 from quantkit.chat_template.answer_reader import Part
+from quantkit.run.answer import DividedAnswer
 from quantkit.run.context_window import visible_messages
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.session import ChatModel, Messages
-from quantkit.run.settings import stream_answer, template_variables
+from quantkit.run.settings import prepare_answer, template_variables
 from quantkit.run.speed import slow_note
 from quantkit.serve.errors import BusyError, StoppingError
 from quantkit.serve.metrics import Totals
 from quantkit.serve.request import ChatRequest
+from quantkit.serve.turns import Place, Turn, Turns
 from quantkit.serve.worker import Worker
 
 MOST_WAITING = 64
@@ -24,35 +27,52 @@ MOST_WAITING = 64
 
 
 class Answers:
-    """Answers requests one by one, in the order of their arrival: a model has one context."""
+    """Answers requests in the order of their arrival, so many at a time in one context.
 
-    def __init__(self, model: ChatModel, slow: Callable[[str], object] = str) -> None:
-        """Take *model*; nothing else may use it from now on. *slow* is told once if it is absurdly slow."""
+    A prompt is rendered and tokenized in a thread of its own, while others are answered.
+    """
+
+    def __init__(self, model: ChatModel, slow: Callable[[str], object] = str, parallel: int = 1) -> None:
+        """Take *model*; nothing else may use its contexts from now on.
+
+        Args:
+            model: gives the answers.
+            slow: is told once if it is absurdly slow.
+            parallel: answers at a time. With more than one, those that must be repeatable have a context of their own,
+                one at a time: sums depend on what else is in a context, in their last bits.
+
+        Raises:
+            QuantkitError: not enough memory for a context of that many answers.
+        """
         self.model = model
+        self.parallel = parallel
         self._slow: Callable[[str], object] | None = slow
         self.totals = Totals()
-        self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._repeatable = Place(model.engine.lanes, 1)
+        self._shared = self._repeatable if parallel == 1 else Place(model.engine.open_lanes(parallel), parallel)
+        self._turns = Turns(dict.fromkeys([self._shared, self._repeatable]))
         self._stopping = threading.Event()
-        self._worker = Worker()
+        self._preparer, self._preparing = Worker(), asyncio.Lock()
+        self._held = self._unprepared = 0
 
     def stop(self) -> None:
-        """End the current answer, and refuse further ones."""
+        """End the current answers, and refuse further ones."""
         self._stopping.set()
 
     @property
     def requests(self) -> tuple[int, int]:
         """How many are being answered, and how many wait."""
-        return int(self._turn.locked()), self._waiting
+        processing, waiting = self._turns.counts
+        return processing, waiting + self._unprepared
 
     def is_idle(self, seconds: float) -> bool:
         """Wait up to *seconds* until the model is not used any more; returns whether that is so."""
-        return self._worker.is_idle(seconds)
+        return self._preparer.is_idle(seconds) and self._turns.is_idle(seconds)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Part | GenerationStats]:
         """Answer part by part; the last item is the statistics.
 
-        Closing the generator ends the answer at its next step. The next answer does not wait for a slow reader.
+        Closing the generator ends the answer at its next step. No other answer waits for a slow reader.
 
         Raises:
             ChatFormatError: the model's template rejects the conversation.
@@ -60,54 +80,80 @@ class Answers:
             BusyError: too many requests wait already.
             StoppingError: see :meth:`stop`.
         """
-        loop = asyncio.get_running_loop()
-        parts: asyncio.Queue[Part | None] = asyncio.Queue()
+        if self._held >= MOST_WAITING + self.parallel:
+            raise BusyError(f"{MOST_WAITING} requests are waiting for an answer already")
         left = threading.Event()
 
         def go_on() -> bool:
             return not left.is_set() and not self._stopping.is_set()
 
-        def work() -> GenerationStats:
-            messages, dropped = self._visible(request)
-            options: dict[str, Any] = {"tools": request.tools, "go_on": go_on, "reuse": request.reuse}
-            for part in stream_answer(self.model, messages, request.settings, **options):
-                loop.call_soon_threadsafe(parts.put_nowait, part)
-            assert self.model.last_stats is not None
-            if self._slow and (note := slow_note(self.model)):
-                self._slow(note)
-                self._slow = None
-            self.totals = self.totals.with_answer(self.model.last_stats)
-            return replace(self.model.last_stats, dropped_messages=dropped)
-
-        def finished(work: asyncio.Future[GenerationStats]) -> None:
-            self._turn.release()
-            parts.put_nowait(None)
-            work.exception()  # marks it as retrieved, because after a disconnect nobody else does
-
-        await self._take_turn()
-        working = self._worker.run(work)
-        working.add_done_callback(finished)
+        self._held += 1
         try:
-            while (part := await parts.get()) is not None:
-                yield part
-            stats = await working
+            answer, dropped = await self._prepared(request, go_on)
+            async with aclosing(self._answered(answer, go_on)) as parts:
+                async for part in parts:
+                    yield part
         finally:
             left.set()
-        if stats.stop_reason == "interrupted":
+            self._held -= 1
+        if answer.stats is None or answer.stats.stop_reason == "interrupted":
             raise StoppingError("the server is shutting down")
-        yield stats
+        yield replace(answer.stats, dropped_messages=dropped)
+
+    async def _prepared(self, request: ChatRequest, go_on: Callable[[], bool]) -> tuple[DividedAnswer, int]:
+        """The answer before its first step, and how many messages were dropped."""
+
+        def work() -> tuple[DividedAnswer, int]:
+            messages, dropped = self._visible(request)
+            options: dict[str, Any] = {"tools": request.tools, "go_on": go_on, "reuse": request.reuse}
+            return prepare_answer(self.model, messages, request.settings, **options), dropped
+
+        def finished(working: asyncio.Future[tuple[DividedAnswer, int]]) -> None:
+            self._preparing.release()
+            working.cancelled() or working.exception()  # marks it as retrieved: after a disconnect nobody else does
+
+        self._unprepared += 1
+        try:
+            await self._preparing.acquire()
+            working = self._preparer.run(work)
+            working.add_done_callback(finished)
+            return await asyncio.shield(working)
+        finally:
+            self._unprepared -= 1
+
+    async def _answered(self, answer: DividedAnswer, go_on: Callable[[], bool]) -> AsyncGenerator[Part]:
+        loop = asyncio.get_running_loop()
+        parts: asyncio.Queue[Part | Exception | None] = asyncio.Queue()
+
+        def tell(part: Part | Exception | None) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(parts.put_nowait, part)
+
+        def ended(error: Exception | None) -> None:
+            if answer.stats is not None and error is None:
+                self._count(answer.stats, alone=turn.alone)
+            tell(error)
+
+        turn = Turn(answer, tell, ended, go_on)
+        place = self._repeatable if answer.is_repeatable else self._shared
+        self._turns.add(place, turn)
+        try:
+            while (part := await parts.get()) is not None:
+                if isinstance(part, Exception):
+                    raise part
+                yield part
+        finally:
+            self._turns.withdraw(place, turn)
+
+    def _count(self, stats: GenerationStats, *, alone: bool) -> None:
+        self.model.last_stats = stats
+        if self._slow and alone and (note := slow_note(self.model)):
+            self._slow(note)
+            self._slow = None
+        self.totals = self.totals.with_answer(stats)
 
     def _visible(self, request: ChatRequest) -> tuple[Messages, int]:
         if not request.truncates:
             return request.messages, 0
         told = template_variables(request.settings, request.tools)
         return visible_messages(self.model, request.messages, longest=request.settings.max_tokens, told=told)
-
-    async def _take_turn(self) -> None:
-        if self._waiting >= MOST_WAITING:
-            raise BusyError(f"{MOST_WAITING} requests are waiting for an answer already")
-        self._waiting += 1
-        try:
-            await self._turn.acquire()
-        finally:
-            self._waiting -= 1

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -24,14 +24,15 @@ from click.testing import CliRunner
 from starlette.responses import Response
 from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
 
-import quantkit.serve.answering
 from quantkit.cli.serve import command as serve_command
 from quantkit.demo.data import ADAPTER, BASE, EXAMPLES
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.jobs.build import build
 from quantkit.jobs.recipe import Recipe
+from quantkit.run.answer import Answer
+from quantkit.run.lanes import Lane, Lanes
 from quantkit.run.session import ChatModel
-from quantkit.run.settings import Settings, stream_answer
+from quantkit.run.settings import Settings
 from quantkit.serve.answering import Answers
 from quantkit.serve.app import make_app
 from quantkit.serve.body import MAX_BODY
@@ -243,7 +244,7 @@ def test_an_unknown_parameter_is_logged_once(tiny: Server) -> None:
 
 def test_invented_parameters_do_not_fill_memory_or_log() -> None:
     noted: list[str] = []
-    endpoint = ChatCompletions(Served("tiny", Answers(None), None, Settings({}), noted.append))  # type: ignore[arg-type]
+    endpoint = ChatCompletions(Served("tiny", None, None, Settings({}), noted.append))  # type: ignore[arg-type]
     for number in range(1000):
         endpoint._note_unknown(f"{number}" + "x" * 1000)
     assert len(noted) == 100
@@ -584,14 +585,17 @@ def in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[S
     """An endless model in this process, what is set when it answers, and how its answers ended."""
     answering, ends = threading.Event(), list[str]()
 
-    def recorded(model: ChatModel, *arguments: Any, **options: Any) -> Iterator[str]:
-        for piece in stream_answer(model, *arguments, **options):
-            answering.set()
-            yield piece
-        assert model.last_stats is not None
-        ends.append(model.last_stats.stop_reason)
+    def recorded(answer: Answer, lanes: Lanes) -> Generator[Lane | str]:
+        with closing(steps(answer, lanes)) as taken:
+            for step in taken:
+                if isinstance(step, str):
+                    answering.set()
+                yield step
+        assert answer.stats is not None
+        ends.append(answer.stats.stop_reason)
 
-    monkeypatch.setattr(quantkit.serve.answering, "stream_answer", recorded)
+    steps = Answer.steps
+    monkeypatch.setattr(Answer, "steps", recorded)
     with ChatModel.load(write_tiny_gguf(tmp_path / "endless.gguf", Tiny(stop="", context=ENDLESS)), threads=1) as model:
         yield Served("endless", Answers(model), None, Settings({"temperature": 0.0}), pytest.fail), answering, ends
 

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 from tiny_gguf import EOT, Tiny, write_tiny_gguf
 
-import quantkit.serve.answering
 from quantkit.errors import QuantkitError
+from quantkit.run.lanes import Lanes
 from quantkit.run.options import MOST_SEED
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import Settings
@@ -39,12 +39,9 @@ STUCK = """
 from quantkit.ggml.llama import begin
 begin()
 import time
-import quantkit.serve.answering, quantkit.serve.server
+import quantkit.run.lanes, quantkit.serve.server
 quantkit.serve.server._PATIENCE = 0.2
-def stuck(*arguments, **options):
-    time.sleep(600)
-    yield
-quantkit.serve.answering.stream_answer = stuck
+quantkit.run.lanes.Lanes.step = lambda self, lanes: time.sleep(600)
 """
 HEAD = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n"
 
@@ -150,19 +147,18 @@ def test_a_signal_ends_it_while_a_request_is_half_sent(tmp_path: Path) -> None:
         assert log.split("stop with Ctrl-C\n")[1] == ""
 
 
-def test_the_queue_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_the_queue_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: int) -> None:
     going = threading.Event()
 
-    def waiting(*arguments: Any, **options: Any) -> Iterator[Any]:
+    def waiting(lanes: Lanes, step: Any) -> None:
         going.wait(PATIENCE)
         raise QuantkitError("the end of the test")
-        yield
 
-    monkeypatch.setattr(quantkit.serve.answering, "stream_answer", waiting)
-    answers = Answers(None)  # type: ignore[arg-type]
-    asked = ChatRequest((), Settings({}), False, False)
+    monkeypatch.setattr(Lanes, "step", waiting)
+    asked = ChatRequest(({"role": "user", "content": "?"},), Settings({}), False, False)
 
-    async def ask() -> str:
+    async def ask(answers: Answers) -> str:
         try:
             async for _ in answers.stream(asked):
                 pass
@@ -170,18 +166,21 @@ def test_the_queue_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
             return type(error).__name__
         return ""
 
-    async def many() -> list[str]:
-        tasks = [asyncio.create_task(ask()) for _ in range(MOST_WAITING + 4)]
+    async def many(answers: Answers) -> list[str]:
+        tasks = [asyncio.create_task(ask(answers)) for _ in range(MOST_WAITING + parallel + 3)]
         await asyncio.sleep(0.1)
         assert sum(task.done() for task in tasks) == 3
         assert not answers.is_idle(0)
         going.set()
         return await asyncio.gather(*tasks)
 
-    found = asyncio.run(many())
-    assert found.count("BusyError") == 3
-    assert found.count("QuantkitError") == MOST_WAITING + 1, "one is answered, the others wait"
-    assert answers.is_idle(PATIENCE)
+    with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf"), threads=1) as model:
+        answers = Answers(model, parallel=parallel)
+        found = asyncio.run(many(answers))
+        assert found.count("BusyError") == 3
+        assert found.count("QuantkitError") == MOST_WAITING + parallel, "some are answered, the others wait"
+        assert answers.is_idle(PATIENCE)
+        assert answers.requests == (0, 0)
 
 
 class Sent:
