@@ -14,6 +14,8 @@ from typing import Any
 
 PART = "a part of the content"
 """In place of a field: a message's content is a list, and a thought is an item of it."""
+NAME, ARGUMENTS, ID, NUMBER = "$name", "$arguments", "$id", "$number"
+"""In a layout: an id has nine letters or digits, a number counts the calls."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,10 @@ class CallFormat:
         key: of TAGGED: around the name of an argument.
         value: of TAGGED: after the value; its opening belongs to the key. Of QUOTED: around a string.
         lines: of TAGGED: whether values have lines of their own.
+        layout: of JSON: a call as JSON text, with :data:`NAME`, :data:`ARGUMENTS`, :data:`ID` and :data:`NUMBER` in the
+            places of what changes, in a list if the template writes calls as one; of ADDRESSED: what is between the
+            name and the arguments.
+        between: what separates two calls, but for white space.
     """
 
     kind: CallKind
@@ -81,6 +87,8 @@ class CallFormat:
     key: Wrapper = Wrapper()
     value: str = ""
     lines: bool = False
+    layout: str = ""
+    between: str = ""
 
     @property
     def trigger(self) -> str:

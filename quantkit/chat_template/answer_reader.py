@@ -79,6 +79,16 @@ class AnswerReader:
         """Whether a thought is open."""
         return self._state is _State.THOUGHT
 
+    @property
+    def at_start(self) -> bool:
+        """Whether nothing of the answer is there yet, and it may begin with a thought."""
+        return self._state is _State.START
+
+    @property
+    def wrapped(self) -> bool:
+        """Whether the marker before the answer's text is there already."""
+        return self._wrapped
+
     def _opened(self, opening: str) -> _State:
         thought = self._form.thoughts is not None
         ends = (

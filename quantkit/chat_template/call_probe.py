@@ -17,12 +17,14 @@ from quantkit.chat_template.answer_format import AnswerFormat, CallFormat, CallK
 from quantkit.chat_template.answer_reader import AnswerReader, Part, Text
 from quantkit.chat_template.call_reader import Call
 from quantkit.chat_template.call_spans import (
+    IDS,
     KEYS,
     NAMES,
     PARAMETERS,
     PROOFS,
     TOOLS,
     json_spans,
+    layout_of,
     named_spans,
     path_of,
     text_between,
@@ -34,7 +36,6 @@ from quantkit.system.overlap import common_start
 
 _RESULT = "SentinelResult"
 _VALUES = ("SentinelA", "SentinelB")
-_IDS = ("SentCall1", "SentCall2")  # of nine letters and digits, as some templates require
 _MARK = re.compile(r"<[^<>\s]+>|\[[A-Z_]+\]")
 _TRIGGER = re.compile(r"[<\[][^<\[]+")
 _CUT_START = re.compile(r"\A[^<>\[\]]*[>\]]")
@@ -101,7 +102,7 @@ class _Calls:
     def _messages(self, arguments: Sequence[Mapping[str, Any]], content: str = "") -> list[dict[str, Any]]:
         calls = [
             {
-                "id": _IDS[i],
+                "id": IDS[i],
                 "type": "function",
                 "function": {"name": NAMES[i], "arguments": json.dumps(one) if self._as_text else one},
             }
@@ -147,16 +148,18 @@ class _Calls:
         keyed = name is None
         if keyed and arguments != (NAMES[0],):
             return None
-        number = path_of(value, _IDS[0])
-        section, call = self._around(one[:start], one[end:]), Wrapper()
+        number = path_of(value, IDS[0])
+        section, call, between = self._around(one[:start], one[end:]), Wrapper(), ""
         if two is not None and not isinstance(found[2], list):
-            section, call = self._divided(one[:start], one[end:], text_between(two, json_spans))
+            section, call, between = self._divided(one[:start], one[end:], text_between(two, json_spans))
         several = two is not None
         return CallFormat(
             CallKind.JSON, section, call, several, False,
             name=() if keyed else name or (),
             arguments=() if keyed else arguments or (),
             id=number or (),
+            layout=layout_of(found[2], {KEYS[0]: _VALUES[0]}),
+            between=between,
         )  # fmt: skip
 
     def _named(self, one: str, two: str | None) -> CallFormat | None:
@@ -167,16 +170,18 @@ class _Calls:
         start, end, _ = found
         middle = one[at + len(NAMES[0]) : start]
         marks = None
-        if _IDS[0] in middle:
-            before, _, behind = middle.partition(_IDS[0])
+        if IDS[0] in middle:
+            before, _, behind = middle.partition(IDS[0])
             marks, middle = Wrapper(before.strip(), behind.strip()), behind
+        section, call, between = Wrapper(), self._around(one[:at], one[end:]), ""
         if two is not None:
-            section, call = self._divided(one[:at], one[end:], text_between(two, named_spans))
-        else:
-            section, call = Wrapper(), self._around(one[:at], one[end:])
+            section, call, between = self._divided(one[:at], one[end:], text_between(two, named_spans))
         return CallFormat(
-            CallKind.NAMED, section, call, two is not None, False, after_name=middle.strip(), id_marks=marks
-        )
+            CallKind.NAMED, section, call, two is not None, False,
+            after_name=middle.strip(),
+            id_marks=marks,
+            between=between,
+        )  # fmt: skip
 
     def _addressed(self, found: CallFormat) -> CallFormat:
         """Calls whose header ends as those of thoughts and texts do: the parts of a header may have any order."""
@@ -184,7 +189,7 @@ class _Calls:
         headers = (answer.open, "" if thoughts is None else thoughts.marks.open)
         alike = bool(marks) and all(header.endswith(marks[-1]) for header in headers)
         if found.kind is CallKind.NAMED and not found.section.open and alike:
-            return replace(found, kind=CallKind.ADDRESSED, after_name=marks[-1])
+            return replace(found, kind=CallKind.ADDRESSED, after_name=marks[-1], layout=found.after_name)
         raise NoCallsError(f"its calls begin with {found.trigger!r}, which is not one marker")
 
     def _tagged(self, one: str, two: str | None) -> CallFormat | None:
@@ -206,12 +211,12 @@ class _Calls:
         if not key_open.strip() or not value_close.strip() or not after.startswith(value_close):
             return None
         rest = after[len(value_close) :]
-        section, call = Wrapper(), Wrapper(before.strip(), rest.strip())
+        section, call, apart = Wrapper(), Wrapper(before.strip(), rest.strip()), ""
         if two is not None:
             between = re.search(re.escape(_VALUES[0]) + re.escape(value_close) + f"(.*?){NAMES[1]}", two, re.DOTALL)
             if between is None:
                 return None
-            section, call = self._divided(before, rest, between[1])
+            section, call, apart = self._divided(before, rest, between[1])
         if not call.close:
             return None
         return CallFormat(
@@ -220,6 +225,7 @@ class _Calls:
             key=Wrapper(key_open.strip(), to_value.strip()),
             value=value_close.strip(),
             lines=to_value.endswith("\n") and value_close.startswith("\n"),
+            between=apart,
         )  # fmt: skip
 
     def _quoted(self, one: str, two: str | None) -> CallFormat | None:
@@ -230,13 +236,16 @@ class _Calls:
         if cut is None:
             return None
         before, middle, quote, after = cut.groups()
-        section, call = Wrapper(), self._around(before, after)
+        section, call, apart = Wrapper(), self._around(before, after), ""
         if two is not None:
             between = re.search(rf"{arguments(0)}(.*?){NAMES[1]}", two, re.DOTALL)
-            section, call = self._divided(before, after, between and between[2])
+            section, call, apart = self._divided(before, after, between and between[2])
         return CallFormat(
-            CallKind.QUOTED, section, call, two is not None, False, after_name=middle.strip(), value=quote
-        )
+            CallKind.QUOTED, section, call, two is not None, False,
+            after_name=middle.strip(),
+            value=quote,
+            between=apart,
+        )  # fmt: skip
 
     def _around(self, before: str, after: str) -> Wrapper:
         """The markers around all calls; what follows the first one behind them is the end of the turn."""
@@ -244,8 +253,8 @@ class _Calls:
         mark = _MARK.search(close)
         return Wrapper(before.strip(), close[: mark.end()] if mark else close)
 
-    def _divided(self, before: str, after: str, between: str | None) -> tuple[Wrapper, Wrapper]:
-        """What is around all calls, and what around each, given what is between two."""
+    def _divided(self, before: str, after: str, between: str | None) -> tuple[Wrapper, Wrapper, str]:
+        """What is around all calls, what around each, and what separates them, given what is between two."""
         if between is None:
             raise NoCallsError("it writes two calls in another way than one")
         close = common_start(between, after)
@@ -254,7 +263,8 @@ class _Calls:
         if not before.endswith(call_open):
             raise NoCallsError("it writes two calls in another way than one")
         section = self._around(before[: len(before) - len(call_open)], after[len(close) :])
-        return section, Wrapper(call_open.strip(), close.strip(" \n,;"))
+        apart = between[: len(between) - len(call_open)].strip()[len(close.strip(" \n,;")) :].strip()
+        return section, Wrapper(call_open.strip(), close.strip(" \n,;")), apart
 
     # -- the proof ----------------------------------------------------------------------------------------------------
 
@@ -284,6 +294,6 @@ class _Calls:
 
     def _prove_result(self) -> None:
         messages = self._messages([{KEYS[0]: _VALUES[0]}])
-        messages.append({"role": "tool", "tool_call_id": _IDS[0], "name": NAMES[0], "content": _RESULT})
+        messages.append({"role": "tool", "tool_call_id": IDS[0], "name": NAMES[0], "content": _RESULT})
         if _RESULT not in self._prober.write(messages, tools=TOOLS, asked=True, **self._told):
             raise NoCallsError("it leaves out what a tool answered")

@@ -7,8 +7,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from quantkit.chat_template.answer_format import ARGUMENTS, ID, NAME, NUMBER
+
 NAMES, KEYS = ("sentinel_one", "sentinel_two"), ("sent_alpha", "sent_beta")
 """The tools, and the arguments of the first and the second call."""
+IDS = ("SentCall1", "SentCall2")
+"""Their ids, of nine letters and digits, as some templates require."""
 _STRING, _ANY = {"type": "string", "description": "a"}, {"type": "object", "description": "b"}
 
 PROOFS: Sequence[tuple[str, Sequence[Mapping[str, Any]]]] = (
@@ -75,3 +79,25 @@ def path_of(value: object, wanted: object) -> tuple[str, ...] | None:
             if (rest := path_of(inner, wanted)) is not None:
                 return (key, *rest)
     return None
+
+
+def layout_of(value: object, arguments: object) -> str:
+    """A call's JSON with the places of what changes, as text.
+
+    Args:
+        value: as the template wrote it, alone or in a list.
+        arguments: its arguments.
+    """
+    return json.dumps(_places(value, arguments), ensure_ascii=False)
+
+
+def _places(value: object, arguments: object) -> object:
+    if value == arguments:
+        return ARGUMENTS
+    if isinstance(value, list):
+        return [_places(item, arguments) for item in value]
+    if isinstance(value, dict):
+        return {NAME if key == NAMES[0] else key: _places(inner, arguments) for key, inner in value.items()}
+    if isinstance(value, str):
+        return NAME if value == NAMES[0] else ID if value == IDS[0] else NUMBER if value.isdigit() else value
+    return value

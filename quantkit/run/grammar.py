@@ -49,7 +49,7 @@ class Grammar:
             GrammarError: the grammar allows none.
         """
         token = self._sample(chain, context, n_vocab, row, restricted=False)
-        if not self._allows(token):
+        if not self.allows(token):
             token = self._sample(chain, context, n_vocab, row, restricted=True)
         for sampler in (chain, self._sampler):
             llama_cpp.llama_sampler_accept(sampler, token)
@@ -68,7 +68,8 @@ class Grammar:
         llama_cpp.llama_sampler_apply(chain, ctypes.byref(array))
         return int(candidates["id"][array.selected])
 
-    def _allows(self, token: int) -> bool:
+    def allows(self, token: int) -> bool:
+        """Whether the answer may go on with a token; an end-of-generation token ends it."""
         candidate = np.zeros(1, _CANDIDATE)
         candidate["id"], candidate["logit"] = token, 1.0
         array = _array(candidate)

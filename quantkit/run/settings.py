@@ -15,6 +15,7 @@ from quantkit.errors import ChatFormatError, QuantkitError
 from quantkit.ollama.parameters import PARAMETERS, check_parameters
 from quantkit.package.built import RunnablePackage
 from quantkit.run.answer import DividedAnswer, alone
+from quantkit.run.held_answer import Held, answer_grammar
 from quantkit.run.interrupts import always
 from quantkit.run.options import Sampling, SamplingOptions, chat_sampling, number, sampling_value
 from quantkit.run.session import ChatModel, Messages
@@ -37,14 +38,14 @@ class Settings:
         max_tokens: the longest answer; None for no limit but the context.
         stops: stop sequences.
         told: variables of the chat template, such as ``enable_thinking``.
-        grammar: GBNF that answers are held to, "" for none.
+        held: the grammar that answers are held to, None for none.
     """
 
     sampling: SamplingOptions
     max_tokens: int | None = None
     stops: tuple[str, ...] = ()
     told: Mapping[str, Any] = field(default_factory=dict)
-    grammar: str = ""
+    held: Held | None = None
 
     @property
     def is_random(self) -> bool:
@@ -251,7 +252,7 @@ def prepare_answer(
     form, told = model.answers, template_variables(settings, tools)
     if tools and form.calls is None:
         raise ChatFormatError(f"tools cannot be used with this model: of its chat template, {form.no_calls}")
-    divided = form.thoughts is not None or bool(tools)
+    divided = form.thoughts is not None or bool(tools) or settings.held is not None
     functions = [tool["function"] for tool in tools]
     reader = AnswerReader(
         form,
@@ -264,7 +265,7 @@ def prepare_answer(
         stops=settings.stops,
         go_on=go_on,
         reuse=reuse,
-        grammar=settings.grammar,
+        grammar=answer_grammar(settings.held, form, reader) if settings.held else "",
         told=told,
         shown=model.marker_tokens if divided else (),
         **settings.sampling,

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from quantkit.chat_template.answer_format import AnswerFormat
 from quantkit.errors import QuantkitError
+from quantkit.run.held_answer import Held
 from quantkit.run.options import Sampling, SamplingOptions
 from quantkit.run.settings import Settings
 from quantkit.serve.errors import RequestError
@@ -172,15 +173,16 @@ def read_request(
     _refuse_unsupported(asked.model_extra or {}, note)
     form = form or AnswerFormat(no_calls="it has no tools")
     told = template_variables(asked.chat_template_kwargs or {}, form) | effort(asked.reasoning_effort, form)
-    tools = offered_tools(asked.tools or [], asked.tool_choice, parallel=asked.parallel_tool_calls, form=form)
+    told = {**settings.told, **told}
+    tools, calls = offered_tools(asked.tools or [], asked.tool_choice, parallel=asked.parallel_tool_calls, form=form)
     return ChatRequest(
         messages=conversation(asked.messages, system, note),
         settings=Settings(
             sampling=_sampling(asked, settings.sampling),
             max_tokens=_limit(asked, settings.max_tokens),
             stops=(*settings.stops, *_stops(asked.stop)),
-            told={**settings.told, **told},
-            grammar=_grammar(asked, {**settings.told, **told}, form, tools),
+            told=told,
+            held=_held(asked, told, form, tools=bool(tools), calls=calls),
         ),
         stream=bool(asked.stream),
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
@@ -212,8 +214,20 @@ def _sampling(asked: _Body, default: SamplingOptions) -> SamplingOptions:
     return sampling
 
 
-def _grammar(asked: _Body, told: Mapping[str, Any], form: AnswerFormat, tools: tuple[Mapping[str, Any], ...]) -> str:
-    """The grammar of the answer; "" for none."""
+def _held(asked: _Body, told: Mapping[str, Any], form: AnswerFormat, *, tools: bool, calls: str) -> Held | None:
+    """What the answer is held to."""
+    thinks = form.thoughts is not None and not (
+        form.switches and all(told.get(name) is False for name in form.switches)
+    )
+    if (grammar := _schema(asked)) and tools:
+        raise RequestError("response_format is not supported together with tools", param="response_format")
+    if grammar or calls:
+        return Held(grammar or calls, is_text=bool(grammar), thinks=thinks)
+    return None
+
+
+def _schema(asked: _Body) -> str:
+    """The grammar of the answer's text; "" for none."""
     found, schema = asked.response_format, asked.json_schema
     if found is not None and found.type == "json_schema":
         if found.json_schema is None and found.schema_ is None:
@@ -223,14 +237,6 @@ def _grammar(asked: _Body, told: Mapping[str, Any], form: AnswerFormat, tools: t
         schema = found.schema_
     elif schema is None:
         return ""
-    if tools:
-        raise RequestError("response_format is not supported together with tools", param="response_format")
-    thinks = form.thoughts is not None and not (
-        form.switches and all(told.get(name) is False for name in form.switches)
-    )
-    if thinks:
-        how = '; switch that off with reasoning_effort "none"' if form.switches else ""
-        raise RequestError(f"response_format is not supported while this model thinks{how}", param="response_format")
     return JSON_OBJECT if schema is None else schema_grammar(schema)
 
 

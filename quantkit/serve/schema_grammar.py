@@ -6,47 +6,22 @@ Properties come in the order of the schema, without others beside them.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from quantkit.run.gbnf import text
 from quantkit.serve.errors import RequestError
+from quantkit.serve.schema_dialect import FORMATS, JSON, Dialect, SchemaError
 
-_ANNOTATIONS = frozenset(
+ANNOTATIONS = frozenset(
     {"$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated", "description", "examples"}
     | {"readOnly", "title", "writeOnly"}
 )
+"""Keywords that restrict no value."""
 _DEEPEST = 40
 _MOST_ITEMS = 500
 _MOST_RULES = 2000
 
-_BASE = {
-    "space": r'| " " | "\n" [ \t]{0,20}',
-    "hex": "[0-9a-fA-F]",
-    # Whole characters only: llama.cpp would let a byte that is none pass for one.
-    "char": r"[\x20\x21\x23-\x5B\x5D-\x7E\u0080-\uD7FF\uE000-\uFFFF\U00010000-\U0010FFFF] | "
-    r'"\\" (["\\/bfnrt] | "u" ([0-9a-cA-CefEF] hex hex hex | [dD] [0-7] hex hex))',
-    "string": r'"\"" char* "\""',
-    "natural": '"0" | [1-9] [0-9]{0,15}',
-    "integer": '"-"? natural',
-    "fraction": '("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,2})?',
-    "number": '"-"? natural fraction',
-    "boolean": '"true" | "false"',
-    "null": '"null"',
-    "array": '"[" space (value ("," space value)*)? "]"',
-    "object": r'"{" space (string space ":" space value ("," space string space ":" space value)*)? "}"',
-    "value": "(object | array | string | number | boolean | null) space",
-    "digit": "[0-9]",
-    "date": '[12] digit{3} "-" ("0" [1-9] | "1" [0-2]) "-" ("0" [1-9] | "1" [0-9] | "2" [0-8])',
-    "time": '([01] digit | "2" [0-3]) ":" [0-5] digit ":" [0-5] digit ("." digit{1,6})? '
-    '("Z" | [-+] ([01] digit | "2" [0-3]) ":" [0-5] digit)',
-}
-_FORMATS = {
-    "date": r'"\"" date "\""',
-    "time": r'"\"" time "\""',
-    "date-time": r'"\"" date "T" time "\""',
-    "uuid": r'"\"" hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12} "\""',
-}
 # Type -> the keywords that are held.
 _KEYWORDS = {
     "object": {"properties", "required", "additionalProperties"},
@@ -58,74 +33,93 @@ _KEYWORDS = {
     "null": set[str](),
 }
 
-JSON_OBJECT = "\n".join(f"{name} ::= {rule}" for name, rule in {"root": "object space", **_BASE}.items())
-"""Any object."""
+JSON_OBJECT = text({"answer": "object space", **JSON.rules})
+"""Any object; the first rule is ``answer``, as in all grammars here."""
 
 
 def schema_grammar(schema: object) -> str:
-    """The grammar of a schema.
+    """The grammar of a schema, for ``response_format``.
 
     Raises:
         RequestError: it is no schema, or has what a grammar cannot hold.
     """
-    rules = _Rules(schema)
-    rules.add("root", rules.rule(schema, "the schema", 0))
-    return rules.text()
+    rules = dict(JSON.rules)
+    try:
+        rules["answer"] = SchemaRules(schema, rules).rule(schema, "the schema")
+    except SchemaError as error:
+        raise RequestError(f"response_format: {error}", param="response_format") from None
+    return text(rules)
 
 
-class _Rules:
-    def __init__(self, root: object) -> None:
+class SchemaRules:
+    """Writes a schema as rules.
+
+    Attributes:
+        dialect: how values are written.
+    """
+
+    def __init__(self, root: object, rules: dict[str, str], dialect: Dialect = JSON) -> None:
+        """Prepare.
+
+        Args:
+            root: the schema in which references are looked up.
+            rules: those of the grammar so far, with the dialect's; more are added.
+            dialect: how values are written.
+        """
+        self.dialect = dialect
         self._root = root
-        self._rules = dict(_BASE)
+        self._rules = rules
         self._referred: dict[str, str] = {}
 
     def add(self, name: str, rule: str) -> str:
         if len(self._rules) > _MOST_RULES:
-            raise _refused("the schema is too large")
+            raise refused("the schema is too large")
         self._rules[name] = rule
         return name
 
-    def text(self) -> str:
-        return "\n".join(f"{name} ::= {rule}" for name, rule in self._rules.items())
+    def rule(self, schema: object, where: str, depth: int = 0) -> str:
+        """The right side of a rule for a schema; white space behind the value included.
 
-    def rule(self, schema: object, where: str, depth: int) -> str:
-        """The right side of a rule for a schema; white space behind the value included."""
+        Raises:
+            SchemaError: it is no schema, or has what a grammar cannot hold.
+        """
         if depth > _DEEPEST:
-            raise _refused(f"{where} is nested too deeply")
+            raise refused(f"{where} is nested too deeply")
         if schema is True:
             return "value"
         if not isinstance(schema, Mapping):
-            raise _refused(f"{where} is not a schema")
-        asked = {key: value for key, value in schema.items() if key not in _ANNOTATIONS}
+            raise refused(f"{where} is not a schema")
+        asked = {key: value for key, value in schema.items() if key not in ANNOTATIONS}
         for key, make in (("$ref", self._reference), ("anyOf", self._any), ("allOf", self._all)):
             if key in asked:
-                _only(asked, {key}, where)
+                only(asked, {key}, where)
                 return make(asked[key], where, depth)
         if "const" in asked or "enum" in asked:
-            _only(asked, {"const", "enum", "type"}, where)
-            return _literals([asked["const"]] if "const" in asked else asked["enum"], asked.get("type"), where)
+            only(asked, {"const", "enum", "type"}, where)
+            values = literals([asked["const"]] if "const" in asked else asked["enum"], asked.get("type"), where)
+            return f"({' | '.join(map(self.dialect.literal, values))}) space"
         if not asked:
             return "value"
         kinds = asked.get("type") or _kind(asked, where)
         kinds = kinds if isinstance(kinds, list) else [kinds]
         ways = [self._typed(kind, asked, where, depth) for kind in kinds]
-        _only(asked, {"type"}.union(*(_KEYWORDS[kind] for kind in kinds)), where)
+        only(asked, {"type"}.union(*(_KEYWORDS[kind] for kind in kinds)), where)
         return f"({' | '.join(ways)}) space"
 
     def _reference(self, reference: object, where: str, depth: int) -> str:
         if not isinstance(reference, str) or not reference.startswith("#"):
-            raise _refused(f"{where}: $ref must be inside of the schema, not {reference!r:.80}")
+            raise refused(f"{where}: $ref must be inside of the schema, not {reference!r:.80}")
         if reference not in self._referred:
             found = self._root
             for step in reference[1:].split("/")[1:]:
                 name = step.replace("~1", "/").replace("~0", "~")
                 if not isinstance(found, Mapping) or name not in found:
-                    raise _refused(f"{where}: there is no {reference:.80}")
+                    raise refused(f"{where}: there is no {reference:.80}")
                 found = found[name]
-            name = self._referred[reference] = f"ref{len(self._referred)}"
+            name = self._referred[reference] = f"ref{len(self._rules)}"
             rule = self.rule(found, reference, depth + 1)
             if rule in self._referred.values():
-                raise _refused(f"{where}: {reference:.80} is only another reference")
+                raise refused(f"{where}: {reference:.80} is only another reference")
             self.add(name, rule)
         return self._referred[reference]
 
@@ -136,7 +130,7 @@ class _Rules:
     def _all(self, schemas: object, where: str, depth: int) -> str:
         ways = _schemas(schemas, f"{where}.allOf")
         if len(ways) != 1:
-            raise _refused(f"{where}.allOf with several schemas is not supported")
+            raise refused(f"{where}.allOf with several schemas is not supported")
         return self.rule(ways[0], f"{where}.allOf[0]", depth + 1)
 
     def _typed(self, kind: object, asked: Mapping[str, Any], where: str, depth: int) -> str:
@@ -146,15 +140,15 @@ class _Rules:
             case "array":
                 return self._array(asked, where, depth)
             case "string":
-                return _string(asked, where)
+                return string_rule(self.dialect, asked, where)
             case "number" | "integer":
                 if (least := asked.get("minimum")) not in (None, 0):
-                    raise _refused(f"{where}: minimum {least!r:.40} is not supported, only 0")
+                    raise refused(f"{where}: minimum {least!r:.40} is not supported, only 0")
                 whole = kind == "integer"
                 return str(kind) if least is None else "natural" if whole else "natural fraction"
             case "boolean" | "null":
                 return str(kind)
-        raise _refused(f"{where}: there is no type {kind!r:.40}")
+        raise refused(f"{where}: there is no type {kind!r:.40}")
 
     def _object(self, asked: Mapping[str, Any], where: str, depth: int) -> str:
         known, required, more = (
@@ -163,18 +157,20 @@ class _Rules:
             asked.get("additionalProperties", True),
         )
         if not isinstance(known, Mapping) or not _texts(required):
-            raise _refused(f"{where}: properties must be an object, and required a list of names")
+            raise refused(f"{where}: properties must be an object, and required a list of names")
         if missing := [name for name in required if name not in known]:
             if more is False:
-                raise _refused(f"{where}: {missing[0]!r:.80} is required and not allowed")
+                raise refused(f"{where}: {missing[0]!r:.80} is required and not allowed")
             known = {**known, **dict.fromkeys(missing, more)}
         if not known:
             if more is False:
                 return '"{" space "}"'
-            pair = self._named(f'string space ":" space {self.rule(more, f"{where}.additionalProperties", depth + 1)}')
+            pair = self._named(f'key space ":" space {self.rule(more, f"{where}.additionalProperties", depth + 1)}')
             return f'"{{" space ({pair} ("," space {pair})*)? "}}"'
         pairs = {
-            name: self._named(f'{_literal(name)} space ":" space {self.rule(value, f"{where}.{name}", depth + 1)}')
+            name: self._named(
+                f'{self.dialect.key(name)} space ":" space {self.rule(value, f"{where}.{name}", depth + 1)}'
+            )
             for name, value in known.items()
         }
         return f'"{{" space {self._members(pairs, set(required))} "}}"'
@@ -206,33 +202,54 @@ class _Rules:
         return self.add(f"r{len(self._rules)}", rule)
 
 
-def _string(asked: Mapping[str, Any], where: str) -> str:
+def string_rule(dialect: Dialect, asked: Mapping[str, Any], where: str) -> str:
+    """A string with its quotes, given the keywords of its schema.
+
+    Raises:
+        SchemaError: one of them cannot be held.
+    """
     if (kind := asked.get("format")) is not None:
-        _only(asked, {"type", "format"}, where)
-        if kind not in _FORMATS:
-            raise _refused(f"{where}: format {kind!r:.40} is not supported, only {', '.join(_FORMATS)}")
-        return _FORMATS[kind]
-    least, most = _range(asked, "minLength", "maxLength", where)
-    return "string" if (least, most) == (0, None) else f'"\\"" char{{{least},{"" if most is None else most}}} "\\""'
+        only(asked, {"type", "format"}, where)
+        if kind not in FORMATS:
+            raise refused(f"{where}: format {kind!r:.40} is not supported, only {', '.join(FORMATS)}")
+        return f"{dialect.quote} {FORMATS[kind]} {dialect.quote}"
+    least, most = length_range(asked, where)
+    if (least, most) == (0, None):
+        return "string"
+    return f"{dialect.quote} char{{{least},{'' if most is None else most}}} {dialect.quote}"
+
+
+def length_range(asked: Mapping[str, Any], where: str) -> tuple[int, int | None]:
+    """The least and the largest number of characters of a string.
+
+    Raises:
+        SchemaError: they are too large, or no range.
+    """
+    return _range(asked, "minLength", "maxLength", where)
 
 
 def _range(asked: Mapping[str, Any], low: str, high: str, where: str) -> tuple[int, int | None]:
     least, most = asked.get(low, 0), asked.get(high)
     for name, value in ((low, least), (high, most)):
         if value is not None and not (type(value) is int and 0 <= value <= _MOST_ITEMS):
-            raise _refused(f"{where}: {name} must be from 0 to {_MOST_ITEMS}, not {value!r:.40}")
+            raise refused(f"{where}: {name} must be from 0 to {_MOST_ITEMS}, not {value!r:.40}")
     if most is not None and least > most:
-        raise _refused(f"{where}: {low} is more than {high}")
+        raise refused(f"{where}: {low} is more than {high}")
     return least, most
 
 
-def _literals(values: object, kind: object, where: str) -> str:
+def literals(values: object, kind: object, where: str) -> list[object]:
+    """The values of ``enum``, checked.
+
+    Raises:
+        SchemaError: it is no list, or a value does not have the type that the schema names.
+    """
     if not isinstance(values, list) or not values:
-        raise _refused(f"{where}: enum must be a list of values")
+        raise refused(f"{where}: enum must be a list of values")
     kinds = kind if isinstance(kind, list) else [kind]
     if kind is not None and any(_type(value) not in kinds for value in values):
-        raise _refused(f"{where}: a value of enum or const does not have the type")
-    return f"({' | '.join(_literal(value) for value in values)}) space"
+        raise refused(f"{where}: a value of enum or const does not have the type")
+    return values
 
 
 def _type(value: object) -> str:
@@ -240,26 +257,18 @@ def _type(value: object) -> str:
     return names.get(type(value), "null")
 
 
-def _literal(value: object) -> str:
-    """A JSON value as the text that it is."""
-    text = json.dumps(value, ensure_ascii=False)
-    for plain, written in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r")):
-        text = text.replace(plain, written)
-    return f'"{text}"'
-
-
 def _kind(asked: Mapping[str, Any], where: str) -> str:
     """The type of a schema that names none, by its keywords, which would hold for values of that type alone."""
     found = [kind for kind, keywords in _KEYWORDS.items() if keywords & asked.keys()]
     if not found:
-        _only(asked, {"type"}, where)
-        raise _refused(f"{where} has no type")
+        only(asked, {"type"}, where)
+        raise refused(f"{where} has no type")
     return found[0]
 
 
 def _schemas(value: object, where: str) -> Sequence[object]:
     if not isinstance(value, list) or not value:
-        raise _refused(f"{where} must be a list of schemas")
+        raise refused(f"{where} must be a list of schemas")
     return value
 
 
@@ -267,10 +276,16 @@ def _texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def _only(asked: Mapping[str, Any], allowed: set[str], where: str) -> None:
+def only(asked: Mapping[str, Any], allowed: set[str], where: str) -> None:
+    """Refuse keywords but for those.
+
+    Raises:
+        SchemaError: there is another one.
+    """
     if other := next((key for key in asked if key not in allowed), None):
-        raise _refused(f"{where}: {other!r:.80} is not supported here")
+        raise refused(f"{where}: {other!r:.80} is not supported here")
 
 
-def _refused(message: str) -> RequestError:
-    return RequestError(f"response_format: {message}", param="response_format")
+def refused(message: str) -> SchemaError:
+    """The error for a schema that cannot be held."""
+    return SchemaError(message)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from quantkit.chat_template.answer_format import AnswerFormat
+from quantkit.serve.call_grammar import forced_calls, one_call_at_most
 from quantkit.serve.errors import RequestError
 
 _Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:-]{1,128}$")]
@@ -76,8 +77,8 @@ def effort(asked: str | None, form: AnswerFormat) -> dict[str, Any]:
 
 def offered_tools(
     tools: Sequence[Tool], choice: object, *, parallel: bool | None, form: AnswerFormat
-) -> tuple[Mapping[str, Any], ...]:
-    """The tools that the model may call; none for ``tool_choice: "none"``.
+) -> tuple[tuple[Mapping[str, Any], ...], str]:
+    """The tools that the model may call, and the grammar of its answer; no tools for ``tool_choice: "none"``.
 
     Args:
         tools: those of the request.
@@ -85,20 +86,55 @@ def offered_tools(
         parallel: its ``parallel_tool_calls``.
         form: how the model's chat template lets it answer.
 
+    Returns:
+        The tools, and GBNF with the rule ``answer``, "" where the model is free.
+
     Raises:
-        RequestError: calls cannot be read, or forcing or limiting them is asked for.
+        RequestError: calls cannot be read, or cannot be forced or limited as it asks.
     """
-    if choice not in (None, "auto", "none"):
-        raise RequestError("tool_choice is not supported but for 'auto' and 'none'", param="tool_choice")
-    if not tools or choice == "none":
-        return ()
+    wanted = _choice(choice)
+    if wanted == "none" or (not tools and wanted == "auto"):
+        return (), ""
+    if not tools:
+        raise RequestError("tool_choice asks for a call, and there are no tools", param="tool_choice")
     if form.calls is None:
         raise RequestError(
             f"tools are not supported with this model: of its chat template, {form.no_calls}", param="tools"
         )
-    if parallel is False and form.calls.several:
-        raise RequestError("parallel_tool_calls: false is not supported by this server", param="parallel_tool_calls")
     names = [tool.function.name for tool in tools]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise RequestError(f"tools has {twice!r} twice", param="tools")
-    return tuple(tool.model_dump(exclude_none=True) for tool in tools)
+    offered = tuple(tool.model_dump(exclude_none=True) for tool in tools)
+    functions = [tool["function"] for tool in offered]
+    if wanted == "auto":
+        limited = parallel is False and form.calls.several
+        return offered, one_call_at_most(form, functions) if limited else ""
+    if isinstance(wanted, _Chosen):
+        if wanted.function.name not in names:
+            raise RequestError(f"tool_choice: there is no tool {wanted.function.name!r}", param="tool_choice")
+        functions = [function for function in functions if function["name"] == wanted.function.name]
+    return offered, forced_calls(form.calls, functions, several=parallel is not False and wanted == "required")
+
+
+class _ChosenFunction(BaseModel):
+    name: str
+
+
+class _Chosen(BaseModel):
+    """A ``tool_choice`` that names a tool."""
+
+    type: Literal["function"]
+    function: _ChosenFunction
+
+
+def _choice(choice: object) -> str | _Chosen:
+    if choice in (None, "auto", "none", "required"):
+        return str(choice or "auto")
+    try:
+        return _Chosen.model_validate(choice)
+    except ValidationError:
+        raise RequestError(
+            "tool_choice must be 'auto', 'none', 'required', or a function: "
+            '{"type": "function", "function": {"name": NAME}}',
+            param="tool_choice",
+        ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import pytest
 from test_serve_requests import LOOK, THINKS, USES_TOOLS, read
 from tiny_gguf import Tiny, write_tiny_gguf
 
-from quantkit.chat_template.answer_format import AnswerFormat
+from quantkit.chat_template.answer_format import AnswerFormat, Thoughts, Wrapper
+from quantkit.chat_template.answer_reader import AnswerReader, Text, Thought
+from quantkit.run.held_answer import Held, answer_grammar
 from quantkit.run.options import GrammarError
 from quantkit.run.session import ChatModel
 from quantkit.serve.errors import RequestError
@@ -97,11 +99,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
         yield loaded
 
 
-def said(model: ChatModel, grammar: str, seed: int, longest: int = 1500) -> str:
+def said(model: ChatModel, grammar: str, seed: int, longest: int = 1500, shown: Container[int] = ()) -> str:
     """An answer at random."""
+    if "root ::=" not in grammar:
+        grammar = f"root ::= answer\n{grammar}"
     pieces = model.stream(
         [{"role": "user", "content": "?"}], max_tokens=longest, temperature=1.0, min_p=0.0, top_p=1.0, top_k=0,
-        seed=seed, grammar=grammar,
+        seed=seed, grammar=grammar, shown=shown,
     )  # fmt: skip
     return "".join(pieces)
 
@@ -194,15 +198,13 @@ def test_schemas_that_are_too_much(model: ChatModel) -> None:
     ],
 )  # fmt: skip
 def test_the_ways_to_ask(body: dict[str, Any], grammar: str) -> None:
-    assert read(**body).settings.grammar == grammar
+    assert read(**body).settings.held == (Held(grammar, thinks=False) if grammar else None)
 
 
 @pytest.mark.parametrize(
     ("form", "body", "message"),
     [
         (USES_TOOLS, {"tools": [LOOK]}, "together with tools"),
-        (THINKS, {}, 'while this model thinks; switch that off with reasoning_effort "none"'),
-        (AnswerFormat(THINKS.thoughts), {}, "while this model thinks"),
         (AnswerFormat(), {"response_format": {"type": "json_schema"}}, "json_schema is missing"),
         (AnswerFormat(), {"response_format": {"type": "xml"}}, "response_format.type must be 'text'"),
     ],
@@ -214,9 +216,34 @@ def test_what_does_not_go_together(form: AnswerFormat, body: dict[str, Any], mes
     assert str(caught.value.param).startswith("response_format")
 
 
-def test_a_model_that_can_be_told_not_to_think() -> None:
-    asked = {"response_format": {"type": "json_object"}, "reasoning_effort": "none"}
-    assert read(form=THINKS, **asked).settings.grammar == JSON_OBJECT
+def test_a_model_may_think_before_unless_it_is_told_not_to() -> None:
+    asked = {"response_format": {"type": "json_object"}}
+    assert read(form=THINKS, **asked).settings.held == Held(JSON_OBJECT)
+    assert read(form=AnswerFormat(THINKS.thoughts), **asked, reasoning_effort=None).settings.held == Held(JSON_OBJECT)
+    assert read(form=THINKS, **asked, reasoning_effort="none").settings.held == Held(JSON_OBJECT, thinks=False)
+
+
+@pytest.mark.parametrize("opening", ["", "<think>\n", "<think>\n\n</think>\n\n"])
+def test_json_behind_a_thought(model: ChatModel, opening: str) -> None:
+    """The thought is free, and the answer obeys however it began: by the prompt, by the model, or not at all."""
+    form, schema = AnswerFormat(Thoughts(Wrapper("<think>", "</think>"), "")), shape(["a"], a=WORD)
+    thoughts = set[bool]()
+    for seed in range(1 if opening == "<think>\n" else 4):
+        reader = AnswerReader(form, opening)
+        grammar = answer_grammar(Held(schema_grammar(schema)), form, reader)
+        parts = [*reader.push(said(model, grammar, seed, shown=model.tokenize("<think></think>"))), *reader.finish()]
+        assert model.last_stats is not None
+        assert model.last_stats.stop_reason == "end_of_turn"
+        assert is_valid(json.loads("".join(part.text for part in parts if isinstance(part, Text))), schema)
+        thoughts.add(any(isinstance(part, Thought) for part in parts))
+    assert thoughts == {"": {False, True}, "<think>\n": {True}}.get(opening, {False})
+
+
+def test_the_markers_around_the_text_of_an_answer(model: ChatModel) -> None:
+    form = AnswerFormat(Thoughts(Wrapper("<think>", "</think>"), ""), Wrapper("<text>", "</text>"))
+    grammar = answer_grammar(Held(schema_grammar(YES), thinks=False), form, AnswerReader(form))
+    assert {said(model, grammar, seed).split("e")[-1].strip() in ("", "xt>") for seed in range(6)} == {True}
+    assert said(model, grammar, 1).lstrip().startswith("<text>")
 
 
 def test_openais_client(tmp_path: Path) -> None:

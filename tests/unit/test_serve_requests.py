@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,11 @@ THINKS = AnswerFormat(
 )
 HARD = AnswerFormat(THINKS.thoughts, efforts=("low", "high"))
 IN_TAGS = Wrapper("<tool_call>", "</tool_call>")
-USES_TOOLS = AnswerFormat(calls=CallFormat(CallKind.JSON, Wrapper(), IN_TAGS, True, False, ("name",), ("arguments",)))
+CALLS = CallFormat(
+    CallKind.JSON, Wrapper(), IN_TAGS, True, False, ("name",), ("arguments",),
+    layout='{"name": "$name", "arguments": "$arguments"}',
+)  # fmt: skip
+USES_TOOLS, BARE = AnswerFormat(calls=CALLS), AnswerFormat(calls=replace(CALLS, call=Wrapper()))
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
 
 
@@ -171,10 +176,25 @@ def test_what_the_template_is_told(form: AnswerFormat, body: dict[str, Any], tol
             {"tools": [LOOK]},
             "it has no tools",
         ),
-        (USES_TOOLS, {"tools": [LOOK], "tool_choice": "required"}, "^tool_choice is not supported but"),
-        (USES_TOOLS, {"tools": [LOOK], "tool_choice": {"type": "function"}}, "^tool_choice is not supported but"),
+        (
+            USES_TOOLS,
+            {"tools": [LOOK], "tool_choice": {"type": "function"}},
+            "^tool_choice must be 'auto', 'none', 'req",
+        ),
+        (USES_TOOLS, {"tools": [LOOK], "tool_choice": "always"}, "^tool_choice must be 'auto', 'none', 'required'"),
+        (
+            USES_TOOLS,
+            {"tools": [LOOK], "tool_choice": {"type": "function", "function": {"name": "see"}}},
+            "^tool_choice: there is no tool 'see'",
+        ),
+        (USES_TOOLS, {"tools": [], "tool_choice": "required"}, "^tool_choice asks for a call, and there are no tools"),
+        (AnswerFormat(no_calls="it has no tools"), {"tools": [LOOK], "tool_choice": "required"}, "it has no tools"),
         (USES_TOOLS, {"tools": [LOOK, LOOK]}, "'look' twice"),
-        (USES_TOOLS, {"tools": [LOOK], "parallel_tool_calls": False}, "^parallel_tool_calls: false"),
+        (
+            BARE,
+            {"tools": [LOOK], "parallel_tool_calls": False},
+            "^parallel_tool_calls: false is not supported with this",
+        ),
         (USES_TOOLS, {"tools": [{**LOOK, "type": "custom"}]}, r"^tools\[0\].type must be 'function'"),
         (USES_TOOLS, {"tools": [{"type": "function", "function": {"name": "a b"}}]}, r"^tools\[0\].function.name"),
     ],
@@ -190,6 +210,23 @@ def test_tools() -> None:
     assert read(form=USES_TOOLS, tools=[LOOK], tool_choice="auto", parallel_tool_calls=True).tools == (LOOK,)
     assert read(form=USES_TOOLS, tools=[LOOK], tool_choice="none").tools == ()
     assert read(tools=[], tool_choice="auto").tools == ()
+
+
+def test_calls_that_are_forced_or_limited() -> None:
+    see = {"type": "function", "function": {"name": "see"}}
+
+    def held(**body: Any) -> str:
+        request = read(form=USES_TOOLS, tools=[LOOK, see], **body)
+        assert request.tools == (LOOK, see)  # the prompt tells of all
+        return "" if request.settings.held is None else request.settings.held.rules
+
+    free, one, forced = held(parallel_tool_calls=True), held(parallel_tool_calls=False), held(tool_choice="required")
+    named = held(tool_choice={"type": "function", "function": {"name": "see"}})
+    single = held(tool_choice="required", parallel_tool_calls=False)
+    assert free == ""
+    assert len({one, forced, named, single}) == 4
+    assert [name in named for name in ("look", "see")] == [False, True]
+    assert ["said" in rules for rules in (one, forced, named, single)] == [True, False, False, False]
 
 
 def test_a_conversation_with_tools_and_thoughts() -> None:

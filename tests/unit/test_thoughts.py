@@ -238,6 +238,32 @@ def test_openais_client(server: Server) -> None:
     assert second.choices[0].finish_reason == "tool_calls"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_is_forced(server: Server, stream: bool) -> None:
+    """The model thinks, would say "Yes!" and call another tool, and calls the one that the request names."""
+    kinds = {"type": "object", "properties": {"kind": {"enum": ["a b", 3]}}, "required": ["kind"]}
+    see = {"type": "function", "function": {"name": "see", "parameters": {**kinds, "additionalProperties": False}}}
+    choice: dict[str, Any] = {"type": "function", "function": {"name": "see"}}
+    answer = server.chat("hello", tools=[TOOL, see], tool_choice=choice, stream=stream)
+    if stream:
+        deltas = [event["choices"][0]["delta"] for event in answer.events[:-1]]
+        said = {key: "".join(delta.get(key) or "" for delta in deltas) for key in ("content", "reasoning_content")}
+        (call,) = (call for delta in deltas for call in delta.get("tool_calls", ()))
+    else:
+        said = message = answer.json["choices"][0]["message"]
+        (call,) = message["tool_calls"]
+    assert (said["content"] or "", said["reasoning_content"]) == ("", "hm 二")
+    assert call["function"]["name"] == "see"
+    assert json.loads(call["function"]["arguments"])["kind"] in ("a b", 3)
+
+
+def test_json_behind_a_thought(server: Server) -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["Yes", "No"]}}}
+    message = server.chat("hello", response_format=schema).json["choices"][0]["message"]
+    assert message["reasoning_content"] == "hm 二"
+    assert json.loads(message["content"]) in ("Yes", "No")
+
+
 def test_what_a_request_says_about_thinking(server: Server) -> None:
     def tokens(**body: Any) -> int:
         return int(server.chat("hello", max_tokens=1, **body).json["usage"]["prompt_tokens"])
