@@ -50,6 +50,7 @@ class Rule:
             the values in the file. Of a matrix it multiplies rows by numbers, so that it applies to LoRA's rows too.
         source_unit: rows of the source from which ``arrange`` makes ``unit`` rows of the target; None for as many.
         outtype: the type of the target whatever the file's is; None to choose it by name and shape.
+        bends: ``compute`` is not linear, so that LoRA's rows cannot stand for themselves in a LoRA file.
         idle: nothing reads the tensor, neither llama.cpp nor transformers, which has no module for it: an adapter may
             be without factors for it.
     """
@@ -67,6 +68,7 @@ class Rule:
     compute: Compute | None = None
     source_unit: int | None = None
     outtype: GGMLType | None = None
+    bends: bool = False
     idle: bool = False
 
     @property
@@ -116,6 +118,8 @@ class Architecture:
         mtp: its layers for multi-token prediction; None if it has none.
         older_names: of settings; where both names are given, the older one counts, as in transformers.
         stacks_may_be_turned: checkpoints may have the experts of a layer as a stack of transposed matrices.
+        converter_lacks: function from the config as it was saved to what llama.cpp's converter does not do with such
+            models, so that --via-llama-cpp would write another model; empty if it does all.
         causal_masks: values of ``use_bidirectional_attention`` with which tokens of a text attend to earlier ones only.
     """
 
@@ -131,6 +135,7 @@ class Architecture:
     older_names: Mapping[str, str] = field(default_factory=dict)
     variant: Callable[[Config], Architecture | None] = lambda config: None
     stacks_may_be_turned: bool = False
+    converter_lacks: Callable[[Config], str] = lambda config: ""
     causal_masks: tuple[bool | str, ...] = (False,)
     mtp: Mtp | None = None
 

