@@ -1,44 +1,25 @@
-"""The client of the process that runs chat templates: it starts the process on first use, and again if it had to end.
+"""The process that runs chat templates.
 
-One process is enough for all templates, and it keeps running: a process per prompt would cost 0.1 s per turn. It has
-limits that the sandbox cannot enforce: nested loops can run for days, and a short expression can make a string of
-gigabytes.
+It has limits that the sandbox cannot enforce: nested loops can run for days, and a short expression can make a string
+of gigabytes.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
 import os
-import signal
-import subprocess
-import threading
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from quantkit.errors import ChatFormatError
-from quantkit.system.child_process import ended_how, start_module
+from quantkit.system.limited_process import LimitedProcess, Limits
+
+_LIMITS = Limits()
+"""Describing the slowest real template takes 0.1 s and 32 MB."""
 
 _HINT = (
     "the template is broken or hostile; build from the checkpoint with the chat format that the model was trained on: "
     "quantkit build MODEL --template NAME"
 )
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits for one question. Describing the slowest real template takes 0.1 s and 32 MB.
-
-    Attributes:
-        seconds: processor time in seconds, if the system can limit it (not on Windows).
-        wall: wall-clock time in seconds, after which the process is killed.
-        memory: address space in bytes, if the system can limit it (not on Windows and macOS).
-    """
-
-    seconds: float = 3.0
-    wall: float = 30.0
-    memory: int = 512 << 20
 
 
 class TemplateLimitError(ChatFormatError):
@@ -47,22 +28,13 @@ class TemplateLimitError(ChatFormatError):
     default_hint = _HINT
 
 
-class TemplateProcess:
-    """Asks a separate process. Safe from any thread: questions wait for each other.
+class TemplateProcess(LimitedProcess):
+    """Asks the process; :mod:`quantkit.chat_template.worker` answers."""
 
-    Attributes:
-        limits: the limits for each question.
-    """
-
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.limits = limits or Limits()
-        self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start the process, so that it has done its imports when it is asked."""
-        with suppress(OSError), self._lock:  # ask() tries again
-            self._running()
+    def __init__(self, limits: Limits = _LIMITS) -> None:
+        super().__init__(
+            "quantkit.chat_template.worker", subject="the chat template", error=TemplateLimitError, limits=limits
+        )
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """The answer of :func:`quantkit.chat_template.worker.answer`.
@@ -70,87 +42,10 @@ class TemplateProcess:
         Raises:
             TemplateLimitError: the template was stopped, or crashed its process.
         """
-        line = json.dumps(question).encode() + b"\n"
-        with self._lock:
-            process = self._running()
-            try:
-                reply = self._exchange(process, line)
-            except BaseException:  # after Ctrl-C the next question must not get this one's answer
-                self._end()
-                raise
-            if "limit" in reply:  # start a new process with all of its memory
-                self._end()
-        if reply.get("limit") == "memory":
-            raise TemplateLimitError(f"the chat template needs more memory than {self.limits.memory >> 20} MiB")
+        reply = super().ask(question)
         if reply.get("limit") == "text":
             raise TemplateLimitError("the chat template writes a prompt that is too long for any model")
         return reply
-
-    def close(self) -> None:
-        """End the process; the next question starts it again."""
-        with self._lock:
-            self._end()
-
-    def forget(self) -> None:
-        """In a forked copy of this program: leave the process to the original, and never use it."""
-        self._lock = threading.Lock()
-        if self._process is not None:
-            self._process.returncode = 0  # so that Python does not warn that it is still running
-            self._process = None
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is not None:
-            self._end()  # it was killed in the meantime
-        if self._process is None:
-            self._process = start_module(
-                "quantkit.chat_template.worker", (repr(self.limits.seconds), str(self.limits.memory))
-            )
-        return self._process
-
-    def _exchange(self, process: subprocess.Popen[bytes], line: bytes) -> dict[str, Any]:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(self.limits.wall, stop)
-        timer.daemon = True
-        timer.start()
-        try:
-            with suppress(OSError):  # it has ended, so there is no answer
-                process.stdin.write(line)
-                process.stdin.flush()
-            reply = process.stdout.readline()
-        finally:
-            timer.cancel()
-        if reply.endswith(b"\n"):
-            answer: dict[str, Any] = json.loads(reply)
-            return answer
-        raise self._stopped(process, late.is_set())
-
-    def _stopped(self, process: subprocess.Popen[bytes], late: bool) -> TemplateLimitError:
-        code = process.wait()
-        if late:
-            return TemplateLimitError(f"the chat template takes longer than {self.limits.wall:g} s")
-        if code < 0 and signal.Signals(-code).name == "SIGPROF":
-            return TemplateLimitError(f"the chat template takes more than {self.limits.seconds:g} s of processor time")
-        assert process.stderr is not None
-        *_, said = process.stderr.read().decode(errors="replace").strip()[-500:].split("\n")
-        said = "".join(c for c in said if c.isprintable())
-        return TemplateLimitError(
-            f"the chat template crashed the process that runs it: {ended_how(code)} {said}".rstrip()
-        )
-
-    def _end(self) -> None:
-        if self._process is None:
-            return
-        process, self._process = self._process, None
-        process.kill()
-        with suppress(OSError), process:  # closes the pipes and waits
-            pass
 
 
 _shared = TemplateProcess()

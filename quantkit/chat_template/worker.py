@@ -1,15 +1,9 @@
-"""The process that runs chat templates: it limits itself, then answers each line of JSON with a line of JSON.
-
-It ends when its stdin is closed. It ignores Ctrl-C, which the parent process handles.
-"""
+"""The process that runs chat templates."""
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +13,7 @@ from quantkit.chat_template.probe import describe
 from quantkit.chat_template.sandbox import TextTooLongError, render, render_undated
 from quantkit.chat_template.thinking import bake_thinking, find_thinking
 from quantkit.errors import ChatFormatError
+from quantkit.system.limited_worker import answer_lines
 
 QUESTIONS: dict[str, Callable[..., Any]] = {
     "render": render,
@@ -49,36 +44,5 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     return {"value": found if isinstance(found, str) else asdict(found)}
 
 
-def main(seconds: float, memory: int) -> None:
-    """Answer questions until stdin ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _limit_memory(memory)
-    for line in sys.stdin.buffer:
-        _limit_time(seconds)
-        try:
-            text = json.dumps(answer(json.loads(line)))
-        except MemoryError:  # while reading the question or writing the answer
-            text = json.dumps({"limit": "memory"})
-        _limit_time(0)
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
-
-
-def _limit_time(seconds: float) -> None:
-    """Limit processor time from now on; 0 for no limit. The signal is not caught: it ends long multiplications too."""
-    if sys.platform != "win32":
-        signal.setitimer(signal.ITIMER_PROF, seconds)
-
-
-def _limit_memory(memory: int) -> None:
-    """Limit memory. Windows has no such limit and macOS ignores it; there only the time limit helps."""
-    if sys.platform != "win32":
-        import resource
-
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-
-
 if __name__ == "__main__":
-    main(float(sys.argv[1]), int(sys.argv[2]))
+    answer_lines(answer, float(sys.argv[1]), int(sys.argv[2]))

@@ -142,15 +142,16 @@ def command(
                 _note(f"warning: no browser was found; open {url}/ yourself")
 
         access = Access(api_key, loopback, (host, socket.gethostname()), hosts, origins)
-        serve(
-            make_app(served, access),
-            listening,
-            started=started,
-            stop=served.answers.stop,
-            closing=served.bodies.end,
-            is_idle=served.answers.is_idle,
-            note=_note,
-        )
+        with served.renderer:
+            serve(
+                make_app(served, access),
+                listening,
+                started=started,
+                stop=served.answers.stop,
+                closing=served.bodies.end,
+                is_idle=served.answers.is_idle,
+                note=_note,
+            )
 
 
 def _note(line: str) -> None:

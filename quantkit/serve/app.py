@@ -14,19 +14,21 @@ from starlette.routing import Route
 from quantkit.serve.completions import ChatCompletions, Served
 from quantkit.serve.guard import Access, Guard
 from quantkit.serve.metrics import metrics_text
-from quantkit.serve.page import page_response
+from quantkit.serve.page.assets import page_routes
+from quantkit.serve.page.defaults import shown_defaults
+from quantkit.serve.page.rendering import render
 from quantkit.serve.reply import error_object
 from quantkit.serve.tokens import detokenize, tokenize
 
 # llama.cpp's server answers without /v1 too, for clients whose base URL ends there.
 _BASES = ("/v1", "")
-_UNNAMED = {"/", "/favicon.ico", "/models", "/chat/completions", "/v1/health"}
+_UNNAMED = {"/", "/favicon.ico", "/models", "/chat/completions", "/v1/health", "/render"}
 
 
 def make_app(served: Served, access: Access) -> Starlette:
     """Make the application, for those whom *access* lets in."""
     completions = ChatCompletions(served)
-    routes = [Route("/", page_response, methods=["GET"]), Route("/favicon.ico", _nothing, methods=["GET"])]
+    routes = [*page_routes(), Route("/favicon.ico", _nothing, methods=["GET"])]
     for base in _BASES:
         routes += [
             Route(f"{base}/health", _health, methods=["GET"]),
@@ -39,6 +41,7 @@ def make_app(served: Served, access: Access) -> Starlette:
         Route("/metrics", partial(_metrics, served), methods=["GET"]),
         Route("/tokenize", tokenize(model, served.bodies), methods=["POST"]),
         Route("/detokenize", detokenize(model, served.bodies), methods=["POST"]),
+        Route("/render", render(served.renderer, served.bodies), methods=["POST"]),
     ]
     paths = {route.path for route in routes if "{" not in route.path} - _UNNAMED
     known = ", ".join(sorted(paths))
@@ -82,7 +85,11 @@ def _model_object(served: Served) -> dict[str, object]:
         "object": "model",
         "created": served.since,
         "owned_by": "quantkit",
-        "meta": {"n_ctx": model.n_ctx, "system": served.system or ""},
+        "meta": {
+            "n_ctx": model.n_ctx,
+            "system": served.system or "",
+            **shown_defaults(served.settings, model),
+        },
     }
 
 

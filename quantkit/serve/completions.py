@@ -20,6 +20,7 @@ from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.settings import Settings
 from quantkit.serve.answering import Answers
 from quantkit.serve.body import Bodies
+from quantkit.serve.page.rendering import Renderer
 from quantkit.serve.refusals import refused
 from quantkit.serve.reply import DONE, Reply, event, refusal
 from quantkit.serve.request import ChatRequest, read_request
@@ -43,6 +44,7 @@ class Served:
         settings: the settings for what a request leaves out.
         note: writes a line to the log.
         bodies: the bodies of requests.
+        renderer: renders Markdown for the page.
         shared: whether clients that do not know each other use it.
         since: the start time, in seconds since 1970.
     """
@@ -53,6 +55,7 @@ class Served:
     settings: Settings
     note: Callable[[str], None]
     bodies: Bodies = field(default_factory=Bodies)
+    renderer: Renderer = field(default_factory=Renderer)
     shared: bool = False
     since: int = field(default_factory=lambda: int(time.time()))
 

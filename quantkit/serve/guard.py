@@ -18,6 +18,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from quantkit.serve.page.assets import FOLDER
 from quantkit.serve.reply import error_object
 
 _HEADERS = {
@@ -113,7 +114,7 @@ class Guard:
                 return _refused(403, f"web pages from {origin} may not use this server; --allow-origin adds some")
             if method == "OPTIONS":  # a browser asks before it sends the request, without the key
                 return Response(status_code=204)
-        if self._keys and path not in _OPEN:
+        if self._keys and path not in _OPEN and not path.startswith(FOLDER):
             given = headers.get("authorization", "").encode("latin-1")
             if not any(secrets.compare_digest(given, key) for key in self._keys):
                 return _refused(401, "the API key is missing or wrong", code="invalid_api_key")

@@ -21,6 +21,7 @@ from typing import Any
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = 60.0  # seconds for anything; two busy cores take more than twenty to start a browser
 
+_KEY_CODES = {"Backspace": 8, "Escape": 27, "ArrowUp": 38, "ArrowDown": 40}
 _FLAGS = (
     "--headless=new",
     "--remote-debugging-pipe",
@@ -133,6 +134,13 @@ class Browser:
         key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
         self.call("Input.dispatchKeyEvent", type="keyDown", text="\r", **key)
         self.call("Input.dispatchKeyEvent", type="keyUp", **key)
+
+    def press(self, key: str, *, ctrl: bool = False, alt: bool = False, shift: bool = False) -> None:
+        """Press a key that puts nothing in, such as ``Escape``, or one with modifiers."""
+        code = _KEY_CODES.get(key) or ord(key.upper())
+        held = {"key": key, "windowsVirtualKeyCode": code, "modifiers": alt | ctrl << 1 | shift << 3}
+        self.call("Input.dispatchKeyEvent", type="rawKeyDown", **held)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **held)
 
     def screenshot(self, path: Path) -> None:
         """Save what is to be seen, as PNG."""

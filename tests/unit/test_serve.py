@@ -226,7 +226,15 @@ def test_the_oldest_messages_are_dropped_if_the_client_asks_for_that(tiny: Serve
 def test_the_models(tiny: Server) -> None:
     (model,) = tiny.request("GET", "/v1/models").json["data"]
     assert (model["id"], model["object"]) == ("tiny-q4_0", "model")
-    assert model["meta"] == {"n_ctx": 512, "system": SYSTEM}
+    meta = model["meta"]
+    assert (meta["n_ctx"], meta["system"], meta["thinking"]) == (512, SYSTEM, {})
+    # What a request that says nothing gets: the package's parameters, else llama.cpp's.
+    assert {name: meta["defaults"][name] for name in ("temperature", "max_tokens", "top_k", "seed")} == {
+        "temperature": 0,
+        "max_tokens": 50,
+        "top_k": 40,
+        "seed": -1,
+    }
 
 
 def test_many_at_once(tiny: Server) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +9,14 @@ from pathlib import Path
 import pytest
 from tiny_gguf import ANSWER, Tiny, write_tiny_gguf
 
-from quantkit.serve.page import content_policy, read_page
-from tests.support.browser import PROGRAMS, Browser, find_browser, running_browser
+from quantkit.serve.page.assets import POLICY, read_assets
+from tests.support.browser import PROGRAMS, Browser
+from tests.support.chat_page import IDLE, TURNS, ask, browsing, common_window, conversations, opened
 from tests.support.served import Server, running_server
 
 ROOT = Path(__file__).parent.parent.parent
 SYSTEM = "你是一个乐于助人的助手。"
 MARKUP = "<img src=q>"
-IDLE = "!document.querySelector('#send').hidden"
-TURNS = "[...document.querySelectorAll('.turn p:first-child')].map((p) => p.textContent)"
 
 
 def test_the_set_up_for_tests_takes_the_browsers_that_tests_take() -> None:
@@ -49,45 +47,13 @@ def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def program() -> str:
-    found = find_browser()
-    if found is None:
-        pytest.skip(f"no browser here (none of {', '.join(PROGRAMS)}): install Debian's package chromium")
-    return found
-
-
-@pytest.fixture(scope="module")
-def running(program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with running_browser(program, tmp_path_factory.mktemp("browser") / "profile") as browser:
-        yield browser
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    yield from browsing(tmp_path_factory.mktemp("browser"))
 
 
 @pytest.fixture
 def browser(running: Browser) -> Browser:
-    """The browser with a window of common size."""
-    running.call("Emulation.setDeviceMetricsOverride", width=900, height=640, deviceScaleFactor=1, mobile=False)
-    return running
-
-
-def opened(browser: Browser, server: Server) -> Browser:
-    browser.open(f"{server.url}/")
-    browser.wait_for("document.title !== 'quantkit' || document.querySelector('#error').textContent")
-    return browser
-
-
-def ask(browser: Browser, text: str) -> list[str]:
-    """Type a question, press Enter and wait for the end of the answer; all that was said."""
-    browser.value("document.querySelector('#message').focus()")
-    browser.type(text)
-    browser.press_enter()
-    browser.wait_for(IDLE)
-    return list(browser.value(TURNS))
-
-
-def sent(browser: Browser) -> list[list[dict[str, str]]]:
-    """The conversations that the page has sent."""
-    requests = [event["request"] for event in browser.happened("Network.requestWillBeSent")]
-    return [json.loads(request["postData"])["messages"] for request in requests if request["method"] == "POST"]
+    return common_window(running)
 
 
 def test_a_conversation(browser: Browser, server: Server, tmp_path: Path) -> None:
@@ -97,7 +63,7 @@ def test_a_conversation(browser: Browser, server: Server, tmp_path: Path) -> Non
     assert ask(browser, "hello") == ["你好", ANSWER, "hello", ANSWER]
     system = {"role": "system", "content": SYSTEM}
     question, answer = {"role": "user", "content": "你好"}, {"role": "assistant", "content": ANSWER}
-    assert sent(browser) == [
+    assert conversations(browser) == [
         [system, question],
         [system, question, answer, {"role": "user", "content": "hello"}],
     ]
@@ -133,7 +99,7 @@ def test_the_answer_streams(browser: Browser, endless: Server) -> None:
     browser.click("#stop")
     browser.wait_for(IDLE)
     stopped = browser.value(TURNS)
-    assert browser.value("document.querySelector('.note').textContent") == "Stopped."
+    assert browser.value("document.querySelector('.assistant .note').textContent") == "Stopped."
     assert 20 <= len(stopped[1]) < 8000  # JavaScript counts an emoji as two
     # A new chat ends the answer too, and forgets what was said.
     browser.type("hello")
@@ -148,7 +114,7 @@ def test_the_answer_streams(browser: Browser, endless: Server) -> None:
     browser.wait_for(IDLE)
     # Nobody waits for the rest, so the server stops.
     assert [event["canceled"] for event in browser.wait_for_events("Network.loadingFailed", 3)] == [True] * 3
-    said = sent(browser)
+    said = conversations(browser)
     assert [len(messages) for messages in said] == [2, 4, 2]
     assert said[1][2]["content"] == stopped[1], "what was said before the stop is part of the conversation"
 
@@ -205,14 +171,13 @@ def test_enter_that_ends_a_composition_does_not_send(browser: Browser, server: S
 
 def test_the_system_prompt(browser: Browser, server: Server) -> None:
     opened(browser, server)
+    browser.click("#open-settings")
     assert browser.value("document.querySelector('#system').value") == SYSTEM
-    browser.click("summary")
     browser.value("document.querySelector('#system').select()")
-    browser.click("#system")
-    browser.call("Input.dispatchKeyEvent", type="keyDown", key="a", code="KeyA", modifiers=2, commands=["selectAll"])
     browser.type("Sing.")
+    browser.press("Escape")
     ask(browser, "hello")
-    assert sent(browser)[-1][0] == {"role": "system", "content": "Sing."}
+    assert conversations(browser)[-1][0] == {"role": "system", "content": "Sing."}
 
 
 def test_an_error_gives_the_question_back(browser: Browser, server: Server) -> None:
@@ -231,7 +196,6 @@ def test_small_and_dark_screens(browser: Browser, server: Server, scheme: str) -
     browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
     browser.call("Emulation.setDeviceMetricsOverride", width=320, height=568, deviceScaleFactor=2, mobile=True)
     opened(browser, server)
-    browser.click("summary")
     ask(browser, "hello" * 40)
     assert browser.value("document.documentElement.scrollWidth") == 320
     assert browser.value("document.documentElement.scrollHeight") == 568
@@ -245,12 +209,12 @@ def test_small_and_dark_screens(browser: Browser, server: Server, scheme: str) -
 
 def test_names_for_screen_readers(browser: Browser, server: Server) -> None:
     opened(browser, server)
-    browser.click("summary")
     tree = browser.call("Accessibility.getFullAXTree")["nodes"]
     names = {(node["role"]["value"], node["name"]["value"]) for node in tree if node.get("name")}
     assert {
+        ("main", "Conversation"),
         ("textbox", "Message"),
-        ("textbox", "System prompt"),
+        ("button", "Settings"),
         ("button", "Send"),
         ("button", "New chat"),
         ("log", "Conversation"),
@@ -258,16 +222,18 @@ def test_names_for_screen_readers(browser: Browser, server: Server) -> None:
     } <= names
 
 
-def test_the_file_stands_alone() -> None:
-    """Without a browser: no address but the name of the SVG format, and the policy names what is in the file."""
-    page = read_page()
-    assert set(re.findall(r"\b\w+://[^'\"\s]+", page)) == {"http://www.w3.org/2000/svg"}
-    assert "innerHTML" not in page
-    assert len(re.findall(r"<script", page)) == len(re.findall(r"<style", page)) == 1
-    assert " style=" not in page
-    policy = content_policy(page)
-    assert policy.startswith("default-src 'none'; script-src 'sha256-")
-    assert "unsafe" not in policy
+def test_the_files_stand_alone() -> None:
+    """Without a browser: no address but the name of the SVG format, no inline style or script, nothing parses HTML."""
+    for name, text in read_assets().items():
+        assert set(re.findall(r"\b\w+://[^'\"\s]+", text)) <= {"http://www.w3.org/2000/svg"}, name
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|DOMParser|document\.write|\beval\b", text), name
+        assert " style=" not in text, name
+        assert text.count("\n") < 300, name
+    page = read_assets()["index.html"]
+    assert re.findall(r"<script[^>]*>(.*?)</script>", page) == [""]
+    assert "<style" not in page
+    assert POLICY.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+    assert "unsafe" not in POLICY
 
 
 def test_the_oldest_exchanges_are_left_out_when_the_context_is_full(browser: Browser, server: Server) -> None:
@@ -284,7 +250,7 @@ def test_the_oldest_exchanges_are_left_out_when_the_context_is_full(browser: Bro
         ".findIndex((e) => e.className === 'left-out')"
     )
     assert left > 1
-    assert len(sent(browser)[-1]) < 16
+    assert len(conversations(browser)[-1]) < 16
     assert re.fullmatch(r"\d+ of 512 tokens", browser.value("document.querySelector('#used').textContent"))
     browser.value("document.querySelector('#new').click()")
     assert browser.value("document.querySelectorAll('.left-out, .turn').length") == 0

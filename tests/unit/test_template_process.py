@@ -20,9 +20,10 @@ from tiny_gguf import LLAMA_3, Tiny, write_tiny_gguf
 
 from quantkit.chat_template import process as template_process
 from quantkit.chat_template.format import derive, named_template, render_jinja
-from quantkit.chat_template.process import Limits, TemplateLimitError, TemplateProcess
+from quantkit.chat_template.process import TemplateLimitError, TemplateProcess
 from quantkit.errors import ChatFormatError
 from quantkit.jobs.package import package
+from quantkit.system.limited_process import Limits
 from quantkit.verify.smoke import smoke_test
 
 TALK = [{"role": "user", "content": "你好"}]
@@ -231,7 +232,8 @@ ENDLESS = f"""
 import threading
 from quantkit.chat_template import process as template_process
 from quantkit.chat_template.format import render_jinja
-from quantkit.chat_template.process import Limits, TemplateProcess
+from quantkit.chat_template.process import TemplateProcess
+from quantkit.system.limited_process import Limits
 process = template_process._shared = TemplateProcess(Limits(seconds=1))
 def tell():
     while process._process is None:

@@ -47,7 +47,12 @@ def test_it_has_what_is_not_python(wheel: Path) -> None:
     found = set(names(wheel))
     templates = {f"quantkit/{path.relative_to(ROOT)}" for path in (ROOT / "templates").rglob("*") if path.is_file()}
     assert templates <= found
-    assert {"quantkit/serve/page.html", "quantkit/demo/base/model.safetensors", "quantkit/kernels/cuda.cu"} <= found
+    assert {
+        "quantkit/serve/page/static/index.html",
+        "quantkit/serve/page/static/main.js",
+        "quantkit/demo/base/model.safetensors",
+        "quantkit/kernels/cuda.cu",
+    } <= found
     assert {f"quantkit/material/texts/quantkit-{use}.txt" for use in ("calibration", "evaluation")} <= found
     assert {name.split("/")[0] for name in found} == {"quantkit", f"{wheel.name.split('-py3')[0]}.dist-info"}
 

@@ -1,0 +1,47 @@
+"""Endpoints that take a JSON object and answer with one, without the model's turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from quantkit.errors import QuantkitError
+from quantkit.serve.body import Bodies
+from quantkit.serve.refusals import problem, refused
+
+Asked = TypeVar("Asked", bound=BaseModel)
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def json_endpoint(kind: type[Asked], work: Callable[[Asked], dict[str, Any]], bodies: Bodies) -> Endpoint:
+    """Make an endpoint that does one request at a time, in a thread.
+
+    Args:
+        kind: the pydantic model of the request.
+        work: makes the answer; a :class:`QuantkitError` becomes an error response.
+        bodies: the bodies of requests.
+    """
+    turn = asyncio.Lock()
+
+    async def answer(request: Request) -> Response:
+        try:
+            async with bodies.read(request) as body, turn:
+                return await asyncio.to_thread(lambda: JSONResponse(work(_read(kind, body))))
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except QuantkitError as error:
+            return refused(error)
+
+    return answer
+
+
+def _read(kind: type[Asked], body: bytes) -> Asked:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise problem(error) from None

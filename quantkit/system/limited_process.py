@@ -1,0 +1,135 @@
+"""Asks a separate process that keeps running, with limits on the time and memory of each question.
+
+The process starts on first use, and again if it had to end. One is enough, and a process per question would cost 0.1 s.
+The module in it calls :func:`quantkit.system.limited_worker.answer_lines`.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from quantkit.errors import QuantkitError
+from quantkit.system.child_process import ended_how, start_module
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits for one question.
+
+    Attributes:
+        seconds: processor time in seconds, if the system can limit it (not on Windows).
+        wall: wall-clock time in seconds, after which the process is killed.
+        memory: address space in bytes, if the system can limit it (not on Windows and macOS).
+    """
+
+    seconds: float = 3.0
+    wall: float = 30.0
+    memory: int = 512 << 20
+
+
+class LimitedProcess:
+    """Asks a separate process. Safe from any thread: questions wait for each other.
+
+    Attributes:
+        limits: the limits for each question.
+    """
+
+    def __init__(self, module: str, *, subject: str, error: type[QuantkitError], limits: Limits) -> None:
+        """Ask *module*; where a limit is reached, an *error* says so of *subject*, such as "the chat template"."""
+        self.limits = limits
+        self._module, self._subject, self._error = module, subject, error
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process, so that it has done its imports when it is asked."""
+        with suppress(OSError), self._lock:  # ask() tries again
+            self._running()
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a question.
+
+        Raises:
+            QuantkitError: of the kind given to the constructor: it was stopped at a limit, or crashed its process.
+        """
+        line = json.dumps(question).encode() + b"\n"
+        with self._lock:
+            process = self._running()
+            try:
+                reply = self._exchange(process, line)
+            except BaseException:  # after Ctrl-C the next question must not get this one's answer
+                self._end()
+                raise
+            if "limit" in reply:  # start a new process with all of its memory
+                self._end()
+        if reply.get("limit") == "memory":
+            raise self._error(f"{self._subject} needs more memory than {self.limits.memory >> 20} MiB")
+        return reply
+
+    def close(self) -> None:
+        """End the process; the next question starts it again."""
+        with self._lock:
+            self._end()
+
+    def forget(self) -> None:
+        """In a forked copy of this program: leave the process to the original, and never use it."""
+        self._lock = threading.Lock()
+        if self._process is not None:
+            self._process.returncode = 0  # so that Python does not warn that it is still running
+            self._process = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is not None:
+            self._end()  # it was killed in the meantime
+        if self._process is None:
+            self._process = start_module(self._module, (repr(self.limits.seconds), str(self.limits.memory)))
+        return self._process
+
+    def _exchange(self, process: subprocess.Popen[bytes], line: bytes) -> dict[str, Any]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(self.limits.wall, stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            with suppress(OSError):  # it has ended, so there is no answer
+                process.stdin.write(line)
+                process.stdin.flush()
+            reply = process.stdout.readline()
+        finally:
+            timer.cancel()
+        if reply.endswith(b"\n"):
+            answer: dict[str, Any] = json.loads(reply)
+            return answer
+        raise self._stopped(process, late.is_set())
+
+    def _stopped(self, process: subprocess.Popen[bytes], late: bool) -> QuantkitError:
+        code = process.wait()
+        if late:
+            return self._error(f"{self._subject} takes longer than {self.limits.wall:g} s")
+        if code < 0 and signal.Signals(-code).name == "SIGPROF":
+            return self._error(f"{self._subject} takes more than {self.limits.seconds:g} s of processor time")
+        assert process.stderr is not None
+        *_, said = process.stderr.read().decode(errors="replace").strip()[-500:].split("\n")
+        said = "".join(c for c in said if c.isprintable())
+        return self._error(f"{self._subject} crashed the process that runs it: {ended_how(code)} {said}".rstrip())
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        process.kill()
+        with suppress(OSError), process:  # closes the pipes and waits
+            pass
