@@ -23,6 +23,7 @@ from quantkit.run.stop_strings import StopTexts
 if TYPE_CHECKING:
     from quantkit.run.engine import Engine
     from quantkit.run.lanes import Lane, Lanes
+    from quantkit.run.logprobs import Scores
 
 Piece = TypeVar("Piece")
 
@@ -37,6 +38,8 @@ class PreparedOptions(SamplingOptions, total=False):
         shown: control tokens whose text is part of the answer.
         reuse: False evaluates the whole prompt, as a seed does.
         grammar: GBNF that the answer is held to, "" for none.
+        bias: token -> what is added to its logit before anything else.
+        scores: is told how likely each token was.
     """
 
     max_tokens: Required[int]
@@ -45,6 +48,8 @@ class PreparedOptions(SamplingOptions, total=False):
     shown: Container[int]
     reuse: bool
     grammar: str
+    bias: Mapping[int, float]
+    scores: Scores | None
 
 
 class AnswerOptions(PreparedOptions, total=False):
@@ -65,7 +70,7 @@ class Answer:
         engine: the model.
         prompt: tokens, fewer than the context holds.
         sampling: how tokens are sampled.
-        max_tokens, stops, go_on, shown, reuse, grammar: see :class:`PreparedOptions`.
+        max_tokens, stops, go_on, shown, reuse, grammar, bias, scores: see :class:`PreparedOptions`.
         stats: statistics, when the steps have ended, also by closing them.
     """
 
@@ -78,6 +83,8 @@ class Answer:
     shown: Container[int] = ()
     reuse: bool = True
     grammar: str = ""
+    bias: Mapping[int, float] = field(default_factory=dict)
+    scores: Scores | None = None
     stats: GenerationStats | None = field(default=None, init=False)
 
     @property
@@ -93,14 +100,17 @@ class Answer:
         """
         started, n_ctx = time.perf_counter(), self.engine.n_ctx
         lane = lanes.begin(self.prompt, reuse=not self.is_repeatable)
-        run = Generation(self.engine, lane, StopTexts(self.stops), self.shown)
+        run = Generation(self.engine, lane, StopTexts(self.stops), self.shown, self.scores)
         prompt_seconds = 0.0
         try:
             while lane.pending and self.go_on():
                 yield lane
             prompt_seconds = time.perf_counter() - started
             recent, vocabulary = self.prompt[-n_ctx:], self.engine.vocabulary
-            with Sampler(self.sampling, vocabulary, n_ctx=n_ctx, recent=recent, grammar=self.grammar) as sampler:
+            sampler = Sampler(
+                self.sampling, vocabulary, n_ctx=n_ctx, recent=recent, grammar=self.grammar, bias=self.bias
+            )
+            with sampler:
                 yield from run.steps(sampler, self.max_tokens, self.go_on)
         finally:
             lanes.end(lane)
@@ -117,10 +127,14 @@ def prepared(
     shown: Container[int] = (),
     reuse: bool = True,
     grammar: str = "",
+    bias: Mapping[int, float] | None = None,
+    scores: Scores | None = None,
     **sampling: Unpack[SamplingOptions],
 ) -> Answer:
     """The answer to a prompt of a model, see :class:`PreparedOptions`."""
-    return Answer(engine, prompt, Sampling(**sampling), max_tokens, stops, go_on, shown, reuse, grammar)
+    return Answer(
+        engine, prompt, Sampling(**sampling), max_tokens, stops, go_on, shown, reuse, grammar, bias or {}, scores
+    )
 
 
 @dataclass(frozen=True)

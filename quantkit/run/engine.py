@@ -191,6 +191,17 @@ class Engine:
         return _token(llama_cpp.llama_vocab_eos(self.vocabulary))
 
     @property
+    def gap_tokens(self) -> tuple[int, int, int] | None:
+        """The tokens before a prefix, a suffix and the middle to be filled in; None if the model has none."""
+        vocab = self.vocabulary
+        found = (
+            llama_cpp.llama_vocab_fim_pre(vocab),
+            llama_cpp.llama_vocab_fim_suf(vocab),
+            llama_cpp.llama_vocab_fim_mid(vocab),
+        )
+        return None if min(found) < 0 else (int(found[0]), int(found[1]), int(found[2]))
+
+    @property
     def adds_bos(self) -> bool:
         """Whether the file says that prompts begin with BOS."""
         return bool(llama_cpp.llama_vocab_get_add_bos(self.vocabulary))

@@ -14,6 +14,7 @@ from quantkit.run.stop_strings import StopTexts
 if TYPE_CHECKING:
     from quantkit.run.engine import Engine
     from quantkit.run.lanes import Lane
+    from quantkit.run.logprobs import Scores
 
 
 class Generation:
@@ -28,9 +29,19 @@ class Generation:
         stop_token: the end-of-generation token, None if there was none.
     """
 
-    def __init__(self, engine: Engine, lane: Lane, stops: StopTexts, shown: Container[int] = ()) -> None:
-        """Prepare; nothing is generated yet. *shown* are the control tokens whose text is part of the answer."""
-        self._engine, self._lane = engine, lane
+    def __init__(
+        self, engine: Engine, lane: Lane, stops: StopTexts, shown: Container[int] = (), scores: Scores | None = None
+    ) -> None:
+        """Prepare; nothing is generated yet.
+
+        Args:
+            engine: the model.
+            lane: what has evaluated the prompt.
+            stops: the stop sequences.
+            shown: control tokens whose text is part of the answer.
+            scores: is told how likely each token was, if anybody wants to know.
+        """
+        self._engine, self._lane, self._scores = engine, lane, scores
         self._shown = shown
         self._stops = stops
         self.generated = 0
@@ -64,12 +75,25 @@ class Generation:
                 break
             # Evaluated only when the next token is needed, so the last one never is.
             self._lane.pending.append(token)
-            if text := self._stops.push(decoder.decode(self._engine.piece(token, special=token in self._shown))):
+            decoded = decoder.decode(self._engine.piece(token, special=token in self._shown))
+            if text := self._passed(decoded):
                 yield text
             self.stopped = self._stops.found
         self.limit_reached = self.generated >= max_tokens and not self.stopped
-        if not self._stops.found and (rest := self._stops.push(decoder.decode(b"", final=True)) + self._stops.flush()):
-            yield rest
+        if not self._stops.found:
+            rest = self._passed(decoder.decode(b"", final=True)) + self._stops.flush()
+            if self._scores is not None and not self._stops.found:
+                self._scores.end()
+            if rest:
+                yield rest
+
+    def _passed(self, decoded: str) -> str:
+        """What the stop sequences let through of the next text."""
+        text = self._stops.push(decoded)
+        if self._scores is not None:
+            self._scores.decode(decoded)
+            self._scores.show(text)
+        return text
 
     def stats(self, prompt_tokens: int, prompt_seconds: float, reused_tokens: int) -> GenerationStats:
         """The statistics of the answer so far, with those of its prompt."""
@@ -91,4 +115,6 @@ class Generation:
             self.stopped, self.stop_token = True, token
             return None
         self.generated += 1
+        if self._scores is not None:
+            self._scores.add(token, self._lane.lanes.logits(self._lane.row))
         return token

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from typing import Any
 
 import numpy as np
 
 from quantkit.ggml.llama import llama_cpp
 from quantkit.ggml.llama_log import captured_log
+from quantkit.run.grammar_check import require_size
 from quantkit.run.options import GrammarError
 
-LONGEST = 2**16
-"""Characters of a grammar. llama.cpp reads and follows rules by recursion."""
+_SLOWEST = 5.0
+"""Seconds for a token. Where a grammar is ambiguous, llama.cpp follows all readings, which may double with each one."""
 
-_DEEPEST = 100
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
@@ -27,12 +28,7 @@ class Grammar:
         Raises:
             GrammarError: it is not a grammar, or too large.
         """
-        depth = deepest = 0
-        for character in text:
-            depth += (character == "(") - (character == ")")
-            deepest = max(deepest, depth)
-        if len(text) > LONGEST or deepest > _DEEPEST:
-            raise GrammarError(f"grammar is longer than {LONGEST} characters, or nested deeper than {_DEEPEST}")
+        require_size(text)
         with captured_log():
             self._sampler = llama_cpp.llama_sampler_init_grammar(vocabulary, text.encode(), b"root")
         if not self._sampler:
@@ -46,13 +42,16 @@ class Grammar:
         The chain's own choice is tried first: to check every token of the vocabulary takes longer.
 
         Raises:
-            GrammarError: the grammar allows none.
+            GrammarError: the grammar allows none, or is too ambiguous.
         """
+        started = time.perf_counter()
         token = self._sample(chain, context, n_vocab, row, restricted=False)
         if not self.allows(token):
             token = self._sample(chain, context, n_vocab, row, restricted=True)
         for sampler in (chain, self._sampler):
             llama_cpp.llama_sampler_accept(sampler, token)
+        if (seconds := time.perf_counter() - started) > _SLOWEST:
+            raise GrammarError(f"the grammar is too ambiguous: one token took {seconds:.0f} seconds")
         return token
 
     def _sample(self, chain: Any, context: Any, n_vocab: int, row: int, *, restricted: bool) -> int:

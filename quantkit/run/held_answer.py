@@ -18,14 +18,16 @@ class Held:
     """What an answer is held to.
 
     Attributes:
-        rules: GBNF with a rule ``answer``.
+        rules: GBNF with a rule ``answer``; with *is_whole*, with the rule ``root`` of a whole answer.
         is_text: whether that is the answer's text, around which some formats have markers.
         thinks: whether the model may think before.
+        is_whole: whether nothing is added to the rules.
     """
 
     rules: str
     is_text: bool = True
     thinks: bool = True
+    is_whole: bool = False
 
 
 def answer_grammar(held: Held, form: AnswerFormat, reader: AnswerReader) -> str:
@@ -36,6 +38,8 @@ def answer_grammar(held: Held, form: AnswerFormat, reader: AnswerReader) -> str:
         form: how the chat template lets the model answer.
         reader: has read what the prompt writes of the answer, and nothing else.
     """
+    if held.is_whole:
+        return held.rules
     rules = dict([GAP])
     answer = "answer"
     if held.is_text and form.answer.open and not reader.wrapped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +16,14 @@ class Sampler:
     """llama.cpp's sampler chain for a :class:`Sampling`; a context manager, because llama.cpp owns the memory."""
 
     def __init__(
-        self, sampling: Sampling, vocabulary: Any, *, n_ctx: int, recent: Sequence[int], grammar: str = ""
+        self,
+        sampling: Sampling,
+        vocabulary: Any,
+        *,
+        n_ctx: int,
+        recent: Sequence[int],
+        grammar: str = "",
+        bias: Mapping[int, float] | None = None,
     ) -> None:
         """Build the chain.
 
@@ -26,6 +33,7 @@ class Sampler:
             n_ctx: tokens in the context.
             recent: the prompt's tokens, to which the penalties apply.
             grammar: GBNF that the answer is held to, "" for none.
+            bias: token -> what is added to its logit, before anything else.
 
         Raises:
             GrammarError: it is not valid.
@@ -35,7 +43,7 @@ class Sampler:
         n_vocab = int(llama_cpp.llama_vocab_n_tokens(vocabulary))
         self._n_vocab, self._grammar = n_vocab, _grammar(vocabulary, grammar)
         self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        for part in _parts(sampling, n_vocab, n_ctx):
+        for part in [*_biases(bias or {}, n_vocab), *_parts(sampling, n_vocab, n_ctx)]:
             llama_cpp.llama_sampler_chain_add(self._chain, part)
         if sampling.penalizes:
             for token in recent:
@@ -67,6 +75,17 @@ def _grammar(vocabulary: Any, text: str) -> Grammar | None:
     from quantkit.run.grammar import Grammar
 
     return Grammar(vocabulary, text)
+
+
+def _biases(bias: Mapping[int, float], n_vocab: int) -> list[Any]:
+    from quantkit.ggml.llama import llama_cpp
+
+    if not bias:
+        return []
+    entries = (llama_cpp.llama_logit_bias * len(bias))()
+    for entry, (token, value) in zip(entries, bias.items(), strict=True):
+        entry.token, entry.bias = token, value
+    return [llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(bias), entries)]
 
 
 def _parts(sampling: Sampling, n_vocab: int, n_ctx: int) -> list[Any]:

@@ -261,11 +261,26 @@ class ChatModel:
         self, messages: Messages, *, told: Mapping[str, Any] | None = None, **options: Unpack[PreparedOptions]
     ) -> Answer:
         """Prepare what :meth:`stream` answers: nothing is evaluated, so this may happen while the model is working."""
-        rendered = self.render(messages, told=told)
-        if (least := self.engine.least_tokens(rendered)) > self.n_ctx:
+        prompt = self.fitting_tokens(self.render(messages, told=told), options.get("go_on", always))
+        return self.prepare_tokens(prompt, **options)
+
+    def prepare_tokens(self, prompt: list[int], **options: Unpack[PreparedOptions]) -> Answer:
+        """Prepare an answer that continues the tokens of a prompt.
+
+        Raises:
+            ContextFullError: they do not fit into the context.
+        """
+        return prepared(self.engine, self._that_fits(prompt), **options)
+
+    def fitting_tokens(self, prompt: str, go_on: Callable[[], bool] = always) -> list[int]:
+        """:meth:`text_tokens` of a prompt that may be far too long, which is refused before it takes any time.
+
+        Raises:
+            ContextFullError: it cannot fit into the context.
+        """
+        if (least := self.engine.least_tokens(prompt)) > self.n_ctx:
             raise context_full(self.engine, least, least=True)
-        prompt = self._that_fits(self.text_tokens(rendered, options.get("go_on", always)))
-        return prepared(self.engine, prompt, **options)
+        return self.text_tokens(prompt, go_on)
 
     def answer(
         self, messages: Messages, *, max_tokens: int, stops: Sequence[str] = (), **sampling: Unpack[SamplingOptions]

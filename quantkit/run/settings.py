@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from quantkit.chat_template.answer_reader import AnswerReader, Part
 from quantkit.errors import ChatFormatError, QuantkitError
@@ -17,10 +17,13 @@ from quantkit.package.built import RunnablePackage
 from quantkit.run.answer import DividedAnswer, alone
 from quantkit.run.held_answer import Held, answer_grammar
 from quantkit.run.interrupts import always
-from quantkit.run.options import Sampling, SamplingOptions, chat_sampling, number, sampling_value
+from quantkit.run.options import MOST_SEED, Sampling, SamplingOptions, chat_sampling, number, sampling_value
 from quantkit.run.session import ChatModel, Messages
 from quantkit.run.transcript import Conversation
 from quantkit.system.unicode_text import check_text
+
+if TYPE_CHECKING:
+    from quantkit.run.logprobs import Scores
 
 LOADING = ("num_ctx", "num_thread", "num_gpu")
 """Parameters that apply when the model loads."""
@@ -39,6 +42,7 @@ class Settings:
         stops: stop sequences.
         told: variables of the chat template, such as ``enable_thinking``.
         held: the grammar that answers are held to, None for none.
+        bias: token -> what is added to its logit.
     """
 
     sampling: SamplingOptions
@@ -46,12 +50,20 @@ class Settings:
     stops: tuple[str, ...] = ()
     told: Mapping[str, Any] = field(default_factory=dict)
     held: Held | None = None
+    bias: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def is_random(self) -> bool:
         """Whether the answer is another one each time."""
         sampling = Sampling(**self.sampling)
         return sampling.seed is None and sampling.temperature > 0
+
+    def for_answer(self, index: int) -> Settings:
+        """The settings of one of several answers to the same question: a seed is the given one plus the index."""
+        seed = self.sampling.get("seed")
+        if not index or seed is None:
+            return self
+        return replace(self, sampling={**self.sampling, "seed": (seed + index) % (MOST_SEED + 1)})
 
     def shown(self) -> dict[str, str]:
         """Return each parameter of :data:`ANSWERING` with its value as shown to people."""
@@ -247,6 +259,7 @@ def prepare_answer(
     tools: Sequence[Mapping[str, Any]] = (),
     go_on: Callable[[], bool] = always,
     reuse: bool = True,
+    scores: Scores | None = None,
 ) -> DividedAnswer:
     """What :func:`stream_answer` answers, before anything is evaluated; see :meth:`ChatModel.prepare`."""
     form, told = model.answers, template_variables(settings, tools)
@@ -266,6 +279,8 @@ def prepare_answer(
         go_on=go_on,
         reuse=reuse,
         grammar=answer_grammar(settings.held, form, reader) if settings.held else "",
+        bias=settings.bias,
+        scores=scores,
         told=told,
         shown=model.marker_tokens if divided else (),
         **settings.sampling,

@@ -7,20 +7,21 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from typing import Any
 
 from quantkit.chat_template.answer_reader import Part
-from quantkit.run.answer import DividedAnswer
 from quantkit.run.context_window import visible_messages
 from quantkit.run.generation_stats import GenerationStats
-from quantkit.run.session import ChatModel, Messages
-from quantkit.run.settings import prepare_answer, template_variables
+from quantkit.run.session import ChatModel
+from quantkit.run.settings import template_variables
 from quantkit.run.speed import slow_note
 from quantkit.serve.errors import BusyError, StoppingError
 from quantkit.serve.metrics import Totals
 from quantkit.serve.request import ChatRequest
+from quantkit.serve.speaking import Asked, Scored, SpokenAnswer, prepare_spoken
 from quantkit.serve.turns import Place, Turn, Turns
 from quantkit.serve.worker import Worker
+
+Item = Part | Scored | GenerationStats
 
 MOST_WAITING = 64
 """Requests that wait for their turn."""
@@ -69,8 +70,8 @@ class Answers:
         """Wait up to *seconds* until the model is not used any more; returns whether that is so."""
         return self._preparer.is_idle(seconds) and self._turns.is_idle(seconds)
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Part | GenerationStats]:
-        """Answer part by part; the last item is the statistics.
+    async def stream(self, request: Asked) -> AsyncGenerator[Item]:
+        """Answer part by part, with the scores of the tokens if they are asked for; the last item is the statistics.
 
         Closing the generator ends the answer at its next step. No other answer waits for a slow reader.
 
@@ -100,15 +101,14 @@ class Answers:
             raise StoppingError("the server is shutting down")
         yield replace(answer.stats, dropped_messages=dropped)
 
-    async def _prepared(self, request: ChatRequest, go_on: Callable[[], bool]) -> tuple[DividedAnswer, int]:
+    async def _prepared(self, request: Asked, go_on: Callable[[], bool]) -> tuple[SpokenAnswer, int]:
         """The answer before its first step, and how many messages were dropped."""
 
-        def work() -> tuple[DividedAnswer, int]:
-            messages, dropped = self._visible(request)
-            options: dict[str, Any] = {"tools": request.tools, "go_on": go_on, "reuse": request.reuse}
-            return prepare_answer(self.model, messages, request.settings, **options), dropped
+        def work() -> tuple[SpokenAnswer, int]:
+            seen, dropped = self._visible(request)
+            return prepare_spoken(self.model, seen, go_on), dropped
 
-        def finished(working: asyncio.Future[tuple[DividedAnswer, int]]) -> None:
+        def finished(working: asyncio.Future[tuple[SpokenAnswer, int]]) -> None:
             self._preparing.release()
             working.cancelled() or working.exception()  # marks it as retrieved: after a disconnect nobody else does
 
@@ -121,11 +121,11 @@ class Answers:
         finally:
             self._unprepared -= 1
 
-    async def _answered(self, answer: DividedAnswer, go_on: Callable[[], bool]) -> AsyncGenerator[Part]:
+    async def _answered(self, answer: SpokenAnswer, go_on: Callable[[], bool]) -> AsyncGenerator[Part | Scored]:
         loop = asyncio.get_running_loop()
-        parts: asyncio.Queue[Part | Exception | None] = asyncio.Queue()
+        parts: asyncio.Queue[Part | Scored | Exception | None] = asyncio.Queue()
 
-        def tell(part: Part | Exception | None) -> None:
+        def tell(part: Part | Scored | Exception | None) -> None:
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(parts.put_nowait, part)
 
@@ -152,8 +152,11 @@ class Answers:
             self._slow = None
         self.totals = self.totals.with_answer(stats)
 
-    def _visible(self, request: ChatRequest) -> tuple[Messages, int]:
-        if not request.truncates:
-            return request.messages, 0
+    def _visible(self, request: Asked) -> tuple[Asked, int]:
+        """The request without messages for which there is no room, if it allows that, and how many these are."""
+        if not isinstance(request, ChatRequest) or not request.truncates:
+            return request, 0
         told = template_variables(request.settings, request.tools)
-        return visible_messages(self.model, request.messages, longest=request.settings.max_tokens, told=told)
+        longest = request.settings.max_tokens
+        messages, dropped = visible_messages(self.model, request.messages, longest=longest, told=told)
+        return replace(request, messages=tuple(messages)), dropped

@@ -11,30 +11,31 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from quantkit.serve.completions import ChatCompletions, Served
+from quantkit.serve.completions import ChatCompletions, Served, TextCompletions
 from quantkit.serve.guard import Access, Guard
 from quantkit.serve.metrics import metrics_text
 from quantkit.serve.page.assets import page_routes
 from quantkit.serve.page.defaults import shown_defaults
 from quantkit.serve.page.rendering import render
-from quantkit.serve.reply import error_object
+from quantkit.serve.refusals import error_object
 from quantkit.serve.tokens import detokenize, tokenize
 
 # llama.cpp's server answers without /v1 too, for clients whose base URL ends there.
 _BASES = ("/v1", "")
-_UNNAMED = {"/", "/favicon.ico", "/models", "/chat/completions", "/v1/health", "/render"}
+_UNNAMED = {"/", "/favicon.ico", "/models", "/chat/completions", "/completions", "/v1/health", "/render"}
 
 
 def make_app(served: Served, access: Access) -> Starlette:
     """Make the application, for those whom *access* lets in."""
-    completions = ChatCompletions(served)
+    chat, text = ChatCompletions(served), TextCompletions(served)
     routes = [*page_routes(), Route("/favicon.ico", _nothing, methods=["GET"])]
     for base in _BASES:
         routes += [
             Route(f"{base}/health", _health, methods=["GET"]),
             Route(f"{base}/models", partial(_models, served), methods=["GET"]),
             Route(f"{base}/models/{{name:path}}", partial(_model, served), methods=["GET"]),
-            Route(f"{base}/chat/completions", completions, methods=["POST"]),
+            Route(f"{base}/chat/completions", chat, methods=["POST"]),
+            Route(f"{base}/completions", text, methods=["POST"]),
         ]
     model = served.answers.model
     routes += [

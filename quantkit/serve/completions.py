@@ -1,36 +1,41 @@
-"""``POST /v1/chat/completions``: an answer, whole or as a stream of events."""
+"""``POST /v1/chat/completions`` and ``/v1/completions``: answers, whole or as a stream of events."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from quantkit.chat_template.answer_reader import Part
-from quantkit.chat_template.call_reader import Call
+from quantkit.chat_template.answer_reader import Text
 from quantkit.errors import QuantkitError
 from quantkit.run.generation_stats import GenerationStats
+from quantkit.run.grammar_check import check_grammar
+from quantkit.run.options import GrammarError
 from quantkit.run.settings import Settings
 from quantkit.serve.answering import Answers
 from quantkit.serve.body import Bodies
+from quantkit.serve.choices import Collector, Items, all_answers, together
+from quantkit.serve.errors import RequestError
 from quantkit.serve.page.rendering import Renderer
-from quantkit.serve.refusals import refused
-from quantkit.serve.reply import DONE, Reply, event, refusal
+from quantkit.serve.refusals import refusal, refused
+from quantkit.serve.reply import DONE, ChatReply, Reply, TextReply, event
 from quantkit.serve.request import ChatRequest, read_request
+from quantkit.serve.speaking import Scored
+from quantkit.serve.text_request import TextRequest, read_text_request
 
 _LONG = 2**16  # bytes of a request that is not read in the event loop, where others wait
 
 # Limits for unknown parameters in the log, because clients can invent any number of them.
 _MOST_NAMES, _LONGEST_NAME = 100, 64
-
-Items = AsyncIterator[Part | GenerationStats]
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,11 @@ class Served:
     since: int = field(default_factory=lambda: int(time.time()))
 
 
-class ChatCompletions:
-    """The endpoint, as an ASGI application. An answer ends when its client disconnects."""
+class Completions(ABC):
+    """An endpoint that answers, as an ASGI application. An answer ends when its client disconnects."""
+
+    reply: ClassVar[type[Reply]]
+    prompt: ClassVar[str]
 
     def __init__(self, served: Served) -> None:
         self._served = served
@@ -76,24 +84,102 @@ class ChatCompletions:
         except ClientDisconnect:
             return
         except QuantkitError as error:
-            await refused(error)(scope, receive, send)
+            await refused(error, self.prompt)(scope, receive, send)
 
-    async def _answer(self, asked: ChatRequest, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, asked: ChatRequest | TextRequest, scope: Scope, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_when_gone, receive, tasks.cancel_scope.cancel)
-            async with aclosing(self._served.answers.stream(asked)) as items:
-                reply = Reply(self._served.name, shared=self._served.shared)
+            async with aclosing(all_answers(self._served.answers, asked.each())) as items:
+                reply = self.reply(self._served.name, shared=self._served.shared)
                 if asked.stream:
-                    await _send_stream(asked, reply, items, scope, receive, send)
+                    await self._send_stream(asked, reply, items, scope, receive, send)
                 else:
-                    await (await _whole(reply, items))(scope, receive, send)
+                    await (await self._whole(asked, reply, items))(scope, receive, send)
             tasks.cancel_scope.cancel()
 
-    async def _read(self, body: bytes) -> ChatRequest:
+    async def _read(self, body: bytes) -> ChatRequest | TextRequest:
         if len(body) < _LONG:
-            return self._parse(body)
-        async with self._reading:
-            return await asyncio.to_thread(self._parse, body)
+            asked = self._parse(body)
+        else:
+            async with self._reading:
+                asked = await asyncio.to_thread(self._parse, body)
+        if asked.unchecked:
+            async with self._reading:
+                await asyncio.to_thread(_check, asked.unchecked)
+        return asked
+
+    @abstractmethod
+    def _parse(self, body: bytes) -> ChatRequest | TextRequest:
+        """Read a request."""
+
+    def _note_unknown(self, parameter: str) -> None:
+        parameter = parameter[:_LONGEST_NAME]
+        if parameter not in self._noted and len(self._noted) < _MOST_NAMES:
+            self._noted.add(parameter)
+            self._served.note(f"ignored request parameter {parameter!r}, which has no effect")
+
+    async def _whole(self, asked: ChatRequest | TextRequest, reply: Reply, items: Items) -> Response:
+        found = Collector()
+        try:
+            async for index, item in items:
+                found.add(index, item)
+        except QuantkitError as error:
+            return refused(error, self.prompt)
+        return JSONResponse(reply.whole(found.choices, together(found.choices, asked.n)))
+
+    async def _send_stream(
+        self,
+        asked: ChatRequest | TextRequest,
+        reply: Reply,
+        items: Items,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        events = self._events(asked, reply, items)
+        try:
+            # Before anything has been sent, an error can still have its own status.
+            first = await anext(events)
+        except QuantkitError as error:
+            await refused(error, self.prompt)(scope, receive, send)
+            return
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": first, "more_body": True})
+        try:
+            async for data in events:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        except QuantkitError as error:
+            data = event(refusal(error, self.prompt)[1])
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _events(self, asked: ChatRequest | TextRequest, reply: Reply, items: Items) -> AsyncIterator[bytes]:
+        """The events of a stream; nothing before the first answer has begun."""
+        begun: set[int] = set()
+        found = Collector()
+        async for index, item in items:
+            if index not in begun and (opening := reply.first(index)):
+                yield event(opening)
+            begun.add(index)
+            calls, scores = found.calls(index), found.unsent(index)
+            found.add(index, item)
+            if isinstance(item, GenerationStats):
+                if scores:
+                    yield event(reply.piece(index, Text(""), tokens=scores))
+                yield event(reply.last(index, item, called=bool(calls)))
+            elif not isinstance(item, Scored):
+                yield event(reply.piece(index, item, calls, scores))
+                found.sent(index)
+        if asked.include_usage:
+            yield event(reply.usage(together(found.choices, asked.n)))
+        yield DONE
+
+
+class ChatCompletions(Completions):
+    """Answers to conversations."""
+
+    reply, prompt = ChatReply, "messages"
 
     def _parse(self, body: bytes) -> ChatRequest:
         served = self._served
@@ -103,64 +189,34 @@ class ChatCompletions:
             settings=served.settings,
             note=self._note_unknown,
             form=served.answers.model.answers,
+            n_vocab=served.answers.model.engine.n_vocab,
         )
 
-    def _note_unknown(self, parameter: str) -> None:
-        parameter = parameter[:_LONGEST_NAME]
-        if parameter not in self._noted and len(self._noted) < _MOST_NAMES:
-            self._noted.add(parameter)
-            self._served.note(f"ignored request parameter {parameter!r}, which has no effect")
+
+class TextCompletions(Completions):
+    """Continuations of texts."""
+
+    reply, prompt = TextReply, "prompt"
+
+    def _parse(self, body: bytes) -> TextRequest:
+        engine = self._served.answers.model.engine
+        return read_text_request(
+            body,
+            settings=self._served.settings,
+            note=self._note_unknown,
+            n_vocab=engine.n_vocab,
+            fills=engine.gap_tokens is not None,
+        )
+
+
+def _check(grammar: str) -> None:
+    try:
+        check_grammar(grammar)
+    except GrammarError as error:
+        raise RequestError(str(error), param="grammar") from None
 
 
 async def _when_gone(receive: Receive, leave: Callable[[], None]) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     leave()
-
-
-async def _whole(reply: Reply, items: Items) -> Response:
-    parts: list[Part] = []
-    try:
-        async for item in items:
-            if isinstance(item, GenerationStats):
-                return JSONResponse(reply.whole(parts, item))
-            parts.append(item)
-    except QuantkitError as error:
-        return refused(error)
-    raise AssertionError("an answer ends with its statistics")
-
-
-async def _send_stream(
-    asked: ChatRequest, reply: Reply, items: Items, scope: Scope, receive: Receive, send: Send
-) -> None:
-    try:
-        # Before anything has been sent, an error can still have its own status.
-        first = await anext(items)
-    except QuantkitError as error:
-        await refused(error)(scope, receive, send)
-        return
-    headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    async for data in _events(asked, reply, first, items):
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _events(
-    asked: ChatRequest, reply: Reply, first: Part | GenerationStats, items: Items
-) -> AsyncIterator[bytes]:
-    yield event(reply.first())
-    calls = 0
-    try:
-        item = first
-        while not isinstance(item, GenerationStats):
-            yield event(reply.piece(item, calls))
-            calls += isinstance(item, Call)
-            item = await anext(items)
-    except QuantkitError as error:
-        yield event(refusal(error)[1])
-        return
-    yield event(reply.last(item, called=bool(calls)))
-    if asked.include_usage:
-        yield event(reply.usage(item))
-    yield DONE

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quantkit.serve.page.assets import FOLDER
-from quantkit.serve.reply import error_object
+from quantkit.serve.refusals import error_object
 
 _HEADERS = {
     "cache-control": "no-store",

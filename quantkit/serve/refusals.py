@@ -1,20 +1,54 @@
-"""Refused requests as responses."""
+"""Refused requests as responses: errors in the form that OpenAI's clients understand."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
-from quantkit.errors import QuantkitError
-from quantkit.serve.errors import RequestError
-from quantkit.serve.reply import refusal
+from quantkit.errors import ChatFormatError, ContextFullError, QuantkitError
+from quantkit.run.options import GrammarError
+from quantkit.run.text_prompt import EmptyPromptError
+from quantkit.serve.errors import BusyError, RequestError, StoppingError
+
+# Fields with several forms, each of which pydantic has an opinion on.
+_EITHER = {
+    "stop": "a string or a list of strings",
+    "prompt": "a text, a list of tokens, or a list of either",
+    "input": "a text, a list of tokens, or a list of either",
+}
 
 _UNREAD = (408, 413, 503)  # what may come before the end of a request
 
 
-def refused(error: QuantkitError) -> Response:
-    """The response for an error."""
-    status, content = refusal(error)
+def error_object(message: str, kind: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
+    """Return an error in the form that OpenAI's clients understand."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def refusal(error: QuantkitError, prompt: str = "messages") -> tuple[int, dict[str, Any]]:
+    """Return the HTTP status and the error object for an error; *prompt* is the parameter that has the prompt."""
+    kind = "invalid_request_error"
+    match error:
+        case RequestError(param=param, status=status):
+            return status, error_object(str(error), kind, param=param)
+        case GrammarError():
+            return 400, error_object(str(error), kind, param="response_format")
+        case ContextFullError():
+            message = f"{error}; {error.hint}"
+            return 400, error_object(message, kind, param=prompt, code="context_length_exceeded")
+        case ChatFormatError() | EmptyPromptError():
+            return 400, error_object(str(error), kind, param=prompt)
+        case StoppingError() | BusyError():
+            return 503, error_object(str(error), "server_error")
+        case _:
+            return 500, error_object(str(error), "server_error")
+
+
+def refused(error: QuantkitError, prompt: str = "messages") -> Response:
+    """The response for an error; *prompt* is the parameter that has the prompt."""
+    status, content = refusal(error, prompt)
     headers = {"connection": "close"} if status in _UNREAD else {}
     if status == 503:
         headers["retry-after"] = "5"
@@ -24,15 +58,16 @@ def refused(error: QuantkitError) -> Response:
 def problem(error: ValidationError) -> RequestError:
     """What pydantic found wrong first, in one line."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    param = ".".join(str(part) for part in first["loc"])
+    place = first["loc"][:1] if first["loc"][:1] and first["loc"][0] in _EITHER else first["loc"]
+    param = ".".join(str(part) for part in place)
     return RequestError(_line(first["type"], first["msg"], first["loc"]), param=param or None)
 
 
 def _line(kind: str, message: str, place: tuple[int | str, ...]) -> str:
     """Say in one line what pydantic found wrong."""
     name, *rest = place or ("the request",)
-    if name == "stop":
-        return "stop must be a string or a list of strings"
+    if name in _EITHER:
+        return f"{name} must be {_EITHER[str(name)]}"
     where = str(name) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
     match kind:
         case "json_invalid":

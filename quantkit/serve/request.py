@@ -8,117 +8,50 @@ are ignored.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from quantkit.chat_template.answer_format import AnswerFormat
-from quantkit.errors import QuantkitError
 from quantkit.run.held_answer import Held
-from quantkit.run.options import Sampling, SamplingOptions
+from quantkit.run.logprobs import MOST_TOP
 from quantkit.run.settings import Settings
+from quantkit.serve import answer_fields
+from quantkit.serve.answer_fields import AnswerFields
 from quantkit.serve.errors import RequestError
 from quantkit.serve.messages import Message, conversation
 from quantkit.serve.refusals import problem
-from quantkit.serve.schema_grammar import JSON_OBJECT, schema_grammar
 from quantkit.serve.template_request import Tool, effort, offered_tools, template_variables
 
-# Parameter -> the values with which it has no effect.
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
+    **answer_fields.UNSUPPORTED,
     "audio": (),
-    "best_of": (1,),
     "continue_final_message": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
-    "grammar": ("",),
-    "ignore_eos": (False,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "min_tokens": (0,),
-    "mirostat_mode": (0,),
     "modalities": (["text"],),
-    "n": (1,),
     "prediction": (),
-    "response_prefix": ("",),
-    "top_logprobs": (0,),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-IGNORED = frozenset(
-    {
-        "logit_bias_type",  # of logit_bias
-        "metadata",
-        "mirostat_eta",  # of mirostat_mode
-        "mirostat_tau",
-        "model",  # there is one
-        "moderation",
-        "prompt_cache_key",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "service_tier",
-        "store",
-        "user",
-    }
-)
-"""Parameters that do not change an answer."""
+"""See :data:`quantkit.serve.answer_fields.UNSUPPORTED`."""
+
+IGNORED = answer_fields.IGNORED | {"moderation"}
 
 
-MOST_STOPS = 64
-"""Each is looked for at every token."""
-
-
-class _StreamOptions(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    include_usage: bool = False
-
-
-class _Named(BaseModel):
-    name: str = ""
-    schema_: dict[str, Any] | bool = Field(True, alias="schema")
-
-
-class _ResponseFormat(BaseModel):
-    """OpenAI's, and llama.cpp's own with the schema beside the type."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: _Named | None = None
-    schema_: dict[str, Any] | bool | None = Field(None, alias="schema")
-
-
-class _Body(BaseModel):
-    """The supported parameters; the others stay in ``model_extra``."""
-
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
+class ChatBody(AnswerFields):
+    """The parameters of a chat."""
 
     messages: list[Message] = Field(min_length=1)
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    stop: str | list[str] | None = None
-    seed: int | None = None
-    temperature: float | None = Field(None, ge=0)
-    top_k: int | None = Field(None, ge=0)
-    top_p: float | None = Field(None, ge=0, le=1)
-    min_p: float | None = Field(None, ge=0, le=1)
-    typical_p: float | None = Field(None, ge=0, le=1)
-    repeat_penalty: float | None = Field(None, gt=0)
-    repeat_last_n: int | None = Field(None, ge=-1)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    max_completion_tokens: int | None = Field(None, description="The same as max_tokens.")
+    logprobs: bool | None = Field(None, description="Tell how likely each token was.")
+    top_logprobs: int | None = Field(None, ge=0, le=MOST_TOP, description="So many alternatives to each token.")
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     tools: list[Tool] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
-    cache_prompt: bool | None = None
-    response_format: _ResponseFormat | None = None
-    json_schema: dict[str, Any] | bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
 
 
@@ -134,6 +67,9 @@ class ChatRequest:
         tools: the tools that the model may call.
         reuse: False evaluates the whole prompt.
         truncates: whether the oldest messages are dropped if the conversation does not fit.
+        logprobs: how many alternatives to each token are told; None tells nothing of probabilities.
+        n: how many answers are made.
+        unchecked: a grammar of the client's, which may be none at all.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -143,6 +79,13 @@ class ChatRequest:
     tools: tuple[Mapping[str, Any], ...] = ()
     reuse: bool = True
     truncates: bool = False
+    logprobs: int | None = None
+    n: int = 1
+    unchecked: str = ""
+
+    def each(self) -> tuple[ChatRequest, ...]:
+        """A request for each of the answers."""
+        return tuple(replace(self, settings=self.settings.for_answer(index), n=1) for index in range(self.n))
 
 
 def read_request(
@@ -152,6 +95,7 @@ def read_request(
     settings: Settings,
     note: Callable[[str], None],
     form: AnswerFormat | None = None,
+    n_vocab: int = 2**31,
 ) -> ChatRequest:
     """Read a request.
 
@@ -162,15 +106,16 @@ def read_request(
             package's, which belong to the chat format.
         note: receives the name of each parameter that is ignored.
         form: how the model's chat template lets it answer; None for text alone.
+        n_vocab: tokens of the model.
 
     Raises:
         RequestError: it is not JSON, a value is wrong, or it asks for something unsupported.
     """
     try:
-        asked = _Body.model_validate_json(body)
+        asked = ChatBody.model_validate_json(body)
     except ValidationError as error:
         raise problem(error) from None
-    _refuse_unsupported(asked.model_extra or {}, note)
+    answer_fields.refuse_unsupported(asked.model_extra or {}, note, unsupported=UNSUPPORTED, ignored=IGNORED)
     form = form or AnswerFormat(no_calls="it has no tools")
     told = template_variables(asked.chat_template_kwargs or {}, form) | effort(asked.reasoning_effort, form)
     told = {**settings.told, **told}
@@ -178,82 +123,48 @@ def read_request(
     return ChatRequest(
         messages=conversation(asked.messages, system, note),
         settings=Settings(
-            sampling=_sampling(asked, settings.sampling),
+            sampling=answer_fields.sampling(asked, settings.sampling),
             max_tokens=_limit(asked, settings.max_tokens),
-            stops=(*settings.stops, *_stops(asked.stop)),
+            stops=(*settings.stops, *answer_fields.stops(asked.stop)),
             told=told,
             held=_held(asked, told, form, tools=bool(tools), calls=calls),
+            bias=answer_fields.bias(asked.logit_bias, n_vocab),
         ),
         stream=bool(asked.stream),
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
         tools=tools,
         reuse=asked.cache_prompt is not False,
         truncates=asked.truncation == "auto",
+        logprobs=_logprobs(asked),
+        n=asked.n or 1,
+        unchecked=asked.grammar or "",
     )
 
 
-def _refuse_unsupported(extra: Mapping[str, Any], note: Callable[[str], None]) -> None:
-    for name, value in extra.items():
-        if name in UNSUPPORTED:
-            if value is not None and value not in UNSUPPORTED[name]:
-                raise RequestError(f"{name} is not supported by this server", param=name)
-        elif name not in IGNORED:
-            note(name)
-
-
-def _sampling(asked: _Body, default: SamplingOptions) -> SamplingOptions:
-    names = SamplingOptions.__annotations__
-    given = {name: value for name in names if (value := getattr(asked, name)) is not None}
-    if given.get("seed") == -1:  # llama.cpp's value for a random seed
-        given["seed"] = None
-    sampling = cast(SamplingOptions, {**default, **given})
-    try:
-        Sampling(**sampling)
-    except QuantkitError as error:
-        raise RequestError(str(error), param=str(error).split()[0]) from None
-    return sampling
-
-
-def _held(asked: _Body, told: Mapping[str, Any], form: AnswerFormat, *, tools: bool, calls: str) -> Held | None:
+def _held(asked: ChatBody, told: Mapping[str, Any], form: AnswerFormat, *, tools: bool, calls: str) -> Held | None:
     """What the answer is held to."""
     thinks = form.thoughts is not None and not (
         form.switches and all(told.get(name) is False for name in form.switches)
     )
-    if (grammar := _schema(asked)) and tools:
-        raise RequestError("response_format is not supported together with tools", param="response_format")
-    if grammar or calls:
-        return Held(grammar or calls, is_text=bool(grammar), thinks=thinks)
-    return None
+    held, name = answer_fields.held(asked, thinks=thinks)
+    if held is None:
+        return Held(calls, is_text=False, thinks=thinks) if calls else None
+    if tools:
+        raise RequestError(f"{name} is not supported together with tools", param=name)
+    if held.is_whole and thinks:
+        how = '; switch that off with reasoning_effort "none"' if form.switches else ""
+        raise RequestError(f"{name} is not supported while this model thinks{how}", param=name)
+    return held
 
 
-def _schema(asked: _Body) -> str:
-    """The grammar of the answer's text; "" for none."""
-    found, schema = asked.response_format, asked.json_schema
-    if found is not None and found.type == "json_schema":
-        if found.json_schema is None and found.schema_ is None:
-            raise RequestError("response_format.json_schema is missing", param="response_format.json_schema")
-        schema = found.schema_ if found.json_schema is None else found.json_schema.schema_
-    elif found is not None and found.type == "json_object":
-        schema = found.schema_
-    elif schema is None:
-        return ""
-    return JSON_OBJECT if schema is None else schema_grammar(schema)
-
-
-def _limit(asked: _Body, default: int | None) -> int | None:
+def _limit(asked: ChatBody, default: int | None) -> int | None:
     name = "max_tokens" if asked.max_completion_tokens is None else "max_completion_tokens"
-    limit = getattr(asked, name)
-    if limit is None:
-        return default
-    if limit == -1:  # llama.cpp's value for no limit
-        return None
-    if limit < 1:
-        raise RequestError(f"{name} must be at least 1 (or -1 for no limit), not {limit}", param=name)
-    return int(limit)
+    return answer_fields.limit(getattr(asked, name), default, name)
 
 
-def _stops(stop: str | list[str] | None) -> list[str]:
-    stops = [stop] if isinstance(stop, str) else stop or []
-    if len(stops) > MOST_STOPS:
-        raise RequestError(f"stop has {len(stops)} strings; at most {MOST_STOPS} are supported", param="stop")
-    return stops
+def _logprobs(asked: ChatBody) -> int | None:
+    if asked.logprobs:
+        return asked.top_logprobs or 0
+    if asked.top_logprobs:
+        raise RequestError("top_logprobs is not supported without logprobs: true", param="top_logprobs")
+    return None

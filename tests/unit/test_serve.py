@@ -132,7 +132,7 @@ def test_errors_have_a_status(tiny: Server, stream: bool) -> None:
 
 
 def test_other_requests(tiny: Server) -> None:
-    assert tiny.request("GET", "/v1/completions").status == 404
+    assert tiny.request("GET", "/v1/moderations").status == 404
     assert tiny.request("GET", "/v1/chat/completions").status == 405
     assert tiny.request("GET", "/v1/models/tiny-q4_0").json["id"] == "tiny-q4_0"
     other = tiny.request("GET", "/v1/models/gpt-4o")
@@ -158,7 +158,7 @@ def test_the_base_url_may_end_before_v1(tiny: Server, endless: Server) -> None:
 def test_what_there_is_not(tiny: Server) -> None:
     refused = tiny.request("POST", "/v1/embeddings", {})
     assert refused.status == 404
-    there = "there are /detokenize, /health, /metrics, /tokenize, /v1/chat/completions, /v1/models"
+    there = "there are /detokenize, /health, /metrics, /tokenize, /v1/chat/completions, /v1/completions, /v1/models"
     assert refused.error["message"].endswith(there)
 
 
@@ -447,8 +447,8 @@ def test_openais_client_understands_errors(tiny: Server) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             client.chat.completions.create(model="tiny", messages=messages)
         assert caught.value.code == "context_length_exceeded"
-        with pytest.raises(openai.BadRequestError, match="n is not supported"):
-            client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}], n=2)
+        with pytest.raises(openai.BadRequestError, match="best_of is not supported"):
+            client.chat.completions.create(model="tiny", messages=messages, extra_body={"best_of": 2})
 
 
 # -- who gets in -------------------------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ from openai.types.chat.completion_create_params import CompletionCreateParamsBas
 from quantkit.chat_template.answer_format import AnswerFormat, CallFormat, CallKind, Thoughts, Wrapper
 from quantkit.run.options import SamplingOptions
 from quantkit.run.settings import Settings
+from quantkit.serve.answer_fields import MOST_STOPS
 from quantkit.serve.errors import RequestError
-from quantkit.serve.request import IGNORED, MOST_STOPS, UNSUPPORTED, ChatRequest, _Body, read_request
+from quantkit.serve.request import IGNORED, UNSUPPORTED, ChatBody, ChatRequest, read_request
 
 HELLO = {"role": "user", "content": "hello"}
 PACKAGE = Settings(sampling={"temperature": 0.3, "top_k": 7}, max_tokens=9, stops=("END",))
@@ -169,6 +170,8 @@ def test_what_the_template_is_told(form: AnswerFormat, body: dict[str, Any], tol
         (THINKS, {"chat_template_kwargs": {"if": 1}}, "'if' means nothing"),
         (AnswerFormat(), {"chat_template_kwargs": {"enable_thinking": True}}, "means nothing to this model's"),
         (THINKS, {"reasoning_effort": "low"}, "^reasoning_effort is not supported with this model's"),
+        (THINKS, {"grammar": 'root ::= "a"'}, "^grammar is not supported while this model thinks; switch that off"),
+        (USES_TOOLS, {"grammar": 'root ::= "a"', "tools": [LOOK]}, "^grammar is not supported together with tools"),
         (HARD, {"reasoning_effort": "medium"}, "^reasoning_effort is one of low, high"),
         (HARD, {"reasoning_effort": "none"}, "^reasoning_effort is one of low, high"),
         (
@@ -253,7 +256,7 @@ def test_unknown_parameters_are_noted() -> None:
 
 
 def test_every_parameter_of_others_is_known() -> None:
-    known = {*_Body.model_fields, *UNSUPPORTED, *IGNORED}
+    known = {*ChatBody.model_fields, *UNSUPPORTED, *IGNORED}
     # In a process of its own: imported here, it leaves warnings behind when Python ends.
     script = "from llama_cpp.server.types import CreateChatCompletionRequest as r; print(*r.model_fields)"
     theirs = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()

@@ -55,6 +55,7 @@ class Tiny:
         broken: put NaN into the weights.
         last: the last token of a prompt in the format of the template.
         extra: further metadata, name -> float.
+        ids: further metadata, name -> token.
     """
 
     answer: str = ANSWER
@@ -70,6 +71,7 @@ class Tiny:
     broken: bool = False
     last: str = "ĊĊ"
     extra: dict[str, float] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)
 
 
 def vocabulary() -> list[str]:
@@ -139,6 +141,8 @@ def write_tiny_gguf(path: Path, tiny: Tiny | None = None) -> Path:
         writer.add_chat_template(tiny.template)
     for key, value in tiny.extra.items():
         writer.add_float32(key, value)
+    for key, token in tiny.ids.items():
+        writer.add_uint32(key, tokens.index(token))
     for name, data in _tensors(tiny, tokens, size).items():
         writer.add_tensor(name, data)
     writer.write_header_to_file()
