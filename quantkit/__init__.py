@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from quantkit.jobs.package import package
     from quantkit.jobs.plan import plan
     from quantkit.jobs.prove import prove
+    from quantkit.jobs.push import push
+    from quantkit.jobs.push_result import PushResult
     from quantkit.jobs.quantize import quantize
     from quantkit.jobs.recipe import Recipe, read_recipe
     from quantkit.jobs.report import report
@@ -89,6 +91,7 @@ __all__ = [
     "OutputError",
     "Plan",
     "Proof",
+    "PushResult",
     "QuantizationError",
     "QuantkitError",
     "Recipe",
@@ -112,6 +115,7 @@ __all__ = [
     "package",
     "plan",
     "prove",
+    "push",
     "quantize",
     "read_recipe",
     "report",
@@ -133,6 +137,7 @@ _HOMES = {
     "HubId": "hub.source",
     "Plan": "plan.values",
     "Proof": "prove.proof",
+    "PushResult": "jobs.push_result",
     "Recipe": "jobs.recipe",
     "Report": "verify.report",
     "Reporter": "system.progress",
@@ -151,6 +156,7 @@ _HOMES = {
     "package": "jobs.package",
     "plan": "jobs.plan",
     "prove": "jobs.prove",
+    "push": "jobs.push",
     "quantize": "jobs.quantize",
     "read_recipe": "jobs.recipe",
     "report": "jobs.report",

@@ -12,7 +12,7 @@
     ├── QuantizationError    a quantization type that these tensors cannot have
     ├── OutOfRangeError      a weight that is too large for the chosen type
     ├── GGUFError            a GGUF file that is broken
-    ├── HubError             a model that cannot be downloaded
+    ├── HubError             a model that cannot be downloaded, or a package that cannot be uploaded
     ├── OllamaError          an Ollama server that is missing, too old, or rejects a model
     ├── OutputError          a folder or disk that cannot be written
     └── VerificationError    a package that was built but failed a check (exit code 3)
@@ -97,7 +97,7 @@ class GGUFError(QuantkitError):
 
 
 class HubError(QuantkitError):
-    """A model or adapter cannot be downloaded from its hub."""
+    """A model or adapter cannot be downloaded from its hub, or a package cannot be uploaded to one."""
 
     default_hint = "check the id, or download the model another way and give its folder"
 

@@ -50,6 +50,7 @@ COMMANDS: dict[str, str] = {
     "chat": "Chat with a GGUF file or a built folder, offline.",
     "serve": "Serve an OpenAI-compatible API and a chat page for the browser.",
     "ollama": "Import a built model into Ollama, and test it with one question.",
+    "push": "Push a built package to Hugging Face, ModelScope or Ollama's registry.",
     "demo": "Build the embedded model and talk to it.",
     "doctor": "Check this machine: libraries, GPU, Ollama, disk, memory.",
     "completion": "Print the completion script for a shell.",

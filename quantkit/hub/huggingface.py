@@ -39,7 +39,7 @@ from quantkit.system.shell import command
 from quantkit.system.units import size
 
 Advance = Callable[[int], None]
-_LOGIN = "hf auth login"
+LOGIN = "hf auth login"
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
     Raises:
         HubError: it cannot be downloaded; the message says why.
     """
-    with _quiet(), _explained(source):
+    with quiet(), _explained(source):
         try:
-            commit, files = _listing(source)
+            commit, files = listing(source)
         except (TransportError, OfflineModeIsEnabled) as error:
             if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
                 raise
@@ -94,9 +94,9 @@ def download_file(source: HubId, choose: Callable[[Collection[str]], str], repor
         HubError: it cannot be downloaded; the message says why. Or what *choose* raises.
     """
     revision = source.revision or None
-    with _quiet(), _explained(source):
+    with quiet(), _explained(source):
         try:
-            commit, files = _listing(source)
+            commit, files = listing(source)
         except (TransportError, OfflineModeIsEnabled) as error:
             if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
                 raise
@@ -114,7 +114,7 @@ def download_file(source: HubId, choose: Callable[[Collection[str]], str], repor
         return Path(hf_hub_download(source.repo, name, revision=revision, tqdm_class=_Silent))
 
 
-def _listing(source: HubId) -> tuple[str, dict[str, RemoteFile]]:
+def listing(source: HubId) -> tuple[str, dict[str, RemoteFile]]:
     """The current commit of the revision, and its files by name."""
     info = HfApi().model_info(
         source.repo,
@@ -240,7 +240,7 @@ def _explain(source: HubId, error: Exception) -> HubError:
     if isinstance(error, GatedRepoError):
         return HubError(
             f"{source}: the model is gated, and your account has no access",
-            hint=f"accept its terms at {page}, then run {_LOGIN}",
+            hint=f"accept its terms at {page}, then run {LOGIN}",
         )
     if isinstance(error, RevisionNotFoundError):
         return HubError(
@@ -250,14 +250,14 @@ def _explain(source: HubId, error: Exception) -> HubError:
     if isinstance(error, RepositoryNotFoundError):
         return HubError(
             f"{source}: no such folder, and no such model on the hub (or it is private)",
-            hint=f"correct the path or the id; for a private model, run {_LOGIN}",
+            hint=f"correct the path or the id; for a private model, run {LOGIN}",
         )
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         hints = {
-            401: _LOGIN,
-            403: f"run {_LOGIN} with a token that may read {repo}",
-            429: f"wait a few minutes, or run {_LOGIN}",
+            401: LOGIN,
+            403: f"run {LOGIN} with a token that may read {repo}",
+            429: f"wait a few minutes, or run {LOGIN}",
         }
         return HubError(
             f"{source}: the hub answered with HTTP status {status}", hint=hints.get(status, "try again later")
@@ -277,7 +277,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Turn off the client's own warnings: anything important is raised as an error."""
     before = client_log.get_verbosity()
     client_log.set_verbosity(logging.ERROR)

@@ -67,24 +67,25 @@ def parse_source(text: str, base: Path = Path()) -> Source:
     if os.path.exists(path):
         return path
     if text.startswith(_MODELSCOPE):
-        found = _hub_id(text.removeprefix(_MODELSCOPE), "modelscope")
+        found = hub_id(text.removeprefix(_MODELSCOPE), "modelscope")
         if found is None:
             raise HubError(
                 f"{text!r} is not a ModelScope id", hint="write it as modelscope:org/name or modelscope:org/name@master"
             )
         return found
     if (address := web_address(text)) is not None:
-        at = _hub_id(address.id, address.hub)
+        at = hub_id(address.id, address.hub)
         if at is None:
             raise HubError(
                 f"{text!r} is not the address of a model on Hugging Face or ModelScope",
                 hint="download it and give its folder, or give a Hugging Face id such as Qwen/Qwen2.5-0.5B",
             )
         return at
-    return _hub_id(text, "huggingface") or path
+    return hub_id(text, "huggingface") or path
 
 
-def _hub_id(text: str, hub: str) -> HubId | None:
+def hub_id(text: str, hub: str) -> HubId | None:
+    """The id in *text*, ``org/name[@revision]``; None if it is none."""
     match = _ID.fullmatch(text)
     if match is None:
         return None

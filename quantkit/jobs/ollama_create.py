@@ -109,7 +109,7 @@ def check_ollama(name: str, *, overwrite: bool) -> None:
         OllamaError: no server, too old a one, no name, or the name is taken.
     """
     _check_name(name)
-    with _connect() as server:
+    with connect() as server:
         _check_server(server, server.version(), name, None, overwrite=overwrite)
 
 
@@ -125,7 +125,7 @@ def check_planned(spec: PackageSpec) -> None:
             f"{model.file} is split into {model.parts} parts, and Ollama does not support split files",
             hint="leave out --split-max-size, or --ollama",
         )
-    with _connect() as server:
+    with connect() as server:
         _check_version(server, server.version(), _required(modelfile_commands(spec, model)))
 
 
@@ -151,7 +151,7 @@ def create_model(
     commands = read_modelfile(modelfile)
     files, model = sources(modelfile, commands)
     loras = adapters(modelfile, commands)
-    with _connect() as server:
+    with connect() as server:
         version = server.version()
         _check_server(server, version, name, _required(commands), overwrite=overwrite)
         if loras and _numbers(version) >= _numbers(NO_ADAPTER):
@@ -175,7 +175,12 @@ def create_model(
     return CreatedModel(name, version, modelfile, QUESTION, answer, tokens, tuple(notes))
 
 
-def _connect() -> Server:
+def connect() -> Server:
+    """The Ollama server at ``OLLAMA_HOST``, or on this machine; a context manager.
+
+    Raises:
+        OllamaError: its client library is not installed, or the address is invalid.
+    """
     try:
         from quantkit.ollama.client import Server
     except ImportError:

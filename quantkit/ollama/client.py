@@ -131,6 +131,16 @@ class Server(ollama.Client):
             for progress in self._request(ollama.ProgressResponse, "POST", "/api/create", json=body, stream=True):
                 yield progress.status or ""
 
+    def push_model(self, name: str) -> Iterator[ollama.ProgressResponse]:
+        """Push a model that the server has to the registry that its name says, and yield the server's progress.
+
+        Raises:
+            OllamaError: the server or the registry refuses it.
+        """
+        with self._told(f"pushing {name}"):
+            body = {"model": name, "stream": True}
+            yield from self._request(ollama.ProgressResponse, "POST", "/api/push", json=body, stream=True)
+
     def answer(
         self, model: str, messages: Sequence[Mapping[str, str]], *, max_tokens: int
     ) -> Iterator[ollama.ChatResponse]:

@@ -17,6 +17,11 @@ class Reporter:
     def __init__(self) -> None:
         self.notes: list[str] = []
 
+    @property
+    def draws(self) -> bool:
+        """Whether there is a terminal, in which a library may draw its own bars."""
+        return False
+
     @contextmanager
     def phase(self, name: str, total: int, unit: str = "weights") -> Iterator[Callable[[int], None]]:
         """A phase of *total* units of work; call the value with each amount done, from any thread."""
@@ -37,6 +42,10 @@ class TerminalReporter(Reporter):
     def __init__(self, *, bar: bool) -> None:
         super().__init__()
         self.bar = bar
+
+    @property
+    def draws(self) -> bool:
+        return self.bar
 
     @contextmanager
     def phase(self, name: str, total: int, unit: str = "weights") -> Iterator[Callable[[int], None]]:

@@ -11,16 +11,13 @@ from quantkit.errors import QuantkitError
 from quantkit.gguf.lora import ScaledLora, check_loras
 from quantkit.gguf.model import GGUFModel
 from quantkit.package.manifest import Manifest, read_manifest
-from quantkit.package.manifest_entries import ModelEntry
 from quantkit.system.progress import Reporter
 from quantkit.verify.expected import Expected
-from quantkit.verify.manifest_fields import check_fields
+from quantkit.verify.intact import check_contents
 from quantkit.verify.models import verify_outputs
 from quantkit.verify.origin import Origin, open_origin
 from quantkit.verify.report import Check, Report
 from quantkit.verify.report_file import REPORT, read_kept_prompts
-from quantkit.verify.structure import check_files, check_modelfiles, check_models
-from quantkit.verify.sums import file_sums
 
 
 @dataclass(frozen=True)
@@ -75,30 +72,17 @@ def verify_folder(
     reporter = reporter or Reporter()
     manifest = read_manifest(folder)
     origin = open_origin(source, template=manifest.own_template) if source is not None else None
-    checks = check_files(folder, manifest)
-    sound: list[Path] = []
-    readable: dict[str, GGUFModel] = {}
-    total = 0 if quick else (2 if sha256 else 1) * sum(gguf.size for gguf in manifest.ggufs)
-    with reporter.phase("reading", total, "bytes") as advance:
-        for listed, model, found in check_models(folder, manifest, sha256=not quick, threads=threads, advance=advance):
-            checks += found
-            if model is not None:
-                readable[listed.file] = model
-            if model is not None and isinstance(listed, ModelEntry):
-                sound.append(model.path)
-        sums = file_sums(folder, manifest, threads=threads, advance=advance) if sha256 else {}
-    checks += [*check_modelfiles(folder, manifest), *check_fields(folder, manifest, readable)]
+    found = check_contents(folder, manifest, weights=not quick, sha256=sha256, threads=threads, reporter=reporter)
     not_made = ["checksums of the weights (left out by --quick)"] if quick else []
     kept: Sequence[Expected] = ()
     if origin is None:
         kept, why = _kept_prompts(folder, manifest)
         not_made += why
-    eye = manifest.mmproj and readable.get(manifest.mmproj.file)
-    loras, misfits = _loras(manifest, readable)
-    checks += misfits
-    run = _run(manifest, sound, eye.path if eye else None, loras, origin, kept, threads, reporter)
-    report = Report((*checks, *run.checks), run.runs, (*not_made, *run.not_made))
-    return FolderReport(folder, report, sums)
+    eye = manifest.mmproj and found.readable.get(manifest.mmproj.file)
+    loras, misfits = _loras(manifest, found.readable)
+    run = _run(manifest, found.sound, eye.path if eye else None, loras, origin, kept, threads, reporter)
+    report = Report((*found.checks, *misfits, *run.checks), run.runs, (*not_made, *run.not_made))
+    return FolderReport(folder, report, found.sums)
 
 
 def _kept_prompts(folder: Path, manifest: Manifest) -> tuple[Sequence[Expected], list[str]]:

@@ -18,6 +18,9 @@ from quantkit.verify.report_file import PAGE, REPORT
 from quantkit.verify.sums import changed_tensors
 from quantkit.vocab.from_gguf import gguf_vocabulary
 
+TEXTS_CHECK = "text files"
+"""The name of the check that compares the texts with the manifest."""
+
 _MODELFILE = "Modelfile"
 _NAMES = 20
 
@@ -43,7 +46,7 @@ def check_files(folder: Path, manifest: Manifest) -> list[Check]:
             f"missing: {_some(missing)}" if missing else "all exist",
         ),
         Check(
-            "text files",
+            TEXTS_CHECK,
             not changed,
             f"{len(changed)} changed",
             "0 changed",

@@ -1,7 +1,8 @@
 """A small Hugging Face hub on loopback: what huggingface_hub asks of one, with faults on request.
 
 Weights are kept as on the hub: ``resolve`` answers with a redirect to where the content is, and tells size and sha256
-in ``X-Linked-Size`` and ``X-Linked-Etag``; small files come from ``resolve`` itself.
+in ``X-Linked-Size`` and ``X-Linked-Etag``; small files come from ``resolve`` itself. Uploads are answered by
+:mod:`tests.support.hub_uploads`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+from tests.support.hub_uploads import Uploads, answer
+
 _LARGE = (".safetensors", ".bin", ".gguf", ".pth", ".onnx")
 
 
@@ -32,6 +35,8 @@ class Repo:
         denied: status and error code of every answer that gives content, such as ``(403, "GatedRepo")``.
         cut: bytes of a file after which the connection breaks, once.
         content: what is sent in place of a file's content.
+        private: whether only those with a token see it.
+        card: metadata of its card.
     """
 
     folder: Path
@@ -40,6 +45,8 @@ class Repo:
     denied: tuple[int, str] | None = None
     cut: dict[str, int] = field(default_factory=dict)
     content: dict[str, bytes] = field(default_factory=dict)
+    private: bool = False
+    card: dict[str, Any] = field(default_factory=dict)
 
     def files(self) -> list[str]:
         return sorted(path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file())
@@ -68,11 +75,13 @@ class HubServer:
     Attributes:
         repos: by id; may be changed while it runs.
         requests: all that were made.
+        uploads: what came in, and what is to go wrong with it.
     """
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
         self.requests: list[Request] = []
+        self.uploads = Uploads()
         hub = self
 
         class Handler(_Handler):
@@ -103,6 +112,7 @@ class HubServer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # which holds each body back for 40 ms
     server_hub: HubServer
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -112,9 +122,51 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_GET(self) -> None:
-        self._answer()
+        if self.path == "/api/whoami-v2":
+            self._upload(b"")
+        else:
+            self._answer()
+
+    def do_POST(self) -> None:
+        if not self._gone():
+            self._upload(self.rfile.read(int(self.headers["Content-Length"] or 0)))
+
+    def do_PUT(self) -> None:
+        """Content for git LFS, block by block, so that the connection can break anywhere."""
+        if self._gone():
+            return
+        uploads, oid = self.server_hub.uploads, self.path.split("/")[2]
+        body, left = b"", int(self.headers["Content-Length"])
+        while left:
+            room = uploads.room()
+            block = self.rfile.read(min(left, 1 << 14) if room is None else min(left, 1 << 14, room))
+            body, left = body + block, left - len(block)
+            uploads.received[oid] = uploads.received.get(oid, 0) + len(block)
+            if uploads.room() == 0:
+                uploads.cuts.pop(0)
+                uploads.gone = True
+                self._gone()
+                return
+        self._upload(body)
+
+    def _gone(self) -> bool:
+        """Close the connection without an answer, if the network is gone."""
+        if self.server_hub.uploads.gone:
+            self.connection.shutdown(socket.SHUT_RDWR)
+            self.close_connection = True
+        return self.server_hub.uploads.gone
+
+    def _upload(self, body: bytes) -> None:
+        if self._gone():
+            return
+        self.server_hub.requests.append(Request(self.command, unquote(urlsplit(self.path).path), None))
+        token = (self.headers["Authorization"] or "").removeprefix("Bearer ")
+        status, value, headers = answer(self.server_hub, self.command, self.path, token, body)
+        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json", **headers})
 
     def _answer(self) -> None:
+        if self._gone():
+            return None
         path = unquote(urlsplit(self.path).path)
         self.server_hub.requests.append(Request(self.command, path, self.headers.get("Range")))
         match = re.fullmatch(
@@ -145,7 +197,15 @@ class _Handler(BaseHTTPRequestHandler):
             if "lfs" in entry:
                 sibling["lfs"] = {"sha256": entry["lfs"]["oid"], "size": entry["size"], "pointerSize": 134}
             siblings.append(sibling)
-        return {"id": name, "modelId": name, "sha": repo.commit, "private": False, "tags": [], "siblings": siblings}
+        return {
+            "id": name,
+            "modelId": name,
+            "sha": repo.commit,
+            "private": repo.private,
+            "tags": [],
+            "siblings": siblings,
+            "cardData": repo.card,
+        }
 
     def _tree(self, repo: Repo) -> list[dict[str, Any]]:
         return [repo.entry(file) for file in repo.files()]

@@ -1,5 +1,5 @@
-"""An Ollama server on loopback, as far as creating a model and one chat go: it keeps what it was asked, and fails on
-request.
+"""An Ollama server on loopback, as far as creating a model, one chat and a push go: it keeps what it was asked,
+and fails on request.
 
 It checks what the real one checks: digests of blobs, names of files, that a model is made of something.
 """
@@ -32,6 +32,8 @@ class OllamaServer:
         chat_error: what it says instead of answering.
         foreign: whether it is some other server.
         chats: bodies of the chat requests.
+        pushed: names that were pushed.
+        push_error: what it says, while streaming, instead of pushing.
     """
 
     version: str = "0.33.0"
@@ -45,6 +47,8 @@ class OllamaServer:
     chat_error: str | None = None
     foreign: bool = False
     chats: list[dict[str, Any]] = field(default_factory=list)
+    pushed: list[str] = field(default_factory=list)
+    push_error: str | None = None
 
     def __enter__(self) -> Self:
         handler = type("Handler", (_Handler,), {"ollama": self})
@@ -78,6 +82,20 @@ class OllamaServer:
             yield {"status": f"using existing layer {digest}"}
         yield {"status": "writing manifest"}
         self.models[body["model"]] = body
+        yield {"status": "success"}
+
+    def sent(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """What is streamed while a model is pushed."""
+        yield {"status": "retrieving manifest"}
+        for digest in self.models[body["model"]].get("files", {}).values():
+            size = len(self.blobs[digest])
+            for done in (size // 2, size):
+                yield {"status": f"pushing {digest[7:19]}", "digest": digest, "total": size, "completed": done}
+        if self.push_error is not None:
+            yield {"error": self.push_error}
+            return
+        self.pushed.append(body["model"])
+        yield {"status": "pushing manifest"}
         yield {"status": "success"}
 
     def answered(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -122,6 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({} if known else {"error": f"model '{body['model']}' not found"}, 200 if known else 404)
         elif self.path == "/api/create":
             self._create(body)
+        elif self.path == "/api/push":
+            self._stream(self.ollama.sent(body))
         else:
             self.ollama.chats.append(body)
             if self.ollama.chat_error is not None:

@@ -92,7 +92,7 @@ def test_changelog_has_this_version() -> None:
 
 # What only some need is an extra; the others work without it.
 EXTRAS = {
-    "quantkit/hub/modelscope.py": "modelscope",
+    "quantkit/hub/modelscope": "modelscope",
     "quantkit/kernels": "fast",
     "quantkit/kernels/cuda": "cuda",
     "quantkit/ollama/client.py": "ollama",
@@ -102,6 +102,7 @@ EXTRAS = {
 IMPORTED_AS = {
     "cuda-bindings": "cuda",
     "huggingface-hub": "huggingface_hub",
+    "modelscope-hub": "modelscope_hub",
     "llama-cpp-python": "llama_cpp",
     "pyyaml": "yaml",
 }
