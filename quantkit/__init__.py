@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from quantkit.jobs.convert import convert, convert_adapter
     from quantkit.jobs.edit import Edited, edit
     from quantkit.jobs.evaluate import evaluate
+    from quantkit.jobs.extract import Extraction, extract
     from quantkit.jobs.imatrix import imatrix
     from quantkit.jobs.inspect import inspect
     from quantkit.jobs.merge import merge
@@ -81,6 +82,7 @@ __all__ = [
     "ContextFullError",
     "Edited",
     "Evaluation",
+    "Extraction",
     "FolderReport",
     "GGUFError",
     "GenerationStats",
@@ -108,6 +110,7 @@ __all__ = [
     "convert_adapter",
     "edit",
     "evaluate",
+    "extract",
     "imatrix",
     "inspect",
     "merge",
@@ -132,6 +135,7 @@ _HOMES = {
     "Check": "verify.report",
     "Edited": "jobs.edit",
     "Evaluation": "evaluate.evaluation",
+    "Extraction": "jobs.extract",
     "FolderReport": "verify.folder",
     "GenerationStats": "run.session",
     "HubId": "hub.source",
@@ -148,6 +152,7 @@ _HOMES = {
     "convert": "jobs.convert",
     "edit": "jobs.edit",
     "evaluate": "jobs.evaluate",
+    "extract": "jobs.extract",
     "convert_adapter": "jobs.convert",
     "imatrix": "jobs.imatrix",
     "inspect": "jobs.inspect",
@@ -177,7 +182,7 @@ def __dir__() -> list[str]:
 
 
 class _Face(ModuleType):
-    """``advise``, ``evaluate``, ``package``, ``plan``, ``prove`` and ``verify`` are functions, and packages inside.
+    """``advise``, ``evaluate``, ``extract``, ``package`` and others are functions, and packages inside.
 
     Python sets a package that is imported as an attribute of its parent, where it would hide the function.
     """

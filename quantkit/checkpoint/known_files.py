@@ -153,6 +153,7 @@ TABLE: tuple[Known, ...] = (
     Known(("config.json", "generation_config.json", "hf_quant_config.json"), "read", "the model's settings", "", MODEL),
     Known(PICTURES, "read", "how pictures are prepared, for --mmproj", "", MODEL),
     Known(("merged_adapters.json",), "read", "the adapters that quantkit merged into the weights", "", MODEL),
+    Known(("extraction.json",), "harmless", "what quantkit extract left of each tensor", "", ADAPTER),
     Known(("adapter_config.json",), "read", "the adapter's settings", "", ADAPTER),
     Known(("adapter_model.safetensors", "adapter_model.bin"), "read", "the adapter's tensors", "", ADAPTER),
     Known(

@@ -35,6 +35,7 @@ COMPLETE_VARIABLE = "_QUANTKIT_COMPLETE"
 COMMANDS: dict[str, str] = {
     "build": "Merge, convert, quantize, package and check in one pass.",
     "merge": "Merge adapters into a Hugging Face checkpoint.",
+    "extract": "Make a LoRA adapter of what distinguishes two checkpoints.",
     "convert": "Convert a checkpoint (and its adapters) to one GGUF file.",
     "quantize": "Quantize a GGUF file to one type.",
     "edit": "Change metadata of a GGUF file, such as its chat template.",

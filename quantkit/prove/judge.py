@@ -131,6 +131,15 @@ def _empty(config: Any) -> Any:
     return model.requires_grad_(False)
 
 
+def module_classes(folder: Path) -> dict[str, str]:
+    """The class of each module of a model, by its name, as transformers has them; no weights are read.
+
+    Raises:
+        ArchitectureError: transformers has no such model.
+    """
+    return {name: type(module).__name__ for name, module in _empty(_config(folder)).named_modules()}
+
+
 def _body(model: Any, sequences: Sequence[TokenSequence], device: torch.device) -> Any:
     """What the layers return, which the model gives to its head: hidden states [sequences, longest, width]."""
     longest = max(len(one.ids) for one in sequences)

@@ -33,7 +33,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("package",),
     ("run",),
     ("calibrate", "choose", "serve", "verify"),
-    ("evaluate", "page", "prove"),
+    ("evaluate", "extract", "page", "prove"),
     ("jobs",),
     ("demo",),
     ("cli",),
@@ -43,12 +43,13 @@ LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in 
 # What may be imported without paying for torch: everything that plain weights and LoRA need, from reading to writing.
 WITHOUT_TORCH = (
     "adapter", "advise", "arch", "calibrate", "chat_template", "checkpoint", "choose", "cli", "demo", "engine",
-    "evaluate", "files", "ggml", "gguf", "hub", "jobs", "kernels", "material", "model", "ollama",
+    "evaluate", "extract", "files", "ggml", "gguf", "hub", "jobs", "kernels", "material", "model", "ollama",
     "package", "page", "plan", "prove", "run", "serve", "system", "verify", "vocab",
 )  # fmt: skip
 # But for these, imported when needed: they read pickles, merge what PEFT's own layers merge, or ask transformers.
 WITH_TORCH = (
     "adapter.module_tree", "adapter.peft_layer", "checkpoint.pickle_file",
+    "extract.changed", "extract.factors",
     "prove.judge", "prove.layerwise", "prove.peft_adapters", "prove.weights",
 )  # fmt: skip
 
