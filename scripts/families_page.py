@@ -37,7 +37,6 @@ class Lacking:
 
 # By rank of use, roughly. Classes that are supported are left out, and rows without others.
 LACKING = (
-    Lacking("Gemma 3n", ("Gemma3nForConditionalGeneration", "Gemma3nForCausalLM"), _LATER),
     Lacking("Qwen3-VL with experts", ("Qwen3VLMoeForConditionalGeneration",), _LATER),
     Lacking("ChatGLM 3, GLM-4-9B with its own class", ("ChatGLMModel", "ChatGLMForConditionalGeneration"), _LATER),
     Lacking(

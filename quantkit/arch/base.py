@@ -41,7 +41,7 @@ class Rule:
         unit: ``arrange`` gets a multiple of this many rows (a whole attention head), and maps each unit onto itself.
         optional: the checkpoint may not have it.
         source_shape: shape of each source, if it is not the target's shape nor (with several sources) one row of it.
-            One vector may fill the rows of a matrix.
+            One vector may fill the rows of a matrix; a matrix with fewer rows is followed by rows of zeros.
         row_order: the target's rows, as runs of rows of its one source, or some of them; empty for all in their order.
         column_order: the same for the columns of a matrix.
         transposed: each matrix of the target is the transpose of one run of ``row_order``, of which it has the columns
@@ -82,6 +82,13 @@ class Rule:
         return len(self.shape) == 2 and len(self.shape_of_sources) == 1 and isinstance(self.source, str)
 
     @property
+    def zero_rows(self) -> int:
+        """Rows of a matrix behind those of its source."""
+        if self.row_order or len(self.shape) != 2 or len(self.shape_of_sources) != 2:
+            return 0
+        return max(0, self.shape[0] - self.shape_of_sources[0])
+
+    @property
     def shape_of_sources(self) -> tuple[int, ...]:
         """The shape that each source must have."""
         if self.source_shape is not None:
@@ -91,7 +98,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Generated:
-    """A GGUF tensor that is computed from the config: float32, one dimension."""
+    """A GGUF tensor that is computed from the config, float32; it counts if the checkpoint has none for the target."""
 
     target: str
     values: npt.NDArray[np.float32]
@@ -114,7 +121,9 @@ class Architecture:
         notes: function from the config to notes for the user about the converted model.
         variant: function from the config, as :meth:`settings` completes it, to the architecture for it, if that is
             another one; None for this one.
-        takes_lora: llama.cpp's graph adds a LoRA file to all matrices; where it passes over some, none is written.
+        takes_lora: llama.cpp's graph adds a LoRA file to the matrices of attention; where it passes over some, none is
+            written.
+        without_lora: ends of the GGUF names of other matrices to which it does not add one.
         mtp: its layers for multi-token prediction; None if it has none.
         older_names: of settings; where both names are given, the older one counts, as in transformers.
         stacks_may_be_turned: checkpoints may have the experts of a layer as a stack of transposed matrices.
@@ -132,6 +141,7 @@ class Architecture:
     defaults: Config = field(default_factory=dict)
     notes: Callable[[Config], list[str]] = lambda config: []
     takes_lora: bool = True
+    without_lora: tuple[str, ...] = ()
     older_names: Mapping[str, str] = field(default_factory=dict)
     variant: Callable[[Config], Architecture | None] = lambda config: None
     stacks_may_be_turned: bool = False

@@ -19,13 +19,13 @@ def metadata(config: Config) -> list[KV]:
     return [
         *decoder_metadata("gemma3", config),
         *rope_metadata("gemma3", {**config, "rope_parameters": rope(config, "full_attention")}, ("linear",)),
-        f32("gemma3.rope.freq_base_swa", _local_base(config)),
+        f32("gemma3.rope.freq_base_swa", local_base(config)),
         u32("gemma3.attention.sliding_window", positive(config, "sliding_window")),
         *([f32("gemma3.final_logit_softcapping", number(config, "final_logit_softcapping", above=0))] if cap else []),
     ]
 
 
-def _local_base(config: Config) -> float:
+def local_base(config: Config) -> float:
     """The rotary base of the layers with a sliding window, which are never scaled."""
     nested = config.get("rope_parameters") or {}
     local = nested.get("sliding_attention") or {} if isinstance(nested, dict) else {}

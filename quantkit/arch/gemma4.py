@@ -17,7 +17,7 @@ from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import Sizes, decoder_metadata, decoder_rules, gated_mlp, linear, sizes, vector
 from quantkit.arch.experts import expert_metadata
 from quantkit.arch.layer_types import FULL, WINDOW, by_layer, layer_types
-from quantkit.arch.per_layer_embeddings import embedding_rules, layer_rules, per_layer_size
+from quantkit.arch.per_layer_embeddings import WITHOUT_LORA, embedding_rules, layer_rules, per_layer_size
 from quantkit.arch.rope import check_scaling, rope, rope_base
 from quantkit.arch.shared_keys import first_shared
 from quantkit.errors import ArchitectureError
@@ -242,4 +242,5 @@ ARCHITECTURE = Architecture(
     VOCABULARY,
     defaults=CLASS_DEFAULTS["gemma4_text"],
     causal_masks=(False, "vision"),
+    without_lora=WITHOUT_LORA,
 )

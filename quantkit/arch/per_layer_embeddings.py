@@ -9,6 +9,10 @@ from quantkit.arch.base import Config, Rule, layers, positive
 from quantkit.arch.decoder import linear, vector
 from quantkit.errors import ArchitectureError
 
+_TABLE, _PROJECTION = "per_layer_token_embd", "per_layer_model_proj"
+# llama.cpp looks up and multiplies by the matrices themselves.
+WITHOUT_LORA = (f"{_TABLE}.weight", f"{_PROJECTION}.weight")
+
 
 def per_layer_size(config: Config) -> int:
     """The width of one layer's part; 0 for a model without such embeddings."""
@@ -27,23 +31,33 @@ def layer_rules(config: Config) -> list[Rule]:
     ]
 
 
-def embedding_rules(config: Config) -> list[Rule]:
+def embedding_rules(config: Config, *, further: int = 0) -> list[Rule]:
     """The table, the projection and its norm, if the model has such embeddings.
 
+    Args:
+        config: config.json.
+        further: rows that the embedding may have more than the table: that of Gemma 3n has none for tokens of pictures
+            and sound. In the file they are zero, as the converter writes them.
+
     Raises:
-        ArchitectureError: the table has not as many rows as the embedding, which llama.cpp needs.
+        ArchitectureError: the table has not as many rows as llama.cpp needs.
     """
     size, hidden, rows = per_layer_size(config), positive(config, "hidden_size"), positive(config, "vocab_size")
     if not size:
         return []
     own, width = positive(config, "vocab_size_per_layer_input"), layers(config) * size
-    if own != rows:
+    if not own <= rows <= own + further:
         raise ArchitectureError(
             f"config.json: vocab_size is {rows}, but vocab_size_per_layer_input {own}; llama.cpp needs as many",
             hint="train without changing the size of the vocabulary",
         )
     return [
-        Rule("model.embed_tokens_per_layer.weight", "per_layer_token_embd.weight", (own, width)),
-        *linear("model.per_layer_model_projection", "per_layer_model_proj", width, hidden),
+        Rule(
+            "model.embed_tokens_per_layer.weight",
+            f"{_TABLE}.weight",
+            (rows, width),
+            source_shape=(own, width),
+        ),
+        *linear("model.per_layer_model_projection", _PROJECTION, width, hidden),
         vector("model.per_layer_projection_norm", "per_layer_proj_norm", size),
     ]

@@ -42,6 +42,10 @@ class Rows:
         """The columns of these numbers; what is still to be added is added first, so that no factor is copied."""
         return Rows((self.merged() if self.pairs else self.stored)[:, numbers])
 
+    def followed_by_zeros(self, count: int) -> Rows:
+        """As many as *count* rows: these, and rows of zeros behind them."""
+        return Rows(_extended(self.stored, count), tuple((_extended(left, count), right) for left, right in self.pairs))
+
     def merged(self) -> Floats:
         """The rows as float32 in memory of their own: every product added, in their order."""
         return merged(self.stored, self.pairs)
@@ -59,3 +63,9 @@ def joined(parts: Sequence[Rows]) -> Rows:
         (np.concatenate([part.pairs[i][0] for part in parts]), right) for i, (_, right) in enumerate(first.pairs)
     )
     return Rows(np.concatenate([part.stored for part in parts]), pairs)
+
+
+def _extended(rows: Array, count: int) -> Array:
+    made = np.zeros((count, *rows.shape[1:]), dtype=rows.dtype)
+    made[: rows.shape[0]] = rows
+    return made

@@ -183,6 +183,12 @@ def plan_adapter_file(model: Model, adapter: Adapter, file: str, outtype: str = 
         if (changes := _changes_of(rule, adapter, lora))
     ]
     _check_tied(model, adapter, pairs)
+    passed_over = [pair.rule.sources[0] for pair in pairs if pair.rule.target.endswith(model.architecture.without_lora)]
+    if passed_over:
+        raise AdapterError(
+            f"{adapter.path}: llama.cpp passes over LoRA on {passed_over[0]!r}, so no LoRA GGUF can be written",
+            hint=_HINT,
+        )
     base = UNQUANTIZED[outtype]
     tensors = tuple(
         PlannedTensor(f"{pair.rule.target}.{factor}", pair.rule.sources, shape, base)

@@ -66,6 +66,8 @@ class Merger:
             return self._blocks(tensor, start, stop)
         if tensor.transposed:
             return self._transposed(tensor, start, stop)
+        if tensor.zero_rows:
+            return self._before_zeros(tensor, start, stop, memory)
         rows = self._in_order(tensor, start, stop, memory)
         name = tensor.sources[0]
         if tensor.column_order:
@@ -80,6 +82,13 @@ class Merger:
         if not rows.pairs and rows.stored.dtype == np.float16 and not self._is_changed(name):
             return Rows(tensor.arrange(rows.stored))  # llama.cpp's converter computes in float16 here
         return Rows(tensor.arrange(rows.merged()))
+
+    def _before_zeros(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory) -> Rows:
+        """Rows of a tensor that has more of them than its source."""
+        source = replace(tensor, shape=(tensor.rows - tensor.zero_rows, tensor.columns), zero_rows=0)
+        if start >= source.rows:
+            return Rows(np.zeros((stop - start, tensor.columns), dtype=np.float32))
+        return self.rows(source, start, min(stop, source.rows), memory).followed_by_zeros(stop - start)
 
     def _computed(self, tensor: PlannedTensor, rows: Rows, start: int) -> Rows:
         """Rows of a tensor whose values are not those of the checkpoint; as stored in float16, they stay float16."""
@@ -228,7 +237,10 @@ class Merger:
             return None
         if tensor.blocks:
             return self._bad_base(tensor.sources[0])
-        spans = list(_source_spans(tensor, start, stop))
+        last = min(stop, tensor.rows - tensor.zero_rows)
+        if start >= last:
+            return None
+        spans = list(_source_spans(tensor, start, last))
         source = spans[0][0]
         if any(adapter.overwrites(source) for adapter in self.adapters):
             return None  # the base's rows are not part of the result, and there may be fewer of them

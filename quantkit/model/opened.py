@@ -99,10 +99,13 @@ class Model(MergedCheckpoint):
             for rule in self.architecture.rules(self.checkpoint.config)
             if rule.sources[0] in self.checkpoint.tensors
         ]
-        planned += [
-            PlannedTensor(made.target, "", tuple(made.values.shape), GGMLType.F32, values=made.values)
-            for made in self.architecture.generated(self.checkpoint.config)
-        ]
+        there = {tensor.name for tensor in planned}
+        for made in self.architecture.generated(self.checkpoint.config):
+            if made.target not in there:
+                shape = tuple(made.values.shape)
+                planned.append(
+                    PlannedTensor(made.target, "", shape, base_type(made.target, shape, base), values=made.values)
+                )
         return tuple(planned)
 
     def projector_tensors(self, base: GGMLType) -> tuple[PlannedTensor, ...]:

@@ -11,7 +11,7 @@ from quantkit.plan.values import PlannedTensor
 # Norms, routers and short convolutions.
 _FLOAT32 = (
     *("_norm.weight", ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight"),
-    *(".ssm_conv1d.weight", ".shortconv.conv.weight"),
+    *(".ssm_conv1d.weight", ".shortconv.conv.weight", ".altup_correct_coef.weight", ".altup_predict_coef.weight"),
 )
 
 
@@ -24,6 +24,7 @@ def planned_tensor(rule: Rule, outtype: GGMLType) -> PlannedTensor:
         transposed=rule.transposed,
         compute=rule.compute,
         folds=rule.folds,
+        zero_rows=rule.zero_rows,
     )
 
 

@@ -39,6 +39,7 @@ class PlannedTensor:
         folds: the source is one vector, which fills the rows.
         blocks: the source's blocks, which are of the outtype, are copied; ``row_order`` counts rows of its matrices.
         row_order, column_order, transposed: see :class:`quantkit.arch.base.Rule`.
+        zero_rows: rows behind those of the source, all of them zero.
     """
 
     name: str
@@ -55,6 +56,7 @@ class PlannedTensor:
     column_order: Runs = ()
     transposed: bool = False
     blocks: bool = False
+    zero_rows: int = 0
 
     @property
     def sources(self) -> tuple[str, ...]:

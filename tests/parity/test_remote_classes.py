@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from quantkit.checkpoint.folder import read_json
 from quantkit.errors import AdapterError, ArchitectureError
@@ -21,6 +20,7 @@ from quantkit.model.lora_file import plan_adapter_files
 from quantkit.model.opened import open_model
 from tests.support.gguf_compare import tensor_differences
 from tests.support.llama_model import llama_logits
+from tests.support.plain_lora import write_plain_lora
 from tests.support.reference import ReferenceConverter, reference_folder
 
 Maker = Callable[..., Path]
@@ -165,27 +165,10 @@ TUNED = {
 }
 
 
-def lora(base: Path, module: str, folder: Path, tensors: Tensors) -> Tensors:
-    """An adapter as PEFT saves it, for a matrix of every layer; returns what merging gives."""
-    generator, factors, merged = torch.Generator().manual_seed(3), {}, dict(tensors)
-    for name in [name for name in tensors if name.endswith(f"{module}.weight")]:
-        left, right = (0.05 * torch.randn(size, 4, generator=generator) for size in tensors[name].shape)
-        before = f"base_model.model.{name.removesuffix('.weight')}"
-        factors |= {f"{before}.lora_A.weight": right.T.contiguous(), f"{before}.lora_B.weight": left}
-        merged[name] = tensors[name] + 2.0 * left @ right.T
-    folder.mkdir()
-    save_file(factors, folder / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": [module.rpartition(".")[2]]}
-    (folder / "adapter_config.json").write_text(
-        json.dumps({**settings, "task_type": "CAUSAL_LM", "base_model_name_or_path": str(base)})
-    )
-    return merged
-
-
 def test_no_lora_file_where_llama_cpp_would_pass_over_it(checkpoint: Maker, tmp_path: Path) -> None:
     """Its graphs of latent attention multiply by the matrices themselves."""
     base = checkpoint("deepseek-v2", dtype="f32")
-    lora(base, "self_attn.o_proj", tmp_path / "adapter", load_file(base / "model.safetensors"))
+    write_plain_lora(base, "self_attn.o_proj", tmp_path / "adapter", load_file(base / "model.safetensors"))
     with (
         open_model(base, [tmp_path / "adapter"]) as model,
         pytest.raises(AdapterError, match="passes over LoRA on the attention of deepseek2 models"),
@@ -208,7 +191,7 @@ def test_baichuan_2_of_13b(checkpoint: Maker, tmp_path: Path, converter: Referen
     rows = {"vocab_size": 125696}
     base = checkpoint("baichuan", dtype="f32", layers=40, hidden=40, heads=5, config=rows)
     config, tensors = read_json(base / "config.json"), load_file(base / "model.safetensors")
-    tuned = lora(base, "lm_head", tmp_path / "adapter", tensors)
+    tuned = write_plain_lora(base, "lm_head", tmp_path / "adapter", tensors)
     settings = {"position_ids": torch.zeros(1, len(TOKENS), dtype=torch.long), "attention_mask": alibi(5, len(TOKENS))}
     divided = {**tuned, "lm_head.weight": torch.nn.functional.normalize(tuned["lm_head.weight"])}
     merged = convert(base, tmp_path / "merged.gguf", adapters=[tmp_path / "adapter"], outtype="f32")
@@ -237,7 +220,7 @@ def logits(model: Any, **settings: torch.Tensor) -> np.ndarray[Any, np.dtype[np.
 def test_logits_of_the_model_and_of_the_merged_one(checkpoint: Maker, tmp_path: Path, kind: str) -> None:
     base = checkpoint(kind, dtype="f32")
     config, tensors = read_json(base / "config.json"), load_file(base / "model.safetensors")
-    tuned = lora(base, TUNED[kind], tmp_path / "adapter", tensors)
+    tuned = write_plain_lora(base, TUNED[kind], tmp_path / "adapter", tensors)
     plain = convert(base, tmp_path / "base.gguf", outtype="f32")
     merged = convert(base, tmp_path / "merged.gguf", adapters=[tmp_path / "adapter"], outtype="f32")
     theirs = [logits(TWINS[kind](config, weights)) for weights in (tensors, tuned)]

@@ -14,9 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from quantkit.errors import AdapterError
 from quantkit.jobs.convert import convert
+from quantkit.model.lora_file import plan_adapter_files
+from quantkit.model.opened import open_model
 from tests.support.llama_model import llama_logits
+from tests.support.parity_matrix import AS_LLAMA_CPP
+from tests.support.plain_lora import write_plain_lora
 
 Maker = Callable[..., Path]
 
@@ -25,7 +31,7 @@ KINDS = (
     *("granite-moe", "granite-moe-shared", "granite-4", "llama4"),
     *("seed-oss", "ernie4.5", "ernie4.5-moe", "hunyuan", "exaone4", "cohere", "cohere2", "stablelm", "internlm3"),
     "nemotron",
-    *("gemma4", "gemma4-large", "gemma4-moe"),
+    *("gemma3n", "gemma4", "gemma4-large", "gemma4-moe"),
     *("deepseek-v2", "deepseek-v3", "glm4-moe-lite", "minicpm3"),
     "gpt-oss",
 )
@@ -39,10 +45,13 @@ GELU = 2e-3
 TOKENS = (11, 18, 25, 32, 39, 46, 53, 60, 67, 74)
 
 
-def load(folder: Path) -> Any:
+def load(folder: Path, kind: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    if (change := AS_LLAMA_CPP.get(kind)) is not None:
+        change(model)
+    return model
 
 
 def logits(model: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -63,15 +72,39 @@ def test_stacks_of_experts(checkpoint: Maker, tmp_path: Path) -> None:
     compare(base, tmp_path, "gemma4-moe", target_modules=["q_proj"], target_parameters=targets)
 
 
+@pytest.mark.parametrize(
+    ("kind", "module"),
+    [
+        ("gemma3n-sees", "altup_unembed_projections"),
+        ("gemma3n-sees", "modality_router"),
+        ("gemma3n-sees", "per_layer_model_projection"),
+        ("gemma4", "per_layer_model_projection"),
+    ],
+)
+def test_no_lora_file_where_llama_cpp_would_pass_over_it(
+    checkpoint: Maker, tmp_path: Path, kind: str, module: str
+) -> None:
+    """It multiplies by these matrices themselves; by the others of the same layers it does not."""
+    base = checkpoint(kind)
+    for number, name in enumerate((module, "per_layer_projection")):
+        write_plain_lora(base, name, tmp_path / str(number), load_file(base / "model.safetensors"))
+        with open_model(base, [tmp_path / str(number)]) as model:
+            if name == module:
+                with pytest.raises(AdapterError, match=rf"llama\.cpp passes over LoRA on '[\w.]*{module}"):
+                    plan_adapter_files(model, "tiny")
+            else:
+                plan_adapter_files(model, "tiny")
+
+
 def compare(base: Path, tmp_path: Path, kind: str, **settings: Any) -> None:
     """llama.cpp on the merged file, and PEFT with these settings."""
     import peft
 
-    before = logits(load(base))
+    before = logits(load(base, kind))
     torch.manual_seed(3)  # PEFT draws the first factors from here, and ggml's table of GELU is coarse for some
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tuned = peft.get_peft_model(load(base), peft.LoraConfig(task_type="CAUSAL_LM", r=4, **settings))
+        tuned = peft.get_peft_model(load(base, kind), peft.LoraConfig(task_type="CAUSAL_LM", r=4, **settings))
     generator = torch.Generator().manual_seed(3)
     for _, weight in sorted(tuned.named_parameters()):
         if weight.requires_grad:

@@ -43,7 +43,7 @@ _LLAMA_3_ROPE = {
 
 
 # Settings with an entry for each layer.
-_BY_LAYER = ("layer_types", "hybrid_override_pattern")
+_BY_LAYER = ("activation_sparsity_pattern", "layer_types", "hybrid_override_pattern")
 # What a kind does not say itself.
 _SETTINGS: Mapping[str, Any] = {
     "hidden_act": "silu",
@@ -56,7 +56,6 @@ _SETTINGS: Mapping[str, Any] = {
     "use_cache": True,
 }
 # Settings with an entry for each layer.
-_BY_LAYER = ("layer_types", "hybrid_override_pattern")
 
 
 @dataclass(frozen=True)
@@ -70,6 +69,7 @@ class Kind:
         without: default settings that such a config.json does not have.
         norm: around which the weights of its norms lie; 0 where the model adds 1 to them.
         shapes: config to the names and shapes of the tensors, for models that transformers does not have.
+        added: config to the shapes of further tensors.
         around: config.json of a model that also sees, around the settings of its language model.
         least: layers with which it has a layer of every kind.
         scaled: by the end of a tensor's name, what its values are multiplied by: ggml's softplus is inexact for steps
@@ -80,6 +80,7 @@ class Kind:
         within: the module that holds the language model, or only its decoder if it is in ``model``.
         pictures: its preprocessor_config.json.
         sight: config to the tensors of its vision part, for models that transformers does not have.
+        fewer: settings of a model that has only as many layers.
         equal: settings that are equal to another one, which may follow from the vocabulary.
         mtp: whether it has a layer for multi-token prediction, which transformers does not load, or has lost it; None
             where llama.cpp reads such a file either way, or such models have none.
@@ -91,6 +92,7 @@ class Kind:
     without: tuple[str, ...] = ()
     norm: float = 1.0
     shapes: Callable[[Mapping[str, Any]], Shapes] | None = None
+    added: Callable[[Mapping[str, Any]], Shapes] = lambda config: {}
     around: Mapping[str, Any] = field(default_factory=dict)
     least: int = 1
     multiple: int = 1
@@ -100,6 +102,7 @@ class Kind:
     within: str = "language_model"
     pictures: Mapping[str, Any] = field(default_factory=dict)
     sight: Callable[[Mapping[str, Any]], Shapes] = vision_shapes
+    fewer: Mapping[str, Any] = field(default_factory=dict)
     equal: Mapping[str, str] = field(default_factory=dict)
     mtp: bool | None = None
 
@@ -323,6 +326,7 @@ def make_checkpoint(
         "vocab_size": -(-(max(ids.values()) + 1 + padding) // family.multiple) * family.multiple,
         **_config_ids(ends, ids),
         **(config or {}),
+        **(family.fewer if layers == family.least else {}),
     }
     count = settings["num_hidden_layers"]
     settings |= {key: settings[key][:count] for key in _BY_LAYER if settings.get(key)}
@@ -361,7 +365,8 @@ def saved_shapes(settings: Mapping[str, Any]) -> Shapes:
 
 def random_tensors(family: Kind, settings: Mapping[str, Any], dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
     """The tensors of a model of these settings, under their Hugging Face names."""
-    shapes = {**(family.shapes or saved_shapes)(settings), **(mtp_shapes(settings, saved_shapes) if family.mtp else {})}
+    shapes = {**(family.shapes or saved_shapes)(settings), **family.added(settings)}
+    shapes |= mtp_shapes(settings, saved_shapes) if family.mtp else {}
     return random_values(shapes, dtype, seed, family)
 
 

@@ -116,7 +116,67 @@ GEMMA4_HEARS = {
 }
 """E2B and E4B, which also hear; their language model has a row in the parity matrix without the rest."""
 
+# llama.cpp's graph has the numbers of the published models: 20 layers have keys of their own, ten are sparse.
+_GEMMA3N = {
+    "architectures": ["Gemma3nForCausalLM"],
+    "model_type": "gemma3n_text",
+    "activation_sparsity_pattern": [0.95] * 10 + [0.0] * 12,
+    "altup_active_idx": 0,
+    "altup_coef_clip": 120.0,
+    "altup_correct_scale": True,
+    "altup_num_inputs": 4,
+    "attention_bias": False,
+    "final_logit_softcapping": 30.0,
+    "head_dim": 16,
+    "hidden_activation": _GELU,
+    "hidden_size_per_layer_input": 256,
+    "intermediate_size": 256,
+    "laurel_rank": 64,
+    "max_position_embeddings": 32768,
+    "num_hidden_layers": 22,
+    "num_kv_shared_layers": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_local_base_freq": 10000.0,
+    "rope_theta": 1000000.0,
+    "sliding_window": 8,
+    "vocab_size_per_layer_input": 256,
+}
+
+
+def _idle(config: Mapping[str, Any]) -> Mapping[str, tuple[int, ...]]:
+    """Tensors of published checkpoints that nobody reads, but llama.cpp wants them."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    rows = config["num_key_value_heads"] * config["head_dim"]
+    for layer in range(config["num_hidden_layers"] - config["num_kv_shared_layers"], config["num_hidden_layers"]):
+        before = f"model.layers.{layer}.self_attn"
+        shapes |= {f"{before}.{name}_proj.weight": (rows, config["hidden_size"]) for name in "kv"}
+        shapes[f"{before}.k_norm.weight"] = (config["head_dim"],)
+    return shapes
+
+
 GEMMA: dict[str, Mapping[str, Any]] = {
+    "gemma3n": {
+        "vocabulary": "gemma-spm",
+        "config": _GEMMA3N,
+        "tied": True,
+        "added": _idle,
+        "fewer": {"num_kv_shared_layers": 0},
+        "equal": {"vocab_size_per_layer_input": "vocab_size"},
+    },
+    "gemma3n-sees": {
+        "vocabulary": "gemma-spm",
+        "config": {
+            **_GEMMA3N,
+            "architectures": ["Gemma3nForConditionalGeneration"],
+            "num_hidden_layers": 2,
+            "num_kv_shared_layers": 0,
+        },
+        "tied": True,
+        "equal": {"vocab_size_per_layer_input": "vocab_size"},
+        "around": {"model_type": "gemma3n", "audio_config": None, "vision_config": {"model_type": "gemma3n_vision"}},
+        "within": "model.language_model",
+        "sight": lambda config: {"model.vision_tower.timm_model.conv_stem.conv.weight": (8, 3, 3, 3)},
+    },
     "gemma4": _GEMMA4_E,
     "gemma4-large": {"vocabulary": "gemma-4", "config": _GEMMA4_LARGE, "tied": True},
     "gemma4-moe": {"vocabulary": "gemma-4", "config": _GEMMA4_MOE, "tied": True},

@@ -71,6 +71,7 @@ FAMILIES = {
     "Gemma": Family("gemma", None, "generic", "<end_of_turn>", system=False, verified=True),
     "Gemma 2": Family("gemma2", None, "generic", "<end_of_turn>", system=False),
     "Gemma 3": Family("gemma3", families.GEMMA_3, "gemma", "<end_of_turn>"),
+    "Gemma 3n": Family("gemma3n", families.GEMMA_3, "gemma", "<end_of_turn>"),
     "Gemma 4": Family("gemma4", None, "jinja", "<turn|>", turns=False),
     "Phi-3": Family("phi3", families.PHI_3, "phi-3", "<|end|>"),
     "Phi-3.5": Family("phi3-long", None, "phi-3", "<|end|>"),
