@@ -46,6 +46,7 @@ class CallKind(StrEnum):
     NAMED = "the name as text, the arguments as JSON"
     TAGGED = "the name and each argument as text"
     QUOTED = "the name as text, the arguments as JSON with quotes of their own"
+    PYTHON = "a list of calls as Python writes them"
     ADDRESSED = "the name in the header of a message, the arguments as JSON behind it"
 
 
@@ -71,6 +72,10 @@ class CallFormat:
         layout: of JSON: a call as JSON text, with :data:`NAME`, :data:`ARGUMENTS`, :data:`ID` and :data:`NUMBER` in the
             places of what changes, in a list if the template writes calls as one; of ADDRESSED: what is between the
             name and the arguments.
+        numbered: of NAMED: whether what is between the id_marks counts the calls, which is the end of the call's id.
+        id_first: of NAMED: between an id that stands before the name and the name; "" if none does.
+        other_key: of TAGGED: what ends the name of an argument that is no string, "" if it is the same.
+        cdata: of TAGGED: whether a value may be in a section of CDATA.
         between: what separates two calls, but for white space.
     """
 
@@ -88,6 +93,10 @@ class CallFormat:
     value: str = ""
     lines: bool = False
     layout: str = ""
+    numbered: bool = False
+    id_first: str = ""
+    other_key: str = ""
+    cdata: bool = False
     between: str = ""
 
     @property
@@ -127,7 +136,7 @@ class AnswerFormat:
             wrappers.append(self.thoughts.marks)
         if (calls := self.calls) is not None:
             wrappers += [calls.section, calls.call, calls.key, *([calls.id_marks] if calls.id_marks else [])]
-            plain = [calls.after_name, calls.value]
+            plain = [calls.after_name, calls.value, calls.id_first]
         texts = [*plain, *(text for wrapper in wrappers for text in (wrapper.open, wrapper.close))]
         return tuple(dict.fromkeys(text for text in texts if text))
 

@@ -9,13 +9,15 @@ import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from quantkit.chat_template.answer_format import CallFormat, CallKind
+from quantkit.chat_template.python_calls import read_python_calls
 from quantkit.chat_template.quoted_json import read_quoted
 
+_CDATA, _CDATA_END = "<![CDATA[", "]]>"
 _JSON = json.JSONDecoder()
 _BLANK = re.compile(r"\s*")
 _BETWEEN = re.compile(r"[\s,;]*")
@@ -85,11 +87,25 @@ def _read_one(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list[
     start = _match_end(_BLANK, text, start)
     if form.kind is CallKind.JSON:
         return _read_json(form, text, start, tools)
+    if form.kind is CallKind.PYTHON:
+        read_list = read_python_calls(text, start, tools)
+        return read_list and ([_call(*one) for one in read_list[0]], read_list[1])
+    first = ""
+    if form.id_first:
+        first, mark, _ = text[start:].partition(form.id_first)
+        start += len(first) + len(mark)
     name = max((name for name in tools if text.startswith(name, start)), key=len, default=None)
     if name is None:
         return None
+    if form.id_first:
+        made = _read_named(form, text, start + len(name), name, tools)
+        return made and ([replace(call, id=first.strip()) for call in made[0]], made[1])
     read = {CallKind.NAMED: _read_named, CallKind.QUOTED: _read_quoted}.get(form.kind, _read_tagged)
     return read(form, text, start + len(name), name, tools)
+
+
+def _call(name: str, arguments: Mapping[str, Any], number: str = "") -> Call:
+    return Call(name, json.dumps(arguments, ensure_ascii=False), number)
 
 
 def _read_json(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:
@@ -128,6 +144,8 @@ def _read_named(form: CallFormat, text: str, at: int, name: str, tools: Tools) -
         end = -1 if start is None else text.find(form.id_marks.close, start)
         if start is not None and end >= 0:
             number, at = text[start:end].strip(), end
+            if form.numbered:  # the id is the whole of it, as in functions.look:0
+                number = form.call.open.rpartition(">")[2] + name + form.id_marks.open + number
     start = _skip(form.after_name, text, at)
     found = None if start is None else _decode(text, _match_end(_BLANK, text, start))
     if found is None or not isinstance(found[0], dict):
@@ -161,17 +179,29 @@ def _read_tagged(form: CallFormat, text: str, at: int, name: str, tools: Tools) 
     while (start := _skip(form.key.open, text, at)) is not None:
         end = text.find(form.key.close.split()[0], start)
         behind = None if end < 0 else _skip(form.key.close, text, end)
-        if behind is None:
+        other = None if behind is not None or not form.other_key else _skip(form.other_key, text, end)
+        if end < 0 or (behind is None and other is None):
             return None
-        key = text[start:end].strip()
-        close = _find(form.value, text, behind)
-        if close is None:
+        key, begin = text[start:end].strip(), behind or other or 0
+        found = _read_value(form, text, begin)
+        if found is None:
             return None
-        arguments[key] = _value(text[behind : close[0]], _schema(tools[name], key), lines=form.lines)
-        at = close[1]
+        schema = {"type": "object"} if other else {} if form.other_key else _schema(tools[name], key)
+        arguments[key] = _value(found[0], schema, lines=form.lines)
+        at = found[1]
     if _skip(form.call.close, text, at) is None:
         return None  # more arguments may follow
     return [Call(name, json.dumps(arguments, ensure_ascii=False))], at
+
+
+def _read_value(form: CallFormat, text: str, at: int) -> tuple[str, int] | None:
+    """The text of a value, and where what is behind it begins."""
+    if form.cdata and text.startswith(_CDATA, at):
+        inside, mark, _ = text[at + len(_CDATA) :].partition(_CDATA_END)
+        close = _skip(form.value, text, at + len(_CDATA) + len(inside) + len(mark)) if mark else None
+        return None if close is None else (inside, close)
+    found = _find(form.value, text, at)
+    return None if found is None else (text[at : found[0]], found[1])
 
 
 def _schema(parameters: Mapping[str, Any], key: str) -> object:

@@ -68,9 +68,16 @@ class _Calls:
         self._several = several and form.several
         self._dialect = quoted(form.value) if form.kind is CallKind.QUOTED else JSON
         self.rules = dict(self._dialect.rules)
-        write = {CallKind.JSON: self._json, CallKind.TAGGED: self._tagged}.get(form.kind, self._named)
-        if form.kind is CallKind.TAGGED:
+        kinds = {CallKind.JSON: self._json, CallKind.TAGGED: self._tagged, CallKind.PYTHON: self._python}
+        write = kinds.get(form.kind, self._named)
+        if form.kind is CallKind.TAGGED and form.cdata:
+            self.rules |= {**text_without("<", "bare"), **text_without("]]>", "inside")}
+            self.rules["plain"] = 'bare | "<![CDATA[" inside "]]>"'
+        elif form.kind is CallKind.TAGGED:
             self.rules |= text_without(form.value, "plain")
+        if form.kind is CallKind.PYTHON:
+            quote = form.value
+            self.rules["plain"] = rf"([^\x00-\x1F{quote}\\] | " + rf'"\\" [{quote}\\nt])*'
         try:
             self.rules["answer"] = write()
         except SchemaError as error:
@@ -107,33 +114,56 @@ class _Calls:
         form, ways = self._form, list[str]()
         middle = literal(form.layout if form.kind is CallKind.ADDRESSED else form.after_name)
         if (marks := form.id_marks) is not None:
-            middle = f"{literal(marks.open)} [a-zA-Z0-9]{{9}} {middle}"
+            middle = f"{literal(marks.open)} {'[0-9]{1,3}' if form.numbered else '[a-zA-Z0-9]{9}'} {middle}"
+        first = f"[a-zA-Z0-9]{{9}} {literal(form.id_first)} " if form.id_first else ""
         for function in self._functions:
-            ways.append(f"{literal(function['name'])} {middle} gap {self._parameters(function)}")
+            ways.append(f"{first}{literal(function['name'])} {middle} gap {self._parameters(function)}")
         return self._sequence(self._any(ways))
 
     def _tagged(self) -> str:
         return self._sequence(self._any([self._tags(function) for function in self._functions]))
 
-    def _tags(self, function: Mapping[str, Any]) -> str:
+    def _python(self) -> str:
+        ways: list[str] = []
+        for function in self._functions:
+            pairs = {name: f'{literal(name)} gap "=" gap {value} space' for name, value, _ in self._arguments(function)}
+            needed = {name for name, _, required in self._arguments(function) if required}
+            inside = SchemaRules({}, self.rules).members(pairs, needed) if pairs else ""
+            ways.append(f'{literal(function["name"])} "(" space {inside} ")" space')
+        call = self._any(ways)
+        more = f' ("," space {call})*' if self._several else ""
+        return self._section(f'"[" space {call}{more} "]"')
+
+    def _arguments(self, function: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+        """The arguments that a call can have, each with its value as GBNF and whether it is required."""
         where, schema = function["name"], function.get("parameters") or {}
         known, required = schema.get("properties", {}), schema.get("required", [])
         if not isinstance(known, Mapping) or not isinstance(required, list) or schema.get("type", "object") != "object":
             raise refused(f"{where}: parameters must be an object with properties")
         only(schema, _OBJECT | ANNOTATIONS, where)
-        rules, parts = SchemaRules(schema, self.rules), list[str]()
-        for name, inner in {**known, **{name: True for name in required if name not in known}}.items():
-            tag = f"gap {literal(self._form.key.open)} {literal(name)} {literal(self._form.key.close)}"
-            value = self._argument(rules, inner, f"{where}.{name}")
-            part = f"{tag} {value} {literal(self._form.value)}"
-            parts.append(part if name in required else f"({part})?")
-        return f"{literal(where)} gap {_marker(self._form.after_name)} {' '.join(parts)}"
+        rules = SchemaRules(schema, self.rules)
+        asked = {**known, **{name: True for name in required if name not in known}}
+        return [
+            (name, self._argument(rules, inner, f"{where}.{name}"), name in required) for name, inner in asked.items()
+        ]
+
+    def _tags(self, function: Mapping[str, Any]) -> str:
+        form, parts = self._form, list[str]()
+        for name, value, required in self._arguments(function):
+            part = f"gap {literal(form.key.open)} {literal(name)} {value} {literal(form.value)}"
+            parts.append(part if required else f"({part})?")
+        return f"{literal(function['name'])} gap {_marker(form.after_name)} {' '.join(parts)}"
 
     def _argument(self, rules: SchemaRules, schema: object, where: str) -> str:
-        line = '"\\n" ' if self._form.lines else ""
-        if not may_be_string(schema):
-            return f"{line}space {rules.rule(schema, where)}"
-        return f"{line}{self._plain(schema, where)}{line and ' ' + line.strip()}"
+        """A value with what is around it."""
+        form, is_text = self._form, may_be_string(schema)
+        value = self._plain(schema, where) if is_text else f"space {rules.rule(schema, where)}"
+        if form.kind is CallKind.PYTHON:
+            quote = literal(form.value)
+            return f"{quote} {value} {quote}" if is_text else value
+        key = literal(form.key.close if is_text or not form.other_key else form.other_key)
+        line = '"\\n"' if form.lines else ""
+        return f"{key} {line} {value} {line if is_text else ''}"
 
     def _plain(self, schema: object, where: str) -> str:
         """A string without quotes."""
@@ -148,8 +178,9 @@ class _Calls:
             only(asked, {"const", "enum", "type"}, where)
             values = literals([asked["const"]] if "const" in asked else asked["enum"], asked.get("type"), where)
             texts = [value for value in values if isinstance(value, str)]
-            if any(self._form.value in value for value in texts):
-                raise refused(f"{where}: a value contains {self._form.value!r}, which ends it")
+            ends = {self._form.value, *self._ends()} if self._form.kind is CallKind.PYTHON else {self._form.value}
+            if any(end in value for value in texts for end in ends):
+                raise refused(f"{where}: a value of enum or const contains {' or '.join(map(repr, sorted(ends)))}")
             return f"({' | '.join(map(literal, texts))})"
         only(asked, {"type", "format", "minLength", "maxLength"}, where)
         if (kind := asked.get("format")) is not None:
@@ -159,7 +190,11 @@ class _Calls:
         least, most = length_range(asked, where)
         if (least, most) == (0, None):
             return "plain"
-        return f"{character_but(self._form.value[0])}{{{least},{'' if most is None else most}}}"
+        return f"{character_but(*self._ends())}{{{least},{'' if most is None else most}}}"
+
+    def _ends(self) -> str:
+        """The characters with which something else than the text of a string may begin."""
+        return self._form.value[0] + ("\\" if self._form.kind is CallKind.PYTHON else "<" if self._form.cdata else "")
 
     # -- what is around a call ----------------------------------------------------------------------------------------
 

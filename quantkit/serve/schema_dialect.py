@@ -37,7 +37,7 @@ _SHARED = {
 }
 _BARE_KEY = re.compile(r"[^\s:,{}\[\]]+")
 # Whole characters only: llama.cpp would let a byte that is none pass for one.
-_CHARACTERS = r"\x20-\x7E\u0080-\uD7FF\uE000-\uFFFF\U00010000-\U0010FFFF"
+_BEYOND_ASCII = r"\u0080-\uD7FF\uE000-\uFFFF\U00010000-\U0010FFFF"
 
 
 class SchemaError(QuantkitError):
@@ -100,10 +100,10 @@ def quoted(mark: str) -> Dialect:
     )
 
 
-def character_but(character: str) -> str:
-    """One character, but not this one of ASCII."""
-    at = ord(character)
-    return f"[{_CHARACTERS.replace(chr(92) + 'x20-', f'{chr(92)}x20-{chr(92)}x{at - 1:02X}{chr(92)}x{at + 1:02X}-')}]"
+def character_but(*characters: str) -> str:
+    """One character, but none of these of ASCII."""
+    ascii_left = "".join(f"\\x{at:02X}" for at in range(0x20, 0x7F) if chr(at) not in characters)
+    return f"[{ascii_left}{_BEYOND_ASCII}]"
 
 
 def _bare_key(name: str) -> str:

@@ -173,10 +173,15 @@ class SchemaRules:
             )
             for name, value in known.items()
         }
-        return f'"{{" space {self._members(pairs, set(required))} "}}"'
+        return f'"{{" space {self.members(pairs, set(required))} "}}"'
 
-    def _members(self, pairs: dict[str, str], required: set[str]) -> str:
-        """The pairs in their order, with commas between those that are there."""
+    def members(self, pairs: dict[str, str], required: set[str]) -> str:
+        """The pairs in their order, with commas between those that are there, as GBNF.
+
+        Args:
+            pairs: name to GBNF, in order.
+            required: the names of those that must be there.
+        """
         first, rest = "", ""  # what may follow nothing yet, and what may follow a pair; from the back
         for name in reversed(pairs):
             pair = pairs[name]

@@ -31,7 +31,8 @@ CALLING = [name for name, found in json.loads(TABLE.read_text(encoding="utf-8"))
 KINDS = {
     "Apertus-8B-Instruct", "Cohere2MoE", "GLM-4.6", "MiniMax-M2", "Mistral-Small-3.2-24B-Instruct-2506", "Qwen3-Coder",
     "Qwen-Qwen3-0.6B", "google-gemma-4-31B-it", "meta-llama-Llama-3.1-8B-Instruct", "openai-gpt-oss-120b",
-    "mistralai-Mistral-Nemo-Instruct-2407",
+    "mistralai-Mistral-Nemo-Instruct-2407", "LFM2.5-8B-A1B", "deepseek-ai-DeepSeek-V3.2", "moonshotai-Kimi-K2",
+    "openbmb-MiniCPM5-1B", "upstage-Solar-Open-100B",
 }  # fmt: skip
 """One for each way to write calls."""
 WORD = {"type": "string", "maxLength": 4}
@@ -138,8 +139,9 @@ def test_a_model_may_call_as_its_template_writes(name: str, model: ChatModel) ->
     limited = Held(one_call_at_most(form, functions), is_text=False) if form.calls.several else None
     close = form.thoughts.marks.close if form.thoughts else ""
     for opening, body, calls in calling_answers(prober, form):
-        if close and form.thoughts and body.lstrip().startswith(close):
-            opening += form.thoughts.marks.open  # a prompt opens the thought that a past answer does not have
+        if close and form.thoughts:  # a prompt opens a thought that a past answer does not have, or has ended already
+            ended = not form.thoughts.marks.open and close not in body
+            opening += form.thoughts.marks.open if body.lstrip().startswith(close) else close if ended else ""
         reader = AnswerReader(form, opening, {function["name"]: function["parameters"] for function in functions})
         spoken = "Let me look." in body
         assert accepts(model, answer_grammar(forced, form, reader), body) is not spoken

@@ -59,6 +59,7 @@ TALKS: Mapping[str, Messages] = {
     "two calls": (_QUESTION, _said("", _LOOK, _FIND), _result(1, "get_weather"), _result(2, "find_city")),
 }
 """With tools where the first message after a question is not an answer with a thought alone."""
+_OTHER_FIELD = {"upstage-Solar-Open-100B"}  # "reasoning"
 _PLAIN = "thought of an earlier answer"
 # As llama.cpp knows a template of Gemma 4 that is older than its support of results.
 _REWRITTEN, _NOT_REWRITTEN = "'<|tool_call>call:'", "{#- OpenAI Chat Completions:"
@@ -111,7 +112,9 @@ class AnswerPrompts:
                     ids[talk] = (self._matrix.encode(name, text), rendering.tokens)
         rewritten = _REWRITTEN in template and _NOT_REWRITTEN not in template
         results = [talk for talk in theirs if rewritten and any(message["role"] == "tool" for message in TALKS[talk])]
-        known: Mapping[str, list[StrEnum]] = {talk: [AnswerCause.REWRITTEN] for talk in results}
+        known: dict[str, list[StrEnum]] = {talk: [AnswerCause.REWRITTEN] for talk in results}
+        if name in _OTHER_FIELD:
+            known |= {talk: [AnswerCause.FIELD] for talk in theirs if talk == "a call after a thought"}
         cells = {"llama.cpp": _compare({talk: (theirs[talk], llama[talk]) for talk in theirs}, _escaped, known)}
         if isinstance(chat, ChatFormat) and _PLAIN in talks:
             go = go_template(chat, adds_bos=vocabulary.adds_bos)

@@ -64,6 +64,7 @@ class AnswerCause(StrEnum):
 
     THOUGHT = "a thought, which a TEMPLATE leaves out"
     ESCAPED = "the tools, which transformers escapes as HTML"
+    FIELD = "a thought, which llama.cpp does not put into the field that the template reads"
     REWRITTEN = "results of tools, which it rewrites for an older template of Gemma 4"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quantkit.chat_template.answer_format import AnswerFormat
+from quantkit.chat_template.answer_format import AnswerFormat, CallKind
 from quantkit.chat_template.answer_reader import AnswerReader, Part, Text, Thought
 from quantkit.chat_template.call_reader import Call
 from quantkit.chat_template.prober import USER, Prober
@@ -115,6 +115,11 @@ def calling_answers(prober: Prober, form: AnswerFormat) -> Iterator[tuple[str, s
             for number, (name, arguments) in enumerate(calls)
         ]
         opened, body = prober.answer({"content": content, "tool_calls": made}, tools=TOOLS, **told)
+        apart = body.partition(content or "\0")[2].partition(form.calls.trigger or "\0")[0].strip()
+        if apart and form.calls.trigger in body and form.calls.kind is not CallKind.ADDRESSED:
+            # The template writes the text as a turn of its own; a model writes it before its calls.
+            opened, body = prober.answer({"content": "", "tool_calls": made}, tools=TOOLS, **told)
+            body = f"{content}\n\n{body}"
         body = body.removesuffix(tail.rpartition("END OF IT")[2]).rstrip()
         if end := form.calls.section.close or form.calls.call.close:
             body = body[: body.rfind(end) + len(end)]
