@@ -12,7 +12,7 @@ export const STRINGS = {
     "copy": "Copy",
     "copyFailed": "The browser does not allow copying here.",
     "cutOff": "Cut off at the length limit.",
-    "defaults": "Use the package's",
+    "defaults": "Use the package's values",
     "delete": "Delete",
     "deleteChat": "Delete “{title}”",
     "deletedChat": "“{title}” was deleted.",
