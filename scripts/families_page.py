@@ -46,13 +46,13 @@ LACKING = (
     ),
     Lacking("Hunyuan with experts", ("HunYuanMoEV1ForCausalLM", "HYV3ForCausalLM"), _LATER),
     Lacking(
-        "GLM-4.1V, 4.5V and 5",
-        ("Glm4vForConditionalGeneration", "Glm4vMoeForConditionalGeneration", "GlmMoeDsaForCausalLM"),
+        "GLM-5",
+        ("GlmMoeDsaForCausalLM",),
         _LATER,
     ),
     Lacking(
-        "Apertus, Arcee, OLMoE, Exaone MoE",
-        ("ApertusForCausalLM", "ArceeForCausalLM", "OlmoeForCausalLM", "ExaoneMoeForCausalLM"),
+        "Apertus, Exaone MoE",
+        ("ApertusForCausalLM", "ExaoneMoeForCausalLM"),
         _LATER,
     ),
     Lacking(
@@ -67,13 +67,11 @@ LACKING = (
         _LARGE,
     ),
     Lacking(
-        "Phi 1 to 2, GPT-2, GPT-NeoX, Falcon, StarCoder 2, MPT, Bloom",
+        "GPT-2, GPT-NeoX, Falcon, MPT, Bloom",
         (
-            "PhiForCausalLM",
             "GPT2LMHeadModel",
             "GPTNeoXForCausalLM",
             "FalconForCausalLM",
-            "Starcoder2ForCausalLM",
             "MPTForCausalLM",
             "BloomForCausalLM",
         ),

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from quantkit.arch.further_defaults import FURTHER
 from quantkit.arch.gemma_defaults import GEMMA
 from quantkit.arch.hybrid_defaults import HYBRID
 from quantkit.arch.routed_defaults import ROUTED
@@ -61,6 +62,7 @@ _GEMMA2 = {
 
 CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     **ROUTED,
+    **FURTHER,
     **GEMMA,
     "llama": _LLAMA,
     "mistral": _MISTRAL,
@@ -203,7 +205,14 @@ CLASS_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 _OTHER_NAMES = {"num_local_experts": "num_experts", "num_experts": "num_local_experts"}
 
 # Settings that no tensor's shape depends on, so that only a note can show that one was filled in.
-_UNPROVEN = ("max_position_embeddings", "rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon")
+_UNPROVEN = (
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "norm_eps",
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "norm_epsilon",
+)
 # Settings that the names and shapes of tensors follow from.
 _SIZES = (
     *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "head_dim"),

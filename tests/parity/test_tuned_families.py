@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from quantkit.errors import AdapterError
+from quantkit.files.json_file import read_json
 from quantkit.jobs.convert import convert
 from quantkit.model.lora_file import plan_adapter_files
 from quantkit.model.opened import open_model
@@ -34,21 +35,27 @@ KINDS = (
     *("gemma3n", "gemma4", "gemma4-large", "gemma4-moe"),
     *("deepseek-v2", "deepseek-v3", "glm4-moe-lite", "minicpm3"),
     "gpt-oss",
+    *("olmoe", "arcee", "starcoder2", "phi2", "glm4v"),
 )
 # PEFT refuses the output matrices of state-space layers, whose kernels pass over LoRA.
 BUT_OUT_PROJ = r".*\.(in_proj|[qkvo]_proj|gate_proj|up_proj|down_proj)"
 # Llama 4's router is a linear layer with two results, to which PEFT cannot add.
 BUT_ROUTER = r".*\.([qkvo]_proj|gate_proj|up_proj|down_proj)"
-TARGETS = {"falcon-h1": BUT_OUT_PROJ, "nemotron-h": BUT_OUT_PROJ, "llama4": BUT_ROUTER}
+# The language model of one that also sees.
+INSIDE = r".*language_model.*\.([qkvo]_proj|gate_up_proj|down_proj)"
+TARGETS = {"glm4v": INSIDE, "falcon-h1": BUT_OUT_PROJ, "nemotron-h": BUT_OUT_PROJ, "llama4": BUT_ROUTER}
 # ggml takes GELU from a table of half floats.
 GELU = 2e-3
+WITH_GELU = ("gemma", "starcoder2", "phi2")
 TOKENS = (11, 18, 25, 32, 39, 46, 53, 60, 67, 74)
 
 
 def load(folder: Path, kind: str) -> Any:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    sees = "text_config" in read_json(folder / "config.json")
+    auto = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    model = auto.from_pretrained(folder, dtype=torch.float32).eval()
     if (change := AS_LLAMA_CPP.get(kind)) is not None:
         change(model)
     return model
@@ -114,5 +121,5 @@ def compare(base: Path, tmp_path: Path, kind: str, **settings: Any) -> None:
     merged = convert(base, tmp_path / "merged.gguf", adapters=[tmp_path / "adapter"], outtype="f32")
     ours = llama_logits(merged, TOKENS)
     assert np.abs(expected - before).max() > 0.01 * np.abs(before).max()
-    tolerance = GELU if kind.startswith("gemma") else 1e-4
+    tolerance = GELU if kind.startswith(WITH_GELU) else 1e-4
     assert np.abs(ours - expected).max() < tolerance * np.abs(expected).max()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -178,7 +179,7 @@ class ParityMatrix:
         for i in range(len(_PROMPT), len(tokens)):
             if (made := int(ours[i - 1].argmax())) != tokens[i]:
                 lines.append(f"token {i - len(_PROMPT)}: llama.cpp {made}, transformers {tokens[i]}")
-        tolerance = _LOGIT_TOLERANCE_GELU if "hidden_activation" in KINDS[kind].config else _LOGIT_TOLERANCE
+        tolerance = _LOGIT_TOLERANCE_GELU if _has_gelu(KINDS[kind].config) else _LOGIT_TOLERANCE
         if (error := float(np.abs(ours - theirs).max() / np.abs(theirs).max())) > tolerance:
             lines.append(f"the logits differ by {error:.2g} of the largest")
         return lines
@@ -255,6 +256,10 @@ class ParityMatrix:
         with open_source(found) as source:
             stream(tensors, outputs, source, quantized, workers=Workers(2))
         return Quantized(base, quantized, frozenset(weighted), importance)
+
+
+def _has_gelu(config: Mapping[str, Any]) -> bool:
+    return "hidden_activation" in config or str(config.get("hidden_act")).startswith("gelu")
 
 
 def _random_importance(tensors: Sequence[PlannedTensor]) -> dict[str, npt.NDArray[np.float32]]:

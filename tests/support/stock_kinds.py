@@ -124,6 +124,59 @@ _INTERNLM3 = {
     "rope_scaling": {"factor": 6.0, "rope_type": "dynamic"},
     "rope_theta": 50000000,
 }
+_OLMOE = {
+    "architectures": ["OlmoeForCausalLM"],
+    "model_type": "olmoe",
+    "attention_bias": False,
+    "clip_qkv": None,
+    "max_position_embeddings": 4096,
+    "norm_topk_prob": False,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 10000.0,
+}
+_ARCEE = {
+    "architectures": ["ArceeForCausalLM"],
+    "model_type": "arcee",
+    "attention_bias": False,
+    "head_dim": 32,
+    "hidden_act": "relu2",
+    "max_position_embeddings": 65536,
+    "mlp_bias": False,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "factor": 20.0,
+        "mscale": 1.0,
+        "original_max_position_embeddings": 4096,
+        "rope_type": "yarn",
+    },
+    "rope_theta": 10000.0,
+}
+_STARCODER2 = {
+    "architectures": ["Starcoder2ForCausalLM"],
+    "model_type": "starcoder2",
+    "hidden_act": "gelu_pytorch_tanh",
+    "max_position_embeddings": 16384,
+    "norm_epsilon": 1e-05,
+    "rope_theta": 999999.4420358813,
+    "sliding_window": 4096,
+    "use_bias": True,
+}
+_PHI = {
+    "architectures": ["PhiForCausalLM"],
+    "model_type": "phi",
+    "hidden_act": "gelu_new",
+    "intermediate_size": 1024,  # four times the width, as the converter takes it for granted
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 2048,
+    "partial_rotary_factor": 0.5,
+    "qk_layernorm": False,
+    "rope_scaling": None,
+    "rope_theta": 10000.0,
+}
 
 STOCK: dict[str, Mapping[str, Any]] = {
     "seed-oss": {"vocabulary": "seed-coder", "config": _SEED_OSS},
@@ -136,5 +189,9 @@ STOCK: dict[str, Mapping[str, Any]] = {
     "stablelm": {"vocabulary": "qwen2", "config": _STABLELM},
     "stablelm-parallel": {"vocabulary": "qwen2", "config": {**_STABLELM, "use_parallel_residual": True}},
     "nemotron": {"vocabulary": "llama-spm", "config": _NEMOTRON, "norm": 0.0},
+    "olmoe": {"vocabulary": "olmo2", "config": _OLMOE, "without": ("num_key_value_heads",)},
+    "arcee": {"vocabulary": "llama-bpe", "config": _ARCEE},
+    "starcoder2": {"vocabulary": "refact", "config": _STARCODER2, "tied": True},
+    "phi2": {"vocabulary": "gpt-2", "config": _PHI, "without": ("num_key_value_heads",)},
     "internlm3": {"vocabulary": "llama-spm", "config": _INTERNLM3},
 }

@@ -50,6 +50,7 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "moe_intermediate_size": 32,
         "attention_bias": False,
     },
+    "OlmoeForCausalLM": {**PLAIN, "rms_norm_eps": 1e-5, "num_experts_per_tok": 2, "num_experts": 3},
     "GptOssForCausalLM": {**SPARSE, "num_local_experts": 3, "head_dim": 16},
     "QWenLMHeadModel": {**PLAIN, "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000, "kv_channels": 8},
 }
@@ -76,6 +77,7 @@ def rules(name: str, **changes: Any) -> dict[str, Rule]:
         ("MixtralForCausalLM", "block_sparse_moe", {"gate": "w1", "up": "w3", "down": "w2"}, 96),
         ("Qwen2MoeForCausalLM", "mlp", {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}, 32),
         ("Qwen3MoeForCausalLM", "mlp", {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}, 32),
+        ("OlmoeForCausalLM", "mlp", {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}, 96),
     ],
 )
 def test_experts_are_stacked(name: str, module: str, names: dict[str, str], inner: int) -> None:

@@ -39,6 +39,9 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "SmolLM3ForCausalLM": {},
     "Olmo2ForCausalLM": {},
     "Olmo3ForCausalLM": {},
+    "ArceeForCausalLM": {},
+    "Starcoder2ForCausalLM": {},
+    "PhiForCausalLM": {},
     "Ministral3ForCausalLM": {},
     "SeedOssForCausalLM": {"head_dim": 16, "attention_bias": False},
     "Ernie4_5ForCausalLM": {"head_dim": 16, "tie_word_embeddings": False},
@@ -53,7 +56,7 @@ OWN: Mapping[str, Mapping[str, Any]] = {
     "Glm4ForCausalLM": {"head_dim": 16, "attention_bias": False},
 }
 # Whose norms have biases.
-LAYER_NORMS = ("StableLmForCausalLM", "NemotronForCausalLM")
+LAYER_NORMS = ("StableLmForCausalLM", "NemotronForCausalLM", "Starcoder2ForCausalLM", "PhiForCausalLM")
 LONG = {"rope_type": "longrope", "long_factor": [2.0, 4.0, 8.0, 16.0], "short_factor": [1.0, 1.0, 2.0, 2.0]}
 
 
@@ -102,6 +105,9 @@ def shapes(name: str, **changes: Any) -> dict[str, tuple[int, ...]]:
         ),
         ("SmolLM3ForCausalLM", {"rope.freq_base": 2e6, "attention.head_count_kv": 2}),
         ("Olmo2ForCausalLM", {"attention.layer_norm_rms_epsilon": 1e-5, "rope.freq_base": 10000.0}),
+        ("ArceeForCausalLM", {"vocab_size": 100, "rope.dimension_count": 8, "attention.key_length": 8}),
+        ("Starcoder2ForCausalLM", {"attention.layer_norm_epsilon": pytest.approx(1e-5), "attention.head_count_kv": 2}),
+        ("PhiForCausalLM", {"rope.dimension_count": 4, "rope.freq_base": None}),
         ("SeedOssForCausalLM", {"attention.key_length": 16, "rope.freq_base": 10000.0}),
         ("Ernie4_5ForCausalLM", {"attention.key_length": 16, "rope.freq_base": 500000.0}),
         ("HunYuanDenseV1ForCausalLM", {"attention.value_length": 16, "rope.freq_base": 10000.0}),
@@ -208,6 +214,7 @@ def test_only_families_after_llama_change_the_order_of_heads() -> None:
         "SmolLM3ForCausalLM",
         "Ministral3ForCausalLM",
         "InternLM3ForCausalLM",
+        "ArceeForCausalLM",
     }
 
 

@@ -1,15 +1,18 @@
-"""Seed-OSS, ERNIE 4.5, Hunyuan, EXAONE 4, Command R, StableLM and InternLM 3: what their graphs do not compute."""
+"""Seed-OSS, ERNIE 4.5, Hunyuan, EXAONE 4, Command R, StableLM and others: what their graphs do not compute."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from quantkit.arch.base import Rule
+from quantkit.arch.families import ARCHITECTURES
 from quantkit.errors import ArchitectureError
 from tests.unit.test_arch_experts import metadata as sparse_metadata
 from tests.unit.test_arch_experts import rules as sparse_rules
-from tests.unit.test_arch_families import family, metadata, shapes
+from tests.unit.test_arch_families import PLAIN, family, metadata, shapes
 
 WINDOWS = {"num_hidden_layers": 64, "sliding_window": 4096}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
@@ -68,9 +71,70 @@ def test_ernie_with_experts() -> None:
     assert "expert_shared_feed_forward_length" not in sparse_metadata("Ernie4_5_MoeForCausalLM", **alone)
 
 
+SEES = {
+    **{key: value for key, value in PLAIN.items() if key != "num_hidden_layers"},
+    "hidden_size": 128,
+    "num_hidden_layers": 1,
+    "rope_parameters": {"mrope_section": [1, 1, 2], "partial_rotary_factor": 0.5, "rope_theta": 10000.0},
+}
+
+
+def glm4v(name: str = "Glm4vForConditionalGeneration", **changes: Any) -> tuple[dict[str, Any], dict[str, Rule]]:
+    """Metadata and rules of a GLM that sees."""
+    architecture = ARCHITECTURES[name]
+    config = architecture.settings({**SEES, **changes})
+    found = {entry.key.removeprefix(f"{architecture.name}."): entry.value for entry in architecture.metadata(config)}
+    return found, {rule.target: rule for rule in architecture.rules(config)}
+
+
+def test_glm_with_eyes() -> None:
+    """Of a head of 16 rows the first 8 are rotated: as neighbors in transformers, as halves in llama.cpp."""
+    found, rules = glm4v()
+    assert (found["rope.dimension_count"], list(found["rope.dimension_sections"])) == (8, [1, 1, 2, 0])
+    for name in ("attn_q.weight", "attn_k.bias"):
+        arrange, values = rules[f"blk.0.{name}"].arrange, np.arange(32)
+        assert arrange is not None
+        turned = [0, 2, 4, 6, 1, 3, 5, 7, *range(8, 16)]
+        assert arrange(values).tolist() == [*turned, *(16 + i for i in turned)]
+    assert rules["blk.0.attn_v.weight"].arrange is None
+    experts = {"moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_per_tok": 2}
+    found, rules = glm4v("Glm4vMoeForConditionalGeneration", **experts)
+    assert list(found["rope.dimension_sections"]) == [1, 1, 2, 0]
+    assert rules["blk.0.attn_q.weight"].arrange is None  # transformers rotates halves, too
+    for change in ({"head_dim": 32}, {"rope_parameters": {"partial_rotary_factor": 0.5}}):
+        with pytest.raises(ArchitectureError, match=r"head_dim 32|mrope_section"):
+            glm4v(**change)
+    with pytest.raises(ArchitectureError, match="use_qk_norm"):
+        glm4v("Glm4vMoeForConditionalGeneration", **experts, use_qk_norm=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"norm_topk_prob": True},
+        {"clip_qkv": 8.0},
+        {"num_key_value_heads": 4},
+        {"attention_bias": True},
+        {"tie_word_embeddings": True},
+    ],
+    ids=str,
+)
+def test_what_olmoe_does_not_compute(change: dict[str, Any]) -> None:
+    assert sparse_metadata("OlmoeForCausalLM")["expert_used_count"] == 2
+    with pytest.raises(ArchitectureError, match="|".join(change)):
+        sparse_metadata("OlmoeForCausalLM", **change)
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
+        ("ArceeForCausalLM", {"attention_bias": True}),
+        ("ArceeForCausalLM", {"mlp_bias": True}),
+        ("ArceeForCausalLM", {"hidden_act": "silu"}),
+        ("Starcoder2ForCausalLM", {"use_bias": False}),
+        ("PhiForCausalLM", {"qk_layernorm": True}),
+        ("PhiForCausalLM", {"rope_theta": 20000.0}),
+        ("PhiForCausalLM", {"tie_word_embeddings": True}),
         ("SeedOssForCausalLM", {"attention_out_bias": True}),
         ("SeedOssForCausalLM", {"mlp_bias": True}),
         ("Ernie4_5ForCausalLM", {"use_bias": True}),

@@ -55,6 +55,12 @@ CLASSES = {
     "olmo2": "Olmo2ForCausalLM",
     "olmo3": "Olmo3ForCausalLM",
     "ministral3": "Ministral3ForCausalLM",
+    "glm4v_text": "Glm4vForConditionalGeneration",
+    "glm4v_moe_text": "Glm4vMoeForConditionalGeneration",
+    "olmoe": "OlmoeForCausalLM",
+    "arcee": "ArceeForCausalLM",
+    "starcoder2": "Starcoder2ForCausalLM",
+    "phi": "PhiForCausalLM",
     "glm": "GlmForCausalLM",
     "glm4": "Glm4ForCausalLM",
     "glm4_moe": "Glm4MoeForCausalLM",
@@ -185,7 +191,7 @@ def test_every_setting_that_is_read_may_be_left_out(model_type: str, kind: str) 
     # With MiniCPM 3's number of heads, the class takes no model of this hidden size.
     assert {"hidden_size", *(["num_attention_heads"] if model_type != "minicpm3" else [])} <= {*compared}
     assert "max_position_embeddings" in compared or model_type == "nemotron_h"  # without positions
-    assert {"rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon"} & {*compared}
+    assert {"rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"} & {*compared}
 
 
 def test_a_config_with_nothing_but_its_class() -> None:
