@@ -54,6 +54,11 @@ def _origins(context: click.Context, parameter: click.Parameter, values: tuple[s
 @model_threads_option
 @lora_option("Serve the model with this LoRA file of llama.cpp beside it; SCALE 0.5 for half of it.")
 @click.option("--thinking", type=click.Choice(["on", "off"]), help=f"{THINKING[:-1]}; requests can set it too.")
+@click.option("--embeddings", "embeds", is_flag=True, help="Give embeddings of texts too, under /v1/embeddings.")
+@click.option(
+    "--pooling", type=click.Choice(["mean", "cls", "last"]),
+    help="How --embeddings makes one vector of a text's many, for a file that does not say it.",
+)  # fmt: skip
 @click.option(
     "--api-key", metavar="KEY", envvar="QUANTKIT_API_KEY", show_envvar=True,
     help="Require this key in requests (Authorization: Bearer KEY).",
@@ -78,6 +83,8 @@ def command(
     parameters: tuple[tuple[str, str], ...],
     loras: tuple[ScaledLora, ...],
     thinking: str | None,
+    embeds: bool,
+    pooling: str | None,
     api_key: str | None,
     hosts: tuple[str, ...],
     origins: tuple[str, ...],
@@ -99,6 +106,7 @@ def command(
     from quantkit.errors import QuantkitError
     from quantkit.package.built import open_package
     from quantkit.run.context_size import context_note
+    from quantkit.run.embeddings import Embedder, pooling_of
     from quantkit.run.session import ChatModel
     from quantkit.run.settings import chat_settings, check_system, load_options, with_parameters, with_thinking
 
@@ -111,6 +119,8 @@ def command(
     except ModuleNotFoundError as error:
         raise QuantkitError(f"the server needs the package {error.name}", hint=installation("serve")) from None
 
+    if pooling is not None and not embeds:
+        raise click.UsageError("--pooling has no effect without --embeddings")
     if api_key is not None and not (api_key and api_key.isprintable()):
         raise QuantkitError("--api-key must not be empty or contain unprintable characters", hint="choose another key")
     package = with_parameters(open_package(path), parameters)
@@ -119,6 +129,7 @@ def command(
     loras = (*package.loras, *loras)
     with listen(host, port) as listening, ChatModel.load(package.gguf, **asdict(options), loras=loras) as model:
         check_system(model, system)
+        embedder = Embedder(model, pooling_of(model, pooling)) if embeds else None
         url, loopback = url_of(listening), is_loopback(listening.getsockname()[0])
         served = Served(
             name=package.gguf.stem,
@@ -126,6 +137,7 @@ def command(
             system=system,
             settings=with_thinking(chat_settings(model, package), model, thinking),
             note=_note,
+            embedder=embedder,
             shared=not loopback,
         )
         if note := context_note(model.engine):
@@ -141,6 +153,14 @@ def command(
             if opens and not webbrowser.open(f"{url}/"):
                 _note(f"warning: no browser was found; open {url}/ yourself")
 
+        def closing() -> None:
+            served.bodies.end()
+            if embedder is not None:
+                embedder.stop()
+
+        def is_idle(seconds: float) -> bool:
+            return served.answers.is_idle(seconds) and (embedder is None or embedder.is_idle(seconds))
+
         access = Access(api_key, loopback, (host, socket.gethostname()), hosts, origins)
         with served.renderer:
             serve(
@@ -148,8 +168,8 @@ def command(
                 listening,
                 started=started,
                 stop=served.answers.stop,
-                closing=served.bodies.end,
-                is_idle=served.answers.is_idle,
+                closing=closing,
+                is_idle=is_idle,
                 note=_note,
             )
 

@@ -47,6 +47,7 @@ class Engine:
         n_ctx: tokens of context.
         n_ctx_train: tokens of context that the model was trained with.
         n_vocab: tokens in the vocabulary.
+        n_embd: numbers of a hidden state.
         size: bytes of the weights.
         supports_offload: whether this build of llama.cpp can use a GPU.
         offloaded_layers: layers that llama.cpp put on a GPU; the output layer counts as one.
@@ -98,6 +99,7 @@ class Engine:
             self.vocabulary = llama_cpp.llama_model_get_vocab(self._model)
             self.n_layers = int(llama_cpp.llama_model_n_layer(self._model))
             self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self.vocabulary))
+            self.n_embd = int(llama_cpp.llama_model_n_embd(self._model))
             self.size = int(llama_cpp.llama_model_size(self._model))
             self.supports_offload = bool(llama_cpp.llama_supports_gpu_offload())
             self.offloaded_layers = count_offloaded(log)
@@ -141,6 +143,26 @@ class Engine:
         params.kv_unified = parallel > 1
         room = min(params.n_ctx, max(self._chunk, parallel))
         params.n_batch = params.n_ubatch = room
+        context = self._open(params)
+        whole = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
+        return Lanes(context, sequences=params.n_seq_max, room=room, whole=bool(whole), n_vocab=self.n_vocab)
+
+    def open_embedding_context(self) -> tuple[Any, int]:
+        """Open a context that gives the hidden states of all tokens, for :attr:`n_ctx` of them.
+
+        Returns:
+            llama.cpp's handle, and how many tokens a step of it takes.
+
+        Raises:
+            QuantkitError: not enough memory for it.
+        """
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.embeddings = self.n_ctx, True
+        params.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_NONE
+        params.n_batch = params.n_ubatch = room = min(self.n_ctx, self._chunk)
+        return self._open(params), int(room)
+
+    def _open(self, params: Any) -> Any:
         params.n_threads = params.n_threads_batch = llama_threads(self._threads)
         with captured_log() as log, interrupts_deferred():
             context = llama_cpp.llama_init_from_model(self._model, params)
@@ -153,8 +175,7 @@ class Engine:
             )
         if self._loaded_loras:
             apply_loras(context, self._loaded_loras, [lora.scale for lora in self._loras])
-        whole = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
-        return Lanes(context, sequences=params.n_seq_max, room=room, whole=bool(whole), n_vocab=self.n_vocab)
+        return context
 
     def close(self) -> None:
         """Free the memory. No other method may be called afterwards."""

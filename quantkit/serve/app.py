@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from quantkit.serve.completions import ChatCompletions, Served, TextCompletions
+from quantkit.serve.embeddings import embeddings
 from quantkit.serve.guard import Access, Guard
 from quantkit.serve.metrics import metrics_text
 from quantkit.serve.page.assets import page_routes
@@ -22,12 +23,13 @@ from quantkit.serve.tokens import detokenize, tokenize
 
 # llama.cpp's server answers without /v1 too, for clients whose base URL ends there.
 _BASES = ("/v1", "")
-_UNNAMED = {"/", "/favicon.ico", "/models", "/chat/completions", "/completions", "/v1/health", "/render"}
+_UNNAMED = {"/", "/favicon.ico", "/models", "/chat/completions", "/completions", "/embeddings", "/v1/health", "/render"}
 
 
 def make_app(served: Served, access: Access) -> Starlette:
     """Make the application, for those whom *access* lets in."""
     chat, text = ChatCompletions(served), TextCompletions(served)
+    vectors = embeddings(served.name, served.embedder, served.answers.model.engine.n_vocab, served.bodies)
     routes = [*page_routes(), Route("/favicon.ico", _nothing, methods=["GET"])]
     for base in _BASES:
         routes += [
@@ -36,6 +38,7 @@ def make_app(served: Served, access: Access) -> Starlette:
             Route(f"{base}/models/{{name:path}}", partial(_model, served), methods=["GET"]),
             Route(f"{base}/chat/completions", chat, methods=["POST"]),
             Route(f"{base}/completions", text, methods=["POST"]),
+            Route(f"{base}/embeddings", vectors, methods=["POST"]),
         ]
     model = served.answers.model
     routes += [

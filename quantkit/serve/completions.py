@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
@@ -32,6 +32,9 @@ from quantkit.serve.request import ChatRequest, read_request
 from quantkit.serve.speaking import Scored
 from quantkit.serve.text_request import TextRequest, read_text_request
 
+if TYPE_CHECKING:
+    from quantkit.run.embeddings import Embedder
+
 _LONG = 2**16  # bytes of a request that is not read in the event loop, where others wait
 
 # Limits for unknown parameters in the log, because clients can invent any number of them.
@@ -50,6 +53,7 @@ class Served:
         note: writes a line to the log.
         bodies: the bodies of requests.
         renderer: renders Markdown for the page.
+        embedder: gives embeddings, None for none.
         shared: whether clients that do not know each other use it.
         since: the start time, in seconds since 1970.
     """
@@ -61,6 +65,7 @@ class Served:
     note: Callable[[str], None]
     bodies: Bodies = field(default_factory=Bodies)
     renderer: Renderer = field(default_factory=Renderer)
+    embedder: Embedder | None = None
     shared: bool = False
     since: int = field(default_factory=lambda: int(time.time()))
 

@@ -31,7 +31,7 @@ def json_endpoint(kind: type[Asked], work: Callable[[Asked], dict[str, Any]], bo
     async def answer(request: Request) -> Response:
         try:
             async with bodies.read(request) as body, turn:
-                return await asyncio.to_thread(lambda: JSONResponse(work(_read(kind, body))))
+                return await asyncio.to_thread(lambda: JSONResponse(work(read_json(kind, body))))
         except ClientDisconnect:
             return Response(status_code=400)
         except QuantkitError as error:
@@ -40,7 +40,12 @@ def json_endpoint(kind: type[Asked], work: Callable[[Asked], dict[str, Any]], bo
     return answer
 
 
-def _read(kind: type[Asked], body: bytes) -> Asked:
+def read_json(kind: type[Asked], body: bytes) -> Asked:
+    """Read the body of a request.
+
+    Raises:
+        RequestError: it is not JSON, or a value is wrong.
+    """
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

@@ -66,7 +66,7 @@ def problem(error: ValidationError) -> RequestError:
 def _line(kind: str, message: str, place: tuple[int | str, ...]) -> str:
     """Say in one line what pydantic found wrong."""
     name, *rest = place or ("the request",)
-    if name in _EITHER:
+    if name in _EITHER and kind != "missing":
         return f"{name} must be {_EITHER[str(name)]}"
     where = str(name) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
     match kind:

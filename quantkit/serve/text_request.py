@@ -15,6 +15,7 @@ from quantkit.run.settings import Settings
 from quantkit.serve import answer_fields
 from quantkit.serve.answer_fields import MOST_ANSWERS, AnswerFields
 from quantkit.serve.errors import RequestError
+from quantkit.serve.prompts import Prompt, read_prompts
 from quantkit.serve.refusals import problem
 
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
@@ -38,9 +39,6 @@ class TextBody(AnswerFields):
     suffix: str | None = Field(None, description="What follows the gap that is to be filled.")
     echo: bool | None = Field(None, description="Put the prompt before the answer.")
     logprobs: int | None = Field(None, ge=0, le=MOST_TOP, description="So many alternatives to each token.")
-
-
-Prompt = str | tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def read_text_request(
         raise problem(error) from None
     extra = asked.model_extra or {}
     answer_fields.refuse_unsupported(extra, note, unsupported=UNSUPPORTED, ignored=answer_fields.IGNORED)
-    prompts, count = _prompts(asked, n_vocab), asked.n or 1
+    prompts, count = read_prompts(asked.prompt, n_vocab, "prompt"), asked.n or 1
     if len(prompts) * count > MOST_ANSWERS:
         raise RequestError(f"the request asks for {len(prompts) * count} answers; at most {MOST_ANSWERS} are supported")
     if asked.suffix and not fills:
@@ -135,25 +133,3 @@ def read_text_request(
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
         unchecked=asked.grammar or "",
     )
-
-
-def _prompts(asked: TextBody, n_vocab: int) -> list[Prompt]:
-    """The prompts, each of which has a token at least."""
-    given = asked.prompt
-    found: list[Prompt] = []
-    if isinstance(given, str):
-        found = [given]
-    elif given and isinstance(given[0], int):
-        found = [_tokens(given, n_vocab)]
-    else:
-        found = [one if isinstance(one, str) else _tokens(one, n_vocab) for one in given]
-    if not found or () in found:
-        raise RequestError("prompt is empty", param="prompt")
-    return found
-
-
-def _tokens(tokens: object, n_vocab: int) -> tuple[int, ...]:
-    assert isinstance(tokens, list)
-    if any(not 0 <= token < n_vocab for token in tokens):
-        raise RequestError(f"prompt: tokens must be from 0 to {n_vocab - 1}", param="prompt")
-    return tuple(tokens)

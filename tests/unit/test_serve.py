@@ -156,9 +156,11 @@ def test_the_base_url_may_end_before_v1(tiny: Server, endless: Server) -> None:
 
 
 def test_what_there_is_not(tiny: Server) -> None:
-    refused = tiny.request("POST", "/v1/embeddings", {})
+    none = tiny.request("POST", "/v1/embeddings", {"input": "x"})
+    assert (none.status, none.error["message"]) == (400, "this server gives no embeddings: start it with --embeddings")
+    refused = tiny.request("POST", "/v1/moderations", {})
     assert refused.status == 404
-    there = "there are /detokenize, /health, /metrics, /tokenize, /v1/chat/completions, /v1/completions, /v1/models"
+    there = "/v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models"
     assert refused.error["message"].endswith(there)
 
 
