@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from quantkit.cli.options import (
 )
 from quantkit.cli.plan import output_entry, print_plan
 from quantkit.cli.prove import print_proof
+from quantkit.cli.push import PushRequest, print_pushed, push_options
 from quantkit.engine import cuda_warmup
 from quantkit.jobs.run_options import RECIPE_FILE_FIELDS
 from quantkit.system.shell import command as shown
@@ -37,7 +39,9 @@ from quantkit.system.units import size
 if TYPE_CHECKING:
     from quantkit.jobs.build import BuildResult
     from quantkit.jobs.ollama_create import CreatedModel
+    from quantkit.jobs.push_result import PushResult
     from quantkit.jobs.run_options import RunOptions
+    from quantkit.package.spec import PackageSpec
 
 
 # Stages whose names in report.json are quantkit's own words.
@@ -103,6 +107,7 @@ _STAGES = {"stream": "write"}
     help="Afterwards import the model into Ollama and test it with one question. With --overwrite a model of that name "
     "is replaced too.",
 )
+@push_options
 @run_options("device", "threads", "overwrite", "fsync")
 @json_option
 @click.pass_context
@@ -117,6 +122,7 @@ def command(
     profile: Path | None,
     recipe_file: Path | None,
     ollama_name: str | None,
+    pushing: PushRequest | None,
     run: RunOptions,
     as_json: bool,
     **flags: Any,
@@ -157,12 +163,14 @@ def command(
         return
     from quantkit.jobs.build import build
 
-    planned = None
+    planned: list[Callable[[PackageSpec], None]] = []
     if ollama_name is not None:  # what Ollama would refuse is said as soon as it is known: now, or with the plan
         from quantkit.jobs.ollama_create import check_ollama, check_planned
 
         check_ollama(ollama_name, overwrite=run.overwrite)
-        planned = check_planned
+        planned.append(check_planned)
+    if (push := None if pushing is None else pushing.plan(recipe, run)) is not None:
+        planned.append(push.check)
     result = build(
         recipe,
         verify=not no_verify,
@@ -170,7 +178,7 @@ def command(
         evaluate=evaluate,
         evaluate_data=evaluate_data,
         profile=profile,
-        planned=planned,
+        planned=_in_turn(planned),
         run=run,
     )
     made = None
@@ -179,7 +187,8 @@ def command(
 
         modelfile, _ = find_modelfile(result.folder)
         made = create_model(modelfile, ollama_name, overwrite=run.overwrite, reporter=run.reporter)
-    _print_result(recipe.folder, result, made, as_json)
+    pushed = None if push is None else push.push(result.folder, run)
+    _print_result(recipe.folder, result, made, pushed, as_json)
     if result.evaluation is not None:
         from quantkit.jobs.evaluate import require_whole
 
@@ -190,11 +199,21 @@ def command(
         run.reporter.note(build_note(recipe.name, result.plan, recipe.model))
 
 
+def _in_turn(checks: Sequence[Callable[[PackageSpec], None]]) -> Callable[[PackageSpec], None]:
+    def check(spec: PackageSpec) -> None:
+        for one in checks:
+            one(spec)
+
+    return check
+
+
 def _is_given(ctx: click.Context, name: str) -> bool:
     return ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
-def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, as_json: bool) -> None:
+def _print_result(
+    folder: Path, result: BuildResult, made: CreatedModel | None, pushed: PushResult | None, as_json: bool
+) -> None:
     if as_json:
         print_json(
             {
@@ -216,6 +235,7 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
                 **({} if result.proof is None else {"proof": result.proof.to_json()}),
                 **({} if result.evaluation is None else {"evaluation": result.evaluation.to_json()}),
                 **({"ollama": made.to_json()} if made is not None else {}),
+                **({"push": pushed.to_json()} if pushed is not None else {}),
             }
         )
         return
@@ -240,6 +260,8 @@ def _print_result(folder: Path, result: BuildResult, made: CreatedModel | None, 
         print_evaluation(result.evaluation)
     stages = ", ".join(f"{_STAGES.get(stage, stage)} {value:.1f} s" for stage, value in result.seconds.items())
     click.echo(f"took {sum(result.seconds.values()):.1f} s ({stages})")
+    if pushed is not None:
+        print_pushed(pushed)
     if made is not None:
         print_created(made)
     else:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -12,10 +15,68 @@ from quantkit.system.terminal_text import harmless, one_line
 from quantkit.system.units import size
 
 if TYPE_CHECKING:
+    from quantkit.jobs.build_push import PlannedPush
     from quantkit.jobs.push_result import PushResult
+    from quantkit.jobs.recipe import Recipe
     from quantkit.jobs.run_options import RunOptions
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 LICENSE_HELP = "The license's name as the hub spells it, such as apache-2.0 (default: found out)."
+_OF_BUILD = ("target", "public", "license", "accept_license")
+
+
+def push_options(function: F) -> F:
+    """``--push`` and what belongs to it, as one argument ``pushing`` of :class:`PushRequest` or None."""
+
+    @click.option(
+        "--push",
+        "push_target",
+        metavar="TARGET",
+        help="Afterwards push the package, if every check passed: hf:ORG/NAME, modelscope:ORG/NAME or "
+        "ollama:NAMESPACE/NAME.",
+    )
+    @click.option("--public", "push_public", is_flag=True, help="With --push: let everybody see it.")
+    @click.option("--license", "push_license", metavar="NAME", help=f"With --push. {LICENSE_HELP}")
+    @click.option(
+        "--accept-license",
+        "push_accept_license",
+        is_flag=True,
+        help="With --push: push although the license does not allow it, is unknown, or asks for more.",
+    )
+    @wraps(function)
+    def call(*args: Any, **given: Any) -> Any:
+        target, *others = (given.pop(f"push_{name}") for name in _OF_BUILD)
+        if target is None and any(others):
+            raise click.UsageError("--public, --license and --accept-license belong to --push TARGET.")
+        if target is not None and given["no_verify"]:
+            raise click.UsageError("--push only pushes what was checked, and --no-verify leaves the checks out.")
+        pushing = None if target is None else PushRequest(target, *others)
+        return function(*args, pushing=pushing, **given)
+
+    return call  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class PushRequest:
+    """What ``build --push`` says; attributes as of :class:`~quantkit.jobs.push_result.PushOptions`."""
+
+    target: str
+    public: bool
+    license: str | None
+    accept_license: bool
+
+    def plan(self, recipe: Recipe, run: RunOptions) -> PlannedPush:
+        """Check what can be checked before the build.
+
+        Raises:
+            QuantkitError: as :func:`quantkit.jobs.build_push.plan_push`.
+        """
+        from quantkit.jobs.build_push import plan_push
+        from quantkit.jobs.push_result import PushOptions
+
+        options = PushOptions(public=self.public, license=self.license, accept_license=self.accept_license)
+        return plan_push(self.target, options, recipe, run)
 
 
 @click.command("push")

@@ -14,7 +14,8 @@ from quantkit.ollama.modelfile import parse_modelfile
 from quantkit.package.license_terms import LicenseTerms, license_of_texts, license_terms
 from quantkit.package.manifest import Manifest
 
-_HUBS = {"hf": "huggingface", "modelscope": "modelscope"}
+HUBS = {"hf": "huggingface", "modelscope": "modelscope"}
+"""The hub of a place, as manifests name it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def known_bases(manifest: Manifest, target: PushTarget) -> tuple[str, ...]:
     """The repositories of the target's hub that the package was built from: the base model, and its adapters."""
     if manifest.sources is None:
         return ()
-    hub = _HUBS.get(target.place, "huggingface")
+    hub = HUBS.get(target.place, "huggingface")
     sources = (manifest.sources.model, *manifest.sources.adapters)
     return tuple(dict.fromkeys(one.id for one in sources if one.hub == hub and is_repository(one.id)))
 

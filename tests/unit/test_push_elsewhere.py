@@ -6,9 +6,10 @@ import hashlib
 import json
 import sys
 import types
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +17,19 @@ import pytest
 from quantkit.cli.main import main
 from quantkit.errors import HubError, OllamaError, VerificationError
 from quantkit.hub.target import PushTarget, parse_target
+from quantkit.jobs import build as build_job
+from quantkit.jobs.build_push import PlannedPush
 from quantkit.jobs.package import package
 from quantkit.jobs.push import push
+from quantkit.jobs.push_result import PushOptions
+from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.run_options import RunOptions
 from quantkit.package.manifest import MANIFEST
+from quantkit.package.spec import PackageSpec
 from quantkit.system.progress import Reporter
+from quantkit.verify.report import Check, Report
 from tests.support.ollama_server import OllamaServer
+from tests.support.package_specs import SPEC
 from tests.unit.tiny_gguf import write_tiny_gguf
 
 NAME = "ollama:me/tiny:q8"
@@ -105,6 +114,61 @@ def test_a_dry_run_asks_no_server(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert done.nbytes == sum((folder / file.name).stat().st_size for file in done.files)
 
 
+# After a build
+
+
+def test_build_and_push(
+    server: OllamaServer, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The build is one that is done: test_ollama.py has what is asked before and after a real one."""
+    passed, built = Report((Check("fine", True, "1", "", ""),)), []
+
+    def fake(recipe: Recipe, *, planned: Callable[[PackageSpec], None], **options: object) -> SimpleNamespace:
+        planned(replace(SPEC, licenses=()))
+        built.append(recipe.name)
+        if recipe.name == "bad":
+            raise VerificationError("bad.failed: built, but a check failed")
+        plan = SimpleNamespace(outputs=(), adapter_outputs=(), mmproj=None, notes=(), choice=None)
+        return SimpleNamespace(
+            folder=folder, plan=plan, report=passed, seconds={}, effects=(), proof=None, evaluation=None
+        )
+
+    monkeypatch.setattr(build_job, "build", fake)
+
+    def build(*options: str, name: str = "good") -> tuple[object, str, list[str]]:
+        with pytest.raises(SystemExit) as left:
+            main(["build", str(folder), "--name", name, *options])
+        said = capsys.readouterr()
+        return left.value.code, said.out, said.err.splitlines()[-2:]
+
+    # What speaks against it is said before anything is built.
+    code, _, (error, hint) = build("--push", "ollama:me/a", "--public")
+    assert (code, "the license is not known" in error, "--accept-license" in hint) == (1, True, True)
+    assert build("--push", "ollama:me/a", "--license", "mit")[0] == 1
+    assert build("--push", "me/a")[0] == 1
+    assert build("--push", "ollama:me/a", "--no-verify")[0] == 2
+    assert build("--public")[0] == 2
+    assert built == []
+    code, out, _ = build("--push", "ollama:me/a", "--public", "--license", "mit", "--json")
+    assert (code, server.pushed) == (0, ["me/a"])
+    assert json.loads(out)["push"]["target"] == "ollama:me/a"
+    taken = build("--push", "ollama:me/a", "--public", "--license", "mit")
+    assert taken[2][0] == "error: Ollama already has a model me/a"
+    # A failed check is never pushed.
+    assert build("--push", "ollama:me/b", "--public", "--license", "mit", name="bad")[0] == 3
+    assert (built, server.pushed) == (["good", "bad"], ["me/a"])
+
+
+def test_a_push_that_fails_leaves_the_package(server: OllamaServer, folder: Path) -> None:
+    server.push_error = "max retries exceeded"
+    options = PushOptions(public=True, license="mit")
+    planned = PlannedPush(parse_target("ollama:me/b"), options, Recipe(model=folder, out=folder))
+    with pytest.raises(OllamaError, match=r"built, but not pushed: Ollama at .* max retries") as failed:
+        planned.push(folder, RunOptions())
+    assert failed.value.hint.endswith(f"; then: quantkit push {folder} ollama:me/b")
+    assert (folder / MANIFEST).is_file()
+
+
 # ModelScope
 
 
@@ -139,15 +203,15 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
         setattr(errors, name, type(name, (errors.HubError,), {}))
 
     class HubApi:
-        def whoami(self) -> types.SimpleNamespace:
+        def whoami(self) -> SimpleNamespace:
             if made.account is not None:
                 raise made.account
-            return types.SimpleNamespace(username="me")
+            return SimpleNamespace(username="me")
 
-        def get_repo(self, repo_id: str, repo_type: str, *, revision: str | None = None) -> types.SimpleNamespace:
+        def get_repo(self, repo_id: str, repo_type: str, *, revision: str | None = None) -> SimpleNamespace:
             if repo_id not in made.repos:
                 raise errors.NotExistError("[E3020] no such repository")
-            return types.SimpleNamespace(private=made.private[repo_id], visibility=None)
+            return SimpleNamespace(private=made.private[repo_id], visibility=None)
 
         def create_repo(
             self, repo_id: str, repo_type: str, *, visibility: str | None = None, license: str | None = None
@@ -171,9 +235,9 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
 
         def list_repo_files(
             self, repo_id: str, repo_type: str, *, revision: str | None = None, recursive: bool = True
-        ) -> list[types.SimpleNamespace]:
+        ) -> list[SimpleNamespace]:
             return [
-                types.SimpleNamespace(path=name, size=len(data), sha256=hashlib.sha256(data).hexdigest(), is_dir=False)
+                SimpleNamespace(path=name, size=len(data), sha256=hashlib.sha256(data).hexdigest(), is_dir=False)
                 for name, data in made.repos[repo_id].items()
             ]
 
@@ -181,7 +245,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
         "modelscope_hub": {"errors": errors},
         "modelscope_hub.errors": vars(errors),
         "modelscope_hub.api": {"HubApi": HubApi},
-        "modelscope_hub.config": {"get_default_config": lambda: types.SimpleNamespace(endpoint="https://ms.test/")},
+        "modelscope_hub.config": {"get_default_config": lambda: SimpleNamespace(endpoint="https://ms.test/")},
         "modelscope_hub.constants": {"DEFAULT_ENDPOINT": "https://modelscope.cn"},
     }
     for name, content in modules.items():
