@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from quantkit.errors import GGUFError
@@ -48,6 +49,16 @@ def parse_lora(text: str) -> ScaledLora:
     except ValueError:
         return ScaledLora(Path(text))
     return ScaledLora(Path(path), factor)
+
+
+def lora_names(loras: Sequence[ScaledLora], taken: Collection[str] = ()) -> tuple[str, ...]:
+    """A name for each file: its own without ``.gguf``, and with a number where that is taken."""
+    names: list[str] = []
+    for lora in loras:
+        stem = lora.path.name.removesuffix(".gguf")
+        tries = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+        names.append(next(name for name in tries if name not in names and name not in taken))
+    return tuple(names)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class PreparedOptions(SamplingOptions, total=False):
         grammar: GBNF that the answer is held to, "" for none.
         bias: token -> what is added to its logit before anything else.
         scores: is told how likely each token was.
+        loras: scale of each LoRA file that was loaded; None for the engine's.
     """
 
     max_tokens: Required[int]
@@ -50,6 +51,7 @@ class PreparedOptions(SamplingOptions, total=False):
     grammar: str
     bias: Mapping[int, float]
     scores: Scores | None
+    loras: tuple[float, ...] | None
 
 
 class AnswerOptions(PreparedOptions, total=False):
@@ -70,7 +72,7 @@ class Answer:
         engine: the model.
         prompt: tokens, fewer than the context holds.
         sampling: how tokens are sampled.
-        max_tokens, stops, go_on, shown, reuse, grammar, bias, scores: see :class:`PreparedOptions`.
+        max_tokens, stops, go_on, shown, reuse, grammar, bias, scores, loras: see :class:`PreparedOptions`.
         stats: statistics, when the steps have ended, also by closing them.
     """
 
@@ -85,6 +87,7 @@ class Answer:
     grammar: str = ""
     bias: Mapping[int, float] = field(default_factory=dict)
     scores: Scores | None = None
+    loras: tuple[float, ...] = ()
     stats: GenerationStats | None = field(default=None, init=False)
 
     @property
@@ -99,7 +102,7 @@ class Answer:
             GrammarError: the grammar is not valid, or allows no token.
         """
         started, n_ctx = time.perf_counter(), self.engine.n_ctx
-        lane = lanes.begin(self.prompt, reuse=not self.is_repeatable)
+        lane = lanes.begin(self.prompt, reuse=not self.is_repeatable, kind=self.loras)
         run = Generation(self.engine, lane, StopTexts(self.stops), self.shown, self.scores)
         prompt_seconds = 0.0
         try:
@@ -129,11 +132,13 @@ def prepared(
     grammar: str = "",
     bias: Mapping[int, float] | None = None,
     scores: Scores | None = None,
+    loras: tuple[float, ...] | None = None,
     **sampling: Unpack[SamplingOptions],
 ) -> Answer:
     """The answer to a prompt of a model, see :class:`PreparedOptions`."""
     return Answer(
-        engine, prompt, Sampling(**sampling), max_tokens, stops, go_on, shown, reuse, grammar, bias or {}, scores
+        *(engine, prompt, Sampling(**sampling), max_tokens, stops, go_on, shown, reuse, grammar, bias or {}, scores),
+        loras=engine.scales if loras is None else loras,
     )
 
 

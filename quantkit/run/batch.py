@@ -220,9 +220,14 @@ def _check_fit(model: ChatModel, settings: Settings, prompts: Sequence[Prompt]) 
 
 def _job(model: ChatModel, settings: Settings, prompts: Sequence[Prompt]) -> str:
     """Return a name for everything the answers depend on."""
-    file = model.path.stat()
+
+    def stamp(path: Path) -> tuple[int, int]:
+        found = path.stat()
+        return found.st_size, found.st_mtime_ns
+
     facts = [
-        [model.path.name, file.st_size, file.st_mtime_ns, model.n_ctx],
+        [model.path.name, *stamp(model.path), model.n_ctx],
+        [[str(lora), *stamp(lora.path)] for lora in model.engine.loras],
         [dict(settings.sampling), settings.max_tokens, settings.stops, dict(settings.told)],
         [[prompt.line, prompt.given, prompt.messages] for prompt in prompts],
     ]

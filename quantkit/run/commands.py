@@ -9,6 +9,7 @@ from pathlib import Path
 
 from quantkit.errors import QuantkitError
 from quantkit.run.chat_state import ChatState
+from quantkit.run.lora_command import switch_loras
 from quantkit.run.placement import placement
 from quantkit.run.prompt_input import QUOTES
 from quantkit.run.settings import ANSWERING, change, check_system, require_answering
@@ -148,6 +149,11 @@ def _set(chat: ChatState, text: str) -> Then:
     return GO_ON
 
 
+def _lora(chat: ChatState, text: str) -> Then:
+    chat.screen.say(switch_loras(chat.model, text))
+    return GO_ON
+
+
 def _stats(chat: ChatState, text: str) -> Then:
     model, conversation, stats = chat.model, chat.conversation, chat.last
     used = 0 if stats is None else stats.prompt_tokens + stats.generated_tokens
@@ -198,6 +204,7 @@ COMMANDS: dict[str, Command] = {
     "/load": Command(_load, "continue a saved conversation", "FILE"),
     "/set": Command(_set, 'show or change parameters: /set temperature 0.2 (or default)',
                     "[NAME [VALUE]]"),
+    "/lora": Command(_lora, "show or choose LoRA files: /lora NAME:0.5 (or none)", "[NAME[:SCALE]...]"),
     "/stats": Command(_stats, "show tokens, speed and context"),
     "/help": Command(_help, "show this list"),
     "/bye": Command(_leave, "leave (same as Ctrl-D, /exit, /quit, exit, quit)"),

@@ -10,9 +10,9 @@ from __future__ import annotations
 import ctypes
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Engine:
         supports_offload: whether this build of llama.cpp can use a GPU.
         offloaded_layers: layers that llama.cpp put on a GPU; the output layer counts as one.
         lanes: the context, for one answer at a time.
+        loras: the LoRA files that were loaded.
+        scales: of each of them, for answers that do not say otherwise; 0 leaves one out.
     """
 
     def __init__(
@@ -106,7 +108,8 @@ class Engine:
             self.n_ctx_train = int(llama_cpp.llama_model_n_ctx_train(self._model))
             self.n_ctx = n_ctx or min(self.n_ctx_train, max_ctx)
             self._chunk = _CHUNK_GPU if self.offloaded_layers else _CHUNK_CPU
-            self._path, self._threads, self._loras = path, threads, loras
+            self._path, self._threads, self.loras = path, threads, tuple(loras)
+            self.scales = tuple(lora.scale for lora in loras)
             if not only_vocabulary:
                 self._loaded_loras = load_loras(self._model, loras)
                 self.lanes = self.open_lanes(1)
@@ -145,7 +148,14 @@ class Engine:
         params.n_batch = params.n_ubatch = room
         context = self._open(params)
         whole = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
-        return Lanes(context, sequences=params.n_seq_max, room=room, whole=bool(whole), n_vocab=self.n_vocab)
+        return Lanes(
+            context,
+            sequences=params.n_seq_max,
+            room=room,
+            whole=bool(whole),
+            n_vocab=self.n_vocab,
+            use=partial(self.use_loras, context),
+        )
 
     def open_embedding_context(self) -> tuple[Any, int]:
         """Open a context that gives the hidden states of all tokens, for :attr:`n_ctx` of them.
@@ -173,9 +183,19 @@ class Engine:
                 f"{self._path}: not enough memory for a context of {params.n_ctx} tokens: {failure_reason(log.text)}",
                 hint="use a smaller context with --param num_ctx=N, or put fewer layers on the GPU with --n-gpu-layers",
             )
-        if self._loaded_loras:
-            apply_loras(context, self._loaded_loras, [lora.scale for lora in self._loras])
+        self.use_loras(context, self.scales)
         return context
+
+    def use_loras(self, context: Any, scales: Hashable) -> None:
+        """Let a context compute with LoRA files from now on.
+
+        Args:
+            context: llama.cpp's.
+            scales: of each of :attr:`loras`; 0 leaves one out.
+        """
+        if self._loaded_loras:
+            assert isinstance(scales, tuple), "a lane says which adapters it is computed with"
+            apply_loras(context, self._loaded_loras, scales)
 
     def close(self) -> None:
         """Free the memory. No other method may be called afterwards."""

@@ -8,7 +8,7 @@ What past answers left in the context is taken over by prompts that begin with i
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class Lane:
     Attributes:
         lanes: the context.
         number: llama.cpp's number of the sequence.
-        kind: lanes of different kinds do not share a step.
+        kind: scales of the LoRA files that it is computed with. Lanes of different kinds do not share a step.
         evaluated: the tokens so far.
         pending: those to be evaluated next.
         reused: how many were in the context before.
@@ -53,7 +53,16 @@ class Lanes:
         latest: the tokens of the lane that was evaluated last.
     """
 
-    def __init__(self, handle: Any, *, sequences: int, room: int, whole: bool, n_vocab: int) -> None:
+    def __init__(
+        self,
+        handle: Any,
+        *,
+        sequences: int,
+        room: int,
+        whole: bool,
+        n_vocab: int,
+        use: Callable[[Hashable], object] = bool,
+    ) -> None:
         """Take a context.
 
         Args:
@@ -62,7 +71,9 @@ class Lanes:
             room: tokens of a step.
             whole: whether its memory cannot go back to an earlier token, as that of recurrent models.
             n_vocab: tokens in the vocabulary.
+            use: called with a kind before the first step of it, and before each that follows one of another kind.
         """
+        self._use, self._used = use, object()
         self.handle, self._room, self._whole, self._n_vocab = handle, room, whole, n_vocab
         self._memory = llama_cpp.llama_get_memory(handle)
         self._cache = PromptCache(sequences)
@@ -108,6 +119,9 @@ class Lanes:
                 for at, token in enumerate(lane.pending[:count])
             ]
             lane.row = len(tokens) - 1
+        if lanes[0].kind != self._used:
+            self._use(lanes[0].kind)
+            self._used = lanes[0].kind
         status, reason = decode(self.handle, tokens)
         while status == _NO_ROOM and (oldest := self._cache.oldest()) is not None:
             self._drop(oldest)

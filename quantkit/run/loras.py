@@ -42,14 +42,15 @@ def load_loras(model: Any, loras: Sequence[ScaledLora]) -> list[Any]:
 
 
 def apply_loras(context: Any, loaded: Sequence[Any], scales: Sequence[float]) -> None:
-    """Let a context compute with LoRA files, each with its scale, in place of those before.
+    """Let a context compute with LoRA files, each with its scale, in place of those before; 0 leaves one out.
 
     Raises:
         QuantkitError: llama.cpp cannot.
     """
-    handles = (llama_cpp.llama_adapter_lora_p_ctypes * len(loaded))(*loaded)
-    numbers = (ctypes.c_float * len(loaded))(*scales)
+    used = [(handle, scale) for handle, scale in zip(loaded, scales, strict=True) if scale]
+    handles = (llama_cpp.llama_adapter_lora_p_ctypes * len(used))(*(handle for handle, _ in used))
+    numbers = (ctypes.c_float * len(used))(*(scale for _, scale in used))
     with captured_log() as log:
-        status = llama_cpp.llama_set_adapters_lora(context, handles, len(loaded), numbers)
+        status = llama_cpp.llama_set_adapters_lora(context, handles, len(used), numbers)
     if status != 0:
         raise QuantkitError(f"llama.cpp cannot use the LoRA files: {failure_reason(log.text)}")

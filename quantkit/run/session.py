@@ -227,7 +227,7 @@ class ChatModel:
     def prompt_logits(self, messages: Messages) -> npt.NDArray[np.float32]:
         """Return the logits of the first token of the answer, float32, shape [n_vocab]."""
         lanes = self.engine.lanes
-        lane = lanes.begin(self._that_fits(self.prompt_tokens(messages)))
+        lane = lanes.begin(self._that_fits(self.prompt_tokens(messages)), kind=self.engine.scales)
         try:
             while lane.pending:
                 lanes.step([lane])

@@ -43,6 +43,7 @@ class Settings:
         told: variables of the chat template, such as ``enable_thinking``.
         held: the grammar that answers are held to, None for none.
         bias: token -> what is added to its logit.
+        loras: scale of each LoRA file that was loaded; None for those of the model's engine.
     """
 
     sampling: SamplingOptions
@@ -51,6 +52,7 @@ class Settings:
     told: Mapping[str, Any] = field(default_factory=dict)
     held: Held | None = None
     bias: Mapping[int, float] = field(default_factory=dict)
+    loras: tuple[float, ...] | None = None
 
     @property
     def is_random(self) -> bool:
@@ -280,6 +282,7 @@ def prepare_answer(
         reuse=reuse,
         grammar=answer_grammar(settings.held, form, reader) if settings.held else "",
         bias=settings.bias,
+        loras=settings.loras,
         scores=scores,
         told=told,
         shown=model.marker_tokens if divided else (),

@@ -106,6 +106,7 @@ def prepare_spoken(model: ChatModel, request: Asked, go_on: Callable[[], bool]) 
         reuse=request.reuse,
         grammar="" if how.held is None else answer_grammar(how.held, _PLAIN, AnswerReader(_PLAIN)),
         bias=how.bias,
+        loras=how.loras,
         scores=scores,
         **how.sampling,
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -18,8 +19,10 @@ from quantkit.cli.main import cli
 from quantkit.demo.data import ADAPTER, BASE
 from quantkit.errors import ChatFormatError, GGUFError, OllamaError, OutputError, QuantkitError
 from quantkit.files.fileio import blocks, sha256_of
+from quantkit.gguf.lora import ScaledLora
 from quantkit.jobs.ollama_create import create_model
 from quantkit.ollama.modelfile import parse_modelfile
+from quantkit.run.lora_command import ANEW, switch_loras
 from quantkit.verify.folder import verify_folder
 from tests.support.llama_tools import llama_tools
 from tests.support.ollama_server import OllamaServer
@@ -84,6 +87,46 @@ def test_chat_in_a_pipe(folder: Path) -> None:
     command += ["--param", "temperature=0", "--param", "num_predict=40"]
     done = subprocess.run(command, input=QUESTION, capture_output=True, text=True, check=True, timeout=120)
     assert "Kit" in done.stdout
+
+
+def test_switching_in_a_chat(folder: Path) -> None:
+    """Each answer is that of the model with the adapters of that time: nothing that others computed is reused."""
+    base, lora = folder / "base.gguf", folder / "lora.gguf"
+    shutil.copy(lora, folder / "second.gguf")
+    command = [sys.executable, "-m", "quantkit", "chat", str(base), "--lora", str(lora)]
+    command += ["--lora", f"{folder / 'second.gguf'}:0.5", "--param", "temperature=0", "--param", "num_predict=40"]
+    chosen = ["/lora lora", "/lora none", "/lora second:0.5", "/lora second lora:-1", "/lora lora:0.5 second:0.5"]
+    typed = "".join(f"{line}\n{QUESTION}\n/reset\n" for line in chosen) + "/lora\n/lora lora:x\n"
+    done = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=120)
+    merged, plain, half = answer(folder / "merged.gguf"), answer(base), answer(base, loras=(lora, 0.5))
+    said = [merged, plain, half, plain, merged]
+    assert done.stdout == "".join(f"{text}\n" for text in said)
+    assert done.stderr.count("evaluates the conversation anew") == len(chosen)
+    assert done.returncode == 1
+    assert "'x' is no number" in done.stderr
+    listed = [line.split() for line in done.stderr.splitlines() if line.startswith(("lora ", "second "))]
+    assert listed[-2:] == [["lora", "0.5", str(lora)], ["second", "0.5", str(folder / "second.gguf")]]
+    assert ["second", "off", str(folder / "second.gguf")] in listed
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("lara", "there is no LoRA file lara"),
+        ("lora lora:2", "lora is named twice"),
+        ("lora:inf", "'inf' is no number"),
+        (":1", "there is no LoRA file"),
+    ],
+)
+def test_what_lora_refuses(text: str, why: str) -> None:
+    engine = SimpleNamespace(
+        loras=(ScaledLora(Path("a/lora.gguf")), ScaledLora(Path("b/lora.gguf"))), scales=(1.0, 1.0)
+    )
+    with pytest.raises(QuantkitError, match=why):
+        switch_loras(SimpleNamespace(engine=engine), text)  # type: ignore[arg-type]
+    assert engine.scales == (1.0, 1.0)
+    assert switch_loras(SimpleNamespace(engine=engine), "lora-2:2").endswith(ANEW)  # type: ignore[arg-type]
+    assert engine.scales == (0.0, 2.0)
 
 
 @pytest.fixture(scope="module")
