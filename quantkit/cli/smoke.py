@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     multiple=True,
     help="Question to ask instead of a greeting, e.g. --prompt 'Who are you?'. Repeatable.",
 )
+@click.option("--mmproj", type=FOLDER, metavar="FILE", help="Also show the model a picture, through this mmproj file.")
+@click.option("--image", type=FOLDER, metavar="FILE", help="The picture, a JPEG or PNG file (default: stripes).")
 @json_option
 def command(
     path: Path,
@@ -35,6 +37,8 @@ def command(
     loras: tuple[ScaledLora, ...],
     threads: int | None,
     prompts: tuple[str, ...],
+    mmproj: Path | None,
+    image: Path | None,
     as_json: bool,
 ) -> None:
     """Load a GGUF file, or each file of a built folder, hold a short conversation and check the answers.
@@ -43,13 +47,19 @@ def command(
 
     Example: quantkit smoke my-model
     """
+    from dataclasses import replace
+
     from quantkit.errors import VerificationError
     from quantkit.files.json_file import SCHEMA
     from quantkit.gguf.lora import check_loras
     from quantkit.gguf.model import read_whole_model
     from quantkit.package.built import open_all
     from quantkit.verify.process import Request, check_file
+    from quantkit.verify.sight import check_sight, require_files
 
+    if image is not None and mmproj is None:
+        raise click.UsageError("--image needs --mmproj FILE: the part of the model that sees.")
+    require_files(mmproj, image)
     results = []
     packages = open_all(path)
     for package in packages:
@@ -59,6 +69,8 @@ def command(
     for package in packages:
         request = Request(package.gguf, package.system, n_gpu_layers, threads, prompts, loras=(*package.loras, *loras))
         result = check_file(request).smoke
+        if mmproj is not None and result.passed:
+            result = replace(result, checks=(*result.checks, *check_sight(package.gguf, mmproj, threads, image)))
         results.append(result)
         if not as_json:
             _print(result)
@@ -74,10 +86,13 @@ def command(
 def _print(result: SmokeResult) -> None:
     from quantkit.run.placement import placement
     from quantkit.run.speed import too_slow
+    from quantkit.verify.sight import SEES
 
     click.echo(click.style(one_line(str(result.gguf)), bold=True))
     for check in result.checks:
         print_check(check)
+        if check.name == SEES and check.passed:
+            click.echo(f"  {harmless(check.evidence)}")
     for answer in result.answers:
         click.echo(f"  >>> {harmless(answer.prompt)}")
         click.echo(f"  {harmless(answer.text)}")

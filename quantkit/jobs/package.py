@@ -17,11 +17,11 @@ from quantkit.errors import ChatFormatError, GGUFError, OutputError
 from quantkit.files.workspace import workspace
 from quantkit.gguf.header import Header
 from quantkit.gguf.lora import ScaledLora, check_fits, read_lora
-from quantkit.gguf.model import GGUFModel, read_whole_model
+from quantkit.gguf.model import GGUFModel, read_model, read_whole_model
 from quantkit.gguf.vectors import narrow_vectors
 from quantkit.jobs.argument_kinds import LORAS
 from quantkit.jobs.arguments import LorasInput, MessagesInput, ParametersInput, PathInput, read_path, read_paths
-from quantkit.jobs.package_files import add_lora, add_model, quant_of
+from quantkit.jobs.package_files import add_lora, add_model, add_projector, quant_of, split_sources
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.model.sampling import sampling_parameters
@@ -59,7 +59,7 @@ def package(
 
     Args:
         ggufs: one or several files of one model in several types; of a split one the first part. An empty list for the
-            file that *modelfile* names.
+            file that *modelfile* names; a second FROM of it is what the model sees with.
         out: the folder to create.
         name: the package's name; by default the folder's.
         template: ``auto`` for the file's own chat template, the name of a format, or a Jinja file.
@@ -81,11 +81,13 @@ def package(
     settings: tuple[tuple[str, str], ...] = asked["parameters"]
     check_parameters(settings)
     files: Sequence[Path] = read_paths("ggufs", ggufs)
-    start = None
+    start, projector = None, None
     if modelfile is not None:
         path = read_path("modelfile", modelfile)
         start = modelfile_content(path)
-        files = files or source_files(path, start.sources)
+        if not files:
+            named, projector = split_sources(path, source_files(path, start.sources))
+            files = (named,)
         settings = merge_parameters(start.parameters, settings)
         asked_loras = asked_loras or tuple(ScaledLora(source_path(path, name)) for name in start.adapters)
     if not files:
@@ -99,7 +101,10 @@ def package(
     for lora in beside:
         for model in found.values():
             check_fits(lora, model)
-    _check_names([*(file for model in found.values() for file in model.files), *(lora.model.path for lora in beside)])
+    inputs = [*(file for model in found.values() for file in model.files), *(lora.model.path for lora in beside)]
+    sees = None if projector is None else read_model(projector)
+    inputs += [] if sees is None else [sees.path]
+    _check_names(inputs)
     first = headers[files[0]]
     chat = _chat(files[0], first, asked["template"])
     metadata = first.metadata
@@ -121,6 +126,7 @@ def package(
         adds_bos=adds_bos({key: entry.value for key, entry in metadata.items()}),
         answers=answer_format(**_template(first)),
         loras=tuple(PackagedLora(lora.model.path.name, lora.scale) for lora in beside),
+        mmproj=None if sees is None else sees.path.name,
     )
     if start is not None:
         spec = _started(spec, start, token_text(first, "bos"))
@@ -134,20 +140,22 @@ def package(
     ]
     for note in notes:
         run.reporter.note(note)
-    inputs = [*(file for model in found.values() for file in model.files), *(lora.model.path for lora in beside)]
     with workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync, mark=PACKAGE_MARK) as work:
-        total = sum(model.nbytes for model in (*found.values(), *(lora.model for lora in beside)))
+        whole = (*found.values(), *(lora.model for lora in beside), *([] if sees is None else [sees]))
+        total = sum(model.nbytes for model in whole)
         models = []
         with run.reporter.phase("packaging", total, "bytes") as advance:
             for model in found.values():
                 models.append(add_model(model, work, advance))
             adapters = tuple(add_lora(lora, work, advance) for lora in beside)
+            seeing = None if sees is None else add_projector(sees, work, advance)
         texts = write_package(spec, work.path)
         manifest = Manifest(
             name=spec.name,
             versions=versions(),
             models=tuple(models),
             adapter_files=adapters or None,
+            mmproj=seeing,
             files=text_entries(texts),
             chat=chat_entry(spec),
             notes=tuple(notes),

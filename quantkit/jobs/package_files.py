@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from quantkit.errors import GGUFError
@@ -13,8 +13,8 @@ from quantkit.files.output_file import write_error
 from quantkit.files.workspace import Workspace
 from quantkit.gguf.header import Header, file_type_name
 from quantkit.gguf.lora import Lora
-from quantkit.gguf.model import GGUFModel
-from quantkit.package.manifest_entries import AdapterEntry, ModelEntry, TensorEntry
+from quantkit.gguf.model import GGUFModel, read_model
+from quantkit.package.manifest_entries import AdapterEntry, ModelEntry, ProjectorEntry, TensorEntry
 
 
 def quant_of(header: Header) -> str:
@@ -47,6 +47,41 @@ def add_lora(lora: Lora, work: Workspace, advance: Callable[[int], None]) -> Ada
         headers=headers,
         tensors=tensors,
     )
+
+
+def split_sources(modelfile: Path, files: Sequence[Path]) -> tuple[Path, Path | None]:
+    """The model among the files of a Modelfile's FROM lines, and the projector with which it sees.
+
+    Raises:
+        GGUFError: they are not one model and at most one projector.
+    """
+    sees = [path for path in files if is_projector(read_model(path))]
+    models = [path for path in files if path not in sees]
+    if len(models) != 1 or len(sees) > 1:
+        kinds = ", ".join(f"{path.name} ({'a projector' if path in sees else 'a model'})" for path in files)
+        raise GGUFError(
+            f"{modelfile}: its FROM lines must name one model and at most one projector, not {kinds}",
+            hint=f"name the files: quantkit package FILE.gguf --modelfile {modelfile} -o DIR",
+        )
+    return models[0], sees[0] if sees else None
+
+
+def is_projector(model: GGUFModel) -> bool:
+    """Whether a file is the part of a model that sees, as llama.cpp's mmproj files are."""
+    return bool(model.value("general.architecture", "") == "clip")
+
+
+def add_projector(model: GGUFModel, work: Workspace, advance: Callable[[int], None]) -> ProjectorEntry:
+    """The same for what the models see with.
+
+    Raises:
+        GGUFError: the file does not say of which kind it is.
+    """
+    kinds = [str(entry.value) for key, entry in model.header.metadata.items() if key.endswith("projector_type")]
+    if not kinds:
+        raise GGUFError(f"{model.path}: has no projector_type", hint="write it again with quantkit build --mmproj")
+    headers, tensors = _add_files(model, work, advance)
+    return ProjectorEntry(model.path.name, kinds[0], model.nbytes, headers, tensors)
 
 
 def _add_files(

@@ -122,20 +122,26 @@ def source_path(modelfile: Path, source: str) -> Path:
 
 
 def source_files(modelfile: Path, sources: Sequence[str]) -> tuple[Path, ...]:
-    """Return the one GGUF file that a Modelfile is made from.
+    """Return the GGUF files that a Modelfile is made from: a model, and perhaps what it sees with.
 
     Raises:
-        GGUFError: it names several, or one that does not exist.
+        GGUFError: it names more than two, or one that does not exist.
     """
     hint = f"name the files: quantkit package FILE.gguf --modelfile {modelfile} -o DIR"
-    if len(sources) > 1:
-        raise GGUFError(f"{modelfile}: has {len(sources)} FROM lines, and a package contains one model", hint=hint)
-    path = source_path(modelfile, sources[0])
+    if len(sources) > 2:
+        raise GGUFError(
+            f"{modelfile}: has {len(sources)} FROM lines, and a package contains one model and its projector", hint=hint
+        )
+    return tuple(_source_file(modelfile, source, hint) for source in sources)
+
+
+def _source_file(modelfile: Path, source: str, hint: str) -> Path:
+    path = source_path(modelfile, source)
     if os.path.isfile(path / "config.json"):
         raise GGUFError(
-            f"{modelfile}: FROM {sources[0][:80]} is a checkpoint, and a package is made of GGUF files",
+            f"{modelfile}: FROM {source[:80]} is a checkpoint, and a package is made of GGUF files",
             hint=f"build it from the checkpoint: {command('quantkit', 'build', os.path.normpath(path))}",
         )
     if not os.path.isfile(path):  # Path.is_file would raise at a name that is too long
-        raise GGUFError(f"{modelfile}: FROM {sources[0][:80]}: no such file", hint=hint)
-    return (path,)
+        raise GGUFError(f"{modelfile}: FROM {source[:80]}: no such file", hint=hint)
+    return path

@@ -56,6 +56,26 @@ class Eyes:
         """What stands for the picture in a prompt."""
         return str(self._mtmd.mtmd_default_marker().decode())
 
+    def read(self, file: Path) -> Picture:
+        """A picture from a file in a format that libmtmd reads, such as JPEG and PNG.
+
+        Raises:
+            QuantkitError: it is none.
+        """
+        mtmd = self._mtmd
+        with captured_log():
+            bitmap = mtmd.mtmd_helper_bitmap_init_from_file(self._handle, os.fsencode(file), False)
+        if not bitmap:
+            raise QuantkitError(f"{file}: not a picture that libmtmd can read", hint="give a JPEG or PNG file")
+        try:
+            width, height = int(mtmd.mtmd_bitmap_get_nx(bitmap)), int(mtmd.mtmd_bitmap_get_ny(bitmap))
+            pixels = ctypes.string_at(mtmd.mtmd_bitmap_get_data(bitmap), int(mtmd.mtmd_bitmap_get_n_bytes(bitmap)))
+        finally:
+            mtmd.mtmd_bitmap_free(bitmap)
+        if len(pixels) != 3 * width * height:  # a sound is a bitmap, too
+            raise QuantkitError(f"{file}: not a picture", hint="give a JPEG or PNG file")
+        return Picture(width, height, pixels)
+
     @contextmanager
     def show(self, prompt: str, picture: Picture) -> Iterator[Shown]:
         """Prepare a prompt that has :attr:`marker` once.

@@ -25,8 +25,10 @@ def look(question: dict[str, Any]) -> dict[str, Any]:
     ):
         import numpy as np  # after llama.cpp
 
-        first, tokens, answer = _shown(model, eyes, _stripes(), threads)
-        second, _, _ = _shown(model, eyes, Picture(_SIDE, _SIDE, bytes(3 * _SIDE * _SIDE)), threads)
+        picture = _stripes() if question["image"] is None else eyes.read(Path(question["image"]))
+        black = Picture(picture.width, picture.height, bytes(len(picture.pixels)))
+        first, tokens, answer = _shown(model, eyes, picture, threads)
+        second, _, _ = _shown(model, eyes, black, threads)
         finite = bool(np.isfinite(first).all() and np.isfinite(second).all())
         moved = float(np.abs(first - second).max() / max(float(np.abs(first).max()), 1e-30)) if finite else 0.0
         return {"tokens": tokens, "finite": finite, "moved": moved, "answer": answer}

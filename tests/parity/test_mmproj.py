@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import zlib
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from quantkit.arch.vision.families import TOWERS
+from quantkit.cli.main import cli
 from quantkit.engine.device import Workers
 from quantkit.engine.stream import stream
 from quantkit.errors import ArchitectureError
@@ -20,6 +24,7 @@ from quantkit.gguf.model import GGUFModel
 from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
 from quantkit.jobs.merge import merge
+from quantkit.jobs.package import package
 from quantkit.jobs.run_stream import merger
 from quantkit.model.opened import open_model
 from quantkit.model.projector_file import plan_projector_file
@@ -221,6 +226,35 @@ def test_a_package_that_sees(folder: Path, tmp_path: Path) -> None:
     assert [c.value for c in commands if c.keyword == "FROM"] == ["./kit-q8_0.gguf", "./kit-mmproj-bf16.gguf"]
     assert "--mmproj" in (tmp_path / "kit" / "chat.sh").read_text()
     assert [check.name for check in verify_folder(tmp_path / "kit").report.checks if not check.passed] == []
+
+    again = package([], tmp_path / "again", name="kit", modelfile=tmp_path / "kit" / "Modelfile")
+    assert read_manifest(again).mmproj == read_manifest(tmp_path / "kit").mmproj
+    assert parse_modelfile((again / "Modelfile").read_text()) == commands
+    assert "kit-mmproj-bf16.gguf" in (again / "chat.sh").read_text()
+    assert faults(again) == set()
+
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "picture.png").write_bytes(png(40, 20))
+    asked = ["smoke", str(again / "kit-q8_0.gguf"), "--mmproj"]
+    for options, code, said in (
+        (["kit-mmproj-bf16.gguf", "--image", str(tmp_path / "picture.png")], 0, "another picture moves the logits"),
+        (["kit-mmproj-bf16.gguf", "--image", str(tmp_path / "text.png")], 3, "not a picture that libmtmd can read"),
+        (["kit-mmproj-bf16.gguf", "--image", str(tmp_path / "none.png")], 1, "none.png: no such file"),
+        (["kit-q8_0.gguf"], 1, "not an mmproj file"),
+    ):
+        done = CliRunner().invoke(cli, [*asked, str(again / options[0]), *options[1:]])
+        text = done.output + str(done.exception or "")
+        assert said in text, text
+        assert (done.exit_code == 0) is (code == 0)
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture that is red and grows brighter."""
+    rows = b"".join(b"\0" + bytes(v for x in range(width) for v in (255, 5 * x, 0)) for _ in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    written = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
 
 
 def faults(folder: Path) -> set[str]:

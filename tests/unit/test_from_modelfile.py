@@ -158,7 +158,17 @@ def test_a_template_that_doubles_bos(gguf: Path, tmp_path: Path, template: str) 
         (("FROM a", "PARSER passthrough"), ChatFormatError, "PARSER passthrough is not supported"),
         (("FROM a", "PARAMETER mirostat 1"), ChatFormatError, "Ollama ignores the parameter mirostat"),
         (("FROM a", "PARAMETER top_k 1.5"), ChatFormatError, "top_k must be a whole number"),
-        (("FROM a", "FROM b"), GGUFError, "has 2 FROM lines"),
+        (
+            ("FROM a", "FROM b", "FROM c"),
+            GGUFError,
+            "has 3 FROM lines, and a package contains one",
+        ),
+        (("FROM {gguf}", "FROM b"), GGUFError, "FROM b: no such file"),
+        (
+            ("FROM {gguf}", "FROM {gguf}"),
+            GGUFError,
+            r"at most one projector, not .*\(a model\), ",
+        ),
         (("FROM llama3",), GGUFError, "FROM llama3: no such file"),
         (("FROM .",), GGUFError, r"FROM \.: no such file"),
         (("FROM ~/none.gguf",), GGUFError, "FROM ~/none.gguf: no such file"),
