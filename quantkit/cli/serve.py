@@ -14,6 +14,7 @@ import click
 
 from quantkit.cli.model_options import lora_option, model_threads_option
 from quantkit.cli.options import FOLDER, THINKING, json_option, pairs
+from quantkit.run.prompt_cache import MOST_PARALLEL
 from quantkit.system.shell import installation
 from quantkit.system.terminal_text import one_line
 
@@ -52,6 +53,10 @@ def _origins(context: click.Context, parameter: click.Parameter, values: tuple[s
     help="Override a parameter of the package, e.g. temperature=0.2 or num_ctx=4096. Repeatable; stop adds one.",
 )  # fmt: skip
 @model_threads_option
+@click.option(
+    "--parallel", type=click.IntRange(1, MOST_PARALLEL), metavar="N",
+    help="Answers at a time, each with the whole context (default: 4, fewer where memory is short).",
+)  # fmt: skip
 @lora_option("Serve the model with this LoRA file of llama.cpp beside it; SCALE 0.5 for half of it.")
 @click.option("--thinking", type=click.Choice(["on", "off"]), help=f"{THINKING[:-1]}; requests can set it too.")
 @click.option("--embeddings", "embeds", is_flag=True, help="Give embeddings of texts too, under /v1/embeddings.")
@@ -79,6 +84,7 @@ def command(
     port: int,
     n_gpu_layers: int | None,
     threads: int | None,
+    parallel: int | None,
     system: str | None,
     parameters: tuple[tuple[str, str], ...],
     loras: tuple[ScaledLora, ...],
@@ -107,6 +113,7 @@ def command(
     from quantkit.package.built import open_package
     from quantkit.run.context_size import context_note
     from quantkit.run.embeddings import Embedder, pooling_of
+    from quantkit.run.parallel import open_parallel
     from quantkit.run.session import ChatModel
     from quantkit.run.settings import chat_settings, check_system, load_options, with_parameters, with_thinking
 
@@ -130,10 +137,11 @@ def command(
     with listen(host, port) as listening, ChatModel.load(package.gguf, **asdict(options), loras=loras) as model:
         check_system(model, system)
         embedder = Embedder(model, pooling_of(model, pooling)) if embeds else None
+        lanes = open_parallel(model.engine, package.gguf, parallel)
         url, loopback = url_of(listening), is_loopback(listening.getsockname()[0])
         served = Served(
             name=package.gguf.stem,
-            answers=Answers(model, _note),
+            answers=Answers(model, _note, lanes),
             system=system,
             settings=with_thinking(chat_settings(model, package), model, thinking),
             note=_note,
@@ -145,7 +153,8 @@ def command(
 
         def started() -> None:
             click.echo(json.dumps({"schema": 1, "url": url}) if as_json else url)
-            _note(f"serving {served.name}  chat page: {url}/  API: {url}/v1  stop with Ctrl-C")
+            several = f"  {lanes.parallel} answers at a time" if lanes.parallel > 1 else ""
+            _note(f"serving {served.name}  chat page: {url}/  API: {url}/v1{several}  stop with Ctrl-C")
             if not loopback:
                 if reached := address_on_network(listening):
                     _note(f"on the network: {reached}/")

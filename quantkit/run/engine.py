@@ -27,9 +27,10 @@ from quantkit.ggml.long_texts import SHORT, LongTexts, long_texts, tokenize_long
 from quantkit.gguf.lora import ScaledLora, check_loras
 from quantkit.gguf.model import read_whole_model
 from quantkit.run.interrupts import always, interrupts_deferred
-from quantkit.run.lanes import Lanes, sequences
+from quantkit.run.lanes import Lanes
 from quantkit.run.load_log import count_offloaded, failure_reason
 from quantkit.run.loras import apply_loras, load_loras
+from quantkit.run.prompt_cache import sequences
 from quantkit.system.processors import MOST_THREADS, llama_threads
 from quantkit.system.shell import command
 
@@ -150,7 +151,7 @@ class Engine:
         whole = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
         return Lanes(
             context,
-            sequences=params.n_seq_max,
+            parallel=parallel,
             room=room,
             whole=bool(whole),
             n_vocab=self.n_vocab,

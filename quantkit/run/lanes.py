@@ -18,11 +18,11 @@ from quantkit.errors import QuantkitError
 from quantkit.ggml.llama import llama_cpp
 from quantkit.ggml.llama_log import captured_log
 from quantkit.run.inference import Token, decode
-from quantkit.run.prompt_cache import Kept, PromptCache
+from quantkit.run.prompt_cache import Kept, PromptCache, common_length, sequences
 
-MOST_LANES = 64
-"""A step has room for a token of each."""
-
+# A step of the kit model with 64 tokens takes as long as 27 answers' tokens, one with 16 as 9; a prompt is evaluated a
+# fifth more slowly with 16.
+_SHORTER = 4
 _NO_ROOM = 1  # llama_decode's status if the cache is full; nothing has changed then
 
 
@@ -50,6 +50,7 @@ class Lanes:
 
     Attributes:
         handle: llama.cpp's.
+        parallel: how many lanes there can be at a time.
         latest: the tokens of the lane that was evaluated last.
     """
 
@@ -57,7 +58,7 @@ class Lanes:
         self,
         handle: Any,
         *,
-        sequences: int,
+        parallel: int,
         room: int,
         whole: bool,
         n_vocab: int,
@@ -67,17 +68,24 @@ class Lanes:
 
         Args:
             handle: llama.cpp's.
-            sequences: how many it has, see :func:`sequences`.
+            parallel: how many lanes; it has as many sequences as :func:`~quantkit.run.prompt_cache.sequences` says.
             room: tokens of a step.
             whole: whether its memory cannot go back to an earlier token, as that of recurrent models.
             n_vocab: tokens in the vocabulary.
             use: called with a kind before the first step of it, and before each that follows one of another kind.
         """
         self._use, self._used = use, object()
-        self.handle, self._room, self._whole, self._n_vocab = handle, room, whole, n_vocab
+        self.handle, self.parallel = handle, parallel
+        self._room, self._whole, self._n_vocab = room, whole, n_vocab
         self._memory = llama_cpp.llama_get_memory(handle)
-        self._cache = PromptCache(sequences)
+        self._cache = PromptCache(sequences(parallel))
+        self._open: list[Lane] = []
         self.latest: list[int] = []
+
+    @property
+    def kept(self) -> tuple[Kept, ...]:
+        """What past answers left, the least recently used first."""
+        return self._cache.kept
 
     def begin(self, prompt: Sequence[int], *, reuse: bool = True, kind: Hashable = None) -> Lane:
         """Open a lane, for whose tokens there must be room.
@@ -88,19 +96,26 @@ class Lanes:
             kind: what it is evaluated with, see :class:`Lane`.
         """
         # At least one token must be evaluated, for its logits.
-        found, common = self._cache.longest(prompt[:-1], kind, whole=self._whole) if reuse else (None, 0)
-        if found is None:
+        wanted = prompt[:-1] if reuse else ()
+        found, common = self._cache.longest(wanted, kind, whole=self._whole)
+        beside, shared = self._longest_beside(wanted, kind)
+        if shared > common:
             number = self._new_number()
-            assert number is not None, "more lanes than the context was opened for"
-            if self._cache.numbers == 1:
+            llama_cpp.llama_memory_seq_cp(self._memory, beside, number, 0, shared)
+            common = shared
+        elif found is None:
+            number = self._new_number()
+            if self.parallel == 1:
                 # The first token goes where it went in a new context, and so do its sums.
                 llama_cpp.llama_memory_clear(self._memory, False)
-        elif common == len(found.tokens) or (number := self._new_number(but=found)) is None:
+        elif common == len(found.tokens) or not self._cache.has_other(found):
             number, common = self._cut(found, common)
         else:
+            number = self._new_number(but=found)
             llama_cpp.llama_memory_seq_cp(self._memory, found.number, number, 0, common)
             self._cache.touch(found)
         lane = Lane(self, number, list(prompt[:common]), list(prompt[common:]), kind)
+        self._open.append(lane)
         self.latest = lane.evaluated
         return lane
 
@@ -141,6 +156,7 @@ class Lanes:
 
     def end(self, lane: Lane) -> None:
         """Close a lane; what has been evaluated is kept for prompts that begin with it."""
+        self._open.remove(lane)
         if lane.evaluated:
             for number in self._cache.keep(Kept(lane.number, lane.evaluated, lane.kind), whole=self._whole):
                 self._clear(number)
@@ -153,12 +169,22 @@ class Lanes:
         logits: npt.NDArray[np.float32] = np.ctypeslib.as_array(pointer, shape=(self._n_vocab,)).copy()
         return logits
 
-    def _new_number(self, but: Kept | None = None) -> int | None:
+    def _longest_beside(self, prompt: Sequence[int], kind: Hashable) -> tuple[int, int]:
+        """The number of the open lane that has most tokens in common with the beginning of *prompt*, and how many."""
+        if self._whole:
+            return -1, 0
+        lengths = ((lane.number, common_length(lane.evaluated, prompt)) for lane in self._open if lane.kind == kind)
+        return max(lengths, key=lambda one: one[1], default=(-1, 0))
+
+    def _new_number(self, but: Kept | None = None) -> int:
         """A number for a sequence, which is empty; that of the oldest kept one other than *but* if none is free."""
         number = self._cache.take_free()
-        if number is None and (oldest := self._cache.oldest(but)) is not None:
+        if number is None:
+            oldest = self._cache.oldest(but)
+            assert oldest is not None, "more lanes than the context was opened for"
             self._drop(oldest)
             number = self._cache.take_free()
+            assert number is not None
         return number
 
     def _cut(self, kept: Kept, common: int) -> tuple[int, int]:
@@ -176,30 +202,24 @@ class Lanes:
         self._clear(kept.number)
 
     def _clear(self, number: int) -> None:
-        if self._cache.numbers == 1:
+        if self.parallel == 1:
             llama_cpp.llama_memory_clear(self._memory, False)
         else:
             llama_cpp.llama_memory_seq_rm(self._memory, number, -1, -1)
 
 
-def sequences(parallel: int) -> int:
-    """How many sequences a context has for so many answers at a time: as many again are kept for later prompts.
-
-    A context for one answer has one, as llama.cpp's own by default: its answers do not depend on anything kept.
-    """
-    return 1 if parallel == 1 else 2 * parallel
-
-
 def shares(pending: Sequence[int], room: int) -> list[int]:
     """How many tokens of each lane a step takes: the same number of each, except of those that have fewer.
 
-    So a long prompt does not wait for a longer one, and an answer, which has one token at a time, for neither.
+    So a long prompt does not wait for a longer one, and an answer, which has one token at a time, for neither. Beside
+    an answer a step is short, so that it does not wait long for its next token.
 
     Args:
         pending: how many tokens each has, at least one.
-        room: how many the step takes; at least one of each.
+        room: how many a step takes; at least one of each.
     """
-    taken, left = [0] * len(pending), room
+    left = max(len(pending), room // _SHORTER) if min(pending) == 1 else room
+    taken = [0] * len(pending)
     for place, lane in enumerate(sorted(range(len(pending)), key=pending.__getitem__)):
         taken[lane] = min(pending[lane], left // (len(pending) - place))
         left -= taken[lane]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+MOST_PARALLEL = 64
+"""Answers at a time; a step has room for a token of each."""
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -28,17 +31,11 @@ class PromptCache:
         """Begin with so many free numbers, from 0."""
         self._free = list(range(numbers))
         self._kept: list[Kept] = []  # the least recently used first
-        self.numbers = numbers
 
     @property
     def kept(self) -> tuple[Kept, ...]:
         """The kept sequences, the least recently used first."""
         return tuple(self._kept)
-
-    @property
-    def is_unused(self) -> bool:
-        """Whether all numbers are free."""
-        return len(self._free) == self.numbers
 
     def longest(self, prompt: Sequence[int], kind: Hashable = None, *, whole: bool = False) -> tuple[Kept | None, int]:
         """The kept sequence that has most tokens in common with the beginning of *prompt*, and how many.
@@ -67,6 +64,10 @@ class PromptCache:
     def oldest(self, but: Kept | None = None) -> Kept | None:
         """The kept sequence that was not used for the longest time, other than *but*; None if there is none."""
         return next((one for one in self._kept if one is not but), None)
+
+    def has_other(self, kept: Kept) -> bool:
+        """Whether a number is free, or can be by dropping a kept sequence other than *kept*."""
+        return bool(self._free) or self.oldest(kept) is not None
 
     def touch(self, kept: Kept) -> None:
         """Count a kept sequence as used now."""
@@ -101,6 +102,14 @@ class PromptCache:
             self.release(self.take(one))
         self._kept.append(new)
         return [one.number for one in needless]
+
+
+def sequences(parallel: int) -> int:
+    """How many sequences a context has for so many answers at a time: as many again are kept for later prompts.
+
+    A context for one answer has one, as llama.cpp's own by default: its answers do not depend on anything kept.
+    """
+    return 1 if parallel == 1 else 2 * parallel
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:

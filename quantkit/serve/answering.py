@@ -11,6 +11,7 @@ from dataclasses import replace
 from quantkit.chat_template.answer_reader import Part
 from quantkit.run.context_window import visible_messages
 from quantkit.run.generation_stats import GenerationStats
+from quantkit.run.lanes import Lanes
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import template_variables
 from quantkit.run.speed import slow_note
@@ -18,7 +19,7 @@ from quantkit.serve.errors import BusyError, StoppingError
 from quantkit.serve.metrics import Totals
 from quantkit.serve.request import ChatRequest
 from quantkit.serve.speaking import Asked, Scored, SpokenAnswer, prepare_spoken
-from quantkit.serve.turns import Place, Turn, Turns
+from quantkit.serve.turns import Load, Place, Turn, Turns
 from quantkit.serve.worker import Worker
 
 Item = Part | Scored | GenerationStats
@@ -33,25 +34,21 @@ class Answers:
     A prompt is rendered and tokenized in a thread of its own, while others are answered.
     """
 
-    def __init__(self, model: ChatModel, slow: Callable[[str], object] = str, parallel: int = 1) -> None:
+    def __init__(self, model: ChatModel, slow: Callable[[str], object] = str, lanes: Lanes | None = None) -> None:
         """Take *model*; nothing else may use its contexts from now on.
 
         Args:
             model: gives the answers.
             slow: is told once if it is absurdly slow.
-            parallel: answers at a time. With more than one, those that must be repeatable have a context of their own,
-                one at a time: sums depend on what else is in a context, in their last bits.
-
-        Raises:
-            QuantkitError: not enough memory for a context of that many answers.
+            lanes: a context of it for several answers at a time; None for its own, which is for one. What must be
+                repeatable is answered in that one, alone: sums depend on what else a step has, in their last bits.
         """
         self.model = model
-        self.parallel = parallel
         self._slow: Callable[[str], object] | None = slow
         self.totals = Totals()
-        self._repeatable = Place(model.engine.lanes, 1)
-        self._shared = self._repeatable if parallel == 1 else Place(model.engine.open_lanes(parallel), parallel)
-        self._turns = Turns(dict.fromkeys([self._shared, self._repeatable]))
+        self._alone = Place(model.engine.lanes)
+        self._shared = self._alone if lanes is None or lanes is model.engine.lanes else Place(lanes)
+        self._turns = Turns(dict.fromkeys([self._shared, self._alone]))
         self._stopping = threading.Event()
         self._preparer, self._preparing = Worker(), asyncio.Lock()
         self._held = self._unprepared = 0
@@ -61,10 +58,10 @@ class Answers:
         self._stopping.set()
 
     @property
-    def requests(self) -> tuple[int, int]:
-        """How many are being answered, and how many wait."""
-        processing, waiting = self._turns.counts
-        return processing, waiting + self._unprepared
+    def load(self) -> Load:
+        """How much there is to do; what is not tokenized yet waits too."""
+        load = self._turns.load
+        return replace(load, waiting=load.waiting + self._unprepared)
 
     def is_idle(self, seconds: float) -> bool:
         """Wait up to *seconds* until the model is not used any more; returns whether that is so."""
@@ -81,7 +78,7 @@ class Answers:
             BusyError: too many requests wait already.
             StoppingError: see :meth:`stop`.
         """
-        if self._held >= MOST_WAITING + self.parallel:
+        if self._held >= MOST_WAITING + self._shared.lanes.parallel:
             raise BusyError(f"{MOST_WAITING} requests are waiting for an answer already")
         left = threading.Event()
 
@@ -135,7 +132,7 @@ class Answers:
             tell(error)
 
         turn = Turn(answer, tell, ended, go_on)
-        place = self._repeatable if answer.is_repeatable else self._shared
+        place = self._alone if answer.is_repeatable else self._shared
         self._turns.add(place, turn)
         try:
             while (part := await parts.get()) is not None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantkit.run.generation_stats import GenerationStats
+from quantkit.serve.turns import Load
+
+# What says how much of a prompt was in the context already.
+_TELLING = frozenset({"llamacpp:prompt_seconds_total", "quantkit:kept_sequences", "quantkit:kept_tokens"})
 
 
 @dataclass(frozen=True)
@@ -33,20 +37,24 @@ class Totals:
         )
 
 
-def metrics_text(totals: Totals, requests: tuple[int, int], *, shared: bool) -> str:
+def metrics_text(totals: Totals, load: Load, *, shared: bool) -> str:
     """The metrics. With *shared* the time of prompts is left out: it says what was in the context already."""
-    processing, deferred = requests
+    busy = load.busy / load.steps if load.steps else 0.0
     rows: list[tuple[str, str, str, float]] = [
-        ("prompt_tokens_total", "counter", "Tokens of prompts.", totals.prompt_tokens),
-        ("prompt_seconds_total", "counter", "Time to evaluate prompts.", totals.prompt_seconds),
-        ("tokens_predicted_total", "counter", "Tokens of answers.", totals.generated_tokens),
-        ("tokens_predicted_seconds_total", "counter", "Time to generate them.", totals.generation_seconds),
-        ("requests_processing", "gauge", "Requests that are being answered.", processing),
-        ("requests_deferred", "gauge", "Requests that wait.", deferred),
+        ("llamacpp:prompt_tokens_total", "counter", "Tokens of prompts.", totals.prompt_tokens),
+        ("llamacpp:prompt_seconds_total", "counter", "Time to evaluate prompts.", totals.prompt_seconds),
+        ("llamacpp:tokens_predicted_total", "counter", "Tokens of answers.", totals.generated_tokens),
+        ("llamacpp:tokens_predicted_seconds_total", "counter", "Time to generate them.", totals.generation_seconds),
+        ("llamacpp:requests_processing", "gauge", "Requests that are being answered.", load.processing),
+        ("llamacpp:requests_deferred", "gauge", "Requests that wait.", load.waiting),
+        ("llamacpp:n_decode_total", "counter", "Calls of llama_decode.", load.steps),
+        ("llamacpp:n_busy_slots_per_decode", "gauge", "Answers that advance in one call, on average.", busy),
+        ("quantkit:slots", "gauge", "Answers that can be under way at a time.", load.slots),
+        ("quantkit:kept_sequences", "gauge", "Past answers kept for later prompts.", load.kept),
+        ("quantkit:kept_tokens", "gauge", "Tokens in them.", load.kept_tokens),
     ]
     lines = []
     for name, kind, said, value in rows:
-        if not (shared and name == "prompt_seconds_total"):
-            full = f"llamacpp:{name}"
-            lines += [f"# HELP {full} {said}", f"# TYPE {full} {kind}", f"{full} {value:.10g}"]
+        if not (shared and name in _TELLING):
+            lines += [f"# HELP {name} {said}", f"# TYPE {name} {kind}", f"{name} {value:.10g}"]
     return "\n".join([*lines, ""])

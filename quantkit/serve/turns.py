@@ -22,6 +22,29 @@ class Stepwise(Protocol):
         """Its parts, and its lane whenever that has to be evaluated before the next part."""
 
 
+@dataclass(frozen=True)
+class Load:
+    """How much there is to do.
+
+    Attributes:
+        processing: answers under way.
+        waiting: requests that wait.
+        slots: answers that can be under way at a time.
+        steps: calls of llama.cpp so far.
+        busy: sum over these of the answers that advanced.
+        kept: sequences of past answers that are kept for later prompts.
+        kept_tokens: tokens in them.
+    """
+
+    processing: int
+    waiting: int
+    slots: int
+    steps: int
+    busy: int
+    kept: int
+    kept_tokens: int
+
+
 @dataclass(eq=False)
 class Turn:
     """An answer that waits or is under way. Its functions are called in the model's thread.
@@ -46,9 +69,9 @@ class Turn:
 class Place:
     """A context, what is under way in it, and what waits for it."""
 
-    def __init__(self, lanes: Lanes, parallel: int) -> None:
-        """Take a context for so many answers at a time; nothing else may use it from now on."""
-        self.lanes, self.parallel = lanes, parallel
+    def __init__(self, lanes: Lanes) -> None:
+        """Take a context; nothing else may use it from now on."""
+        self.lanes = lanes
         self.active: list[Turn] = []
         self.waiting: deque[Turn] = deque()
 
@@ -66,12 +89,22 @@ class Turns:
         self.places = tuple(places)
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._steps = self._busy = 0
 
     @property
-    def counts(self) -> tuple[int, int]:
-        """How many answers are under way, and how many wait."""
+    def load(self) -> Load:
+        """How much there is to do."""
         with self._changed:
-            return sum(len(place.active) for place in self.places), sum(len(place.waiting) for place in self.places)
+            kept = [len(one.tokens) for place in self.places for one in place.lanes.kept]
+            return Load(
+                processing=sum(len(place.active) for place in self.places),
+                waiting=sum(len(place.waiting) for place in self.places),
+                slots=sum(place.lanes.parallel for place in self.places),
+                steps=self._steps,
+                busy=self._busy,
+                kept=len(kept),
+                kept_tokens=sum(kept),
+            )
 
     def add(self, place: Place, turn: Turn) -> None:
         """Let *turn* begin when there is room in *place*."""
@@ -120,6 +153,7 @@ class Turns:
             place.lanes.step([_lane(turn) for turn in turns])
         except Exception as failed:
             error = failed
+        self._steps, self._busy = self._steps + 1, self._busy + len(turns)
         alone = sum(len(one.active) for one in self.places) == 1
         for turn in turns:
             turn.alone = turn.alone and alone
@@ -127,7 +161,7 @@ class Turns:
 
     def _next(self, place: Place) -> Turn | None:
         with self._changed:
-            if not place.waiting or len(place.active) >= place.parallel:
+            if not place.waiting or len(place.active) >= place.lanes.parallel:
                 return None
             turn = place.waiting.popleft()
             place.active.append(turn)

@@ -39,6 +39,7 @@ from quantkit.serve.body import MAX_BODY
 from quantkit.serve.completions import ChatCompletions, Served
 from quantkit.serve.guard import Access, Guard, is_loopback
 from quantkit.serve.metrics import Totals, metrics_text
+from quantkit.serve.turns import Load
 from tests.support.manifests import put_manifest
 from tests.support.served import PATIENCE, ROOT, Server, command, running_server
 
@@ -196,7 +197,13 @@ def test_metrics(tmp_path: Path) -> None:
         assert values["llamacpp:tokens_predicted_total"] == sum(one["completion_tokens"] for one in usage)
         assert values["llamacpp:tokens_predicted_seconds_total"] > 0
         assert (values["llamacpp:requests_processing"], values["llamacpp:requests_deferred"]) == (0, 0)
-    assert "prompt_seconds" not in metrics_text(Totals(), (0, 0), shared=True)
+        assert (values["quantkit:slots"], values["quantkit:kept_sequences"]) == (5, 1)
+        assert values["llamacpp:n_busy_slots_per_decode"] == 1
+        assert values["llamacpp:n_decode_total"] >= sum(one["completion_tokens"] for one in usage)
+    told = metrics_text(Totals(), Load(0, 0, 1, 0, 0, 1, 9), shared=True)
+    assert "slots" in told
+    assert "prompt_seconds" not in told
+    assert "kept" not in told
 
 
 def test_the_speed_of_an_answer(tiny: Server) -> None:

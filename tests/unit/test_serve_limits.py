@@ -175,12 +175,12 @@ def test_the_queue_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
         return await asyncio.gather(*tasks)
 
     with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf"), threads=1) as model:
-        answers = Answers(model, parallel=parallel)
+        answers = Answers(model, lanes=None if parallel == 1 else model.engine.open_lanes(parallel))
         found = asyncio.run(many(answers))
         assert found.count("BusyError") == 3
         assert found.count("QuantkitError") == MOST_WAITING + parallel, "some are answered, the others wait"
         assert answers.is_idle(PATIENCE)
-        assert answers.requests == (0, 0)
+        assert (answers.load.processing, answers.load.waiting, answers.load.slots) == (0, 0, parallel + (parallel > 1))
 
 
 class Sent:
