@@ -7,8 +7,9 @@ pixels that transformers is given are half floats too; everything else is float3
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,14 @@ def gemma4_patches(colors: torch.Tensor, patch: int) -> Inputs:
     return {"pixel_values": patches.reshape(1, side * side, -1), "image_position_ids": torch.tensor([places])}
 
 
+def unified_patches(colors: torch.Tensor, patch: int) -> Inputs:
+    """The same, of a model that norms them as they are."""
+    inputs = gemma4_patches(colors, patch)
+    side = colors.shape[-1] // patch
+    patches = colors.reshape(3, side, patch, side, patch).permute(1, 3, 2, 4, 0)
+    return {**inputs, "pixel_values": patches.reshape(1, side * side, -1)}
+
+
 @dataclass(frozen=True)
 class Seen:
     """How one kind of checkpoint is shown a picture in transformers.
@@ -92,6 +101,7 @@ class Seen:
         row: parts in a row, if a row ends with a token of its own.
         types: the argument that says which tokens are the picture's, if there is one.
         load: folder to the model.
+        text: settings of its language model, over those of the checkpoint.
     """
 
     size: int
@@ -100,6 +110,7 @@ class Seen:
     row: int = 0
     types: str = ""
     load: Callable[[Path], torch.nn.Module] = load
+    text: Mapping[str, Any] = field(default_factory=dict)
 
 
 def qwen(size: int, patch: int) -> Seen:
@@ -113,6 +124,14 @@ SEEN: Mapping[str, Seen] = {
     ),
     "gemma4-hears": Seen(
         108, "<|image|>", partial(gemma4_patches, patch=4), types="mm_token_type_ids", load=load_gemma4
+    ),
+    # In its layers with a window, a picture that is longer than it is not seen alike: no published model has one.
+    "gemma4-unified": Seen(
+        108,
+        "<|image|>",
+        partial(unified_patches, patch=12),
+        types="mm_token_type_ids",
+        text={"sliding_window": 128},
     ),
     "mistral3": Seen(112, "[IMG]", sized, row=4),
     "pixtral": Seen(112, "[IMG]", sized, row=8),
@@ -134,7 +153,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", SEEN)
 def test_the_same_logits(folder: Path, tmp_path: Path, kind: str) -> None:
-    model, seen = checkpoint(folder, kind, "f16"), SEEN[kind]
+    seen = SEEN[kind]
+    model = with_text(checkpoint(folder, kind, "f16"), seen, tmp_path)
     gguf = convert(model, tmp_path / "model.gguf", outtype="f32", mmproj=True)
     pixels = np.random.default_rng(3).integers(0, 256, (seen.size, seen.size, 3), dtype=np.uint8)
     (tmp_path / "pixels").write_bytes(pixels.tobytes())
@@ -146,6 +166,17 @@ def test_the_same_logits(folder: Path, tmp_path: Path, kind: str) -> None:
     largest = np.abs(theirs).max()
     assert np.abs(ours - theirs).max() / largest < TOLERANCE
     assert np.abs(other - theirs).max() / largest > 100 * TOLERANCE  # of another picture
+
+
+def with_text(model: Path, seen: Seen, folder: Path) -> Path:
+    """The checkpoint with the settings of *seen*."""
+    if not seen.text:
+        return model
+    changed = Path(shutil.copytree(model, folder / "model"))
+    config = json.loads((changed / "config.json").read_text(encoding="utf-8"))
+    config["text_config"] |= seen.text
+    (changed / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return changed
 
 
 def transformers_logits(

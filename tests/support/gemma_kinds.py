@@ -202,8 +202,19 @@ GEMMA: dict[str, Mapping[str, Any]] = {
             "model_type": "gemma4_unified_text",
         },
         "tied": True,
-        "around": {"model_type": "gemma4_unified", "audio_config": None, "vision_config": None},
+        "around": {
+            "model_type": "gemma4_unified",
+            "audio_config": {"model_type": "gemma4_unified_audio", "audio_embed_dim": 640},
+            "vision_config": {
+                "model_type": "gemma4_unified_vision",
+                "mm_embed_dim": 48,
+                "mm_posemb_size": 40,
+                "output_proj_dims": 48,
+                "patch_size": 4,
+                "pooling_kernel_size": 3,
+            },
+        },
         "within": "model.language_model",
-        "sight": lambda config: {"model.vision_embedder.pos_embedding": (4, config["text_config"]["hidden_size"])},
+        "pictures": _GEMMA4_PICTURES,
     },
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TOWERS: Mapping[str, str] = {
     "Gemma3ForConditionalGeneration": "gemma3.TOWER",
     "Gemma4ForConditionalGeneration": "gemma4.TOWER",
+    "Gemma4UnifiedForConditionalGeneration": "gemma4_unified.TOWER",
     "Idefics3ForConditionalGeneration": "idefics3.TOWER",
     "InternVLChatModel": "internvl.TOWER",
     "LlavaForConditionalGeneration": "pixtral.TOWER",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from quantkit.arch.base import Rule, require
+from quantkit.arch.base import Config, Rule, require
 from quantkit.arch.decoder import linear
 from quantkit.arch.rope import rope_base
 from quantkit.arch.vision.base import (
@@ -24,8 +24,8 @@ from quantkit.arch.vision.gemma4_audio import audio_config, audio_metadata, audi
 from quantkit.gguf.kv import KV
 
 _TOWER = "vision_tower."
-_IMAGE = 224  # the converter's; libmtmd does not use it
-_SQUARE = 3
+IMAGE = 224  # the converter's; libmtmd does not use it
+SQUARE = 3
 _EPSILON = 1e-6
 _ROPE_BASE = 100.0
 # libmtmd knows by their width the models whose language model sees a picture from its first row to its last only.
@@ -41,7 +41,7 @@ DEFAULTS: Mapping[str, Any] = {
     "hidden_activation": "gelu_pytorch_tanh",
     "rms_norm_eps": _EPSILON,
     "attention_bias": False,
-    "pooling_kernel_size": _SQUARE,
+    "pooling_kernel_size": SQUARE,
     "patch_size": 16,
     "position_embedding_size": 10240,
     "use_clipped_linears": False,
@@ -51,7 +51,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 def _size(sight: Sight) -> Encoder:
     patch = sight.size("patch_size")
-    return encoder(sight, image=_IMAGE - _IMAGE % patch)
+    return encoder(sight, image=IMAGE - IMAGE % patch)
 
 
 def metadata(sight: Sight) -> list[KV]:
@@ -61,29 +61,46 @@ def metadata(sight: Sight) -> list[KV]:
     sight.require("attention_bias", False)
     sight.require("num_key_value_heads", size.heads)
     sight.require("head_dim", size.width // size.heads)
-    sight.require("pooling_kernel_size", _SQUARE)
+    sight.require("pooling_kernel_size", SQUARE)
     nested = sight.vision.get("rope_parameters")
     base = rope_base({"rope_theta": _ROPE_BASE, **(nested if isinstance(nested, Mapping) else {})})
     require({"rope_theta": base}, "rope_theta", _ROPE_BASE, where="config.json: vision_config")
-    _require_attention(sight)
-    for key, value in (("patch_size", size.patch), ("pooling_kernel_size", _SQUARE)):
-        require(sight.pictures, key, value, where=PICTURES)
-    # Pictures are not normalized; with these numbers libmtmd does not change them either.
-    for key, numbers in _UNCHANGED.items():
-        require(sight.pictures, key, numbers, where=PICTURES)
-    pictures = {**sight.pictures, **_UNCHANGED, "do_normalize": True}
+    require_attention(sight, False if sight.hidden in _CAUSAL_WIDTHS else "vision")
+    pictures = plain_pictures(sight, size.patch)
     seen = encoder_metadata(sight, size, "gemma4v", _EPSILON, pictures=pictures, beside_audio=True)
     audio = audio_config(sight)
     return seen if audio is None else [*seen, *audio_metadata(sight, audio)]
 
 
-def _require_attention(sight: Sight) -> None:
-    """The tokens of a picture attend to each other, or to earlier ones only, as libmtmd decides by the width."""
+def plain_pictures(sight: Sight, patch: int) -> Config:
+    """How pictures are prepared, in numbers with which libmtmd, which always normalizes, does not change them either.
+
+    Raises:
+        ArchitectureError: they are normalized, or cut otherwise than *patch* says.
+    """
+    for key, value in (("patch_size", patch), ("pooling_kernel_size", SQUARE)):
+        require(sight.pictures, key, value, where=PICTURES)
+    for key, numbers in _UNCHANGED.items():
+        require(sight.pictures, key, numbers, where=PICTURES)
+    return {**sight.pictures, **_UNCHANGED, "do_normalize": True}
+
+
+def require_attention(sight: Sight, wanted: bool | str, default: bool | str = False) -> None:
+    """Refuse a model whose tokens of a picture attend otherwise than libmtmd decides for the family.
+
+    Args:
+        sight: what describes the checkpoint.
+        wanted: ``vision`` if they attend to each other, False if to earlier ones only.
+        default: what the class takes if config.json does not say.
+
+    Raises:
+        ArchitectureError: they attend otherwise.
+    """
     text = sight.config.get("text_config")
     settings = text if isinstance(text, Mapping) else {}
-    wanted = (None, False) if sight.hidden in _CAUSAL_WIDTHS else ("vision",)
     key = "use_bidirectional_attention"
-    require({key: settings.get(key)}, key, *wanted, where="config.json: text_config")
+    given = settings.get(key, default)
+    require({key: False if given is None else given}, key, wanted, where="config.json: text_config")
 
 
 def rules(sight: Sight) -> list[Rule]:
