@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from quantkit.serve.completions import ChatCompletions, Served, TextCompletions
+from quantkit.serve.docs_page import docs_response, openapi_response
 from quantkit.serve.embeddings import embeddings
 from quantkit.serve.guard import Access, Guard
 from quantkit.serve.metrics import metrics_text
@@ -45,6 +46,8 @@ def make_app(served: Served, access: Access) -> Starlette:
         Route("/metrics", partial(_metrics, served), methods=["GET"]),
         Route("/tokenize", tokenize(model, served.bodies), methods=["POST"]),
         Route("/detokenize", detokenize(model, served.bodies), methods=["POST"]),
+        Route("/openapi.json", openapi_response, methods=["GET"]),
+        Route("/docs", docs_response, methods=["GET"]),
         Route("/render", render(served.renderer, served.bodies), methods=["POST"]),
     ]
     paths = {route.path for route in routes if "{" not in route.path} - _UNNAMED

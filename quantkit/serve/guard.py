@@ -29,7 +29,7 @@ _HEADERS = {
 }
 
 
-_OPEN = ("/", "/favicon.ico", "/health", "/v1/health")
+_OPEN = ("/", "/docs", "/favicon.ico", "/health", "/openapi.json", "/v1/health")
 """Paths that need no key."""
 
 

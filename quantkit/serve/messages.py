@@ -29,7 +29,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[list[_Text], BeforeValidator(_parts)]
+    content: Annotated[list[_Text], BeforeValidator(_parts, json_schema_input_type=str | list[_Text] | None)]
     reasoning_content: str = ""
     tool_calls: list[ToolCall] = []
     tool_call_id: str = ""

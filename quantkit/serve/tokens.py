@@ -12,7 +12,9 @@ from quantkit.serve.errors import RequestError
 from quantkit.serve.json_endpoint import Endpoint, json_endpoint
 
 
-class _Text(BaseModel):
+class TokenizeBody(BaseModel):
+    """A text."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     content: str
@@ -20,7 +22,9 @@ class _Text(BaseModel):
     parse_special: Literal[True] = True
 
 
-class _Tokens(BaseModel):
+class DetokenizeBody(BaseModel):
+    """Tokens."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     tokens: list[int] = Field(max_length=2**17)
@@ -29,21 +33,21 @@ class _Tokens(BaseModel):
 def tokenize(model: ChatModel, bodies: Bodies) -> Endpoint:
     """The endpoint that gives the tokens of a text; with ``add_special`` and what the file adds to it."""
 
-    def work(asked: _Text) -> dict[str, Any]:
+    def work(asked: TokenizeBody) -> dict[str, Any]:
         if asked.add_special:
             return {"tokens": model.text_tokens(asked.content)}
         return {"tokens": model.engine.tokenize_prompt(asked.content)}
 
-    return json_endpoint(_Text, work, bodies)
+    return json_endpoint(TokenizeBody, work, bodies)
 
 
 def detokenize(model: ChatModel, bodies: Bodies) -> Endpoint:
     """The endpoint that gives the text of tokens."""
 
-    def work(asked: _Tokens) -> dict[str, Any]:
+    def work(asked: DetokenizeBody) -> dict[str, Any]:
         if not all(0 <= token < model.engine.n_vocab for token in asked.tokens):
             raise RequestError(f"tokens must be from 0 to {model.engine.n_vocab - 1}", param="tokens")
         data = b"".join(model.engine.piece(token, special=True) for token in asked.tokens)
         return {"content": data.decode(errors="replace")}
 
-    return json_endpoint(_Tokens, work, bodies)
+    return json_endpoint(DetokenizeBody, work, bodies)

@@ -28,7 +28,9 @@ class RenderLimitError(RequestError):
         super().__init__(message, param="content", status=413)
 
 
-class _Markdown(BaseModel):
+class MarkdownBody(BaseModel):
+    """A text to render."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
     content: str
@@ -65,7 +67,7 @@ class Renderer(AbstractContextManager["Renderer"]):
 def render(renderer: Renderer, bodies: Bodies) -> Endpoint:
     """The endpoint: ``{"content": "..."}`` gives ``{"nodes": [...]}``."""
 
-    def work(asked: _Markdown) -> dict[str, Any]:
+    def work(asked: MarkdownBody) -> dict[str, Any]:
         return {"nodes": renderer.nodes(asked.content)}
 
-    return json_endpoint(_Markdown, work, bodies)
+    return json_endpoint(MarkdownBody, work, bodies)
