@@ -18,11 +18,11 @@ from quantkit.jobs.build import build
 from quantkit.jobs.recipe import Recipe
 from quantkit.verify.encoders import open_encoder
 from quantkit.vocab import regexes
-from tests.parity.test_remote_classes import lora
 from tests.parity.test_vocabularies import ours, theirs
 from tests.support.chatglm_tokenizer import NAME, SPECIAL
 from tests.support.family_templates import GLM_4
 from tests.support.llama_model import llama_vocabulary
+from tests.support.plain_lora import write_plain_lora
 from tests.support.qwen_tokenizer import encode_by_rank
 from tests.support.reference import ReferenceConverter
 from tests.support.sentencepiece_model import UNIGRAM, model_file
@@ -115,7 +115,7 @@ def test_a_verified_build(checkpoint: Maker, vocabulary: Maker, tmp_path: Path) 
     base = Path(shutil.copytree(checkpoint("chatglm", dtype="f32"), tmp_path / "base"))
     ranks, _ = as_ranks(vocabulary("glm4"), tmp_path / "ranks")
     adapter = tmp_path / "adapter"
-    lora(base, "self_attention.dense", adapter, load_file(base / "model.safetensors"))
+    write_plain_lora(base, "self_attention.dense", adapter, load_file(base / "model.safetensors"))
     (base / "tokenizer.json").unlink()
     for folder in (base, adapter):
         shutil.copytree(ranks, folder, dirs_exist_ok=True)
