@@ -44,7 +44,7 @@ LACKING = (
         ("BaichuanForCausalLM", "BaiChuanForCausalLM"),
         "not written yet; the head of Baichuan 2 normalizes its weights as it computes, which the converter ignores",
     ),
-    Lacking("Hunyuan with experts", ("HunYuanMoEV1ForCausalLM", "HYV3ForCausalLM"), _LATER),
+    Lacking("Hunyuan 3 (HY3)", ("HYV3ForCausalLM",), _LATER),
     Lacking(
         "GLM-5",
         ("GlmMoeDsaForCausalLM",),

@@ -17,6 +17,17 @@ FURTHER: Mapping[str, Mapping[str, Any]] = {
         "num_experts": 64,
         "num_experts_per_tok": 8,
     },
+    "hunyuan_v1_moe": {
+        "vocab_size": 290943,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "num_experts": 1,
+        "moe_topk": 1,
+    },
     "arcee": {
         "vocab_size": 32000,
         "hidden_size": 2560,

@@ -16,7 +16,7 @@ from quantkit.vocab import regexes
 from quantkit.vocab.chatglm import rank_specials
 from quantkit.vocab.files import blank_before_text_only, read_tokenizer_config, tokens_behind_blanks
 from quantkit.vocab.slow_bpe import slow_tokenizer
-from quantkit.vocab.tiktoken import SPECIAL, byte_text, holds_ranks, merged_parts, read_ranks
+from quantkit.vocab.tiktoken import byte_text, holds_ranks, merged_parts, read_ranks, special_tokens
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def _open_json(path: Path) -> Encoder:
 
 def _open_tiktoken(path: Path) -> Encoder:
     ranks = read_ranks(path)
-    return _rank_encoder(path, ranks, regexes.QWEN2, {len(ranks) + i: text for i, text in enumerate(SPECIAL)}, "NFC")
+    added = dict(enumerate(special_tokens(path.name), len(ranks)))
+    return _rank_encoder(path, ranks, regexes.QWEN2, added, "NFC")
 
 
 def _open_glm(path: Path) -> Encoder:

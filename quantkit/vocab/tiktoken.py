@@ -1,4 +1,4 @@
-"""The GGUF vocabulary from ``qwen.tiktoken``, the vocabulary of Qwen's first generation.
+"""The GGUF vocabulary from ``qwen.tiktoken`` or ``hy.tiktoken``, of Qwen's first generation and of Hunyuan's experts.
 
 Such a file is a list of byte strings and their ranks. The special tokens and the split regex are in the model's Python
 code, which is not run: they are built in here.
@@ -20,10 +20,20 @@ from quantkit.vocab.files import CONTROL, NORMAL, UNUSED, Content, TokenizerFile
 from quantkit.vocab.special import end_tokens
 
 END_OF_TEXT = "<|endoftext|>"
-SPECIAL = (END_OF_TEXT, "<|im_start|>", "<|im_end|>", *(f"<|extra_{number}|>" for number in range(205)))
+_EXTRA = tuple(f"<|extra_{number}|>" for number in range(205))
+SPECIAL = (END_OF_TEXT, "<|im_start|>", "<|im_end|>", *_EXTRA)
 """Qwen's special tokens, in the order of their ids; they follow the ranks."""
 PRE_TOKENIZER = "qwen2"
 """Qwen2 has the same regex."""
+HUNYUAN = "hy.tiktoken"
+"""The name of Hunyuan's file."""
+_HUNYUAN_SPECIAL = (END_OF_TEXT, "<|startoftext|>", "<|bos|>", "<|eos|>", "<|pad|>", *_EXTRA)
+
+
+def special_tokens(file: str) -> tuple[str, ...]:
+    """The special tokens behind the ranks of a file with this name, in the order of their ids."""
+    return _HUNYUAN_SPECIAL if file == HUNYUAN else SPECIAL
+
 
 # A line of such a file: nothing in it can be mistaken for a protobuf.
 _LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
@@ -46,20 +56,22 @@ def read_tiktoken(files: TokenizerFiles) -> Content | None:
             hint="keep only the one that belongs to the model",
         )
     ranks = read_ranks(found[0])
-    tokens = [*(byte_text(token) for token in ranks), *SPECIAL]
+    special, hunyuan = special_tokens(found[0].name), found[0].name == HUNYUAN
+    tokens = [*(byte_text(token) for token in ranks), *special]
     unused = files.rows - len(tokens)
     if unused < 0:
         raise VocabularyError(
             f"{found[0]}: token id {len(tokens) - 1} has no row in the embedding, which has {files.rows} rows",
             hint="the tokenizer belongs to a model with a larger vocabulary: use the one saved with these weights",
         )
-    _check_ends(files, len(ranks), str(found[0]))
-    types = [NORMAL] * len(ranks) + [CONTROL] * len(SPECIAL) + [UNUSED] * unused
+    _check_ends(files, len(ranks), len(special), str(found[0]))
+    types = [NORMAL] * len(ranks) + [CONTROL] * len(special) + [UNUSED] * unused
     tokens += [padding(number) for number in range(len(tokens), files.rows)]
-    entries = rank_entries(ranks, PRE_TOKENIZER, tokens, types, str(found[0]))
+    entries = rank_entries(ranks, "hunyuan" if hunyuan else PRE_TOKENIZER, tokens, types, str(found[0]))
     end = len(ranks)
     notes = padding_notes(files.rows, unused)
-    return Content(entries, tuple(tokens), tuple(notes), {"bos": end, "eos": end, "unk": end})
+    # Hunyuan's config.json names its special tokens.
+    return Content(entries, tuple(tokens), tuple(notes), {} if hunyuan else {"bos": end, "eos": end, "unk": end})
 
 
 def rank_entries(
@@ -94,10 +106,10 @@ def holds_ranks(path: Path) -> bool:
     return False
 
 
-def _check_ends(files: TokenizerFiles, first: int, where: str) -> None:
+def _check_ends(files: TokenizerFiles, first: int, count: int, where: str) -> None:
     """Check the ids of the special tokens: they are wrong if the file was truncated at the end of a line."""
     for end in end_tokens(files.generation):
-        if not first <= end < first + len(SPECIAL):
+        if not first <= end < first + count:
             raise VocabularyError(
                 f"{where}: the file has {first} ranks, so special tokens begin at id {first}, but the end token in "
                 f"generation_config.json is {end}",

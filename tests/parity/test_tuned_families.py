@@ -35,15 +35,21 @@ KINDS = (
     *("gemma3n", "gemma4", "gemma4-large", "gemma4-moe"),
     *("deepseek-v2", "deepseek-v3", "glm4-moe-lite", "minicpm3"),
     "gpt-oss",
-    *("olmoe", "arcee", "starcoder2", "phi2", "glm4v"),
+    *("hunyuan-moe", "olmoe", "arcee", "starcoder2", "phi2", "glm4v"),
 )
 # PEFT refuses the output matrices of state-space layers, whose kernels pass over LoRA.
 BUT_OUT_PROJ = r".*\.(in_proj|[qkvo]_proj|gate_proj|up_proj|down_proj)"
-# Llama 4's router is a linear layer with two results, to which PEFT cannot add.
+# Llama 4's router is a linear layer with two results, to which PEFT cannot add; Hunyuan's it takes for a parameter.
 BUT_ROUTER = r".*\.([qkvo]_proj|gate_proj|up_proj|down_proj)"
 # The language model of one that also sees.
 INSIDE = r".*language_model.*\.([qkvo]_proj|gate_up_proj|down_proj)"
-TARGETS = {"glm4v": INSIDE, "falcon-h1": BUT_OUT_PROJ, "nemotron-h": BUT_OUT_PROJ, "llama4": BUT_ROUTER}
+TARGETS = {
+    "glm4v": INSIDE,
+    "hunyuan-moe": BUT_ROUTER,
+    "falcon-h1": BUT_OUT_PROJ,
+    "nemotron-h": BUT_OUT_PROJ,
+    "llama4": BUT_ROUTER,
+}
 # ggml takes GELU from a table of half floats.
 GELU = 2e-3
 WITH_GELU = ("gemma", "starcoder2", "phi2")

@@ -1,4 +1,4 @@
-"""A stand-in for ``tokenization_qwen.QWenTokenizer``, the class that Qwen's first models bring as code.
+"""A stand-in for ``QWenTokenizer`` and ``HYTokenizer``, which Qwen's first models and Hunyuan's bring as code.
 
 It has what llama.cpp's converter asks of it, and is used in the converter's process only.
 """
@@ -18,7 +18,7 @@ _REGEX = (
 
 
 class QwenTokenizer:
-    """The tokenizer in a folder with ``qwen.tiktoken``.
+    """The tokenizer in a folder with ``qwen.tiktoken`` or ``hy.tiktoken``.
 
     Attributes:
         mergeable_ranks: ranks by token.
@@ -26,11 +26,17 @@ class QwenTokenizer:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        lines = (Path(folder) / "qwen.tiktoken").read_bytes().splitlines()
+        hunyuan = (Path(folder) / "hy.tiktoken").is_file()
+        lines = (Path(folder) / ("hy.tiktoken" if hunyuan else "qwen.tiktoken")).read_bytes().splitlines()
         pairs = (line.split() for line in lines)
         self.mergeable_ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
-        texts = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205))]
+        own = ("<|startoftext|>", "<|bos|>", "<|eos|>", "<|pad|>") if hunyuan else ("<|im_start|>", "<|im_end|>")
+        texts = ["<|endoftext|>", *own, *(f"<|extra_{i}|>" for i in range(205))]
         self.special_tokens = {text: len(self.mergeable_ranks) + i for i, text in enumerate(texts)}
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.mergeable_ranks) + len(self.special_tokens)
 
     def get_vocab(self) -> dict[bytes | str, int]:
         return {**self.mergeable_ranks, **self.special_tokens}

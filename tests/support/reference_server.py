@@ -4,9 +4,10 @@ Started by ``ReferenceConverter``.
 
 A request is a JSON line on stdin, the answer a JSON line on stdout. The converter runs as it is but for four things. A
 request may ask for the name of the pre-tokenizer, which the converter can find for vocabularies with a known hash only.
-What it asks protobuf, which the tests do without, sentencepiece answers. And a folder with ``qwen.tiktoken``, or with
-ChatGLM 3's ``tokenizer.model``, gets a stand-in for the tokenizer class that such a model brings as code.
-Its class for Baichuan calls itself without end, where it is to call the class that it is derived from.
+What it asks protobuf, which the tests do without, sentencepiece answers. A folder with ``qwen.tiktoken``,
+``hy.tiktoken`` or ChatGLM 3's ``tokenizer.model`` gets a stand-in for the tokenizer class that such a model brings as
+code. And the converter's class for Baichuan calls itself without end, where it is to call the one that it is derived
+from.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> None:
     load = transformers.AutoTokenizer.from_pretrained
 
     def from_pretrained(folder, **options):
-        if os.path.isfile(os.path.join(folder, "qwen.tiktoken")):
+        if any(os.path.isfile(os.path.join(folder, file)) for file in ("qwen.tiktoken", "hy.tiktoken")):
             return QwenTokenizer(folder)
         return ChatGLMTokenizer(folder) if is_chatglm3(folder) else load(folder, **options)
 

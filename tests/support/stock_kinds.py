@@ -50,6 +50,29 @@ _HUNYUAN = {
     "rope_scaling": {"alpha": 1000.0, "factor": 1.0, "type": "dynamic"},
     "rope_theta": 10000.0,
 }
+# The converter takes heads of 128 for granted, and lists.
+_HUNYUAN_MOE = {
+    "architectures": ["HunYuanMoEV1ForCausalLM"],
+    "model_type": "hunyuan_v1_moe",
+    "attention_bias": False,
+    "attention_head_dim": 128,
+    "head_dim": 128,
+    "intermediate_size": 256,
+    "max_position_embeddings": 32768,
+    "moe_intermediate_size": [256, 256],
+    "moe_layer_num_skipped": 0,
+    "moe_topk": [2, 2],
+    "norm_topk_prob": True,
+    "num_attention_heads": 2,
+    "num_experts": 4,
+    "num_key_value_heads": 1,
+    "num_shared_expert": [1, 1],
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {"alpha": 1000.0, "factor": 1.0, "type": "dynamic"},
+    "rope_theta": 10000.0,
+    "use_mixed_mlp_moe": True,
+    "use_qk_norm": True,
+}
 _EXAONE4 = {
     "architectures": ["Exaone4ForCausalLM"],
     "model_type": "exaone4",
@@ -183,6 +206,7 @@ STOCK: dict[str, Mapping[str, Any]] = {
     "ernie4.5": {"vocabulary": "llama-spm", "config": _ERNIE, "tied": True},
     "ernie4.5-moe": {"vocabulary": "llama-spm", "config": _ERNIE_MOE, "tied": True},
     "hunyuan": {"vocabulary": "deepseek-v3", "config": _HUNYUAN, "tied": True},
+    "hunyuan-moe": {"vocabulary": "hy-tiktoken", "config": _HUNYUAN_MOE, "tied": True},
     "exaone4": {"vocabulary": "gpt-2", "config": _EXAONE4, "tied": True},
     "cohere": {"vocabulary": "command-r", "config": _COHERE, "tied": True},
     "cohere2": {"vocabulary": "command-r", "config": _COHERE2, "tied": True},

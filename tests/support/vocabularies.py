@@ -38,6 +38,9 @@ _NORMAL, _CONTROL = int(gguf.TokenType.NORMAL), int(gguf.TokenType.CONTROL)
 _QWEN_EXTRA = tuple(f"<|extra_{i}|>" for i in range(205))
 QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *_QWEN_EXTRA)
 """The special tokens of Qwen's first generation; they follow the ranks."""
+HUNYUAN_SPECIAL = ("<|endoftext|>", "<|startoftext|>", "<|bos|>", "<|eos|>", "<|pad|>", *_QWEN_EXTRA)
+TIKTOKEN = {"qwen-tiktoken": "qwen.tiktoken", "hy-tiktoken": "hy.tiktoken"}
+TIKTOKEN_SPECIAL = {"qwen.tiktoken": QWEN_SPECIAL, "hy.tiktoken": HUNYUAN_SPECIAL}
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,10 @@ def write_vocabulary(
         if ordinary:
             raise ValueError("Gemma 4's tokenizer takes no further merges")
         write_gemma4(folder, small=small, extra=tuple(extra))
-    elif name == "qwen-tiktoken":
+    elif name in TIKTOKEN:
         if extra or ordinary:
-            raise ValueError("qwen.tiktoken takes no further tokens")
-        _write_tiktoken(folder, small=small)
+            raise ValueError("a list of ranks takes no further tokens")
+        _write_tiktoken(folder, TIKTOKEN[name], small=small)
     else:
         _write_bpe(folder, name, small, extra, ordinary)
     return folder
@@ -139,9 +142,10 @@ def vocabulary_rows(folder: Path) -> int:
 
 def token_ids(folder: Path) -> dict[str, int]:
     """Ids of all tokens, special ones included, by text."""
-    if (folder / "qwen.tiktoken").is_file():
-        ranks = len((folder / "qwen.tiktoken").read_bytes().splitlines())
-        return {text: ranks + number for number, text in enumerate(QWEN_SPECIAL)}
+    for file, special in TIKTOKEN_SPECIAL.items():
+        if (folder / file).is_file():
+            ranks = len((folder / file).read_bytes().splitlines())
+            return {text: ranks + number for number, text in enumerate(special)}
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     ids = {token["content"]: int(number) for number, token in config.get("added_tokens_decoder", {}).items()}
     if (folder / "tokenizer.json").is_file():
@@ -214,16 +218,16 @@ def _post_processor(kind: Kind, ids: dict[str, int]) -> dict[str, Any] | None:
     return byte_level(trim_offsets=False) if kind.post == "byte-level" else None
 
 
-def _write_tiktoken(folder: Path, *, small: bool) -> None:
-    """``qwen.tiktoken`` as Qwen-7B-Chat's: Qwen2 has its vocabulary, whose ids are the ranks."""
+def _write_tiktoken(folder: Path, file: str, *, small: bool) -> None:
+    """``qwen.tiktoken`` as Qwen-7B-Chat's: Qwen2 has its vocabulary, whose ids are the ranks; the same as Hunyuan's."""
     decode = {text: byte for byte, text in byte_texts().items()}
     normal = read_source("qwen2").normal[: SMALL_SIZE if small else None]
     lines = [base64.b64encode(bytes(decode[c] for c in text)) + b" %d\n" % rank for rank, text in enumerate(normal)]
-    (folder / "qwen.tiktoken").write_bytes(b"".join(lines))
+    (folder / file).write_bytes(b"".join(lines))
     config = {
         "model_max_length": 32768,
-        "tokenizer_class": "QWenTokenizer",
-        "auto_map": {"AutoTokenizer": ["tokenization_qwen.QWenTokenizer", None]},
+        "tokenizer_class": (name := "HYTokenizer" if file == "hy.tiktoken" else "QWenTokenizer"),
+        "auto_map": {"AutoTokenizer": [f"tokenization_{file.partition('.')[0]}.{name}", None]},
     }
     write_json(folder / "tokenizer_config.json", config)
 

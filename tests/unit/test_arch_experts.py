@@ -50,6 +50,13 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
         "moe_intermediate_size": 32,
         "attention_bias": False,
     },
+    "HunYuanMoEV1ForCausalLM": {
+        **{key: value for key, value in SPARSE.items() if key != "num_experts_per_tok"},
+        "num_experts": 3,
+        "moe_topk": [2, 2],
+        "moe_intermediate_size": [96, 96],
+        "num_shared_expert": [1, 1],
+    },
     "OlmoeForCausalLM": {**PLAIN, "rms_norm_eps": 1e-5, "num_experts_per_tok": 2, "num_experts": 3},
     "GptOssForCausalLM": {**SPARSE, "num_local_experts": 3, "head_dim": 16},
     "QWenLMHeadModel": {**PLAIN, "layer_norm_epsilon": 1e-6, "rotary_emb_base": 10000, "kv_channels": 8},

@@ -71,6 +71,34 @@ def test_ernie_with_experts() -> None:
     assert "expert_shared_feed_forward_length" not in sparse_metadata("Ernie4_5_MoeForCausalLM", **alone)
 
 
+def test_hunyuan_with_experts() -> None:
+    found = sparse_metadata("HunYuanMoEV1ForCausalLM")
+    assert (found["expert_used_count"], found["expert_shared_feed_forward_length"]) == (2, 96)
+    assert sparse_metadata("HunYuanMoEV1ForCausalLM", moe_topk=1)["expert_used_count"] == 1
+    router = sparse_rules("HunYuanMoEV1ForCausalLM")["ffn_gate_inp.weight"]
+    assert router.source == "model.layers.1.mlp.gate.wg.weight"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"moe_topk": [1, 2]},
+        {"moe_topk": [4, 4]},
+        {"moe_intermediate_size": [64, 64]},
+        {"num_shared_expert": [2, 2]},
+        {"moe_layer_num_skipped": 1},
+        {"use_cla": True},
+        {"use_qk_norm": False},
+        {"norm_topk_prob": False},
+        {"attention_head_dim": 16},
+    ],
+    ids=str,
+)
+def test_what_hunyuans_mixture_does_not_compute(change: dict[str, Any]) -> None:
+    with pytest.raises(ArchitectureError, match="|".join(change)):
+        sparse_metadata("HunYuanMoEV1ForCausalLM", **change)
+
+
 SEES = {
     **{key: value for key, value in PLAIN.items() if key != "num_hidden_layers"},
     "hidden_size": 128,

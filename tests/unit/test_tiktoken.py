@@ -11,6 +11,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.errors import VocabularyError
+from quantkit.verify.encoders import open_encoder
+from quantkit.vocab.families import VocabularyRules
 from quantkit.vocab.tiktoken import SPECIAL, byte_text, merged_parts, read_ranks
 from quantkit.vocab.vocabulary import read_vocabulary
 
@@ -67,6 +69,27 @@ def test_a_folder(tmp_path: Path) -> None:
     ids = {key: value for key, value in entries.items() if key.endswith("_id")}
     assert ids == {"bos_token_id": 257, "eos_token_id": 257, "unknown_token_id": 257}
     assert (found.bos_token, found.eos_token, len(SPECIAL)) == ("<|endoftext|>", "<|endoftext|>", 208)
+
+
+def test_hunyuan(tmp_path: Path) -> None:
+    """Its BOS is <|bos|>, whatever its config.json says."""
+    write(tmp_path / "hy.tiktoken", {**BYTES, b"ab": 256})
+    config = {"architectures": ["HunYuanMoEV1ForCausalLM"], "bos_token_id": 1, "eos_token_id": 260, "pad_token_id": 261}
+    found = read_vocabulary(
+        Checkpoint(tmp_path, config, {}, {}),
+        467,
+        tokenizers=("tiktoken",),
+        rules=VocabularyRules(named={"bos": "<|bos|>"}),
+    )
+    entries = {entry.key.removeprefix("tokenizer.ggml."): entry.value for entry in found.metadata}
+    assert (entries["pre"], entries["merges"]) == ("hunyuan", ["a b"])
+    special = ["<|endoftext|>", "<|startoftext|>", "<|bos|>", "<|eos|>", "<|pad|>", "<|extra_0|>"]
+    assert list(entries["tokens"][257:263]) == special
+    assert list(entries["token_type"]) == [1] * 257 + [3] * 210
+    ids = {key: value for key, value in entries.items() if key.endswith("_id")}
+    assert ids == {"bos_token_id": 259, "eos_token_id": 260, "padding_token_id": 261}
+    encoder = open_encoder(tmp_path / "hy.tiktoken")
+    assert encoder.encode("<|eos|>ab") == [260, 256]
 
 
 def test_ids_of_the_config_come_first(tmp_path: Path) -> None:
