@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of its HTTP library
-from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
 from quantkit.hub.huggingface import quiet
 from quantkit.hub.outgoing import harmless_line
@@ -41,6 +41,8 @@ def read_base_card(repo: str) -> BaseCard:
     try:
         with quiet():
             data = HfApi().model_info(repo, timeout=_SECONDS).card_data
+    except RepositoryNotFoundError:
+        return BaseCard(trouble="no such model, or it is private")
     except (TransportError, OfflineModeIsEnabled, OSError, ValueError) as error:
         return BaseCard(trouble=harmless_line(error))
     found = data.to_dict() if data is not None else {}  # type: ignore[no-untyped-call]

@@ -97,7 +97,9 @@ def _require_unchanged(folder: Path, manifest: Manifest, contents: Contents) -> 
     """
     sound = unchanged_texts(folder, manifest)
     others = [text.file for text in manifest.files if text.file not in sound and text.file != CARD]
-    card = (folder / CARD).is_file() and any(text.file == CARD and text.file not in sound for text in manifest.files)
+    # A link would send a file of some other place.
+    own = (folder / CARD).is_file() and not (folder / CARD).is_symlink()
+    card = own and any(text.file == CARD and text.file not in sound for text in manifest.files)
     matrix = manifest.imatrix
     if matrix is not None and contents.sums.get(matrix.file) != matrix.sha256:
         others.append(matrix.file)

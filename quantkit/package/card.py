@@ -10,6 +10,9 @@ from quantkit.package.spec import PackageSpec
 from quantkit.package.text import fill, without_controls
 from quantkit.system.units import size
 
+UNSTATED = "not stated by the base model"
+"""What a card says of a license that the package does not know."""
+
 _LONG_LICENSE = 80
 # How a section begins; the two that figures are put between.
 _SECTION = "\n## "
@@ -87,7 +90,7 @@ def _rounded(count: int) -> str:
 def _license(spec: PackageSpec) -> str:
     texts = [text for text in spec.licenses if text.strip()]
     if not texts:
-        return "not stated by the base model"
+        return UNSTATED
     line = without_controls("; ".join(texts))
     if len(line) <= _LONG_LICENSE:
         return line

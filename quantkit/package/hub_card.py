@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantkit.hub.target import PushTarget
+from quantkit.package.card import UNSTATED
 from quantkit.package.license_terms import LicenseTerms
 from quantkit.package.manifest import Manifest
-from quantkit.package.text import fill
+from quantkit.package.text import fill, markdown_plain
 from quantkit.system.units import size
 
 # Before this section of a card stands what a hub's card adds.
@@ -56,6 +57,8 @@ def hub_card(text: str, manifest: Manifest, facts: HubFacts) -> str:
     """
     own, body = _split(text)
     metadata = {**_metadata(manifest, facts), **own}
+    if facts.terms.name:  # the package may not know it, but its metadata must not say something else
+        body = body.replace(f"\n| license | {UNSTATED} |\n", f"\n| license | {markdown_plain(facts.terms.name)} |\n", 1)
     added = fill("hub.md", _values(manifest, facts))
     at = body.find(_USE)
     body = body[:at] + added + body[at:] if at >= 0 else body.rstrip("\n") + "\n" + added

@@ -21,18 +21,25 @@ from tests.support.hub_client import REPOSITORY, hub_environment
 
 
 class PushClient:
-    """The process; a context manager."""
+    """The process; a context manager.
+
+    Attributes:
+        log: what it writes to stderr itself, such as lines of libraries that took hold of stderr before a run.
+    """
 
     def __init__(self, endpoint: str, home: Path) -> None:
         self._endpoint, self._home = endpoint, home
+        self.log = home.with_suffix(".log")
 
     def __enter__(self) -> Self:
+        self._stderr = self.log.open("w", encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.push_client"],
             cwd=REPOSITORY,
             env=hub_environment(self._endpoint, self._home),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._stderr,
             text=True,
             encoding="utf-8",
         )
@@ -42,6 +49,7 @@ class PushClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.communicate()
+        self._stderr.close()
 
     def run(self, *args: object, **env: str) -> SimpleNamespace:
         """Run ``quantkit ARGS`` with further variables of the environment."""

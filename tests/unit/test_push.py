@@ -108,6 +108,8 @@ def test_a_package_arrives(hub: HubServer, client: PushClient, folder: Path) -> 
         "quantized_by": "me",
     }
     own = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| license | not stated by the base model |" in own
+    own = own.replace("not stated by the base model", "apache-2.0")
     before, after = own.split("\n## Use\n")
     assert body.lstrip("\n").startswith(before)
     assert body.endswith(after)
@@ -139,7 +141,7 @@ def test_two_cuts_and_what_was_sent_is_not_sent_again(hub: HubServer, client: Pu
             refused(done, "the connection to", "run the command again: what the hub has is not sent again")
             assert len(done.waits) == 5
             assert "Retrying in 1" in done.err
-            assert "SECRET" not in done.err
+            assert "SECRET" not in done.err + client.log.read_text(encoding="utf-8")
             assert hub.repos["me/tiny"].files() == []
     assert done.code == 0, done.err
     print("\n".join(log), *hub.uploads.received.items(), sep="\n")
@@ -229,10 +231,11 @@ def test_a_dry_run_sends_nothing(hub: HubServer, client: PushClient, folder: Pat
     [
         (lambda folder: (folder / "chat.sh").write_text("rm -rf ~"), "'text files' failed"),
         (lambda folder: (folder / "chat.ps1").unlink(), "'files' failed"),
+        (lambda folder: _elsewhere(folder / "README.md"), "'text files' failed"),
         (lambda folder: _flip(folder / "tiny-q8_0.gguf"), "'tiny-q8_0.gguf: tensors' failed"),
         (lambda folder: (folder / "report.json").write_text('{"passed": false}'), "a check failed when it was built"),
     ],
-    ids=["text", "missing", "weights", "report"],
+    ids=["text", "missing", "link", "weights", "report"],
 )
 def test_what_is_not_as_it_was_made_is_not_pushed(
     hub: HubServer, client: PushClient, folder: Path, change: Any, message: str
@@ -240,6 +243,12 @@ def test_what_is_not_as_it_was_made_is_not_pushed(
     change(folder)
     refused(client.run("push", folder, "hf:me/tiny", *FREE, **GOOD), message, str(folder), code=3)
     assert (hub.repos, hub.uploads.received) == ({}, {})
+
+
+def _elsewhere(path: Path) -> None:
+    (other := path.parents[1] / "other.md").write_text("# Mine\n", encoding="utf-8")
+    path.unlink()
+    path.symlink_to(other)
 
 
 def _flip(path: Path) -> None:
@@ -282,6 +291,9 @@ def test_the_base_models_card(hub: HubServer, client: PushClient, folder: Path, 
     assert (found["license"], found["language"]) == ("llama3.2", ["en", "de"])
     assert "\n## License notices\n\n- Built with Llama\n" in result["card"]
     refused(client.run("push", folder, "hf:me/x", "--base-model", "x", **GOOD), "not the name", "ORG/NAME")
+    done = client.run("push", folder, "hf:me/x", "--base-model", "meta/none", *FREE, **GOOD)
+    assert "note: meta/none: its card could not be read (no such model, or it is private)" in done.err
+    assert done.code == 0
 
 
 def test_a_license_that_is_not_known(hub: HubServer, client: PushClient, folder: Path) -> None:
