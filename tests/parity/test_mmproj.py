@@ -81,21 +81,30 @@ def test_every_byte_is_the_converters(
     folder: Path, converter: ReferenceConverter, tmp_path: Path, kind: str, dtype: str, outtype: str
 ) -> None:
     model = checkpoint(folder, kind, dtype)
-    source = with_bare_embedding(model, kind, tmp_path)
+    source = as_the_converter_reads(model, kind, tmp_path)
     theirs = converter.convert_mmproj(source, tmp_path / "reference.gguf", outtype)
     assert differences(write_mmproj(model, tmp_path, outtype), theirs) == []
 
 
-def with_bare_embedding(model: Path, kind: str, folder: Path) -> Path:
-    """The checkpoint as the converter reads it: it takes the end of a picture's row from the embedding, which it finds
-    only under a name without ``language_model.``; libmtmd refuses what it writes otherwise."""
-    if SEEING[kind].vocabulary != "tekken":
+def as_the_converter_reads(model: Path, kind: str, folder: Path) -> Path:
+    """The checkpoint with the names by which the converter finds its tensors; libmtmd refuses what it writes otherwise.
+
+    It takes the end of a picture's row from the embedding, which it finds only under a name without
+    ``language_model.``. Of InternVL in transformers' layout it finds only what is within
+    ``model.``, as Intern-S1 has it.
+    """
+    if SEEING[kind].vocabulary != "tekken" and kind != "internvl-hf":
         return model
     renamed = folder / "renamed"
     if not renamed.exists():
         shutil.copytree(model, renamed)
         tensors = load_file(renamed / "model.safetensors")
-        tensors["model.embed_tokens.weight"] = tensors.pop("language_model.model.embed_tokens.weight")
+        if kind == "internvl-hf":
+            tensors = {
+                f"model.{name}" if name.startswith(("vision", "multi")) else name: tensors[name] for name in tensors
+            }
+        else:
+            tensors["model.embed_tokens.weight"] = tensors.pop("language_model.model.embed_tokens.weight")
         save_file(tensors, renamed / "model.safetensors", metadata={"format": "pt"})
     return renamed
 

@@ -49,6 +49,14 @@ def load_gemma4(model: Path) -> torch.nn.Module:
     return loaded  # type: ignore[no-any-return]
 
 
+def load_intern(model: Path) -> torch.nn.Module:
+    """With the positions as llama.cpp's graph adds them, of which the user has a note."""
+    loaded: Any = load(model)
+    positions = loaded.model.vision_tower.embeddings.position_embeddings
+    positions.data = positions.data.roll(1, dims=1)
+    return loaded  # type: ignore[no-any-return]
+
+
 def whole(colors: torch.Tensor) -> Inputs:
     return {"pixel_values": colors.half().float()[None]}
 
@@ -137,6 +145,7 @@ SEEN: Mapping[str, Seen] = {
     "pixtral": Seen(112, "[IMG]", sized, row=8),
     "idefics3": Seen(56, "<image>", twice),
     "internvl": Seen(56, "<IMG_CONTEXT>", load=intern_model),
+    "internvl-hf": Seen(56, "<IMG_CONTEXT>", load=load_intern),
     "qwen2-vl": qwen(112, patch=14),
     "qwen2.5-vl": qwen(168, patch=14),  # more than one window
     "qwen3-vl": qwen(128, patch=16),

@@ -53,6 +53,21 @@ _INTERN_SIGHT = {
     "qk_normalization": False,
     "qkv_bias": True,
 }
+_INTERN_HF_SIGHT = {
+    "architectures": ["InternVisionModel"],
+    "model_type": "internvl_vision",
+    "attention_bias": True,
+    "hidden_act": "gelu",
+    "hidden_size": 32,
+    "image_size": [56, 56],
+    "intermediate_size": 48,
+    "layer_norm_eps": 1e-06,
+    "norm_type": "layer_norm",
+    "num_attention_heads": 2,
+    "num_hidden_layers": 4,
+    "patch_size": [14, 14],
+    "use_qk_norm": False,
+}
 SEEING: dict[str, Mapping[str, Any]] = {
     "gemma4-hears": GEMMA4_HEARS,
     "pixtral": {
@@ -107,5 +122,20 @@ SEEING: dict[str, Mapping[str, Any]] = {
         "speaks": "Qwen2ForCausalLM",
         "pictures": {**SCALED, **IMAGENET_COLORS, "crop_size": 56, "size": 56},
         "sight": internvl_shapes,
+    },
+    "internvl-hf": {
+        "vocabulary": "qwen2",
+        "config": {**_QWEN25, "architectures": ["InternVLForConditionalGeneration"]},
+        "around": {
+            "model_type": "internvl",
+            "downsample_ratio": 0.5,
+            "image_seq_length": 4,
+            "projector_hidden_act": "gelu",
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "default",
+            "vision_config": _INTERN_HF_SIGHT,
+        },
+        "speaks": "Qwen2ForCausalLM",
+        "pictures": {**SCALED, **IMAGENET_COLORS, "max_patches": 12, "min_patches": 1, "crop_to_patches": False},
     },
 }

@@ -21,6 +21,7 @@ TOWERS: Mapping[str, str] = {
     "Gemma4UnifiedForConditionalGeneration": "gemma4_unified.TOWER",
     "Idefics3ForConditionalGeneration": "idefics3.TOWER",
     "InternVLChatModel": "internvl.TOWER",
+    "InternVLForConditionalGeneration": "internvl_hf.TOWER",
     "LlavaForConditionalGeneration": "pixtral.TOWER",
     "Mistral3ForConditionalGeneration": "pixtral.TOWER",
     "Qwen2VLForConditionalGeneration": "qwen2vl.QWEN2",

@@ -42,34 +42,39 @@ DEFAULTS = {
 
 def metadata(sight: Sight) -> list[KV]:
     size = encoder(sight)
-    sight.require("norm_type", "rms_norm" if _is_large(size) else "layer_norm")
+    sight.require("norm_type", "rms_norm" if is_large(size) else "layer_norm")
     require(sight.config, "ps_version", "v2")
     require(sight.config, "select_layer", -1)
-    scale = _scale(sight)
-    if size.side % scale:
-        raise ArchitectureError(
-            f"config.json: downsample_ratio is not supported: {size.side} x {size.side} cannot be merged by {scale}"
-        )
     return [
         *encoder_metadata(sight, size, "internvl", sight.number("layer_norm_eps")),
         *activation(sight, {"gelu": "gelu", "silu": "silu"}),
-        u32("clip.vision.projector.scale_factor", scale),
+        u32("clip.vision.projector.scale_factor", merged_side(sight, size)),
         *_tiles(sight),
     ]
 
 
-def _is_large(size: Encoder) -> bool:
+def is_large(size: Encoder) -> bool:
+    """Whether libmtmd takes the norms for RMS norms."""
     return (size.width, size.blocks) == _LARGE
 
 
-def _scale(sight: Sight) -> int:
-    """Patches on a side of the squares that are put side by side."""
+def merged_side(sight: Sight, size: Encoder) -> int:
+    """Patches on a side of the squares that are put side by side.
+
+    Raises:
+        ArchitectureError: they are no whole squares, or do not fill a picture.
+    """
     ratio = number(sight.config, "downsample_ratio", above=0)
     if ratio > 1 or (1 / ratio) % 1:
         raise ArchitectureError(
             f"config.json: downsample_ratio {ratio:g} is not supported: llama.cpp merges whole squares of patches"
         )
-    return int(1 / ratio)
+    scale = int(1 / ratio)
+    if size.side % scale:
+        raise ArchitectureError(
+            f"config.json: downsample_ratio is not supported: {size.side} x {size.side} cannot be merged by {scale}"
+        )
+    return scale
 
 
 def _tiles(sight: Sight) -> list[KV]:
@@ -82,8 +87,8 @@ def _tiles(sight: Sight) -> list[KV]:
 
 
 def rules(sight: Sight) -> list[Rule]:
-    size, scale = encoder(sight), _scale(sight)
-    width, merged = size.width, scale * scale * size.width
+    size = encoder(sight)
+    width, merged = size.width, merged_side(sight, size) ** 2 * size.width
     embeddings = f"{_TOWER}embeddings."
     return [
         Rule(f"{embeddings}class_embedding", "v.class_embd", (1, 1, width)),
@@ -99,7 +104,7 @@ def rules(sight: Sight) -> list[Rule]:
 
 def _layer(sight: Sight, size: Encoder) -> list[Rule]:
     width = size.width
-    biased = not _is_large(size)
+    biased = not is_large(size)
     normed = bool(sight.vision["qk_normalization"])
     return [
         *norm("norm1", "ln1", width, bias=biased),
@@ -116,8 +121,8 @@ def _layer(sight: Sight, size: Encoder) -> list[Rule]:
 
 
 # Its graph has the class token last, but the table of positions has it first.
-_SHIFTED = (
+SHIFTED = (
     "llama.cpp (as of llama-cpp-python 0.3.36) gives each patch of an InternVL picture the position of the one before: "
     "what the model sees differs a little from the original"
 )
-TOWER = VisionTower(metadata, rules, DEFAULTS, notes=(_SHIFTED,))
+TOWER = VisionTower(metadata, rules, DEFAULTS, notes=(SHIFTED,))
