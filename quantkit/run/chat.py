@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from quantkit.chat_template.answer_reader import Part, Text, Thought
+from quantkit.chat_template.call_reader import Call
 from quantkit.errors import OutputError, QuantkitError
 from quantkit.run.chat_state import ChatState
 from quantkit.run.commands import run_command
 from quantkit.run.context_window import make_room
 from quantkit.run.prompt_input import Entry, Read, read_entry, reader_of
 from quantkit.run.session import ChatModel
-from quantkit.run.settings import stream_answer
+from quantkit.run.settings import stream_answer, template_variables
 from quantkit.run.speed import slow_note
 from quantkit.system.unicode_text import check_text
 
@@ -25,6 +26,7 @@ CONTEXT_FULL = "(the context is full, so the answer was cut off; your next quest
 LIMIT_REACHED = "(the answer was cut off after num_predict tokens)"
 _SHOWN = 60  # characters of a system prompt
 NO_ANSWER = "(no answer; the question was dropped)"
+NO_ANSWER_TO_RESULT = "(no answer; give the result again, or take the question back with /undo)"
 
 
 def opening(model: ChatModel, system: str | None, others: Sequence[str] = ()) -> str:
@@ -93,24 +95,53 @@ class ChatLoop(ChatState):
             then = run_command(self, entry.command, entry.text)
             if then.again is not None:
                 self._ask_again(then.again, stoppable=stoppable)
+            if then.result is not None:
+                self._take_result(then.result, stoppable=stoppable)
             return then.going
-        if entry.text.strip():
+        if entry.text.strip() and self.conversation.waiting_call is not None:
+            self._take_result(entry.text, stoppable=stoppable)
+        elif entry.text.strip():
             self._answer(entry.text, stoppable=stoppable)
         return True
 
     def _ask_again(self, question: str, *, stoppable: bool) -> None:
         """Answer a question in place of the last one, whose exchange stays if there is no answer."""
         conversation = self.conversation
-        before, forgotten = list(conversation.turns), conversation.forgotten
+        before, pending, forgotten = list(conversation.turns), conversation.pending, conversation.forgotten
         conversation.drop_last()
         try:
             self._answer(question, stoppable=stoppable)
         finally:
-            if len(conversation.turns) < len(before):
+            if len(conversation.turns) < len(before) and not conversation.pending:
                 conversation.turns, conversation.forgotten = before, forgotten
+            if pending and conversation.turns == before and not conversation.pending:
+                conversation.pending = pending
+
+    def _take_result(self, text: str, *, stoppable: bool) -> None:
+        """Give the model the result of its call, and let it go on when it has all of them."""
+        check_text(text, "the result")
+        conversation = self.conversation
+        before = list(conversation.pending)
+        conversation.add_result(text)
+        if self._ask_for_result():
+            return
+        try:
+            self._answer("", stoppable=stoppable)
+        finally:
+            if len(conversation.pending) == len(before) + 1:  # no answer: the result can be given again
+                conversation.pending = before
+
+    def _ask_for_result(self) -> bool:
+        """Show the call that waits for a result; whether there is one."""
+        if (call := self.conversation.waiting_call) is None:
+            return False
+        function = call["function"]
+        self.screen.say(f"(calls {function['name']} {function['arguments']}; type what it returns)")
+        return True
 
     def _answer(self, question: str, *, stoppable: bool) -> None:
         answer = thought = ""
+        calls: list[Call] = []
         self.model.last_stats = None
         try:
             for part in self._parts(question):
@@ -120,15 +151,20 @@ class ChatLoop(ChatState):
                 elif isinstance(part, Text):
                     answer += part.text
                     self.screen.answer(part.text)
+                else:
+                    calls.append(part)
         except KeyboardInterrupt:
             if not stoppable:
                 raise
         self.screen.answer("\n")
-        if answer:
+        if calls:
+            self.conversation.add_calls(question, answer, thought, calls)
+            self._ask_for_result()
+        elif answer:
             self.conversation.add(question, answer, thought)
         else:
             # A question without an answer would be followed by another question, which templates reject.
-            self.screen.say(NO_ANSWER)
+            self.screen.say(NO_ANSWER_TO_RESULT if self.conversation.pending else NO_ANSWER)
         if stats := self.model.last_stats:
             self.last = stats
             if stats.context_full:
@@ -142,10 +178,11 @@ class ChatLoop(ChatState):
     def _parts(self, question: str) -> Iterator[Part]:
         conversation, settings = self.conversation, self.settings
         check_text(question, "the question")
-        if gone := make_room(self.model, conversation, question, longest=settings.max_tokens, told=settings.told):
+        told = template_variables(settings, self.tools)
+        if gone := make_room(self.model, conversation, question, longest=settings.max_tokens, told=told):
             what = "oldest exchange" if gone == 1 else f"{gone} oldest exchanges"
             self.screen.say(f"(the context is full: the model no longer sees the {what})")
-        parts = stream_answer(self.model, conversation.asking(question), settings)
+        parts = stream_answer(self.model, conversation.asking(question), settings, tools=self.tools)
         with self.screen.waiting("reading the question"):
             first = next(parts, Text(""))
         yield first

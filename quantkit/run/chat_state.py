@@ -6,6 +6,7 @@ from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.screen import Screen
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import Settings, check_system
+from quantkit.run.tool_file import Tools
 from quantkit.run.transcript import Conversation
 
 
@@ -19,6 +20,7 @@ class ChatState:
         conversation: the messages so far.
         screen: shows answers and notices.
         last: statistics of the last answer in this conversation, None before the first.
+        tools: the tools that the model may call.
         slow: whether it was said that the model is slow.
     """
 
@@ -39,6 +41,7 @@ class ChatState:
         self.conversation = conversation
         self.screen = screen
         self.last: GenerationStats | None = None
+        self.tools: Tools = ()
         self.slow = False
         check_system(model, conversation.system)
 

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantkit.errors import QuantkitError
+from quantkit.errors import ChatFormatError, QuantkitError
 from quantkit.run.chat_state import ChatState
 from quantkit.run.lora_command import switch_loras
 from quantkit.run.placement import placement
 from quantkit.run.prompt_input import QUOTES
 from quantkit.run.settings import ANSWERING, change, check_system, require_answering
+from quantkit.run.tool_file import read_tools
 from quantkit.run.transcript import Conversation, load_conversation, save_conversation
 from quantkit.system.did_you_mean import did_you_mean
 
@@ -26,10 +27,12 @@ class Then:
     Attributes:
         going: whether it does.
         again: a question to ask in place of the last one, whose exchange stays if there is no answer.
+        result: what a tool returned that the model called.
     """
 
     going: bool = True
     again: str | None = None
+    result: str | None = None
 
 
 GO_ON, LEAVE = Then(), Then(going=False)
@@ -132,6 +135,30 @@ def _load(chat: ChatState, text: str) -> Then:
     return GO_ON
 
 
+def _tools(chat: ChatState, text: str) -> Then:
+    if text:
+        if chat.conversation.pending:
+            raise QuantkitError(
+                "a call waits for its result", hint="/result TEXT gives it, /undo takes the question back"
+            )
+        tools = () if text == '""' else read_tools(_path(text))
+        if tools and chat.model.answers.calls is None:
+            raise ChatFormatError(
+                f"tools cannot be used with this model: of its chat template, {chat.model.answers.no_calls}",
+                hint="chat without them",
+            )
+        chat.tools = tools
+    names = [tool["function"]["name"] for tool in chat.tools]
+    chat.screen.say(f"(tools: {', '.join(names)})" if names else "(no tools)")
+    return GO_ON
+
+
+def _result(chat: ChatState, text: str) -> Then:
+    if chat.conversation.waiting_call is None:
+        raise QuantkitError("no call waits for a result", hint="/tools FILE offers tools to the model")
+    return Then(result=text)
+
+
 def _path(text: str) -> Path:
     if "\0" in text:
         raise QuantkitError("a file name cannot contain a NUL character", hint="choose another name")
@@ -205,6 +232,8 @@ COMMANDS: dict[str, Command] = {
     "/set": Command(_set, 'show or change parameters: /set temperature 0.2 (or default)',
                     "[NAME [VALUE]]"),
     "/lora": Command(_lora, "show or choose LoRA files: /lora NAME:0.5 (or none)", "[NAME[:SCALE]...]"),
+    "/tools": Command(_tools, 'let the model call tools: a JSON list as in OpenAI\'s API ("" for none)', "[FILE]"),
+    "/result": Command(_result, "what the tool returned that the model called", "TEXT"),
     "/stats": Command(_stats, "show tokens, speed and context"),
     "/help": Command(_help, "show this list"),
     "/bye": Command(_leave, "leave (same as Ctrl-D, /exit, /quit, exit, quit)"),

@@ -1,4 +1,4 @@
-"""What Tab completes in a chat: commands, the parameters of /set, and the files of /save and /load."""
+"""What Tab completes in a chat: commands, the parameters of /set, and the files of /save, /load and /tools."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from quantkit.run.commands import COMMANDS
 from quantkit.run.settings import ANSWERING
 
-_WITH_FILES = ("/save", "/load")
+_WITH_FILES = ("/save", "/load", "/tools")
 
 
 def completions(line: str, word: str) -> list[str]:

@@ -22,9 +22,9 @@ QUOTES = '"""'
 Read = Callable[[str], str]
 """Shows a prompt and returns a line without its end, as :func:`input` does; raises EOFError at the end."""
 
-_BLOCK = re.compile(rf"(/(?:system|edit)\s+|\s*){QUOTES}")
+_BLOCK = re.compile(rf"(/(?:system|edit|result)\s+|\s*){QUOTES}")
 _COMMAND = re.compile(r"(/[A-Za-z]*|(?:exit|quit)(?=\s*\Z))(?:\s+|\Z)")
-_TAKE_LINES = ("/system", "/edit")
+_TAKE_LINES = ("/system", "/edit", "/result")
 
 
 @dataclass(frozen=True)

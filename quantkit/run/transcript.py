@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from quantkit.chat_template.answers import THOUGHT
+from quantkit.chat_template.call_reader import Call
 from quantkit.errors import OutputError, QuantkitError
 from quantkit.files.json_file import SCHEMA, readable_json
 from quantkit.files.private_file import write_text
 from quantkit.system.unicode_text import check_text
+
+STEPS = "steps"
+"""The key of an answer's calls of tools and their results; it is in no file."""
 
 _LARGEST = 64 * 2**20  # bytes; more than any context holds
 
@@ -28,41 +33,96 @@ class Conversation:
 
     Attributes:
         system: the system prompt, None or "" for none.
-        turns: alternating questions and answers, from a question to an answer.
+        turns: alternating questions and answers, from a question to an answer. An answer after calls of tools has these
+            and their results as :data:`STEPS`.
+        pending: a question, the calls of tools that the model made for it, and their results so far; empty where no
+            call waits.
         forgotten: how many of the first turns the model no longer sees.
     """
 
     system: str | None = None
-    turns: list[dict[str, str]] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    pending: list[dict[str, Any]] = field(default_factory=list)
     forgotten: int = 0
 
     @property
-    def messages(self) -> list[dict[str, str]]:
+    def messages(self) -> list[dict[str, Any]]:
         """All messages, in the form that chat templates take."""
-        return [*self._opening(), *self.turns]
+        return [*self._opening(), *_written(self.turns)]
 
-    def asking(self, question: str, *, forgotten: int | None = None) -> list[dict[str, str]]:
-        """Return the messages the model sees: the system prompt, the turns not forgotten, and the question."""
+    def asking(self, question: str, *, forgotten: int | None = None) -> list[dict[str, Any]]:
+        """Return the messages the model sees: the system prompt, the turns not forgotten, and the question.
+
+        Where calls of tools are pending, these and their results are in the place of the question.
+        """
         start = self.forgotten if forgotten is None else forgotten
-        return [*self._opening(), *self.turns[start:], {"role": "user", "content": question}]
+        asked = self.pending or [{"role": "user", "content": question}]
+        return [*self._opening(), *_written(self.turns[start:]), *asked]
 
     def add(self, question: str, answer: str, thought: str = "") -> None:
         """Add one exchange. The chat template decides what stays of the thought."""
-        said = {"role": "assistant", "content": answer, **({THOUGHT: thought} if thought else {})}
-        self.turns += [{"role": "user", "content": question}, said]
+        first, *steps = self.pending or [{"role": "user", "content": question}]
+        self.turns += [first, {**_said(answer, thought), **({STEPS: steps} if steps else {})}]
+        self.pending = []
+
+    def add_calls(self, question: str, answer: str, thought: str, calls: Sequence[Call]) -> None:
+        """Add an answer that calls tools, whose results have to follow."""
+        if not self.pending:
+            self.pending = [{"role": "user", "content": question}]
+        before = sum(len(message.get("tool_calls", ())) for message in self.pending)
+        made = [
+            {
+                "id": call.id or f"callnum{number % 100:02}",  # of nine letters and digits, as some templates require
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for number, call in enumerate(calls, before + 1)
+        ]
+        self.pending.append({**_said(answer, thought), "tool_calls": made})
+
+    @property
+    def waiting_call(self) -> dict[str, Any] | None:
+        """The first call whose result is lacking."""
+        at = max((i for i, message in enumerate(self.pending) if "tool_calls" in message), default=None)
+        if at is None:
+            return None
+        calls, given = self.pending[at]["tool_calls"], len(self.pending) - at - 1
+        return calls[given] if given < len(calls) else None
+
+    def add_result(self, text: str) -> None:
+        """Add the result of the call that waits."""
+        call = self.waiting_call
+        assert call is not None
+        name = call["function"]["name"]
+        self.pending.append({"role": "tool", "tool_call_id": call["id"], "name": name, "content": text})
 
     @property
     def last_question(self) -> str | None:
-        """The last question that was answered."""
-        return self.turns[-2]["content"] if self.turns else None
+        """The last question that was answered, or whose calls wait."""
+        turns = self.pending or self.turns[-2:]
+        return turns[0]["content"] if turns else None
 
     def drop_last(self) -> None:
-        """Remove the last exchange."""
+        """Remove the last exchange; if calls wait, theirs."""
+        if self.pending:
+            self.pending = []
+            return
         del self.turns[-2:]
         self.forgotten = min(self.forgotten, len(self.turns))
 
     def _opening(self) -> list[dict[str, str]]:
         return [{"role": "system", "content": self.system}] if self.system else []
+
+
+def _said(answer: str, thought: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": answer, **({THOUGHT: thought} if thought else {})}
+
+
+def _written(turns: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Turns with the calls and results before an answer as messages of their own."""
+    for turn in turns:
+        yield from turn.get(STEPS, ())
+        yield {key: value for key, value in turn.items() if key != STEPS}
 
 
 def check_messages(value: object, *, where: str, last: str) -> list[dict[str, str]]:
@@ -112,8 +172,13 @@ def save_conversation(path: Path, conversation: Conversation, model: str) -> Non
         model: the name of the model's file, for people.
 
     Raises:
-        OutputError: the file exists and is not a conversation, or cannot be written.
+        OutputError: the file exists and is not a conversation, or cannot be written; or a tool was called.
     """
+    if any(STEPS in turn for turn in conversation.turns):
+        raise OutputError(
+            f"{path}: not saved: the conversation has calls of tools, which a saved one cannot have",
+            hint="copy it from the screen",
+        )
     if os.path.lexists(path):
         try:
             _read(path)

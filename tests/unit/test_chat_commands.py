@@ -64,7 +64,7 @@ def test_the_last_exchange_again(loop: Loop) -> None:
 def test_an_exchange_stays_if_there_is_no_answer_in_its_place(
     model: ChatModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*args: object) -> None:
+    def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     loop = Loop(model)
