@@ -58,6 +58,10 @@ def _origins(context: click.Context, parameter: click.Parameter, values: tuple[s
     help="Answers at a time, each with the whole context (default: 4, fewer where memory is short).",
 )  # fmt: skip
 @lora_option("Serve the model with this LoRA file of llama.cpp beside it; SCALE 0.5 for half of it.")
+@click.option(
+    "--lora-init-without-apply", "without_apply", is_flag=True,
+    help="Use LoRA files only in requests that choose them.",
+)  # fmt: skip
 @click.option("--thinking", type=click.Choice(["on", "off"]), help=f"{THINKING[:-1]}; requests can set it too.")
 @click.option("--embeddings", "embeds", is_flag=True, help="Give embeddings of texts too, under /v1/embeddings.")
 @click.option(
@@ -88,6 +92,7 @@ def command(
     system: str | None,
     parameters: tuple[tuple[str, str], ...],
     loras: tuple[ScaledLora, ...],
+    without_apply: bool,
     thinking: str | None,
     embeds: bool,
     pooling: str | None,
@@ -118,6 +123,7 @@ def command(
     from quantkit.run.settings import chat_settings, check_system, load_options, with_parameters, with_thinking
 
     try:
+        from quantkit.serve.adapters import adapters_of
         from quantkit.serve.answering import Answers
         from quantkit.serve.app import make_app
         from quantkit.serve.completions import Served
@@ -136,6 +142,8 @@ def command(
     loras = (*package.loras, *loras)
     with listen(host, port) as listening, ChatModel.load(package.gguf, **asdict(options), loras=loras) as model:
         check_system(model, system)
+        if without_apply:
+            model.engine.scales = (0.0,) * len(loras)
         embedder = Embedder(model, pooling_of(model, pooling)) if embeds else None
         lanes = open_parallel(model.engine, package.gguf, parallel)
         url, loopback = url_of(listening), is_loopback(listening.getsockname()[0])
@@ -146,6 +154,7 @@ def command(
             settings=with_thinking(chat_settings(model, package), model, thinking),
             note=_note,
             embedder=embedder,
+            adapters=adapters_of(model.engine, package.gguf.stem),
             shared=not loopback,
         )
         if note := context_note(model.engine):

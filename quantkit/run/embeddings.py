@@ -124,6 +124,7 @@ class Embedder:
     def _pooled(self, tokens: Sequence[int]) -> npt.NDArray[np.float64] | None:
         """The vector before it is scaled, float64, shape [size]."""
         forget(self._context)
+        self._model.engine.use_loras(self._context, self._model.engine.scales)
         total, last = np.zeros(self.size), len(tokens) - 1
         for start in range(0, len(tokens), self._room):
             if self._stopping.is_set():

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from quantkit.errors import QuantkitError
 from quantkit.run.held_answer import Held
 from quantkit.run.options import MOST_SEED, Sampling, SamplingOptions
+from quantkit.run.settings import Settings
+from quantkit.serve.adapters import MOST, Adapters, LoraScale
 from quantkit.serve.errors import RequestError
 from quantkit.serve.schema_grammar import JSON_OBJECT, schema_grammar
 
@@ -31,7 +33,6 @@ IGNORED = frozenset(
         "metadata",
         "mirostat_eta",  # of mirostat_mode
         "mirostat_tau",
-        "model",  # there is one
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
@@ -84,6 +85,8 @@ class AnswerFields(BaseModel):
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
 
+    model: Any = Field(None, description="The name of an adapter takes that one alone; others have no effect.")
+    lora: list[LoraScale] | None = Field(None, max_length=MOST, description="Adapters of this request, and no others.")
     stream: bool | None = Field(None, description="Send the answer piece by piece, as server-sent events.")
     stream_options: StreamOptions | None = None
     n: int | None = Field(None, ge=1, le=MOST_ANSWERS, description="Answers to make; each has the next seed.")
@@ -189,6 +192,19 @@ def bias(asked: Mapping[str, float] | None, n_vocab: int) -> dict[int, float]:
     if unknown := next((token for token in found if token >= n_vocab), None):
         raise RequestError(f"logit_bias has token {unknown}; they go from 0 to {n_vocab - 1}", param="logit_bias")
     return found
+
+
+def with_adapters(asked: AnswerFields, settings: Settings, adapters: Adapters | None) -> tuple[Settings, str]:
+    """:meth:`Adapters.chosen` of a request.
+
+    Raises:
+        RequestError: there is no such adapter.
+    """
+    if adapters is not None:
+        return adapters.chosen(settings, asked.lora, asked.model)
+    if asked.lora:
+        raise RequestError("lora is not supported: no adapter was loaded", param="lora")
+    return settings, ""
 
 
 def held(asked: AnswerFields, *, thinks: bool = False) -> tuple[Held | None, str]:

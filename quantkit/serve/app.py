@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from quantkit.serve.adapters import AdaptersEndpoint
 from quantkit.serve.completions import ChatCompletions, Served, TextCompletions
 from quantkit.serve.docs_page import docs_response, openapi_response
 from quantkit.serve.embeddings import embeddings
@@ -50,6 +51,9 @@ def make_app(served: Served, access: Access) -> Starlette:
         Route("/docs", docs_response, methods=["GET"]),
         Route("/render", render(served.renderer, served.bodies), methods=["POST"]),
     ]
+    if served.adapters is not None:
+        endpoint = AdaptersEndpoint(served.adapters, served.bodies)
+        routes.append(Route("/lora-adapters", endpoint.__call__, methods=["GET", "POST"]))
     paths = {route.path for route in routes if "{" not in route.path} - _UNNAMED
     known = ", ".join(sorted(paths))
     return Starlette(
@@ -73,22 +77,28 @@ async def _nothing(request: Request) -> Response:
 
 
 async def _models(served: Served, request: Request) -> Response:
-    return JSONResponse({"object": "list", "data": [_model_object(served)]})
+    return JSONResponse({"object": "list", "data": [_model_object(served, name) for name in _names(served)]})
 
 
 async def _model(served: Served, request: Request) -> Response:
     name = request.path_params["name"]
-    if name != served.name:
-        message = f"there is no model {name}; this server serves {served.name}"
+    if name not in (known := _names(served)):
+        message = f"there is no model {name}; this server serves {', '.join(known)}"
         content = error_object(message, "invalid_request_error", param="model", code="model_not_found")
         return JSONResponse(content, status_code=404)
-    return JSONResponse(_model_object(served))
+    return JSONResponse(_model_object(served, name))
 
 
-def _model_object(served: Served) -> dict[str, object]:
+def _names(served: Served) -> tuple[str, ...]:
+    """The model, and each adapter as a model of its own."""
+    return (served.name, *(served.adapters.names if served.adapters else ()))
+
+
+def _model_object(served: Served, name: str) -> dict[str, object]:
     model = served.answers.model
     return {
-        "id": served.name,
+        "id": name,
+        **({} if name == served.name else {"parent": served.name}),
         "object": "model",
         "created": served.since,
         "owned_by": "quantkit",

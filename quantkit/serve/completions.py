@@ -21,6 +21,7 @@ from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.grammar_check import check_grammar
 from quantkit.run.options import GrammarError
 from quantkit.run.settings import Settings
+from quantkit.serve.adapters import Adapters
 from quantkit.serve.answering import Answers
 from quantkit.serve.body import Bodies
 from quantkit.serve.choices import Collector, Items, all_answers, together
@@ -55,6 +56,7 @@ class Served:
         renderer: renders Markdown for the page.
         embedder: gives embeddings, None for none.
         shared: whether clients that do not know each other use it.
+        adapters: LoRA files that a request can choose.
         since: the start time, in seconds since 1970.
     """
 
@@ -67,6 +69,7 @@ class Served:
     renderer: Renderer = field(default_factory=Renderer)
     embedder: Embedder | None = None
     shared: bool = False
+    adapters: Adapters | None = None
     since: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -95,7 +98,7 @@ class Completions(ABC):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_when_gone, receive, tasks.cancel_scope.cancel)
             async with aclosing(all_answers(self._served.answers, asked.each())) as items:
-                reply = self.reply(self._served.name, shared=self._served.shared)
+                reply = self.reply(asked.model or self._served.name, shared=self._served.shared)
                 if asked.stream:
                     await self._send_stream(asked, reply, items, scope, receive, send)
                 else:
@@ -195,6 +198,7 @@ class ChatCompletions(Completions):
             note=self._note_unknown,
             form=served.answers.model.answers,
             n_vocab=served.answers.model.engine.n_vocab,
+            adapters=served.adapters,
         )
 
 
@@ -211,6 +215,7 @@ class TextCompletions(Completions):
             note=self._note_unknown,
             n_vocab=engine.n_vocab,
             fills=engine.gap_tokens is not None,
+            adapters=self._served.adapters,
         )
 
 

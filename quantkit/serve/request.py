@@ -18,6 +18,7 @@ from quantkit.run.held_answer import Held
 from quantkit.run.logprobs import MOST_TOP
 from quantkit.run.settings import Settings
 from quantkit.serve import answer_fields
+from quantkit.serve.adapters import Adapters
 from quantkit.serve.answer_fields import AnswerFields
 from quantkit.serve.errors import RequestError
 from quantkit.serve.messages import Message, conversation
@@ -70,6 +71,7 @@ class ChatRequest:
         logprobs: how many alternatives to each token are told; None tells nothing of probabilities.
         n: how many answers are made.
         unchecked: a grammar of the client's, which may be none at all.
+        model: name of the adapter that it is for; "" for the server's model.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -82,6 +84,7 @@ class ChatRequest:
     logprobs: int | None = None
     n: int = 1
     unchecked: str = ""
+    model: str = ""
 
     def each(self) -> tuple[ChatRequest, ...]:
         """A request for each of the answers."""
@@ -96,6 +99,7 @@ def read_request(
     note: Callable[[str], None],
     form: AnswerFormat | None = None,
     n_vocab: int = 2**31,
+    adapters: Adapters | None = None,
 ) -> ChatRequest:
     """Read a request.
 
@@ -107,6 +111,7 @@ def read_request(
         note: receives the name of each parameter that is ignored.
         form: how the model's chat template lets it answer; None for text alone.
         n_vocab: tokens of the model.
+        adapters: LoRA files that the request can choose.
 
     Raises:
         RequestError: it is not JSON, a value is wrong, or it asks for something unsupported.
@@ -120,9 +125,9 @@ def read_request(
     told = template_variables(asked.chat_template_kwargs or {}, form) | effort(asked.reasoning_effort, form)
     told = {**settings.told, **told}
     tools, calls = offered_tools(asked.tools or [], asked.tool_choice, parallel=asked.parallel_tool_calls, form=form)
-    return ChatRequest(
-        messages=conversation(asked.messages, system, note),
-        settings=Settings(
+    how, model = answer_fields.with_adapters(
+        asked,
+        Settings(
             sampling=answer_fields.sampling(asked, settings.sampling),
             max_tokens=_limit(asked, settings.max_tokens),
             stops=(*settings.stops, *answer_fields.stops(asked.stop)),
@@ -130,6 +135,11 @@ def read_request(
             held=_held(asked, told, form, tools=bool(tools), calls=calls),
             bias=answer_fields.bias(asked.logit_bias, n_vocab),
         ),
+        adapters,
+    )
+    return ChatRequest(
+        messages=conversation(asked.messages, system, note),
+        settings=how,
         stream=bool(asked.stream),
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
         tools=tools,
@@ -138,6 +148,7 @@ def read_request(
         logprobs=_logprobs(asked),
         n=asked.n or 1,
         unchecked=asked.grammar or "",
+        model=model,
     )
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from quantkit.run.logprobs import MOST_TOP
 from quantkit.run.settings import Settings
 from quantkit.serve import answer_fields
+from quantkit.serve.adapters import Adapters
 from quantkit.serve.answer_fields import MOST_ANSWERS, AnswerFields
 from quantkit.serve.errors import RequestError
 from quantkit.serve.prompts import Prompt, read_prompts
@@ -72,6 +73,7 @@ class TextRequest:
         stream: whether answers are sent piece by piece.
         include_usage: whether a stream ends with the token counts.
         unchecked: a grammar of the client's, which may be none at all.
+        model: name of the adapter that it is for; "" for the server's model.
     """
 
     prompts: tuple[TextPrompt, ...]
@@ -79,6 +81,7 @@ class TextRequest:
     stream: bool
     include_usage: bool
     unchecked: str = ""
+    model: str = ""
 
     def each(self) -> tuple[TextPrompt, ...]:
         """A prompt for each of the answers."""
@@ -90,7 +93,13 @@ class TextRequest:
 
 
 def read_text_request(
-    body: bytes, *, settings: Settings, note: Callable[[str], None], n_vocab: int, fills: bool
+    body: bytes,
+    *,
+    settings: Settings,
+    note: Callable[[str], None],
+    n_vocab: int,
+    fills: bool,
+    adapters: Adapters | None = None,
 ) -> TextRequest:
     """Read a request.
 
@@ -100,6 +109,7 @@ def read_text_request(
         note: receives the name of each parameter that is ignored.
         n_vocab: tokens of the model.
         fills: whether the model has the tokens for filling a gap.
+        adapters: LoRA files that the request can choose.
 
     Raises:
         RequestError: it is not JSON, a value is wrong, or it asks for something unsupported.
@@ -118,13 +128,14 @@ def read_text_request(
     if asked.echo and asked.logprobs is not None:
         raise RequestError("echo is not supported together with logprobs", param="echo")
     default = DEFAULT_LIMIT if settings.max_tokens is None else settings.max_tokens
-    how = Settings(
+    plain = Settings(
         sampling=answer_fields.sampling(asked, settings.sampling),
         max_tokens=answer_fields.limit(asked.max_tokens, default, least=0),
         stops=tuple(answer_fields.stops(asked.stop)),
         held=answer_fields.held(asked)[0],
         bias=answer_fields.bias(asked.logit_bias, n_vocab),
     )
+    how, model = answer_fields.with_adapters(asked, plain, adapters)
     reuse, echo = asked.cache_prompt is not False, bool(asked.echo)
     return TextRequest(
         prompts=tuple(TextPrompt(prompt, how, asked.suffix or None, reuse, asked.logprobs, echo) for prompt in prompts),
@@ -132,4 +143,5 @@ def read_text_request(
         stream=bool(asked.stream),
         include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
         unchecked=asked.grammar or "",
+        model=model,
     )
