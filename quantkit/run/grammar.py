@@ -13,10 +13,11 @@ from quantkit.ggml.llama_log import captured_log
 from quantkit.run.grammar_check import require_size
 from quantkit.run.options import GrammarError
 
-_SLOWEST = 5.0
+_SLOWEST = 1.0
 """Seconds for a token. Where a grammar is ambiguous, llama.cpp follows all readings, which may double with each one."""
 
-_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""llama.cpp's ``llama_token_data``."""
 
 
 class Grammar:
@@ -55,11 +56,11 @@ class Grammar:
         return token
 
     def _sample(self, chain: Any, context: Any, n_vocab: int, row: int, *, restricted: bool) -> int:
-        candidates = np.zeros(n_vocab, _CANDIDATE)
+        candidates = np.zeros(n_vocab, CANDIDATE)
         candidates["id"] = np.arange(n_vocab)
         logits = llama_cpp.llama_get_logits_ith(context, row)
         candidates["logit"] = np.ctypeslib.as_array(logits, shape=(n_vocab,))
-        array = _array(candidates)
+        array = candidate_array(candidates)
         if restricted:
             llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(array))
             if not np.isfinite(candidates["logit"]).any():
@@ -69,9 +70,9 @@ class Grammar:
 
     def allows(self, token: int) -> bool:
         """Whether the answer may go on with a token; an end-of-generation token ends it."""
-        candidate = np.zeros(1, _CANDIDATE)
+        candidate = np.zeros(1, CANDIDATE)
         candidate["id"], candidate["logit"] = token, 1.0
-        array = _array(candidate)
+        array = candidate_array(candidate)
         llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(array))
         return bool(np.isfinite(candidate["logit"][0]))
 
@@ -81,6 +82,7 @@ class Grammar:
         self._sampler = None
 
 
-def _array(candidates: np.ndarray[Any, Any]) -> Any:
+def candidate_array(candidates: np.ndarray[Any, Any]) -> Any:
+    """An array of :data:`CANDIDATE` as llama.cpp takes it, without a copy."""
     data = candidates.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
     return llama_cpp.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import anyio
@@ -113,7 +114,7 @@ class Completions(ABC):
                 asked = await asyncio.to_thread(self._parse, body)
         if asked.unchecked:
             async with self._reading:
-                await asyncio.to_thread(_check, asked.unchecked)
+                await asyncio.to_thread(_check, asked.unchecked, self._served.answers.model.path)
         return asked
 
     @abstractmethod
@@ -219,9 +220,9 @@ class TextCompletions(Completions):
         )
 
 
-def _check(grammar: str) -> None:
+def _check(grammar: str, model: Path) -> None:
     try:
-        check_grammar(grammar)
+        check_grammar(grammar, model)
     except GrammarError as error:
         raise RequestError(str(error), param="grammar") from None
 

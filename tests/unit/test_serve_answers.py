@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,25 @@ def test_the_tokens_with_logprobs_are_the_answer(server: Server, parameters: dic
     assert content[0]["top_logprobs"] == []
 
 
+def test_logprobs_of_answers_beside_each_other(server: Server) -> None:
+    """Each has its own, whatever shares its steps."""
+
+    def scored(bans: str) -> list[Any]:
+        parameters = {"logit_bias": {bans: -100}, "logprobs": True, "top_logprobs": 2, "max_tokens": 6}
+        return [
+            (one["id"], pytest.approx(one["logprob"], abs=1e-4))
+            for one in server.chat("hello", **parameters).json["choices"][0]["logprobs"]["content"]
+        ]
+
+    banned = [str(TOKENS.index(token)) for token in ("H", "i", "Ġ", "x")] * 2
+    alone = [scored(bans) for bans in banned[:4]]
+    with ThreadPoolExecutor(8) as pool:
+        beside = list(pool.map(scored, banned))
+    assert [[one for one, _ in answer] for answer in beside] == [[one for one, _ in answer] for answer in alone] * 2
+    for one, other in zip(beside, alone * 2, strict=True):
+        assert [score.expected for _, score in one] == [score for _, score in other]
+
+
 def test_logprobs_of_a_continuation(server: Server, model: ChatModel) -> None:
     (choice,) = continue_(server, "a\n\n", logprobs=2, max_tokens=4).json["choices"]
     found = choice["logprobs"]
@@ -335,10 +355,10 @@ def test_an_answer_is_held_to_a_grammar(server: Server) -> None:
 
 HOSTILE = {
     "root ::= nothing": "not valid GBNF: Undefined rule identifier 'nothing'",
-    "rot ::= nothing\nnothing ::= [a]": "does not contain a 'root' symbol",
     'root ::= root "a"': "left recursion",
     'root ::= (("a"{1,900}){1,900}){1,900}': "exceeds sane defaults",
-    "root ::= <think>": "no vocab to parse token at <think>",
+    "root ::= <none>": "invalid token '<none>'",
+    'root ::= r\nr ::= "x" r a | "x" r b | "x"\na ::= "x"\nb ::= "x"': "cannot follow the grammar",
 }
 
 
@@ -356,4 +376,4 @@ def test_a_broken_grammar_is_refused_in_the_parsers_words(server: Server) -> Non
 )
 def test_a_grammar_that_is_not_even_read(grammar: str) -> None:
     with pytest.raises(GrammarError):
-        check_grammar(grammar)
+        check_grammar(grammar, Path("none"))
