@@ -26,7 +26,8 @@ def test_the_set_up_for_tests_takes_the_browsers_that_tests_take() -> None:
 
 def serving(folder: Path, tiny: Tiny, *arguments: object) -> Iterator[Server]:
     path = write_tiny_gguf(folder / "tiny.gguf", tiny)
-    with running_server(folder / "log.txt", path, "--param", "temperature=0", *arguments) as server:
+    # One thread: others would wait for each other at every step while the tests beside this one work.
+    with running_server(folder / "log.txt", path, "--threads", 1, "--param", "temperature=0", *arguments) as server:
         yield server
 
 
@@ -222,6 +223,23 @@ def test_names_for_screen_readers(browser: Browser, server: Server) -> None:
     } <= names
 
 
+def test_the_key_guards_what_renders_but_not_the_page(endless: Server) -> None:
+    key = {"authorization": "Bearer geheim"}
+    for path, kind in {"/": "text/html", "/page/main.js": "text/javascript", "/page/style.css": "text/css"}.items():
+        found = endless.request("GET", path)
+        assert (found.status, found.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
+        assert found.headers["content-security-policy"] == POLICY
+        assert found.headers["x-content-type-options"] == "nosniff"
+    for path in ("/page/none.js", "/page/..%2fassets.py", "/page/assets.py", "/page/"):
+        assert endless.request("GET", path).status == 404, path
+    assert endless.request("POST", "/render", {"content": "*a*"}).status == 401
+    assert endless.request("POST", "/render", {"content": "*a*"}, key).json == {
+        "nodes": [["p", {}, [["em", {}, ["a"]]]]]
+    }
+    assert endless.request("POST", "/render", {"content": "a" * 65_537}, key).status == 413
+    assert endless.request("POST", "/render", {"content": 1}, key).error["message"] == "content must be a valid string"
+
+
 def test_the_files_stand_alone() -> None:
     """Without a browser: no address but the name of the SVG format, no inline style or script, nothing parses HTML."""
     for name, text in read_assets().items():
@@ -234,6 +252,30 @@ def test_the_files_stand_alone() -> None:
     assert "<style" not in page
     assert POLICY.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
     assert "unsafe" not in POLICY
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.2's relative luminance of ``#rrggbb``."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_has_contrast(scheme: str) -> None:
+    """At least 4.5 to 1 (WCAG AA), the colours of code too."""
+    style, answer = (
+        text.partition("@media (prefers-color-scheme: dark)")[2 * (scheme == "dark")].split("@media")[0]
+        for text in (read_assets()["style.css"], read_assets()["answer.css"])
+    )
+    colours = dict(re.findall(r"--([\w-]+): (#\w{6})", style))
+    code = re.findall(r"\.code \.(?:\w+|\w+, \.code \.\w+) \{ color: (#\w{6})", answer)
+    assert len(code) == 8
+    pairs = [("text", "page"), ("text", "card"), ("text", "mine"), ("text", "code"), ("on-accent", "accent")]
+    pairs += [("quiet", name) for name in ("page", "card", "mine", "code")] + [("bad", "page"), ("accent", "card")]
+    for front, back in [(colours[a], colours[b]) for a, b in pairs] + [(one, colours["code"]) for one in code]:
+        low, high = sorted((luminance(front), luminance(back)))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (front, back)
 
 
 def test_the_oldest_exchanges_are_left_out_when_the_context_is_full(browser: Browser, server: Server) -> None:

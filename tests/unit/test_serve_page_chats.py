@@ -187,9 +187,12 @@ def test_edit_regenerate_delete_and_undo(browser: Browser) -> None:
     assert browser.value(TURNS) == ["one", "one"]
     click(browser, "#undo")
     browser.wait_for(f"({TURNS}).length === 4")
+    browser.value("document.querySelector('.user .delete').focus()")
     click(browser, ".user .delete")
     browser.wait_for(f"({TURNS}).length === 2")
     assert browser.value(TURNS) == ["two", "two"]
+    assert browser.value("document.querySelector('#used').textContent") == ""
+    assert browser.value("document.activeElement.id") == "undo"
     click(browser, "#undo")
     browser.wait_for(f"({TURNS}).length === 4")
     browser.press("Backspace", ctrl=True, shift=True)
@@ -403,6 +406,9 @@ def test_keys_are_listed(browser: Browser) -> None:
     browser.press("/", ctrl=True)
     assert browser.value("document.querySelector('#shortcuts').open") is True
     assert browser.value("document.querySelectorAll('#keys dt').length") == 12
+    browser.call("Emulation.setDeviceMetricsOverride", width=320, height=568, deviceScaleFactor=2, mobile=True)
+    shortcuts = "document.querySelector('#shortcuts')"
+    assert browser.value(f"{shortcuts}.scrollWidth - {shortcuts}.clientWidth") == 0
     browser.press("Escape")
     assert browser.value("document.querySelector('#shortcuts').open") is False
 

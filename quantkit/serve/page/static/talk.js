@@ -82,6 +82,7 @@ async function act(name, turn) {
     if (turn === now.editing) setEditing(null);
     chat.record.turns = chat.record.turns.toSpliced(at, 2);
     if (at < chat.record.forgotten) chat.record.forgotten -= 2;
+    chat.record.used = 0;  // not known until the next answer
     await keep(chat.record);
     refresh();
     view.status(say("deletedTurn"), undo);

@@ -15,6 +15,7 @@ export function status(text, undo = null) {
   const button = find("undo");
   button.hidden = undo === null;
   button.onclick = undo && (() => { status(""); undo(); });
+  if (undo && document.activeElement === document.body) button.focus();  // the button that was pressed is gone
 }
 
 export function complain(text) {
@@ -94,15 +95,25 @@ export function begin(turn, act) {
     if (seconds > 0) note.textContent = say("waiting", { seconds });
   };
   const clock = setInterval(wait, 1000);
-  const begun = () => {
+  // Once per frame: a fast model says more pieces than the browser can lay out one by one.
+  let held = { text: "", thought: "" }, frame = 0;
+  const flush = () => keeping(() => {
+    frame = 0;
     clearInterval(clock);
     note.textContent = "";
+    if (held.thought) thoughts(made, say("thoughtNow")).append(held.thought);
+    if (held.text) said.append(held.text);
+    held = { text: "", thought: "" };
+  });
+  const add = (kind) => (piece) => {
+    held[kind] += piece;
+    frame ||= requestAnimationFrame(flush);
   };
-  return {
-    text: (piece) => keeping(() => { begun(); said.append(piece); }),
-    thought: (piece) => keeping(() => { begun(); thoughts(made, say("thoughtNow")).append(piece); }),
-    end: begun,
+  const end = () => {
+    cancelAnimationFrame(frame);
+    flush();
   };
+  return { text: add("text"), thought: add("thought"), end };
 }
 
 // The folded thoughts above an answer.
