@@ -88,7 +88,7 @@ def test_ctrl_c_before_the_first_piece_forgets_the_question(model: ChatModel, mo
         yield ""
 
     loop = Loop(model)
-    monkeypatch.setattr(model, "stream", interrupted)
+    monkeypatch.setattr("quantkit.run.chat.stream_answer", interrupted)
     assert loop.terminal("hello") == f"{NO_ANSWER}\n"
     assert loop.conversation.turns == []
 
