@@ -176,6 +176,8 @@ def fill_buffers(model: Any, device: torch.device) -> None:
             parts = path.split(".")[:-1]
             # Some modules fill the buffers of those within them.
             filled |= dict.fromkeys(".".join(parts[:end]) for end in range(len(parts) + 1))
+    if not hasattr(model.config, "initializer_range"):  # classes that also see read it here, and have it in text_config
+        model.config.initializer_range = model.config.get_text_config().initializer_range
     for path in filled:
         model._init_weights(model.get_submodule(path))
 
