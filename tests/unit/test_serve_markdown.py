@@ -152,7 +152,7 @@ def test_depth_exhausts_no_stack(piece: str) -> None:
 def test_what_takes_too_long_is_stopped() -> None:
     """Code stays text where the pattern of a language never ends; other text is refused, and the next is rendered."""
     code = "(" * 15_000
-    with Renderer(Limits(seconds=0.5, wall=20.0)) as renderer:
+    with Renderer(Limits(seconds=0.25, wall=20.0)) as renderer:
         assert renderer.nodes(f"```html+ng2\n{code}\n```") == [["pre", {"lang": "html+ng2"}, [f"{code}\n"]]]
         with pytest.raises(RequestError, match="the Markdown takes") as stopped:
             renderer.nodes("![a](" * (MAX_TEXT // 5))
