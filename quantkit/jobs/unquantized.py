@@ -52,6 +52,10 @@ def write_unquantized(prepared: PlannedBuild, work: Workspace) -> Unquantized:
     output, folder = unquantized_output(prepared, f"whole-{prepared.recipe.outtype}.gguf"), work.scratch()
     plan, source, reporter = prepared.plan, prepared.subject.source, prepared.run.reporter
     digests = run_stream(plan.tensors, [output], source, work, prepared.workers, reporter, folder=folder)
+    seeing, merged = prepared.subject.projector, prepared.subject.adapters
+    if seeing is not None and merged:  # the build writes it again: here, only what adapters change of it is measured
+        run_stream(seeing.tensors, [seeing.output], source, work, prepared.workers, reporter, folder=folder)
+        (folder / seeing.output.file).unlink()
     return Unquantized(folder / output.file, output, digests[output.file], prepared.subject.effects())
 
 

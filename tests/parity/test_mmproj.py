@@ -224,6 +224,37 @@ def test_adapters_on_both_parts_are_merged_as_by_peft(folder: Path, tmp_path: Pa
             np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max(), err_msg=name)
 
 
+def test_effects_of_adapters_on_both_parts_with_calibrate(folder: Path, tmp_path: Path) -> None:
+    """The build goes on from the file that was evaluated, and still tells what is changed of the vision part."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForImageTextToText
+
+    model = checkpoint(folder, "gemma3-sees", "f32")
+    torch.manual_seed(5)
+    loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32)
+    targets = r".*(encoder|language_model).*\.(q_proj|fc1)"
+    trained = get_peft_model(loaded, LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+    trained.save_pretrained(tmp_path / "adapter")
+    data = tmp_path / "data.txt"
+    data.write_text("".join(f"{number} times {number} is {number**2}.\n" for number in range(150)), encoding="utf-8")
+    effects = [
+        build(
+            model=model,
+            adapters=tmp_path / "adapter",
+            out=tmp_path / str(number),
+            name="kit",
+            quants="q8_0",
+            keep_f16=True,
+            mmproj=True,
+            verify=False,
+            **how,
+        ).effects
+        for number, how in enumerate(({}, {"calibrate": data}))
+    ]
+    assert effects[0] == effects[1]
+    assert effects[0][0].matrices == effects[0][0].changed > 8
+
+
 def test_a_package_that_sees(folder: Path, tmp_path: Path) -> None:
     """It is built, checked with a picture, and held to what it lists."""
     model = checkpoint(folder, "gemma3-sees", "bf16")
