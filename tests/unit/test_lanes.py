@@ -166,7 +166,9 @@ async def said(answers: Answers, request: ChatRequest) -> tuple[str, GenerationS
     return "".join(part.text for part in parts[:-1] if not isinstance(part, GenerationStats)), parts[-1]  # type: ignore[union-attr]
 
 
-def test_a_seed_gives_the_same_answer_whatever_is_beside_it(model: ChatModel, lanes: Lanes) -> None:
+def test_a_seed_gives_the_same_answer_whatever_is_beside_it(
+    model: ChatModel, lanes: Lanes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Logits change in their last bits with what else a step has, so it has nothing else."""
     seeded = [asked(text, seed=seed, temperature=1.5) for seed, text in enumerate(TEXTS)]
     plain = asked(TEXTS[1], reuse=False, temperature=0.0)
@@ -177,9 +179,19 @@ def test_a_seed_gives_the_same_answer_whatever_is_beside_it(model: ChatModel, la
 
     others = [asked(text, temperature=1.5) for text in TEXTS * 3]
     alone = [answer_alone(model, one) for one in (*seeded, plain)]
-    answers = Answers(model, lanes=lanes)
+    answers, step, own = Answers(model, lanes=lanes), Lanes.step, list[int]()
+
+    def recorded(self: Lanes, stepped: Sequence[Lane]) -> None:
+        if self is model.engine.lanes:
+            own.append(len(stepped))
+        step(self, stepped)
+
+    monkeypatch.setattr(Lanes, "step", recorded)
     found = asyncio.run(all_at_once(answers, *others))
     assert [text for text, _ in found] == alone
+    # Not every model's bits change beside others, so the rule itself is tested too.
+    assert set(own) == {1}
+    assert len(own) >= sum(stats.generated_tokens for _, stats in found)
     assert [stats.reused_tokens for _, stats in found] == [0] * 5
     load = answers.load
     assert (load.processing, load.waiting, load.slots) == (0, 0, 4)
