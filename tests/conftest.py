@@ -41,7 +41,8 @@ SLOW = {
     "test_llama_first", "test_llama_library", "test_llama_tools", "test_merge", "test_mixture", "test_ollama",
     "test_ollama_real", "test_one_call", "test_outputs_and_disks", "test_peft_layer", "test_plan_processes",
     "test_python_docs",
-    "test_repackage", "test_round_rows", "test_sentencepiece", "test_serve", "test_serve_page", "test_session",
+    "test_repackage", "test_round_rows", "test_sentencepiece", "test_serve", "test_serve_answers", "test_serve_clients",
+    "test_serve_embeddings", "test_serve_page", "test_session",
     "test_smoke", "test_stream", "test_template_process", "test_verify_prompts", "test_vocab", "test_wheel",
     "test_workspace",
 }  # fmt: skip
