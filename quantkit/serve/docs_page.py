@@ -41,7 +41,9 @@ async def openapi_response(request: Request) -> Response:
 def docs_page() -> str:
     """The page's HTML."""
     spec = openapi()
-    paths = "".join(_path(path, said, spec) for path, said in spec["paths"].items())
+    paths = "".join(
+        _operation(path, method, said, spec) for path, there in spec["paths"].items() for method, said in there.items()
+    )
     title = escape(f"{spec['info']['title']} {spec['info']['version']}")
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
@@ -52,8 +54,7 @@ def docs_page() -> str:
     )
 
 
-def _path(path: str, methods: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
-    ((method, said),) = methods.items()
+def _operation(path: str, method: str, said: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
     body = ""
     if "requestBody" in said:
         body = _fields(_referred(said["requestBody"]["content"]["application/json"]["schema"], spec), spec)
@@ -63,6 +64,8 @@ def _path(path: str, methods: Mapping[str, Any], spec: Mapping[str, Any]) -> str
 
 
 def _fields(schema: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
+    if "properties" not in schema:
+        return f"<h3>Parameters</h3><p>{_said(schema, spec)}</p>"
     required = schema.get("required", ())
     rows = [
         _row(name + (" *" if name in required else ""), _said(field, spec))

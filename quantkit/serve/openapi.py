@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 import quantkit
 from quantkit.serve import request, text_request
+from quantkit.serve.adapters import LoraScales
 from quantkit.serve.embeddings import EmbeddingsBody
 from quantkit.serve.page.rendering import MarkdownBody
 from quantkit.serve.request import ChatBody
@@ -34,9 +35,10 @@ _STATUSES = {
 
 @dataclass(frozen=True)
 class Operation:
-    """What can be asked of one path.
+    """What can be asked of one path with one method.
 
     Attributes:
+        path: where.
         method: get or post.
         summary: one sentence.
         answer: JSON schema of the answer; None for an answer that is no JSON.
@@ -49,6 +51,7 @@ class Operation:
         open: whether it needs no key.
     """
 
+    path: str
     method: str
     summary: str
     answer: Mapping[str, Any] | None = None
@@ -80,8 +83,9 @@ def _answer(kind: str, **choice: Any) -> dict[str, Any]:
 _READ = (400, 408, 413, 503)
 _VECTOR = {"anyOf": [{"type": "array", "items": {"type": "number"}}, _TEXT]}
 
-OPERATIONS: Mapping[str, Operation] = {
-    "/v1/chat/completions": Operation(
+OPERATIONS: tuple[Operation, ...] = (
+    Operation(
+        "/v1/chat/completions",
         "post",
         "Answer a conversation.",
         _answer("chat.completion", message={"type": "object"}),
@@ -90,7 +94,8 @@ OPERATIONS: Mapping[str, Operation] = {
         streams=True,
         refusals=(*_READ, 500),
     ),
-    "/v1/completions": Operation(
+    Operation(
+        "/v1/completions",
         "post",
         "Continue a text.",
         _answer("text_completion", text=_TEXT),
@@ -99,7 +104,8 @@ OPERATIONS: Mapping[str, Operation] = {
         streams=True,
         refusals=(*_READ, 500),
     ),
-    "/v1/embeddings": Operation(
+    Operation(
+        "/v1/embeddings",
         "post",
         "Make vectors of texts; with serve --embeddings.",
         _object(
@@ -111,43 +117,61 @@ OPERATIONS: Mapping[str, Operation] = {
         EmbeddingsBody,
         refusals=(*_READ, 500),
     ),
-    "/v1/models": Operation(
-        "get", "The model.", _object(object={"const": "list"}, data={"type": "array", "items": _MODEL})
+    Operation(
+        "/v1/models", "get", "The model.", _object(object={"const": "list"}, data={"type": "array", "items": _MODEL})
     ),
-    "/v1/models/{name}": Operation("get", "The model with this name.", _MODEL, refusals=(404,)),
-    "/tokenize": Operation(
+    Operation("/v1/models/{name}", "get", "The model with this name.", _MODEL, refusals=(404,)),
+    Operation(
+        "/tokenize",
         "post",
         "The tokens of a text.",
         _object(tokens={"type": "array", "items": _NUMBER}),
         TokenizeBody,
         refusals=_READ,
     ),
-    "/detokenize": Operation("post", "The text of tokens.", _object(content=_TEXT), DetokenizeBody, refusals=_READ),
-    "/render": Operation(
-        "post", "Markdown as the nodes that the page builds.", {"type": "object"}, MarkdownBody, refusals=(*_READ, 500)
+    Operation("/detokenize", "post", "The text of tokens.", _object(content=_TEXT), DetokenizeBody, refusals=_READ),
+    Operation(
+        "/render",
+        "post",
+        "Markdown as the nodes that the page builds.",
+        {"type": "object"},
+        MarkdownBody,
+        refusals=(*_READ, 500),
     ),
-    "/health": Operation("get", "Whether the server runs.", _object(status={"const": "ok"}), open=True),
-    "/metrics": Operation("get", "What the server has done, for Prometheus.", media="text/plain"),
-    "/openapi.json": Operation("get", "This description.", {"type": "object"}, open=True),
-    "/docs": Operation("get", "This description, as a page.", media="text/html", open=True),
-    "/": Operation("get", "The chat page.", media="text/html", open=True),
-    "/favicon.ico": Operation("get", "Nothing.", status=204, open=True),
-}
-"""Path -> what can be asked of it. What begins with /v1 is there without it, and /health with it."""
+    Operation("/health", "get", "Whether the server runs.", _object(status={"const": "ok"}), open=True),
+    Operation("/metrics", "get", "What the server has done, for Prometheus.", media="text/plain"),
+    Operation("/openapi.json", "get", "This description.", {"type": "object"}, open=True),
+    Operation("/docs", "get", "This description, as a page.", media="text/html", open=True),
+    Operation("/", "get", "The chat page.", media="text/html", open=True),
+    Operation("/favicon.ico", "get", "Nothing.", status=204, open=True),
+    Operation("/lora-adapters", "get", "The adapters and their scales.", {"type": "array"}),
+    Operation(
+        "/lora-adapters",
+        "post",
+        "Set the scales for requests that do not choose.",
+        {"type": "object"},
+        LoraScales,
+        refusals=_READ,
+    ),
+)
+"""All that can be asked. What begins with /v1 is there without it, and /health with it."""
 
 
 @cache
 def openapi() -> dict[str, Any]:
     """The description."""
-    bodies = {one.body for one in OPERATIONS.values() if one.body is not None}
+    bodies = {one.body for one in OPERATIONS if one.body is not None}
     ordered = sorted(bodies, key=lambda body: body.__name__)
     _, found = models_json_schema([(body, "validation") for body in ordered], ref_template=_REF)
     schemas: dict[str, Any] = {**found["$defs"], "Error": _error()}
-    for one in OPERATIONS.values():
-        if one.body is not None:
-            schemas[one.body.__name__]["properties"] |= {
-                name: _without_effect(values) for name, values in sorted(one.unsupported.items())
-            }
+    for one in OPERATIONS:
+        if one.unsupported and one.body is not None:
+            schemas[one.body.__name__]["properties"].update(
+                {name: _without_effect(values) for name, values in sorted(one.unsupported.items())}
+            )
+    paths: dict[str, Any] = {}
+    for one in OPERATIONS:
+        paths.setdefault(one.path, {})[one.method] = _operation(one)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -157,19 +181,19 @@ def openapi() -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "security": [{}, {"key": []}],
-        "paths": {path: {one.method: _operation(path, one)} for path, one in OPERATIONS.items()},
+        "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }
 
 
-def _operation(path: str, one: Operation) -> dict[str, Any]:
+def _operation(one: Operation) -> dict[str, Any]:
     said: dict[str, Any] = {"summary": one.summary, "responses": _responses(one)}
     if one.open:
         said["security"] = []
     if one.body is not None:
         schema = {"$ref": _REF.format(model=one.body.__name__)}
         said["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
-    if "{name}" in path:
+    if "{name}" in one.path:
         said["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": _TEXT}]
     return said
 
