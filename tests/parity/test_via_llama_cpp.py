@@ -28,23 +28,21 @@ Maker = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def starcoder(vocabulary: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny Starcoder 2 with Llama 3's whole vocabulary: the converter knows no cut one."""
-    from transformers import AutoModelForCausalLM, Starcoder2Config
+    """A tiny StarCoder with the whole vocabulary of DeepSeek Coder, the smallest that the converter knows."""
+    from transformers import AutoModelForCausalLM, GPTBigCodeConfig
 
     folder = tmp_path_factory.mktemp("starcoder")
-    files = vocabulary("llama-bpe", small=False)
+    files = vocabulary("deepseek-coder", small=False)
     tokens = json.loads((files / "tokenizer.json").read_text(encoding="utf-8"))
     size = 1 + max(*tokens["model"]["vocab"].values(), *(token["id"] for token in tokens["added_tokens"]))
     torch.manual_seed(0)
-    config = Starcoder2Config(
+    config = GPTBigCodeConfig(
         vocab_size=size,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        sliding_window=None,
+        n_embd=32,
+        n_inner=128,
+        n_layer=2,
+        n_head=4,
+        n_positions=512,
         bos_token_id=None,
         eos_token_id=None,
     )
@@ -61,7 +59,7 @@ def lora(starcoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("lora") / "adapter"
     model = AutoModelForCausalLM.from_pretrained(starcoder, dtype=torch.float32)
-    settings = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "c_fc"], r=4)
+    settings = LoraConfig(task_type="CAUSAL_LM", target_modules=["c_attn", "c_fc"], r=4)
     tuned = get_peft_model(model, settings)
     for name, weight in tuned.named_parameters():
         if ".lora_" in name:
@@ -82,7 +80,7 @@ def merged(starcoder: Path, lora: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 def test_without_the_option_the_refusal_names_it(starcoder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ArchitectureError, match="'Starcoder2ForCausalLM' is not supported") as caught:
+    with pytest.raises(ArchitectureError, match="'GPTBigCodeForCausalLM' is not supported") as caught:
         convert(starcoder, tmp_path / "out.gguf")
     assert "--via-llama-cpp PATH" in caught.value.hint
     assert "LlamaForCausalLM" in caught.value.hint
@@ -179,8 +177,8 @@ def lora_with_a_tokenizer(starcoder: Path, lora: Path, tmp_path_factory: pytest.
     folder = tmp_path_factory.mktemp("with-a-tokenizer") / "adapter"
     shutil.copytree(lora, folder)
     tokenizer = json.loads((starcoder / "tokenizer.json").read_text(encoding="utf-8"))
-    number = 1 + max(token["id"] for token in tokenizer["added_tokens"])
-    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][-1], "id": number, "content": "<pad>"})
+    number = 1 + max(*tokenizer["model"]["vocab"].values(), *(token["id"] for token in tokenizer["added_tokens"]))
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][-1], "id": number, "content": "<filler>"})
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     return folder
 
@@ -196,6 +194,7 @@ def test_build(starcoder: Path, lora_with_a_tokenizer: Path, merged: Path, tmp_p
         name="it",
         keep_f16=True,
         via_llama_cpp=reference_folder(),
+        template="alpaca",
     )
     result = build(recipe)
     assert result.report is not None
@@ -204,14 +203,14 @@ def test_build(starcoder: Path, lora_with_a_tokenizer: Path, merged: Path, tmp_p
     # What the merge decided counts for the checks, and is told.
     for file in ("manifest.json", "report.json"):
         notes = json.loads((tmp_path / "out" / file).read_text(encoding="utf-8"))["notes"]
-        assert [note for note in notes if "'<pad>'" in note and "the base's tokenizer is used" in note]
+        assert [note for note in notes if "'<filler>'" in note and "the base's tokenizer is used" in note]
     base = tmp_path / "out" / "it-f16.gguf"
-    assert differences(base, merged, ignored=FREE_TEXT) == []
+    assert differences(base, merged, ignored=(*FREE_TEXT, "tokenizer.chat_template")) == []  # which the recipe names
     assert read_model(base).value("general.name") == "it"
     for quant in recipe.quants:
         expected = reference_quantize(base, tmp_path / f"{quant}.gguf", quant)
         assert differences(tmp_path / "out" / f"it-{quant}.gguf", expected, ignored=()) == []
-    assert "<|start_header_id|>" in (tmp_path / "out" / "Modelfile").read_text(encoding="utf-8")
+    assert "### Instruction:" in (tmp_path / "out" / "Modelfile").read_text(encoding="utf-8")
 
 
 def test_a_converter_that_fails(starcoder: Path, lora: Path, tmp_path: Path) -> None:

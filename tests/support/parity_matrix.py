@@ -122,6 +122,7 @@ class ParityMatrix:
         self._folder, self._converter, self._types = folder, converter, types
         folder.mkdir(exist_ok=True)
         self._tokenizer = cache(self._write_tokenizer)
+        self._ours = cache(self._convert_ours)
         self._pair = cache(self._convert_both)
         self._real = cache(self._convert_real)
         self._real_reference = cache(self._convert_real_reference)
@@ -143,7 +144,7 @@ class ParityMatrix:
         return columns[column](kind)
 
     def _metadata(self, kind: str) -> list[str]:
-        """All but the vocabulary, in the files of every base type."""
+        """All but the vocabulary, in the files of the unquantized types."""
         lines = []
         for outtype in self._types(kind)[0]:
             found = (read_gguf(path).metadata for path in self._pair(kind, outtype))
@@ -152,9 +153,8 @@ class ParityMatrix:
 
     def _vocabulary(self, kind: str) -> list[str]:
         """The cut vocabulary, and the real one where there is one."""
-        lines = metadata_differences(
-            *(_tokenizer_metadata(path) for path in self._pair(kind, "f16")), ignored=CONSTANT.get(kind, ())
-        )
+        pair = self._pair(kind, self._types(kind)[0][0])
+        lines = metadata_differences(*map(_tokenizer_metadata, pair), ignored=CONSTANT.get(kind, ()))
         if KINDS[kind].vocabulary not in SLOW_VOCABULARIES and kind not in UNPADDED:
             pair = self._real(*_tokenizer_of(kind)), self._real_reference(*_tokenizer_of(kind))
             lines += metadata_differences(*(_tokenizer_metadata(path) for path in pair))
@@ -177,7 +177,7 @@ class ParityMatrix:
 
     def _greedy(self, kind: str) -> list[str]:
         """llama.cpp on the F32 file against transformers on the checkpoint in float32."""
-        gguf, _ = self._pair(kind, "f32")
+        gguf = self._ours(kind, "f32")
         tokens, theirs = _transformers_greedy(gguf.with_name("model"), _PROMPT, AS_LLAMA_CPP.get(kind))
         ours = llama_logits(gguf, tokens[:-1])
         lines = []
@@ -209,14 +209,18 @@ class ParityMatrix:
 
     def _convert_both(self, kind: str, outtype: str) -> tuple[Path, Path]:
         """Ours and the reference's file, with the cut vocabulary."""
+        ours = self._ours(kind, outtype)
+        reference = ours.with_name(f"reference-{outtype}.gguf")
+        pre = pre_tokenizer(KINDS[kind].vocabulary)
+        self._converter.convert(ours.with_name("model"), reference, outtype, pre=pre, no_mtp=KINDS[kind].mtp is False)
+        return ours, reference
+
+    def _convert_ours(self, kind: str, outtype: str) -> Path:
         folder = self._folder / kind
         model = folder / "model"
         if not model.exists():
             self._make(kind, model, small=True)
-        reference = folder / f"reference-{outtype}.gguf"
-        pre = pre_tokenizer(KINDS[kind].vocabulary)
-        self._converter.convert(model, reference, outtype, pre=pre, no_mtp=KINDS[kind].mtp is False)
-        return convert(model, folder / f"{outtype}.gguf", outtype=outtype), reference
+        return convert(model, folder / f"{outtype}.gguf", outtype=outtype)
 
     def _convert_real(self, tokenizers: tuple[str, ...], vocabulary: str) -> Path:
         """Our file of a tiny model with the whole vocabulary, shared by all who read it alike."""
@@ -253,13 +257,13 @@ class ParityMatrix:
         mixtures = choose_mixtures(types, metadata, tensors)
         weighted = [quant for quant in types if mixtures[quant].needs_importance]
         mixtures |= choose_mixtures(weighted, metadata, tensors, importance)
-        plain = {quant: f"{quant}.gguf" for quant in types if quant not in weighted}
-        outputs = quantized_outputs(plain, metadata, tensors, mixtures)
-        outputs += quantized_outputs({q: f"{q}.gguf" for q in weighted}, metadata, tensors, mixtures, importance)
         quantized = folder / "quantized"
         quantized.mkdir()
-        with open_source(found) as source:
-            stream(tensors, outputs, source, quantized, workers=Workers(2))
+        for quant in types:  # one by one: encoders for any set of types would be compiled for each set
+            given = importance if quant in weighted else None
+            outputs = quantized_outputs({quant: f"{quant}.gguf"}, metadata, tensors, mixtures, given)
+            with open_source(found) as source:
+                stream(tensors, outputs, source, quantized, workers=Workers(2))
         return Quantized(base, quantized, frozenset(weighted), importance)
 
 
