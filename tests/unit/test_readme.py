@@ -104,6 +104,7 @@ IMPORTED_AS = {
     "huggingface-hub": "huggingface_hub",
     "modelscope-hub": "modelscope_hub",
     "llama-cpp-python": "llama_cpp",
+    "markdown-it-py": "markdown_it",
     "pyyaml": "yaml",
 }
 
