@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from quantkit.jobs.push import push
     from quantkit.jobs.push_result import PushResult
     from quantkit.jobs.quantize import quantize
-    from quantkit.jobs.recipe import Recipe, read_recipe
+    from quantkit.jobs.recipe import Recipe
+    from quantkit.jobs.recipe_file import read_recipe
     from quantkit.jobs.report import report
     from quantkit.jobs.run_options import RunOptions
     from quantkit.jobs.verify import verify
@@ -163,7 +164,7 @@ _HOMES = {
     "prove": "jobs.prove",
     "push": "jobs.push",
     "quantize": "jobs.quantize",
-    "read_recipe": "jobs.recipe",
+    "read_recipe": "jobs.recipe_file",
     "report": "jobs.report",
     "verify": "jobs.verify",
 }

@@ -118,7 +118,7 @@ def choose_format(
         option
     ):  # Path.is_file raises an error for a name that is too long
         try:
-            chosen = Path(option).read_text(encoding="utf-8")
+            chosen = Path(option).read_text(encoding="utf-8-sig")  # a byte order mark would begin every prompt
         except (OSError, UnicodeDecodeError) as error:
             raise ChatFormatError(
                 f"{option}: the chat template cannot be read: {error}", hint="save it as UTF-8"

@@ -130,9 +130,13 @@ def command(
     """Merge, convert, quantize, package and check MODEL in one pass over its weights."""
     if recipe_file is None:  # it may name another device
         cuda_warmup.begin(run.device)
-    from quantkit.jobs.recipe import Recipe, read_recipe
+    from quantkit.jobs.recipe import Recipe
 
-    settings = read_recipe(recipe_file) if recipe_file else {}
+    settings = {}
+    if recipe_file:  # most builds have none
+        from quantkit.jobs.recipe_file import read_recipe
+
+        settings = read_recipe(recipe_file)
     in_file = {key: settings.pop(key) for key in RECIPE_FILE_FIELDS if key in settings}
     run = replace(run, **{key: value for key, value in in_file.items() if not _is_given(ctx, key)})
     settings |= {key: value for key, value in flags.items() if _is_given(ctx, key)}

@@ -14,11 +14,11 @@ from quantkit.ggml.types import UNQUANTIZED, ftype_name
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.matrix import Matrix, local_matrix
 from quantkit.hub.source import Source, source_label
-from quantkit.jobs.arguments import AdaptersInput, PathInput, SourceInput, TextsInput, read_choice, read_path
+from quantkit.jobs.arguments import AdaptersInput, PathInput, SourceInput, TextsInput, read_choice
 from quantkit.jobs.fields import refuse_unknown
 from quantkit.jobs.model_name import model_name
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, RecipeKeywords
-from quantkit.jobs.run_options import RECIPE_FILE_FIELDS, RUN_NAMES, RunKeywords, RunOptions, run_options
+from quantkit.jobs.run_options import RUN_NAMES, RunKeywords, RunOptions, run_options
 from quantkit.material.data_file import CALIBRATION
 from quantkit.plan.choice import BITS, FIT, SIZE, Asked
 from quantkit.plan.type_choices import TypeChoices, parse_choices
@@ -278,32 +278,3 @@ def read_request(
             )
         return model, run_options(run, **options)
     return Recipe(model, **fields), run_options(run, **options)
-
-
-def read_recipe(path: PathInput) -> dict[str, Any]:
-    """The settings of a recipe file, as keyword arguments of :func:`quantkit.jobs.build.build`.
-
-    Args:
-        path: a TOML file; its keys are the fields of :class:`Recipe`, ``device`` and ``threads``. Paths in it are
-            relative to it.
-
-    Raises:
-        QuantkitError: not TOML, an unknown key, or a value of the wrong type.
-    """
-    import tomllib  # most builds have no recipe file
-
-    path = read_path("path", path)
-    try:
-        with path.open("rb") as file:
-            settings = tomllib.load(file)
-    except OSError as error:
-        raise QuantkitError(
-            f"{path}: cannot be read ({error.strerror or error})", hint="give the path of a recipe in TOML"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise QuantkitError(
-            f"{path}: not valid TOML ({error})", hint="write it as KEY = VALUE lines in UTF-8"
-        ) from None
-    known = {**RECIPE_FIELDS, **RECIPE_FILE_FIELDS}
-    refuse_unknown(settings, known, what="key", where=f"{path}: ")
-    return {key: known[key].read(value, file=path) for key, value in settings.items()}

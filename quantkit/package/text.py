@@ -12,13 +12,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from quantkit.errors import ChatFormatError
+from quantkit.system.shell import powershell_literal
 from quantkit.system.template_folder import template_folder
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-# Everything that PowerShell takes for a single quote.
-_POWERSHELL_QUOTES = re.compile("['\u2018\u2019\u201a\u201b]")
 
 
 def fill(template: str, values: Mapping[str, object]) -> str:
@@ -41,7 +39,7 @@ def powershell_quote(text: str) -> str:
     Raises:
         ChatFormatError: it contains a NUL character.
     """
-    return "'" + _POWERSHELL_QUOTES.sub(lambda match: match.group() * 2, _without_nul(text)) + "'"
+    return powershell_literal(_without_nul(text))
 
 
 def go_quote(text: str) -> str:

@@ -14,8 +14,9 @@ from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.source import HubId
 from quantkit.jobs.arguments import read_adapter
 from quantkit.jobs.fields import toml_line
-from quantkit.jobs.recipe import BuildKeywords, Recipe, read_recipe, read_request
+from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, RecipeKeywords
+from quantkit.jobs.recipe_file import read_recipe
 from quantkit.jobs.run_options import RUN_FIELDS, RunKeywords, RunOptions
 from quantkit.material.data_file import CALIBRATION
 

@@ -24,7 +24,8 @@ from quantkit.hub.fetch import fetch, local_folder
 from quantkit.hub.files import small_files, weight_files
 from quantkit.hub.matrix import HubMatrix, choose_matrix, parse_matrix
 from quantkit.hub.source import HubId, parse_source, source_label, source_name
-from quantkit.jobs.recipe import Recipe, read_recipe
+from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.recipe_file import read_recipe
 from quantkit.package.plan_entries import source_entry
 from quantkit.system.progress import Reporter
 from tests.support.hub_client import REPOSITORY, Recorder, hub_environment

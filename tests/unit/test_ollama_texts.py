@@ -19,7 +19,8 @@ from quantkit.gguf.kv import KV, KVType, array, boolean, f32, i32, string, u32
 from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
 from quantkit.jobs.package import package
-from quantkit.jobs.recipe import Recipe, read_recipe
+from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.recipe_file import read_recipe
 from quantkit.model.sampling import sampling_metadata, sampling_parameters
 from quantkit.ollama.modelfile import Command, parse_modelfile
 from quantkit.ollama.parameters import merge_parameters

@@ -15,7 +15,8 @@ import pytest
 import quantkit
 from quantkit.cli.main import COMMANDS, cli
 from quantkit.demo.data import EXAMPLES
-from quantkit.jobs.recipe import Recipe, read_recipe
+from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.recipe_file import read_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,8 @@ import pytest
 from quantkit.errors import QuantizationError, QuantkitError
 from quantkit.ggml.types import GGMLType
 from quantkit.hub.adapter_source import AdapterSource
-from quantkit.jobs.recipe import Recipe, read_recipe
+from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.recipe_file import read_recipe
 from quantkit.plan.type_choices import TypeChoices
 
 
@@ -255,8 +256,24 @@ def test_recipe_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(QuantkitError, match="cannot be read"):
         read_recipe(tmp_path)
     (tmp_path / "x.toml").write_bytes(b"name = '\xff'")
-    with pytest.raises(QuantkitError, match="not valid TOML"):
+    with pytest.raises(QuantkitError, match="not UTF-8"):
         read_recipe(tmp_path / "x.toml")
+
+
+@pytest.mark.parametrize("written", [r"C:\models\qwen", r"C:\Users\me", r"C:\new\table", r"D:\模型"])
+def test_a_windows_path_in_a_recipe_file(tmp_path: Path, written: str) -> None:
+    """TOML reads escapes in double quotes, some of which are valid: a path must not become another one."""
+    for line in (
+        f'model = "{written}"',
+        f'adapters = ["a", {{ path = "{written}", weight = 0.5 }}]',
+        f'out = "{written}"',
+    ):
+        with pytest.raises(QuantkitError, match=r"quantkit\.toml: ") as caught:
+            toml(tmp_path, line)
+        assert r"'C:\models\qwen'" in caught.value.hint
+    assert toml(tmp_path, f"model = '{written}'") == {"model": tmp_path / written}
+    (tmp_path / "marked.toml").write_text('model = "模型"', encoding="utf-8-sig")
+    assert read_recipe(tmp_path / "marked.toml") == {"model": tmp_path / "模型"}
 
 
 def test_a_template_file_has_no_absolute_path(tmp_path: Path) -> None:
