@@ -73,7 +73,7 @@ class GPUMemory:
         if shutil.which("nvidia-smi") is None:
             return None
         command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
-        done = subprocess.run(command, capture_output=True, check=False, text=True)
+        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8")
         return sum(map(float, done.stdout.split())) / 1024 if done.returncode == 0 else None
 
 

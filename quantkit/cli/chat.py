@@ -98,6 +98,7 @@ def command(
     from quantkit.run.screen import Screen
     from quantkit.run.session import ChatModel
     from quantkit.run.settings import chat_settings, load_options, with_parameters, with_thinking
+    from quantkit.system.streams import begin_chat
 
     if (data_file is None) != (predictions_file is None):
         raise click.UsageError("--data-file and --predictions-file go together.")
@@ -115,8 +116,7 @@ def command(
         system = package.system
     prompts = None if data_file is None else read_prompts(data_file, system)
     options = load_options(package.parameters, n_gpu_layers, threads)
-    for stream in filter(None, (sys.stdin, sys.stdout)):
-        stream.reconfigure(encoding="utf-8", errors="replace")
+    typed_in = begin_chat()
     screen = Screen(sys.stdout, sys.stderr, lively=data_file is None and sys.stdin.isatty())
     with screen.waiting(f"loading {package.gguf.name}"):
         model = ChatModel.load(package.gguf, **asdict(options), loras=(*package.loras, *loras))
@@ -127,17 +127,25 @@ def command(
         if prompts is not None and predictions_file is not None:
             _answer_file(model, settings, prompts, predictions_file, overwrite=overwrite, as_json=as_json)
         else:
-            _talk(model, settings, system, screen, others=package.others, keep=not no_history)
+            _talk(model, settings, system, screen, typed_in, others=package.others, keep=not no_history)
 
 
 def _talk(
-    model: ChatModel, settings: Settings, system: str | None, screen: Screen, *, others: Sequence[str], keep: bool
+    model: ChatModel,
+    settings: Settings,
+    system: str | None,
+    screen: Screen,
+    typed_in: str,
+    *,
+    others: Sequence[str],
+    keep: bool,
 ) -> None:
     from quantkit.run.chat import ChatLoop, opening
     from quantkit.run.completion import readline_completer
     from quantkit.run.history import History, history_path
     from quantkit.run.prompt_input import terminal_reader
     from quantkit.run.transcript import Conversation
+    from quantkit.system.streams import piped_lines
 
     loop = ChatLoop(model, settings, Conversation(system=system), screen)
     if sys.stdin.isatty():
@@ -145,7 +153,7 @@ def _talk(
         screen.say(opening(model, system, others))
         loop.run_terminal(*terminal_reader(History(history_path() if keep else None), readline_completer))
     else:
-        loop.run_lines(sys.stdin)
+        loop.run_lines(piped_lines(sys.stdin, typed_in))
 
 
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:

@@ -19,6 +19,7 @@ import click
 from quantkit import __version__
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.system.did_you_mean import did_you_mean
+from quantkit.system.streams import replace_unknown
 from quantkit.system.terminal_text import one_line
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 EXIT_ERROR = 1
 EXIT_UNVERIFIED = 3
 EXIT_INTERRUPTED = 130
+_SHOWN = 200  # characters of a file's name
 
 # Set by the scripts of `quantkit completion`, when a shell asks for completions.
 COMPLETE_VARIABLE = "_QUANTKIT_COMPLETE"
@@ -136,6 +138,7 @@ def _run(args: list[str] | None) -> int:
     """Run a command and turn its exceptions into a message and an exit code."""
     if COMPLETE_VARIABLE in os.environ:
         importlib.import_module("quantkit.cli.completion")  # which adds PowerShell to click's shells
+    replace_unknown()
     color = False if os.environ.get("NO_COLOR") else None  # None: in a terminal; see no-color.org
     try:
         # Without standalone mode, click returns the code of ctx.exit() and raises everything else.
@@ -153,6 +156,9 @@ def _run(args: list[str] | None) -> int:
         return error.exit_code
     except click.ClickException as error:
         return _report(error.format_message(), _usage_hint(error), error.exit_code)
+    except UnicodeEncodeError as error:  # only names of files: what is printed is replaced
+        name = str(error.object)[-_SHOWN:]
+        return _report(f"the name {name!r} cannot be written in {error.encoding}", "set PYTHONUTF8=1", EXIT_ERROR)
     except BrokenPipeError:
         # The reader of the output has closed it (`| head`): stop quietly, as other tools do.
         _drop_stdout()

@@ -34,6 +34,7 @@ from quantkit.jobs.fields import Field
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, TypeKeywords
 from quantkit.jobs.run_options import RUN_FIELDS, RunOptions
 from quantkit.system.shell import command
+from quantkit.system.streams import carries
 from quantkit.system.terminal_text import harmless, one_line
 from quantkit.system.units import parse_size, size
 
@@ -302,4 +303,7 @@ def reporter(as_json: bool = False) -> Reporter:
 def print_json(value: dict[str, Any]) -> None:
     """The result of ``--json``."""
     click.get_current_context().meta[_PRINTED] = True
-    click.echo(json.dumps(value, ensure_ascii=False, indent=1))
+    text = json.dumps(value, ensure_ascii=False, indent=1)
+    if not carries(sys.stdout, text):  # escaped, nothing is lost
+        text = json.dumps(value, indent=1)
+    click.echo(text)

@@ -159,7 +159,7 @@ def find_ollama() -> Finding:
             [program, "--version"],
             capture_output=True,
             timeout=_OLLAMA_SECONDS,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             check=False,
             stdin=subprocess.DEVNULL,

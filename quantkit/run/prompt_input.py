@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from quantkit.errors import QuantkitError
@@ -109,12 +110,17 @@ def terminal_reader(
         readline.set_completer(completer(lambda: readline.get_line_buffer()[: readline.get_endidx()]))
         libedit = "libedit" in (readline.__doc__ or "")
         readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
+
+    def offer(entry: str) -> None:
+        with suppress(UnicodeEncodeError):  # readline has the locale's encoding; the file keeps what that lacks
+            readline.add_history(entry)
+
     for entry in history.entries:
-        readline.add_history(entry)
+        offer(entry)
 
     def remember(typed: str) -> None:
         if history.is_new(typed):
-            readline.add_history(typed)
+            offer(typed)
             history.add(typed)
 
     return input, remember

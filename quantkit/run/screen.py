@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from quantkit.system.streams import has_unicode
 from quantkit.system.terminal_text import harmless
 
 THINKING, ANSWERING = "(thinking)", "(end of the thought)"
@@ -32,6 +33,7 @@ class Screen:
         self._thinking = False
         self._raw = not out.isatty()
         self._lively = lively
+        self._spinner = "dots" if has_unicode(err) else "line"
         self._console = Console(file=err, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
     def answer(self, piece: str) -> None:
@@ -63,5 +65,5 @@ class Screen:
         if not self._lively:
             yield
             return
-        with self._console.status(text, spinner_style="dim"):
+        with self._console.status(text, spinner=self._spinner, spinner_style="dim"):
             yield

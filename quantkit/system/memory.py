@@ -25,7 +25,7 @@ def present_memory() -> int | None:
 
 def _told(name: str) -> int | None:
     with suppress(OSError):
-        found = dict(_STATUS.findall(Path("/proc/self/status").read_text()))
+        found = dict(_STATUS.findall(Path("/proc/self/status").read_text(encoding="utf-8", errors="replace")))
         return 1024 * int(found[name]) if name in found else None
     return None
 
