@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantkit.arch.base import Architecture, Config, Rule, layers, number, positive, require
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import decoder_metadata, decoder_rules, gated_mlp, vector
-from quantkit.arch.deepseek_moe import dense_layers, mixture_metadata, mixture_rules
+from quantkit.arch.deepseek_moe import UNGROUPED, dense_layers, mixture_metadata, mixture_rules
 from quantkit.arch.experts import GATINGS
 from quantkit.arch.latent_attention import as_one_head, latent_metadata, latent_rules, latent_sizes
 from quantkit.arch.rope import YarnGraph, rope, rope_metadata
@@ -21,7 +21,9 @@ _DIRECT_QUERIES, _KANANA = (26, 27), (48, 128256)
 
 
 def metadata(config: Config) -> list[KV]:
-    require(config, "topk_method", *(("greedy", "group_limited_greedy") if config.get("n_group") == 1 else ("greedy",)))
+    require(config, "topk_method", "greedy", "group_limited_greedy")
+    # Without groups both choose alike: llama.cpp scores a group by its two best experts, the model by its best or not.
+    require(config, "n_group", 1, hint=UNGROUPED if config.get("topk_method") == "greedy" else "")
     require(config, "scoring_func", "softmax")
     require({"norm_topk_prob": bool(config.get("norm_topk_prob"))}, "norm_topk_prob", False)
     require(config, "mlp_bias", False)

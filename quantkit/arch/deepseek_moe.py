@@ -12,6 +12,8 @@ from quantkit.arch.experts import GATED, GATINGS, expert_metadata, expert_rules
 from quantkit.errors import ArchitectureError
 from quantkit.gguf.kv import KV, boolean, f32, u32
 
+UNGROUPED = "set n_group and topk_group to 1 in config.json: the model chooses among all experts, which is the same"
+
 
 def mixture_metadata(arch: str, config: Config) -> list[KV]:
     """The sizes: experts, groups, shared experts, dense layers."""
@@ -44,6 +46,11 @@ def _groups(arch: str, config: Config) -> list[KV]:
     if used > count or experts % count or (count > 1 and experts < 2 * count):
         raise ArchitectureError(
             f"config.json: {used} of {count} groups (topk_group, n_group) do not fit {experts} experts"
+        )
+    if used == count > 1:
+        raise ArchitectureError(
+            f"config.json: topk_group is {used} of {count} groups (n_group): llama.cpp stops where all are chosen",
+            hint=UNGROUPED,
         )
     return [u32(f"{arch}.expert_group_count", count), u32(f"{arch}.expert_group_used_count", used)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantkit.arch.base import Architecture, Config, Rule, layers, positive, require
+from quantkit.arch.base import Architecture, Config, Rule, layers, number, positive, require
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_rules, gated_mlp, pre_normed, sizes
 from quantkit.arch.deepseek_moe import dense_layers
@@ -16,6 +16,7 @@ _FIRST = "moe_layer_start_index"
 
 def metadata(config: Config) -> list[KV]:
     require(config, "moe_layer_interval", 1)
+    _require_no_floor(config)
     require(config, "moe_layer_end_index", -1, layers(config) - 1)
     shared = _shared(config)
     return [
@@ -27,6 +28,13 @@ def metadata(config: Config) -> list[KV]:
         u32(f"{_ARCH}.expert_shared_count", shared),
         *([u32(f"{_ARCH}.expert_shared_feed_forward_length", _shared_width(config))] if shared else ()),
     ]
+
+
+def _require_no_floor(config: Config) -> None:
+    """Refuse a least sum of the chosen experts' weights, ``moe_norm_min``, that a softmax can fall below."""
+    least = positive(config, "moe_k") / positive(config, "moe_num_experts")
+    if config.get("moe_norm_min") is not None and number(config, "moe_norm_min") > least:
+        require(config, "moe_norm_min", f"up to {least:g}")
 
 
 def _shared(config: Config) -> int:

@@ -120,7 +120,7 @@ def _full_layers(config: Config, kinds: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _full_rope(config: Config) -> Config:
-    settings = rope(config, FULL) if config.get("rope_parameters") else _FULL_ROPE
+    settings = rope(config, FULL) if config.get("rope_parameters") or config.get("rope_scaling") else _FULL_ROPE
     check_scaling(settings, ("proportional",))
     require({"rope_type": settings.get("rope_type", "default")}, "rope_type", "proportional")
     require(settings, "factor", 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, positive
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
-from quantkit.arch.rope import rope
+from quantkit.arch.rope import rope, rope_tensors
 from quantkit.gguf.kv import KV
 from quantkit.vocab.families import VocabularyRules
 
@@ -35,6 +35,7 @@ ARCHITECTURE = Architecture(
     "llama",
     metadata,
     llama.rules,
+    lambda config: rope_tensors(within_context(config)),
     tokenizers=("sentencepiece", "llama-hf"),
     vocabulary=VocabularyRules(writes_add_space_prefix=True, named_if_present={"eos": "<|im_end|>"}),
     defaults=CLASS_DEFAULTS["internlm3"],

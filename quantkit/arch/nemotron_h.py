@@ -12,11 +12,16 @@ from quantkit.arch.decoder import Sizes, attention, decoder_rules, linear, sizes
 from quantkit.arch.experts import expert_metadata
 from quantkit.arch.layer_types import FULL, layer_types
 from quantkit.arch.mamba2 import Mamba2, mamba2, mamba2_metadata, mamba2_rules, require_mamba2
+from quantkit.errors import ArchitectureError
 from quantkit.gguf.kv import KV, KVType, array, boolean, f32, u32
 
 _LINEAR, _SPARSE, _DENSE = "linear_attention", "moe", "mlp"
 # Other names of the kinds: letters of hybrid_override_pattern, and those of older lists.
 _NAMES = {"M": _LINEAR, "*": FULL, "E": _SPARSE, "-": _DENSE, "mamba": _LINEAR, "attention": FULL}
+# The settings that list them.
+_FILLED_IN = "layers_block_type"
+_LISTS = ("hybrid_override_pattern", "layer_types", _FILLED_IN)
+_DEFAULTS = CLASS_DEFAULTS["nemotron_h"]
 _KEYS = {
     "heads": "mamba_num_heads",
     "head": "mamba_head_dim",
@@ -26,6 +31,9 @@ _KEYS = {
 }
 # llama.cpp's converter writes this for models without positions.
 _CONTEXT = 2**20
+# transformers lets no step of time be shorter than the model's time_step_min, llama.cpp has no such limit. This is the
+# released models', which a step that matters is above.
+_TIME_STEP_MIN = 0.001
 
 
 def _metadata(arch: str) -> Callable[[Config], list[KV]]:
@@ -82,6 +90,9 @@ def _require(config: Config) -> None:
     require(config, "topk_group", 1)
     require(config, "n_shared_experts", 1)
     require(config, "num_nextn_predict_layers", 0)
+    for key in ("time_step_min", "mamba_dt_min"):
+        if config.get(key) is not None and number(config, key) > _TIME_STEP_MIN:
+            require(config, key, f"up to {_TIME_STEP_MIN:g}")
     require_mamba2(config, conv_bias="use_conv_bias", biases=("use_bias", "attention_bias", "mlp_bias"))
 
 
@@ -91,15 +102,23 @@ def _kinds(config: Config) -> tuple[str, ...]:
     Raises:
         ArchitectureError: llama.cpp does not have a kind, or not beside another.
     """
-    key = "layers_block_type" if config.get("hybrid_override_pattern") is None else "hybrid_override_pattern"
-    given: Any = config.get(key)
-    named = [_NAMES.get(kind, kind) for kind in given] if isinstance(given, (list, str)) else given
+    given = {key: _named(config[key]) for key in _LISTS if config.get(key) is not None}
+    if len(given) > 1 and given.get(_FILLED_IN) == _DEFAULTS[_FILLED_IN]:
+        del given[_FILLED_IN]
+    key, named = next(iter(given.items()))
+    if (other := next((other for other in given if given[other] != named), None)) is not None:
+        raise ArchitectureError(f"config.json: {key} and {other} list different kinds of layers")
     count = len(named) if isinstance(named, list) else config.get("num_hidden_layers")
     found = layer_types({key: named, "num_hidden_layers": count}, (_LINEAR, FULL, _SPARSE, _DENSE), key=key)
     require({key: _DENSE if {_DENSE, _SPARSE} <= {*found} else None}, key, f"{_SPARSE} without {_DENSE}")
     for kind in (_LINEAR, FULL):  # llama.cpp has memory for both, or ends its process
         require({key: None if kind in found else "".join(found)}, key, f"lists with {kind}")
     return found
+
+
+def _named(given: Any) -> Any:
+    """A list of kinds, or a text with a letter for each layer, with the kinds' names; anything else as it is."""
+    return [_NAMES.get(kind, kind) for kind in given] if isinstance(given, (list, str)) else given
 
 
 def _mamba2(config: Config) -> Mamba2:
@@ -171,13 +190,11 @@ def _in_backbone(rule: Rule) -> Rule:
     return replace(rule, source=renamed(source) if isinstance(source, str) else tuple(map(renamed, source)))
 
 
-_SPARSE_MODEL = Architecture(
-    "nemotron_h_moe", _metadata("nemotron_h_moe"), rules, defaults=CLASS_DEFAULTS["nemotron_h"]
-)
+_SPARSE_MODEL = Architecture("nemotron_h_moe", _metadata("nemotron_h_moe"), rules, defaults=_DEFAULTS)
 ARCHITECTURE = Architecture(
     "nemotron_h",
     _metadata("nemotron_h"),
     rules,
-    defaults=CLASS_DEFAULTS["nemotron_h"],
+    defaults=_DEFAULTS,
     variant=lambda config: _SPARSE_MODEL if _SPARSE in _kinds(config) else None,
 )

@@ -195,6 +195,7 @@ def test_chatglm_under_its_own_names() -> None:
     ("name", "change"),
     [
         ("DeepseekV2ForCausalLM", {"topk_method": "group_limited_greedy", "n_group": 2, "topk_group": 1}),
+        ("DeepseekV2ForCausalLM", {"topk_method": "greedy", "n_group": 2, "topk_group": 1}),
         ("DeepseekV2ForCausalLM", {"norm_topk_prob": True}),
         ("DeepseekV2ForCausalLM", {"scoring_func": "sigmoid"}),
         ("DeepseekV2ForCausalLM", {"attention_bias": True}),
@@ -206,6 +207,7 @@ def test_chatglm_under_its_own_names() -> None:
         ("DeepseekV3ForCausalLM", {"scoring_func": "softmax"}),
         ("DeepseekV3ForCausalLM", {"topk_method": "greedy"}),
         ("DeepseekV3ForCausalLM", {"n_group": 3}),
+        ("DeepseekV3ForCausalLM", {"n_group": 2, "topk_group": 2}),
         ("Glm4MoeLiteForCausalLM", {"mlp_layer_types": ["sparse", "dense"]}),
         ("Glm4MoeLiteForCausalLM", {"first_k_dense_replace": 2}),
         ("MiniCPM3ForCausalLM", {"scale_emb": 10}),

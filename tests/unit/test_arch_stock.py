@@ -201,6 +201,7 @@ def test_what_llama_cpp_would_compute_otherwise_is_refused(name: str, change: di
         {"moe_layer_end_index": 0},
         {"moe_layer_start_index": 3},
         {"moe_k": 5},
+        {"moe_norm_min": 0.9},
         {"moe_num_experts": None},
         {"use_bias": True},
     ],
