@@ -19,8 +19,10 @@ from quantkit.errors import AdapterError
 
 def check_complete(
     path: Path, config: Mapping[str, Any], changes: Mapping[str, Sequence[Change]], base: Collection[str]
-) -> None:
+) -> list[str]:
     """Check that the modules of ``modules_to_save`` and the biases of ``bias`` are in the file.
+
+    PEFT passes over a name that no module of the model has, so nothing of it was trained.
 
     Args:
         path: the adapter's folder.
@@ -28,14 +30,20 @@ def check_complete(
         changes: by the tensor's name in training.
         base: names in training of the base's tensors.
 
+    Returns:
+        A note about the names that no module has.
+
     Raises:
         AdapterError: a module or a bias is not in the file.
     """
+    missing = []
     replaced = {name for name, ops in changes.items() if isinstance(ops[0], Replace)}
     for saved in config.get("modules_to_save") or ():
         if is_head_of_training(config, saved, base):
             continue
-        if not any(re.fullmatch(rf"(.*\.)?{re.escape(saved)}(\..*)?\.(weight|bias)", name) for name in replaced):
+        if not any(re.match(rf"(.*\.)?{re.escape(saved)}\.", name) for name in base):
+            missing.append(repr(saved))
+        elif not any(re.fullmatch(rf"(.*\.)?{re.escape(saved)}(\..*)?\.(weight|bias)", name) for name in replaced):
             raise AdapterError(
                 f"{path}: modules_to_save names {saved!r}, but its weights are not in the file", hint=RESAVE_HINT
             )
@@ -47,3 +55,7 @@ def check_complete(
         )
         if name.endswith(".bias") and trained and name not in replaced:
             raise AdapterError(f"{path}: bias is {which!r}, but {name!r} is not in the file", hint=RESAVE_HINT)
+    if not missing:
+        return []
+    names = ", ".join(missing)
+    return [f"{path.name}: modules_to_save names {names}, which the model does not have, so nothing of it was trained"]

@@ -24,7 +24,14 @@ from quantkit.adapter.config import check_config, method
 from quantkit.adapter.conv1d import as_linear, conv1d_weights, refuse_other_methods, turn
 from quantkit.adapter.hints import with_base_name
 from quantkit.adapter.lora import read_lora
-from quantkit.adapter.names import Names, as_trained, read_names, refuse_other_files, refuse_vision
+from quantkit.adapter.names import (
+    Names,
+    as_trained,
+    read_names,
+    refuse_other_files,
+    refuse_vision,
+    without_other_parts,
+)
 from quantkit.adapter.other_cuts import find_cut, join_cut
 from quantkit.adapter.require import require_adapter
 from quantkit.adapter.resized import resized_specs, vocabulary_rows
@@ -200,14 +207,15 @@ def open_adapter(
         names = read_names(path, file.specs, base)
         if language_only:
             refuse_vision(path, names)
-        held = names.notes(path)
+        base, told = without_other_parts(path, names, config, base)
+        held = [*names.notes(path), *told]
         names, notes = settle_heads(path, config, names, base)
         own = {own: spec for name, spec in base.items() if (own := names.in_training(name)) is not None}
         trained = resized_specs(path, saved_specs(names, file.specs), own)
         conv1d = conv1d_weights(config, model, trained) if model is not None else frozenset[str]()
         cut = find_cut(config, names.bare.values(), trained, model)
         untrained = {name for name in map(names.in_training, idle) if name is not None}
-        changes, layers = _changes(path, config, names, file, cut.base, conv1d, untrained)
+        changes, layers, unknown = _changes(path, config, names, file, cut.base, conv1d, untrained)
         changes = join_cut(path, cut, changes)
     except AdapterError as error:
         file.close()
@@ -217,7 +225,7 @@ def open_adapter(
         raise
     in_base = {names.in_base(name): tuple(ops) for name, ops in changes.items()}
     vocabulary = vocabulary_rows({name: trained[name] for name in changes})
-    return Adapter(path, config, in_base, file, weight, layers, vocabulary, (*held, *notes, *cut.notes))
+    return Adapter(path, config, in_base, file, weight, layers, vocabulary, (*held, *notes, *cut.notes, *unknown))
 
 
 def _changes(
@@ -228,8 +236,8 @@ def _changes(
     base: Mapping[str, TensorSpec],
     conv1d: frozenset[str],
     idle: Collection[str],
-) -> tuple[dict[str, list[Change]], PeftLayers | None]:
-    """The changes, by the tensor's name in training, which is the name that the config's patterns match."""
+) -> tuple[dict[str, list[Change]], PeftLayers | None, list[str]]:
+    """The changes, by the tensor's name in training, which is the name that the config's patterns match; and notes."""
     specs, layers = file.specs, None
     if not specs:
         raise AdapterError(f"{path}: the adapter file has no tensors", hint="save the adapter again")
@@ -256,5 +264,5 @@ def _changes(
         changes.setdefault(target, []).append(change)
     for target, ops in own.items():
         changes.setdefault(target, []).extend(ops)
-    check_complete(path, config, changes, base)
-    return turn(path, changes, conv1d), layers
+    notes = check_complete(path, config, changes, base)
+    return turn(path, changes, conv1d), layers, notes

@@ -13,7 +13,9 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from quantkit.adapter.config import is_target
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.checkpoint.tensor_names import VISION, bare, holder
 from quantkit.errors import AdapterError
@@ -42,6 +44,7 @@ READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
     _trained_whole("model.language_model.", "model.vision_tower.vision_model."),  # before transformers 5
     _trained_whole("model.text_model.", "model.vision_tower."),  # Idefics 3 and SmolVLM
     (("language_model.", ""),),  # before transformers 4.52
+    (("language_model.", "model."),),  # a vision-language model without an output head (AutoModel)
     (("language_model.", ""), ("vision_tower.vision_model.", "vision_tower.")),
     (("", "model."),),  # trained without an output head (AutoModel)
     (("", "transformer."),),
@@ -149,6 +152,23 @@ def refuse_vision(path: Path, names: Names) -> None:
                 hint="pass --mmproj to write the vision part too, or train only the language model; or write the whole "
                 "merged model with quantkit merge",
             )
+
+
+def without_other_parts(
+    path: Path, names: Names, config: Mapping[str, Any], base: Mapping[str, TensorSpec]
+) -> tuple[Mapping[str, TensorSpec], list[str]]:
+    """The tensors of *base* that may have been trained, and notes: without the vision part if the file has none of it.
+
+    An adapter that was trained on the language model alone, or with the vision part frozen, may name modules that the
+    vision part has too, such as ``q_proj``.
+    """
+    if any(_VISION.match(name) for name in names.bare.values()):
+        return base, []
+    language = {name: spec for name, spec in base.items() if not _VISION.match(name)}
+    named = [name for name, spec in base.items() if name not in language and len(spec.shape) == 2]
+    if not any(is_target(config, name.removesuffix(".weight")) for name in named):
+        return language, []
+    return language, [f"{path.name} has no weights for the vision part, which stays as it is in the base model"]
 
 
 def as_trained(

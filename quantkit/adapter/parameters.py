@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.adapter.config import named_by
-from quantkit.adapter.hints import MERGE_HINT
+from quantkit.adapter.hints import BASE_HINT, MERGE_HINT
 from quantkit.arch.stacked_experts import loaded_as
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
@@ -76,9 +76,13 @@ def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str,
     others = [name for name in base if name not in parts]
     for target in targets:
         other = next((name for name in others if named_by([target], name)), None)
-        if other is not None or not any(named_by([target], name) for name in known):
+        if other is None and not any(named_by([target], name) for name in known):
             raise AdapterError(
-                f"{where}: target_parameters names {other or target!r}, but LoRA on parameters is supported only for "
+                f"{where}: target_parameters names {target!r}, which the base model does not have", hint=BASE_HINT
+            )
+        if other is not None:
+            raise AdapterError(
+                f"{where}: target_parameters names {other!r}, but LoRA on parameters is supported only for "
                 "experts.gate_up_proj, experts.down_proj and gate.weight of a mixture of experts",
                 hint=MERGE_HINT,
             )

@@ -141,7 +141,8 @@ class Merger:
         if overwriting:  # everything before the last of them is overwritten
             first, rows = overwriting[-1], Rows(np.empty(0, dtype=np.float32))
         else:
-            first, rows = 0, Rows(self.checkpoint.read(name, start, stop, memory))
+            stored = self.checkpoint.read(name, start, stop, memory)
+            first, rows = 0, Rows(stored if stored.ndim else stored.reshape(1))  # bounds of clipped layers: one number
         for index in range(first, count):
             before, rows = rows, self._step(index, name, rows, start, stop)
             if meter is not None:

@@ -65,8 +65,8 @@ class PlannedTensor:
 
     @property
     def rows(self) -> int:
-        """Number of rows; for stacked matrices, of all of them."""
-        return count_elements(self.shape[:-1]) if len(self.shape) > 2 else self.shape[0]
+        """Number of rows; for stacked matrices, of all of them; 1 for a single number."""
+        return count_elements(self.shape[:-1]) if len(self.shape) != 1 else self.shape[0]
 
     @property
     def columns(self) -> int:

@@ -31,6 +31,7 @@ PATH = Path("adapter")
         (LLAMA, f"base_model.model.model.language_model.{Q}.lora_A.weight", f"model.{Q}.lora_A.weight"),
         (LLAMA, f"base_model.model.language_model.model.{Q}.lora_A.weight", f"model.{Q}.lora_A.weight"),
         (LLAMA, "base_model.model.language_model.lm_head.weight", "lm_head.weight"),
+        (LLAMA, f"base_model.model.language_model.{Q}.lora_A.weight", f"model.{Q}.lora_A.weight"),
         # A module of any name that holds the model.
         (LLAMA, f"base_model.model.model.model.{Q}.lora_A.weight", f"model.{Q}.lora_A.weight"),
         (LLAMA, f"model.base_model.model.model.{Q}.lora_A.weight", f"model.{Q}.lora_A.weight"),

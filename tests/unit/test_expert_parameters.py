@@ -168,7 +168,12 @@ UNEQUAL = BASE | {f"{LAYER}.mlp.experts.1.up_proj.weight": BASE[f"{LAYER}.mlp.ex
 LESS = {name: spec for name, spec in BASE.items() if name != f"{LAYER}.mlp.experts.1.up_proj.weight"}
 REFUSED: dict[str, tuple[dict[str, Any], Mapping[str, torch.Tensor], Mapping[str, TensorSpec], str]] = {
     "not-a-list": ({"target_parameters": "down_proj"}, DOWN, BASE, "target_parameters is 'down_proj'; expected a list"),
-    "unknown": ({"target_parameters": ["x"]}, DOWN, BASE, "target_parameters names 'x', but LoRA on parameters"),
+    "unknown": (
+        {"target_parameters": ["x"]},
+        DOWN,
+        BASE,
+        "target_parameters names 'x', which the base model",
+    ),
     "dense": (
         {"target_parameters": ["q_proj.weight"]},
         DOWN,
