@@ -21,7 +21,7 @@ from quantkit.cli.options import FOLDER, THINKING, json_option, pairs, print_jso
 if TYPE_CHECKING:
     from quantkit.gguf.lora import ScaledLora
     from quantkit.run.batch import Prompt
-    from quantkit.run.screen import Screen
+    from quantkit.run.chat import ChatLoop
     from quantkit.run.session import ChatModel
     from quantkit.run.settings import Settings
 
@@ -94,10 +94,13 @@ def command(
     from quantkit.errors import QuantkitError
     from quantkit.package.built import open_package
     from quantkit.run.batch import read_prompts
+    from quantkit.run.chat import ChatLoop
     from quantkit.run.context_size import context_note
     from quantkit.run.screen import Screen
     from quantkit.run.session import ChatModel
+    from quantkit.run.set_command import origins
     from quantkit.run.settings import chat_settings, load_options, with_parameters, with_thinking
+    from quantkit.run.transcript import Conversation
     from quantkit.system.streams import begin_chat
 
     if (data_file is None) != (predictions_file is None):
@@ -111,7 +114,8 @@ def command(
             "standard input or output is closed, and a chat needs both",
             hint="leave them open, or use --data-file FILE --predictions-file FILE, which needs no input",
         )
-    package = with_parameters(open_package(path, quant), parameters)
+    opened = open_package(path, quant)
+    package = with_parameters(opened, parameters)
     if system is None:
         system = package.system
     prompts = None if data_file is None else read_prompts(data_file, system)
@@ -127,30 +131,26 @@ def command(
         if prompts is not None and predictions_file is not None:
             _answer_file(model, settings, prompts, predictions_file, overwrite=overwrite, as_json=as_json)
         else:
-            _talk(model, settings, system, screen, typed_in, others=package.others, keep=not no_history)
+            given = {
+                **{name: "--param" for name, _ in parameters},
+                **({} if threads is None else {"num_thread": "--threads"}),
+                **({} if n_gpu_layers is None else {"num_gpu": "--n-gpu-layers"}),
+            }
+            origin = origins(opened, model.engine.metadata, given)
+            loop = ChatLoop(model, settings, Conversation(system=system), screen, origin)
+            _talk(loop, typed_in, others=package.others, keep=not no_history)
 
 
-def _talk(
-    model: ChatModel,
-    settings: Settings,
-    system: str | None,
-    screen: Screen,
-    typed_in: str,
-    *,
-    others: Sequence[str],
-    keep: bool,
-) -> None:
-    from quantkit.run.chat import ChatLoop, opening
+def _talk(loop: ChatLoop, typed_in: str, *, others: Sequence[str], keep: bool) -> None:
+    from quantkit.run.chat import opening
     from quantkit.run.completion import readline_completer
     from quantkit.run.history import History, history_path
     from quantkit.run.prompt_input import terminal_reader
-    from quantkit.run.transcript import Conversation
     from quantkit.system.streams import piped_lines
 
-    loop = ChatLoop(model, settings, Conversation(system=system), screen)
     if sys.stdin.isatty():
         signal.signal(signal.SIGTERM, _leave)  # in other commands it acts like Ctrl-C, which does not end a chat
-        screen.say(opening(model, system, others))
+        loop.screen.say(opening(loop.model, loop.conversation.system, others))
         loop.run_terminal(*terminal_reader(History(history_path() if keep else None), readline_completer))
     else:
         loop.run_lines(piped_lines(sys.stdin, typed_in))

@@ -14,6 +14,7 @@ from quantkit.errors import OutputError, QuantkitError
 from quantkit.run.chat_state import ChatState
 from quantkit.run.commands import run_command
 from quantkit.run.context_window import make_room
+from quantkit.run.generation_stats import rates
 from quantkit.run.prompt_input import Entry, Read, read_entry, reader_of
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import stream_answer, template_variables
@@ -167,6 +168,8 @@ class ChatLoop(ChatState):
             self.screen.say(NO_ANSWER_TO_RESULT if self.conversation.pending else NO_ANSWER)
         if stats := self.model.last_stats:
             self.last = stats
+            if self.rates and stats.generated_tokens:
+                self.screen.say(f"({rates(stats, self.model.n_ctx)})")
             if stats.context_full:
                 self.screen.say(CONTEXT_FULL)
             elif stats.limit_reached:

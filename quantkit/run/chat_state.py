@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.screen import Screen
 from quantkit.run.session import ChatModel
@@ -18,13 +20,22 @@ class ChatState:
         settings: how it answers.
         initial: how it answered at the beginning.
         conversation: the messages so far.
+        origins: where its parameters come from, see :func:`~quantkit.run.set_command.origins`.
         screen: shows answers and notices.
         last: statistics of the last answer in this conversation, None before the first.
         tools: the tools that the model may call.
         slow: whether it was said that the model is slow.
+        rates: whether tokens and speed follow each answer.
     """
 
-    def __init__(self, model: ChatModel, settings: Settings, conversation: Conversation, screen: Screen) -> None:
+    def __init__(
+        self,
+        model: ChatModel,
+        settings: Settings,
+        conversation: Conversation,
+        screen: Screen,
+        origins: Mapping[str, str] | None = None,
+    ) -> None:
         """Prepare a conversation.
 
         Args:
@@ -32,6 +43,7 @@ class ChatState:
             settings: how it answers.
             conversation: the messages so far; new turns are added to it.
             screen: shows answers and notices.
+            origins: where the settings come from, None for defaults.
 
         Raises:
             ChatFormatError: the model has no chat template, or the template rejects the system prompt.
@@ -40,9 +52,11 @@ class ChatState:
         self.settings = self.initial = settings
         self.conversation = conversation
         self.screen = screen
+        self.origins = origins or {}
         self.last: GenerationStats | None = None
         self.tools: Tools = ()
         self.slow = False
+        self.rates = screen.lively
         check_system(model, conversation.system)
 
     def begin(self, conversation: Conversation) -> None:

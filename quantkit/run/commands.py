@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.errors import ChatFormatError, QuantkitError
 from quantkit.run.chat_state import ChatState
+from quantkit.run.copy_command import copy_answer
 from quantkit.run.lora_command import switch_loras
 from quantkit.run.placement import placement
 from quantkit.run.prompt_input import QUOTES
-from quantkit.run.settings import ANSWERING, change, check_system, require_answering
+from quantkit.run.set_command import named_value, parameter_rows
+from quantkit.run.settings import change, check_system, require_answering
 from quantkit.run.tool_file import read_tools
 from quantkit.run.transcript import Conversation, load_conversation, save_conversation
 from quantkit.system.did_you_mean import did_you_mean
@@ -166,13 +168,20 @@ def _path(text: str) -> Path:
 
 
 def _set(chat: ChatState, text: str) -> Then:
-    name, value = (*text.split(None, 1), "", "")[:2]
+    name, value = named_value(text)
     if value:
         chat.settings = change(chat.settings, chat.initial, name, value)
     elif name:
         require_answering(name)
-    shown = chat.settings.shown()
-    chat.screen.say(_table([(key, shown[key]) for key in ([name] if name else ANSWERING)]))
+    if name:
+        chat.screen.say(f"{name}  {chat.settings.shown()[name]}")
+    else:
+        chat.screen.say(_table(parameter_rows(chat.model, chat.settings, chat.initial, chat.origins)))
+    return GO_ON
+
+
+def _copy(chat: ChatState, text: str) -> Then:
+    chat.screen.say(copy_answer(chat.conversation, text, chat.screen))
     return GO_ON
 
 
@@ -182,6 +191,12 @@ def _lora(chat: ChatState, text: str) -> Then:
 
 
 def _stats(chat: ChatState, text: str) -> Then:
+    if text:
+        if text not in ("on", "off"):
+            raise QuantkitError(f"/stats takes on or off, not {text!r}", hint="/stats off")
+        chat.rates = text == "on"
+        chat.screen.say(f"(tokens and speed {'follow each answer' if chat.rates else 'are shown by /stats only'})")
+        return GO_ON
     model, conversation, stats = chat.model, chat.conversation, chat.last
     used = 0 if stats is None else stats.prompt_tokens + stats.generated_tokens
     context = f"{used} of {model.n_ctx} tokens used, {_exchanges(conversation)}"
@@ -211,9 +226,9 @@ def _help(chat: ChatState, text: str) -> Then:
     return GO_ON
 
 
-def _table(rows: list[tuple[str, str]]) -> str:
-    width = max(len(left) for left, _ in rows)
-    return "\n".join(f"{left:<{width}}  {right}" for left, right in rows)
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    return "\n".join("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
 
 
 def _exchanges(conversation: Conversation) -> str:
@@ -224,17 +239,19 @@ def _exchanges(conversation: Conversation) -> str:
 COMMANDS: dict[str, Command] = {
     "/system": Command(_system, 'show or set the system prompt ("" for none)', "[TEXT]"),
     "/reset": Command(_reset, "start a new conversation"),
-    "/retry": Command(_retry, "answer the last question again"),
+    "/retry": Command(_retry, "answer the last question again (same as /regenerate)"),
+    "/regenerate": Command(_retry, ""),
     "/edit": Command(_edit, "ask this in place of the last question", "TEXT"),
     "/undo": Command(_undo, "remove the last question and its answer"),
+    "/copy": Command(_copy, "copy the last answer, or its last block of code", "[code]"),
     "/save": Command(_save, "save the conversation to a file", "FILE"),
     "/load": Command(_load, "continue a saved conversation", "FILE"),
-    "/set": Command(_set, 'show or change parameters: /set temperature 0.2 (or default)',
-                    "[NAME [VALUE]]"),
+    "/set": Command(_set, "change a parameter: /set temperature 0.2 (or default)", "[NAME [VALUE]]"),
+    "/params": Command(_set, "show the parameters and where they come from (or NAME=VALUE)", "[NAME[=VALUE]]"),
     "/lora": Command(_lora, "show or choose LoRA files: /lora NAME:0.5 (or none)", "[NAME[:SCALE]...]"),
     "/tools": Command(_tools, 'let the model call tools: a JSON list as in OpenAI\'s API ("" for none)', "[FILE]"),
     "/result": Command(_result, "what the tool returned that the model called", "TEXT"),
-    "/stats": Command(_stats, "show tokens, speed and context"),
+    "/stats": Command(_stats, "show tokens, speed and context; on or off: after each answer", "[on|off]"),
     "/help": Command(_help, "show this list"),
     "/bye": Command(_leave, "leave (same as Ctrl-D, /exit, /quit, exit, quit)"),
     **{name: Command(_leave, "") for name in ("/exit", "/quit", "exit", "quit")},

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quantkit.run.commands import COMMANDS
+from quantkit.run.copy_command import CODE
 from quantkit.run.settings import ANSWERING
 
 _WITH_FILES = ("/save", "/load", "/tools")
@@ -22,8 +23,10 @@ def completions(line: str, word: str) -> list[str]:
     name, space, argument = line.partition(" ")
     if not space:
         return [one for one in COMMANDS if one.startswith("/") and one.startswith(line)] if line else []
-    if name == "/set" and " " not in argument:
+    if name in ("/set", "/params") and " " not in argument:
         return [one for one in ANSWERING if one.startswith(argument)]
+    if name == "/copy":
+        return [one for one in (CODE,) if one.startswith(argument)]
     if name in _WITH_FILES:
         before = len(argument) - len(word)
         return [path[before:] for path in _paths(argument)]

@@ -52,6 +52,7 @@ class Engine:
         size: bytes of the weights.
         supports_offload: whether this build of llama.cpp can use a GPU.
         offloaded_layers: layers that llama.cpp put on a GPU; the output layer counts as one.
+        n_threads: CPU threads of the context that was opened last.
         lanes: the context, for one answer at a time.
         loras: the LoRA files that were loaded.
         scales: of each of them, for answers that do not say otherwise; 0 leaves one out.
@@ -174,7 +175,7 @@ class Engine:
         return self._open(params), int(room)
 
     def _open(self, params: Any) -> Any:
-        params.n_threads = params.n_threads_batch = llama_threads(self._threads)
+        self.n_threads = params.n_threads = params.n_threads_batch = llama_threads(self._threads)
         with captured_log() as log, interrupts_deferred():
             context = llama_cpp.llama_init_from_model(self._model, params)
             if context is not None:

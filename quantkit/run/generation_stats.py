@@ -52,3 +52,9 @@ class GenerationStats:
     def generation_rate(self) -> float:
         """Tokens generated per second."""
         return self.generated_tokens / self.generation_seconds if self.generation_seconds > 0 else 0.0
+
+
+def rates(stats: GenerationStats, n_ctx: int) -> str:
+    """One line on an answer: its length, its speed, and how much of a context of *n_ctx* tokens is used."""
+    used = stats.prompt_tokens + stats.generated_tokens
+    return f"{stats.generated_tokens} tokens, {stats.generation_rate:.1f} tokens/s, context {used} of {n_ctx}"

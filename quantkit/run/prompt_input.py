@@ -102,13 +102,16 @@ def terminal_reader(
         import readline
     except ImportError:  # Windows has none; its console edits lines and remembers them itself
         return input, history.add
+    from quantkit.run.line_editor import LineEditor
+
     readline.set_auto_history(False)
     if os.environ.get("TERM", "dumb") != "dumb":
         readline.parse_and_bind("set enable-bracketed-paste on")  # a paste is one text, even with several lines
+    libedit = "libedit" in (readline.__doc__ or "")
+    readline.parse_and_bind("bind ^R em-inc-search-prev" if libedit else '"\\C-r": reverse-search-history')
     if completer is not None:
         readline.set_completer_delims(" ")
         readline.set_completer(completer(lambda: readline.get_line_buffer()[: readline.get_endidx()]))
-        libedit = "libedit" in (readline.__doc__ or "")
         readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
 
     def offer(entry: str) -> None:
@@ -123,7 +126,7 @@ def terminal_reader(
             offer(typed)
             history.add(typed)
 
-    return input, remember
+    return LineEditor().read, remember
 
 
 def _read_with_prompt_on_stderr(prompt: str) -> str:

@@ -17,7 +17,11 @@ THINKING, ANSWERING = "(thinking)", "(end of the thought)"
 
 
 class Screen:
-    """The streams of a chat."""
+    """The streams of a chat.
+
+    Attributes:
+        lively: whether a person is watching.
+    """
 
     def __init__(self, out: TextIO, err: TextIO, *, lively: bool = False) -> None:
         """Prepare.
@@ -32,7 +36,7 @@ class Screen:
         self._out = out
         self._thinking = False
         self._raw = not out.isatty()
-        self._lively = lively
+        self.lively = lively
         self._spinner = "dots" if has_unicode(err) else "line"
         self._console = Console(file=err, soft_wrap=True, markup=False, emoji=False, highlight=False)
 
@@ -59,10 +63,19 @@ class Screen:
         self._end_thought()
         self._console.print(harmless(text), style=style)
 
+    def command(self, sequence: str) -> bool:
+        """Send an escape sequence that shows nothing; whether there is a terminal that may know it."""
+        stream = next((stream for stream in (self._console.file, self._out) if stream.isatty()), None)
+        if stream is None or self._console.is_dumb_terminal:
+            return False
+        stream.write(sequence)
+        stream.flush()
+        return True
+
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
         """Show a spinner while the block runs."""
-        if not self._lively:
+        if not self.lively:
             yield
             return
         with self._console.status(text, spinner=self._spinner, spinner_style="dim"):

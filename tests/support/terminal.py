@@ -26,7 +26,7 @@ class Terminal:
 
     def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], columns: int = 200) -> None:
         self._parent, child = pty.openpty()
-        fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        self.resize(columns)
         self.seen = self.shown = ""
         self.process = subprocess.Popen(
             command,
@@ -50,6 +50,10 @@ class Terminal:
     def type(self, text: str | bytes) -> None:
         """Press keys; Enter is a carriage return."""
         os.write(self._parent, text.encode() if isinstance(text, str) else text)
+
+    def resize(self, columns: int) -> None:
+        """Change the width, of which the program gets a signal; what is shown stays as it is."""
+        fcntl.ioctl(self._parent, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
 
     def comes(self, text: str, seconds: float = 60) -> bool:
         """Whether *text* is shown within the time; what was shown up to it is not looked at again."""

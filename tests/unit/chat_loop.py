@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from quantkit.run.chat import GREETING, ChatLoop
 from quantkit.run.history import History
@@ -25,9 +25,10 @@ class Loop(ChatLoop):
         settings: Settings = GREEDY,
         system: str | None = None,
         out: io.StringIO | None = None,
+        origins: Mapping[str, str] | None = None,
     ) -> None:
         self.out, self.err = out or io.StringIO(), io.StringIO()
-        super().__init__(model, settings, Conversation(system=system), Screen(self.out, self.err))
+        super().__init__(model, settings, Conversation(system=system), Screen(self.out, self.err), origins)
 
     def terminal(self, *lines: str | BaseException) -> str:
         """Has *lines* typed, then Ctrl-D; returns what was said besides answers."""

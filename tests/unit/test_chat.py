@@ -382,9 +382,11 @@ def test_the_command_takes_parameters(tmp_path: Path) -> None:
         stdin=b"hi\n/set\n/stats\n",
     )
     assert result.stdout.decode() == "H\n"
-    shown = {line.split(None, 1)[0]: line.split(None, 1)[1] for line in result.stderr.decode().splitlines()}
-    assert (shown["temperature"], shown["stop"]) == ("0", "'###'  'i'")
-    assert "of 77 tokens" in shown["context"]
+    shown = {line.split(None, 1)[0]: line.split(None, 1)[1].split() for line in result.stderr.decode().splitlines()}
+    assert shown["temperature"] == ["0", "--param"]
+    assert shown["stop"] == ["'###'", "'i'", "the", "folder", "and", "--param"]
+    assert shown["num_ctx"] == ["77", "--param"]
+    assert "of 77 tokens" in " ".join(shown["context"])
 
 
 @pytest.mark.parametrize(

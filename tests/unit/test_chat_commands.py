@@ -20,6 +20,7 @@ from quantkit.run.chat import CONTEXT_FULL, NO_ANSWER, opening
 from quantkit.run.commands import COMMANDS
 from quantkit.run.completion import readline_completer
 from quantkit.run.session import ChatModel
+from quantkit.run.set_command import origins
 from quantkit.run.settings import ANSWERING, LOADING, Settings, chat_settings, with_parameters
 from quantkit.run.transcript import Conversation, load_conversation, save_conversation
 
@@ -34,7 +35,9 @@ def model(tmp_path: Path) -> Iterator[ChatModel]:
 
 @pytest.fixture
 def loop(model: ChatModel) -> Loop:
-    return Loop(model, chat_settings(model, RunnablePackage(model.path, parameters={"temperature": "0"}, stops=("#",))))
+    package = RunnablePackage(model.path, parameters={"temperature": "0"}, stops=("#",))
+    given = {"top_p": "--param", "stop": "--param"}
+    return Loop(model, chat_settings(model, package), origins=origins(package, model.engine.metadata, given))
 
 
 def test_help_names_every_command(loop: Loop) -> None:
@@ -45,8 +48,9 @@ def test_help_names_every_command(loop: Loop) -> None:
 def test_the_last_exchange_again(loop: Loop) -> None:
     loop.terminal("one", "two")
     assert "can only be the same" in loop.terminal("/retry")  # temperature 0
+    loop.terminal("/regenerate")
     assert loop.conversation.turns == said("one", ANSWER, "two", ANSWER)
-    assert loop.out.getvalue() == f"{ANSWER}\n" * 3
+    assert loop.out.getvalue() == f"{ANSWER}\n" * 4
     assert loop.terminal("/edit three") == ""
     assert loop.conversation.turns == said("one", ANSWER, "three", ANSWER)
     loop.terminal('/edit """of', 'two lines"""')
@@ -102,6 +106,9 @@ def test_the_first_line(model: ChatModel) -> None:
         ("what", []),
         ("/set temp", ["temperature"]),
         ("/set temperature 0", []),
+        ("/params top_k", ["top_k"]),
+        ("/re", ["/reset", "/retry", "/regenerate", "/result"]),
+        ("/copy c", ["code"]),
         ("/load ", ["a b.json", "c/"]),
         ("/save a", ["a b.json"]),
         ("/load a b", ["b.json"]),
@@ -183,18 +190,43 @@ def test_stats(loop: Loop) -> None:
     assert "tiny.gguf" in shown
 
 
+def test_tokens_and_speed_after_each_answer(model: ChatModel) -> None:
+    loop = Loop(model)
+    assert loop.terminal("hello") == ""  # nobody is watching
+    assert loop.terminal("/stats on").startswith("(tokens and speed follow")
+    shown = loop.terminal("hello")
+    stats = loop.last
+    assert stats is not None
+    used = stats.prompt_tokens + stats.generated_tokens
+    speed = f"{stats.generated_tokens} tokens, {stats.generation_rate:.1f} tokens/s"
+    assert shown == f"({speed}, context {used} of {model.n_ctx})\n"
+    assert loop.terminal("/stats off", "hello").count("\n") == 1
+    assert "/stats takes on or off, not 'x'" in loop.terminal("/stats x")
+
+
 def test_parameters_are_shown_and_set(loop: Loop) -> None:
+    def rows() -> dict[str, tuple[str, str]]:
+        lines = [re.split(r" {2,}", line) for line in loop.terminal("/params").splitlines()]
+        return {name: (value, origin) for name, value, origin in lines}
+
     def shown() -> dict[str, str]:
-        lines = loop.terminal("/set").splitlines()
-        return {line.split()[0]: line.split(None, 1)[1] for line in lines}
+        return {name: value for name, (value, _) in rows().items()}
 
     before = shown()
-    assert tuple(before) == ANSWERING
-    assert before["temperature"] == "0"
-    assert (before["top_k"], before["stop"]) == ("40", "'#'")
+    assert tuple(before) == (*ANSWERING, *LOADING)
+    assert loop.terminal("/set") == loop.terminal("/params")
+    first = rows()
+    assert first["temperature"] == ("0", "the folder")
+    assert first["top_k"] == ("40", "default")
+    assert first["top_p"] == ("0.95", "--param")
+    assert first["stop"] == ("'#'", "the folder and --param")
+    assert first["num_ctx"] == (str(loop.model.n_ctx), "default")
+    assert first["num_thread"] == ("1", "default")
     values = {"temperature": "0.2", "top_k": "30", "seed": "7", "num_predict": "3", "repeat_penalty": "1.1"}
     for name, value in values.items():
         assert loop.terminal(f"/set  {name}  {value} ") == f"{name}  {value}\n"
+        assert loop.terminal(f"/params {name}={value}") == f"{name}  {value}\n"
+        assert rows()[name] == (value, "/set")
     assert loop.settings.sampling == {"temperature": 0.2, "top_k": 30, "seed": 7, "repeat_penalty": 1.1}
     assert shown() == {**before, **values}
     assert loop.terminal("/set top_k") == "top_k  30\n"
@@ -210,7 +242,9 @@ def test_a_stop_text_is_one_more(loop: Loop) -> None:
     assert loop.terminal("/set stop 🙂你", "hello") == "stop  '#'  '🙂你'\n"
     assert loop.out.getvalue() == "Hi \n"
     assert "ended: stop sequence" in loop.terminal("/stats")
+    assert loop.terminal("/params").splitlines()[-4].endswith("the folder and --param and /set")
     assert loop.terminal("/set stop default") == "stop  '#'\n"
+    assert loop.terminal("/set stop a=b", "/set stop= c") == "stop  '#'  'a=b'\nstop  '#'  'a=b'  'c'\n"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from quantkit.errors import OutputError
 from quantkit.run.chat import GREETING, HOW_TO_LEAVE
 from quantkit.run.history import KEPT, History, history_path
 from quantkit.run.prompt_input import MORE, PROMPT, terminal_reader
+from quantkit.system.clipboard import osc52
 
 if sys.platform == "win32":
     pytest.skip("there are no pseudo-terminals on Windows", allow_module_level=True)
@@ -122,6 +123,57 @@ def test_lines_edited_pasted_and_remembered(tmp_path: Path, state: dict[str, str
         assert str(tmp_path) not in chat.shown  # of the last /save
         leave(chat)
     assert kept.read_bytes() == after
+
+
+def test_a_terminal_that_changes_under_the_line(tmp_path: Path, state: dict[str, str]) -> None:
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    # No clipboard but the terminal's.
+    nowhere = {"DISPLAY": "", "WAYLAND_DISPLAY": "", "TMUX": "", "SSH_CONNECTION": "1"}
+    with open_chat(path, {**state, **nowhere}) as chat:
+        assert chat.comes(PROMPT), chat.shown
+        say(chat, "hello there", "tokens/s, context ")
+        say(chat, "/copy", osc52(ANSWER))
+        chat.type("\x12lo th")  # Ctrl-R
+        assert chat.comes("(reverse-i-search)"), chat.shown
+        chat.type("\x05 you")  # to the end of the line that was found
+        assert chat.comes("hello there"), chat.shown
+        assert chat.comes(" you"), chat.shown
+        # Ctrl-Z: nobody could let it go on here, so it does so at once.
+        assert chat.press_until(b"\x1a", f"{PROMPT}hello there you"), chat.shown
+
+        def resize(columns: int, told: str, sent: str) -> None:
+            chat.resize(columns)
+            if not chat.comes("\x1b[6n", 3):  # a signal that comes before readline waits is seen with the next one
+                chat.process.send_signal(signal.SIGWINCH)
+                assert chat.comes("\x1b[6n", 20), chat.shown
+            chat.type(told)
+            assert chat.comes(sent, 20), chat.shown
+            assert chat.comes(f"{PROMPT}hello"), chat.shown
+
+        # Of 19 columns, 12 are in the first row, if the terminal wraps them. A key comes before its answer.
+        resize(12, "x\x1b[30;8R", "\r\x1b[1A\x1b[J")
+        chat.type("y")  # and is read with the next one
+        assert chat.comes("xy"), chat.shown
+        resize(200, "\x1b[29;22R", "\r\x1b[J\r\n")  # in one row again
+        resize(12, "\x1b[29;12R", "\r\x1b[J")  # cut off, by a terminal that does not wrap
+        resize(200, "", "\r\x1b[1A\x1b[J\r\n")  # no answer: as readline believes
+        chat.type("\r")
+        assert chat.comes(ANSWER), chat.shown
+        say(chat, f"/save {tmp_path / 'c.json'}", "2 exchanges")
+        leave(chat)
+    messages = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["messages"]
+    assert messages[2]["content"] == "hello there youxy"
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "place"),
+    [("", 5, (0, 0)), ("abcd", 5, (0, 4)), ("abcde", 5, (1, 0)), ("ab\ncdefgh", 5, (2, 1)), ("a您b您您", 5, (1, 4)),
+     ("abcd您", 5, (1, 2)), ("é🙂", 5, (0, 3))],
+)  # fmt: skip
+def test_where_the_cursor_is(text: str, width: int, place: tuple[int, int]) -> None:
+    from quantkit.run.line_editor import cursor
+
+    assert cursor(text, width) == place
 
 
 def test_prompts_are_not_among_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
