@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from quantkit.cli.completers import complete_quant
 from quantkit.cli.main import EXIT_INTERRUPTED
-from quantkit.cli.model_options import lora_option, model_threads_option
+from quantkit.cli.model_options import lora_option, model_threads_option, quant_option
 from quantkit.cli.options import FOLDER, THINKING, json_option, pairs, print_json, reporter
 
 if TYPE_CHECKING:
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
 
 @click.command(name="chat")
 @click.argument("path", metavar="GGUF|DIR", type=FOLDER)
-@click.option(
-    "--quant", metavar="TYPE", shell_complete=complete_quant, help="Which file of the folder (default: its first)."
-)
+@quant_option
 @click.option("--system", metavar="TEXT", help="System prompt (default: the one the folder was built with).")
 @click.option(
     "--param", "parameters", multiple=True, callback=pairs, metavar="KEY=VALUE",

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from quantkit.cli.completers import complete_path
+from quantkit.cli.completers import complete_path, complete_quant
 from quantkit.system.processors import MOST_THREADS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -21,6 +21,13 @@ def gpu_layers_option(function: F) -> F:
         default=-1,
         show_default=True,
         help="Layers to put on the GPU, -1 for all. No effect without GPU support.",
+    )(function)
+
+
+def quant_option(function: F) -> F:
+    """``--quant`` of the commands that take one file of a folder."""
+    return click.option(
+        "--quant", metavar="TYPE", shell_complete=complete_quant, help="Which file of the folder (default: its first)."
     )(function)
 
 

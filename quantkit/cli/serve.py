@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from quantkit.cli.model_options import lora_option, model_threads_option
+from quantkit.cli.model_options import lora_option, model_threads_option, quant_option
 from quantkit.cli.options import FOLDER, THINKING, json_option, pairs
 from quantkit.run.prompt_cache import MOST_PARALLEL
 from quantkit.system.shell import installation
@@ -38,6 +38,7 @@ def _origins(context: click.Context, parameter: click.Parameter, values: tuple[s
 
 @click.command(name="serve")
 @click.argument("path", metavar="GGUF|DIR", type=FOLDER)
+@quant_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for the network.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
@@ -84,6 +85,7 @@ def _origins(context: click.Context, parameter: click.Parameter, values: tuple[s
 @json_option
 def command(
     path: Path,
+    quant: str | None,
     host: str,
     port: int,
     n_gpu_layers: int | None,
@@ -136,7 +138,7 @@ def command(
         raise click.UsageError("--pooling has no effect without --embeddings")
     if api_key is not None and not (api_key and api_key.isprintable()):
         raise QuantkitError("--api-key must not be empty or contain unprintable characters", hint="choose another key")
-    package = with_parameters(open_package(path), parameters)
+    package = with_parameters(open_package(path, quant), parameters)
     system = package.system if system is None else system
     options = load_options(package.parameters, n_gpu_layers, threads)
     loras = (*package.loras, *loras)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.model_options import gpu_layers_option, lora_option, model_threads_option
-from quantkit.cli.options import FOLDER, json_option, print_check, print_json
+from quantkit.cli.options import FOLDER, json_option, print_check, print_json, reporter
 from quantkit.system.terminal_text import harmless, one_line
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def command(
     from quantkit.gguf.lora import check_loras
     from quantkit.gguf.model import read_whole_model
     from quantkit.package.built import open_all
-    from quantkit.verify.process import Request, check_file
+    from quantkit.verify.process import Request, check_file, checking
     from quantkit.verify.sight import check_sight, require_files
 
     if image is not None and mmproj is None:
@@ -66,9 +66,10 @@ def command(
         check_loras(
             read_whole_model(package.gguf), (*package.loras, *loras)
         )  # a broken file is an error, not a model that fails a check
-    for package in packages:
+    progress = reporter(as_json)
+    for number, package in enumerate(packages, 1):
         request = Request(package.gguf, package.system, n_gpu_layers, threads, prompts, loras=(*package.loras, *loras))
-        result = check_file(request).smoke
+        result = check_file(request, progress, checking(number, len(packages))).smoke
         if mmproj is not None and result.passed:
             result = replace(result, checks=(*result.checks, *check_sight(package.gguf, mmproj, threads, image)))
         results.append(result)

@@ -94,11 +94,11 @@ def ask_module(module: str, question: dict[str, Any]) -> Any:
     return _answer(json.loads(stdout))
 
 
-def follow_module(module: str, question: dict[str, Any], told: Callable[[Any], None]) -> Any:
+def follow_module(module: str, question: dict[str, Any], told: Callable[[Any], None], *, patient: bool = True) -> Any:
     """As :func:`ask_module`, for long work: what the child says with :func:`tell` is given to *told* at once.
 
     At Ctrl-C the child is asked to stop, and may still tell and answer; then KeyboardInterrupt is raised. A second one
-    ends it. A child that can stop handles SIGINT.
+    ends it; if not *patient*, the first. A child that can stop handles SIGINT.
 
     Raises:
         ChildError: the child crashed or failed.
@@ -127,7 +127,7 @@ def follow_module(module: str, question: dict[str, Any], told: Callable[[Any], N
                     else:
                         answer = said
                 except KeyboardInterrupt:
-                    if interrupted:
+                    if interrupted or not patient:
                         raise
                     interrupted = True
                     with suppress(OSError, ValueError):  # it has ended, or (Windows) hears of Ctrl-C itself

@@ -13,7 +13,7 @@ from quantkit.gguf.lora import ScaledLora
 from quantkit.system.progress import Reporter
 from quantkit.verify.expected import Expected
 from quantkit.verify.origin import Origin
-from quantkit.verify.process import Request, check_file
+from quantkit.verify.process import Request, check_file, checking
 from quantkit.verify.report import Check, Report
 from quantkit.verify.sight import check_sight
 
@@ -46,20 +46,17 @@ def verify_outputs(
     Raises:
         QuantkitError: what to compare with cannot be read.
     """
-    reporter = reporter or Reporter()
     checks: list[Check] = []
     runs, not_made = {}, []
-    with reporter.phase("checking", len(ggufs), "files") as progress:
-        for gguf in ggufs:
-            request = Request(gguf, system, threads=threads, stops=stops, loras=loras, origin=origin, expected=expected)
-            result = check_file(request)
-            checks += [replace(check, name=f"{gguf.name}: {check.name}") for check in result.smoke.checks]
-            runs[gguf.name] = result.summary
-            if result.expected:  # the tokenizer is not needed again
-                origin, expected = None, result.expected
-            if request.comparisons and not result.compared:
-                not_made.append(f"{gguf.name}: {', '.join(request.comparisons)} (an earlier check failed)")
-            progress(1)
+    for number, gguf in enumerate(ggufs, 1):
+        request = Request(gguf, system, threads=threads, stops=stops, loras=loras, origin=origin, expected=expected)
+        result = check_file(request, reporter, checking(number, len(ggufs)))
+        checks += [replace(check, name=f"{gguf.name}: {check.name}") for check in result.smoke.checks]
+        runs[gguf.name] = result.summary
+        if result.expected:  # the tokenizer is not needed again
+            origin, expected = None, result.expected
+        if request.comparisons and not result.compared:
+            not_made.append(f"{gguf.name}: {', '.join(request.comparisons)} (an earlier check failed)")
     if mmproj is not None:
         checks += [
             replace(check, name=f"{mmproj.name}: {check.name}") for check in check_sight(ggufs[0], mmproj, threads)

@@ -12,13 +12,17 @@ from typing import Any
 
 from quantkit.gguf.lora import ScaledLora
 from quantkit.run.generation_stats import GenerationStats
-from quantkit.system.child_process import ChildError, ask_module
+from quantkit.system.child_process import ChildError, follow_module
+from quantkit.system.progress import Reporter
 from quantkit.verify.expected import Expected, read_expected
 from quantkit.verify.origin import Origin
 from quantkit.verify.report import Check, crashed
 from quantkit.verify.smoke_result import Answer, SmokeResult
 
 WORKER = "quantkit.verify.worker"
+
+STEPS = 8
+"""How often the process says that it is done with a part of the checks, where all are made."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +128,24 @@ class Result:
         return cls(SmokeResult(**{**smoke, **fresh}), read_expected(values["expected"]), values["compared"])
 
 
-def check_file(request: Request) -> Result:
+def check_file(request: Request, reporter: Reporter | None = None, doing: str = "checking") -> Result:
     """Check one file in a separate process; if it crashes, that is a failed check.
+
+    Args:
+        request: the file, and how to check it.
+        reporter: receives the progress.
+        doing: what the progress is called.
 
     Raises:
         QuantkitError: what to compare with cannot be read, or a question is not valid Unicode.
     """
     try:
-        return Result.from_json(ask_module(WORKER, request.to_json()))
+        with (reporter or Reporter()).phase(doing, STEPS, "steps") as advance:
+            return Result.from_json(follow_module(WORKER, request.to_json(), advance, patient=False))
     except ChildError as error:
         return Result(SmokeResult(request.gguf, (crashed(error),)), crash=error.how)
+
+
+def checking(number: int, files: int) -> str:
+    """What the progress of one of several files is called."""
+    return f"checking {number} of {files} files" if files > 1 else "checking"

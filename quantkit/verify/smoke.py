@@ -41,6 +41,7 @@ def smoke_test(
     threads: int | None = None,
     loras: Sequence[ScaledLora] = (),
     max_tokens: int = MAX_TOKENS,
+    step: Callable[[], None] = lambda: None,
     further: Callable[[ChatModel], Sequence[Check]] | None = None,
 ) -> SmokeResult:
     """Load *gguf*, hold a conversation for each prompt, and check the result. Answers are greedy.
@@ -53,6 +54,8 @@ def smoke_test(
         threads: CPU threads, None for the processors that are free.
         loras: LoRA files that belong to the model.
         max_tokens: the longest answer.
+        step: called after each part of the checks.
+        further: makes more checks with the loaded model, if these have passed.
 
     Returns:
         The result; a file that does not load or render is a failed check, not an exception.
@@ -67,6 +70,7 @@ def smoke_test(
         return SmokeResult(gguf, (Check("loads", False, "no", "loads", str(error)),))
     with model:
         evidence = f"{model.n_layers} layers and the output layer; {placement(model.offload_figure)}"
+        step()
         checks = [Check("loads", True, f"{model.load_seconds:.2f} s", "loads", evidence), _round_trip(model)]
         answers: tuple[Answer, ...] = ()
         conversations = [_conversation(prompt, system) for prompt in prompts]
@@ -77,13 +81,17 @@ def smoke_test(
         else:
             checks.append(Check("chat template renders", True, "yes", "renders", repr(prompt_text)))
             checks += [_one_bos(model, conversations), check_server_prompts(model, conversations)]
+            step()
             checks += [_special_tokens(model, system), _end_of_turn(model, system)]
+            step()
             try:
                 answers = tuple(_ask(model, messages, max_tokens) for messages in conversations)
             except QuantkitError as error:
                 checks.append(Check("generates", False, "no", "at least 1 token", str(error)))
             else:
+                step()
                 checks += [_finite(model, conversations), _generates(answers), _stops(model, answers)]
+                step()
         if further is not None and all(check.passed for check in checks):
             checks += further(model)
         return SmokeResult(gguf, tuple(checks), model.load_seconds, model.offload_figure, answers)

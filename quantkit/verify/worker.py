@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from quantkit.ggml.llama import begin
-from quantkit.system.child_process import answer_module
+from quantkit.system.child_process import answer_module, tell
 from quantkit.verify.one_file import check_one_file
 from quantkit.verify.process import Request
 
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """Answer a :class:`~quantkit.verify.process.Request`, in JSON values."""
-    return check_one_file(Request.from_json(question)).to_json()
+    return check_one_file(Request.from_json(question), step=lambda: tell(1)).to_json()
 
 
 if __name__ == "__main__":

@@ -398,14 +398,15 @@ def test_nobody_waits_for_a_slow_reader(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "demo"
-    recipe = Recipe(model=BASE, adapters=(AdapterSource(ADAPTER),), quants=("q4_0",), out=folder, name="demo")
+    recipe = Recipe(model=BASE, adapters=(AdapterSource(ADAPTER),), quants=("q8_0", "q4_0"), out=folder, name="demo")
     build(recipe, verify=False)
     return folder
 
 
 @pytest.fixture(scope="module")
 def served_demo(demo: Path) -> Iterator[Server]:
-    with running_server(demo.parent / "log.txt", demo, "--param", "temperature=0", "--param", "num_thread=1") as server:
+    options = ("--quant", "q4_0", "--param", "temperature=0", "--param", "num_thread=1")
+    with running_server(demo.parent / "log.txt", demo, *options) as server:
         yield server
 
 

@@ -291,10 +291,10 @@ def test_what_is_refused_in_the_process_is_an_error_and_no_crash(tmp_path: Path)
 
 
 def test_a_crash_of_llama_cpp_is_a_failed_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crash(module: str, question: dict[str, object]) -> object:
+    def crash(*question: object, **options: object) -> object:
         raise ChildError("signal SIGABRT", "GGML_ASSERT(n > 0) failed")
 
-    monkeypatch.setattr(process, "ask_module", crash)
+    monkeypatch.setattr(process, "follow_module", crash)
     result = CliRunner().invoke(command, [str(write_tiny_gguf(tmp_path / "tiny.gguf"))])
     assert isinstance(result.exception, VerificationError)
     assert "llama.cpp runs" in str(result.exception)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from quantkit.chat_template.process import TemplateLimitError
 from quantkit.errors import VocabularyError
 from quantkit.files.json_file import read_json
 from quantkit.run.session import ChatModel
+from quantkit.system.progress import Reporter
 from quantkit.verify import prompts
 from quantkit.verify.conversations import CONVERSATIONS
 from quantkit.verify.encoders import open_encoder
 from quantkit.verify.expected import Expected, read_expected
 from quantkit.verify.origin import Origin, open_origin
+from quantkit.verify.process import STEPS, Request, check_file, checking
 from quantkit.verify.prompts import check_prompts, check_stops, expect
 from quantkit.verify.report import Check
 from quantkit.vocab.phi3_name import known_name
@@ -39,6 +41,33 @@ def origin(folder: Path, template: str | None = LLAMA_3, **config: Any) -> Origi
     (folder / "tokenizer_config.json").write_text(json.dumps(named), encoding="utf-8")
     write_tokenizer(folder / "tokenizer.json")
     return open_origin(folder, template=True)
+
+
+class Recorder(Reporter):
+    """Keeps how far each phase came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.phases: dict[str, tuple[int, int]] = {}
+
+    @contextmanager
+    def phase(self, name: str, total: int, unit: str = "weights") -> Iterator[Callable[[int], None]]:
+        self.phases[name] = (0, total)
+
+        def advance(amount: int) -> None:
+            self.phases[name] = (self.phases[name][0] + amount, total)
+
+        yield advance
+
+
+def test_the_progress_comes_to_its_end(tmp_path: Path) -> None:
+    recorder, source = Recorder(), origin(tmp_path)
+    gguf = write_tiny_gguf(tmp_path / "tiny.gguf")
+    result = check_file(Request(gguf, threads=1, stops=(EOT,), origin=source), recorder, checking(2, 3))
+    assert result.compared
+    assert all(check.passed for check in result.smoke.checks), result.smoke.checks
+    assert recorder.phases == {"checking 2 of 3 files": (STEPS, STEPS)}
+    assert checking(1, 1) == "checking"
 
 
 def flag(tokenizer: Path, token: str, **flags: bool) -> None:
