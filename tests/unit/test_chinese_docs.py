@@ -106,7 +106,7 @@ def test_the_translation_follows(english: str, chinese: str) -> None:
         ("quantkit serve my-model ", "quantkit serve my-modell ", "are ("),
         ("docs/serve.md", "docs/push.md", "links not in Chinese"),
         ("\n## How fast\n", "\n### How fast\n", "headings"),
-        ("temperature = 0.2", "temperature = 0.3", "are ("),
+        ("make demo  ", "make demos  ", "are ("),
         ("| `quantkit doctor` |", "", "lines of tables"),
     ],
 )
