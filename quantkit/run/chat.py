@@ -157,7 +157,7 @@ class ChatLoop(ChatState):
         except KeyboardInterrupt:
             if not stoppable:
                 raise
-        self.screen.answer("\n")
+        self.screen.end_answer()
         if calls:
             self.conversation.add_calls(question, answer, thought, calls)
             self._ask_for_result()

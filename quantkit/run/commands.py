@@ -10,6 +10,7 @@ from pathlib import Path
 from quantkit.errors import ChatFormatError, QuantkitError
 from quantkit.run.chat_state import ChatState
 from quantkit.run.copy_command import copy_answer
+from quantkit.run.generation_stats import used
 from quantkit.run.lora_command import switch_loras
 from quantkit.run.placement import placement
 from quantkit.run.prompt_input import QUOTES
@@ -198,8 +199,8 @@ def _stats(chat: ChatState, text: str) -> Then:
         chat.screen.say(f"(tokens and speed {'follow each answer' if chat.rates else 'are shown by /stats only'})")
         return GO_ON
     model, conversation, stats = chat.model, chat.conversation, chat.last
-    used = 0 if stats is None else stats.prompt_tokens + stats.generated_tokens
-    context = f"{used} of {model.n_ctx} tokens used, {_exchanges(conversation)}"
+    tokens = 0 if stats is None else used(stats, model.n_ctx)
+    context = f"{tokens} of {model.n_ctx} tokens used, {_exchanges(conversation)}"
     if conversation.forgotten:
         context += f"; the model no longer sees the first {conversation.forgotten // 2}"
     loaded = f"loaded in {model.load_seconds:.2f} s, {placement(model.offload_figure)}"

@@ -56,5 +56,10 @@ class GenerationStats:
 
 def rates(stats: GenerationStats, n_ctx: int) -> str:
     """One line on an answer: its length, its speed, and how much of a context of *n_ctx* tokens is used."""
-    used = stats.prompt_tokens + stats.generated_tokens
-    return f"{stats.generated_tokens} tokens, {stats.generation_rate:.1f} tokens/s, context {used} of {n_ctx}"
+    context = f"context {used(stats, n_ctx)} of {n_ctx}"
+    return f"{stats.generated_tokens} tokens, {stats.generation_rate:.1f} tokens/s, {context}"
+
+
+def used(stats: GenerationStats, n_ctx: int) -> int:
+    """How many of *n_ctx* tokens of context are used; the last one of an answer that filled it has no place there."""
+    return min(stats.prompt_tokens + stats.generated_tokens, n_ctx)

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from quantkit.run.word_wrap import WordWrap
 from quantkit.system.streams import has_unicode
-from quantkit.system.terminal_text import harmless
+from quantkit.system.terminal_text import harmless, terminal_width
 
 THINKING, ANSWERING = "(thinking)", "(end of the thought)"
 
@@ -38,20 +39,31 @@ class Screen:
         self._raw = not out.isatty()
         self.lively = lively
         self._spinner = "dots" if has_unicode(err) else "line"
-        self._console = Console(file=err, soft_wrap=True, markup=False, emoji=False, highlight=False)
+        # In a pipe or a log lines stay whole; at a terminal words do.
+        self._console = Console(file=err, soft_wrap=not err.isatty(), markup=False, emoji=False, highlight=False)
+        self._wrap = WordWrap()
 
     def answer(self, piece: str) -> None:
         """Show a piece of an answer."""
         self._end_thought()
-        self._out.write(piece if self._raw else harmless(piece))
+        self._out.write(piece if self._raw else self._at_terminal(harmless(piece)))
         self._out.flush()
+
+    def end_answer(self) -> None:
+        """End its last line; the next answer begins in no block of code."""
+        self.answer("\n")
+        self._wrap = WordWrap()
+
+    def _at_terminal(self, piece: str) -> str:
+        width = terminal_width()
+        return piece if width is None or self._console.is_dumb_terminal else self._wrap.wrapped(piece, width)
 
     def thought(self, piece: str) -> None:
         """Show a piece of a thought: dimmed, or after a marker where nothing can be dimmed."""
         if not self._thinking:
             self._thinking = True
             self._console.print(THINKING, style="dim")
-        self._console.print(harmless(piece), style="dim", end="")
+        self._console.print(harmless(piece), style="dim", end="", soft_wrap=True)
 
     def _end_thought(self) -> None:
         if self._thinking:

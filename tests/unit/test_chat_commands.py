@@ -446,6 +446,7 @@ def test_an_answer_that_fills_the_context_is_said_and_the_chat_goes_on(tmp_path:
     with ChatModel.load(path, n_ctx=80, threads=1) as model:
         loop = Loop(model)
         assert CONTEXT_FULL in loop.terminal("hello")
+        assert "80 of 80 tokens used" in loop.terminal("/stats")
         notices = loop.terminal("more")
         assert "(the context is full: the model no longer sees the oldest exchange)" in notices
         assert len(loop.conversation.turns) == 4
