@@ -23,7 +23,7 @@ from quantkit.adapter.complete import check_complete
 from quantkit.adapter.config import check_config, method
 from quantkit.adapter.conv1d import as_linear, conv1d_weights, refuse_other_methods, turn
 from quantkit.adapter.hints import with_base_name
-from quantkit.adapter.lora import read_lora
+from quantkit.adapter.lora import loaded, read_lora
 from quantkit.adapter.names import (
     Names,
     as_trained,
@@ -250,7 +250,7 @@ def _changes(
         from quantkit.adapter.peft_layer import PeftLayers  # which needs torch
 
         refuse_other_methods(path, config, names.bare, conv1d)
-        layers = PeftLayers.open(path, config, names.bare, file, base)
+        layers = PeftLayers.open(path, config, names.bare, file, loaded(base, names.bare.values(), idle))
         own, used = layers.changes(), layers.keys
     changes: dict[str, list[Change]] = {}
     for key in specs.keys() - used if layers else specs:

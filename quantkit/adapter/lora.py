@@ -78,7 +78,7 @@ def read_lora(
     for module, parameter in parameters.items():
         for target, change in _parameter_changes(path, config, parameter, factors.get(module, {}), specs, base):
             changes.setdefault(target, []).append(change)
-    _check_targets(path, config, modules, {name: spec for name, spec in base.items() if name not in idle})
+    _check_targets(path, config, modules, loaded(base, modules, idle))
     return changes, {key for roles in factors.values() for key in roles.values()}
 
 
@@ -237,6 +237,20 @@ _NOT_LINEAR = (*EMBEDDINGS, *HEADS, "wpe")
 _EXPERT = re.compile(r".+\.experts\.\d+\..+")
 
 
+def loaded(base: Mapping[str, TensorSpec], paths: Collection[str], idle: Collection[str]) -> Mapping[str, TensorSpec]:
+    """The tensors of *base* that a trainer had as tensors of modules.
+
+    Args:
+        base: the base's tensors.
+        paths: of modules or tensors that the adapter's file has; with an expert's, transformers kept each as modules.
+        idle: names of those that transformers does not load.
+    """
+    with_experts = any(map(_EXPERT.fullmatch, paths))
+    return {
+        name: spec for name, spec in base.items() if name not in idle and (with_experts or not _EXPERT.fullmatch(name))
+    }
+
+
 def _check_targets(
     path: Path, config: Mapping[str, Any], factors: Mapping[str, Any], base: Mapping[str, TensorSpec]
 ) -> None:
@@ -248,12 +262,10 @@ def _check_targets(
                 f"{path}: target_modules in adapter_config.json does not name {module!r}, but the file has its weights",
                 hint=MIXED_UP_HINT,
             )
-    with_experts = any(map(_EXPERT.fullmatch, factors))
     all_linear = str(config.get("target_modules")).lower() == "all-linear"
     for name, spec in base.items():
         module = name.removesuffix(".weight")
         linear = len(spec.shape) == 2 and not (all_linear and module.endswith(_NOT_LINEAR))
-        linear = linear and (with_experts or not _EXPERT.fullmatch(module))
         if linear and module not in factors and is_target(config, module):
             whole = not factors
             raise AdapterError(

@@ -40,6 +40,7 @@ def _trained_whole(language: str, tower: str) -> tuple[tuple[str, str], ...]:
 # Prefixes of the paths in the adapter and in the base.
 READINGS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("", ""),),
+    tuple((f"model.{part}", part) for part in VISION),  # a base that has only the language model inside
     _trained_whole("model.language_model.", "model.vision_tower."),  # a vision-language model
     _trained_whole("model.language_model.", "model.vision_tower.vision_model."),  # before transformers 5
     _trained_whole("model.text_model.", "model.vision_tower."),  # Idefics 3 and SmolVLM

@@ -13,6 +13,8 @@ LLAMA = ("model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight", 
 QWEN = ("transformer.wte.weight", "transformer.h.0.attn.c_attn.weight", "transformer.h.0.mlp.w1.weight")
 VISION = ("model.language_model.layers.0.self_attn.q_proj.weight", "model.visual.merger.weight", "lm_head.weight")
 Q = "layers.0.self_attn.q_proj"
+# As transformers 5 saves Qwen2.5-VL.
+APART = ("model.language_model.layers.0.self_attn.q_proj.weight", "visual.merger.weight", "lm_head.weight")
 OLD_VISION = (f"language_model.model.{Q}.weight", "language_model.lm_head.weight", "vision_tower.merger.weight")
 NEOX = ("gpt_neox.embed_in.weight", "gpt_neox.layers.0.attention.dense.weight", "embed_out.weight")
 PATH = Path("adapter")
@@ -84,6 +86,18 @@ def test_the_config_speaks_of_the_model_that_was_trained() -> None:
     assert without_head.in_training("lm_head.weight") is None
     text = read_names(PATH, [f"base_model.model.model.{Q}.lora_A.weight"], VISION)
     assert text.in_training("model.visual.merger.weight") is None
+
+
+def test_both_parts_of_a_model_that_sees() -> None:
+    """The names of all tensors follow, also of those that the file does not change."""
+    keys = [f"base_model.model.model.{part}.lora_A.weight" for part in (f"language_model.{Q}", "visual.merger")]
+    for base, visual in ((VISION, "model.visual"), (APART, "visual")):
+        names = read_names(PATH, keys, base)
+        assert {names.in_base(names.bare[key]).removesuffix(".lora_A.weight") for key in keys} == {
+            f"model.language_model.{Q}",
+            f"{visual}.merger",
+        }
+        assert [names.in_training(name) for name in base] == list(VISION)
 
 
 def test_a_key_of_nothing_is_left_to_the_method() -> None:

@@ -242,3 +242,19 @@ def test_a_module_on_one_side_of_a_tied_pair_parts_it(checkpoint: Maker, adapter
     with open_merged(checkpoint("llama3-tied", dtype="f32"), [adapter("loha-tied-head")]) as model:
         assert model.untied
         assert model.adapters[0].changes["lm_head.weight"][-1] == Module("lm_head", "weight")
+
+
+def test_what_transformers_does_not_have_as_modules_needs_no_weights(tmp_path: Path) -> None:
+    """Experts, which it keeps as one parameter, and tensors that it does not load."""
+    expert, unread = "model.layers.0.mlp.experts.0.q_proj", "model.layers.1.self_attn.q_proj"
+    base = {**BASE, f"{expert}.weight": BASE[f"{Q}.weight"], f"{unread}.weight": BASE[f"{Q}.weight"]}
+    folder = write(tmp_path / "a", IA3, IA3_TENSORS)
+    adapter = open_adapter(folder, base, idle=[f"{unread}.weight"])
+    assert {name for name in adapter.changes if name.endswith("weight")} == {f"{Q}.weight"}
+    adapter.close()
+    with pytest.raises(AdapterError, match=f"target_modules names '{unread}'"):
+        open_adapter(folder, base)
+    trained = {**IA3_TENSORS, f"{PREFIX}{expert}.ia3_l": torch.ones(8, 1)}
+    adapter = open_adapter(write(tmp_path / "b", IA3, trained), base, idle=[f"{unread}.weight"])
+    assert f"{expert}.weight" in adapter.changes
+    adapter.close()
