@@ -11,10 +11,12 @@ from typing import Any
 import click
 import pytest
 
+from quantkit.chat_template.format import FORMAT_NAMES
 from quantkit.cli.main import COMMANDS, cli
 from quantkit.ggml.types import ftype_name
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS
+from quantkit.ollama.parameters import check_parameters
 from tests.support.documents import (
     DOCS,
     INDEX,
@@ -57,6 +59,9 @@ def check_values(params: dict[str, Any]) -> None:
     """What click leaves to the jobs: names of types, parameters, templates."""
     if quant := params.get("quant"):
         ftype_name(quant)
+    check_parameters(params.get("parameters") or ())
+    if (template := params.get("template")) and not template.endswith(".jinja"):
+        assert template in ("auto", *FORMAT_NAMES)
     settings = {name: value for name, value in params.items() if name in RECIPE_FIELDS and value not in (None, ())}
     settings.setdefault("model", "model")
     Recipe(**settings)
