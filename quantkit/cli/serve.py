@@ -131,6 +131,7 @@ def command(
         from quantkit.serve.completions import Served
         from quantkit.serve.guard import Access, is_loopback
         from quantkit.serve.server import address_on_network, listen, serve, url_of
+        from quantkit.serve.worker import all_idle
     except ModuleNotFoundError as error:
         raise QuantkitError(f"the server needs the package {error.name}", hint=installation("serve")) from None
 
@@ -159,6 +160,8 @@ def command(
             adapters=adapters_of(model.engine, package.gguf.stem),
             shared=not loopback,
         )
+        if model.chat_template:
+            _ = model.answers  # found out now, and not by the first request while others wait
         if note := context_note(model.engine):
             _note(note)
 
@@ -179,7 +182,8 @@ def command(
                 embedder.stop()
 
         def is_idle(seconds: float) -> bool:
-            return served.answers.is_idle(seconds) and (embedder is None or embedder.is_idle(seconds))
+            idle = served.answers.is_idle(seconds) and (embedder is None or embedder.is_idle(seconds))
+            return idle and all_idle(seconds)
 
         access = Access(api_key, loopback, (host, socket.gethostname()), hosts, origins)
         with served.renderer:

@@ -20,7 +20,7 @@ LONGEST = 2**16
 
 _DEEPEST = 100
 _SECONDS = 30.0  # the process limits itself in seconds of the processor
-_REFUSED = 3
+_REFUSED, _KILLED = 3, -9
 _PARSER = re.compile(r"error parsing grammar: (.*)")
 
 
@@ -40,7 +40,9 @@ def check_grammar(text: str, model: Path) -> None:
         raise GrammarError("the grammar has a zero byte")
     line = [sys.executable, "-m", "quantkit.run.grammar_walk", str(model)]
     try:
-        done = subprocess.run(line, input=text.encode(), capture_output=True, timeout=_SECONDS, check=False)
+        done = _run(line, text)
+        if done.returncode == _KILLED:  # from outside, such as by a system that is short of memory
+            done = _run(line, text)
     except subprocess.TimeoutExpired:
         raise GrammarError(f"llama.cpp cannot follow the grammar within {_SECONDS:g} seconds") from None
     if done.returncode == 0:
@@ -52,6 +54,10 @@ def check_grammar(text: str, model: Path) -> None:
     raise GrammarError(f"the grammar cannot be used: {done.stdout.decode(errors='replace').strip()[:300]}")
 
 
+def _run(line: list[str], text: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(line, input=text.encode(), capture_output=True, timeout=_SECONDS, check=False)
+
+
 def require_size(text: str) -> None:
     """Refuse a grammar that is too large to be read by recursion.
 
@@ -59,7 +65,7 @@ def require_size(text: str) -> None:
         GrammarError: it is.
     """
     depth = deepest = 0
-    for character in text:
+    for character in text[: LONGEST + 1]:
         depth += (character == "(") - (character == ")")
         deepest = max(deepest, depth)
     if len(text) > LONGEST or deepest > _DEEPEST:

@@ -49,7 +49,7 @@ def _limit() -> None:
         return
     used = int(sum(resource.getrusage(resource.RUSAGE_SELF)[:2]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CPU, (used + _SECONDS, used + _SECONDS))
+    resource.setrlimit(resource.RLIMIT_CPU, (used + _SECONDS, used + _SECONDS + 1))  # SIGXCPU, and not SIGKILL
     resource.setrlimit(resource.RLIMIT_DATA, (_BYTES, _BYTES))
 
 

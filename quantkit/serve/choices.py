@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass, field, replace
 
 from quantkit.chat_template.answer_reader import Part
@@ -11,10 +11,14 @@ from quantkit.chat_template.call_reader import Call
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.logprobs import TokenScore
 from quantkit.serve.answering import Answers, Item
+from quantkit.serve.errors import BusyError
 from quantkit.serve.reply import Choice
 from quantkit.serve.speaking import Asked, Scored
 
 Items = AsyncIterator[tuple[int, Item]]
+
+MOST_SCORES = 2**19
+"""Probabilities that are held for all answers together until these are sent, a hundred megabytes of them."""
 
 
 async def all_answers(answers: Answers, asked: Sequence[Asked]) -> AsyncGenerator[tuple[int, Item]]:
@@ -29,24 +33,52 @@ async def all_answers(answers: Answers, asked: Sequence[Asked]) -> AsyncGenerato
 
 
 @dataclass
+class HeldScores:
+    """How many probabilities are held.
+
+    Attributes:
+        count: of tokens, and of alternatives to them.
+    """
+
+    count: int = 0
+
+
+@dataclass
 class _Growing:
     parts: list[Part] = field(default_factory=list)
     tokens: list[TokenScore] | None = None
-    sent: int = 0
     stats: GenerationStats | None = None
 
 
-class Collector:
-    """Gathers the items of answers."""
+class Collector(AbstractContextManager["Collector"]):
+    """Gathers the items of answers to one request, and holds them inside of the context."""
 
-    def __init__(self) -> None:
+    def __init__(self, held: HeldScores) -> None:
+        """Prepare; *held* is what all requests have in common."""
         self._found: dict[int, _Growing] = {}
+        self._all, self._own = held, 0
+
+    def __exit__(self, *raised: object) -> None:
+        self._hold(-self._own)
+
+    def _hold(self, count: int) -> None:
+        self._own += count
+        self._all.count += count
 
     def add(self, index: int, item: Item) -> None:
-        """Take the next item of the answer with this index."""
+        """Take the next item of the answer with this index.
+
+        Raises:
+            BusyError: more scores are held than there may be.
+        """
         one = self._found.setdefault(index, _Growing())
         if isinstance(item, Scored):
-            one.tokens = [*(one.tokens or []), *item.tokens]
+            one.tokens = one.tokens or []
+            one.tokens += item.tokens
+            self._hold(_count(item.tokens))
+            if self._all.count > MOST_SCORES:
+                message = f"answers that wait to be sent have {MOST_SCORES} probabilities already"
+                raise BusyError(f"{message}: ask for fewer, or for a stream")
         elif isinstance(item, GenerationStats):
             one.stats = item
         else:
@@ -59,12 +91,14 @@ class Collector:
     def unsent(self, index: int) -> list[TokenScore] | None:
         """The scores that no chunk has had yet; None if nobody asked for scores."""
         one = self._found.get(index)
-        return None if one is None or one.tokens is None else one.tokens[one.sent :]
+        return None if one is None else one.tokens
 
     def sent(self, index: int) -> None:
-        """Count all scores so far as sent."""
+        """Forget all scores so far, because they were sent."""
         one = self._found[index]
-        one.sent = len(one.tokens or [])
+        if one.tokens:
+            self._hold(-_count(one.tokens))
+            one.tokens = []
 
     @property
     def choices(self) -> list[Choice]:
@@ -74,6 +108,10 @@ class Collector:
             assert one.stats is not None, "an answer ends with its statistics"
             whole.append(Choice(one.parts, one.tokens, one.stats))
         return whole
+
+
+def _count(tokens: Sequence[TokenScore]) -> int:
+    return sum(1 + len(one.top) for one in tokens)
 
 
 def together(choices: Sequence[Choice], n: int) -> GenerationStats:

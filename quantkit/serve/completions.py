@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from quantkit.chat_template.answer_reader import Text
@@ -25,7 +25,7 @@ from quantkit.run.settings import Settings
 from quantkit.serve.adapters import Adapters
 from quantkit.serve.answering import Answers
 from quantkit.serve.body import Bodies
-from quantkit.serve.choices import Collector, Items, all_answers, together
+from quantkit.serve.choices import Collector, HeldScores, Items, all_answers, together
 from quantkit.serve.errors import RequestError
 from quantkit.serve.page.rendering import Renderer
 from quantkit.serve.refusals import refusal, refused
@@ -33,11 +33,14 @@ from quantkit.serve.reply import DONE, ChatReply, Reply, TextReply, event
 from quantkit.serve.request import ChatRequest, read_request
 from quantkit.serve.speaking import Scored
 from quantkit.serve.text_request import TextRequest, read_text_request
+from quantkit.serve.whole_response import WholeResponse
+from quantkit.serve.worker import Worker
 
 if TYPE_CHECKING:
     from quantkit.run.embeddings import Embedder
 
 _LONG = 2**16  # bytes of a request that is not read in the event loop, where others wait
+_MANY = 128  # tokens with scores that are not written there
 
 # Limits for unknown parameters in the log, because clients can invent any number of them.
 _MOST_NAMES, _LONGEST_NAME = 100, 64
@@ -57,6 +60,7 @@ class Served:
         renderer: renders Markdown for the page.
         embedder: gives embeddings, None for none.
         shared: whether clients that do not know each other use it.
+        scores: how many probabilities are held for answers that were not sent yet.
         adapters: LoRA files that a request can choose.
         since: the start time, in seconds since 1970.
     """
@@ -70,6 +74,7 @@ class Served:
     renderer: Renderer = field(default_factory=Renderer)
     embedder: Embedder | None = None
     shared: bool = False
+    scores: HeldScores = field(default_factory=HeldScores)
     adapters: Adapters | None = None
     since: int = field(default_factory=lambda: int(time.time()))
 
@@ -83,7 +88,7 @@ class Completions(ABC):
     def __init__(self, served: Served) -> None:
         self._served = served
         self._noted: set[str] = set()
-        self._reading = asyncio.Lock()
+        self._reader, self._writer = Worker(), Worker()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -110,11 +115,9 @@ class Completions(ABC):
         if len(body) < _LONG:
             asked = self._parse(body)
         else:
-            async with self._reading:
-                asked = await asyncio.to_thread(self._parse, body)
+            asked = await self._reader.run(partial(self._parse, body))
         if asked.unchecked:
-            async with self._reading:
-                await asyncio.to_thread(_check, asked.unchecked, self._served.answers.model.path)
+            await self._reader.run(partial(_check, asked.unchecked, self._served.answers.model.path))
         return asked
 
     @abstractmethod
@@ -128,13 +131,16 @@ class Completions(ABC):
             self._served.note(f"ignored request parameter {parameter!r}, which has no effect")
 
     async def _whole(self, asked: ChatRequest | TextRequest, reply: Reply, items: Items) -> Response:
-        found = Collector()
-        try:
-            async for index, item in items:
-                found.add(index, item)
-        except QuantkitError as error:
-            return refused(error, self.prompt)
-        return JSONResponse(reply.whole(found.choices, together(found.choices, asked.n)))
+        with Collector(self._served.scores) as found:
+            try:
+                async for index, item in items:
+                    found.add(index, item)
+            except QuantkitError as error:
+                return refused(error, self.prompt)
+            choices = found.choices
+            if sum(len(one.tokens or ()) for one in choices) < _MANY:
+                return WholeResponse(reply.whole(choices, together(choices, asked.n)))
+            return await self._writer.run(lambda: WholeResponse(reply.whole(choices, together(choices, asked.n))))
 
     async def _send_stream(
         self,
@@ -145,7 +151,10 @@ class Completions(ABC):
         receive: Receive,
         send: Send,
     ) -> None:
-        events = self._events(asked, reply, items)
+        async with aclosing(self._events(asked, reply, items)) as events:
+            await self._send_events(events, scope, receive, send)
+
+    async def _send_events(self, events: AsyncIterator[bytes], scope: Scope, receive: Receive, send: Send) -> None:
         try:
             # Before anything has been sent, an error can still have its own status.
             first = await anext(events)
@@ -163,26 +172,26 @@ class Completions(ABC):
             await send({"type": "http.response.body", "body": data, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _events(self, asked: ChatRequest | TextRequest, reply: Reply, items: Items) -> AsyncIterator[bytes]:
+    async def _events(self, asked: ChatRequest | TextRequest, reply: Reply, items: Items) -> AsyncGenerator[bytes]:
         """The events of a stream; nothing before the first answer has begun."""
         begun: set[int] = set()
-        found = Collector()
-        async for index, item in items:
-            if index not in begun and (opening := reply.first(index)):
-                yield event(opening)
-            begun.add(index)
-            calls, scores = found.calls(index), found.unsent(index)
-            found.add(index, item)
-            if isinstance(item, GenerationStats):
-                if scores:
-                    yield event(reply.piece(index, Text(""), tokens=scores))
-                yield event(reply.last(index, item, called=bool(calls)))
-            elif not isinstance(item, Scored):
-                yield event(reply.piece(index, item, calls, scores))
-                found.sent(index)
-        if asked.include_usage:
-            yield event(reply.usage(together(found.choices, asked.n)))
-        yield DONE
+        with Collector(self._served.scores) as found:
+            async for index, item in items:
+                if index not in begun and (opening := reply.first(index)):
+                    yield event(opening)
+                begun.add(index)
+                calls, scores = found.calls(index), found.unsent(index)
+                found.add(index, item)
+                if isinstance(item, GenerationStats):
+                    if scores:
+                        yield event(reply.piece(index, Text(""), tokens=scores))
+                    yield event(reply.last(index, item, called=bool(calls)))
+                elif not isinstance(item, Scored):
+                    yield event(reply.piece(index, item, calls, scores))
+                    found.sent(index)
+            if asked.include_usage:
+                yield event(reply.usage(together(found.choices, asked.n)))
+            yield DONE
 
 
 class ChatCompletions(Completions):

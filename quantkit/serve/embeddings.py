@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,7 @@ from quantkit.serve.errors import RequestError, StoppingError
 from quantkit.serve.json_endpoint import Endpoint, read_json
 from quantkit.serve.prompts import Prompt, read_prompts
 from quantkit.serve.refusals import refused
+from quantkit.serve.worker import Worker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +55,7 @@ def embeddings(name: str, embedder: Embedder | None, n_vocab: int, bodies: Bodie
         n_vocab: tokens of the model.
         bodies: the bodies of requests.
     """
-    turn = asyncio.Lock()
+    turn, worker = asyncio.Lock(), Worker()
 
     def read(body: bytes) -> tuple[EmbeddingsBody, list[Sequence[int]]]:
         asked = read_json(EmbeddingsBody, body)
@@ -62,12 +64,12 @@ def embeddings(name: str, embedder: Embedder | None, n_vocab: int, bodies: Bodie
     async def answer(request: Request) -> Response:
         try:
             async with bodies.read(request) as body, turn:
-                asked, inputs = await asyncio.to_thread(read, body)
+                asked, inputs = await worker.run(partial(read, body))
                 vectors = []
                 for tokens in inputs:
                     if await request.is_disconnected():
                         return Response(status_code=400)
-                    vectors.append(await asyncio.to_thread(_vector, tokens, _required(embedder)))
+                    vectors.append(await worker.run(partial(_vector, tokens, _required(embedder))))
                 return JSONResponse(_reply(name, asked, vectors, sum(map(len, inputs))))
         except ClientDisconnect:
             return Response(status_code=400)

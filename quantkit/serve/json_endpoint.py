@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from quantkit.errors import QuantkitError
 from quantkit.serve.body import Bodies
 from quantkit.serve.refusals import problem, refused
+from quantkit.serve.worker import Worker
 
 Asked = TypeVar("Asked", bound=BaseModel)
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -26,12 +27,12 @@ def json_endpoint(kind: type[Asked], work: Callable[[Asked], dict[str, Any]], bo
         work: makes the answer; a :class:`QuantkitError` becomes an error response.
         bodies: the bodies of requests.
     """
-    turn = asyncio.Lock()
+    turn, worker = asyncio.Lock(), Worker()
 
     async def answer(request: Request) -> Response:
         try:
             async with bodies.read(request) as body, turn:
-                return await asyncio.to_thread(lambda: JSONResponse(work(read_json(kind, body))))
+                return await worker.run(lambda: JSONResponse(work(read_json(kind, body))))
         except ClientDisconnect:
             return Response(status_code=400)
         except QuantkitError as error:

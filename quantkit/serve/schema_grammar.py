@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quantkit.run.gbnf import text
+from quantkit.run.grammar_check import LONGEST
 from quantkit.serve.errors import RequestError
 from quantkit.serve.schema_dialect import FORMATS, JSON, Dialect, SchemaError
 
@@ -69,10 +70,12 @@ class SchemaRules:
         self.dialect = dialect
         self._root = root
         self._rules = rules
+        self._size = 0
         self._referred: dict[str, str] = {}
 
     def add(self, name: str, rule: str) -> str:
-        if len(self._rules) > _MOST_RULES:
+        self._size += len(rule)
+        if len(self._rules) > _MOST_RULES or self._size > LONGEST:
             raise refused("the schema is too large")
         self._rules[name] = rule
         return name
@@ -102,6 +105,8 @@ class SchemaRules:
             return "value"
         kinds = asked.get("type") or _kind(asked, where)
         kinds = kinds if isinstance(kinds, list) else [kinds]
+        # Each once: they multiply with those inside of them.
+        kinds = [kind for at, kind in enumerate(kinds[: len(_KEYWORDS) + 1]) if kind not in kinds[:at]]
         ways = [self._typed(kind, asked, where, depth) for kind in kinds]
         only(asked, {"type"}.union(*(_KEYWORDS[kind] for kind in kinds)), where)
         return f"({' | '.join(ways)}) space"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -130,7 +131,10 @@ class Turns:
     def _work(self) -> None:
         while True:
             for place in self.places:
-                self._step(place)
+                try:
+                    self._step(place)
+                except Exception as error:
+                    self._give_up(place, error)
             with self._changed:
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: any(place.has_work for place in self.places))
@@ -158,6 +162,15 @@ class Turns:
         for turn in turns:
             turn.alone = turn.alone and alone
             self._advance(place, turn, error)
+
+    def _give_up(self, place: Place, error: Exception) -> None:
+        """End all that is under way: this thread must go on, because all that comes waits for it."""
+        for turn in list(place.active):
+            with suppress(Exception):
+                if turn.steps is not None:
+                    turn.steps.close()
+            with suppress(Exception):
+                self._end(place, turn, error)
 
     def _next(self, place: Place) -> Turn | None:
         with self._changed:

@@ -1,6 +1,7 @@
 """Asks a separate process that keeps running, with limits on the time and memory of each question.
 
 The process starts on first use, and again if it had to end. One is enough, and a process per question would cost 0.1 s.
+If somebody kills it, such as a system that is short of memory, the question is asked once more.
 The module in it calls :func:`quantkit.system.limited_worker.answer_lines`.
 """
 
@@ -16,6 +17,12 @@ from typing import Any
 
 from quantkit.errors import QuantkitError
 from quantkit.system.child_process import ended_how, start_module
+
+
+class KilledError(QuantkitError):
+    """Somebody else killed the process, twice."""
+
+    default_hint = "is the memory short? The system's log says what it killed; then try again"
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,7 @@ class LimitedProcess:
         self.limits = limits
         self._module, self._subject, self._error = module, subject, error
         self._lock = threading.Lock()
+        self._closing = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -57,15 +65,16 @@ class LimitedProcess:
 
         Raises:
             QuantkitError: of the kind given to the constructor: it was stopped at a limit, or crashed its process.
+            KilledError: it was killed from outside, and so was the process that was asked again.
         """
         line = json.dumps(question).encode() + b"\n"
         with self._lock:
-            process = self._running()
             try:
-                reply = self._exchange(process, line)
-            except BaseException:  # after Ctrl-C the next question must not get this one's answer
-                self._end()
-                raise
+                reply = self._answer(line)
+            except KilledError:
+                if self._closing:
+                    raise
+                reply = self._answer(line)
             if "limit" in reply:  # start a new process with all of its memory
                 self._end()
         if reply.get("limit") == "memory":
@@ -73,9 +82,13 @@ class LimitedProcess:
         return reply
 
     def close(self) -> None:
-        """End the process; the next question starts it again."""
+        """End the process, also in the middle of a question; the next one starts it again."""
+        self._closing = True
+        if (process := self._process) is not None:
+            process.kill()
         with self._lock:
             self._end()
+            self._closing = False
 
     def forget(self) -> None:
         """In a forked copy of this program: leave the process to the original, and never use it."""
@@ -83,6 +96,14 @@ class LimitedProcess:
         if self._process is not None:
             self._process.returncode = 0  # so that Python does not warn that it is still running
             self._process = None
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        process = self._running()
+        try:
+            return self._exchange(process, line)
+        except BaseException:  # after Ctrl-C the next question must not get this one's answer
+            self._end()
+            raise
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is not None:
@@ -119,6 +140,8 @@ class LimitedProcess:
         code = process.wait()
         if late:
             return self._error(f"{self._subject} takes longer than {self.limits.wall:g} s")
+        if code < 0 and signal.Signals(-code).name == "SIGKILL":
+            return KilledError(f"{self._subject}: the process that runs it was killed (SIGKILL)")
         if code < 0 and signal.Signals(-code).name == "SIGPROF":
             return self._error(f"{self._subject} takes more than {self.limits.seconds:g} s of processor time")
         assert process.stderr is not None

@@ -39,9 +39,10 @@ STUCK = """
 from quantkit.ggml.llama import begin
 begin()
 import time
-import quantkit.run.lanes, quantkit.serve.server
+import quantkit.run.lanes, quantkit.serve.server, quantkit.serve.page.rendering
 quantkit.serve.server._PATIENCE = 0.2
 quantkit.run.lanes.Lanes.step = lambda self, lanes: time.sleep(600)
+quantkit.serve.page.rendering.Renderer.nodes = lambda self, text: time.sleep(600)
 """
 HEAD = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n"
 
@@ -124,10 +125,15 @@ def test_what_is_no_http_is_said_once(impatient: Server) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_signals_end_it_while_the_model_is_stuck(tmp_path: Path, number: int, code: int) -> None:
-    """In the middle of a step of llama.cpp, which nothing can interrupt."""
+    """In the middle of a step of llama.cpp, which nothing can interrupt, and of what is asked of another process."""
     path = write_tiny_gguf(tmp_path / "tiny.gguf")
-    with running_server(tmp_path / "log.txt", path, script=STUCK) as server, closing(server.connect()) as connection:
+    with (
+        running_server(tmp_path / "log.txt", path, script=STUCK) as server,
+        closing(server.connect()) as connection,
+        closing(server.connect()) as other,
+    ):
         connection.request("POST", "/v1/chat/completions", json.dumps({"messages": [{"role": "user", "content": "?"}]}))
+        other.request("POST", "/render", json.dumps({"content": "?"}))
         time.sleep(0.5)
         started = time.monotonic()
         ended, log = server.end(number)

@@ -23,7 +23,7 @@ from quantkit.chat_template.format import derive, named_template, render_jinja
 from quantkit.chat_template.process import TemplateLimitError, TemplateProcess
 from quantkit.errors import ChatFormatError
 from quantkit.jobs.package import package
-from quantkit.system.limited_process import Limits
+from quantkit.system.limited_process import KilledError, Limits
 from quantkit.verify.smoke import smoke_test
 
 TALK = [{"role": "user", "content": "你好"}]
@@ -102,6 +102,7 @@ def test_without_a_limit_of_processor_time_the_clock_ends_it() -> None:
     question = {"do": "render", "template": LOOPS, "messages": TALK, "bos_token": "", "eos_token": ""}
     with pytest.raises(TemplateLimitError, match=r"takes longer than 0\.5 s"):
         process.ask(question)
+    process.limits = Limits()  # a busy machine takes half a second to start a process
     assert process.ask({**question, "template": "{{ messages[0].content }}"}) == {"value": "你好"}
     process.close()
 
@@ -178,16 +179,19 @@ def test_a_process_that_was_ended_is_started_again(tight: TemplateProcess) -> No
     first.wait()
     assert render("{{ 2 }}") == "2"
     assert tight._process is not first
-    # In the middle of a question it is an error, and the next one is answered.
+    # In the middle of a question it is asked again, once.
     slow = TemplateProcess(Limits(seconds=60))
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(
             slow.ask, {"do": "render", "template": LOOPS, "messages": TALK, "bos_token": "", "eos_token": ""}
         )
-        while slow._process is None:
+        killed: list[object] = []
+        while len(killed) < 2:
+            if slow._process is not None and slow._process not in killed:
+                killed.append(slow._process)
+                slow._process.kill()
             time.sleep(0.01)
-        slow._process.kill()
-        with pytest.raises(TemplateLimitError, match="crashed the process that runs it: signal SIGKILL"):
+        with pytest.raises(KilledError, match="the chat template: the process that runs it was killed"):
             asked.result(timeout=20)
     slow.close()
 
