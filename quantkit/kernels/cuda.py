@@ -6,9 +6,7 @@ compiler. Binaries are kept in the user's cache folder, by source, options and v
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -18,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from quantkit.errors import QuantkitError
-from quantkit.kernels.cache import cache_folder
+from quantkit.kernels.cache import cache_folder, keep, read_kept
 from quantkit.kernels.cuda_driver import CudaDevice
 from quantkit.kernels.cuda_source import Variant, program
 from quantkit.system.shell import installation
@@ -132,25 +130,3 @@ def _check(result: tuple[Any, ...]) -> Any:
         reason = compiler().nvrtcGetErrorString(status)[1].decode()
         raise QuantkitError(f"NVRTC refuses: {reason}", hint="pass --device cpu")
     return values[0] if len(values) == 1 else values
-
-
-def keep(path: Path, binary: bytes) -> None:
-    """Put a binary into the cache, after its hash; a cache that cannot be written costs a second and no more."""
-    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(hashlib.sha256(binary).digest() + binary)
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def read_kept(path: Path) -> bytes | None:
-    """The binary that was kept there, if it is there, whole and legible."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    digest, binary = content[:32], content[32:]
-    return binary if hashlib.sha256(binary).digest() == digest else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import threading
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ import numba
 import numpy as np
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-from quantkit.kernels.cache import cache_folder
+from quantkit.kernels.cache import cache_folder, keep, read_kept
 
 # Numba's setting is the process's: a thread that changes it must be alone.
 _setting = threading.Lock()
@@ -31,18 +32,18 @@ class _Files(IndexDataCacheFile):  # type: ignore[misc]  # numba has no types
     then name the code of another function, which computes something else.
     """
 
-    def _path(self, key: Any) -> str:
+    def _place(self, key: Any) -> Path:
         digest = hashlib.sha256(repr((self._version, self._source_stamp, key)).encode()).hexdigest()[:32]
-        return f"{self._index_name.removesuffix('.nbi')}.{digest}.nbc"
+        return Path(self._cache_path, f"{self._index_name.removesuffix('.nbi')}.{digest}.nbc")
 
     def save(self, key: Any, data: Any) -> None:
-        self._save_data(self._path(key), (key, data))
+        keep(self._place(key), self._dump((key, data)))
 
     def load(self, key: Any) -> Any:
-        try:
-            own, data = self._load_data(self._path(key))
-        except OSError:
+        content = read_kept(self._place(key))
+        if content is None:
             return None
+        own, data = pickle.loads(content)
         return data if own == key else None
 
 

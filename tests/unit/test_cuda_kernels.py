@@ -17,6 +17,7 @@ from quantkit.errors import QuantkitError
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import cuda
+from quantkit.kernels.cache import read_kept
 from quantkit.kernels.cuda_driver import device_count, open_device
 from quantkit.kernels.cuda_source import Variant
 from quantkit.kernels.formats import PLAIN, WEIGHTED
@@ -207,7 +208,7 @@ def test_kernels_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     kept.write_bytes(kept.read_bytes()[:100])  # a damaged file is compiled again
     monkeypatch.setattr(cuda, "_functions", {})
     cuda.kernel(device, variant)
-    assert cuda.read_kept(kept) is not None
+    assert read_kept(kept) is not None
     monkeypatch.setattr(cuda, "_functions", {})
     monkeypatch.setattr(cuda, "_compile", None)  # a whole one is not
     cuda.kernel(device, variant)

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 import quantkit
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
-from quantkit.kernels import cuda, lanes
 from quantkit.kernels import encode as encoding
+from quantkit.kernels import lanes
 from quantkit.kernels.arithmetic import nearest_int
+from quantkit.kernels.cache import keep, read_kept
 from quantkit.kernels.cuda_source import Variant, program
 from quantkit.kernels.formats import (
     GRID_FORMATS,
@@ -522,13 +523,13 @@ def test_the_program_encodes_with_importances_where_there_are_some() -> None:
 
 def test_a_kept_binary_is_whole_or_not_there(tmp_path: Path) -> None:
     path = tmp_path / "kernels" / "a.cubin"
-    assert cuda.read_kept(path) is None
-    cuda.keep(path, b"binary")
-    assert cuda.read_kept(path) == b"binary"
+    assert read_kept(path) is None
+    keep(path, b"binary")
+    assert read_kept(path) == b"binary"
     assert [child.name for child in path.parent.iterdir()] == ["a.cubin"]
     path.write_bytes(path.read_bytes()[:-1])
-    assert cuda.read_kept(path) is None
+    assert read_kept(path) is None
     blocked = tmp_path / "file"
     blocked.touch()
-    cuda.keep(blocked / "b.cubin", b"binary")  # no folder can be made there
-    assert cuda.read_kept(blocked / "b.cubin") is None
+    keep(blocked / "b.cubin", b"binary")  # no folder can be made there
+    assert read_kept(blocked / "b.cubin") is None

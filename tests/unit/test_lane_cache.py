@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,29 @@ def test_threads_that_save_at_once_keep_their_own_code(tmp_path: Path) -> None:
     files = lane_cache._Files(str(tmp_path), "carry", 1)
     assert all(files.load(("bf16", n, turn)) == f"code {n} {turn}" for n in range(8) for turn in range(20))
     assert files.load(("f16", 0, 0)) is None
+
+
+def test_code_that_lost_its_end_is_compiled_again(tmp_path: Path) -> None:
+    """A power cut may leave a file without its last blocks, or without any."""
+    files = lane_cache._Files(str(tmp_path), "carry", 1)
+    files.save("bf16", "code")
+    (kept,) = tmp_path.iterdir()
+    content = kept.read_bytes()
+    for damaged in (b"", content[:-1], bytes(len(content)), content[:-1] + bytes([content[-1] ^ 1])):
+        kept.write_bytes(damaged)
+        assert files.load("bf16") is None
+    files.save("bf16", "code")
+    assert files.load("bf16") == "code"
+
+
+def test_what_killed_processes_left_in_the_cache_is_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    mine, theirs = f"a.nbc.{os.getpid()}-1.part", f"a.nbc.{os.getppid()}-1.part"
+    for name in (f"a.nbc.{ended.pid}-1.part", mine, theirs):
+        (tmp_path / name).write_bytes(b"half")
+    lane_cache._Files(str(tmp_path), "carry", 1).save("bf16", "code")
+    assert {path.name for path in tmp_path.glob("*.part")} == {mine, theirs}
 
 
 def test_threads_keep_their_functions_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
