@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,13 +78,26 @@ class Workspace:
         """
         check_free_folder(self.failed, self.mark, overwrite=True)
 
-    def publish(self, *, failed: bool = False) -> Path:
-        """Rename the folder to the output, or to :attr:`failed`."""
+    def publish(self, *, failed: bool = False, names: Sequence[str] = ()) -> Path:
+        """Rename the folder to the output, or to :attr:`failed`.
+
+        Args:
+            failed: to :attr:`failed`.
+            names: files that must be there: somebody may have removed the folder in the middle.
+
+        Raises:
+            OutputError: one of them is gone; or the output exists, or cannot be written.
+        """
+        for name in names:
+            if not (self.path / name).is_file():
+                raise OutputError(
+                    f"{self.final / name}: was removed while the output was made",
+                    hint="build it again, when no program removes files there",
+                )
         final, overwrite = (self.failed, True) if failed else (self.final, self.overwrite)
         self._flush()
         check_free_folder(final, self.mark, overwrite=overwrite)
-        replace_all([(self.path, final)])
-        self._flush_name()
+        replace_all([(self.path, final)], self._flush_name)
         return final
 
     def publish_files(self, names: Sequence[str]) -> Path:
@@ -96,8 +109,7 @@ class Workspace:
         self._flush()
         for name in names:
             check_free(self.place / name, overwrite=self.overwrite)
-        replace_all([(self.path / name, self.place / name) for name in names])
-        self._flush_name()
+        replace_all([(self.path / name, self.place / name) for name in names], self._flush_name)
         return self.place / names[0]
 
     def _flush(self) -> None:
@@ -148,7 +160,10 @@ def workspace(
     _check_output(final, inputs, overwrite=overwrite, file=file, mark=mark)
     temporary = final.with_name(f".{final.name}.quantkit-{os.getpid()}")
     try:
+        new = [folder for folder in final.parents if not folder.exists()]
         final.parent.mkdir(parents=True, exist_ok=True)
+        for folder in new if fsync else ():  # a power cut must not take the folders around the output
+            sync(folder.parent)
         _clean_after_killed_runs(final)
         _check_free(final, overwrite=overwrite, file=file, mark=mark)  # an old output may have been restored
         _remove_temporary(temporary)
@@ -192,10 +207,15 @@ def _check_free(final: Path, *, overwrite: bool, file: bool, mark: Mark | None) 
         check_free_folder(final, mark, overwrite=overwrite)
 
 
-def replace_all(pairs: Sequence[tuple[Path, Path]]) -> None:
+def replace_all(pairs: Sequence[tuple[Path, Path]], renamed: Callable[[], None] = lambda: None) -> None:
     """Rename each first path to its second, all or none. Callers have checked that the second may be replaced.
 
     A rename cannot replace a folder that is not empty, so an old output is first moved away.
+
+    Args:
+        pairs: what to rename, and its new name.
+        renamed: called before old outputs are removed; flushes the new names, so that a power cut leaves one or the
+            other.
     """
     done: list[tuple[Path, Path]] = []
     asides: list[Path] = []
@@ -215,6 +235,7 @@ def replace_all(pairs: Sequence[tuple[Path, Path]]) -> None:
             for path, to in reversed(done):
                 os.rename(to, path)
             raise write_error(final, error) from None
+    renamed()
     for aside in asides:
         _remove(aside)
 

@@ -163,7 +163,8 @@ def build(
             timeline.write(trace)
         clock.lap("stream")
         texts = write_package(prepared.spec, work.path)
-        write_manifest(build_manifest(prepared, digests, texts, effects, matrix), work.path)
+        manifest = build_manifest(prepared, digests, texts, effects, matrix)
+        write_manifest(manifest, work.path)
         clock.lap("package")
         report = _verify(prepared, work) if checked else None
         clock.lap("verify")
@@ -178,7 +179,8 @@ def build(
                 trouble = error
             else:
                 texts = write_package(replace(prepared.spec, quality=quality(found)), work.path)
-                write_manifest(build_manifest(prepared, digests, texts, effects, matrix), work.path)
+                manifest = build_manifest(prepared, digests, texts, effects, matrix)
+                write_manifest(manifest, work.path)
             clock.lap("evaluate")
         write_report(build_report(prepared, report, clock.seconds, effects, proof, found), work.path)
         add_page(work.path, reporter)
@@ -190,7 +192,7 @@ def build(
                 f"{failed}: built, but check {first.name!r} failed: {first.figure or first.evidence}",
                 hint=f"read {failed / REPORT}",
             )
-        folder = work.publish()
+        folder = work.publish(names=manifest.file_names)
         if trouble is not None:
             raise QuantkitError(f"{folder}: built, but not evaluated: {trouble}", hint=trouble.hint)
         return BuildResult(folder, plan, report, clock.seconds, effects, proof, found)

@@ -81,4 +81,4 @@ def merge(
             run.reporter.note(note)
         write_beside(opened, outputs, work.path, dtype)
         write_merge_record(work.path, opened.checkpoint.path, opened.adapters, effects)
-        return work.publish()
+        return work.publish(names=[output.file for output in outputs])

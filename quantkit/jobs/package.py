@@ -161,7 +161,7 @@ def package(
             notes=tuple(notes),
         )
         write_manifest(manifest, work.path)
-        return work.publish()
+        return work.publish(names=manifest.file_names)
 
 
 def _started(spec: PackageSpec, start: ModelfileContent, bos_token: str) -> PackageSpec:

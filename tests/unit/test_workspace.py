@@ -352,3 +352,46 @@ def test_killed_between_the_two_renames(tmp_path: Path) -> None:
         assert content(out) == "old"
     assert content(out) == "old"
     assert names(tmp_path) == ["out"]
+
+
+def test_the_old_output_is_removed_after_the_new_name_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, seen, fsync = fill(tmp_path / "out"), [], os.fsync
+
+    def watch(fd: int) -> None:
+        if os.path.samestat(os.fstat(fd), os.stat(tmp_path)):
+            seen.append(sorted(name.partition("-")[2][:3] for name in os.listdir(tmp_path) if name.startswith(".")))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    with workspace(out, overwrite=True, fsync=True) as work:
+        write(work.path, "new")
+        work.publish()
+    assert content(out) == "new"
+    assert seen == [["old"]]
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_folders_that_are_made_around_an_output_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed, fsync = set(), os.fsync
+
+    def watch(fd: int) -> None:
+        flushed.add(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    with workspace(tmp_path / "a" / "b" / "out", overwrite=False, fsync=True) as work:
+        write(work.path, "new")
+        work.publish()
+    assert {path.stat().st_ino for path in (tmp_path, tmp_path / "a", tmp_path / "a" / "b")} <= flushed
+
+
+def test_a_folder_from_which_a_file_was_removed_is_not_published(tmp_path: Path) -> None:
+    with workspace(tmp_path / "out", overwrite=False) as work:
+        write(work.path, "new")
+        with pytest.raises(OutputError, match=r"model\.gguf: was removed"):
+            work.publish(names=["file", "model.gguf"])
+    assert os.listdir(tmp_path) == []
