@@ -75,6 +75,6 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     begin()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(number, _stop)
     answer_module(answer)

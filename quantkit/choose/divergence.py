@@ -15,6 +15,7 @@ from typing import Any
 from quantkit.engine.timeline import NO_TIMELINE, NoTimeline
 from quantkit.errors import QuantkitError
 from quantkit.system.child_process import ended_how, start_module
+from quantkit.system.temporary import temporary_root
 
 # A sensitivity needs few positions: a text is cut into sequences, and the first positions of each, which know little of
 # what came before, are passed over.
@@ -140,7 +141,7 @@ def divergence_from(
     Raises:
         QuantkitError: llama.cpp refuses the file, or ends.
     """
-    with tempfile.TemporaryFile() as log, start_module(_WORKER, stderr=log) as process:
+    with tempfile.TemporaryFile(dir=temporary_root()) as log, start_module(_WORKER, stderr=log) as process:
         try:
             one = Divergence(process, reference, timeline)
             skip = min(SKIPPED, min(map(len, ids)) - 1)

@@ -19,10 +19,12 @@ from quantkit.ggml.llama import begin, llama_cpp
 # isort: split
 from quantkit.choose.evaluator import Evaluator
 from quantkit.errors import QuantkitError
+from quantkit.system.child_process import end_with_parent
 
 
 def main() -> None:
     """Answer questions until stdin ends."""
+    end_with_parent()
     llama_cpp.llama_backend_init()
     first = json.loads(sys.stdin.readline() or "null")
     if first is None:

@@ -16,6 +16,7 @@ import click
 from quantkit.cli.main import EXIT_INTERRUPTED
 from quantkit.cli.model_options import lora_option, model_threads_option, quant_option
 from quantkit.cli.options import FOLDER, THINKING, json_option, pairs, print_json, reporter
+from quantkit.system.interrupts import ENDING
 
 if TYPE_CHECKING:
     from quantkit.gguf.lora import ScaledLora
@@ -146,7 +147,8 @@ def _talk(loop: ChatLoop, typed_in: str, *, others: Sequence[str], keep: bool) -
     from quantkit.system.streams import piped_lines
 
     if sys.stdin.isatty():
-        signal.signal(signal.SIGTERM, _leave)  # in other commands it acts like Ctrl-C, which does not end a chat
+        for number in ENDING:  # in other commands they act like Ctrl-C, which does not end a chat
+            signal.signal(number, _leave)
         loop.screen.say(opening(loop.model, loop.conversation.system, others))
         loop.run_terminal(*terminal_reader(History(history_path() if keep else None), readline_completer))
     else:

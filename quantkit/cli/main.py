@@ -19,6 +19,8 @@ import click
 from quantkit import __version__
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.system.did_you_mean import did_you_mean
+from quantkit.system.interrupts import ends_cleanly
+from quantkit.system.out_of_memory import HINT, is_out_of_memory
 from quantkit.system.streams import replace_unknown
 from quantkit.system.terminal_text import one_line
 
@@ -122,15 +124,13 @@ def entry() -> NoReturn:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code (0, 1, 2, 3 or 130)."""
-    # SIGTERM cleans up like Ctrl-C.
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     # A vocabulary is hundreds of thousands of small objects; looking for cycles among them costs as much as reading it.
     threshold = gc.get_threshold()
     gc.set_threshold(1_000_000)
     try:
-        sys.exit(_run(args))
+        with ends_cleanly():
+            sys.exit(_run(args))
     finally:
-        signal.signal(signal.SIGTERM, handler)
         gc.set_threshold(*threshold)
 
 
@@ -149,7 +149,7 @@ def _run(args: list[str] | None) -> int:
     except QuantkitError as error:
         return _report(str(error), error.hint, _exit_code(error))
     except (click.exceptions.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
+        _say("interrupted")
         return EXIT_INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -163,7 +163,11 @@ def _run(args: list[str] | None) -> int:
         # The reader of the output has closed it (`| head`): stop quietly, as other tools do.
         _drop_stdout()
         return EXIT_ERROR
-    except OSError as error:
+    except (MemoryError, OSError, ImportError, RuntimeError, SystemError) as error:
+        if is_out_of_memory(error):
+            return _report("not enough memory", HINT, EXIT_ERROR)
+        if not isinstance(error, OSError):
+            raise
         # Code that works on files raises errors that name them; this is the output of the command itself.
         _drop_stdout()
         return _report(f"cannot print the result ({error.strerror or error})", "send the output elsewhere", EXIT_ERROR)
@@ -178,9 +182,14 @@ def _flush() -> None:
 
 def _report(message: str, hint: str, code: int) -> int:
     """The two lines of every error."""
-    click.echo(f"error: {one_line(message)}", err=True)
-    click.echo(f"hint: {one_line(hint)}", err=True)
+    _say(f"error: {one_line(message)}")
+    _say(f"hint: {one_line(hint)}")
     return code
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # a terminal that is closed, a log on a full disk: the exit code says it too
+        click.echo(line, err=True)
 
 
 def _exit_code(error: QuantkitError) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from quantkit.jobs.build import build
 from quantkit.jobs.recipe import Recipe
 from quantkit.system.child_process import run_module
 from quantkit.system.progress import Reporter
+from quantkit.system.temporary import temporary_folder
 
 NAME = "quantkit-demo"
 
@@ -98,8 +98,8 @@ def run_demo(folder: Path, *, overwrite: bool = False, reporter: Reporter | None
     result = build(recipe, overwrite=overwrite, reporter=reporter)
     file = result.plan.outputs[0].file
     questions = [example.question for example in EXAMPLES]
-    with tempfile.TemporaryDirectory(prefix="quantkit-") as temporary:
-        base_folder = Path(temporary) / "base"
+    with temporary_folder() as temporary:
+        base_folder = temporary / "base"
         base = build(Recipe(model=BASE, quants=("q4_0",), out=base_folder, name="base"), verify=False)
         base_answers = _ask(base.folder / base.plan.outputs[0].file, questions)
     answers = _ask(result.folder / file, questions)

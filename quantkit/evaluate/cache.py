@@ -13,17 +13,17 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from quantkit.errors import OutputError
 from quantkit.ggml.library import library_folder
 from quantkit.gguf.fingerprint import fingerprint
 from quantkit.gguf.model import GGUFModel
 from quantkit.kernels.cache import cache_folder
 from quantkit.system.running import is_running
+from quantkit.system.temporary import temporary_folder
 
 LIMIT = 4 << 30
 """Bytes that all files together may have; the ones that were not used for longest are removed first."""
@@ -101,18 +101,13 @@ def open_work(home: Path | None = None) -> Iterator[Work]:
     """
     home = home or cache_folder("logits")
     place: Path | None = home
+    folder: AbstractContextManager[str | Path]
     try:
         home.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(home)
         folder = tempfile.TemporaryDirectory(prefix=f".work-{os.getpid()}-", dir=home)
     except OSError:
-        place = None
-        try:
-            folder = tempfile.TemporaryDirectory(prefix="quantkit-evaluate-")
-        except OSError as error:
-            raise OutputError(
-                f"no folder for temporary files ({error.strerror or error})", hint="set TMPDIR to one"
-            ) from None
+        place, folder = None, temporary_folder()
     with folder as name:
         path = Path(name)
         _open.add(path.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sys
@@ -27,10 +28,17 @@ def read_into(fd: int, view: memoryview, offset: int) -> int:
 
 
 def write_at(fd: int, view: memoryview, offset: int) -> None:
-    """Write all of *view* at *offset*."""
+    """Write all of *view* at *offset*.
+
+    Raises:
+        OSError: the disk is full or has an error.
+    """
     done = 0
     while done < len(view):
-        done += _write_some(fd, view[done:], offset + done)
+        wrote = _write_some(fd, view[done:], offset + done)
+        if wrote == 0:  # no system should, and asking forever would hang
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        done += wrote
 
 
 def blocks(path: Path, start: int = 0, size: int = sys.maxsize) -> Iterator[bytes]:

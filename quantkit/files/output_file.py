@@ -16,6 +16,7 @@ from typing import Self
 
 from quantkit.errors import OutputError
 from quantkit.files.fileio import write_at
+from quantkit.system import out_of_memory
 
 Bytes = memoryview | bytes
 
@@ -102,6 +103,7 @@ def write_error(path: Path, error: OSError) -> OutputError:
         errno.ENOSPC: space,
         errno.EDQUOT: space,
         errno.EFBIG: space,
+        errno.ENOMEM: out_of_memory.HINT,
         errno.EACCES: "choose a folder you may write to with -o",
         errno.EPERM: "choose a folder you may write to with -o",
         errno.EROFS: "choose a folder you may write to with -o",

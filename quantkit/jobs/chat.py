@@ -23,6 +23,7 @@ from quantkit.jobs.arguments import LorasInput, ParametersInput, PathInput, read
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.transcript import check_messages
 from quantkit.system.child_process import ended_how, start_module
+from quantkit.system.temporary import temporary_root
 
 _LEAVES = 5.0  # seconds that the process may take to end by itself
 
@@ -84,7 +85,7 @@ class Chat:
         self._path = folder
         self._number = 0
         self._answering = False
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
+        self._log = tempfile.TemporaryFile(dir=temporary_root())  # noqa: SIM115  closed with the process
         self._process = start_module("quantkit.run.chat_worker", stderr=self._log)
         self._end = weakref.finalize(self, _end, self._process, self._log)
         self.last_stats: GenerationStats | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from quantkit.errors import OutputError
 from quantkit.gguf.header import TensorInfo, encode_header
 from quantkit.gguf.kv import KV, string
+from quantkit.system.temporary import temporary_folder
 
 
 @contextmanager
@@ -26,8 +26,8 @@ def sparse_file(metadata: Sequence[KV], tensors: Sequence[TensorInfo]) -> Iterat
     # Without any statement about a vocabulary llama.cpp loads nothing.
     header = encode_header([*metadata, string("tokenizer.ggml.model", "none")], tensors)
     size = len(header) + max((info.offset + info.type.nbytes(info.shape) for info in tensors), default=0)
-    with tempfile.TemporaryDirectory(prefix="quantkit-") as folder:
-        path = Path(folder) / "plan.gguf"
+    with temporary_folder() as folder:
+        path = folder / "plan.gguf"
         try:
             with path.open("wb") as file:
                 file.write(header)

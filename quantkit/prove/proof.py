@@ -6,7 +6,6 @@ leave in a temporary folder, and loads neither.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,6 +22,7 @@ from quantkit.prove.measure import Distance, distance
 from quantkit.prove.sequences import TokenSequence, prompts
 from quantkit.system.child_process import ChildError, ask_module
 from quantkit.system.progress import Reporter
+from quantkit.system.temporary import temporary_folder
 from quantkit.verify.expected import Expected
 from quantkit.verify.origin import Origin
 from quantkit.verify.report import Check, crashed
@@ -132,13 +132,13 @@ def prove_files(
     """
     reporter = reporter or Reporter()
     with (
-        tempfile.TemporaryDirectory(prefix="quantkit-prove-") as folder,
+        temporary_folder() as folder,
         reporter.phase("proving", 1 + len(files), "models") as progress,
     ):
         started = time.perf_counter()
         sequences = _sequences(files[0].path, material, threads)
         given = [one.to_json() for one in sequences]
-        theirs, ours = Path(folder, "transformers.npy"), Path(folder, "llama.cpp.npy")
+        theirs, ours = folder / "transformers.npy", folder / "llama.cpp.npy"
         judge = _ask_judge({"judged": judged.to_json(), "out": str(theirs), "threads": threads, "sequences": given})
         progress(1)
         halfway = time.perf_counter()

@@ -33,6 +33,7 @@ from quantkit.run.settings import (
     with_parameters,
     with_thinking,
 )
+from quantkit.system.child_process import end_with_parent
 
 
 class Questions:
@@ -65,6 +66,7 @@ class Questions:
 def main() -> None:
     """Load the model, and answer until stdin ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     with os.fdopen(os.dup(1), "w", encoding="ascii") as out:
         os.dup2(2, 1)  # what a library prints is no answer
         questions = Questions(iter(sys.stdin))

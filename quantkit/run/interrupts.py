@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from quantkit.system.interrupts import ENDING
+
 
 @contextmanager
 def interrupts_deferred() -> Iterator[Callable[[], bool]]:
@@ -31,8 +33,8 @@ def interrupts_deferred() -> Iterator[Callable[[], bool]]:
 
     ours = []
     if threading.current_thread() is threading.main_thread():
-        # The command line lets SIGTERM end the program as Ctrl-C does.
-        ours = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is signal.default_int_handler]
+        # The command line lets others end the program as Ctrl-C does.
+        ours = [s for s in (signal.SIGINT, *ENDING) if signal.getsignal(s) is signal.default_int_handler]
     for number in ours:
         signal.signal(number, note)
     try:

@@ -15,12 +15,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from quantkit.errors import QuantkitError
+from quantkit.system.temporary import temporary_root
 
 # Characters of a child's output that are kept.
 _KEPT_OUTPUT = 2000
@@ -28,6 +30,9 @@ _KEPT_OUTPUT = 2000
 _begun: dict[str, subprocess.Popen[bytes]] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begun.clear)  # they are the original's
+# The process that started this one, for :func:`end_with_parent`.
+_PARENT = "QUANTKIT_PARENT"
+_LOOK = 1.0  # seconds
 # A line of faulthandler's for a frame of quantkit's own; the innermost comes first.
 _FRAME = re.compile(r'^  File "[^"\n]*[/\\](quantkit[/\\][^"\n]+)", line (\d+) in (\S+)', re.MULTILINE)
 
@@ -106,7 +111,7 @@ def follow_module(module: str, question: dict[str, Any], told: Callable[[Any], N
     """
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     interrupted = False
-    with tempfile.TemporaryFile() as errors, start_module(module, stderr=errors) as child:
+    with tempfile.TemporaryFile(dir=temporary_root()) as errors, start_module(module, stderr=errors) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         threading.Thread(target=_read_lines, args=(child.stdout, lines), daemon=True).start()
@@ -168,6 +173,7 @@ def _answer(found: Mapping[str, Any]) -> Any:
 def answer_module(answer: Callable[[dict[str, Any]], Any]) -> None:
     """The main function of a module that is asked: *answer* the question, or say why it is refused."""
     found: dict[str, Any]
+    end_with_parent()
     question = sys.stdin.read()
     if not question:  # the program that began this one has ended
         return
@@ -182,6 +188,22 @@ def answer_module(answer: Callable[[dict[str, Any]], Any]) -> None:
             "hint": "free space on its disk, or set TMPDIR and XDG_CACHE_HOME to folders on another, and try again",
         }
     json.dump(found, sys.stdout, ensure_ascii=True)
+
+
+def end_with_parent() -> None:
+    """In a child: end within a second when the process that started it has ended, however that was.
+
+    After kill -9 nobody asks a child to stop: one that computes importances would go on for hours, for nobody.
+    """
+    started_by = os.environ.get(_PARENT, "")
+    if os.name == "posix" and started_by.isdigit():
+        threading.Thread(target=_watch, args=(int(started_by),), name="parent", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_LOOK)
+    os._exit(1)
 
 
 def start_module(
@@ -206,5 +228,6 @@ def _environment() -> dict[str, str]:
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        _PARENT: str(os.getpid()),
         "GGML_NO_BACKTRACE": "1",  # without this, llama.cpp would start a debugger on a failed assertion
     }

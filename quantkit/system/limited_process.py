@@ -11,6 +11,7 @@ import json
 import signal
 import subprocess
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,7 @@ class LimitedProcess:
         self._lock = threading.Lock()
         self._closing = False
         self._process: subprocess.Popen[bytes] | None = None
+        self._original: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the process, so that it has done its imports when it is asked."""
@@ -95,7 +97,7 @@ class LimitedProcess:
         self._lock = threading.Lock()
         if self._process is not None:
             self._process.returncode = 0  # so that Python does not warn that it is still running
-            self._process = None
+            self._original, self._process = self._process, None  # to free it would close its pipes, with a warning
 
     def _answer(self, line: bytes) -> dict[str, Any]:
         process = self._running()
@@ -121,8 +123,7 @@ class LimitedProcess:
             late.set()
             process.kill()
 
-        timer = threading.Timer(self.limits.wall, stop)
-        timer.daemon = True
+        timer = _Alarm(self.limits.wall, stop)
         timer.start()
         try:
             with suppress(OSError):  # it has ended, so there is no answer
@@ -156,3 +157,28 @@ class LimitedProcess:
         process.kill()
         with suppress(OSError), process:  # closes the pipes and waits
             pass
+
+
+class _Alarm:
+    """Calls a function after some seconds in which this process could run.
+
+    A stopped process (Ctrl-Z, SIGSTOP, a frozen container) must not find at its return that the one it asks, which was
+    stopped too, is late.
+    """
+
+    def __init__(self, seconds: float, call: Callable[[], None]) -> None:
+        self._slices, self._slice = 20, seconds / 20
+        self._call, self._cancelled = call, threading.Event()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="alarm", daemon=True).start()
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+    def _run(self) -> None:
+        # However long a stop lasts, it ends one wait.
+        for _ in range(self._slices):
+            if self._cancelled.wait(self._slice):
+                return
+        self._call()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 
 from quantkit.system.terminal_text import one_line
@@ -74,10 +74,8 @@ class TerminalReporter(Reporter):
             yield advance
 
     def note(self, text: str) -> None:
-        import click
-
         super().note(text)
-        click.echo(f"note: {one_line(text)}", err=True)
+        _say(f"note: {one_line(text)}")
 
 
 class _Lines:
@@ -104,6 +102,12 @@ class _Lines:
             self._print(f"{count(self._total)} {self._unit} in {seconds:.0f} s")
 
     def _print(self, text: str) -> None:
-        import click
+        _say(one_line(f"{self._name}: {text}"))
 
-        click.echo(one_line(f"{self._name}: {text}"), err=True)
+
+def _say(text: str) -> None:
+    """Print a line on stderr; where that cannot be written (a log on a full disk), the work goes on without it."""
+    import click
+
+    with suppress(OSError):
+        click.echo(text, err=True)

@@ -369,3 +369,14 @@ def test_the_result_cannot_be_printed(new_case: NewCase) -> None:
     case = new_case()
     outcome = run_process(case.arguments(CONVERT), cwd=case.root, within=("sh", "-c", '"$@" > /dev/full', "sh"))
     assert_refused(outcome, ["No space left"], "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(("out", "code"), [("{out}", 0), ("{gguf}", 1)], ids=["done", "refused"])
+def test_errors_and_notes_cannot_be_printed(out: str, code: int, new_case: NewCase) -> None:
+    """A log on a full disk: the work does not depend on it, and the exit code says what came of it."""
+    case = new_case()
+    arguments = case.arguments((*PACKAGE[:-1], out))
+    outcome = run_process(arguments, cwd=case.root, within=("sh", "-c", '"$@" 2> /dev/full', "sh"))
+    assert outcome.code == code
+    assert case.out.exists() == (code == 0)

@@ -1,0 +1,109 @@
+"""Folders for temporary files that nobody sees: removed at the end, or, after a kill, by the next run that needs one.
+
+A name has the id of its process, and the process holds a lock on the folder: in a container that shares the place with
+others, the id alone would not say whether it is in use.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from quantkit.errors import OutputError
+from quantkit.system.running import is_running
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_NAME = re.compile(r"quantkit-(\d+)-.+")
+_VARIABLES = ("TMPDIR", "TEMP", "TMP")
+_making = threading.Lock()
+
+
+def temporary_root() -> Path:
+    """The folder for temporary files, as tempfile chooses it.
+
+    tempfile itself writes a file to try each folder, which a kill at the wrong moment leaves there for good.
+    """
+    if tempfile.tempdir is None:
+        for name in _VARIABLES:
+            found = os.environ.get(name)
+            if found and os.path.isdir(found) and os.access(found, os.W_OK | os.X_OK):
+                return Path(os.path.abspath(found))
+    return Path(tempfile.gettempdir())
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of this process alone; it and all that is in it are removed at the end.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    root = None
+    with _making:
+        try:
+            root = temporary_root()
+            _remove_abandoned(root)
+            folder = Path(tempfile.mkdtemp(prefix=f"quantkit-{os.getpid()}-", dir=root))
+            lock = _lock(folder)
+        except OSError as error:
+            raise OutputError(
+                f"{root or 'the folder for temporary files'}: cannot be written ({error.strerror or error})",
+                hint="set TMPDIR to a folder on a disk with free space",
+            ) from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Remove what processes left that were killed; nothing that is another user's."""
+    with suppress(OSError):
+        for entry in os.scandir(root):
+            match = _NAME.fullmatch(entry.name)
+            if match is not None and not is_running(int(match[1])):
+                with suppress(OSError):  # it is in use, or another process removes it
+                    _remove(entry, own=int(match[1]) == os.getpid())
+
+
+def _remove(entry: os.DirEntry[str], *, own: bool) -> None:
+    if not entry.is_dir(follow_symlinks=False) or entry.stat().st_uid != getattr(os, "getuid", int)():
+        return
+    lock = _lock(Path(entry.path))
+    if lock is None and own:  # it may be this process's
+        return
+    shutil.rmtree(entry.path, ignore_errors=True)
+    if lock is not None:
+        os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder until the file descriptor is closed; None where the system or the disk has no such locks.
+
+    Raises:
+        BlockingIOError: another process, or another thread of this one, has the lock.
+    """
+    if fcntl is None:
+        return None
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise
+    except OSError:
+        os.close(fd)
+        return None
+    return fd

@@ -1,0 +1,87 @@
+"""Temporary folders that nobody sees, and what killed processes leave of them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from quantkit.errors import OutputError
+from quantkit.system.temporary import temporary_folder, temporary_root
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return tmp_path
+
+
+def left_by(root: Path, pid: int) -> Path:
+    folder = root / f"quantkit-{pid}-abcdefgh"
+    folder.mkdir()
+    (folder / "plan.gguf").write_bytes(b"GGUF")
+    return folder
+
+
+def test_it_is_removed_with_all_that_is_in_it(root: Path) -> None:
+    with temporary_folder() as folder, temporary_folder() as second:
+        assert folder.parent == second.parent == root
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").touch()
+    assert os.listdir(root) == []
+
+
+def test_no_file_is_written_to_try_the_folder(root: Path) -> None:
+    """A kill would leave it there: it has a name like any other program's."""
+    root.chmod(0o700)
+    assert temporary_root() == root
+    assert tempfile.tempdir is None
+
+
+def test_what_a_killed_process_left_is_removed(root: Path) -> None:
+    program = (
+        "import os, signal\nfrom quantkit.system.temporary import temporary_folder\n"
+        "with temporary_folder() as folder:\n (folder / 'plan.gguf').touch()\n os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=False)
+    (left,) = os.listdir(root)
+    mine = left_by(root, os.getpid())  # of a run with the same id, as in a container
+    with temporary_folder() as folder:
+        assert os.listdir(root) == [folder.name], (left, mine)
+
+
+def test_what_is_in_use_stays(root: Path) -> None:
+    """By another process; by one in another container, whose id means nothing here; by no process of ours at all."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    elsewhere = left_by(root, ended.pid)
+    theirs = left_by(root, os.getppid())
+    others = [root / "quantkit-abc", root / "quantkit-campaign-1"]
+    for folder in others:
+        folder.mkdir()
+    fd = os.open(elsewhere, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        with temporary_folder():
+            pass
+        assert set(root.iterdir()) == {elsewhere, theirs, *others}
+    finally:
+        os.close(fd)
+    with temporary_folder():
+        assert not elsewhere.exists()
+
+
+def test_a_place_that_cannot_be_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: object) -> str:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(OutputError, match="No space left") as caught, temporary_folder():
+        pass
+    assert "TMPDIR" in caught.value.hint
