@@ -13,18 +13,21 @@ from quantkit.hub.source import Source, source_name
 _NOT_IN_NAMES = r"/\\:*?\"<>|\x00-\x1f\ud800-\udfff"
 _NAME = re.compile(rf"[^\s.{_NOT_IN_NAMES}-][^{_NOT_IN_NAMES}]*")
 _LONGEST = 200  # bytes
+# Devices of Windows, whatever the suffix; and it leaves out a dot or a blank at the end of a folder's name.
+_NOT_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*[. ]", re.IGNORECASE | re.DOTALL)
 
 
 def model_name(given: str, model: Source, adapters: Sequence[Source]) -> str:
     """The name that was given, else the names of model and adapters.
 
     Raises:
-        QuantkitError: it cannot be part of a file's name; or, where none was given, *model* is no model's folder, which
-            is then why.
+        QuantkitError: it cannot be part of a file's name on every system; or, where none was given, *model* is no
+            model's folder, which is then why.
     """
     name = given or "-".join(map(source_name, (model, *adapters)))
     # surrogates stand for bytes of a folder's name that are not UTF-8
-    if _NAME.fullmatch(name) and len(name.encode(errors="replace")) <= _LONGEST:
+    short = len(name.encode(errors="replace")) <= _LONGEST
+    if short and _NAME.fullmatch(name) and not _NOT_ON_WINDOWS.fullmatch(name):
         return name
     if not given and isinstance(model, Path):
         require_folder(model)

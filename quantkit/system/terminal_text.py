@@ -40,21 +40,34 @@ def terminal_width() -> int | None:
 def columns(rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
     """Lines of a table: columns as wide as what is in them, the first to the left, the others to the right.
 
+    A Chinese character is two columns of a terminal wide.
+
     Args:
         rows: one or more cells each, made harmless here; shorter rows leave out the last columns.
         width: in a wider table long cells of the first column, which are names of files, lose their beginning.
     """
+    from rich.cells import cell_len  # --help needs no rich
+
     cells = [[one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
+    widths = [max(map(cell_len, column)) for column in zip_longest(*cells, fillvalue="")]
     if width is not None and (room := width - sum(widths[1:]) - 2 * len(widths[1:])) < widths[0]:
         widths[0] = max(_SHORTEST, room)
         cells = [[_ending(first, widths[0]), *others] for first, *others in cells]
-    aligned = (
-        [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=False))]
-        for first, *others in cells
-    )
-    return ["  ".join(line).rstrip() for line in aligned]
+    lines = []
+    for first, *others in cells:
+        line = first + " " * (widths[0] - cell_len(first))
+        for cell, wide in zip(others, widths[1:], strict=False):
+            line += " " * (2 + wide - cell_len(cell)) + cell
+        lines.append(line.rstrip())
+    return lines
 
 
-def _ending(text: str, length: int) -> str:
-    return text if len(text) <= length else "…" + text[1 - length :]
+def _ending(text: str, width: int) -> str:
+    """The end of a text that is *width* columns wide, or one less where half of a Chinese character would be left."""
+    from rich.cells import cell_len
+
+    if cell_len(text) <= width:
+        return text
+    while cell_len(text) >= width:
+        text = text[1:]
+    return "…" + text

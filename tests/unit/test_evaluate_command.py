@@ -111,3 +111,13 @@ def test_a_name_loses_its_beginning_in_a_narrow_terminal(width: int, first: str)
     lines = columns([("file", "size"), ("a-long-name-q4_k_m.gguf", "1.5 GB"), ("b", "2 GB")], width)
     assert lines[1] == f"{first}  1.5 GB"
     assert max(map(len, lines)) <= max(width, 20)
+
+
+def test_columns_of_chinese_names() -> None:
+    """Such a letter is two columns of a terminal wide."""
+    assert columns([("file", "大小"), ("模型.gguf", "1"), ("m.gguf", "10")]) == [
+        "file       大小",
+        "模型.gguf     1",
+        "m.gguf       10",
+    ]
+    assert columns([("船长的小模型-q4_k_m.gguf", "1")], 19) == ["…型-q4_k_m.gguf   1"]

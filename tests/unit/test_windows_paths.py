@@ -67,8 +67,11 @@ def test_a_drive_replaces_the_folder_of_the_recipe(kind: Kind, path: Callable[[A
         assert below == PureWindowsPath(r"D:\jobs\模型\one.gguf")
 
 
-@pytest.mark.parametrize("name", [r"C:\模型\qwen", "C:qwen", r"models\qwen", "a?b"])
+@pytest.mark.parametrize(
+    "name", [r"C:\模型\qwen", "C:qwen", r"models\qwen", "a?b", "CON", "nul.v2", "com1", "a.", "a "]
+)
 def test_a_name_that_windows_refuses(name: str) -> None:
+    assert model_name("console-nul.com1", Path("m"), ()) == "console-nul.com1"
     with pytest.raises(QuantkitError, match="cannot be part of a file name"):
         model_name(name, Path("m"), ())
 
