@@ -30,10 +30,11 @@ from quantkit.cli.options import (
 from quantkit.cli.plan import output_entry, print_plan
 from quantkit.cli.prove import print_proof
 from quantkit.cli.push import PushRequest, print_pushed, push_options
+from quantkit.cli.verify import print_runs
 from quantkit.engine import cuda_warmup
 from quantkit.jobs.run_options import RECIPE_FILE_FIELDS
 from quantkit.system.shell import command as shown
-from quantkit.system.terminal_text import one_line
+from quantkit.system.terminal_text import fitted, terminal_width
 from quantkit.system.units import size
 
 if TYPE_CHECKING:
@@ -249,15 +250,12 @@ def _print_result(
     if result.plan.choice is not None:
         print_choice(result.plan.choice)
     for effect in result.effects:
-        click.echo(one_line(effect.line))
+        click.echo(fitted(effect.line, terminal_width(), "  "))
     if result.report is None:
         click.echo("not verified (--no-verify)")
     else:
         click.echo(f"verified: {len(result.report.checks)} checks passed")
-        for file, figures in result.report.runs.items():
-            click.echo(one_line(f"  {file}: {figures}"))
-        for missing in result.report.not_made:
-            click.echo(f"  not checked: {missing}")
+        print_runs(result.report)
     if result.proof is not None:
         print_proof(result.proof)
     if result.evaluation is not None:

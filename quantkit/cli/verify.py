@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.options import FOLDER, json_option, print_check, print_json, reporter
-from quantkit.system.terminal_text import one_line
+from quantkit.system.terminal_text import fitted, one_line, terminal_width
 
 if TYPE_CHECKING:
     from quantkit.verify.folder import FolderReport
+    from quantkit.verify.report import Report
 
 
 @click.command("verify")
@@ -53,16 +54,21 @@ def command(folder: Path, source: Path | None, quick: bool, sha256: bool, thread
         )
 
 
+def print_runs(report: Report) -> None:
+    """How each file ran, and what was not checked."""
+    lines = [f"  {file}: {figures}" for file, figures in report.runs.items()]
+    lines += [f"  not checked: {missing}" for missing in report.not_made]
+    for line in lines:
+        click.echo(fitted(line, terminal_width(), "    "))
+
+
 def _print(found: FolderReport) -> None:
     report = found.report
     click.echo(click.style(one_line(str(found.folder)), bold=True))
     width = max(len(check.name) for check in report.checks)
     for check in report.checks:
         print_check(check, f"{check.name:<{width}}")
-    for file, figures in report.runs.items():
-        click.echo(one_line(f"  {file}: {figures}"))
-    for missing in report.not_made:
-        click.echo(one_line(f"  not checked: {missing}"))
+    print_runs(report)
     for file, digest in found.sums.items():
         click.echo(one_line(f"{digest}  {file}"))
     if report.passed:

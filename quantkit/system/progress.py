@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 
-from quantkit.system.terminal_text import one_line
+from quantkit.system.terminal_text import fitted, one_line
 from quantkit.system.units import count
 
 
@@ -75,7 +76,8 @@ class TerminalReporter(Reporter):
 
     def note(self, text: str) -> None:
         super().note(text)
-        _say(f"note: {one_line(text)}")
+        width = shutil.get_terminal_size().columns if self.bar else None
+        _say(fitted(f"note: {text}", width, "  "))
 
 
 class _Lines:

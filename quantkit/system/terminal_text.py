@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -30,6 +31,22 @@ def harmless(text: str) -> str:
 def one_line(text: str) -> str:
     """The same, on one line."""
     return harmless(text).replace("\n", " ")
+
+
+def fitted(text: str, width: int | None, indent: str = "") -> str:
+    """One line of text made harmless, broken between words where it is wider than *width* columns.
+
+    Args:
+        text: the line.
+        width: of the terminal, None for none, which leaves the line whole for programs.
+        indent: what begins the further lines.
+    """
+    line = one_line(text)
+    if width is None or len(line) <= width:
+        return line
+    return textwrap.fill(
+        line, max(width, _SHORTEST), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def terminal_width() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -11,7 +12,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -24,8 +26,29 @@ class Terminal:
         shown: all that it showed.
     """
 
-    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str], columns: int = 200) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        columns: int = 200,
+        lines: int = 50,
+        folder: Path | None = None,
+        heard: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Start it.
+
+        Args:
+            command: the program and its arguments.
+            environment: variables besides those of this process.
+            columns: width of the terminal.
+            lines: height of the terminal.
+            folder: the current folder, None for that of this process.
+            heard: given what it shows, as it comes.
+        """
         self._parent, child = pty.openpty()
+        self._lines, self._heard = lines, heard
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.resize(columns)
         self.seen = self.shown = ""
         self.process = subprocess.Popen(
@@ -36,6 +59,7 @@ class Terminal:
             start_new_session=True,
             preexec_fn=_make_controlling_terminal,
             env={**os.environ, **environment},
+            cwd=folder,
         )
         os.close(child)
 
@@ -53,7 +77,7 @@ class Terminal:
 
     def resize(self, columns: int) -> None:
         """Change the width, of which the program gets a signal; what is shown stays as it is."""
-        fcntl.ioctl(self._parent, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        fcntl.ioctl(self._parent, termios.TIOCSWINSZ, struct.pack("HHHH", self._lines, columns, 0, 0))
 
     def comes(self, text: str, seconds: float = 60) -> bool:
         """Whether *text* is shown within the time; what was shown up to it is not looked at again."""
@@ -75,6 +99,12 @@ class Terminal:
                 return True
         return False
 
+    def listen(self, seconds: float) -> None:
+        """Take what it shows in this time."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._read(left)
+
     def ended(self, seconds: float) -> bool:
         """Whether the program ends within the time; reads on meanwhile, as terminals do."""
         end = time.monotonic() + seconds
@@ -94,7 +124,8 @@ class Terminal:
             data = os.read(self._parent, 4096)
         except OSError:  # the program left
             return False
-        text = data.decode(errors="replace")
+        text = self._decoder.decode(data)
+        self._heard(text)
         self.seen += text
         self.shown += text
         return bool(data)

@@ -46,3 +46,16 @@ def test_what_fails_is_not_said_to_be_done(clock: list[float], capsys: pytest.Ca
     with pytest.raises(ZeroDivisionError):
         fail()
     assert capsys.readouterr().err == ""
+
+
+def test_a_note_is_broken_between_words_at_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    text = "a/long-path/that-stays.gguf is\nnot what it was"
+    for bar in (True, False):
+        TerminalReporter(bar=bar).note(text)
+    out, err = capsys.readouterr()
+    assert out == ""
+    whole = "note: a/long-path/that-stays.gguf is not what it was"
+    assert err.splitlines() == ["note:", "  a/long-path/that-stays.gguf", "  is not what it was", whole]
