@@ -156,8 +156,8 @@ def _parameter_changes(
     rank, scale = rank_and_scale(config, parameter.name)
     if not parameter.experts:
         whole = LowRank(roles["lora_B"], roles["lora_A"], False, scale)
-        for change in stack_changes(path, parameter.name, whole, rank, specs, base):
-            yield parameter.name, change
+        for change in stack_changes(path, parameter.stack, whole, rank, specs, base, is_transposed(config)):
+            yield parameter.stack, change
         return
     shapes = _stacked_shapes(path, parameter, roles["lora_A"], base)
     out, width, count = sum(shape[0] for shape in shapes), shapes[0][1], len(parameter.experts)

@@ -29,6 +29,9 @@ _MIXTURES = {
 }
 _EXPERT = re.compile(rf"(?P<layer>.+)\.(?P<mixture>{'|'.join(_MIXTURES)})\.experts\.(?P<expert>\d+)\.[^.]+\.weight")
 _STACK = re.compile(r".+\.experts\.(gate_up_proj|down_proj)")
+# Granite's mixtures have the stacks under other names in checkpoints.
+_GRANITE = {"input_linear": "gate_up_proj", "output_linear": "down_proj"}
+_GRANITES = re.compile(rf"(?P<mixture>.+\.block_sparse_moe)\.(?P<kind>{'|'.join(_GRANITE)})\.weight")
 # Settings that PEFT itself does not combine with LoRA on parameters.
 _NEVER_WITH = ("use_dora", "lora_bias", "fan_in_fan_out")
 # Before this version PEFT stored the factors of the transposed experts.
@@ -43,10 +46,12 @@ class Parameter:
         name: its name in that model.
         experts: by expert, the checkpoint's tensors that are stacked in it, from the top down; of a stack that is one
             tensor of the checkpoint, empty.
+        stack: the name of that tensor.
     """
 
     name: str
     experts: tuple[tuple[str, ...], ...]
+    stack: str = ""
 
 
 def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str, TensorSpec]) -> dict[str, Parameter]:
@@ -72,7 +77,7 @@ def trained_parameters(path: Path, config: Mapping[str, Any], base: Mapping[str,
             )
     known = {parameter.name: parameter for parameter in _parameters(base)}
     parts = {name for parameter in known.values() for stacked in parameter.experts for name in stacked}
-    parts |= {name for name, parameter in known.items() if not parameter.experts}
+    parts |= {parameter.stack for parameter in known.values()}
     others = [name for name in base if name not in parts]
     for target in targets:
         other = next((name for name in others if named_by([target], name)), None)
@@ -119,6 +124,13 @@ def _parameters(base: Mapping[str, TensorSpec]) -> Iterator[Parameter]:
         )
         yield Parameter(f"{loaded}.experts.down_proj", tuple((f"{m}.{down}.weight",) for m in modules))
         yield Parameter(f"{loaded}.gate.weight", ((f"{stored}.gate.weight",),))
-    stacks = [name for name, spec in base.items() if len(spec.shape) == 3 and _STACK.fullmatch(name)]
-    for name in sorted(stacks, key=lambda name: name.endswith("down_proj")):
-        yield Parameter(name, ())
+    stacks = {_loaded_stack(name): name for name, spec in base.items() if len(spec.shape) == 3}
+    for loaded in sorted(stacks, key=lambda name: name.endswith("down_proj")):
+        if _STACK.fullmatch(loaded):
+            yield Parameter(loaded, (), stacks[loaded])
+
+
+def _loaded_stack(name: str) -> str:
+    """The name that transformers has for a tensor of a checkpoint that may be a stack of experts."""
+    match = _GRANITES.fullmatch(name)
+    return f"{match['mixture']}.experts.{_GRANITE[match['kind']]}" if match else name

@@ -22,6 +22,7 @@ def stack_changes(
     rank: int,
     specs: Mapping[str, TensorSpec],
     base: Mapping[str, TensorSpec],
+    saved_transposed: bool | None,
 ) -> Iterator[LowRank]:
     """The change of each matrix.
 
@@ -32,6 +33,7 @@ def stack_changes(
         rank: of one matrix.
         specs: the adapter's tensors.
         base: the base's tensors.
+        saved_transposed: what :func:`quantkit.adapter.parameters.is_transposed` tells.
 
     Raises:
         AdapterError: the factors do not fit, or it cannot be told which side is which.
@@ -48,9 +50,13 @@ def stack_changes(
             hint=BASE_HINT,
         )
     if straight and turned and not known:
-        raise AdapterError(
-            f"{path}: {name!r} has square matrices, and nothing says which factor is for their rows", hint=MERGE_HINT
-        )
+        if saved_transposed is None:
+            raise AdapterError(
+                f"{path}: {name!r} has square matrices, and peft_version in adapter_config.json does not say which "
+                "factor is for their rows",
+                hint=MERGE_HINT,
+            )
+        turned = saved_transposed
     if turned:
         factors = replace(factors, rows=factors.cols, cols=factors.rows, transposed=True)
     for expert in range(count):

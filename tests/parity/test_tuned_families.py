@@ -78,11 +78,21 @@ def test_merged_as_peft_computes(checkpoint: Maker, tmp_path: Path, kind: str) -
     compare(checkpoint(kind, dtype="f32"), tmp_path, kind, target_modules=TARGETS.get(kind, "all-linear"))
 
 
-def test_stacks_of_experts(checkpoint: Maker, tmp_path: Path) -> None:
-    """Gemma 4 has the experts of a layer as [experts, out, in], and so has its checkpoint."""
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("gemma4-moe", {"moe_intermediate_size": 96}),  # [experts, out, in], and so has its checkpoint
+        ("gemma4-moe", {}),  # square
+        ("llama4", {"intermediate_size": 128}),  # [experts, in, out]
+        ("llama4", {}),
+        ("granite-moe", {}),  # under other names in the checkpoint
+    ],
+    ids=str,
+)
+def test_stacks_of_experts(checkpoint: Maker, tmp_path: Path, kind: str, config: dict[str, int]) -> None:
     targets = ["experts.gate_up_proj", "experts.down_proj"]
-    base = checkpoint("gemma4-moe", dtype="f32", config={"moe_intermediate_size": 96})
-    compare(base, tmp_path, "gemma4-moe", target_modules=["q_proj"], target_parameters=targets)
+    base = checkpoint(kind, dtype="f32", config=config)
+    compare(base, tmp_path, kind, target_modules=["q_proj"], target_parameters=targets)
 
 
 @pytest.mark.parametrize(

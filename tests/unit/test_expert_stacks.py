@@ -67,9 +67,25 @@ def test_factors_of_another_model(tmp_path: Path, shape: Shape, bias: bool, mess
         pass
 
 
-def test_square_matrices(tmp_path: Path) -> None:
-    with (
-        pytest.raises(AdapterError, match="square matrices, and nothing says which factor is for their rows"),
-        opened(tmp_path / "a", factors(FUSED, 4, 4), stack(EXPERTS, 4, 4), target_parameters=DOWN),
-    ):
-        pass
+@pytest.mark.parametrize(("version", "turned"), [("0.18.1", True), ("0.19.0", False), (None, None)])
+def test_square_matrices(tmp_path: Path, version: str | None, turned: bool | None) -> None:
+    """Which factor is for their rows depends on the version of PEFT that saved them."""
+    tensors, base = factors(FUSED, 4, 4), stack(EXPERTS, 4, 4)
+    settings = {"target_parameters": DOWN, "peft_version": version}
+    if turned is None:
+        with (
+            pytest.raises(AdapterError, match=r"square matrices, and peft_version .* does not say which factor"),
+            opened(tmp_path / "a", tensors, base, **settings),
+        ):
+            pass
+        return
+    with opened(tmp_path / "a", tensors, base, **settings) as adapter:
+        assert [change.transposed for change in adapter.changes[NAME]] == [turned] * EXPERTS
+
+
+def test_granites_stacks_have_other_names_in_checkpoints(tmp_path: Path) -> None:
+    stored = f"{LAYER}.block_sparse_moe.output_linear.weight"
+    base = {stored: stack(EXPERTS, 3, 5)[NAME]}
+    key = FUSED.replace(".mlp.", ".block_sparse_moe.")
+    with opened(tmp_path / "a", factors(key, 3, 5), base, target_parameters=DOWN) as adapter:
+        assert {name: len(changes) for name, changes in adapter.changes.items()} == {stored: EXPERTS}
