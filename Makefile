@@ -15,7 +15,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 
-.PHONY: demo test test-fast check parity prompts bench modelfiles reference install dev clean
+.PHONY: demo test test-fast check parity prompts bench campaign modelfiles reference install dev clean
 
 demo: install
 	$(BIN)/quantkit demo .cache/quantkit-demo --overwrite
@@ -49,6 +49,9 @@ prompts: dev
 
 bench: dev
 	$(BIN)/python scripts/bench
+
+campaign: dev
+	$(BIN)/python scripts/campaign
 
 modelfiles: install
 	$(BIN)/python scripts/render_modelfiles
