@@ -38,6 +38,7 @@ COMPLETE_VARIABLE = "_QUANTKIT_COMPLETE"
 # In the order in which a user needs them. The help lines are here so that the list needs no imports.
 COMMANDS: dict[str, str] = {
     "build": "Merge, convert, quantize, package and check in one pass.",
+    "farm": "Build many recipes on a Ray cluster, or on this machine.",
     "merge": "Merge adapters into a Hugging Face checkpoint.",
     "extract": "Make a LoRA adapter of what distinguishes two checkpoints.",
     "convert": "Convert a checkpoint (and its adapters) to one GGUF file.",

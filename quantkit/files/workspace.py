@@ -63,7 +63,7 @@ class Workspace:
         for name in names:
             if name != self.final.name:
                 _check_output(self.place / name, self.inputs, overwrite=self.overwrite, file=True, mark=None)
-                _clean_after_killed_runs(self.place / name)
+                clean_after_killed_runs(self.place / name)
 
     @property
     def failed(self) -> Path:
@@ -164,7 +164,7 @@ def workspace(
         final.parent.mkdir(parents=True, exist_ok=True)
         for folder in new if fsync else ():  # a power cut must not take the folders around the output
             sync(folder.parent)
-        _clean_after_killed_runs(final)
+        clean_after_killed_runs(final)
         _check_free(final, overwrite=overwrite, file=file, mark=mark)  # an old output may have been restored
         _remove_temporary(temporary)
         temporary.mkdir()
@@ -240,7 +240,7 @@ def replace_all(pairs: Sequence[tuple[Path, Path]], renamed: Callable[[], None] 
         _remove(aside)
 
 
-def _clean_after_killed_runs(final: Path) -> None:
+def clean_after_killed_runs(final: Path) -> None:
     """Remove what killed runs left of this output; restore an output that was moved away and has no successor."""
     pattern = re.compile(rf"\.{re.escape(final.name)}\.quantkit-(old-)?(\d+)(?:-scratch)?")
     for entry in list(final.parent.iterdir()):

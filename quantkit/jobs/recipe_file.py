@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
@@ -30,8 +31,17 @@ def read_recipe(path: PathInput) -> dict[str, Any]:
         QuantkitError: not TOML, an unknown key, or a value of the wrong type.
     """
     path = read_path("path", path)
+    return read_settings(load_toml(path), path)
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The keys and values of a TOML file, as they are written.
+
+    Raises:
+        QuantkitError: it cannot be read, or is not TOML.
+    """
     try:
-        settings = tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # Windows' editors begin with the mark
+        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))  # Windows' editors begin with the mark
     except OSError as error:
         raise QuantkitError(
             f"{path}: cannot be read ({error.strerror or error})", hint="give the path of a recipe in TOML"
@@ -42,6 +52,18 @@ def read_recipe(path: PathInput) -> dict[str, Any]:
         backslash = "\\" in str(error) or "hex value" in str(error)  # the U of C:\Users wants digits
         hint = _WINDOWS_PATH if backslash else "write it as KEY = VALUE lines in UTF-8"
         raise QuantkitError(f"{path}: not valid TOML ({error})", hint=hint) from None
+
+
+def read_settings(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What the keys and values of a recipe file mean.
+
+    Args:
+        settings: as :func:`load_toml` returns them.
+        path: the file, for messages, and for the paths in it.
+
+    Raises:
+        QuantkitError: an unknown key, or a value of the wrong type.
+    """
     known = {**RECIPE_FIELDS, **RECIPE_FILE_FIELDS}
     refuse_unknown(settings, known, what="key", where=f"{path}: ")
     for key, value in settings.items():

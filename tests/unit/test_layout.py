@@ -22,7 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("system",),
     ("ggml",),
-    ("files", "hub"),
+    ("cluster", "files", "hub"),
     ("gguf",),
     ("checkpoint", "ollama", "plan"),
     ("advise", "kernels"),
@@ -35,16 +35,16 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("calibrate", "choose", "serve", "verify"),
     ("evaluate", "extract", "page", "prove"),
     ("jobs",),
-    ("demo",),
+    ("demo", "farm"),
     ("cli",),
 )
 LEVEL = {package: level for level, packages in enumerate(LEVELS) for package in packages}
 
 # What may be imported without paying for torch: everything that plain weights and LoRA need, from reading to writing.
 WITHOUT_TORCH = (
-    "adapter", "advise", "arch", "calibrate", "chat_template", "checkpoint", "choose", "cli", "demo", "engine",
-    "evaluate", "extract", "files", "ggml", "gguf", "hub", "jobs", "kernels", "material", "model", "ollama",
-    "package", "page", "plan", "prove", "run", "serve", "system", "verify", "vocab",
+    "adapter", "advise", "arch", "calibrate", "chat_template", "checkpoint", "choose", "cli", "cluster", "demo",
+    "engine", "evaluate", "extract", "farm", "files", "ggml", "gguf", "hub", "jobs", "kernels",
+    "material", "model", "ollama", "package", "page", "plan", "prove", "run", "serve", "system", "verify", "vocab",
 )  # fmt: skip
 # But for these, imported when needed: they read pickles, merge what PEFT's own layers merge, or ask transformers.
 WITH_TORCH = (

@@ -66,6 +66,9 @@ def test_changelog_has_this_version() -> None:
 
 # What only some need is an extra; the others work without it.
 EXTRAS = {
+    "quantkit/cluster": "ray",
+    "quantkit/farm": "ray",
+    "quantkit/hub/lock.py": "ray",
     "quantkit/hub/modelscope": "modelscope",
     "quantkit/kernels": "fast",
     "quantkit/kernels/cuda": "cuda",

@@ -1,0 +1,146 @@
+"""A Ray cluster: one that is there, or one of this machine alone, started for the purpose and ended with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quantkit.errors import QuantkitError
+from quantkit.system.processors import usable_processors
+
+DISK = "disk"
+"""The resource of a node that says how many bytes may be written there at a time; nodes need not have it."""
+
+# Ray holds results in shared memory; ours are a few kilobytes.
+_STORE_NBYTES = 80_000_000
+# What Ray reads when it is imported: it reports to nobody, and its own messages stay in its log files, because stdout
+# is for results.
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster.
+
+    Attributes:
+        id: Ray's.
+        name: for people.
+        resources: what it has in all: ``CPU``, ``GPU``, ``memory`` in bytes, and ``disk`` in bytes where it says so.
+    """
+
+    id: str
+    name: str
+    resources: Mapping[str, float]
+
+    def has(self, wanted: Mapping[str, float]) -> bool:
+        """Whether it could ever hold what is wanted."""
+        return all(self.resources.get(key, 0.0) >= value for key, value in wanted.items())
+
+
+def import_ray() -> Any:
+    """Ray's module.
+
+    Raises:
+        QuantkitError: it is not installed.
+    """
+    for key, value in _ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    try:
+        import ray
+    except ImportError:
+        raise QuantkitError(
+            "work on several machines needs Ray, which is not installed", hint="pip install 'quantkit-gguf[ray]'"
+        ) from None
+    return ray
+
+
+@contextmanager
+def connected(address: str | None, place: Path) -> Iterator[Any]:
+    """Ray's module, connected; a connection that this process has already is used and stays.
+
+    Args:
+        address: ``HOST:PORT`` of a cluster that this machine belongs to, or ``auto``; None starts one on this machine.
+        place: where results are written, whose disk a cluster of this machine has.
+
+    Raises:
+        QuantkitError: Ray is not installed, or no cluster answers.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    if address is not None and "://" in address:
+        raise QuantkitError(
+            f"{address}: not the address of a cluster that this machine belongs to",
+            hint="run this on a machine of the cluster, with --ray auto or --ray HOST:6379",
+        )
+    here: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": usable_processors(),
+        "resources": {DISK: float(_free(place))},
+        "object_store_memory": _STORE_NBYTES,
+        "include_dashboard": False,
+        "_node_ip_address": "127.0.0.1",
+    }
+    with _own_signals():
+        try:
+            ray.init(
+                **(here if address is None else {"address": address}),
+                log_to_driver=False,
+                configure_logging=True,
+                logging_level=logging.CRITICAL,
+            )
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            why = str(error).partition("\n")[0]
+            raise QuantkitError(
+                f"{address or 'this machine'}: no Ray cluster answers ({why})",
+                hint="start one with `ray start --head`, join it with `ray start --address HOST:6379`, then --ray auto",
+            ) from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def nodes(ray: Any) -> tuple[Node, ...]:
+    """The machines that are there now."""
+    alive = [entry for entry in ray.nodes() if entry["Alive"]]
+    hosts = [entry["NodeManagerHostname"] for entry in alive]
+    return tuple(
+        Node(
+            entry["NodeID"],
+            host if hosts.count(host) == 1 else f"{host}-{entry['NodeID'][:6]}",
+            entry["Resources"],
+        )
+        for entry, host in zip(alive, hosts, strict=True)
+    )
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Leave the handlers of signals as they are, whatever happens within."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+def _free(place: Path) -> int:
+    """Free bytes where *place* is, or will be."""
+    place = place.absolute()
+    while not place.is_dir():
+        place = place.parent
+    return shutil.disk_usage(place).free

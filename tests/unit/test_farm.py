@@ -1,0 +1,247 @@
+"""``quantkit farm``: its recipes, what it keeps, and a real Ray cluster that loses a node in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from quantkit.errors import QuantkitError
+from quantkit.farm.published import is_published
+from quantkit.farm.recipes import read_recipes
+from quantkit.farm.values import Wanted
+from quantkit.jobs.build import build
+from quantkit.jobs.recipe import Recipe
+from quantkit.system.progress import Reporter
+from tests.conftest import Maker
+
+with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install 'quantkit-gguf[ray]'")
+# Enough weights for a second of searching, so that the node is killed before the build ends.
+SLOW = {"hidden": 512, "intermediate": 2048, "layers": 4}
+
+
+def written(folder: Path, text: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "farm.toml").write_text(text, encoding="utf-8")
+    return folder / "farm.toml"
+
+
+def test_a_matrix_is_a_build_for_each_combination(tmp_path: Path) -> None:
+    for name in ("base", "a", "b"):
+        (tmp_path / name).mkdir()
+    text = """
+        model = "base"
+        out = "made"
+        device = "cpu"
+        threads = 3
+        [matrix]
+        adapters = [[], "a", [{path = "b", weight = 0.5}, "a"]]
+        quants = ["q4_0", ["q8_0", "q5_0"]]
+        imatrix = ["", "some/matrix.gguf"]
+        pure = [false]
+    """
+    wanted = read_recipes([written(tmp_path, text)])
+    folders = [one.recipe.folder.relative_to(tmp_path / "made").as_posix() for one in wanted]
+    assert len(wanted) == 12
+    assert folders[:4] == [
+        "base-q4_0-no-imatrix", "base-q4_0-matrix", "base-q8_0+q5_0-no-imatrix", "base-q8_0+q5_0-matrix",
+    ]  # fmt: skip
+    assert folders[-1] == "bx0.5+a-q8_0+q5_0-matrix"
+    last = wanted[-1].recipe
+    assert [(adapter.folder.name, adapter.weight) for adapter in last.adapters] == [("b", 0.5), ("a", 1.0)]
+    assert (last.quants, last.imatrix) == (("q8_0", "q5_0"), tmp_path / "some/matrix.gguf")
+    assert {(one.device, one.threads, one.recipe.model) for one in wanted} == {("cpu", 3, tmp_path / "base")}
+
+
+def test_recipes_of_a_folder_have_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("two", "one"):
+        (tmp_path / "recipes" / f"{name}.toml").write_text(f'model = "../base"\nname = "{name}"\ncalibrate = "auto"\n')
+    wanted = read_recipes([Path("recipes")])
+    assert [(one.label, one.recipe.folder) for one in wanted] == [("one", tmp_path / "one"), ("two", tmp_path / "two")]
+    assert {one.recipe.model for one in wanted} == {tmp_path / "base"}
+    assert wanted[0].recipe.to_json() == Recipe("recipes/../base", name="one", calibrate="auto").to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('model = "m"\n[matrix]\nadapter = ["a"]', "unknown key 'adapter'"),
+        ('model = "m"\n[matrix]\nquants = "q4_0"', "matrix.quants is 'q4_0'; expected a list"),
+        ('model = "m"\n[matrix]\nquants = []', "matrix.quants is []"),
+        ('model = "m"\nmatrix = 3', "matrix is not a table"),
+        ('model = "m"\n[matrix]\nname = ["a", "b"]', "name cannot be in [matrix]"),
+        ('model = "m"\nquants = "q4_0"\n[matrix]\nquants = ["q8_0"]', "quants is given for all builds and in [matrix]"),
+        ('model = "m"\n[matrix]\nquants = ["q4_0", "Q4_0"]', "would both write"),
+        ("[matrix]\nquants = ['q4_0']", "model is missing"),
+        ('model = "m"\nsize = "1GB"\n[matrix]\npure = [true]', "--size and --pure cannot be combined"),
+    ],
+)
+def test_what_is_no_farm_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(QuantkitError) as caught:
+        read_recipes([written(tmp_path, text)])
+    assert said in str(caught.value)
+    assert caught.value.hint
+
+
+def test_a_folder_without_recipes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(QuantkitError, match=r"no recipe \(\*\.toml\) in this folder"):
+        read_recipes([tmp_path])
+
+
+def kept(recipe: Recipe, **changes: Any) -> bool:
+    return is_published(recipe, **{"device": "cpu", "verified": False, "threads": 1, "reporter": Reporter(), **changes})
+
+
+def copied(folder: Path, to: Path) -> Path:
+    """Hard links would change the originals' time of last change."""
+    to.mkdir()
+    for file in folder.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    return to
+
+
+def touch(recipe: Recipe) -> None:
+    assert isinstance(recipe.model, Path)
+    os.utime(recipe.model / "tokenizer_config.json", (0, 0))  # older by its date, and changed now
+
+
+def rename(recipe: Recipe) -> None:
+    adapter = recipe.adapters[0].folder
+    adapter.rename(adapter.with_name("aside"))
+    adapter.with_name("aside").rename(adapter)
+
+
+def damage(recipe: Recipe) -> None:
+    (file,) = recipe.folder.glob("*.gguf")
+    data, times = bytearray(file.read_bytes()), file.stat()
+    data[-5000] ^= 1
+    file.write_bytes(data)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def other_version(recipe: Recipe) -> None:
+    manifest = json.loads((recipe.folder / "manifest.json").read_text())
+    manifest["versions"]["quantkit"] = "0.0.1"
+    (recipe.folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_only_what_is_whole_and_of_the_same_inputs_is_kept(tmp_path: Path, checkpoint: Maker, adapter: Maker) -> None:
+    lora = copied(adapter("q-and-v"), tmp_path / "lora")
+    base = copied(checkpoint("llama3-untied", dtype="f32"), tmp_path / "base")
+    recipe = Recipe(base, lora, "q8_0", tmp_path / "out")
+    assert not kept(recipe)
+    for change in (damage, other_version, rename, touch):
+        time.sleep(0.3)  # the inputs must be older than the build, to the accuracy of the files' times
+        build(recipe, verify=False, device="cpu", threads=1, overwrite=True)
+        assert kept(recipe)
+        change(recipe)
+        assert not kept(recipe)
+
+
+def test_only_what_was_asked_for_is_kept(tmp_path: Path, checkpoint: Maker) -> None:
+    recipe = Recipe(checkpoint("llama3-untied", dtype="f32"), (), "q8_0", tmp_path / "out")
+    time.sleep(0.3)
+    build(recipe, verify=False, device="cpu", threads=1)
+    assert kept(recipe)
+    assert not kept(recipe, verified=True)
+    assert not kept(recipe, device="cuda")
+    assert not kept(replace(recipe, quants=("q4_0",)))
+    assert not kept(replace(recipe, system="Be brief."))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, checkpoint: Maker, adapter: Maker) -> Path:
+    """The recipes of the farm."""
+    folder = tmp_path_factory.mktemp("farm")
+    base, lora, large = (
+        checkpoint("llama3-untied", dtype="f32"),
+        adapter("seven-projections"),
+        checkpoint("llama3-untied", **SLOW),
+    )
+    shared = f"model = '{base}'\nout = 'out'\ndevice = 'cpu'\n"
+    (folder / "matrix.toml").write_text(
+        f"{shared}[matrix]\nadapters = [[], '{lora}']\nquants = ['q4_0', ['q8_0', 'q5_0'], 'q4_k_m']\n"
+    )
+    slow = f"model = '{large}'\nout = 'slow'\ndevice = 'cpu'\nquants = 'iq3_s'\n"
+    (folder / "slow.toml").write_text(slow)
+    (folder / "wrong.toml").write_text(f"model = '{base}'\nadapters = 'nowhere'\nout = 'wrong'\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(place: Path) -> dict[str, Any]:
+    """What happened on the cluster."""
+    command = [sys.executable, "-m", "tests.support.ray_cluster", str(place)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    assert run.returncode == 0, run.stderr[-3000:]
+    found: dict[str, Any] = json.loads(run.stdout)  # Ray's own messages would not be JSON
+    return found
+
+
+def events(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+
+
+@with_ray
+def test_a_killed_node_costs_an_attempt_and_nothing_else(place: Path, done: dict[str, Any]) -> None:
+    first = {one["build"]: one for one in done["farm"]["first"]}
+    states = {label: one["state"] for label, one in first.items()}
+    assert states.pop("wrong") == "failed"
+    assert len(states) == 7
+    assert set(states.values()) == {"built"}
+    killed, slow = done["farm"]["killed"], first["slow"]
+    assert slow["attempts"] == 2
+    assert killed not in ("", slow["node"])
+    heard = events(place / "log.jsonl")
+    (again,) = (event for event in heard if event["event"] == "retried" and event["build"] == "slow")
+    assert (again["node"], again["error"]["kind"]) == (killed, "NodeDiedError")
+    assert len({event["node"] for event in heard if event["event"] == "begun"}) > 1
+    assert [event["gone"] for event in heard if event["event"] == "nodes"] == [[killed]]
+    left = {path.name for folder in (place, place / "out") for path in folder.iterdir() if path.name.startswith(".")}
+    assert left == set()
+
+
+@with_ray
+def test_a_failure_has_its_own_error_and_hint(place: Path, done: dict[str, Any]) -> None:
+    (wrong,) = (one for one in done["farm"]["first"] if one["build"] == "wrong")
+    (recipe,) = read_recipes([place / "wrong.toml"])
+    with pytest.raises(QuantkitError) as caught:
+        build(recipe.recipe, verify=False)
+    assert wrong["error"] == {
+        "kind": type(caught.value).__name__,
+        "message": str(caught.value),
+        "hint": caught.value.hint,
+    }
+    assert not (place / "wrong").exists()
+
+
+@with_ray
+def test_the_second_run_builds_nothing_that_is_there(place: Path, done: dict[str, Any]) -> None:
+    states = [one["state"] for one in done["farm"]["second"]]
+    assert states == ["kept"] * 7 + ["failed"]
+    assert not [event for event in events(place / "again.jsonl") if event["event"] == "begun"]
+
+
+@with_ray
+def test_bytes_are_those_of_a_build_alone(place: Path, done: dict[str, Any], tmp_path: Path) -> None:
+    def files(wanted: Wanted) -> dict[str, bytes]:
+        folder = wanted.recipe.folder
+        return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("report.")}
+
+    wanted = read_recipes([place / "matrix.toml", place / "slow.toml"])
+    assert done
+    for one in (wanted[-2], wanted[-1]):  # with the adapter, and that of the lost node
+        alone = replace(one, recipe=replace(one.recipe, out=tmp_path / one.recipe.folder.name))
+        build(alone.recipe, verify=False, device="cpu", threads=1)
+        assert files(alone) == files(one)
