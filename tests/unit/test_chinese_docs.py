@@ -15,6 +15,7 @@ import pytest
 from quantkit.cli.main import cli
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS
+from quantkit.run.commands import COMMANDS as CHAT_COMMANDS
 from tests.support.documents import DOCS, ROOT, blocks, prose
 
 FOLDER = DOCS / "zh-CN"
@@ -137,6 +138,12 @@ def test_options_in_the_text_exist() -> None:
     for page in PAGES:
         code = " ".join(re.findall(r"`[^`]+`", prose(page)))
         assert set(re.findall(r"(?<![\w-])--[a-z][\w-]*", code)) <= known, page.name
+
+
+def test_commands_of_a_chat_exist() -> None:
+    named = set(re.findall(r"`(/[a-z]+)(?: [^`]*)?`", prose(FOLDER / "chat-and-serve.md"))) - {"/v1"}
+    assert len(named) > 8
+    assert named <= set(CHAT_COMMANDS)
 
 
 def test_recipes_are_recipes() -> None:
