@@ -27,7 +27,7 @@ class Trouble:
 
     Attributes:
         heading: of the page: the message without its path; ``…`` stands for what differs.
-        types: the command, after ``quantkit``.
+        types: the command, after ``quantkit``; ``{port}`` is one that is in use.
         breaks: what is done to ``thing``, a copy of ``of``, before.
         of: ``base``, ``my-lora`` or ``my-model``.
         code: the exit code.
@@ -170,6 +170,7 @@ TROUBLES: Sequence[Trouble] = (
     Trouble("so this is not a folder made by quantkit build", "smoke base"),
     Trouble("contains a different chat template than", "package my-model/my-model-f16.gguf --template chatml -o out"),
     Trouble("cannot be changed", "edit my-model/my-model-f16.gguf --set llama.block_count=4"),
+    Trouble("cannot listen on …: Address already in use", "serve my-model --port {port}"),
     Trouble("no token for", "push my-model hf:me/my-model-GGUF"),
     Trouble("no Ollama server responds at", "ollama create my-model"),
 )  # fmt: skip

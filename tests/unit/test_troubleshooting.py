@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from quantkit.cli.main import main
-from tests.support.documents import DOCS, headings
+from tests.support.documents import DOCS, ROOT, headings
 from tests.support.troubles import TROUBLES, Trouble, make_workplace
 
 PAGE = DOCS / "troubleshooting.md"
@@ -27,6 +31,25 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def message(heading: str) -> re.Pattern[str]:
     """A heading as a pattern: an ellipsis stands for anything."""
     return re.compile(".+".join(map(re.escape, heading.split("…"))))
+
+
+def here(typed: str, capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """Exit code and stderr of a command."""
+    with pytest.raises(SystemExit) as leaving:
+        main(shlex.split(typed))
+    return leaving.value.code, capsys.readouterr().err
+
+
+def apart(typed: str) -> tuple[object, str]:
+    """The same in a process without torch, while somebody listens at ``{port}``."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        line = typed.format(port=listening.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "quantkit", *shlex.split(line)],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+            capture_output=True, encoding="utf-8", check=False, timeout=120,
+        )  # fmt: skip
+    return done.returncode, done.stderr
 
 
 def test_the_page_and_the_table_have_the_same_messages() -> None:
@@ -46,11 +69,9 @@ def test_the_program_says_so(
         shutil.rmtree("thing", ignore_errors=True)
         shutil.copytree(trouble.of, "thing")
         trouble.breaks(workplace / "thing")
-    with pytest.raises(SystemExit) as leaving:
-        main(shlex.split(trouble.types))
-    said = capsys.readouterr().err
+    code, said = apart(trouble.types) if trouble.types.startswith("serve ") else here(trouble.types, capsys)
     (error,) = re.findall(r"^error: (.*)$", said, re.MULTILINE)
-    assert leaving.value.code == trouble.code, said
+    assert code == trouble.code, said
     assert message(trouble.heading).search(error), said
     assert not (workplace / "out").exists(), "nothing is left behind"
 
