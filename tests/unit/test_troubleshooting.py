@@ -64,7 +64,8 @@ def test_the_program_says_so(
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")  # the discard port, where nothing listens
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("HF_TOKEN_PATH", str(workplace / "no-token"))
+    monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(workplace / "no-token"))
     if trouble.breaks is not None:
         shutil.rmtree("thing", ignore_errors=True)
         shutil.copytree(trouble.of, "thing")
