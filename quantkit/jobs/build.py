@@ -32,6 +32,7 @@ from quantkit.jobs.unquantized import stream_build
 from quantkit.model.adapter_checks import check_effects
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.manifest import PACKAGE_MARK, write_manifest
+from quantkit.package.ollama_modelfile import package_notes
 from quantkit.package.render import write_package
 from quantkit.package.spec import PackageSpec
 from quantkit.page.write import add_page
@@ -135,8 +136,10 @@ def build(
             clock.lap("choose")
         prepared = replace(prepared, recipe=recipe)
         plan, subject = prepared.plan, prepared.subject
+        of_ollama = package_notes(prepared.spec)  # said last, because not everybody has it
         for note in plan.notes:
-            reporter.note(note)
+            if note not in of_ollama:
+                reporter.note(note)
         if planned is not None:
             planned(prepared.spec)
         if proving is not None:
@@ -193,6 +196,8 @@ def build(
                 hint=f"read {failed / REPORT}",
             )
         folder = work.publish(names=manifest.file_names)
+        for note in of_ollama:
+            reporter.note(note)
         if trouble is not None:
             raise QuantkitError(f"{folder}: built, but not evaluated: {trouble}", hint=trouble.hint)
         return BuildResult(folder, plan, report, clock.seconds, effects, proof, found)

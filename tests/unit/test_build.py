@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from quantkit.jobs.build import build
 from quantkit.jobs.recipe import Recipe
+from quantkit.system.progress import Reporter
 from tests.faults.cli import run_here
 from tests.support.adapters import VARIANTS
 
@@ -40,3 +42,26 @@ def test_versions_of_what_decides_the_bytes(checkpoint: Maker, adapter: Maker, t
     found = json.loads((build(recipe, verify=False).folder / "manifest.json").read_text(encoding="utf-8"))["versions"]
     assert found["torch"] == version("torch")
     assert found.get("peft") == (version("peft") if name == "ia3-llama" else None)
+
+
+class Order(Reporter):
+    """Keeps what was done and said, in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all: list[str] = []
+
+    @contextmanager
+    def phase(self, name: str, total: int, unit: str = "weights") -> Iterator[Callable[[int], None]]:
+        self.all.append(name)
+        yield lambda amount: None
+
+    def note(self, text: str) -> None:
+        self.all.append(text)
+
+
+def test_what_only_those_with_ollama_need_to_know_is_said_last(checkpoint: Maker, tmp_path: Path) -> None:
+    order = Order()
+    build(model=checkpoint("llama3-untied", layers=1), out=tmp_path / "out", verify=False, reporter=order)
+    assert "writing" in order.all
+    assert [text.startswith("Ollama: ") for text in order.all] == [False] * (len(order.all) - 1) + [True]
