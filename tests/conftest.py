@@ -43,8 +43,8 @@ SLOW = {
     "test_python_docs",
     "test_repackage", "test_round_rows", "test_sentencepiece", "test_serve", "test_serve_answers", "test_serve_clients",
     "test_serve_embeddings", "test_serve_page", "test_session",
-    "test_smoke", "test_stream", "test_template_process", "test_verify_prompts", "test_vocab", "test_wheel",
-    "test_workspace",
+    "test_smoke", "test_stream", "test_template_process", "test_troubleshooting", "test_verify_prompts", "test_vocab",
+    "test_wheel", "test_workspace",
 }  # fmt: skip
 
 
