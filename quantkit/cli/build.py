@@ -93,6 +93,12 @@ _STAGES = {"stream": "write"}
     metavar="FILE",
     help="The text or conversations for --evaluate (default: a text that comes with quantkit). Implies --evaluate.",
 )
+@click.option(
+    "--ray",
+    "address",
+    metavar="ADDRESS",
+    help="Divide the work over the nodes of a Ray cluster that share the file system: auto, or HOST:PORT of its head.",
+)
 @click.option("--profile", type=FOLDER, metavar="FILE", help="Write a timeline of the work (Chrome trace JSON).")
 @click.option(
     "--recipe",
@@ -120,6 +126,7 @@ def command(
     prove: bool,
     evaluate: bool,
     evaluate_data: Path | None,
+    address: str | None,
     profile: Path | None,
     recipe_file: Path | None,
     ollama_name: str | None,
@@ -183,6 +190,7 @@ def command(
         evaluate=evaluate,
         evaluate_data=evaluate_data,
         profile=profile,
+        ray=address,
         planned=_in_turn(planned),
         run=run,
     )

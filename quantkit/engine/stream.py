@@ -56,18 +56,20 @@ def stream(
     shown: Path | None = None,
     wider: str = "--outtype",
     progress: Progress = lambda nbytes: None,
+    exist: bool = False,
 ) -> dict[str, dict[str, str]]:
     """Stream every tensor once into all outputs.
 
     Args:
         tensors: what to stream; an output takes those it has a place for.
-        outputs: the files; they must not exist.
+        outputs: the files; they must not exist, unless *exist*.
         source: where rows come from.
         folder: where the files are made.
         workers: how many, and where they compute.
         shown: the folder to speak of in errors, where *folder* is a temporary one.
         wider: the option that asks for a wider type, for the hint when a value does not fit.
         progress: called with the number of weights done, from many threads.
+        exist: another process has created the files, and these tensors may be some of theirs.
 
     Returns:
         By file, by tensor: sha256 of the tensor's bytes.
@@ -79,14 +81,20 @@ def stream(
     try:
         for output in outputs:
             named = (shown or folder) / output.file
-            files[output.file] = OutputFile(folder / output.file, output.header, output.nbytes, shown=named)
+            files[output.file] = OutputFile(
+                folder / output.file, output.header, output.nbytes, shown=named, exists=exist
+            )
         job = _Job(tensors, outputs, source, files, workers, progress, wider)
         job.run()
     finally:
         for file in files.values():
             file.close()
+    streamed = {tensor.name for tensor in tensors}
     return {
-        output.file: {name: job.digests[output.file, name].hexdigest() for name in output.tensors} for output in outputs
+        output.file: {
+            name: job.digests[output.file, name].hexdigest() for name in output.tensors if not exist or name in streamed
+        }
+        for output in outputs
     }
 
 

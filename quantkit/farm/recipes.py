@@ -14,7 +14,8 @@ from quantkit.errors import QuantkitError
 from quantkit.farm.values import Wanted
 from quantkit.files.visible import visible
 from quantkit.hub.adapter_source import AdapterSource
-from quantkit.hub.source import Source, source_name
+from quantkit.hub.source import source_name
+from quantkit.jobs.absolute import absolute
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS
 from quantkit.jobs.recipe_file import load_toml, read_settings
@@ -131,31 +132,7 @@ def _recipe(settings: Mapping[str, Any], file: Path) -> Recipe:
 
 def _wanted(label: str, recipe: Recipe, settings: Mapping[str, Any]) -> Wanted:
     own = {key: value for key, value in settings.items() if key in RECIPE_FILE_FIELDS}
-    return Wanted(label, _absolute(recipe), own.get("device"), own.get("threads"))
-
-
-def _absolute(recipe: Recipe) -> Recipe:
-    """The same recipe from any folder, which a node may be in."""
-
-    def whole(path: Any) -> Any:
-        return Path(os.path.abspath(path)) if isinstance(path, Path) else path
-
-    def source(one: Source) -> Source:
-        made: Source = whole(one)
-        return made
-
-    template = os.path.abspath(recipe.template) if os.path.isfile(recipe.template) else recipe.template
-    return replace(
-        recipe,
-        model=source(recipe.model),
-        adapters=tuple(replace(adapter, source=source(adapter.source)) for adapter in recipe.adapters),
-        out=whole(recipe.folder),
-        imatrix=whole(recipe.imatrix),
-        calibrate=recipe.calibrate if recipe.calibrate == CALIBRATION else whole(recipe.calibrate),
-        choice_data=recipe.choice_data if recipe.choice_data == CALIBRATION else whole(recipe.choice_data),
-        via_llama_cpp=whole(recipe.via_llama_cpp),
-        template=template,
-    )
+    return Wanted(label, absolute(recipe), own.get("device"), own.get("threads"))
 
 
 def _refuse_twice(wanted: Sequence[Wanted]) -> None:

@@ -25,7 +25,9 @@ class OutputFile:
     """An open output file; a context manager that closes it. One thread writes at a time, and the others sleep: file
     systems let one into a file at a time too, but those who wait there keep their cores busy."""
 
-    def __init__(self, path: Path, header: bytes, nbytes: int, *, shown: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, header: bytes, nbytes: int, *, shown: Path | None = None, exists: bool = False
+    ) -> None:
         """Create the file.
 
         Args:
@@ -33,13 +35,17 @@ class OutputFile:
             header: its first bytes.
             nbytes: its size.
             shown: the path to show in errors, if *path* is a temporary one.
+            exists: another process has created it, with its header.
         """
         self.path, self.nbytes = shown or path, nbytes
         self._turn = threading.Lock()
+        create = 0 if exists else os.O_CREAT | os.O_EXCL
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o644)
+            self._fd = os.open(path, os.O_WRONLY | create | getattr(os, "O_BINARY", 0), 0o644)
         except OSError as error:
             raise write_error(self.path, error) from None
+        if exists:
+            return
         try:
             reserve(self._fd, nbytes)
             self.write(0, header)

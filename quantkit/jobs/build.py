@@ -76,6 +76,7 @@ def build(
     evaluate_data: PathInput | None = None,
     profile: PathInput | None = None,
     planned: Callable[[PackageSpec], None] | None = None,
+    ray: str | None = None,
     run: RunOptions | None = None,
     **keywords: Unpack[BuildKeywords],
 ) -> BuildResult:
@@ -91,6 +92,7 @@ def build(
         evaluate_data: the text or conversations for that; default a text that comes with quantkit. Implies *evaluate*.
         profile: file for a timeline of the streams and of a choice of types, in Chrome's trace format.
         planned: given what will be packaged, before any weight is read; what it raises ends the build.
+        ray: address of a Ray cluster with a shared file system, whose nodes divide the stream among them.
         run: how to run; see :class:`~quantkit.jobs.run_options.RunOptions`.
         **keywords: the other fields of the recipe, and the options of the run one by one, which override those of
             *run*.
@@ -106,6 +108,10 @@ def build(
     data = None if evaluate_data is None else read_path("evaluate_data", evaluate_data)
     if wanted := FLAG.read("evaluate", evaluate) or data is not None:
         require_quantized(recipe)
+    if ray is not None:
+        from quantkit.jobs.spread import require_spreadable
+
+        require_spreadable(recipe)
     trace = None if profile is None else read_path("profile", profile)
     clock = _Clock()
     if isinstance(recipe.model, Path):
@@ -150,7 +156,9 @@ def build(
         seen: dict[str, dict[str, str]] = {}
         if (seeing := subject.projector) is not None:  # before the effects are taken
             seen = run_stream(seeing.tensors, [seeing.output], subject.source, work, prepared.workers, reporter)
-        digests, effects = stream_build(prepared, (*plan.outputs, *extra), work, written, lambda: clock.lap("compile"))
+        digests, effects = stream_build(
+            prepared, (*plan.outputs, *extra), work, written, lambda: clock.lap("compile"), ray
+        )
         digests |= seen
         if evaluating is not None:
             evaluating.set_aside(work)

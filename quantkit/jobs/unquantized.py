@@ -65,6 +65,7 @@ def stream_build(
     work: Workspace,
     written: Unquantized | None,
     loaded: Callable[[], None],
+    ray: str | None = None,
 ) -> tuple[dict[str, dict[str, str]], tuple[AdapterEffect, ...]]:
     """Write the outputs of a build into its workspace.
 
@@ -74,10 +75,16 @@ def stream_build(
         work: its workspace.
         written: its unquantized file, if there is one already. It is used up.
         loaded: called when the encoders are compiled and loaded.
+        ray: address of the cluster whose nodes do the work; None for this machine.
 
     Returns:
         By file, by tensor: sha256; and what the adapters changed.
     """
+    if ray is not None:
+        from quantkit.jobs.spread import spread_stream
+
+        loaded()
+        return spread_stream(ray, prepared, outputs, work), prepared.subject.effects()
     kept = None if written is None else written.among(outputs)
     if written is not None and kept is None:
         written.path.unlink()  # there may be no room for it beside the outputs

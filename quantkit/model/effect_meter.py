@@ -158,6 +158,8 @@ class Changing(Protocol):
 
 
 Shapes = Mapping[str, Sequence[int]]
+# By adapter, by tensor: sums, sums of tokens, and whether a change has been seen.
+Measures = Sequence[Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], bool]]]
 
 
 class EffectMeter:
@@ -253,6 +255,23 @@ class EffectMeter:
         if not tensor.changed:
             base = to_float32(self._base.read(name, start, end))
             tensor.changed = not np.array_equal(base, after.part(slice(0, end - start)).merged())
+
+    def measures(self, names: Iterable[str]) -> Measures:
+        """What was measured of some tensors, for a meter in another process."""
+        wanted = set(names)
+        return [
+            {name: (one.sums, one.token_sums, one.changed) for name, one in known.items() if name in wanted}
+            for known in self._measured
+        ]
+
+    def add(self, measures: Measures) -> None:
+        """What another process measured: rows that it did not see are zero there, and the others are the same here."""
+        for index, known in enumerate(measures):
+            for name, (sums, token_sums, changed) in known.items():
+                own = self._tensor(index, name)
+                np.copyto(own.sums, sums, where=sums != 0)
+                np.copyto(own.token_sums, token_sums, where=token_sums != 0)
+                own.changed = own.changed or changed
 
     def effects(self) -> tuple[AdapterEffect, ...]:
         """The figures of each adapter, over the tensors that were taken."""

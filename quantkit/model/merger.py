@@ -47,6 +47,11 @@ class Merger:
         self._norms_lock = threading.RLock()
         self._meter = EffectMeter(checkpoint, self.adapters)
 
+    @property
+    def meter(self) -> EffectMeter:
+        """What measures the adapters."""
+        return self._meter
+
     def effects(self) -> tuple[AdapterEffect, ...]:
         """What each adapter changes, of the rows that were handed out."""
         return self._meter.effects()

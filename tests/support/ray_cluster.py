@@ -2,17 +2,21 @@
 
 usage: python -m tests.support.ray_cluster FOLDER
 
-FOLDER has ``matrix.toml``, ``slow.toml`` and ``wrong.toml``. Prints one JSON object. A process of its own, because Ray
-starts threads and changes handlers, and one for all cases, because a cluster takes seconds to start.
-The build in slow.toml is larger than the disk of the node that cannot be killed.
+FOLDER has ``matrix.toml``, ``slow.toml``, ``wrong.toml`` and ``spread.toml``; the build in slow.toml is larger than the
+disk of the node that cannot be killed. Prints one JSON object. A process of its own, because Ray starts threads and
+changes handlers, and one for all cases, because a cluster takes seconds to start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,9 @@ from quantkit.farm.events import Both, Events, Log
 from quantkit.farm.recipes import read_recipes
 from quantkit.farm.run import farm
 from quantkit.farm.values import Item
+from quantkit.jobs import spread
+from quantkit.jobs.build import build
+from quantkit.jobs.spread_node import Share
 
 _STORE = 80_000_000
 
@@ -54,22 +61,49 @@ class Cluster:
         ray.init(address=self._cluster.address, log_to_driver=False, logging_level=logging.CRITICAL)
         self._others = [self._cluster.add_node(**_node(10**12)) for _ in range(2)]
 
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
     def kill(self, name: str) -> None:
-        """Kill a node, without a word to its workers."""
+        """Kill a node with all its workers, as if it lost its power."""
         (id,) = (node.id for node in nodes(self.ray) if node.name == name)
-        (raylet,) = (node for node in self._others if node.node_id == id)
-        self._cluster.remove_node(raylet, allow_graceful=False)
-        self._others.remove(raylet)
+        (lost,) = (node for node in self._others if node.node_id == id)
+        raylet = lost.all_processes["raylet"][0].process.pid
+        for worker in children(raylet):
+            os.kill(worker, signal.SIGKILL)
+        self._cluster.remove_node(lost, allow_graceful=False)
+        self._others.remove(lost)
+
+    def can_kill(self, name: str) -> bool:
+        """Whether it is not the node of this process."""
+        return any(node.name == name for node in nodes(self.ray) if node.id in {one.node_id for one in self._others})
+
+    def add(self) -> None:
+        """One more node."""
+        self._others.append(self._cluster.add_node(**_node(10**12)))
 
     def close(self) -> None:
         self.ray.shutdown()
         self._cluster.shutdown()
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that are running."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
 def main(folder: Path) -> dict[str, Any]:
     cluster = Cluster()
     try:
-        return {"farm": _farm(cluster, folder)}
+        farmed = _farm(cluster, folder)
+        cluster.add()
+        return {"farm": farmed, "spread": _spread(cluster, folder)}
     finally:
         cluster.close()
 
@@ -83,6 +117,26 @@ def _farm(cluster: Cluster, folder: Path) -> dict[str, Any]:
     with Log(folder / "again.jsonl") as log:
         second = farm(wanted, verify=False, events=log)
     return {"killed": killer.killed, "first": _json(first), "second": _json(second)}
+
+
+def _spread(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    """A build over three nodes, of which one is killed when its first share is done."""
+    (wanted,) = read_recipes([folder / "spread.toml"])
+    heard: list[tuple[str, str, list[str]]] = []
+
+    def listen(what: str, node: str, share: Share | None) -> None:
+        first = what == "done" and all(other != "killed" for other, *_ in heard) and cluster.can_kill(node)
+        heard.append((what, node, [] if share is None else [*share.names]))
+        if first:
+            heard.append(("killed", node, []))
+            cluster.kill(node)
+
+    spread.spread_stream, kept = partial(spread.spread_stream, heard=listen), spread.spread_stream
+    try:
+        build(wanted.recipe, verify=False, device="cpu", ray=cluster.address)
+    finally:
+        spread.spread_stream = kept
+    return {"heard": heard}
 
 
 def _json(outcomes: Sequence[Any]) -> list[dict[str, Any]]:

@@ -19,7 +19,10 @@ from quantkit.farm.published import is_published
 from quantkit.farm.recipes import read_recipes
 from quantkit.farm.values import Wanted
 from quantkit.jobs.build import build
+from quantkit.jobs.prepare import prepare
 from quantkit.jobs.recipe import Recipe
+from quantkit.jobs.spread import shares
+from quantkit.plan.values import count_elements
 from quantkit.system.progress import Reporter
 from tests.conftest import Maker
 
@@ -175,6 +178,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, checkpoint: Maker, adapter: 
     )
     slow = f"model = '{large}'\nout = 'slow'\ndevice = 'cpu'\nquants = 'iq3_s'\n"
     (folder / "slow.toml").write_text(slow)
+    spread = f"model = '{base}'\nadapters = '{lora}'\nout = 'spread'\nquants = ['q4_k_m', 'iq3_s']\nkeep_f16 = true\n"
+    (folder / "spread.toml").write_text(spread)
     (folder / "wrong.toml").write_text(f"model = '{base}'\nadapters = 'nowhere'\nout = 'wrong'\n")
     return folder
 
@@ -239,9 +244,40 @@ def test_bytes_are_those_of_a_build_alone(place: Path, done: dict[str, Any], tmp
         folder = wanted.recipe.folder
         return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith("report.")}
 
-    wanted = read_recipes([place / "matrix.toml", place / "slow.toml"])
+    wanted = read_recipes([place / "matrix.toml", place / "slow.toml", place / "spread.toml"])
     assert done
-    for one in (wanted[-2], wanted[-1]):  # with the adapter, and that of the lost node
+    for one in wanted[-3:]:  # with the adapter, that of the lost node, and that over all nodes
         alone = replace(one, recipe=replace(one.recipe, out=tmp_path / one.recipe.folder.name))
         build(alone.recipe, verify=False, device="cpu", threads=1)
         assert files(alone) == files(one)
+
+
+@with_ray
+def test_one_build_over_three_nodes_does_a_lost_share_again(done: dict[str, Any]) -> None:
+    heard = [(what, node, tuple(names)) for what, node, names in done["spread"]["heard"]]
+    (killed,) = (node for what, node, _ in heard if what == "killed")
+    assert [node for what, node, _ in heard if what == "lost"] == [killed]
+    finished = [(node, names) for what, node, names in heard if what == "done"]
+    tensors = [name for _, names in finished for name in names]
+    assert len(tensors) == len({*tensors})  # each once
+    dealt = {names for what, node, names in heard if what == "dealt" and node == killed}
+    again = dealt - {names for node, names in finished if node == killed}
+    assert again
+    assert again <= {names for node, names in finished if node != killed}
+    assert len({node for node, _ in finished}) == 3
+
+
+@pytest.mark.parametrize("option", [{"calibrate": "auto"}, {"size": "1MB"}, {"mmproj": True}])
+def test_what_is_not_divided_is_refused(tmp_path: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(QuantkitError, match="cannot go with --ray"):
+        build(Recipe(tmp_path, (), None, tmp_path / "out", "x", **option), ray="auto")
+
+
+def test_shares_have_every_tensor_once(checkpoint: Maker) -> None:
+    with prepare(Recipe(checkpoint("llama3-untied", dtype="f32"))) as prepared:
+        tensors = prepared.plan.tensors
+    for count in (1, 3, 8, 1000):
+        made = shares(tensors, count)
+        assert sorted(name for share in made for name in share.names) == sorted(tensor.name for tensor in tensors)
+        assert sum(share.weights for share in made) == sum(count_elements(tensor.shape) for tensor in tensors)
+        assert len(made) <= count or count == 1000
