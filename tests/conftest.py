@@ -35,7 +35,7 @@ SLOW = {
     "faults", "golden", "parity", "test_backend", "test_batch", "test_build", "test_chat_script",
     "test_chat_script_runs", "test_chat_terminal", "test_cli", "test_cuda_backend", "test_cuda_kernels",
     "test_cuda_on_host", "test_demo", "test_dequantize", "test_docs_examples", "test_encoders", "test_encodings",
-    "test_evaluate_command", "test_family_packages",
+    "test_evaluate_command", "test_family_packages", "test_farm",
     "test_from_modelfile", "test_hostile_modelfiles", "test_hub",
     "test_imatrix_command", "test_inspection", "test_kernels", "test_lane_cache",
     "test_llama_first", "test_llama_library", "test_llama_tools", "test_merge", "test_mixture", "test_ollama",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,13 +47,18 @@ class Node:
         return all(self.resources.get(key, 0.0) >= value for key, value in wanted.items())
 
 
-def import_ray() -> Any:
+def import_ray(*, alone: bool = False) -> Any:
     """Ray's module.
+
+    Args:
+        alone: for a cluster of this process alone. Ray listens on all interfaces and runs what it is sent, so such a
+            cluster gets a secret. Ray takes it once, when it is imported; who imported it before decided otherwise.
 
     Raises:
         QuantkitError: it is not installed.
     """
-    for key, value in _ENVIRONMENT.items():
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for key, value in (_ENVIRONMENT | (secret if alone and "ray" not in sys.modules else {})).items():
         os.environ.setdefault(key, value)
     try:
         import ray
@@ -73,7 +80,7 @@ def connected(address: str | None, place: Path) -> Iterator[Any]:
     Raises:
         QuantkitError: Ray is not installed, or no cluster answers.
     """
-    ray = import_ray()
+    ray = import_ray(alone=address is None)
     if ray.is_initialized():
         yield ray
         return
@@ -88,7 +95,6 @@ def connected(address: str | None, place: Path) -> Iterator[Any]:
         "resources": {DISK: float(_free(place))},
         "object_store_memory": _STORE_NBYTES,
         "include_dashboard": False,
-        "_node_ip_address": "127.0.0.1",
     }
     with _own_signals():
         try:

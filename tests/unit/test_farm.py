@@ -281,3 +281,21 @@ def test_shares_have_every_tensor_once(checkpoint: Maker) -> None:
         assert sorted(name for share in made for name in share.names) == sorted(tensor.name for tensor in tensors)
         assert sum(share.weights for share in made) == sum(count_elements(tensor.shape) for tensor in tensors)
         assert len(made) <= count or count == 1000
+
+
+@with_ray
+def test_a_cluster_of_its_own_has_a_secret() -> None:
+    """Ray listens on all interfaces, and runs whatever it is sent."""
+    code = "import os; from quantkit.cluster.connection import import_ray; import_ray(alone={alone})\n"
+    code += "print(os.environ.get('RAY_AUTH_MODE'), os.environ.get('RAY_AUTH_TOKEN'))"
+    plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+
+    def told(alone: bool) -> list[str]:
+        command = [sys.executable, "-c", code.format(alone=alone)]
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=plain).stdout.split()
+
+    (mode, secret), (_, other) = told(True), told(True)
+    assert mode == "token"
+    assert len(secret) == 64
+    assert secret != other
+    assert told(False) == ["None", "None"]
