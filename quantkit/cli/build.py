@@ -115,7 +115,7 @@ _STAGES = {"stream": "write"}
     "is replaced too.",
 )
 @push_options
-@run_options("device", "threads", "overwrite", "fsync")
+@run_options("device", "threads", "overwrite", "fsync", "resume")
 @json_option
 @click.pass_context
 def command(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 @recipe_option("mtp", default=None)
 @recipe_option("via_llama_cpp")
 @recipe_option("ignore")
-@run_options("device", "threads", "overwrite", "fsync")
+@run_options("device", "threads", "overwrite", "fsync", "resume")
 @json_option
 def command(
     model: Source | None,

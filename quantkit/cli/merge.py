@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 @recipe_option("imatrix", help="With --lora: importance matrix for the types that use one.")
 @click.option("--allow-requantize", is_flag=True, help="With --lora and --quant: as quantkit quantize has it.")
 @recipe_option("ignore")
-@run_options("device", "threads", "overwrite", "fsync")
+@run_options("device", "threads", "overwrite", "fsync", "resume")
 @json_option
 def command(
     model: Source | None,

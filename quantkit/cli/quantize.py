@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "--allow-requantize", is_flag=True, help="Quantize tensors that are already quantized, at a cost in quality."
 )
 @recipe_option("split_max_size")
-@run_options("threads", "overwrite", "fsync")
+@run_options("threads", "overwrite", "fsync", "resume")
 @json_option
 def command(
     gguf: Path,

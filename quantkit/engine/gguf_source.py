@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from quantkit.checkpoint.dtypes import BY_TYPE
 from quantkit.checkpoint.tensor_file import Memory, flat_shape, new_memory
+from quantkit.engine.file_source import ReadFiles
 from quantkit.engine.rows import Rows
 from quantkit.errors import GGUFError, QuantizationError, QuantkitError
 from quantkit.files.fileio import read_into
@@ -83,6 +84,14 @@ class GGUFSource:
         if info.type not in BY_TYPE:
             return Rows(buffer.reshape(stop - start, row))
         return Rows(buffer.view(BY_TYPE[info.type]).reshape(stop - start, *flat_shape(info.shape)[1:]))
+
+    def reads(self) -> ReadFiles:
+        """The model's files."""
+        return ReadFiles(tuple(self.model.files))
+
+    def measures(self, tensor: PlannedTensor) -> bool:
+        """No."""
+        return False
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         """The error for values that are not finite: they can only come from the file."""

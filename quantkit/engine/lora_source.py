@@ -13,6 +13,7 @@ import numpy as np
 
 from quantkit.checkpoint.dtypes import BY_TYPE, Floats, all_finite, to_float32
 from quantkit.checkpoint.tensor_file import Memory, new_memory
+from quantkit.engine.file_source import ReadFiles
 from quantkit.engine.gguf_source import GGUFSource
 from quantkit.engine.rows import Rows
 from quantkit.errors import GGUFError, QuantkitError
@@ -62,6 +63,16 @@ class LoraSource:
             before, rows = rows, rows.plus(left[first : first + stop - start], right)
             self._watch(number, tensor.name, start, before, rows)
         return rows
+
+    def reads(self) -> ReadFiles:
+        """The files of the model, and the LoRA files with their scales."""
+        loras = [lora for lora, _ in self.loras]
+        files = tuple(file for lora in loras for file in lora.model.files)
+        return self.base.reads() + ReadFiles(whole=files, settings=tuple(str(lora.scale) for lora in loras))
+
+    def measures(self, tensor: PlannedTensor) -> bool:
+        """What is changed is shown to who watches."""
+        return any(tensor.name in lora.factors for lora, _ in self.loras)
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> QuantkitError | None:
         """The error for a base tensor with values that are not finite; None if only the sum is not."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -21,11 +21,11 @@ import numpy.typing as npt
 from quantkit.checkpoint.tensor_file import Memory
 from quantkit.engine.backend import Backend, Encoded, Target
 from quantkit.engine.device import Device, Workers
+from quantkit.engine.output_files import Keeping, OutputFiles
 from quantkit.engine.ranges import RowRange, Scheduler
 from quantkit.engine.rows import Rows
 from quantkit.engine.timeline import NoTimeline
 from quantkit.errors import OutOfRangeError, QuantizationError, QuantkitError
-from quantkit.files.output_file import Bytes, OrderedDigest, OutputFile
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels.rounding import OVERFLOW
@@ -33,6 +33,7 @@ from quantkit.plan.mixture import Importance
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 Progress = Callable[[int], None]
+NOTHING_KEPT = Keeping()
 
 
 class RowSource(Protocol):
@@ -57,12 +58,13 @@ def stream(
     wider: str = "--outtype",
     progress: Progress = lambda nbytes: None,
     exist: bool = False,
+    keeping: Keeping = NOTHING_KEPT,
 ) -> dict[str, dict[str, str]]:
     """Stream every tensor once into all outputs.
 
     Args:
         tensors: what to stream; an output takes those it has a place for.
-        outputs: the files; they must not exist, unless *exist*.
+        outputs: the files; they must not exist, unless *exist*, or they have begun.
         source: where rows come from.
         folder: where the files are made.
         workers: how many, and where they compute.
@@ -70,6 +72,7 @@ def stream(
         wider: the option that asks for a wider type, for the hint when a value does not fit.
         progress: called with the number of weights done, from many threads.
         exist: another process has created the files, and these tensors may be some of theirs.
+        keeping: what is kept so that the stream can be continued, and where it continues.
 
     Returns:
         By file, by tensor: sha256 of the tensor's bytes.
@@ -77,23 +80,14 @@ def stream(
     Raises:
         QuantkitError: the first error of any worker; the files are then incomplete.
     """
-    files: dict[str, OutputFile] = {}
+    files = OutputFiles(outputs, folder, shown or folder, keeping, exist=exist)
     try:
-        for output in outputs:
-            named = (shown or folder) / output.file
-            files[output.file] = OutputFile(
-                folder / output.file, output.header, output.nbytes, shown=named, exists=exist
-            )
-        job = _Job(tensors, outputs, source, files, workers, progress, wider)
-        job.run()
+        _Job(tensors, outputs, source, files, workers, progress, wider, keeping).run()
     finally:
-        for file in files.values():
-            file.close()
+        files.close()
     streamed = {tensor.name for tensor in tensors}
     return {
-        output.file: {
-            name: job.digests[output.file, name].hexdigest() for name in output.tensors if not exist or name in streamed
-        }
+        output.file: {name: sha256 for name, sha256 in files.digests(output).items() if not exist or name in streamed}
         for output in outputs
     }
 
@@ -106,14 +100,14 @@ class _Job:
         tensors: Sequence[PlannedTensor],
         outputs: Sequence[Output],
         source: RowSource,
-        files: Mapping[str, OutputFile],
+        files: OutputFiles,
         workers: Workers,
         progress: Progress,
         wider: str,
+        keeping: Keeping,
     ) -> None:
         self.outputs, self.source, self.files, self.progress = outputs, source, files, progress
-        self.workers, self.wider = workers, wider
-        self.digests = {(output.file, name): OrderedDigest() for output in outputs for name in output.tensors}
+        self.workers, self.wider, self.keeping = workers, wider, keeping
         self._scheduler = Scheduler(tensors, workers.chunk)
         self._stop = threading.Event()
         self._errors: list[BaseException] = []
@@ -147,8 +141,7 @@ class _Job:
 
     def _halt(self) -> None:
         self._stop.set()
-        for digest in self.digests.values():
-            digest.abandon()
+        self.files.abandon()
 
     def _work(self, number: int, ended: threading.Event) -> None:
         try:
@@ -171,28 +164,19 @@ class _Job:
     def _carry(self, row_range: RowRange, backend: Backend) -> None:
         """One range the whole way."""
         tensor = row_range.tensor
-        wanted = places(self.outputs, tensor)
+        found = places(self.outputs, tensor)
+        wanted = [(output, slot) for output, slot in found if self.files.lacks(output, row_range)]
+        if found and not wanted and not self.keeping.measures(tensor):
+            return
         targets = [target(output, slot, row_range) for output, slot in wanted]
         with backend.span("read"):
             rows = self.source.rows(tensor, row_range.start, row_range.stop, backend.memory)
+        if found and not wanted:
+            return
         encoded = backend.encode(rows, tensor.outtype, tensor.columns, targets)
         self._check(row_range, rows, encoded)
-        self._put(row_range, [(*place, data) for place, data in zip(wanted, encoded.data, strict=True)], backend)
-
-    def _put(self, row_range: RowRange, pieces: Sequence[tuple[Output, TensorSlot, Bytes]], backend: Backend) -> None:
-        """Write the range at its offsets and add it to the tensors' hashes, before it waits for a file's turn."""
-
-        def write(output: Output, at: TensorSlot, data: Bytes, *, wait: bool) -> bool:
-            offset = at.offset + row_range.start * (at.nbytes // row_range.tensor.rows)
-            with backend.span("write"):
-                return self.files[output.file].write(offset, data, wait=wait)
-
-        late = [piece for piece in pieces if not write(*piece, wait=False)]
-        for output, _, data in pieces:
-            with backend.span("hash"):
-                self.digests[output.file, row_range.tensor.name].update(row_range.index, data)
-        for piece in late:
-            write(*piece, wait=True)
+        pieces = [(*place, data) for place, data in zip(wanted, encoded.data, strict=True)]
+        self.files.put(row_range, pieces, backend.span)
 
     def _check(self, row_range: RowRange, rows: Rows, encoded: Encoded) -> None:
         """Refuse rows that are not finite, or would not be after rounding or encoding."""

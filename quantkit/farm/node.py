@@ -66,7 +66,7 @@ def run(item: Item, board: Any, again: bool) -> Answer:
             return Answer(kept=True)
         result = build(item.recipe, verify=item.verify, run=_options(item, reporter))
         if again:  # the process of the lost attempt may have ended only after this one began
-            clean_after_killed_runs(item.folder)
+            clean_after_killed_runs(item.folder, overwrite=True)
     except QuantkitError as error:
         return Answer(failure=Failure.of(error))
     return Answer(seconds=result.seconds, size=result.plan.nbytes)
@@ -77,7 +77,8 @@ def _is_published(item: Item, reporter: Reporter) -> bool:
 
 
 def _options(item: Item, reporter: Reporter) -> RunOptions:
-    return RunOptions(item.device, item.threads, item.overwrite, item.fsync, reporter)
+    resume = item.recipe.via_llama_cpp is None
+    return RunOptions(item.device, item.threads, item.overwrite, item.fsync, reporter, resume)
 
 
 def _needs(item: Item, reporter: Reporter) -> Needs:

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -26,7 +27,14 @@ class OutputFile:
     systems let one into a file at a time too, but those who wait there keep their cores busy."""
 
     def __init__(
-        self, path: Path, header: bytes, nbytes: int, *, shown: Path | None = None, exists: bool = False
+        self,
+        path: Path,
+        header: bytes,
+        nbytes: int,
+        *,
+        shown: Path | None = None,
+        exists: bool = False,
+        begun: bool = False,
     ) -> None:
         """Create the file.
 
@@ -36,10 +44,11 @@ class OutputFile:
             nbytes: its size.
             shown: the path to show in errors, if *path* is a temporary one.
             exists: another process has created it, with its header.
+            begun: an earlier run has created it; what else is in it stays.
         """
         self.path, self.nbytes = shown or path, nbytes
         self._turn = threading.Lock()
-        create = 0 if exists else os.O_CREAT | os.O_EXCL
+        create = 0 if exists or begun else os.O_CREAT | os.O_EXCL
         try:
             self._fd = os.open(path, os.O_WRONLY | create | getattr(os, "O_BINARY", 0), 0o644)
         except OSError as error:
@@ -48,6 +57,8 @@ class OutputFile:
             return
         try:
             reserve(self._fd, nbytes)
+            if begun:
+                os.ftruncate(self._fd, nbytes)
             self.write(0, header)
         except OSError as error:
             self.close()
@@ -79,6 +90,14 @@ class OutputFile:
         finally:
             self._turn.release()
         return True
+
+    def flush(self) -> None:
+        """Flush what is written to the disk.
+
+        Raises:
+            OSError: the disk has an error.
+        """
+        os.fsync(self._fd)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -120,6 +139,21 @@ def write_error(path: Path, error: OSError) -> OutputError:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """The first pieces of a tensor.
+
+    Attributes:
+        pieces: how many.
+        nbytes: how many bytes they have together.
+        hash: of them, a sha256 that can be continued.
+    """
+
+    pieces: int
+    nbytes: int
+    hash: hashlib._Hash
+
+
 class OrderedDigest:
     """The sha256 of pieces that come from several threads.
 
@@ -127,22 +161,29 @@ class OrderedDigest:
     out in order, and the first outstanding piece never waits, so there is no deadlock.
     """
 
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._next = 0
+    def __init__(self, begun: Prefix | None = None) -> None:
+        """Begin, or go on after the first pieces."""
+        begun = begun or Prefix(0, 0, hashlib.sha256())
+        self._hash, self._next = begun.hash.copy(), begun.pieces
         self._abandoned = False
         self._turn = threading.Condition()
 
-    def update(self, index: int, data: Bytes) -> None:
-        """Add piece number *index* (from 0) after all earlier pieces."""
+    def update(self, index: int, data: Bytes) -> str:
+        """Add piece number *index* (from 0) after all earlier pieces.
+
+        Returns:
+            The sha256 of all pieces so far; "" if they were abandoned.
+        """
         with self._turn:
             self._turn.wait_for(lambda: self._abandoned or index == self._next)
             if self._abandoned:
-                return
+                return ""
         self._hash.update(data)  # outside the lock: hashing releases the GIL
+        so_far = self._hash.hexdigest()
         with self._turn:
             self._next += 1
             self._turn.notify_all()
+        return so_far
 
     def abandon(self) -> None:
         """Release all waiting threads: a piece will never arrive."""

@@ -1,24 +1,40 @@
 """The folder or file that is being written: temporary, next to its final path, and renamed when it is complete.
 
-A temporary name contains the process id, so the files of a killed run are removed by the next run for the same output,
-and never by another one.
+The files of a killed run are removed by the next run for the same output, and never by another one; what of them can be
+continued is continued if the user says so, and is not removed without permission.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from quantkit.errors import OutputError
+from quantkit.files.fileio import sync
+from quantkit.files.journal import remove_journals
+from quantkit.files.leftovers import (
+    Part,
+    aside_path,
+    begun_files,
+    find_part,
+    finished_bytes,
+    has_begun,
+    hold,
+    leftovers,
+    make_way,
+    prune,
+    remove,
+    scratch_path,
+    temporary_path,
+)
 from quantkit.files.output_file import write_error
 from quantkit.files.replaceable import Mark, check_free, check_free_folder
-from quantkit.system.running import is_running
 from quantkit.system.shell import command
+from quantkit.system.units import size
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,8 @@ class Workspace:
         inputs: files and folders that are read, which no output may replace.
         file: the output is a file, or several files in one folder.
         mark: what this kind of folder has; others are never replaced.
+        resume: continue what earlier runs left, and leave what a later run may continue.
+        earlier: folders that killed runs left, if *resume*.
     """
 
     path: Path
@@ -42,6 +60,9 @@ class Workspace:
     inputs: tuple[Path, ...] = ()
     file: bool = False
     mark: Mark | None = None
+    resume: bool = False
+    earlier: tuple[Path, ...] = ()
+    _published: list[Path] = field(default_factory=list, repr=False)
 
     @property
     def place(self) -> Path:
@@ -50,9 +71,13 @@ class Workspace:
 
     def scratch(self) -> Path:
         """A folder for intermediate files, created on the first call and removed with the workspace."""
-        path = self.path.with_name(f"{self.path.name}-scratch")
+        path = scratch_path(self.path)
         path.mkdir(exist_ok=True)
         return path
+
+    def part(self, file: str) -> Part | None:
+        """What killed runs left of a file; None if there is nothing."""
+        return find_part(self.earlier, file)
 
     def reserve(self, names: Sequence[str]) -> None:
         """Check before the work that files with these names (parts of a split model) may be written next to the output.
@@ -63,7 +88,7 @@ class Workspace:
         for name in names:
             if name != self.final.name:
                 _check_output(self.place / name, self.inputs, overwrite=self.overwrite, file=True, mark=None)
-                clean_after_killed_runs(self.place / name)
+                clean_after_killed_runs(self.place / name, overwrite=self.overwrite)
 
     @property
     def failed(self) -> Path:
@@ -97,7 +122,11 @@ class Workspace:
         final, overwrite = (self.failed, True) if failed else (self.final, self.overwrite)
         self._flush()
         check_free_folder(final, self.mark, overwrite=overwrite)
+        remove_journals(self.path)
+        if self.fsync:
+            sync(self.path)  # or a power cut after the rename leaves journals in the output
         replace_all([(self.path, final)], self._flush_name)
+        self._published.append(final)
         return final
 
     def publish_files(self, names: Sequence[str]) -> Path:
@@ -110,6 +139,7 @@ class Workspace:
         for name in names:
             check_free(self.place / name, overwrite=self.overwrite)
         replace_all([(self.path / name, self.place / name) for name in names], self._flush_name)
+        self._published.append(self.place / names[0])
         return self.place / names[0]
 
     def _flush(self) -> None:
@@ -122,17 +152,6 @@ class Workspace:
             sync(self.final.parent)
 
 
-def sync(path: Path) -> None:
-    """Flush a file to the disk or, if the system can, a folder."""
-    if path.is_dir() and os.name != "posix":
-        return
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 @contextmanager
 def workspace(
     final: Path,
@@ -142,45 +161,67 @@ def workspace(
     file: bool = False,
     fsync: bool = False,
     mark: Mark | None = None,
+    resume: bool | None = None,
+    note: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Workspace]:
     """A workspace for *final*; anything that is not published is removed at the end.
 
     Args:
         final: the output.
-        overwrite: replace it if it exists.
+        overwrite: replace it if it exists, and what a killed run left of it.
         inputs: files and folders that are read, which the output must not replace.
         file: the output is a file. A file never replaces a folder with its name, nor a folder a file.
         fsync: flush the output to the disk before the rename, and the rename after it.
         mark: what an older output of this kind has; a folder without it is never replaced.
+        resume: continue what a killed run left; if this one fails or is interrupted, leave what can be continued. None
+            for work that cannot be continued.
+        note: told what is left.
 
     Raises:
-        OutputError: *final* exists and may not be replaced, or it cannot be written.
+        OutputError: *final* exists and may not be replaced, it cannot be written, or a killed run left what can be
+            continued, and neither *resume* nor *overwrite* says what to do.
     """
     final = Path(os.path.abspath(final))
     _check_output(final, inputs, overwrite=overwrite, file=file, mark=mark)
-    temporary = final.with_name(f".{final.name}.quantkit-{os.getpid()}")
+    temporary = temporary_path(final)
     try:
         new = [folder for folder in final.parents if not folder.exists()]
         final.parent.mkdir(parents=True, exist_ok=True)
         for folder in new if fsync else ():  # a power cut must not take the folders around the output
             sync(folder.parent)
-        clean_after_killed_runs(final)
+        earlier = clean_after_killed_runs(final, overwrite=overwrite, resume=resume)
         _check_free(final, overwrite=overwrite, file=file, mark=mark)  # an old output may have been restored
         _remove_temporary(temporary)
         temporary.mkdir()
+        lock = hold(temporary)
     except OSError as error:
         raise write_error(final, error) from None
+    work = Workspace(temporary, final, overwrite, fsync, tuple(inputs), file, mark, bool(resume), earlier)
+    finished = False
     try:
-        yield Workspace(temporary, final, overwrite, fsync, tuple(inputs), file, mark)
+        yield work
+        finished = True
     except OSError as error:
         # Code that reads inputs raises its own errors, so this is the output's disk.
         raise write_error(final, error) from None
     finally:
-        _remove_temporary(temporary)
+        if finished or work._published:
+            for path in (file for folder in earlier for file, _ in begun_files(folder) if file.is_file()):
+                note(f"{path.name}, which a killed run had begun, is not part of this one and is removed")
+            for folder in earlier:
+                remove(folder)
+            _remove_temporary(temporary)
+        elif resume and has_begun((temporary, scratch_path(temporary))):
+            prune([path for path in (*earlier, temporary, scratch_path(temporary)) if path.exists()])
+            note("what is finished is kept: run the same command again to continue it")
+        else:
+            _remove_temporary(temporary)
+        if lock is not None:
+            os.close(lock)
 
 
 def _remove_temporary(path: Path) -> None:
-    for folder in (path, path.with_name(f"{path.name}-scratch")):
+    for folder in (path, scratch_path(path)):
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -227,7 +268,7 @@ def replace_all(pairs: Sequence[tuple[Path, Path]], renamed: Callable[[], None] 
     for temporary, final in pairs:
         try:
             if os.path.lexists(final):
-                aside = final.with_name(f".{final.name}.quantkit-old-{os.getpid()}")
+                aside = aside_path(final)
                 rename(final, aside)
                 asides.append(aside)
             rename(temporary, final)
@@ -237,24 +278,38 @@ def replace_all(pairs: Sequence[tuple[Path, Path]], renamed: Callable[[], None] 
             raise write_error(final, error) from None
     renamed()
     for aside in asides:
-        _remove(aside)
+        remove(aside)
 
 
-def clean_after_killed_runs(final: Path) -> None:
-    """Remove what killed runs left of this output; restore an output that was moved away and has no successor."""
-    pattern = re.compile(rf"\.{re.escape(final.name)}\.quantkit-(old-)?(\d+)(?:-scratch)?")
-    for entry in list(final.parent.iterdir()):
-        match = pattern.fullmatch(entry.name)
-        if match is None or is_running(int(match[2])):
-            continue
-        if match[1] and not os.path.lexists(final):
-            os.rename(entry, final)
+def clean_after_killed_runs(final: Path, *, overwrite: bool, resume: bool | None = None) -> tuple[Path, ...]:
+    """Remove what killed runs left of this output; restore an output that was moved away and has no successor.
+
+    Returns:
+        The folders that are to be continued.
+
+    Raises:
+        OutputError: something can be continued, and nobody has said what to do with it.
+    """
+    found = list(leftovers(final))
+    for aside in (one.path for one in found if one.aside):
+        if os.path.lexists(final):
+            remove(aside)
         else:
-            _remove(entry)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+            os.rename(aside, final)
+    folders = [one.path for one in found if not one.aside]
+    if has_begun(folders) and not overwrite and not resume:
+        done, whole = finished_bytes(folders)
+        how = "continue it with the command that began it and --resume" if resume is None else "pass --resume"
+        raise OutputError(
+            f"{final}: a run that was killed has finished {size(done)} of {size(whole)} of it",
+            hint=f"{how}, or pass --overwrite to begin again",
+        )
+    if not resume:
+        for folder in folders:
+            remove(folder)
+        return ()
+    own = temporary_path(final)
+    if own in folders or scratch_path(own) in folders:
+        make_way(own)
+        folders = [one.path for one in leftovers(final) if not one.aside]
+    return prune(folders)

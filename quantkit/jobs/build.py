@@ -15,7 +15,7 @@ from quantkit.engine.device import processor_workers
 from quantkit.engine.timeline import Timeline
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.evaluate.evaluation import Evaluation
-from quantkit.files.workspace import Workspace, workspace
+from quantkit.files.workspace import Workspace
 from quantkit.hub.fetch import folders_here
 from quantkit.jobs.argument_kinds import FLAG
 from quantkit.jobs.arguments import PathInput, SourceInput, read_path
@@ -27,7 +27,7 @@ from quantkit.jobs.evaluated_card import quality
 from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request
 from quantkit.jobs.run_options import RunOptions
-from quantkit.jobs.run_stream import run_stream
+from quantkit.jobs.run_stream import run_stream, streaming_workspace
 from quantkit.jobs.unquantized import stream_build
 from quantkit.model.adapter_checks import check_effects
 from quantkit.model.adapter_effect import AdapterEffect
@@ -103,6 +103,10 @@ def build(
     """
     recipe, run = read_request(model, run, **keywords)
     reporter, checked = run.reporter, FLAG.read("verify", verify)
+    if recipe.via_llama_cpp is not None:
+        from quantkit.jobs.via_llama_cpp import refuse_resume
+
+        refuse_resume(run)
     proving = proof_of(recipe, reporter) if FLAG.read("prove", prove) else None
     recipe = recipe if proving is None else proving.recipe
     data = None if evaluate_data is None else read_path("evaluate_data", evaluate_data)
@@ -112,6 +116,8 @@ def build(
         from quantkit.jobs.spread import require_spreadable
 
         require_spreadable(recipe)
+        if run.resume:
+            raise QuantkitError("--resume cannot go with --ray yet: nodes keep no journals", hint="leave out --resume")
     trace = None if profile is None else read_path("profile", profile)
     clock = _Clock()
     if isinstance(recipe.model, Path):
@@ -124,7 +130,7 @@ def build(
         *([recipe.via_llama_cpp] if recipe.via_llama_cpp else []),
     ]
     with (
-        workspace(recipe.folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync, mark=PACKAGE_MARK) as work,
+        streaming_workspace(recipe.folder, run, inputs=inputs, mark=PACKAGE_MARK) as work,
         calibrated(recipe, work, run, proving) as (weighted, matrix, written),
         _prepared(weighted, work, run) as prepared,
     ):

@@ -11,19 +11,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from quantkit.calibrate.imatrix_file import read_progress
 from quantkit.calibrate.make import CONTEXT, make_imatrix
 from quantkit.errors import QuantkitError
 from quantkit.files.fileio import blocks, sha256_of
+from quantkit.files.journal import Head
 from quantkit.files.workspace import Workspace
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.jobs.build_proof import BuildProof
 from quantkit.jobs.choose import unquantized
+from quantkit.jobs.continue_stream import take_matrix, write_claim
 from quantkit.jobs.imatrix import calibration_tokens
+from quantkit.jobs.journal_head import journal_heads
 from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import Recipe, calibration_name, with_local_matrix
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.unquantized import Unquantized, write_unquantized
-from quantkit.jobs.vocabulary_file import vocabulary_file
+from quantkit.jobs.vocabulary_file import unquantized_output, vocabulary_file
 from quantkit.material.tokens import Tokens
 from quantkit.package.manifest_entries import MatrixEntry
 
@@ -58,16 +62,24 @@ def calibrated(
         if proving is not None:
             proving.check(prepared)
         tokens = _tokens(prepared, recipe.calibrate, work)
-        written = write_unquantized(prepared, work)
-    make_imatrix(
-        written.path,
-        tokens,
-        matrix,
-        chunks=len(tokens.ids) // CONTEXT,
-        threads=run.threads,
-        n_gpu_layers=0 if run.device == "cpu" else -1,
-        reporter=run.reporter,
-    )
+        head = _head(prepared, tokens)
+        written = None if take_matrix(matrix, head, work) else write_unquantized(prepared, work)
+    if written is not None:
+        if matrix.exists() and read_progress(matrix) is None:
+            matrix.unlink()  # it is whole, and nothing says that it is the right one
+        write_claim(matrix, head)
+        make_imatrix(
+            written.path,
+            tokens,
+            matrix,
+            chunks=len(tokens.ids) // CONTEXT,
+            threads=run.threads,
+            n_gpu_layers=0 if run.device == "cpu" else -1,
+            reporter=run.reporter,
+        )
+        write_claim(matrix, head, finished=True)
+    else:
+        run.reporter.note(f"{matrix.name}: finished by the run that was killed")
     size = matrix.stat().st_size
     entry = MatrixEntry(
         file=matrix.name,
@@ -80,6 +92,14 @@ def calibrated(
     )
     like = None if recipe.asked is None else recipe.choice_data or recipe.calibrate
     yield replace(recipe, calibrate=None, imatrix=matrix, choice_data=like), entry, written
+
+
+def _head(prepared: PlannedBuild, tokens: Tokens) -> Head:
+    """What decides the matrix: whatever decides the unquantized file, and the tokens."""
+    output = unquantized_output(prepared, "whole")
+    plan, reads = prepared.plan, prepared.subject.source.reads()
+    (head,) = journal_heads(plan.tensors, [output], reads, prepared.workers).values()
+    return {**head, "tokens": tokens.ids_sha256, "context": CONTEXT}
 
 
 def _tokens(prepared: PlannedBuild, data: Path, work: Workspace) -> Tokens:

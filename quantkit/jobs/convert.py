@@ -8,7 +8,6 @@ from typing import Unpack
 from quantkit.arch.mtp import CHOICES, KEEP
 from quantkit.arch.rope_override import read_override
 from quantkit.engine.device import choose_workers, processor_workers
-from quantkit.files.workspace import workspace
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.hub.fetch import fetch, folders_here
 from quantkit.jobs.argument_kinds import FLAG
@@ -28,7 +27,7 @@ from quantkit.jobs.arguments import (
 )
 from quantkit.jobs.recipe_fields import IGNORE, RECIPE_FIELDS
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
-from quantkit.jobs.run_stream import merger, stream_files
+from quantkit.jobs.run_stream import merger, stream_files, streaming_workspace
 from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.lora_file import plan_adapter_file
 from quantkit.model.opened import open_model
@@ -87,7 +86,7 @@ def convert(
     known, kept = IGNORE.read(ignore), read_choice("mtp", RECIPE_FIELDS["mtp"].read(mtp), CHOICES)
     inputs = folders_here([base, *changes])
     with (
-        workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
+        streaming_workspace(file, run, inputs=inputs, file=True) as work,
         open_model(*fetch(base, changes, run.reporter), known, rope=rope, mtp=kept, mmproj=sees) as opened,
     ):
         check_adapters(opened, again=again)
@@ -141,7 +140,7 @@ def convert_adapter(
     known = IGNORE.read(ignore)
     inputs = folders_here([base, change])
     with (
-        workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
+        streaming_workspace(file, run, inputs=inputs, file=True) as work,
         open_model(*fetch(base, [change], run.reporter), known) as opened,
     ):
         planned = plan_adapter_file(opened, opened.adapters[0], work.final.name, outtype)

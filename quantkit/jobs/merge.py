@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Unpack
 
 from quantkit.engine.device import choose_workers
-from quantkit.files.workspace import workspace
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.hub.fetch import fetch, folders_here
 from quantkit.jobs.argument_kinds import FLAG, SIZE
@@ -23,7 +22,7 @@ from quantkit.jobs.arguments import (
 )
 from quantkit.jobs.recipe_fields import IGNORE
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
-from quantkit.jobs.run_stream import merger, run_stream
+from quantkit.jobs.run_stream import merger, run_stream, streaming_workspace
 from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.hf_folder import hf_notes, hf_tensors, write_beside
 from quantkit.model.merge_record import MERGED_MARK, write_merge_record
@@ -65,7 +64,7 @@ def merge(
     known = IGNORE.read(ignore)
     inputs = folders_here([base, *changes])
     with (
-        workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync, mark=MERGED_MARK) as work,
+        streaming_workspace(folder, run, inputs=inputs, mark=MERGED_MARK) as work,
         open_merged(*fetch(base, changes, run.reporter), known) as opened,
     ):
         check_adapters(opened, again=again)

@@ -14,7 +14,6 @@ from quantkit.engine.device import choose_workers
 from quantkit.engine.gguf_source import check_requantizing, gguf_tensors, open_source, widened
 from quantkit.engine.lora_source import LoraSource, changes_nothing
 from quantkit.errors import GGUFError, QuantizationError
-from quantkit.files.workspace import workspace
 from quantkit.ggml import library as ggml
 from quantkit.ggml.types import ENCODABLE, GGMLType, ftype_name
 from quantkit.gguf.header import file_type_name
@@ -25,7 +24,7 @@ from quantkit.hub.matrix import HubMatrix, local_matrix
 from quantkit.jobs.argument_kinds import FLAG, LORAS, MATRIX, TEXT
 from quantkit.jobs.arguments import LorasInput, PathInput, read_path
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
-from quantkit.jobs.run_stream import stream_files
+from quantkit.jobs.run_stream import stream_files, streaming_workspace
 from quantkit.model.adapter_checks import check_effects
 from quantkit.model.effect_meter import EffectMeter
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs, typed_output
@@ -81,7 +80,7 @@ def merge_lora(
     tensors = _tensors(model, opened)
     inputs = [*model.files, *(file for lora in opened for file in lora.model.files), *([matrix] if matrix else [])]
     with (
-        workspace(final, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
+        streaming_workspace(final, run, inputs=inputs, file=True) as work,
         ExitStack() as stack,
     ):
         sources = [(lora, stack.enter_context(open_source(lora.model))) for lora in opened]

@@ -15,7 +15,7 @@ from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.chat_template.process import shared_process
 from quantkit.engine.cuda_warmup import warming_up
 from quantkit.engine.device import Workers, choose_workers
-from quantkit.engine.stream import RowSource
+from quantkit.engine.file_source import FileSource
 from quantkit.errors import QuantkitError
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.kv import KV
@@ -81,7 +81,7 @@ class BuildInput:
     metadata: Sequence[KV]
     vocabulary: Callable[[], Vocabulary]
     notes: tuple[str, ...]
-    source: RowSource
+    source: FileSource
     folder: Path
     adapters: tuple[Path, ...]
     inputs: InputsEntry

@@ -7,7 +7,6 @@ from typing import Any, Unpack
 
 from quantkit.engine.device import processor_workers
 from quantkit.engine.gguf_source import check_requantizing, gguf_tensors, open_source, widened
-from quantkit.files.workspace import workspace
 from quantkit.ggml.types import ftype_name
 from quantkit.gguf.model import read_whole_model
 from quantkit.gguf.vectors import narrow_vectors
@@ -17,7 +16,7 @@ from quantkit.jobs.arguments import PathInput, SizeInput, read_path, read_size
 from quantkit.jobs.fields import refuse_unknown
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, TypeKeywords
 from quantkit.jobs.run_options import RUN_NAMES, RunKeywords, RunOptions, run_options
-from quantkit.jobs.run_stream import stream_files
+from quantkit.jobs.run_stream import stream_files, streaming_workspace
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs
 from quantkit.plan.imatrix import read_imatrix
 from quantkit.plan.quantize_notes import quantization_notes
@@ -70,7 +69,7 @@ def quantize(
     importance = read_imatrix(matrix) if matrix else {}
     inputs = (*model.files, matrix) if matrix else model.files
     with (
-        workspace(read_path("out", out), overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work,
+        streaming_workspace(read_path("out", out), run, inputs=inputs, file=True) as work,
         open_source(model) as source,
     ):
         metadata = list(model.header.metadata.values())

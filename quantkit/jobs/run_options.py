@@ -30,18 +30,26 @@ THREADS = Field(
 OVERWRITE = Field(
     "overwrite",
     FLAG,
-    "Replace an older output. A folder that quantkit did not make is never replaced.",
+    "Replace an older output, and what a killed run left of it. A folder that quantkit did not make is never replaced.",
     default=False,
     flags=("--overwrite",),
 )
 FSYNC = Field(
     "fsync",
     FLAG,
-    "fsync the output before renaming it into place (safer, slower).",
+    "fsync the output before renaming it into place, and what is finished every two seconds (safer, slower).",
     default=False,
     flags=("--fsync",),
 )
-RUN_FIELDS = by_name((DEVICE, THREADS, OVERWRITE, FSYNC))
+RESUME = Field(
+    "resume",
+    FLAG,
+    "Continue what a killed run left of this output, and leave what can be continued if this one fails or is "
+    "interrupted. The same bytes as without an interruption.",
+    default=False,
+    flags=("--resume",),
+)
+RUN_FIELDS = by_name((DEVICE, THREADS, OVERWRITE, FSYNC, RESUME))
 RUN_NAMES = (*RUN_FIELDS, "reporter")
 # Those that a recipe file may have.
 RECIPE_FILE_FIELDS = by_name((DEVICE, THREADS))
@@ -54,6 +62,7 @@ class RunKeywords(TypedDict, total=False):
     threads: int | None
     overwrite: bool
     fsync: bool
+    resume: bool
     reporter: Reporter | None
 
 
@@ -64,8 +73,12 @@ class RunOptions:
     Attributes:
         device: ``auto``, ``cpu``, ``cuda`` (all devices) or ``cuda:N``.
         threads: worker threads, None for one per core. Does not change the result.
-        overwrite: replace an older output; a folder that quantkit did not make is never replaced.
-        fsync: flush the output to the disk before and after the rename.
+        overwrite: replace an older output, and what a killed run left of it; a folder that quantkit did not make is
+            never replaced.
+        fsync: flush the output to the disk before and after the rename, and what is finished every two seconds, so that
+            a power cut costs no more.
+        resume: continue what a killed run left of this output, and leave what can be continued if this one fails or is
+            interrupted; of jobs that stream a model's weights.
         reporter: hears of progress and notes; by default it says nothing and keeps the notes.
 
     Raises:
@@ -77,6 +90,7 @@ class RunOptions:
     overwrite: bool = False
     fsync: bool = False
     reporter: Reporter = field(default_factory=Reporter)
+    resume: bool = False
 
     def __post_init__(self) -> None:
         for name, row in RUN_FIELDS.items():

@@ -15,7 +15,7 @@ from quantkit import __version__
 from quantkit.engine.encoders import kinds, load_encoders
 from quantkit.engine.stream import stream
 from quantkit.errors import QuantkitError
-from quantkit.files.workspace import sync
+from quantkit.files.fileio import sync
 from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions

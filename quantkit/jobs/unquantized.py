@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from quantkit.engine.file_source import FileSource
 from quantkit.engine.gguf_source import open_source
-from quantkit.engine.stream import RowSource
 from quantkit.files.workspace import Workspace
 from quantkit.gguf.model import read_model
 from quantkit.jobs.prepare import PlannedBuild
@@ -91,7 +91,10 @@ def stream_build(
     others = [output for output in outputs if output is not kept]
     with _source(prepared, written if kept else None) as source:
         digests = run_stream(
-            *(prepared.plan.tensors, others, source, work, prepared.workers, prepared.run.reporter), loaded=loaded
+            *(prepared.plan.tensors, others, source, work, prepared.workers, prepared.run.reporter),
+            loaded=loaded,
+            origin=prepared.subject.source,
+            keep=prepared.recipe.via_llama_cpp is None,
         )
     if written is None or kept is None:
         return digests, prepared.subject.effects()
@@ -100,7 +103,7 @@ def stream_build(
 
 
 @contextmanager
-def _source(prepared: PlannedBuild, written: Unquantized | None) -> Iterator[RowSource]:
+def _source(prepared: PlannedBuild, written: Unquantized | None) -> Iterator[FileSource]:
     if written is None:
         yield prepared.subject.source
         return

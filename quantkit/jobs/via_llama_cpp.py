@@ -20,7 +20,7 @@ from quantkit.arch.families import refuse_half_converted, refuse_miscomputed
 from quantkit.checkpoint.ignored import Ignored
 from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.engine.gguf_source import gguf_tensors, open_source
-from quantkit.errors import ArchitectureError, CheckpointError
+from quantkit.errors import ArchitectureError, CheckpointError, QuantkitError
 from quantkit.files.json_file import read_json
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.ggml.types import UNQUANTIZED
@@ -107,6 +107,7 @@ def convert_via(
     known = IGNORE.read(ignore)
     llama_cpp = read_path("checkout", checkout)
     check_checkout(llama_cpp)
+    refuse_resume(run)
     inputs = [*folders_here([base, *changes]), llama_cpp]
     with workspace(file, overwrite=run.overwrite, inputs=inputs, file=True, fsync=run.fsync) as work:
         folder, fetched = fetch(base, changes, run.reporter)
@@ -123,7 +124,21 @@ def convert_via(
         tensors, metadata = gguf_tensors(made), list(made.header.metadata.values())
         outputs = unquantized_outputs(work.final.name, outtype, metadata, tensors, limit)
         with open_source(made) as source:
-            return stream_files(tensors, outputs, source, work, processor_workers(run.threads), run.reporter)
+            return stream_files(
+                tensors, outputs, source, work, processor_workers(run.threads), run.reporter, keep=False
+            )
+
+
+def refuse_resume(run: RunOptions) -> None:
+    """Refuse to continue: the converter begins anew in any case.
+
+    Raises:
+        QuantkitError: it is asked for.
+    """
+    if run.resume:
+        raise QuantkitError(
+            "--resume cannot go with --via-llama-cpp: llama.cpp's converter cannot continue", hint="leave out --resume"
+        )
 
 
 def check_checkout(checkout: Path) -> Path:
@@ -210,7 +225,7 @@ def _merge(opened: MergedCheckpoint, folder: Path, work: Workspace, run: RunOpti
     plan = partly_merged(opened)
     workers = choose_workers(run.device, run.threads)
     source = merger(opened)
-    run_stream(plan.tensors, plan.outputs, source, work, workers, run.reporter, folder=folder)
+    run_stream(plan.tensors, plan.outputs, source, work, workers, run.reporter, folder=folder, keep=False)
     write_files_beside(opened, plan, folder)
     return source.effects()
 

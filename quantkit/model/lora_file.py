@@ -25,6 +25,7 @@ from quantkit.adapter.folder import Adapter
 from quantkit.arch.base import Rule
 from quantkit.checkpoint.dtypes import Floats, to_float32
 from quantkit.checkpoint.tensor_file import Memory, new_memory
+from quantkit.engine.file_source import ReadFiles
 from quantkit.engine.rows import Rows
 from quantkit.errors import AdapterError
 from quantkit.ggml.types import UNQUANTIZED
@@ -79,6 +80,14 @@ class FactorSource:
     def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory = new_memory) -> Rows:
         """Rows ``start:stop`` of a factor, float32."""
         return Rows(self._factor(tensor.name)[start:stop])
+
+    def reads(self) -> ReadFiles:
+        """The adapter's files."""
+        return self.adapter.reads()
+
+    def measures(self, tensor: PlannedTensor) -> bool:
+        """No."""
+        return False
 
     def explain_non_finite(self, tensor: PlannedTensor, start: int, stop: int) -> None:
         """Do nothing: reading a factor already refuses values that are not finite."""

@@ -20,6 +20,7 @@ from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint.dtypes import Floats, all_finite
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import Memory, new_memory
+from quantkit.engine.file_source import ReadFiles
 from quantkit.engine.rows import Rows, joined
 from quantkit.errors import CheckpointError
 from quantkit.model.adapter_effect import AdapterEffect
@@ -55,6 +56,16 @@ class Merger:
     def effects(self) -> tuple[AdapterEffect, ...]:
         """What each adapter changes, of the rows that were handed out."""
         return self._meter.effects()
+
+    def reads(self) -> ReadFiles:
+        """The checkpoint's files, and those of the adapters with their weights."""
+        files = tuple(sorted({spec.file for file in self.checkpoint.files.values() for spec in file.specs.values()}))
+        base = ReadFiles(files, whole=(self.checkpoint.path / "config.json",))
+        return sum((adapter.reads() for adapter in self.adapters), base)
+
+    def measures(self, tensor: PlannedTensor) -> bool:
+        """What an adapter changes is measured."""
+        return any(self._is_changed(name) for name in tensor.sources)
 
     def rows(self, tensor: PlannedTensor, start: int, stop: int, memory: Memory = new_memory) -> Rows:
         """Rows ``start:stop`` of one segment, in GGUF's layout: what is stored, and what is still to be added.

@@ -15,7 +15,7 @@ import pytest
 
 from tests.checkpoints.case import Case
 from tests.checkpoints.defect import BUILD, CONVERT
-from tests.faults.cli import command_line, environment, older_output, run_here, run_process
+from tests.faults.cli import assert_refused, command_line, environment, older_output, run_here, run_process
 
 TEMPORARY = re.compile(r"\.out\.quantkit-(\d+)")
 # Slow types on one thread: seconds of encoding for a signal to arrive in.
@@ -42,8 +42,14 @@ def case(large: Path, tmp_path: Path) -> Case:
     return case
 
 
-def run_until_streaming(case: Case, command: Sequence[str]) -> subprocess.Popen[str]:
-    """Start the command and wait until it encodes: the file is there under its temporary name, and is growing."""
+def run_until_streaming(case: Case, command: Sequence[str], records: int = 0) -> subprocess.Popen[str]:
+    """Start the command and wait until it encodes: the file is there under its temporary name, and is growing.
+
+    Args:
+        case: where.
+        command: what to run.
+        records: of the journal, to wait for too.
+    """
     process = subprocess.Popen(
         command_line([*case.arguments(command), "--threads", "1"]),
         cwd=case.root,
@@ -55,13 +61,19 @@ def run_until_streaming(case: Case, command: Sequence[str]) -> subprocess.Popen[
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
     deadline = time.monotonic() + DEADLINE
-    while not list(case.outputs.glob(".out.quantkit-*/*q2_k.gguf")):
+    while not list(case.outputs.glob(".out.quantkit-*/*q2_k.gguf")) or lines(case) <= records:
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             pytest.fail(f"no output file appeared: {process.communicate()}")
         time.sleep(0.005)
-    time.sleep(0.1)
+    time.sleep(0.0 if records else 0.1)
     return process
+
+
+def lines(case: Case) -> int:
+    """Lines of the journal of a file: its head and its records."""
+    found = list(case.outputs.glob(".out.quantkit-*/.*q2_k.gguf.journal"))
+    return max((path.read_bytes().count(b"\n") for path in found), default=1)
 
 
 def end(process: subprocess.Popen[str], number: int) -> str:
@@ -73,7 +85,8 @@ def end(process: subprocess.Popen[str], number: int) -> str:
 
 
 def test_kill_in_the_middle_and_run_again(case: Case) -> None:
-    process = run_until_streaming(case, SLOW)
+    """Without a word nothing is deleted; what is continued, through a Ctrl-C too, is what was never interrupted."""
+    process = run_until_streaming(case, SLOW, records=1)
     end(process, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     (left,) = os.listdir(case.outputs)
@@ -81,9 +94,28 @@ def test_kill_in_the_middle_and_run_again(case: Case) -> None:
     assert match is not None, left
     assert int(match[1]) == process.pid
     outcome = run_process(case.arguments(SLOW), cwd=case.root)
+    assert_refused(outcome, [f"{case.out}: a run that was killed has finished"], "--resume")
+    assert os.listdir(case.outputs) == [left]
+
+    process = run_until_streaming(case, (*SLOW, "--resume"), records=2)
+    stderr = end(process, signal.SIGINT)
+    assert process.returncode == 130
+    assert [line for line in stderr.splitlines() if "run the same command again" in line]
+    assert len(os.listdir(case.outputs)) == 1
+
+    outcome = run_process(case.arguments((*SLOW, "--resume")), cwd=case.root)
     assert outcome.code == 0, outcome.stderr
+    assert "note: continued: " in outcome.stderr
     assert os.listdir(case.outputs) == ["out"]
-    assert {"model-iq3_s.gguf", "model-q2_k.gguf", "Modelfile", "manifest.json"} <= set(os.listdir(case.out))
+    case.out.rename(case.root / "resumed")
+    outcome = run_process(case.arguments(SLOW), cwd=case.root)
+    assert outcome.code == 0, outcome.stderr
+    names = sorted(os.listdir(case.out))
+    assert {"model-iq3_s.gguf", "model-q2_k.gguf", "Modelfile", "manifest.json"} <= set(names)
+    assert sorted(os.listdir(case.root / "resumed")) == names
+    for name in names:
+        if name not in ("report.json", "report.html"):  # which have times
+            assert (case.root / "resumed" / name).read_bytes() == (case.out / name).read_bytes()
 
 
 def test_kill_in_the_middle_of_an_overwrite_keeps_the_old_one(case: Case) -> None:

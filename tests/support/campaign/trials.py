@@ -14,6 +14,9 @@ from tests.support.campaign.workplace import tree_of
 BAD = ("wrong", "lost", "hung", "tracebacks", "unclear", "leftovers")
 """What is counted, and must be 0."""
 
+RESUMABLE = ("build", "convert", "quantize", "merge")
+"""Commands that leave what can be continued, and continue it."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -144,6 +147,8 @@ class Bench:
     def again(self, note: Notes) -> None:
         """The next run of the same command: it must succeed, and clear what is left."""
         arguments = self.subject.arguments
+        if arguments[0] in RESUMABLE:
+            arguments = (*arguments, "--resume")
         there = os.path.lexists(self.runner.place.out) and "--overwrite" not in arguments
         if there and self.right.judge(self.subject, self.runner.place.out) == NEW:
             arguments = (*arguments, "--overwrite")
