@@ -120,9 +120,9 @@ class Workspace:
                     hint="build it again, when no program removes files there",
                 )
         final, overwrite = (self.failed, True) if failed else (self.final, self.overwrite)
+        remove_journals(self.path)  # before the flush: a power cut must not bring them back
         self._flush()
         check_free_folder(final, self.mark, overwrite=overwrite)
-        remove_journals(self.path)
         if self.fsync:
             sync(self.path)  # or a power cut after the rename leaves journals in the output
         replace_all([(self.path, final)], self._flush_name)

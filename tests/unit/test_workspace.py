@@ -395,3 +395,22 @@ def test_a_folder_from_which_a_file_was_removed_is_not_published(tmp_path: Path)
         with pytest.raises(OutputError, match=r"model\.gguf: was removed"):
             work.publish(names=["file", "model.gguf"])
     assert os.listdir(tmp_path) == []
+
+
+def test_a_power_cut_does_not_bring_a_journal_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the folder is flushed for the last time, its journals are gone."""
+    seen, fsync = [], os.fsync
+
+    def watch(fd: int) -> None:
+        if os.path.samestat(os.fstat(fd), os.stat(made)):
+            seen.append(names(made))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    with workspace(tmp_path / "out", overwrite=False, fsync=True) as work:
+        made = work.path
+        write(made, "new")
+        (made / ".file.journal").touch()
+        monkeypatch.setattr("quantkit.files.workspace.replace_all", lambda *arguments: None)
+        work.publish()
+    assert seen[-1] == ["file"]
