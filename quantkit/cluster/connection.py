@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ DISK = "disk"
 _STORE_NBYTES = 80_000_000
 # What Ray reads when it is imported: it reports to nobody, and its own messages stay in its log files, because stdout
 # is for results.
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": "."}
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_BACKEND_LOG_LEVEL": "error"}
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ def connected(address: str | None, place: Path) -> Iterator[Any]:
             f"{address}: not the address of a cluster that this machine belongs to",
             hint="run this on a machine of the cluster, with --ray auto or --ray HOST:6379",
         )
+    if address is not None and ":" in address and (why := _unreachable(address)):
+        raise _no_cluster(address, why)
     here: dict[str, Any] = {
         "address": "local",
         "num_cpus": usable_processors(),
@@ -105,15 +108,28 @@ def connected(address: str | None, place: Path) -> Iterator[Any]:
                 logging_level=logging.CRITICAL,
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            why = str(error).partition("\n")[0]
-            raise QuantkitError(
-                f"{address or 'this machine'}: no Ray cluster answers ({why})",
-                hint="start one with `ray start --head`, join it with `ray start --address HOST:6379`, then --ray auto",
-            ) from None
+            raise _no_cluster(address or "this machine", str(error).partition("\n")[0]) from None
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _no_cluster(where: str, why: str) -> QuantkitError:
+    return QuantkitError(
+        f"{where}: no Ray cluster answers ({why})",
+        hint="start one with `ray start --head`, join it with `ray start --address HOST:6379`, then --ray auto",
+    )
+
+
+def _unreachable(address: str) -> str:
+    """Why nobody listens at ``HOST:PORT``, "" if somebody does: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return ""
 
 
 def nodes(ray: Any) -> tuple[Node, ...]:

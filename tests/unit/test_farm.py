@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from quantkit.cluster.connection import connected
 from quantkit.errors import QuantkitError
 from quantkit.farm.published import is_published
 from quantkit.farm.recipes import read_recipes
@@ -299,3 +301,11 @@ def test_a_cluster_of_its_own_has_a_secret() -> None:
     assert len(secret) == 64
     assert secret != other
     assert told(False) == ["None", "None"]
+
+
+@with_ray
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:x", "ray://127.0.0.1:10001", "127.0.0.1:99999"])
+def test_no_cluster_is_said_at_once(tmp_path: Path, address: str) -> None:
+    with pytest.raises(QuantkitError, match=re.escape(address)) as caught, connected(address, tmp_path):
+        pass
+    assert "--ray auto" in caught.value.hint
