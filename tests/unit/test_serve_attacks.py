@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import signal
 import socket
 import subprocess
 import threading
@@ -45,6 +47,9 @@ def told(*given, **named):
     print("asked for the form of answers", file=sys.stderr, flush=True)
     return found(*given, **named)
 session.answer_format = told
+import gc, signal
+signal.signal(signal.SIGUSR1, lambda *given: print(
+    "frozen", gc.get_freeze_count(), gc.get_threshold()[2], file=sys.stderr, flush=True))
 """
 ASK = "POST /tokenize HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer open\r\n"
 HIDDEN = "GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -212,6 +217,18 @@ def test_how_answers_look_is_found_out_before_the_first_request(server: Server) 
     log = server.log.read_text(encoding="utf-8")
     assert log.index("asked for the form of answers") < log.index("serving tiny")
     assert log.count("asked for the form of answers") == 1
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="asks by a signal")
+def test_cycles_that_requests_leave_are_freed_soon(server: Server) -> None:
+    """Without that ten thousand requests took 95 MB; too many for a test, so this looks at what was set."""
+    server.process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + PATIENCE
+    while not (found := re.search(r"frozen (\d+) (\d+)\n", server.log.read_text(encoding="utf-8"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert int(found[1]) > 10_000
+    assert int(found[2]) == 1
 
 
 @pytest.mark.parametrize("value", [{"a": [], "b": {}}, ["你", None, True, 1.5], [{"x": [1]}] * 200, list(range(129))])
