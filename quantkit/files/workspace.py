@@ -123,8 +123,6 @@ class Workspace:
         remove_journals(self.path)  # before the flush: a power cut must not bring them back
         self._flush()
         check_free_folder(final, self.mark, overwrite=overwrite)
-        if self.fsync:
-            sync(self.path)  # or a power cut after the rename leaves journals in the output
         replace_all([(self.path, final)], self._flush_name)
         self._published.append(final)
         return final
