@@ -46,7 +46,7 @@ SHELL = [block for block in ALL if block.language == "sh"]
 def parse(arguments: Sequence[str]) -> click.Context:
     """What click makes of quantkit's arguments: options exist and their values are valid. Nothing runs."""
     command: click.Command = cli
-    context = click.Context(cli)
+    context = click.Context(cli, **cli.context_settings)
     rest = list(arguments)
     while isinstance(command, click.Group):
         inner = command.get_command(context, rest[0])

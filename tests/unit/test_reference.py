@@ -93,7 +93,7 @@ def options(command: click.Command) -> list[click.Option]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_says_what_it_does(name: str) -> None:
-    command = cli.get_command(click.Context(cli), name)
+    command = cli.get_command(click.Context(cli, **cli.context_settings), name)
     assert command is not None
     for option in options(command):
         assert option.help, option.name
