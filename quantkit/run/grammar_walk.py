@@ -22,7 +22,6 @@ _REFUSED = 3
 
 def main() -> None:
     """Read the grammar on stdin with the vocabulary of the GGUF file in the first argument."""
-    begin()
     text = sys.stdin.buffer.read()
     with captured_log() as log:
         llama_cpp.llama_backend_init()
@@ -76,4 +75,5 @@ def _walk(sampler: Any, vocabulary: Any, steps: int, sign: int) -> None:
 
 
 if __name__ == "__main__":
+    begin()
     main()

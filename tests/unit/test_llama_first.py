@@ -54,6 +54,7 @@ def test_the_entries_are_those_that_are_known() -> None:
         "quantkit.plan.dry_run",
         "quantkit.prove.file_worker",
         "quantkit.run.chat_worker",
+        "quantkit.run.grammar_walk",
         "quantkit.verify.sight_worker",
         "quantkit.verify.worker",
     ]
