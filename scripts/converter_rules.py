@@ -11,7 +11,7 @@ from pathlib import Path
 # Before the names of classes that convert what sees or hears.
 MMPROJ = "mmproj:"
 # What the converter calls by the class of its vision part.
-_BY_PART = {"InternVLChatModel": "InternVisionModel"}
+_BY_PART = dict.fromkeys(("InternVLChatModel", "InternVLForConditionalGeneration"), "InternVisionModel")
 # The classes that all others build on: a change there says nothing about one architecture.
 _COMMON = ("ModelBase", "TextModel", "MmprojModel")
 _TENSORS = "MODEL_TENSORS"

@@ -179,7 +179,14 @@ def fill_buffers(model: Any, device: torch.device) -> None:
     if not hasattr(model.config, "initializer_range"):  # classes that also see read it here, and have it in text_config
         model.config.initializer_range = model.config.get_text_config().initializer_range
     for path in filled:
-        model._init_weights(model.get_submodule(path))
+        _owner(model, path)._init_weights(model.get_submodule(path))
+
+
+def _owner(model: Any, path: str) -> Any:
+    """The innermost model around a module, or it itself: transformers has each model fill what is in it."""
+    parts = path.split(".") if path else []
+    around = (model.get_submodule(".".join(parts[:end])) for end in range(len(parts), -1, -1))
+    return next(module for module in around if hasattr(module, "_init_weights"))
 
 
 def _unit(model: nn.Module, parameter: str) -> str:

@@ -28,6 +28,8 @@ _RANDOM = np.random.default_rng(0)
 SEQUENCES = [sequence(str(length), _RANDOM.integers(3, 200, length).tolist()) for length in (40, 7, 70)]
 # In float32 the order of sums differs with the number of rows.
 TOLERANCE = 5e-6
+# Which of its activations are left out depends on their mean and deviation, in each of many layers.
+WIDER = {"gemma3n": 4}
 # Each way in which PEFT changes a model, once.
 LORA = (
     "seven-projections", "patterns", "rslora", "modules-to-save", "norms-saved", "bias-all", "embeddings", "bin-file",
@@ -59,7 +61,7 @@ def difference(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float32]) -
 def test_layer_by_layer(checkpoint: Maker, kind: str, tmp_path: Path) -> None:
     model = checkpoint(kind)
     assert write_logits(Judged(model, device="cpu"), SEQUENCES, tmp_path / "logits.npy")
-    assert difference(np.load(tmp_path / "logits.npy"), whole(model)) < TOLERANCE
+    assert difference(np.load(tmp_path / "logits.npy"), whole(model)) < TOLERANCE * WIDER.get(kind, 1)
 
 
 @pytest.mark.parametrize("layout", [{"shards": 3}, {"binary": True}, {"style": "5"}], ids=str)

@@ -69,6 +69,7 @@ EXTRAS = {
     "quantkit/cluster": "ray",
     "quantkit/farm": "ray",
     "quantkit/hub/lock.py": "ray",
+    "quantkit/jobs/spread": "ray",
     "quantkit/hub/modelscope": "modelscope",
     "quantkit/kernels": "fast",
     "quantkit/kernels/cuda": "cuda",
