@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from quantkit.arch.routed_defaults import ROUTED
+
+_NOT_IN_GLM_4V = ("partial_rotary_factor", "num_nextn_predict_layers")
+
 FURTHER: Mapping[str, Mapping[str, Any]] = {
     "olmoe": {
         "vocab_size": 50304,
@@ -73,23 +77,9 @@ FURTHER: Mapping[str, Mapping[str, Any]] = {
         "rms_norm_eps": 1e-5,
     },
     "glm4v_moe_text": {
+        **{key: ROUTED["glm4_moe"][key] for key in ROUTED["glm4_moe"] if key not in _NOT_IN_GLM_4V},
         "vocab_size": 151424,
-        "hidden_size": 4096,
-        "intermediate_size": 10944,
-        "num_hidden_layers": 46,
-        "num_attention_heads": 96,
-        "num_key_value_heads": 8,
         "max_position_embeddings": 65536,
-        "rms_norm_eps": 1e-5,
         "attention_bias": True,
-        "moe_intermediate_size": 1408,
-        "num_experts_per_tok": 8,
-        "n_shared_experts": 1,
-        "n_routed_experts": 128,
-        "routed_scaling_factor": 1.0,
-        "n_group": 1,
-        "topk_group": 1,
-        "first_k_dense_replace": 1,
-        "norm_topk_prob": True,
     },
 }
