@@ -15,12 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.files.journal import Journal, journal_path, journals_in, read_journal
+from quantkit.system.folder_lock import HAS_LOCKS, lock_folder
 from quantkit.system.running import is_running
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a folder with open files cannot be renamed
-    fcntl = None  # type: ignore[assignment]
 
 _SCRATCH = "-scratch"
 
@@ -154,7 +150,7 @@ def make_way(folder: Path) -> Path:
 
 def hold(folder: Path) -> int | None:
     """Take the lock of a folder, until the file descriptor is closed; None where the system has no such locks."""
-    return None if fcntl is None else _lock(folder, fcntl.LOCK_EX)
+    return lock_folder(folder, wait=True)
 
 
 def remove(path: Path) -> None:
@@ -167,30 +163,16 @@ def remove(path: Path) -> None:
 
 def _is_in_use(temporary: Path, pid: int) -> bool:
     """Whether the run of a temporary folder lives; of one that has a journal the lock says so."""
-    if fcntl is None or not temporary.is_dir() or temporary.is_symlink():
+    if not HAS_LOCKS or not temporary.is_dir() or temporary.is_symlink():
         return is_running(pid)
     try:
-        fd = _lock(temporary, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fd = lock_folder(temporary, shared=True)
     except BlockingIOError:
         return pid != os.getpid()
     if fd is None:
         return is_running(pid)
     os.close(fd)
     return is_running(pid) and not journals_in(temporary)
-
-
-def _lock(folder: Path, how: int) -> int | None:
-    """An open folder that is locked; None where the file system cannot."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, how)
-    except BlockingIOError:
-        os.close(fd)
-        raise
-    except OSError:
-        os.close(fd)
-        return None
-    return fd
 
 
 def _is_file(path: Path) -> bool:

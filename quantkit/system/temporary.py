@@ -16,12 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from quantkit.errors import OutputError
+from quantkit.system.folder_lock import lock_folder
 from quantkit.system.running import is_running
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 _NAME = re.compile(r"quantkit-(\d+)-.+")
 _VARIABLES = ("TMPDIR", "TEMP", "TMP")
@@ -54,7 +50,7 @@ def temporary_folder() -> Iterator[Path]:
             root = temporary_root()
             _remove_abandoned(root)
             folder = Path(tempfile.mkdtemp(prefix=f"quantkit-{os.getpid()}-", dir=root))
-            lock = _lock(folder)
+            lock = lock_folder(folder)
         except OSError as error:
             raise OutputError(
                 f"{root or 'the folder for temporary files'}: cannot be written ({error.strerror or error})",
@@ -81,29 +77,9 @@ def _remove_abandoned(root: Path) -> None:
 def _remove(entry: os.DirEntry[str], *, own: bool) -> None:
     if not entry.is_dir(follow_symlinks=False) or entry.stat().st_uid != getattr(os, "getuid", int)():
         return
-    lock = _lock(Path(entry.path))
+    lock = lock_folder(Path(entry.path))
     if lock is None and own:  # it may be this process's
         return
     shutil.rmtree(entry.path, ignore_errors=True)
     if lock is not None:
         os.close(lock)
-
-
-def _lock(folder: Path) -> int | None:
-    """Lock a folder until the file descriptor is closed; None where the system or the disk has no such locks.
-
-    Raises:
-        BlockingIOError: another process, or another thread of this one, has the lock.
-    """
-    if fcntl is None:
-        return None
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise
-    except OSError:
-        os.close(fd)
-        return None
-    return fd
