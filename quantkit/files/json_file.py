@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from quantkit.errors import CheckpointError
+from quantkit.errors import CheckpointError, QuantkitError
 
 SCHEMA = 1
 """The number of docs/json.md, which every JSON output has: additions keep it, changes raise it."""
@@ -36,6 +36,31 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found a {type(value).__name__}")
     return value
+
+
+def read_given_json(path: Path, what: str, *, largest: int, hint: str, if_missing: str = "") -> Any:
+    """Any JSON value from a file that somebody named.
+
+    Args:
+        path: the file.
+        what: what it is to be, such as "a conversation".
+        largest: its bytes at most.
+        hint: what to do about an error.
+        if_missing: what to do if there is no such file, where that is something else.
+
+    Raises:
+        QuantkitError: no such file, it cannot be read, is too large, or is not JSON in UTF-8.
+    """
+    try:
+        if not path.is_file():
+            raise QuantkitError(f"{path}: no such file", hint=if_missing or hint)
+        if path.stat().st_size > largest:
+            raise QuantkitError(f"{path}: too large for {what}", hint=hint)
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise QuantkitError(f"{path}: cannot be read ({error.strerror or error})", hint=hint) from None
+    except (ValueError, RecursionError) as error:
+        raise QuantkitError(f"{path}: not valid JSON ({error})", hint=hint) from None
 
 
 def write_json(path: Path, value: object, *, indent: int = 2) -> None:

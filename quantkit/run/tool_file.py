@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
+from quantkit.files.json_file import read_given_json
 
 Tools = tuple[Mapping[str, Any], ...]
 
@@ -23,16 +23,9 @@ def read_tools(path: Path) -> Tools:
     Raises:
         QuantkitError: no such file, or it is no such list.
     """
-    try:
-        if not path.is_file():
-            raise QuantkitError(f"{path}: no such file", hint="give a JSON file with a list of tools")
-        if path.stat().st_size > _LARGEST:
-            raise QuantkitError(f"{path}: too large for a list of tools", hint=_HINT)
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise QuantkitError(f"{path}: cannot be read ({error.strerror or error})", hint=_HINT) from None
-    except (ValueError, RecursionError) as error:
-        raise QuantkitError(f"{path}: not valid JSON ({error})", hint=_HINT) from None
+    found = read_given_json(
+        path, "a list of tools", largest=_LARGEST, hint=_HINT, if_missing="give a JSON file with a list of tools"
+    )
     if not isinstance(found, list) or not found:
         raise QuantkitError(f"{path}: must be a list of tools", hint=_HINT)
     for number, tool in enumerate(found, 1):

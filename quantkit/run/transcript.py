@@ -7,7 +7,6 @@ prompt.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 from quantkit.chat_template.answers import THOUGHT
 from quantkit.chat_template.call_reader import Call
 from quantkit.errors import OutputError, QuantkitError
-from quantkit.files.json_file import SCHEMA, readable_json
+from quantkit.files.json_file import SCHEMA, read_given_json, readable_json
 from quantkit.files.private_file import write_text
 from quantkit.system.unicode_text import check_text
 
@@ -203,16 +202,7 @@ def load_conversation(path: Path) -> Conversation:
 
 def _read(path: Path) -> dict[str, Any]:
     hint = "give a file written by /save"
-    try:
-        if not path.is_file():
-            raise QuantkitError(f"{path}: no such file", hint=hint)
-        if path.stat().st_size > _LARGEST:
-            raise QuantkitError(f"{path}: too large for a conversation", hint=hint)
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise QuantkitError(f"{path}: cannot be read ({error.strerror or error})", hint=hint) from None
-    except (ValueError, RecursionError) as error:
-        raise QuantkitError(f"{path}: not valid JSON ({error})", hint=hint) from None
+    value = read_given_json(path, "a conversation", largest=_LARGEST, hint=hint)
     if not isinstance(value, dict) or "messages" not in value:
         raise QuantkitError(f'{path}: not a conversation: it must be an object with "messages"', hint=hint)
     if value.get("schema") != SCHEMA:
