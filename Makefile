@@ -15,7 +15,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 
-.PHONY: demo test test-fast check parity prompts bench campaign modelfiles reference install dev clean
+.PHONY: demo test test-fast check parity prompts bench campaign fuzz modelfiles reference install dev clean
 
 demo: install
 	$(BIN)/quantkit demo .cache/quantkit-demo --overwrite
@@ -49,6 +49,10 @@ prompts: dev
 
 bench: dev
 	$(BIN)/python scripts/bench
+
+fuzz: dev
+	$(BIN)/pip install -e '.[fuzz]'
+	$(BIN)/python scripts/fuzz
 
 campaign: dev
 	$(BIN)/python scripts/campaign

@@ -1,0 +1,47 @@
+"""The folder in which readers read: one for the process, emptied for each input, and removed at its end."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def root() -> Path:
+    """The folder around :func:`place`, in memory where the system has such a disk; nothing in it is a reader's."""
+    memory = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="quantkit-fuzz-", dir=memory if memory.is_dir() else None)).resolve()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def place() -> Path:
+    """The one folder in which an input may read and write."""
+    return root() / "input"
+
+
+def clear() -> None:
+    """Empty it; :func:`tests.support.fuzz.invariant.hold` does before each input."""
+    shutil.rmtree(place(), ignore_errors=True)
+    place().mkdir()
+
+
+def folder(files: Mapping[str, bytes]) -> Path:
+    """Make a folder of these files, whose names may have ``/``."""
+    made = place() / f"{len(os.listdir(place()))}"
+    made.mkdir()
+    for name, content in files.items():
+        path = made / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return made
+
+
+def file(name: str, content: bytes) -> Path:
+    """A folder of one file: the file."""
+    return folder({name: content}) / name
