@@ -11,9 +11,11 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from quantkit.errors import OutputError
+from quantkit.files.exchange import exchange
 from quantkit.files.fileio import sync
 from quantkit.files.journal import remove_journals
 from quantkit.files.leftovers import (
@@ -249,34 +251,39 @@ def _check_free(final: Path, *, overwrite: bool, file: bool, mark: Mark | None) 
 def replace_all(pairs: Sequence[tuple[Path, Path]], renamed: Callable[[], None] = lambda: None) -> None:
     """Rename each first path to its second, all or none. Callers have checked that the second may be replaced.
 
-    A rename cannot replace a folder that is not empty, so an old output is first moved away.
+    A rename cannot replace a folder that is not empty. So an old output changes places with the new one or, where the
+    system cannot do that, is first moved aside.
 
     Args:
         pairs: what to rename, and its new name.
         renamed: called before old outputs are removed; flushes the new names, so that a power cut leaves one or the
             other.
     """
-    done: list[tuple[Path, Path]] = []
-    asides: list[Path] = []
-
-    def rename(path: Path, to: Path) -> None:
-        os.rename(path, to)
-        done.append((path, to))
-
+    undo: list[Callable[[], object]] = []
+    old: list[Path] = []
     for temporary, final in pairs:
         try:
-            if os.path.lexists(final):
-                aside = aside_path(final)
-                rename(final, aside)
-                asides.append(aside)
-            rename(temporary, final)
+            if not os.path.lexists(final):
+                _rename(temporary, final, undo)
+            elif exchange(temporary, final):
+                undo.append(partial(exchange, final, temporary))
+                old.append(temporary)
+            else:
+                _rename(final, aside_path(final), undo)
+                _rename(temporary, final, undo)
+                old.append(aside_path(final))
         except OSError as error:
-            for path, to in reversed(done):
-                os.rename(to, path)
+            for step in reversed(undo):
+                step()
             raise write_error(final, error) from None
     renamed()
-    for aside in asides:
-        remove(aside)
+    for path in old:
+        remove(path)
+
+
+def _rename(path: Path, to: Path, undo: list[Callable[[], object]]) -> None:
+    os.rename(path, to)
+    undo.append(lambda: os.rename(to, path))
 
 
 def clean_after_killed_runs(final: Path, *, overwrite: bool, resume: bool | None = None) -> tuple[Path, ...]:

@@ -135,6 +135,7 @@ def test_the_old_one_comes_back_when_the_new_one_cannot_take_its_name(
 ) -> None:
     case = new_case()
     older_output(case.out, PACKAGE_MARK)
+    monkeypatch.setattr("quantkit.files.workspace.exchange", lambda path, other: False)
     rename = os.rename
 
     def failing(source: Any, target: Any) -> None:

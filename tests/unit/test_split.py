@@ -11,6 +11,7 @@ import pytest
 from tiny_gguf import write_tiny_gguf
 
 from quantkit.errors import OutputError
+from quantkit.files.exchange import exchange
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import read_header
 from quantkit.gguf.kv import string, u32
@@ -163,7 +164,10 @@ def test_parts_do_not_replace_each_other_or_inputs(parts: Path, tmp_path: Path) 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_all_parts_are_published_or_none(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_all_parts_are_published_or_none(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
     again = {"quant": "f16", "split_max_size": parts.with_name("tiny.gguf").stat().st_size // 7}
     quantize(parts, tmp_path / "m.gguf", **again)
     for path in tmp_path.iterdir():
@@ -175,7 +179,13 @@ def test_all_parts_are_published_or_none(parts: Path, tmp_path: Path, monkeypatc
             raise OSError(28, "No space left on device")
         rename(old, new)
 
+    def failing_exchange(path: Path, other: Path) -> bool:
+        if path.name.startswith("m-00003"):
+            raise OSError(28, "No space left on device")
+        return exchanges and exchange(path, other)
+
     monkeypatch.setattr(os, "rename", failing)
+    monkeypatch.setattr("quantkit.files.workspace.exchange", failing_exchange if exchanges else lambda *names: False)
     with pytest.raises(OutputError, match="m-00003-of-"):
         quantize(parts, tmp_path / "m.gguf", overwrite=True, **again)
     assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"old"}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from quantkit.errors import OutputError
+from quantkit.files.exchange import exchange
 from quantkit.files.replaceable import Mark
 from quantkit.files.workspace import Workspace
 from quantkit.files.workspace import workspace as any_workspace
@@ -166,6 +167,7 @@ def test_an_output_that_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
 
 def test_the_old_output_comes_back_when_the_rename_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(tmp_path / "out")
+    monkeypatch.setattr("quantkit.files.workspace.exchange", lambda path, other: False)
     rename = os.rename
 
     def fail_second(source: Path, target: Path) -> None:
@@ -314,7 +316,9 @@ with workspace(Path(sys.argv[1]), overwrite=True) as work:
 MID_RENAME = """
 import os, sys, time
 from pathlib import Path
+from quantkit.files import workspace as module
 from tests.unit.test_workspace import workspace, write
+module.exchange = lambda path, other: False
 rename = os.rename
 def slow(source, target):
     if source == work.path:
@@ -324,6 +328,21 @@ def slow(source, target):
 with workspace(Path(sys.argv[1]), overwrite=True) as work:
     write(work.path, "new")
     os.rename = slow
+    work.publish()
+"""
+MID_EXCHANGE = """
+import sys, time
+from pathlib import Path
+from quantkit.files import workspace as module
+from tests.unit.test_workspace import workspace, write
+exchange = module.exchange
+def slow(path, other):
+    exchange(path, other)
+    print("ready", flush=True)
+    time.sleep(60)
+module.exchange = slow
+with workspace(Path(sys.argv[1]), overwrite=True) as work:
+    write(work.path, "new")
     work.publish()
 """
 
@@ -354,6 +373,27 @@ def test_killed_between_the_two_renames(tmp_path: Path) -> None:
     assert names(tmp_path) == ["out"]
 
 
+def test_an_output_that_is_replaced_is_there_at_any_time(tmp_path: Path) -> None:
+    out, other = fill(tmp_path / "out"), fill(tmp_path / "other")
+    if not exchange(out, other):
+        pytest.skip("this disk does not exchange names")
+    pid = kill_when_ready(MID_EXCHANGE, out)
+    assert content(out) == "new"
+    assert content(tmp_path / f".out.quantkit-{pid}") == "old"
+    with workspace(out, overwrite=True):
+        assert names(tmp_path) == [f".out.quantkit-{os.getpid()}", "other", "out"]
+    assert content(out) == "new"
+
+
+def test_an_exchange_of_what_is_not_there_is_an_error(tmp_path: Path) -> None:
+    out = fill(tmp_path / "out")
+    if not exchange(out, fill(tmp_path / "other")):
+        pytest.skip("this disk does not exchange names")
+    with pytest.raises(FileNotFoundError, match="absent"):
+        exchange(tmp_path / "absent", out)
+    assert content(out) == "old"
+
+
 def test_the_old_output_is_removed_after_the_new_name_is_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -361,7 +401,7 @@ def test_the_old_output_is_removed_after_the_new_name_is_on_the_disk(
 
     def watch(fd: int) -> None:
         if os.path.samestat(os.fstat(fd), os.stat(tmp_path)):
-            seen.append(sorted(name.partition("-")[2][:3] for name in os.listdir(tmp_path) if name.startswith(".")))
+            seen.append([content(path) for path in tmp_path.iterdir() if path != out])
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", watch)
@@ -370,7 +410,7 @@ def test_the_old_output_is_removed_after_the_new_name_is_on_the_disk(
         work.publish()
     assert content(out) == "new"
     assert seen == [["old"]]
-    assert os.listdir(tmp_path) == ["out"]
+    assert names(tmp_path) == ["out"]
 
 
 def test_folders_that_are_made_around_an_output_are_on_the_disk(

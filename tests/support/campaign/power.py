@@ -22,6 +22,7 @@ from tests.support.campaign.subjects import ABSENT, NEW, OLD
 from tests.support.campaign.trials import Bench, Notes, Row
 
 _HEAD = struct.Struct("<IIIIQQQ")
+_EXCHANGE = 2  # the kernel's RENAME_EXCHANGE; of a rename, the record's offset has the flags
 _STRICT = 4  # random adversaries for each cut
 
 
@@ -142,7 +143,8 @@ class Disk:
         if record.kind == REMOVE:
             self._change(lambda tree: _take(tree, path) and None, record.path)
         elif record.kind == RENAME:
-            self._change(lambda tree: _move(tree, path, other), record.path, record.other)
+            move = _swap if record.offset & _EXCHANGE else _move
+            self._change(lambda tree: move(tree, path, other), record.path, record.other)
         else:
             # A file from outside, such as an input, is on the disk.
             content = Path(record.other).read_bytes()
@@ -279,3 +281,10 @@ def _move(tree: Tree, path: Sequence[str], other: Sequence[str]) -> None:
     entry = _take(tree, path)
     if entry is not None:
         _put(tree, other, entry)
+
+
+def _swap(tree: Tree, path: Sequence[str], other: Sequence[str]) -> None:
+    one, two = _get(tree, path), _get(tree, other)
+    if one is not None and two is not None:
+        _take(tree, path), _take(tree, other)
+        _put(tree, path, two), _put(tree, other, one)

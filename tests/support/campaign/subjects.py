@@ -39,6 +39,11 @@ class Subject:
     continues: bool = False
 
     @property
+    def resumes(self) -> bool:
+        """Whether it leaves what can be continued, and ``--resume`` continues it."""
+        return self.arguments[0] in ("build", "convert", "quantize", "merge")
+
+    @property
     def flushed(self) -> bool:
         """Whether it promises something about power cuts."""
         return "--fsync" in self.arguments

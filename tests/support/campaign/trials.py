@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from random import Random
 
 from tests.support.campaign.layer import Fault
 from tests.support.campaign.runs import Ended, Runner, Running
@@ -14,8 +15,8 @@ from tests.support.campaign.workplace import tree_of
 BAD = ("wrong", "lost", "hung", "tracebacks", "unclear", "leftovers")
 """What is counted, and must be 0."""
 
-RESUMABLE = ("build", "convert", "quantize", "merge")
-"""Commands that leave what can be continued, and continue it."""
+# What the next run says of what is left, by whether the command continues it.
+_SAYINGS = {False: ((), ("--overwrite",)), True: ((), ("--resume",), ("--overwrite",), ("--resume", "--overwrite"))}
 
 
 @dataclass(frozen=True)
@@ -127,16 +128,13 @@ class Bench:
             note("hung", "it, or a process it started, did not end")
         if "Traceback" in ended.stderr or "Fatal Python error" in ended.stderr:
             note("tracebacks", ended.stderr)
-        lines = [line for line in ended.stderr.splitlines() if not line.startswith("note: ")]
         if ended.code == 0:
             row.done += 1
             if state != NEW:
                 note("wrong", f"exit code 0, and the output is {state}; stderr {ended.stderr!r}")
         elif ended.code in (1, 3):
             row.refused += 1
-            starts = [line.partition(":")[0] for line in lines]
-            if starts != ["error", "hint"]:
-                note("unclear", f"exit code {ended.code}: {ended.stderr!r}")
+            self.refusal(note, ended)
             if must_succeed:
                 note("unclear", f"it failed, and should not: {ended.stderr!r}")
         elif ended.code < 0 or ended.code == 130:
@@ -144,17 +142,31 @@ class Bench:
         else:
             note("unclear", f"exit code {ended.code}: {ended.stderr!r}")
 
+    @staticmethod
+    def refusal(note: Notes, ended: Ended) -> None:
+        """Beside notes, a run that has failed says one error and one hint."""
+        starts = [line.partition(":")[0] for line in ended.stderr.splitlines() if not line.startswith("note: ")]
+        if starts != ["error", "hint"]:
+            note("unclear", f"exit code {ended.code}: {ended.stderr!r}")
+
     def again(self, note: Notes) -> None:
-        """The next run of the same command: it must succeed, and clear what is left."""
-        arguments = self.subject.arguments
-        if arguments[0] in RESUMABLE:
-            arguments = (*arguments, "--resume")
+        """The next run of the same command: it must succeed, give the same bytes, and clear what is left.
+
+        What it says of what is left follows from the trial's name: nothing, ``--resume``, ``--overwrite`` or both.
+        Whoever says nothing of what can be continued is refused, and then says it.
+        """
+        random = Random(note.trial)
+        plain, said = self.subject.arguments, _SAYINGS[self.subject.resumes]
+        arguments = (*plain, *random.choice(said))
         there = os.path.lexists(self.runner.place.out) and "--overwrite" not in arguments
         if there and self.right.judge(self.subject, self.runner.place.out) == NEW:
             arguments = (*arguments, "--overwrite")
         ended = self.runner.start(arguments).end()
-        if ended.code == 1 and "--resume" in ended.stderr:  # what is left can be continued, and nobody has said so
-            ended = self.runner.start((*arguments, "--resume")).end()
+        if ended.code == 1 and "--resume" in ended.stderr:
+            if arguments != plain:
+                note("unclear", f"{arguments} is refused: {ended.stderr!r}")
+            self.refusal(note, ended)
+            ended = self.runner.start((*plain, *random.choice(said[1:]))).end()
         state = self.right.judge(self.subject, self.runner.place.out)
         if ended.code != 0 or state != NEW or ended.hung:
             note("leftovers", f"the next run: exit code {ended.code}, output {state}: {ended.stderr!r}")

@@ -218,7 +218,7 @@ static int renamed(int from_folder, const char *from, int to_folder, const char 
     if (strikes(RENAME, path)) return -1;
     pthread_mutex_lock(&order);
     int done = syscall(SYS_renameat2, from_folder, from, to_folder, to, flags);
-    if (done == 0) record(RENAME, path, other, -1, 0, NULL, 0);
+    if (done == 0) record(RENAME, path, other, -1, flags, NULL, 0); /* the flags as its offset */
     pthread_mutex_unlock(&order);
     return done;
 }
