@@ -5,7 +5,6 @@ Only a call of a tool that was offered is a call; everything else stays text.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 from quantkit.chat_template.answer_format import CallFormat, CallKind
 from quantkit.chat_template.python_calls import read_python_calls
 from quantkit.chat_template.quoted_json import read_quoted
+from quantkit.chat_template.said_json import read_value, written
 
 _CDATA, _CDATA_END = "<![CDATA[", "]]>"
 _JSON = json.JSONDecoder()
@@ -89,7 +89,7 @@ def _read_one(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list[
         return _read_json(form, text, start, tools)
     if form.kind is CallKind.PYTHON:
         read_list = read_python_calls(text, start, tools)
-        return read_list and ([_call(*one) for one in read_list[0]], read_list[1])
+        return read_list and _all([_call(*one) for one in read_list[0]], read_list[1])
     first = ""
     if form.id_first:
         first, mark, _ = text[start:].partition(form.id_first)
@@ -104,8 +104,16 @@ def _read_one(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list[
     return read(form, text, start + len(name), name, tools)
 
 
-def _call(name: str, arguments: Mapping[str, Any], number: str = "") -> Call:
-    return Call(name, json.dumps(arguments, ensure_ascii=False), number)
+def _call(name: str, arguments: object, number: str = "") -> Call | None:
+    """A call; None if its arguments are no object that can be sent."""
+    text = written(arguments) if isinstance(arguments, dict) else None
+    return None if text is None else Call(name, text, number)
+
+
+def _all(calls: Sequence[Call | None], end: int) -> tuple[list[Call], int] | None:
+    """Calls that end there, if each is one."""
+    made = [call for call in calls if call is not None]
+    return (made, end) if made and len(made) == len(calls) else None
 
 
 def _read_json(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:
@@ -113,9 +121,7 @@ def _read_json(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list
     if found is None:
         return None
     values = found[0] if isinstance(found[0], list) else [found[0]]
-    calls = [_call_of(form, value, tools) for value in values]
-    made = [call for call in calls if call is not None]
-    return (made, found[1]) if made and len(made) == len(calls) else None
+    return _all([_call_of(form, value, tools) for value in values], found[1])
 
 
 def _call_of(form: CallFormat, value: object, tools: Tools) -> Call | None:
@@ -125,10 +131,10 @@ def _call_of(form: CallFormat, value: object, tools: Tools) -> Call | None:
         ((name, arguments),) = value.items()
     else:
         name, arguments = _at(value, form.name), _at(value, form.arguments)
-    if not isinstance(name, str) or name not in tools or not isinstance(arguments, dict):
+    if not isinstance(name, str) or name not in tools:
         return None
     number = _at(value, form.id) if form.id else ""
-    return Call(name, json.dumps(arguments, ensure_ascii=False), number if isinstance(number, str) else "")
+    return _call(name, arguments, number if isinstance(number, str) and written(number) is not None else "")
 
 
 def _at(value: object, keys: Sequence[str]) -> object:
@@ -148,17 +154,13 @@ def _read_named(form: CallFormat, text: str, at: int, name: str, tools: Tools) -
                 number = form.call.open.rpartition(">")[2] + name + form.id_marks.open + number
     start = _skip(form.after_name, text, at)
     found = None if start is None else _decode(text, _match_end(_BLANK, text, start))
-    if found is None or not isinstance(found[0], dict):
-        return None
-    return [Call(name, json.dumps(found[0], ensure_ascii=False), number)], found[1]
+    return found and _all([_call(name, found[0], number)], found[1])
 
 
 def _read_quoted(form: CallFormat, text: str, at: int, name: str, tools: Tools) -> tuple[list[Call], int] | None:
     start = _skip(form.after_name, text, at)
     found = None if start is None else read_quoted(text, start, form.value)
-    if found is None or not isinstance(found[0], dict):
-        return None
-    return [Call(name, json.dumps(found[0], ensure_ascii=False))], found[1]
+    return found and _all([_call(name, found[0])], found[1])
 
 
 def _read_addressed(form: CallFormat, text: str, at: int, tools: Tools) -> tuple[list[Call], int] | None:
@@ -166,9 +168,9 @@ def _read_addressed(form: CallFormat, text: str, at: int, tools: Tools) -> tuple
     name = re.search(re.escape(form.call.open) + r"([\w.-]+)", header)
     start = len(text) - len(behind)
     found = _decode(text, _match_end(_BLANK, text, start))
-    if name is None or name[1] not in tools or found is None or not isinstance(found[0], dict):
+    if name is None or name[1] not in tools:
         return None
-    return [Call(name[1], json.dumps(found[0], ensure_ascii=False))], found[1]
+    return found and _all([_call(name[1], found[0])], found[1])
 
 
 def _read_tagged(form: CallFormat, text: str, at: int, name: str, tools: Tools) -> tuple[list[Call], int] | None:
@@ -191,7 +193,7 @@ def _read_tagged(form: CallFormat, text: str, at: int, name: str, tools: Tools) 
         at = found[1]
     if _skip(form.call.close, text, at) is None:
         return None  # more arguments may follow
-    return [Call(name, json.dumps(arguments, ensure_ascii=False))], at
+    return _all([_call(name, arguments)], at)
 
 
 def _read_value(form: CallFormat, text: str, at: int) -> tuple[str, int] | None:
@@ -215,12 +217,10 @@ def _value(text: str, schema: object, *, lines: bool) -> object:
         text = text.removeprefix("\n").removesuffix("\n")
     if may_be_string(schema):
         return text
-    for read in (json.loads, ast.literal_eval):  # templates write some values as Python does
-        try:
-            return read(text.strip())
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    return text
+    try:
+        return read_value(text.strip())
+    except ValueError:
+        return text
 
 
 def may_be_string(schema: object) -> bool:

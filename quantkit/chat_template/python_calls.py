@@ -6,11 +6,11 @@ escapes nothing stays as it is: templates write strings without escaping them.
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections.abc import Container
 from typing import Any
+
+from quantkit.chat_template.said_json import read_value
 
 _BLANK = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+(?=\s*\()")
@@ -74,18 +74,16 @@ def _read_value(text: str, at: int, depth: int) -> tuple[Any, int] | None:
         return None
     if first in _STRING:
         string = _STRING[first].match(text, at)
-        return None if string is None else (_ESCAPE.sub(_unescaped, string[1]), string.end())
+        return None if string is None else _unescaped(string)
     if first in "{[":
         return _read_several(text, at, depth)
     scalar = _SCALAR.match(text, at)
     if scalar is None:
         return None
-    for read in (json.loads, ast.literal_eval):
-        try:
-            return read(scalar[0]), scalar.end()
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    return None
+    try:
+        return read_value(scalar[0]), scalar.end()
+    except ValueError:
+        return None
 
 
 def _read_several(text: str, at: int, depth: int) -> tuple[Any, int] | None:
@@ -112,7 +110,16 @@ def _read_several(text: str, at: int, depth: int) -> tuple[Any, int] | None:
     return (members if named else values), at + 1
 
 
-def _unescaped(found: re.Match[str]) -> str:
+def _unescaped(string: re.Match[str]) -> tuple[str, int] | None:
+    text = _ESCAPE.sub(_character, string[1])
+    try:
+        # Two escapes can be one character, as in JSON.
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le"), string.end()
+    except UnicodeDecodeError:
+        return None
+
+
+def _character(found: re.Match[str]) -> str:
     escape = found[1]
     if len(escape) > 1:
         return chr(int(escape[1:], 16))

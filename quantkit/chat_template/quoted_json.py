@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from typing import Any
+
+from quantkit.chat_template.said_json import read_value
 
 _BLANK = re.compile(r"[\s,]*")
 _KEY = re.compile(r"\s*([^\s:,{}\[\]]+)\s*:\s*")
@@ -55,9 +55,7 @@ def _read_several(text: str, at: int, quote: str, depth: int) -> tuple[Any, int]
 
 
 def _scalar(text: str) -> Any:
-    for read in (json.loads, ast.literal_eval):  # templates write some values as Python does
-        try:
-            return read(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-    return text
+    try:
+        return read_value(text)
+    except ValueError:
+        return text

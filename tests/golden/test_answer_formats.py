@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from tests.support.vocabularies import write_vocabulary
 from tests.support.vocabulary_gguf import add_config, read_folder, write_gguf
 
 TABLE = Path(__file__).with_name("answer_formats.json")
+FUZZED = Path(__file__).parents[1] / "support" / "fuzz" / "readers" / "answer_forms.json"
+"""Some of the formats with everything that they are, for the fuzzer, which has no templates."""
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 # What llama.cpp reads otherwise, and why.
 OTHERWISE = {
@@ -68,6 +70,14 @@ def test_every_template() -> None:
     if os.environ.get("UPDATE_GOLDENS"):
         TABLE.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     assert found == json.loads(TABLE.read_text(encoding="utf-8"))
+
+
+def test_the_formats_that_are_fuzzed() -> None:
+    known = json.loads(FUZZED.read_text(encoding="utf-8"))
+    found = {name: json.loads(json.dumps(asdict(form_of(name)))) for name in known}
+    if os.environ.get("UPDATE_GOLDENS"):
+        FUZZED.write_text(json.dumps(found, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
+    assert found == known
 
 
 @pytest.fixture(scope="module")
