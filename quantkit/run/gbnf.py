@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from quantkit.run.options import GrammarError
+
 GAP = ("gap", r"[ \t\n]{0,4}")
 """White space between two markers: models and templates differ in it."""
 
@@ -14,7 +16,13 @@ _ESCAPES = (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r"), ("\t", "
 
 
 def literal(text: str) -> str:
-    """A text as itself."""
+    """A text as itself.
+
+    Raises:
+        GrammarError: it has a zero byte, at which llama.cpp would take the grammar to end.
+    """
+    if "\0" in text:
+        raise GrammarError("a text with a zero byte cannot be in a grammar")
     for plain, written in _ESCAPES:
         text = text.replace(plain, written)
     return f'"{text}"'

@@ -13,9 +13,11 @@ from typing import Any
 from quantkit.chat_template.answer_format import ARGUMENTS, ID, NAME, NUMBER, AnswerFormat, CallFormat, CallKind
 from quantkit.chat_template.call_reader import may_be_string
 from quantkit.run.gbnf import literal, text, text_without
+from quantkit.run.options import GrammarError
 from quantkit.serve.errors import RequestError
-from quantkit.serve.schema_dialect import FORMATS, JSON, SchemaError, character_but, quoted
-from quantkit.serve.schema_grammar import ANNOTATIONS, SchemaRules, length_range, literals, only, refused
+from quantkit.serve.schema_dialect import JSON, SchemaError, character_but, quoted
+from quantkit.serve.schema_grammar import ANNOTATIONS, SchemaRules
+from quantkit.serve.schema_keywords import format_rule, length_range, listed, literals, only, properties, refused
 
 _OBJECT = {"type", "properties", "required", "additionalProperties"}
 _PLACES = {ID: r'"\"" [a-zA-Z0-9]{9} "\""', NUMBER: r'"\"" [0-9]{1,3} "\""'}
@@ -80,7 +82,7 @@ class _Calls:
             self.rules["plain"] = rf"([^\x00-\x1F{quote}\\] | " + rf'"\\" [{quote}\\nt])*'
         try:
             self.rules["answer"] = write()
-        except SchemaError as error:
+        except (SchemaError, GrammarError) as error:
             raise RequestError(f"tools: {error}", param="tools") from None
 
     def _json(self) -> str:
@@ -137,9 +139,9 @@ class _Calls:
     def _arguments(self, function: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
         """The arguments that a call can have, each with its value as GBNF and whether it is required."""
         where, schema = function["name"], function.get("parameters") or {}
-        known, required = schema.get("properties", {}), schema.get("required", [])
-        if not isinstance(known, Mapping) or not isinstance(required, list) or schema.get("type", "object") != "object":
-            raise refused(f"{where}: parameters must be an object with properties")
+        if schema.get("type", "object") != "object":
+            raise refused(f"{where}: parameters must be an object")
+        known, required = properties(schema, where)
         only(schema, _OBJECT | ANNOTATIONS, where)
         rules = SchemaRules(schema, self.rules)
         asked = {**known, **{name: True for name in required if name not in known}}
@@ -173,7 +175,8 @@ class _Calls:
         for key in ("anyOf", "oneOf"):
             if key in asked:
                 only(asked, {key}, where)
-                return self._plain(next(way for way in asked[key] if may_be_string(way)), f"{where}.{key}")
+                ways = listed(asked[key], f"{where}.{key}")
+                return self._plain(next(way for way in ways if may_be_string(way)), f"{where}.{key}")
         if "const" in asked or "enum" in asked:
             only(asked, {"const", "enum", "type"}, where)
             values = literals([asked["const"]] if "const" in asked else asked["enum"], asked.get("type"), where)
@@ -183,10 +186,8 @@ class _Calls:
                 raise refused(f"{where}: a value of enum or const contains {' or '.join(map(repr, sorted(ends)))}")
             return f"({' | '.join(map(literal, texts))})"
         only(asked, {"type", "format", "minLength", "maxLength"}, where)
-        if (kind := asked.get("format")) is not None:
-            if kind not in FORMATS:
-                raise refused(f"{where}: format {kind!r:.40} is not supported, only {', '.join(FORMATS)}")
-            return FORMATS[kind]
+        if asked.get("format") is not None:
+            return format_rule(asked["format"], where)
         least, most = length_range(asked, where)
         if (least, most) == (0, None):
             return "plain"

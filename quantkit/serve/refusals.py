@@ -19,6 +19,7 @@ _EITHER = {
     "input": "a text, a list of tokens, or a list of either",
 }
 
+_LONGEST_NAME = 80  # characters
 _UNREAD = (408, 413, 503)  # what may come before the end of a request
 
 
@@ -58,9 +59,15 @@ def refused(error: QuantkitError, prompt: str = "messages") -> Response:
 def problem(error: ValidationError) -> RequestError:
     """What pydantic found wrong first, in one line."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    place = first["loc"][:1] if first["loc"][:1] and first["loc"][0] in _EITHER else first["loc"]
+    found = tuple(part if isinstance(part, int) else _short(part) for part in first["loc"])
+    place = found[:1] if found[:1] and found[0] in _EITHER else found
     param = ".".join(str(part) for part in place)
-    return RequestError(_line(first["type"], first["msg"], first["loc"]), param=param or None)
+    return RequestError(_line(first["type"], first["msg"], found), param=param or None)
+
+
+def _short(name: str) -> str:
+    """A name of the client's, which can be as long as its request."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
 def _line(kind: str, message: str, place: tuple[int | str, ...]) -> str:

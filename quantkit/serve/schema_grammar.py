@@ -6,13 +6,23 @@ Properties come in the order of the schema, without others beside them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from quantkit.run.gbnf import text
 from quantkit.run.grammar_check import LONGEST
 from quantkit.serve.errors import RequestError
-from quantkit.serve.schema_dialect import FORMATS, JSON, Dialect, SchemaError
+from quantkit.serve.schema_dialect import JSON, Dialect, SchemaError
+from quantkit.serve.schema_keywords import (
+    format_rule,
+    length_range,
+    listed,
+    literals,
+    only,
+    properties,
+    refused,
+    size_range,
+)
 
 ANNOTATIONS = frozenset(
     {"$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated", "description", "examples"}
@@ -20,7 +30,6 @@ ANNOTATIONS = frozenset(
 )
 """Keywords that restrict no value."""
 _DEEPEST = 40
-_MOST_ITEMS = 500
 _MOST_RULES = 2000
 
 # Type -> the keywords that are held.
@@ -72,6 +81,8 @@ class SchemaRules:
         self._rules = rules
         self._size = 0
         self._referred: dict[str, str] = {}
+        self._begins: dict[str, set[str]] = {}  # reference -> those that its value may begin with
+        self._within: str | None = None  # the reference with whose value that of the current schema begins
 
     def add(self, name: str, rule: str) -> str:
         self._size += len(rule)
@@ -114,6 +125,10 @@ class SchemaRules:
     def _reference(self, reference: object, where: str, depth: int) -> str:
         if not isinstance(reference, str) or not reference.startswith("#"):
             raise refused(f"{where}: $ref must be inside of the schema, not {reference!r:.80}")
+        if self._within is not None:
+            self._begins.setdefault(self._within, set()).add(reference)
+            if self._within in self._first(reference):
+                raise refused(f"{where}: {reference:.80} is only another reference")
         if reference not in self._referred:
             found = self._root
             for step in reference[1:].split("/")[1:]:
@@ -121,29 +136,38 @@ class SchemaRules:
                 if not isinstance(found, Mapping) or name not in found:
                     raise refused(f"{where}: there is no {reference:.80}")
                 found = found[name]
-            name = self._referred[reference] = f"ref{len(self._rules)}"
-            rule = self.rule(found, reference, depth + 1)
-            if rule in self._referred.values():
-                raise refused(f"{where}: {reference:.80} is only another reference")
-            self.add(name, rule)
+            name = self._referred[reference] = self._named("")  # its place is taken before those inside of it
+            within, self._within = self._within, reference
+            self.add(name, self.rule(found, reference, depth + 1))
+            self._within = within
         return self._referred[reference]
 
+    def _first(self, reference: str) -> set[str]:
+        """The references with which a value of one may begin, itself included."""
+        found, waiting = set[str](), [reference]
+        while waiting:
+            if (one := waiting.pop()) not in found:
+                found.add(one)
+                waiting += self._begins.get(one, ())
+        return found
+
     def _any(self, schemas: object, where: str, depth: int) -> str:
-        ways = _schemas(schemas, f"{where}.anyOf")
+        ways = listed(schemas, f"{where}.anyOf")
         return "(" + " | ".join(self.rule(way, f"{where}.anyOf[{at}]", depth + 1) for at, way in enumerate(ways)) + ")"
 
     def _all(self, schemas: object, where: str, depth: int) -> str:
-        ways = _schemas(schemas, f"{where}.allOf")
+        ways = listed(schemas, f"{where}.allOf")
         if len(ways) != 1:
             raise refused(f"{where}.allOf with several schemas is not supported")
         return self.rule(ways[0], f"{where}.allOf[0]", depth + 1)
 
     def _typed(self, kind: object, asked: Mapping[str, Any], where: str, depth: int) -> str:
         match kind:
-            case "object":
-                return self._object(asked, where, depth)
-            case "array":
-                return self._array(asked, where, depth)
+            case "object" | "array":
+                within, self._within = self._within, None  # the bracket comes first
+                made = (self._object if kind == "object" else self._array)(asked, where, depth)
+                self._within = within
+                return made
             case "string":
                 return string_rule(self.dialect, asked, where)
             case "number" | "integer":
@@ -156,13 +180,8 @@ class SchemaRules:
         raise refused(f"{where}: there is no type {kind!r:.40}")
 
     def _object(self, asked: Mapping[str, Any], where: str, depth: int) -> str:
-        known, required, more = (
-            asked.get("properties", {}),
-            asked.get("required", []),
-            asked.get("additionalProperties", True),
-        )
-        if not isinstance(known, Mapping) or not _texts(required):
-            raise refused(f"{where}: properties must be an object, and required a list of names")
+        known, required = properties(asked, where)
+        more = asked.get("additionalProperties", True)
         if missing := [name for name in required if name not in known]:
             if more is False:
                 raise refused(f"{where}: {missing[0]!r:.80} is required and not allowed")
@@ -201,7 +220,7 @@ class SchemaRules:
 
     def _array(self, asked: Mapping[str, Any], where: str, depth: int) -> str:
         item = self._named(self.rule(asked.get("items", True), f"{where}.items", depth + 1))
-        least, most = _range(asked, "minItems", "maxItems", where)
+        least, most = size_range(asked, "minItems", "maxItems", where)
         if most == 0:
             return '"[" space "]"'
         last = "" if most is None else most - 1
@@ -218,53 +237,13 @@ def string_rule(dialect: Dialect, asked: Mapping[str, Any], where: str) -> str:
     Raises:
         SchemaError: one of them cannot be held.
     """
-    if (kind := asked.get("format")) is not None:
+    if asked.get("format") is not None:
         only(asked, {"type", "format"}, where)
-        if kind not in FORMATS:
-            raise refused(f"{where}: format {kind!r:.40} is not supported, only {', '.join(FORMATS)}")
-        return f"{dialect.quote} {FORMATS[kind]} {dialect.quote}"
+        return f"{dialect.quote} {format_rule(asked['format'], where)} {dialect.quote}"
     least, most = length_range(asked, where)
     if (least, most) == (0, None):
         return "string"
     return f"{dialect.quote} char{{{least},{'' if most is None else most}}} {dialect.quote}"
-
-
-def length_range(asked: Mapping[str, Any], where: str) -> tuple[int, int | None]:
-    """The least and the largest number of characters of a string.
-
-    Raises:
-        SchemaError: they are too large, or no range.
-    """
-    return _range(asked, "minLength", "maxLength", where)
-
-
-def _range(asked: Mapping[str, Any], low: str, high: str, where: str) -> tuple[int, int | None]:
-    least, most = asked.get(low, 0), asked.get(high)
-    for name, value in ((low, least), (high, most)):
-        if value is not None and not (type(value) is int and 0 <= value <= _MOST_ITEMS):
-            raise refused(f"{where}: {name} must be from 0 to {_MOST_ITEMS}, not {value!r:.40}")
-    if most is not None and least > most:
-        raise refused(f"{where}: {low} is more than {high}")
-    return least, most
-
-
-def literals(values: object, kind: object, where: str) -> list[object]:
-    """The values of ``enum``, checked.
-
-    Raises:
-        SchemaError: it is no list, or a value does not have the type that the schema names.
-    """
-    if not isinstance(values, list) or not values:
-        raise refused(f"{where}: enum must be a list of values")
-    kinds = kind if isinstance(kind, list) else [kind]
-    if kind is not None and any(_type(value) not in kinds for value in values):
-        raise refused(f"{where}: a value of enum or const does not have the type")
-    return values
-
-
-def _type(value: object) -> str:
-    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
-    return names.get(type(value), "null")
 
 
 def _kind(asked: Mapping[str, Any], where: str) -> str:
@@ -274,28 +253,3 @@ def _kind(asked: Mapping[str, Any], where: str) -> str:
         only(asked, {"type"}, where)
         raise refused(f"{where} has no type")
     return found[0]
-
-
-def _schemas(value: object, where: str) -> Sequence[object]:
-    if not isinstance(value, list) or not value:
-        raise refused(f"{where} must be a list of schemas")
-    return value
-
-
-def _texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-def only(asked: Mapping[str, Any], allowed: set[str], where: str) -> None:
-    """Refuse keywords but for those.
-
-    Raises:
-        SchemaError: there is another one.
-    """
-    if other := next((key for key in asked if key not in allowed), None):
-        raise refused(f"{where}: {other!r:.80} is not supported here")
-
-
-def refused(message: str) -> SchemaError:
-    """The error for a schema that cannot be held."""
-    return SchemaError(message)

@@ -111,7 +111,7 @@ def offered_tools(
         return offered, one_call_at_most(form, functions) if limited else ""
     if isinstance(wanted, _Chosen):
         if wanted.function.name not in names:
-            raise RequestError(f"tool_choice: there is no tool {wanted.function.name!r}", param="tool_choice")
+            raise RequestError(f"tool_choice: there is no tool {wanted.function.name!r:.80}", param="tool_choice")
         functions = [function for function in functions if function["name"] == wanted.function.name]
     return offered, forced_calls(form.calls, functions, several=parallel is not False and wanted == "required")
 
