@@ -118,7 +118,8 @@ def connected(address: str | None, place: Path) -> Iterator[Any]:
 def _no_cluster(where: str, why: str) -> QuantkitError:
     return QuantkitError(
         f"{where}: no Ray cluster answers ({why})",
-        hint="start one with `ray start --head`, join it with `ray start --address HOST:6379`, then --ray auto",
+        hint="start one with `ray start --head`, join it with `ray start --address HOST:6379`, then --ray auto; "
+        "if it asks for a token, RAY_AUTH_MODE=token",
     )
 
 

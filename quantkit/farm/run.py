@@ -58,8 +58,7 @@ def farm(
         ray_address: ``HOST:PORT`` or ``auto``; None for a cluster of this machine alone.
         verify: load every GGUF file and check it.
         events: hears of everything that happens.
-        run: how to build: a recipe's own ``device`` and ``threads`` come first. By default the processors are dealt
-            evenly over the builds.
+        run: how to build: a recipe's own ``device`` and ``threads`` come first; by default :func:`fair_threads`.
 
     Returns:
         How each build ended, in the order given; a failed one raises nothing.
@@ -82,12 +81,23 @@ def _item(key: int, wanted: Wanted, run: RunOptions, verify: bool, present: Sequ
     cards = any(node.resources.get("GPU") for node in present)
     # Ray shows a build the one card that it gets, which is its first.
     device = "cpu" if asked == "cpu" or (asked == "auto" and not cards) else "cuda"
-    processors = [int(node.resources.get("CPU", 0)) for node in present]
-    fair = max(1, min(sum(processors) // count, max(processors)))
-    threads = wanted.threads or run.threads or fair
+    threads = wanted.threads or run.threads or fair_threads(present, count, cards=device == "cuda")
     return Item(
         key, wanted.label, wanted.recipe, device, threads, verify, run.overwrite, run.fsync, version=__version__
     )
+
+
+def fair_threads(present: Sequence[Node], builds: int, *, cards: bool) -> int:
+    """Processors for each build, at least one, at most a node's.
+
+    Many builds with one thread each do more than one after the other with many, so all share the cluster evenly. Of
+    those that have a card to themselves only as many run as there are cards, and only they share.
+    """
+    owners = [node.resources for node in present if node.resources.get("GPU")]
+    if cards and owners:
+        return max(1, min(int(own.get("CPU", 0) // min(max(own["GPU"], 1), builds)) for own in owners))
+    processors = [int(node.resources.get("CPU", 0)) for node in present]
+    return max(1, min(sum(processors) // builds, max(processors)))
 
 
 @contextmanager

@@ -107,6 +107,7 @@ def test_gpus_without_a_compiler(error: Exception, two_gpus: None, monkeypatch: 
     bindings = types.ModuleType("cuda.bindings")
     monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+    monkeypatch.delitem(sys.modules, "cuda.bindings.nvrtc", raising=False)  # where it is installed
     if isinstance(error, RuntimeError):
         bindings.nvrtc = types.SimpleNamespace(nvrtcVersion=broken)  # type: ignore[attr-defined]
     cuda.compiler.cache_clear()

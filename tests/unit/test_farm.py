@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from quantkit.cluster.connection import connected
+from quantkit.cluster.connection import Node, connected
 from quantkit.errors import QuantkitError
 from quantkit.farm.published import is_published
 from quantkit.farm.recipes import read_recipes
+from quantkit.farm.run import fair_threads
 from quantkit.farm.values import Wanted
 from quantkit.jobs.build import build
 from quantkit.jobs.prepare import prepare
@@ -102,6 +103,28 @@ def test_what_is_no_farm_is_refused_by_name(tmp_path: Path, text: str, said: str
 def test_a_folder_without_recipes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(QuantkitError, match=r"no recipe \(\*\.toml\) in this folder"):
         read_recipes([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("resources", "builds", "cards", "threads"),
+    [
+        ([(16, 0)], 4, False, 4),
+        ([(16, 0), (4, 0)], 1, False, 16),
+        ([(2, 0)], 24, False, 1),
+        ([(16, 1), (16, 1)], 8, True, 16),
+        ([(32, 2)], 8, True, 16),
+        ([(32, 2)], 1, True, 32),
+        ([(64, 4), (8, 1), (128, 0)], 100, True, 8),
+        ([(1, 4)], 100, True, 1),
+        ([(16, 0)], 4, True, 4),
+        ([(16, 4)], 4, False, 4),
+    ],
+)
+def test_threads_are_shared_by_the_builds_that_run_at_a_time(
+    resources: list[tuple[int, int]], builds: int, cards: bool, threads: int
+) -> None:
+    present = [Node("", "", {"CPU": float(cpu), **({"GPU": float(gpu)} if gpu else {})}) for cpu, gpu in resources]
+    assert fair_threads(present, builds, cards=cards) == threads
 
 
 def kept(recipe: Recipe, **changes: Any) -> bool:
