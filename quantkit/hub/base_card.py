@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of its HTTP library
 from huggingface_hub.errors import OfflineModeIsEnabled, RepositoryNotFoundError
 
-from quantkit.hub.huggingface import quiet
+from quantkit.hub.hub_client import quiet
 from quantkit.hub.outgoing import harmless_line
 
 # A page that does not answer should not keep an upload waiting.

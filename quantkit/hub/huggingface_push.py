@@ -22,8 +22,11 @@ from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[a
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from quantkit.errors import HubError, VerificationError
-from quantkit.hub.huggingface import LOGIN, RemoteFile, listing, quiet
+from quantkit.hub.hub_client import quiet
+from quantkit.hub.hub_errors import LOGIN
+from quantkit.hub.huggingface import listing
 from quantkit.hub.outgoing import OutgoingFile, Pushed, harmless_line
+from quantkit.hub.remote_file import RemoteFile
 from quantkit.hub.source import HubId
 from quantkit.hub.target import PushTarget
 from quantkit.system.progress import Reporter

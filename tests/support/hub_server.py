@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+from tests.support.hub_troubles import Asked, Trouble
 from tests.support.hub_uploads import Uploads, answer
 
 _LARGE = (".safetensors", ".bin", ".gguf", ".pth", ".onnx")
@@ -35,6 +36,7 @@ class Repo:
         denied: status and error code of every answer that gives content, such as ``(403, "GatedRepo")``.
         cut: bytes of a file after which the connection breaks, once.
         content: what is sent in place of a file's content.
+        trouble: what answers requests for a file's content, until it returns False.
         private: whether only those with a token see it.
         card: metadata of its card.
     """
@@ -45,6 +47,7 @@ class Repo:
     denied: tuple[int, str] | None = None
     cut: dict[str, int] = field(default_factory=dict)
     content: dict[str, bytes] = field(default_factory=dict)
+    trouble: dict[str, Trouble] = field(default_factory=dict)
     private: bool = False
     card: dict[str, Any] = field(default_factory=dict)
 
@@ -62,11 +65,12 @@ class Repo:
 
 @dataclass(frozen=True)
 class Request:
-    """A request that came in; *range* is its Range header."""
+    """A request that came in; *range* is its Range header, *token* its Authorization."""
 
     method: str
     path: str
     range: str | None
+    token: str = ""
 
 
 class HubServer:
@@ -168,7 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self._gone():
             return None
         path = unquote(urlsplit(self.path).path)
-        self.server_hub.requests.append(Request(self.command, path, self.headers.get("Range")))
+        self.server_hub.requests.append(
+            Request(self.command, path, self.headers.get("Range"), self.headers.get("Authorization", ""))
+        )
         match = re.fullmatch(
             r"/(?P<what>api/models/)?(?P<repo>[^/]+/[^/]+)"
             r"(?:/(?P<verb>revision|tree|resolve|cdn)/(?P<revision>[^/]+)(?:/(?P<file>.+))?)?",
@@ -222,6 +228,9 @@ class _Handler(BaseHTTPRequestHandler):
         start = int(re.fullmatch(r"bytes=(\d+)-", self.headers["Range"])[1]) if "Range" in self.headers else 0  # type: ignore[index]
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        trouble = repo.trouble.get(name) if self.command == "GET" else None
+        if trouble is not None and trouble(Asked(self, data, start, headers)):
+            return None
         cut = repo.cut.pop(name, None) if self.command == "GET" else None
         return self._send(206 if start else 200, data[start:], headers, cut=cut)
 

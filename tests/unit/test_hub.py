@@ -20,9 +20,14 @@ from huggingface_hub import constants
 from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import HubError
 from quantkit.hub import huggingface as client
+from quantkit.hub import modelscope
 from quantkit.hub.fetch import fetch, local_folder
 from quantkit.hub.files import small_files, weight_files
+from quantkit.hub.hub_client import bar_class
+from quantkit.hub.hub_errors import explained
 from quantkit.hub.matrix import HubMatrix, choose_matrix, parse_matrix
+from quantkit.hub.patience import Patience
+from quantkit.hub.remote_file import FileProgress
 from quantkit.hub.source import HubId, parse_source, source_label, source_name
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.recipe_file import read_recipe
@@ -307,12 +312,11 @@ def test_only_what_is_needed_once(hub: Hub) -> None:
 
 
 def test_a_cut_connection_is_resumed_by_range(hub: Hub) -> None:
-    # The client keeps what came in whole blocks of 10 MiB.
-    weights = os.urandom(12 << 20)
-    hub.add("org/tiny", {"config.json": b"{}", "model.safetensors": weights}, cut={"model.safetensors": 11 << 20})
+    weights = os.urandom(300_000)
+    hub.add("org/tiny", {"config.json": b"{}", "model.safetensors": weights}, cut={"model.safetensors": 200_000})
     found = hub.get("org/tiny")
     assert (Path(found["folder"]) / "model.safetensors").read_bytes() == weights
-    assert [one.range for one in hub.server.asked_for("model.safetensors")] == [None, f"bytes={10 << 20}-"]
+    assert [one.range for one in hub.server.asked_for("model.safetensors")] == [None, "bytes=200000-"]
     assert found["phases"][0]["done"] == found["phases"][0]["total"]
 
 
@@ -440,14 +444,14 @@ def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(HubError, match=r"needs 7 bytes, but the disk of .* has 6 bytes free") as caught:
         client._check_space(TINY, 7)
     assert "HF_HOME" in caught.value.hint
-    with pytest.raises(HubError, match="is full"), client._explained(TINY):
+    with pytest.raises(HubError, match="is full"), explained(TINY):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_the_farthest_of_several_bars_counts() -> None:
     told: list[int] = []
-    progress = client._FileProgress(100, told.append)
-    arrived, written = progress.bar_class()(total=100), progress.bar_class()(total=100, initial=10)
+    progress = FileProgress(100, told.append)
+    arrived, written = bar_class(progress)(total=100), bar_class(progress)(total=100, initial=10)
     arrived.update(40)
     written.update(20)
     written.update(50)
@@ -631,6 +635,48 @@ def test_modelscope_refuses(
     with pytest.raises(HubError, match=message) as caught:
         local_folder(parse_source(text), "model", Reporter())
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("cause", "calls", "message", "hint"),
+    [
+        ("NetworkError", 4, "model.safetensors cannot be downloaded .line broke.", "what has arrived is kept"),
+        ("FileIntegrityError", 1, "cannot be downloaded", "download the file again"),
+        ("NotExistError", 1, "cannot be downloaded", "check the id"),
+    ],
+)
+def test_modelscope_goes_on_as_long_as_something_comes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cause: str, calls: int, message: str, hint: str
+) -> None:
+    """The package gives up a file after a few failures, whatever came in between."""
+    size = 9000
+    fake_modelscope(monkeypatch, tmp_path, {"config.json": b"{}", "model.safetensors": b"w" * size})
+    module = sys.modules["modelscope.hub.snapshot_download"]
+    whole, error = module.snapshot_download, sys.modules["modelscope.hub.errors"].HubError
+    there = [0]
+    monkeypatch.setattr(modelscope, "PATIENCE", Patience(sleep=lambda seconds: None))
+
+    def breaks(*args: Any, **options: Any) -> str:
+        if options["allow_patterns"] == ["config.json"]:
+            return str(whole(*args, **options))
+        called.append(there[0])
+        there[0] = min(there[0] + 3000, 8000)
+        made = options["progress_callbacks"][0]("model.safetensors", size)
+        made.update(there[0])
+        made.end()
+        raised = error("1 of 1 file(s) failed")
+        raised.failed_files = {"model.safetensors": type(cause, (Exception,), {})("line broke")}
+        raise raised
+
+    called: list[int] = []
+    monkeypatch.setattr(module, "snapshot_download", breaks)
+    recorder = Recorder()
+    with pytest.raises(HubError, match=message) as caught:
+        local_folder(parse_source("modelscope:org/tiny"), "model", recorder)
+    assert hint in caught.value.hint
+    assert len(called) == calls
+    assert recorder.phases[0]["done"] == there[0]
+    assert recorder.notes[1:] == ["model.safetensors: line broke; trying again"] * (calls - 1)
 
 
 def test_modelscope_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
