@@ -15,8 +15,8 @@ from quantkit.arch.mtp import Mtp
 from quantkit.checkpoint.language_part import language_key, language_part
 from quantkit.errors import ArchitectureError
 from quantkit.ggml.types import GGMLType
-from quantkit.gguf.header import MAX_LAYERS
 from quantkit.gguf.kv import KV
+from quantkit.gguf.llama_limits import MAX_LAYERS
 from quantkit.plan.order import Runs
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 

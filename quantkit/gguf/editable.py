@@ -9,14 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from quantkit.gguf.kv import KVType
-from quantkit.gguf.sampling_keys import SAMPLING_PREFIX, SAMPLING_TYPES
+from quantkit.gguf.key_types import STRING, TOKEN_ID, Type, known_type
 
 TEMPLATE, NAME, PRE = "tokenizer.chat_template", "general.name", "tokenizer.ggml.pre"
-TOKEN_ID = re.compile(r"tokenizer\.ggml\.\w+_token_id")
-
-# An entry's type and, of an array, that of its elements.
-Type = tuple[KVType, KVType | None]
 
 # The first pattern that matches the whole key decides.
 _FIXED = (
@@ -40,20 +35,6 @@ _OPEN_GRAPH = re.compile(r"context_length|rope\.freq_base(_swa)?|rope\.scaling\.
 # Without these llama.cpp refuses the file, or takes a default that is seldom the model's.
 _NEEDED = re.compile(
     r"tokenizer\.ggml\.(bos|eos)_token_id|tokenizer\.ggml\.pre|.+\.context_length|adapter\.lora\.alpha"
-)
-
-_U32, _F32, _BOOL, _STRING = ((kind, None) for kind in (KVType.UINT32, KVType.FLOAT32, KVType.BOOL, KVType.STRING))
-_STRINGS = (KVType.ARRAY, KVType.STRING)
-_TYPES: tuple[tuple[str, Type], ...] = (
-    (TOKEN_ID.pattern, _U32),
-    (r"tokenizer\.ggml\.add_\w+_token", _BOOL),
-    (r"general\.(base_model|dataset)\.count", _U32),
-    (r"general\.(tags|languages|datasets)", _STRINGS),
-    (r"adapter\.lora\.alpha", _F32),
-    (r"[^.]+\.context_length|[^.]+\.rope\.scaling\.original_context_length", _U32),
-    (r"[^.]+\.rope\.scaling\.type", _STRING),
-    (r"[^.]+\.rope\.scaling\.finetuned", _BOOL),
-    (r"[^.]+\.rope\.(freq_base(_swa)?|scaling\..+)", _F32),
 )
 
 # What llama.cpp takes: the others it would replace by a default, or divide by.
@@ -85,9 +66,7 @@ def needed(key: str) -> bool:
 
 def type_of_new(key: str) -> Type:
     """The type of an entry that the file does not have: what llama.cpp reads, and text where it reads nothing."""
-    if key.startswith(SAMPLING_PREFIX) and (kind := SAMPLING_TYPES.get(key.removeprefix(SAMPLING_PREFIX))):
-        return kind, None
-    return next((kind for pattern, kind in _TYPES if re.fullmatch(pattern, key)), _STRING)
+    return known_type(key) or STRING
 
 
 def wanted(key: str, value: object) -> str:

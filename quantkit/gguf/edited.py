@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import GGUFError
-from quantkit.gguf.editable import TOKEN_ID, fixed, needed, type_of_new, wanted
+from quantkit.gguf.editable import fixed, needed, type_of_new, wanted
 from quantkit.gguf.header import Header
+from quantkit.gguf.key_types import TOKEN_ID, type_name
 from quantkit.gguf.kv import KV, KVType
 from quantkit.gguf.kv_text import read_kv
 from quantkit.system.shell import command
@@ -37,7 +38,7 @@ class Change:
         """The type in GGUF's words, such as ``uint32`` or ``array of string``."""
         entry = self.new or self.old
         assert entry is not None
-        return entry.type.name.lower() + (f" of {entry.item.name.lower()}" if entry.item is not None else "")
+        return type_name((entry.type, entry.item))
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

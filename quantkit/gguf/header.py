@@ -14,15 +14,17 @@ from typing import Any, BinaryIO
 from quantkit.errors import GGUFError
 from quantkit.ggml.types import FTYPES, GGMLType
 from quantkit.gguf.folder import refuse_folder
+from quantkit.gguf.key_types import wrong_type
 from quantkit.gguf.kv import FORMATS, KV, KVType, encode_text
+from quantkit.gguf.llama_limits import crash
 
 MAGIC = b"GGUF"
 # llama.cpp's names for the embedding and for a separate output head.
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 VERSION = 3
 ALIGNMENT = 32
-# llama.cpp's LLAMA_MAX_LAYERS: a file with more aborts its process.
-MAX_LAYERS = 512
+MAX_NAME = 63
+"""Bytes of a tensor's name, without the zero at its end in GGML_MAX_NAME."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,10 @@ class _Parser:
                 raise self.refuse(f"key {entry.key!r} appears twice")
             self.check_entry(entry)
             metadata[entry.key] = entry
+        if why := crash(metadata):
+            raise self.refuse(why)
         alignment = metadata["general.alignment"].value if "general.alignment" in metadata else ALIGNMENT
-        if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+        if alignment < 1 or alignment & (alignment - 1):
             raise self.refuse(f"alignment {alignment!r} is not a power of two")
         tensors: dict[str, TensorInfo] = {}
         for _ in range(n_tensors):
@@ -188,12 +192,11 @@ class _Parser:
         return KV(key, list(self.unpack(f"{count}{FORMATS[item]}")), kind, item)
 
     def check_entry(self, entry: KV) -> None:
-        """Refuse an entry that would abort llama.cpp's process."""
+        """Refuse an entry with which llama.cpp refuses the file, or ends its process."""
         if not entry.key or "\0" in entry.key:
             raise self.refuse(f"key {entry.key!r} is empty or contains a NUL character")
-        layers = entry.value if entry.key.endswith(".block_count") else 1
-        if isinstance(layers, (int, float)) and not 1 <= layers <= MAX_LAYERS:
-            raise self.refuse(f"{entry.key} is {layers}; llama.cpp supports 1 to {MAX_LAYERS} layers")
+        if why := wrong_type(entry):
+            raise self.refuse(why)
 
     def kind(self) -> KVType:
         (number,) = self.unpack("I")
@@ -204,6 +207,8 @@ class _Parser:
 
     def tensor(self) -> TensorInfo:
         name = self.text()
+        if len(name.encode()) > MAX_NAME or "\0" in name:
+            raise self.refuse(f"tensor {name!r}: a name has at most {MAX_NAME} bytes, and no NUL character")
         (n_dims,) = self.unpack("I")
         if not 1 <= n_dims <= 4:
             raise self.refuse(f"tensor {name!r} has {n_dims} dimensions")
@@ -220,13 +225,16 @@ class _Parser:
         return TensorInfo(name, tuple(reversed(dims)), kind, offset)
 
     def check_extents(self, header: Header) -> None:
+        expected = 0
         for info in header.tensors.values():
-            if info.offset % header.alignment:
+            if info.offset != expected:
                 raise self.refuse(
-                    f"tensor {info.name!r} starts at {info.offset}, which is not a multiple of {header.alignment}"
+                    f"tensor {info.name!r} starts at byte {info.offset} of the data; expected {expected}, the end "
+                    "of the one before"
                 )
             end = header.data_offset + info.offset + info.type.nbytes(info.shape)
             if end > self.size:
                 raise self.refuse(
                     f"truncated: tensor {info.name!r} ends at byte {end}, but the file has {self.size} bytes"
                 )
+            expected = align(end - header.data_offset, header.alignment)

@@ -59,7 +59,7 @@ def difference(old: Head, new: Head) -> str:
             return f"it was begun with {name} {before}, and this is {version}"
     if old.get("device") != new["device"]:
         return f"it was begun with --device {old.get('device')}, and this is {new['device']}"
-    before, now = ([list(map(str, entry)) for entry in head.get("inputs", ())] for head in (old, new))
+    before, now = (_inputs(head) for head in (old, new))
     for entry in now:
         if entry not in before:
             known = any(entry[0] == other[0] for other in before)
@@ -72,6 +72,16 @@ def difference(old: Head, new: Head) -> str:
 def _fields(head: Head, key: str) -> dict[str, Any]:
     found = head.get(key)
     return found if isinstance(found, dict) else {}
+
+
+def _inputs(head: Head) -> list[list[str]]:
+    """Name and identity of each file; what a damaged head has instead does not count."""
+    found = head.get("inputs")
+    return (
+        [list(map(str, entry)) for entry in found if isinstance(entry, list) and entry]
+        if isinstance(found, list)
+        else []
+    )
 
 
 def _identity(path: Path) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from quantkit.errors import OutputError, QuantizationError
 from quantkit.ggml.types import FTYPES, NEEDS_IMPORTANCE, UNQUANTIZED, GGMLType
-from quantkit.gguf.header import OUTPUT, TensorInfo, align, encode_header
+from quantkit.gguf.header import MAX_NAME, OUTPUT, TensorInfo, align, encode_header
 from quantkit.gguf.kv import KV, i32, u16, u32
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_NO, SPLIT_TENSORS, part_name
 from quantkit.plan.imatrix import not_evaluated
@@ -30,8 +30,6 @@ _NEED_IMPORTANCE = frozenset(
     [GGMLType.IQ3_XXS, GGMLType.IQ2_XXS, GGMLType.IQ2_XS, GGMLType.IQ2_S, GGMLType.IQ1_M, GGMLType.IQ1_S]
 )
 _MXFP4 = "mxfp4_moe"
-# GGUF's limit for names, without the terminating zero (GGML_MAX_NAME)
-_MAX_NAME = 63
 # split.no and split.count are 16 bits wide
 _MAX_PARTS = 65535
 _MAKE = "make the matrix from this model: quantkit imatrix MODEL -o FILE"
@@ -220,8 +218,8 @@ def layout(tensors: Sequence[PlannedTensor], types: Mapping[str, GGMLType]) -> t
     """The entries of a file's tensor list with their offsets in the data section, and its size."""
     infos, offset = [], 0
     for tensor in tensors:
-        if len(tensor.name.encode()) > _MAX_NAME:
-            raise OutputError(f"tensor name {tensor.name!r} is longer than GGUF's limit of {_MAX_NAME} bytes")
+        if len(tensor.name.encode()) > MAX_NAME:
+            raise OutputError(f"tensor name {tensor.name!r} is longer than GGUF's limit of {MAX_NAME} bytes")
         infos.append(TensorInfo(tensor.name, tensor.shape, types[tensor.name], offset))
         offset += align(types[tensor.name].nbytes(tensor.shape))
     return infos, offset

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from quantkit.errors import GGUFError, VocabularyError
 from quantkit.gguf.kv import KV, KVType, array, string
+from quantkit.gguf.llama_limits import repeated_token
 from quantkit.hub.tokenizer_files import MERGES, TEKKEN, VOCAB_JSON
 from quantkit.vocab.bpe import read_bpe
 from quantkit.vocab.chatglm import read_chatglm
@@ -146,6 +147,8 @@ def read_vocabulary(
 
 
 def _vocabulary(files: TokenizerFiles, content: Content, templates: Templates) -> Vocabulary:
+    if why := repeated_token(content.texts):
+        raise VocabularyError(f"{files.folder}: {why}")
     size: int | None = files.config.get("vocab_size")
     own = files.rules.entries(files.tokenizer_config, files.generation, size)
     special = special_metadata(

@@ -106,6 +106,16 @@ def one_id_for_two_tokens(case: Case) -> None:
     case.tokenizer(lambda tokenizer: tokenizer["model"]["vocab"].update(twice=5))
 
 
+@defect("tokens", "are both ' x'", "llama.cpp needs them to differ")
+def two_tokens_of_one_text(case: Case) -> None:
+    def change(tokenizer: dict[str, Any]) -> None:
+        for token, text in zip(tokenizer["added_tokens"][-2:], ("▁x", " x"), strict=True):
+            token.update(content=text, special=False)
+
+    case.tokenizer(change)
+    case.tokenizer_config(added_tokens_decoder={})
+
+
 @defect("tokenizer.json", "-1")
 def negative_token_id(case: Case) -> None:
     case.tokenizer(lambda tokenizer: tokenizer["model"]["vocab"].update({"!": -1}))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from quantkit.errors import GGUFError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header
+from quantkit.gguf.key_types import known_type
 from quantkit.gguf.kv import KV, KVType, array, boolean, f32, i32, string, u32
 
 U32, U64 = struct.Struct("<I").pack, struct.Struct("<Q").pack
@@ -84,7 +85,7 @@ RANGES = {
     KVType.STRING: st.text(max_size=12),
 }
 KEYS = st.text(min_size=1, max_size=12).filter(
-    lambda key: "\0" not in key and key != "general.alignment" and not key.endswith(".block_count")
+    lambda key: "\0" not in key and known_type(key) is None and not key.endswith(".block_count")
 )
 
 
@@ -103,7 +104,8 @@ def entries(draw: st.DrawFn) -> list[KV]:
 @st.composite
 def tensors(draw: st.DrawFn) -> list[TensorInfo]:
     found, offset = [], 0
-    for name in draw(st.lists(st.text(min_size=1, max_size=8), unique=True, max_size=4)):
+    names = st.text(min_size=1, max_size=8).filter(lambda name: "\0" not in name)
+    for name in draw(st.lists(names, unique=True, max_size=4)):
         kind = draw(st.sampled_from(list(GGMLType)))
         outer = draw(st.lists(st.integers(1, 3), max_size=3))
         info = TensorInfo(name, (*outer, kind.block * draw(st.integers(1, 2))), kind, offset)
@@ -234,13 +236,24 @@ BROKEN = {
     "same-tensor": (file(tensor(), tensor(offset=32), tensors=2), "tensor 't' appears twice"),
     "five-dims": (file(tensor(dims=(1,) * 5), tensors=1), "tensor 't' has 5 dimensions"),
     "unknown-type": (file(tensor(kind=4), tensors=1), "tensor 't' has the unknown type 4"),
-    "misaligned": (file(tensor(offset=4), tensors=1), "'t' starts at 4, which is not a multiple of 32"),
+    "misaligned": (file(tensor(offset=4), tensors=1), "'t' starts at byte 4 of the data; expected 0"),
+    "gap": (file(tensor(offset=32), tensors=1), "'t' starts at byte 32 of the data; expected 0"),
+    "long-name": (file(text("t" * 64) + tensor()[9:], tensors=1), "a name has at most 63 bytes"),
+    "nul-in-name": (file(text("t\0") + tensor()[9:], tensors=1), "and no NUL character"),
     "past-the-end": (file(tensor(dims=(1024,)), tensors=1), "truncated: tensor 't' ends at byte"),
-    "far-past-the-end": (file(tensor(offset=2**63), tensors=1), "truncated: tensor 't' ends at byte"),
+    "far-past-the-end": (file(tensor(offset=2**63), tensors=1), "'t' starts at byte 9223372036854775808 of"),
     "huge": (file(tensor(dims=(2**63, 2**63, 2**63)), tensors=1), "truncated: tensor 't' ends at byte"),
     "alignment-3": (file(u32("general.alignment", 3).encoded, entries=1), "alignment 3 is not a power of two"),
     "alignment-0": (file(u32("general.alignment", 0).encoded, entries=1), "alignment 0 is not a power of two"),
-    "alignment-text": (file(string("general.alignment", "32").encoded, entries=1), "alignment '32' is not a power"),
+    "alignment-text": (file(string("general.alignment", "32").encoded, entries=1), "has the type string; llama.cpp"),
+    "alignment-wide": (
+        file(text("general.alignment") + U32(10) + U64(32), entries=1),
+        "has the type uint64; llama.cpp",
+    ),
+    "tokens-of-numbers": (
+        file(array("tokenizer.ggml.tokens", [1], KVType.INT32).encoded, entries=1),
+        "array of string",
+    ),
 }
 
 

@@ -79,11 +79,26 @@ def test_a_torn_end_does_not_count(tmp_path: Path) -> None:
         assert found is None or len(found.records) == complete - 1
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\x00", b"[]\n", b"{}\n", b"0123456789abcdef {}\n"])
+def summed(text: bytes) -> bytes:
+    """A line with the sum that belongs to it, which anybody can write."""
+    return hashlib.sha256(text).hexdigest()[:16].encode() + b" " + text + b"\n"
+
+
+NOT_JSON = (b"", b"{", b"\xff", b"[" * 100_000, b"1" * 5000)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\x00", b"[]\n", b"{}\n", b"0123456789abcdef {}\n", *map(summed, NOT_JSON)]
+)
 def test_what_is_no_journal(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x").write_bytes(content)
     assert read_journal(tmp_path / "x") is None
     assert read_journal(tmp_path / "no") is None
+
+
+def test_a_record_that_is_no_json_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(summed(b'{"a":1}') + b"".join(map(summed, NOT_JSON)) + summed(b'["t",4,"00"]'))
+    assert read_journal(tmp_path / "x") == Journal({"a": 1}, (Record("t", 4, "00"),))
 
 
 def test_records_of_many_threads_come_in_order_and_none_too_early(tmp_path: Path) -> None:

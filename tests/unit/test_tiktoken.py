@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import random
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +35,31 @@ def test_merges_by_hand() -> None:
 def test_of_two_equal_merges_the_first_is_done() -> None:
     ranks = {**BYTES, b"aa": 256, b"aaa": 257, b"aaaa": 258}
     assert merged_parts(ranks, "x") == [(b"a", b"a"), (b"aa", b"a"), (b"aa", b"aa")]
+
+
+def parts_by_definition(ranks: Mapping[bytes, int], token: bytes) -> list[bytes]:
+    """Again and again the leftmost pair of the lowest rank below the token's own."""
+    parts = [token[at : at + 1] for at in range(len(token))]
+    while len(parts) > 2:
+        pairs = [(ranks.get(parts[at] + parts[at + 1], len(ranks)), at) for at in range(len(parts) - 1)]
+        rank, at = min(pairs)
+        if rank >= ranks[token]:
+            break
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts
+
+
+def test_merges_are_those_of_the_definition() -> None:
+    numbers = random.Random(3)
+    for _ in range(100):
+        ranks, expected = {b"a": 0, b"b": 1, b"c": 2}, []
+        for _ in range(30):
+            token = b"".join(numbers.choices(list(ranks), k=2))
+            parts = parts_by_definition({**ranks, token: len(ranks)}, token)
+            if token not in ranks and len(parts) == 2:
+                ranks[token] = len(ranks)
+                expected.append(tuple(parts))
+        assert merged_parts(ranks, "x") == expected
 
 
 def test_a_token_without_parts() -> None:

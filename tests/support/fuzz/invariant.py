@@ -74,12 +74,13 @@ def _address_space() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * _PAGE
 
 
-def signature(error: BaseException) -> str:
-    """One line by which the same fault is known again: the kind of error, and where in quantkit it came up."""
+def fault(error: BaseException) -> str:
+    """By what the same fault is known again: the kind of error, and the line of quantkit where it came up."""
     frames = traceback.extract_tb(_innermost(error).__traceback__)
     own = [frame for frame in frames if "/quantkit/" in frame.filename] or frames[-1:]
     where = f"{own[-1].filename.rpartition('/quantkit/')[2]}:{own[-1].lineno}" if own else "nowhere"
-    return f"{type(error).__name__} at {where}: {str(error).splitlines()[0][:150] if str(error) else ''}"
+    kind = "ValueError" if isinstance(error, ValueError) else type(error).__name__  # of json, of Unicode, ...
+    return f"{kind} at {where}"
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 import atheris
 
-from tests.support.fuzz.invariant import hold, shown, signature
+from quantkit.errors import QuantkitError
+from tests.support.fuzz.invariant import fault, hold, shown
 from tests.support.fuzz.reader import Reader
 from tests.support.fuzz.registry import load
+from tests.support.fuzz.scratch import clear
 
-FOUND = "FOUND"
 _RAW = 8  # one input in so many is changed without its structure
 
 
@@ -27,8 +29,10 @@ def fuzz(name: str, findings: Path, options: Sequence[str]) -> None:
         options: of libFuzzer, and folders of inputs.
     """
     reader = load(name)
-    for seed in reader.seeds():
-        hold(reader, seed)  # imports what is imported late, and without the fuzzer's limits
+    for seed in Path(options[-1]).glob("seed-*"):  # without limits: some of it is imported when it is first used
+        clear()
+        with suppress(QuantkitError):
+            reader.read(seed.read_bytes())
     arguments = {} if reader.mutate is None else {"custom_mutator": _mutator(reader)}
     atheris.Setup([sys.argv[0], *options], _tester(reader, findings), **arguments)
     atheris.Fuzz()
@@ -44,12 +48,12 @@ def _tester(reader: Reader, findings: Path) -> Callable[[bytes], None]:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            if (found := signature(error)) not in known:
+            if (found := fault(error)) not in known:
                 known.add(found)
                 path = findings / f"{reader.name}-{hashlib.sha256(found.encode()).hexdigest()[:12]}"
                 path.write_bytes(data)
                 path.with_suffix(".txt").write_text(f"{found}\n\n{shown(error)}", encoding="utf-8", errors="replace")
-                print(f"{FOUND} {path.name} {found}", file=sys.stderr, flush=True)
+                print(f"{path.name}: {found}: {str(error)[:200]!r}", file=sys.stderr, flush=True)
 
     return test
 

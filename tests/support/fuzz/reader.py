@@ -22,6 +22,7 @@ class Reader:
         seconds: of the processor, for one input at most.
         memory: bytes that one input may take beside what the process has.
         largest: bytes of an input at most.
+        more: further inputs to begin with, which take long to make: only the fuzzer does.
         allows: audit events that are refused otherwise (:mod:`tests.support.fuzz.guard`), such as subprocess.Popen.
     """
 
@@ -32,4 +33,5 @@ class Reader:
     seconds: float = 2.0
     memory: int = 512 << 20
     largest: int = 1 << 14
+    more: Callable[[], Sequence[bytes]] = tuple
     allows: frozenset[str] = frozenset()

@@ -33,6 +33,7 @@ def clear() -> None:
 
 def folder(files: Mapping[str, bytes]) -> Path:
     """Make a folder of these files, whose names may have ``/``."""
+    place().mkdir(exist_ok=True)
     made = place() / f"{len(os.listdir(place()))}"
     made.mkdir()
     for name, content in files.items():

@@ -55,8 +55,8 @@ def fuzz(reader: Reader, *, seconds: float, seed: int, corpus: Path, findings: P
     """
     corpus.mkdir(parents=True, exist_ok=True)
     findings.mkdir(parents=True, exist_ok=True)
-    for number, data in enumerate(reader.seeds()):
-        (corpus / f"seed-{number:02d}").write_bytes(data)
+    for number, data in enumerate((*reader.seeds(), *reader.more())):
+        (corpus / f"seed-{number:03d}").write_bytes(data)
     for path in kept(reader.name):
         (corpus / path.name).write_bytes(path.read_bytes())
     before = {path.name for path in findings.iterdir()}
