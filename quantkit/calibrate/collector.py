@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quantkit.calibrate.sums import Sums, add_dense, add_routed, empty
-from quantkit.errors import QuantkitError
+from quantkit.calibrate.held import Held
+from quantkit.calibrate.products import Product, add_product
+from quantkit.calibrate.sums import Sums
 from quantkit.ggml.llama import llama_cpp
 from quantkit.ggml.tensor import Tensor, check_layout, functions, tensor_at
 from quantkit.ggml.types import GGMLType
@@ -27,6 +28,7 @@ class Collector:
     Attributes:
         sums: by tensor name.
         callback: for ``llama_context_params.cb_eval``; must live as long as the context.
+        held: keeps the products instead of adding them; None to add.
         error: what went wrong in the callback, which cannot raise.
     """
 
@@ -37,6 +39,7 @@ class Collector:
             QuantkitError: the loaded libggml is another release than quantkit can read.
         """
         self.sums = {} if sums is None else sums
+        self.held: Held | None = None
         self.error: BaseException | None = None
         self.callback = llama_cpp.ggml_backend_sched_eval_callback(self._guarded)
         self._product, self._routed = check_layout()
@@ -65,41 +68,19 @@ class Collector:
         return rows.ne[1] >= _LEAST_ROWS and rows.type == GGMLType.F32 and _name(tensor).startswith("blk.")
 
     def _collect(self, tensor: Tensor) -> bool:
-        name = _name(tensor)
         matrix, rows = tensor_at(tensor.src[0]), tensor_at(tensor.src[1])
         activations = self._values(tensor.src[1], rows, np.dtype(np.float32))
         _, inner, _, _ = matrix.shape
-        columns = rows.ne[0]
         if tensor.op == self._routed:
             chosen = self._values(tensor.src[2], tensor_at(tensor.src[2]), np.dtype(np.int32))[0, 0]
-            sums = self._sums(name, inner, columns, counts=inner)
-            if chosen.min() < 0 or chosen.max() >= inner:
-                raise QuantkitError(f"{name}: the router chose an expert that is not there")
-            found = add_routed(sums, activations[0], chosen)
-            finite = bool(np.isfinite(sums.values[found]).all())
+            product = Product(_name(tensor), (1, inner), activations, chosen)
         else:
-            matrices = matrix.ne[3], matrix.ne[2]
-            sums = self._sums(name, matrices[0] * matrices[1], columns, counts=1)
-            add_dense(sums, activations, matrices)
-            finite = bool(np.isfinite(sums.values).all())
-        if not finite:
-            raise QuantkitError(
-                f"{name}: llama.cpp computes values for it that are not finite, so it has no importances",
-                hint="check the model (quantkit smoke FILE); if it was trained in BF16, build it with --outtype bf16",
-            )
+            product = Product(_name(tensor), (matrix.ne[3], matrix.ne[2]), activations, None)
+        if self.held is None:
+            add_product(self.sums, product)
+        else:
+            self.held.keep(product, tensor.src[1])
         return True
-
-    def _sums(self, name: str, matrices: int, columns: int, *, counts: int) -> Sums:
-        found = self.sums.get(name)
-        if found is None:
-            found = self.sums[name] = empty(matrices, columns, counts)
-        if found.values.size != matrices * columns:
-            raise QuantkitError(
-                f"{name}: {matrices * columns} importances, but {found.values.size} so far",
-                hint="begin again with --overwrite",
-            )
-        found.values = found.values.reshape(matrices, columns)  # a file has one row where there is one count
-        return found
 
     def _values(self, address: int, tensor: Tensor, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         """The values of a tensor, four sizes, outermost first; copied if they are not in the processor's memory."""

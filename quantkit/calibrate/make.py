@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from quantkit.calibrate.crash import calibration_crash
 from quantkit.calibrate.experts import FewTokens, expert_notes, few_tokens
 from quantkit.calibrate.imatrix_file import Progress, read_progress, read_sums
 from quantkit.errors import OutputError, QuantkitError
@@ -16,7 +18,6 @@ from quantkit.gguf.model import read_model
 from quantkit.material.tokens import Tokens
 from quantkit.system.child_process import ChildError, follow_module
 from quantkit.system.progress import Reporter
-from quantkit.system.shell import command
 
 CONTEXT = 512
 """Tokens of a chunk, where nothing else is asked for: llama-imatrix's."""
@@ -69,6 +70,7 @@ def make_imatrix(
     n_gpu_layers: int = -1,
     overwrite: bool = False,
     reporter: Reporter | None = None,
+    ray: str | None = None,
 ) -> Calibration:
     """Write the importance matrix of a model, with the values that llama-imatrix computes from the same tokens.
 
@@ -84,6 +86,7 @@ def make_imatrix(
         n_gpu_layers: layers to put on a GPU, -1 for all; no effect in a build without GPU support.
         overwrite: replace *out*, and begin again.
         reporter: receives the progress, and notes.
+        ray: address of a Ray cluster whose nodes have the model under the same path, and divide the text.
 
     Raises:
         QuantkitError: too few tokens, a broken model, values that are not finite, or *out* is another file.
@@ -113,13 +116,12 @@ def make_imatrix(
             "save_seconds": _SAVE_SECONDS,
         }
         try:
-            follow_module(_WORKER, question, told)
-        except ChildError as error:
-            raise QuantkitError(
-                f"{gguf}: llama.cpp ended with {error.how} while it computed importances"
-                + (f", in {error.call}" if error.call else ""),
-                hint=f"check the file: {command('quantkit', 'smoke', gguf)}",
-            ) from None
+            if ray is None:
+                _compute_here(gguf, question, told)
+            else:
+                from quantkit.calibrate.spread import compute_spread
+
+                compute_spread(ray, question, told, reporter)
         except KeyboardInterrupt:
             told.publish()
             raise
@@ -140,6 +142,13 @@ def make_imatrix(
         offloaded=told.offloaded,
         begun_at=plan.done,
     )
+
+
+def _compute_here(gguf: Path, question: dict[str, Any], told: Callable[[dict[str, int]], None]) -> None:
+    try:
+        follow_module(_WORKER, question, told)
+    except ChildError as error:
+        raise calibration_crash(gguf, error) from None
 
 
 def _chunks(tokens: Tokens, context: int, chunks: int | None) -> int:

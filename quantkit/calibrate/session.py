@@ -6,12 +6,12 @@ llama.cpp cuts them into pieces, changes the last bits of what it computes, so b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.calibrate.chunks import Chunks
 from quantkit.calibrate.collector import Collector
 from quantkit.errors import QuantkitError
 from quantkit.ggml.llama import llama_cpp
@@ -26,34 +26,8 @@ from quantkit.run.inference import (
 )
 from quantkit.run.load_log import count_offloaded
 
-_BATCH = 2048  # tokens that llama-imatrix evaluates together
 _ABORTED = 2
 _HINT = "pass a smaller --ctx, or put fewer layers on the GPU with --n-gpu-layers"
-
-
-@dataclass(frozen=True)
-class Chunks:
-    """A text cut into chunks.
-
-    Attributes:
-        ids: at least *count* x *context* token ids.
-        context: tokens of a chunk.
-        count: chunks to evaluate.
-    """
-
-    ids: Sequence[int]
-    context: int
-    count: int
-
-    @property
-    def together(self) -> int:
-        """Chunks that are evaluated together."""
-        return max(1, _BATCH // self.context)
-
-    @property
-    def batch(self) -> int:
-        """Tokens of a batch at most."""
-        return min(_BATCH, self.together * self.context)
 
 
 class Session:
@@ -70,6 +44,18 @@ class Session:
         self.model = model
         self.offloaded = count_offloaded(model.log)
 
+    def check(self, chunks: Chunks) -> None:
+        """Refuse tokens that are not the model's.
+
+        Raises:
+            QuantkitError: the first of them.
+        """
+        if max(chunks.ids) >= self.model.vocabulary:
+            raise QuantkitError(
+                f"{self.model.path}: token {max(chunks.ids)} is not in its vocabulary of {self.model.vocabulary}",
+                hint="make the tokens with this file",
+            )
+
     def evaluate(self, chunks: Chunks, first: int) -> bool:
         """Evaluate the chunks from number *first* that go together.
 
@@ -80,7 +66,7 @@ class Session:
             QuantkitError: llama.cpp failed.
         """
         forget(self._context)
-        numbers = range(first, min(first + chunks.together, chunks.count))
+        numbers = range(first, chunks.after(first))
         for start in range(0, chunks.context, chunks.batch):
             status, reason = decode(self._context, list(self._tokens(chunks, numbers, start)))
             llama_cpp.llama_synchronize(self._context)

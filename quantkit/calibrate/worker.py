@@ -13,10 +13,10 @@ from types import FrameType
 from typing import Any
 
 import quantkit.ggml.llama  # noqa: F401  (before numpy)
+from quantkit.calibrate.chunks import Chunks
 from quantkit.calibrate.collector import Collector
 from quantkit.calibrate.imatrix_file import Progress, read_sums, write_imatrix
-from quantkit.calibrate.session import Chunks, open_session
-from quantkit.errors import QuantkitError
+from quantkit.calibrate.session import open_session
 from quantkit.ggml.llama import begin
 from quantkit.system.child_process import answer_module, tell
 
@@ -49,11 +49,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         stopped=lambda: _stopped,
     ) as session:
         tell({"offloaded": session.offloaded, "trained": session.model.trained_context})
-        if max(chunks.ids) >= session.model.vocabulary:
-            raise QuantkitError(
-                f"{gguf}: token {max(chunks.ids)} is not in its vocabulary of {session.model.vocabulary}",
-                hint="make the tokens with this file",
-            )
+        session.check(chunks)
         while done < chunks.count and not _stopped:
             kept = collector.snapshot()
             whole = session.evaluate(chunks, done)
@@ -62,7 +58,7 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
             if not whole or _stopped:
                 collector.sums = kept
                 break
-            done = min(done + chunks.together, chunks.count)
+            done = chunks.after(done)
             tell({"chunks": done})
             if done < chunks.count and time.monotonic() - saved > question["save_seconds"]:
                 write()

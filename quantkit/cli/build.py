@@ -13,6 +13,7 @@ import click
 from quantkit.cli.choice import choice_plan_json, print_choice, print_choice_plan
 from quantkit.cli.completers import complete_path
 from quantkit.cli.evaluate import print_evaluation
+from quantkit.cli.model_options import ray_option
 from quantkit.cli.options import (
     ARCHITECTURES_LINE,
     FOLDER,
@@ -93,12 +94,7 @@ _STAGES = {"stream": "write"}
     metavar="FILE",
     help="The text or conversations for --evaluate (default: a text that comes with quantkit). Implies --evaluate.",
 )
-@click.option(
-    "--ray",
-    "address",
-    metavar="ADDRESS",
-    help="Divide the work over the nodes of a Ray cluster that share the file system: auto, or HOST:PORT of its head.",
-)
+@ray_option
 @click.option("--profile", type=FOLDER, metavar="FILE", help="Write a timeline of the work (Chrome trace JSON).")
 @click.option(
     "--recipe",

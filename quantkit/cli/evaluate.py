@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli.model_options import gpu_layers_option
+from quantkit.cli.model_options import gpu_layers_option, ray_option
 from quantkit.cli.options import FOLDER, json_option, print_json, run_options
 from quantkit.system.terminal_text import columns, harmless, one_line, terminal_width
 from quantkit.system.units import size
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     help="Questions, one on each line, or conversations as JSON lines, that every file answers.",
 )
 @gpu_layers_option
+@ray_option
 @run_options("threads")
 @json_option
 def command(
@@ -57,6 +58,7 @@ def command(
     chunks: int | None,
     questions: Path | None,
     n_gpu_layers: int,
+    address: str | None,
     run: RunOptions,
     as_json: bool,
 ) -> None:
@@ -77,6 +79,7 @@ def command(
         chunks=chunks,
         questions=questions,
         n_gpu_layers=n_gpu_layers,
+        ray=address,
         run=run,
     )
     if as_json:

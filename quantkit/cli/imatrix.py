@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.completers import complete_path
-from quantkit.cli.model_options import gpu_layers_option
+from quantkit.cli.model_options import gpu_layers_option, ray_option
 from quantkit.cli.options import (
     FOLDER,
     adapter_options,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     "--ctx", "context", type=click.IntRange(min=16), default=512, show_default=True, help="Tokens of a chunk."
 )
 @gpu_layers_option
+@ray_option
 @recipe_option("outtype", help="Precision of the file that is built of MODEL for this (default: f16).")
 @run_options("device", "threads", "overwrite")
 @json_option
@@ -57,6 +58,7 @@ def command(
     chunks: int | None,
     context: int,
     n_gpu_layers: int,
+    address: str | None,
     outtype: str,
     run: RunOptions,
     as_json: bool,
@@ -79,6 +81,7 @@ def command(
         chunks=chunks,
         outtype=outtype,
         n_gpu_layers=n_gpu_layers,
+        ray=address,
         run=run,
     )
     if as_json:

@@ -24,6 +24,17 @@ def gpu_layers_option(function: F) -> F:
     )(function)
 
 
+def ray_option(function: F) -> F:
+    """``--ray`` of the commands whose work nodes divide."""
+    return click.option(
+        "--ray",
+        "address",
+        metavar="ADDRESS",
+        help="Divide the work over the nodes of a Ray cluster that share the file system: auto, or HOST:PORT of its "
+        "head.",
+    )(function)
+
+
 def quant_option(function: F) -> F:
     """``--quant`` of the commands that take one file of a folder."""
     return click.option(

@@ -43,6 +43,11 @@ class Node:
     name: str
     resources: Mapping[str, float]
 
+    @property
+    def cards(self) -> str:
+        """The kinds of graphics cards that Ray found there; "" without any."""
+        return " ".join(sorted(key for key in self.resources if key.startswith("accelerator_type:")))
+
     def has(self, wanted: Mapping[str, float]) -> bool:
         """Whether it could ever hold what is wanted."""
         return all(self.resources.get(key, 0.0) >= value for key, value in wanted.items())
@@ -108,7 +113,9 @@ def connected(address: str | None, place: Path) -> Iterator[Any]:
                 logging_level=logging.CRITICAL,
             )
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise _no_cluster(address or "this machine", str(error).partition("\n")[0]) from None
+            why = str(error)  # several lines where Ray's versions differ, all of which say something
+            why = " ".join(why.split()) if "mismatch" in why else why.partition("\n")[0]
+            raise _no_cluster(address or "this machine", why) from None
     try:
         yield ray
     finally:

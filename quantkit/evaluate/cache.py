@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from quantkit.ggml.library import library_folder
+from quantkit.ggml.library import library_sizes
 from quantkit.gguf.fingerprint import fingerprint
 from quantkit.gguf.model import GGUFModel
 from quantkit.kernels.cache import cache_folder
@@ -132,7 +132,7 @@ def remove_old(home: Path, *, keep: Path, limit: int = LIMIT) -> None:
                 path.unlink()
 
 
-def key_of(model: GGUFModel, tokens: str, context: int, chunks: int, n_gpu_layers: int) -> str:
+def key_of(model: GGUFModel, tokens: str, context: int, chunks: int, n_gpu_layers: int, kind: str = "") -> str:
     """The name of a reference's logits: what determines them, and no path.
 
     Args:
@@ -140,6 +140,7 @@ def key_of(model: GGUFModel, tokens: str, context: int, chunks: int, n_gpu_layer
         tokens: sha256 of the token ids.
         context, chunks: how the tokens are cut.
         n_gpu_layers: a GPU computes other last digits.
+        kind: of the nodes that compute, "" for this machine.
     """
     facts = {
         "format": _FORMAT,
@@ -149,15 +150,10 @@ def key_of(model: GGUFModel, tokens: str, context: int, chunks: int, n_gpu_layer
         "context": context,
         "chunks": chunks,
         "n_gpu_layers": n_gpu_layers,
-        "llama.cpp": [version("llama_cpp_python"), *_libraries()],
+        "llama.cpp": [version("llama_cpp_python"), *library_sizes()],
+        **({"kind": kind} if kind else {}),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40]
-
-
-def _libraries() -> list[tuple[str, int]]:
-    """The libraries by name and size: the same version may be built for a processor or a GPU."""
-    files = [file for file in library_folder().iterdir() if file.is_file() and not file.is_symlink()]
-    return sorted((file.name, file.stat().st_size) for file in files)
 
 
 def _remove_abandoned(home: Path) -> None:

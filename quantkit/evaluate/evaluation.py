@@ -13,7 +13,7 @@ import numpy.typing as npt
 from quantkit.errors import QuantkitError
 from quantkit.evaluate.figures import Figures, Mean, figures_of
 from quantkit.evaluate.files import EvaluatedFile, bits_per_weight
-from quantkit.evaluate.process import Messages, Runner
+from quantkit.evaluate.process import Messages, Runner, Runners
 from quantkit.evaluate.reference import Reference, open_reference
 from quantkit.evaluate.speed import Speed
 from quantkit.evaluate.tensor_errors import TensorError, tensor_errors
@@ -152,6 +152,7 @@ class _Run:
 
     settings: Settings
     reporter: Reporter
+    runners: Runners
     measured: list[Measured] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
@@ -164,6 +165,7 @@ def evaluate_files(
     asked: Asked | None = None,
     settings: Settings | None = None,
     reporter: Reporter | None = None,
+    runners: Runners | None = None,
 ) -> Evaluation:
     """Compare files with a reference on a text, and let all of them answer questions.
 
@@ -176,14 +178,16 @@ def evaluate_files(
         asked: questions for every file.
         settings: how to evaluate.
         reporter: receives progress and notes.
+        runners: how files are run, None for processes of this machine.
 
     Raises:
         QuantkitError: the reference cannot be evaluated.
     """
-    asked, run = asked or Asked(), _Run(settings or Settings(), reporter or Reporter())
-    settings = run.settings
+    asked, settings = asked or Asked(), settings or Settings()
+    n_gpu_layers, threads = settings.n_gpu_layers, settings.threads
+    run = _Run(settings, reporter or Reporter(), runners or (lambda heard: Runner(n_gpu_layers, threads, heard)))
     with run.reporter.phase("evaluating", text.chunks * (1 + len(files)), "chunks") as progress:
-        runner = Runner(settings.n_gpu_layers, settings.threads, progress)
+        runner = run.runners(progress)
         with open_reference(reference.path, text, runner, speed=settings.speed, home=settings.home) as opened:
             if opened.reused:
                 run.reporter.note(f"the logits of {reference.name} on this text are those of an earlier evaluation")
@@ -288,7 +292,7 @@ def _answers(run: _Run, files: Sequence[EvaluatedFile], asked: Asked) -> tuple[t
     found = []
     failed = {name for name, _ in run.failed}
     with run.reporter.phase("answering", len(files) * len(asked.talks), "answers") as progress:
-        runner = Runner(run.settings.n_gpu_layers, run.settings.threads, progress)
+        runner = run.runners(progress)
         for file in files:
             if file.name in failed:
                 continue

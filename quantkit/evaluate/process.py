@@ -16,6 +16,7 @@ from quantkit.errors import QuantkitError
 from quantkit.evaluate.speed import Speed
 from quantkit.kernels.logit_steps import Compared
 from quantkit.system.child_process import ChildError, follow_module
+from quantkit.system.kept_child import KeptChild
 
 WORKER = "quantkit.evaluate.worker"
 Messages = Sequence[Mapping[str, str]]
@@ -47,11 +48,18 @@ class Runner:
         n_gpu_layers: layers to put on the GPU, -1 for all.
         threads: CPU threads, None for the processors that are free.
         heard: called after each chunk and each answer.
+        child: a process for all questions, None for one for each.
     """
 
     n_gpu_layers: int = -1
     threads: int | None = None
     heard: Callable[[int], None] = lambda count: None
+    child: KeptChild | None = None
+
+    @property
+    def kind(self) -> str:
+        """What the last digits depend on besides the model and the text; "" for this machine."""
+        return ""
 
     def keep(self, gguf: Path, text: TextTask | None, *, speed: bool) -> Speed | None:
         """Write a reference's logits if there is a *text*, and measure its speed.
@@ -93,13 +101,17 @@ class Runner:
             "keep": keep,
             "out": out and str(out),
         }
+        if speed and self.child is not None:
+            self.child.close()  # memory is measured in a process that has loaded nothing else
         found = self._send(gguf, {"talks": None, "text": task, "speed": speed})
         return Speed(**found["speed"]) if speed else None
 
     def _send(self, gguf: Path, question: dict[str, Any]) -> dict[str, Any]:
         whole = {"gguf": str(gguf), "n_gpu_layers": self.n_gpu_layers, "threads": self.threads, **question}
         try:
-            found: dict[str, Any] = follow_module(WORKER, whole, self.heard)
+            found: dict[str, Any] = (
+                follow_module(WORKER, whole, self.heard) if self.child is None else self.child.ask(whole, self.heard)
+            )
         except ChildError as error:
             said = error.output.strip().splitlines()[-1:] or [""]
             raise QuantkitError(
@@ -107,3 +119,7 @@ class Runner:
                 hint=f"check the file: quantkit smoke {gguf}",
             ) from None
         return found
+
+
+Runners = Callable[[Callable[[int], None]], Runner]
+"""Makes a runner of what hears of chunks and answers."""

@@ -62,7 +62,7 @@ def open_reference(
     ids = np.array(text.tokens.ids[: text.used], dtype=np.int32)
     model = read_whole_model(gguf)
     sha256 = text.tokens.ids_sha256
-    key = key_of(model, sha256, text.context, text.chunks, runner.n_gpu_layers)
+    key = key_of(model, sha256, text.context, text.chunks, runner.n_gpu_layers, runner.kind)
     with open_work(home) as work:
         np.save(work.path / "ids.npy", ids)
         found = work.find(key)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from quantkit.ggml.llama import begin  # first: before numpy
+from quantkit.ggml.llama import begin, computing  # first: before numpy
 
 # isort: split
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,15 +23,25 @@ from quantkit.kernels.logits import Tokens, compare, join, pack
 from quantkit.system.child_process import answer_module, tell
 
 
-def answer(question: dict[str, Any]) -> dict[str, Any]:
-    """Measure the speed of ``gguf``, keep its logits as a reference or compare them with one, or ask it ``talks``.
+class Worker:
+    """Answers questions; the model of the last one stays loaded, for the next one may be about it."""
 
-    Tells after each of the chunks, and each of the answers.
-    """
-    gguf = Path(question["gguf"])
-    if question["talks"] is not None:
-        return {"answers": answers(gguf, question)}
-    with EvaluatedModel(gguf, n_gpu_layers=question["n_gpu_layers"], threads=question["threads"]) as model:
+    def __init__(self) -> None:
+        self._held = ExitStack()
+        self._of: tuple[str, int, int | None] | None = None
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """Measure the speed of ``gguf``, keep its logits as a reference or compare them with one, or ask it ``talks``.
+
+        Tells after each of the chunks, and each of the answers. Asked for its ``kind``, says how llama.cpp computes.
+        """
+        if "kind" in question:
+            return {"kind": computing()}
+        gguf = Path(question["gguf"])
+        if question["talks"] is not None:
+            self.close()
+            return {"answers": answers(gguf, question)}
+        model = self._model(question["gguf"], question["n_gpu_layers"], question["threads"])
         speed = asdict(model.speed()) if question["speed"] else None
         text = question["text"]
         if text is not None:
@@ -39,7 +50,20 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
                 _keep(model, gguf, ids, Path(text["logits"]), text)
             else:
                 _save(_compare(model, gguf, ids, Path(text["logits"])), Path(text["out"]))
-    return {"speed": speed, "vocabulary": model.vocabulary, "trained_context": model.trained_context}
+        return {"speed": speed, "vocabulary": model.vocabulary, "trained_context": model.trained_context}
+
+    def _model(self, gguf: str, n_gpu_layers: int, threads: int | None) -> EvaluatedModel:
+        if self._of != (gguf, n_gpu_layers, threads):
+            self.close()
+            made = EvaluatedModel(Path(gguf), n_gpu_layers=n_gpu_layers, threads=threads)
+            self._loaded = self._held.enter_context(made)
+            self._of = gguf, n_gpu_layers, threads
+        return self._loaded
+
+    def close(self) -> None:
+        """Free the model."""
+        self._of = None
+        self._held.close()
 
 
 def _pieces(model: EvaluatedModel, ids: Tokens, context: int, chunks: int) -> Iterator[tuple[Floats, Tokens]]:
@@ -96,4 +120,8 @@ def _require_finite(gguf: Path, values: Floats) -> None:
 
 if __name__ == "__main__":
     begin()
-    answer_module(answer)
+    worker = Worker()
+    try:
+        answer_module(worker.answer)
+    finally:
+        worker.close()

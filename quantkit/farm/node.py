@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
-from quantkit import __version__
 from quantkit.cluster.board import BoardReporter
+from quantkit.cluster.kind import check_version
 from quantkit.errors import QuantkitError
 from quantkit.farm.published import is_published
 from quantkit.farm.values import Answer, Failure, Item, Needs
@@ -32,11 +31,7 @@ def plan(item: Item, board: Any) -> Answer:
     """
     reporter = BoardReporter(board, item.key)
     try:
-        if __version__ != item.version:
-            raise QuantkitError(
-                f"node {platform.node()} has quantkit {__version__}, and {item.version} asks it",
-                hint="install the same version on every node",
-            )
+        check_version(item.version)
         with one_download(item.recipe.model, item.recipe.adapters):
             fetch(item.recipe.model, item.recipe.adapters, reporter)
         if _is_published(item, reporter):

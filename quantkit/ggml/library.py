@@ -60,6 +60,16 @@ def library_folder() -> Path:
     return Path(spec.origin).parent / "lib"
 
 
+def library_sizes() -> list[tuple[str, int]]:
+    """The libraries by name and size: the same version may be built for a processor or a GPU.
+
+    Raises:
+        QuantizationError: llama-cpp-python is not installed.
+    """
+    files = [file for file in library_folder().iterdir() if file.is_file() and not file.is_symlink()]
+    return sorted((file.name, file.stat().st_size) for file in files)
+
+
 @cache
 def _library() -> ctypes.CDLL:
     path = library_folder() / _NAMES.get(sys.platform, "libggml-base.so")

@@ -23,13 +23,19 @@ except (ImportError, OSError, RuntimeError) as error:  # also libraries that it 
         hint="quantkit doctor; pip install --force-reinstall --no-cache-dir llama-cpp-python",
     ) from None
 
-__all__ = ["begin", "libmtmd", "llama_cpp"]
+__all__ = ["begin", "computing", "libmtmd", "llama_cpp"]
 
 
 def begin() -> None:
     """Begin a process that loads libllama: from here on, a crash says in which call it happened."""
     with contextlib.suppress(AttributeError, OSError, ValueError):  # no stderr, or one without a file
         faulthandler.enable(sys.stderr)
+
+
+def computing() -> str:
+    """What llama.cpp computes with here: the processor's features that it uses, and its devices' backends."""
+    llama_cpp.llama_backend_init()
+    return str(llama_cpp.llama_print_system_info().decode(errors="replace"))
 
 
 def libmtmd() -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
-from quantkit.gguf.model import GGUFModel
+from quantkit.errors import QuantkitError
+from quantkit.gguf.model import GGUFModel, read_model
 
 _PIECE = 1 << 16
 
@@ -23,3 +25,21 @@ def fingerprint(model: GGUFModel) -> str:
                 file.seek(header.data_offset + info.offset + max(0, size - _PIECE) // 2)
                 digest.update(file.read(min(size, _PIECE)))
     return digest.hexdigest()
+
+
+def check_fingerprint(path: Path, wanted: str) -> None:
+    """Refuse another model than the one where some work was begun.
+
+    Args:
+        path: the model, the first part of a split one.
+        wanted: :func:`fingerprint` of the model there.
+
+    Raises:
+        GGUFError: it is not there, or broken.
+        QuantkitError: it is another one.
+    """
+    if fingerprint(read_model(path)) != wanted:
+        raise QuantkitError(
+            f"{path}: another file than where the work was begun",
+            hint="give all nodes the same files, best in a shared file system",
+        )

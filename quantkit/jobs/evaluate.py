@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Unpack
 
@@ -36,6 +37,7 @@ def evaluate(
     chunks: int | None = None,
     questions: PathInput | None = None,
     n_gpu_layers: int = -1,
+    ray: str | None = None,
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Evaluation:
@@ -53,6 +55,7 @@ def evaluate(
         chunks: how many chunks to evaluate at most.
         questions: a file with a question on each line, or with conversations, that every file answers.
         n_gpu_layers: layers to put on the GPU, -1 for all; no effect in a build without GPU support.
+        ray: address of a Ray cluster whose nodes have the same files under the same paths, and divide the text.
         run, **keywords: as in :func:`quantkit.jobs.convert.convert`; *threads* and *reporter* have an effect.
 
     Returns:
@@ -60,7 +63,7 @@ def evaluate(
 
     Raises:
         QuantkitError: nothing to evaluate, a broken file, vocabularies that differ, too short a text, or a reference
-            that cannot be evaluated.
+            that cannot be evaluated; with *ray*, no cluster that answers.
     """
     run = run_options(run, **keywords)
     asked_ctx = None if ctx is None else COUNT.read("ctx", ctx)
@@ -74,7 +77,23 @@ def evaluate(
         chosen.reference.path, None if data is None else read_path("data", data), asked_ctx, most, run.reporter
     )
     settings = Settings(n_gpu_layers=n_gpu_layers, threads=run.threads)
-    found = evaluate_files(chosen.reference, chosen.files, text, asked=asked, settings=settings, reporter=run.reporter)
+    with ExitStack() as held:
+        runners = None
+        if ray is not None:
+            from quantkit.evaluate.spread import spread_runners
+
+            place = chosen.reference.path.parent
+            spread = spread_runners(ray, place, run.reporter, n_gpu_layers=n_gpu_layers, threads=run.threads)
+            runners = held.enter_context(spread)
+        found = evaluate_files(
+            chosen.reference,
+            chosen.files,
+            text,
+            asked=asked,
+            settings=settings,
+            reporter=run.reporter,
+            runners=runners,
+        )
     if (package := _package(given, chosen)) is not None:
         if not add_to_report("evaluation", found.to_json(), package):
             run.reporter.note(f"{package.name} does not have a report.json, so the evaluation is not in it")

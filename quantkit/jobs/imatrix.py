@@ -50,6 +50,7 @@ def imatrix(
     chunks: int | None = None,
     outtype: str = "f16",
     n_gpu_layers: int = -1,
+    ray: str | None = None,
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Calibration:
@@ -67,6 +68,7 @@ def imatrix(
         chunks: how many chunks of the text are used at most; None for 256.
         outtype: precision of the file that is built of a checkpoint.
         n_gpu_layers: layers to put on a GPU, -1 for all; no effect in a build without GPU support.
+        ray: address of a Ray cluster whose nodes share the file system, and divide the text among them.
         run, **keywords: as in :func:`quantkit.jobs.convert.convert`.
 
     Raises:
@@ -92,6 +94,7 @@ def imatrix(
                 n_gpu_layers=n_gpu_layers,
                 overwrite=run.overwrite,
                 reporter=run.reporter,
+                ray=ray,
             )
         except KeyboardInterrupt:
             done = read_progress(file)

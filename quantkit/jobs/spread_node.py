@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit import __version__
+from quantkit.cluster.dealing import Opened
 from quantkit.engine.encoders import kinds, load_encoders
 from quantkit.engine.stream import stream
 from quantkit.errors import QuantkitError
@@ -66,7 +67,7 @@ class SpreadNode:
 
     def open(
         self, recipe: Recipe, device: str, threads: int, outputs: Sequence[Output], key: str
-    ) -> QuantkitError | None:
+    ) -> Opened | QuantkitError:
         """Plan, and load the encoders.
 
         Args:
@@ -90,7 +91,7 @@ class SpreadNode:
             load_encoders(kinds(tensors, outputs), outputs, self._source, self._prepared.workers)()
         except QuantkitError as error:
             return error
-        return None
+        return Opened()
 
     @property
     def _source(self) -> Merger:

@@ -96,7 +96,7 @@ def ask_module(module: str, question: dict[str, Any]) -> Any:
             raise
     if child.returncode != 0:
         raise ChildError(ended_how(child.returncode), stderr.decode(errors="replace"))
-    return _answer(json.loads(stdout))
+    return answer_of(json.loads(stdout))
 
 
 def follow_module(module: str, question: dict[str, Any], told: Callable[[Any], None], *, patient: bool = True) -> Any:
@@ -147,7 +147,7 @@ def follow_module(module: str, question: dict[str, Any], told: Callable[[Any], N
         raise KeyboardInterrupt
     if child.returncode != 0 or not answer:
         raise ChildError(ended_how(child.returncode), stderr)
-    return _answer(answer)
+    return answer_of(answer)
 
 
 def _read_lines(stdout: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
@@ -164,30 +164,34 @@ def tell(value: Any) -> None:
     sys.stdout.flush()
 
 
-def _answer(found: Mapping[str, Any]) -> Any:
+def answer_of(found: Mapping[str, Any]) -> Any:
+    """The answer in what a child said last.
+
+    Raises:
+        QuantkitError: the child refused the question.
+    """
     if "refused" in found:
         raise QuantkitError(found["refused"], hint=found["hint"])
     return found["answer"]
 
 
 def answer_module(answer: Callable[[dict[str, Any]], Any]) -> None:
-    """The main function of a module that is asked: *answer* the question, or say why it is refused."""
+    """The main function of a module that is asked: *answer* each question, a line, or say why it is refused."""
     found: dict[str, Any]
     end_with_parent()
-    question = sys.stdin.read()
-    if not question:  # the program that began this one has ended
-        return
-    try:
-        found = {"answer": answer(json.loads(question))}
-    except QuantkitError as error:
-        found = {"refused": str(error), "hint": error.hint}
-    except OSError as error:  # a full disk, mostly
-        where = "" if error.filename is None else f"{error.filename}: "
-        found = {
-            "refused": f"{where}{error.strerror or error}",
-            "hint": "free space on its disk, or set TMPDIR and XDG_CACHE_HOME to folders on another, and try again",
-        }
-    json.dump(found, sys.stdout, ensure_ascii=True)
+    for line in sys.stdin:  # none, if the program that began this one has ended
+        try:
+            found = {"answer": answer(json.loads(line))}
+        except QuantkitError as error:
+            found = {"refused": str(error), "hint": error.hint}
+        except OSError as error:  # a full disk, mostly
+            where = "" if error.filename is None else f"{error.filename}: "
+            found = {
+                "refused": f"{where}{error.strerror or error}",
+                "hint": "free space on its disk, or set TMPDIR and XDG_CACHE_HOME to folders on another, and try again",
+            }
+        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
 
 
 def end_with_parent() -> None:

@@ -1,10 +1,11 @@
-"""Farms and spread builds on a real Ray cluster of three nodes on this machine, one of which is killed in the middle.
+"""Farms, and work that is divided, on a real Ray cluster of nodes on this machine that are killed in the middle.
 
 usage: python -m tests.support.ray_cluster FOLDER
 
 FOLDER has ``matrix.toml``, ``slow.toml``, ``wrong.toml`` and ``spread.toml``; the build in slow.toml is larger than the
-disk of the node that cannot be killed. Prints one JSON object. A process of its own, because Ray starts threads and
-changes handlers, and one for all cases, because a cluster takes seconds to start.
+disk of the node that cannot be killed. It also has ``model.gguf``, whose matrix is written as ``imatrix.gguf``, and
+``model-q4_0.gguf``, which is compared with it. Prints one JSON object. A process of its own, because Ray starts threads
+and changes handlers, and one for all cases, because a cluster takes seconds to start.
 """
 
 from __future__ import annotations
@@ -15,20 +16,36 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from quantkit.calibrate import spread as calibrate_spread
+from quantkit.calibrate.imatrix_file import read_progress
 from quantkit.cluster.connection import DISK, import_ray, nodes
+from quantkit.cluster.dealing import Dealing
+from quantkit.evaluate.evaluation import Asked, Evaluation, Settings, evaluate_files
+from quantkit.evaluate.files import EvaluatedFile
+from quantkit.evaluate.process import Runners
+from quantkit.evaluate.spread import spread_runners
 from quantkit.farm.events import Both, Events, Log
 from quantkit.farm.recipes import read_recipes
 from quantkit.farm.run import farm
 from quantkit.farm.values import Item
 from quantkit.jobs import spread
 from quantkit.jobs.build import build
-from quantkit.jobs.spread_node import Share
+from quantkit.jobs.evaluate import evaluation_text
+from quantkit.jobs.imatrix import imatrix
+from quantkit.system.progress import Reporter
 
+CHUNKS = 12
+MATRIX: dict[str, Any] = {"context": 256, "chunks": 8 * 7 + 1, "n_gpu_layers": 0, "threads": 1}
+"""Eight groups of chunks, the last one smaller."""
+INTERRUPTED = 8 * 4
+"""The group after which Ctrl-C comes."""
 _STORE = 80_000_000
 
 
@@ -46,6 +63,42 @@ class Killer(Events):
         if item.label == self.label and not self.killed:
             self.killed = node
             self.cluster.kill(node)
+
+
+class Listener:
+    """Hears of shares, and strikes the node of the first event of a kind, if it is not the node of this process."""
+
+    def __init__(
+        self, cluster: Cluster, event: str, strike: Callable[[str], None], shown: Callable[[Any], Any]
+    ) -> None:
+        self.cluster, self.event, self.strike, self.shown = cluster, event, strike, shown
+        self.heard: list[tuple[str, str, Any]] = []
+
+    def __call__(self, what: str, node: str, share: Any) -> None:
+        first = what == self.event and all(other != "killed" for other, *_ in self.heard)
+        self.heard.append((what, node, None if share is None else self.shown(share)))
+        if first and self.cluster.can_kill(node):
+            self.heard.append(("killed", node, None))
+            self.strike(node)
+
+
+class Together(Dealing):
+    """Deals nothing before all nodes are open, so that each gets shares, however slow this machine is."""
+
+    def _deal(self, *how: Any) -> None:
+        if all(worker.open for worker in self.workers):
+            super()._deal(*how)
+
+
+@contextlib.contextmanager
+def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """Give a module another value, for the time of the block."""
+    kept = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, kept)
 
 
 class Cluster:
@@ -67,21 +120,39 @@ class Cluster:
 
     def kill(self, name: str) -> None:
         """Kill a node with all its workers, as if it lost its power."""
-        (id,) = (node.id for node in nodes(self.ray) if node.name == name)
-        (lost,) = (node for node in self._others if node.node_id == id)
-        raylet = lost.all_processes["raylet"][0].process.pid
-        for worker in children(raylet):
+        lost = self._node(name)
+        for worker in children(self._raylet(name)):
             os.kill(worker, signal.SIGKILL)
         self._cluster.remove_node(lost, allow_graceful=False)
         self._others.remove(lost)
+
+    def kill_actor(self, name: str) -> None:
+        """Kill the process of an imatrix's actor on a node, which goes on."""
+        for worker in children(self._raylet(name)):
+            if Path(f"/proc/{worker}/cmdline").read_bytes().startswith(b"ray::ImatrixNode"):
+                os.kill(worker, signal.SIGKILL)
+
+    def _raylet(self, name: str) -> int:
+        return int(self._node(name).all_processes["raylet"][0].process.pid)
+
+    def _node(self, name: str) -> Any:
+        (id,) = (node.id for node in nodes(self.ray) if node.name == name)
+        (found,) = (node for node in self._others if node.node_id == id)
+        return found
 
     def can_kill(self, name: str) -> bool:
         """Whether it is not the node of this process."""
         return any(node.name == name for node in nodes(self.ray) if node.id in {one.node_id for one in self._others})
 
     def add(self) -> None:
-        """One more node."""
+        """One more node, when Ray no longer lists those that were killed."""
+        self.settle()
         self._others.append(self._cluster.add_node(**_node(10**12)))
+
+    def settle(self) -> None:
+        """Wait until Ray no longer lists the nodes that were killed: it may take seconds."""
+        while len(nodes(self.ray)) > 1 + len(self._others):
+            time.sleep(0.1)
 
     def close(self) -> None:
         self.ray.shutdown()
@@ -103,7 +174,9 @@ def main(folder: Path) -> dict[str, Any]:
     try:
         farmed = _farm(cluster, folder)
         cluster.add()
-        return {"farm": farmed, "spread": _spread(cluster, folder)}
+        built = _spread(cluster, folder)
+        matrix = _imatrix(cluster, folder)
+        return {"farm": farmed, "spread": built, "imatrix": matrix, "evaluate": _evaluate(cluster, folder)}
     finally:
         cluster.close()
 
@@ -122,21 +195,55 @@ def _farm(cluster: Cluster, folder: Path) -> dict[str, Any]:
 def _spread(cluster: Cluster, folder: Path) -> dict[str, Any]:
     """A build over three nodes, of which one is killed when its first share is done."""
     (wanted,) = read_recipes([folder / "spread.toml"])
-    heard: list[tuple[str, str, list[str]]] = []
-
-    def listen(what: str, node: str, share: Share | None) -> None:
-        first = what == "done" and all(other != "killed" for other, *_ in heard) and cluster.can_kill(node)
-        heard.append((what, node, [] if share is None else [*share.names]))
-        if first:
-            heard.append(("killed", node, []))
-            cluster.kill(node)
-
-    spread.spread_stream, kept = partial(spread.spread_stream, heard=listen), spread.spread_stream
-    try:
+    listener = Listener(cluster, "done", cluster.kill, lambda share: [*share.names])
+    with (
+        replaced(spread, "spread_stream", partial(spread.spread_stream, heard=listener)),
+        replaced(spread, "Dealing", Together),
+    ):
         build(wanted.recipe, verify=False, device="cpu", ray=cluster.address)
-    finally:
-        spread.spread_stream = kept
-    return {"heard": heard}
+    return {"heard": listener.heard}
+
+
+def _imatrix(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    """A matrix over two nodes; one loses its process when it has a group to compute. Interrupted, and continued."""
+    cluster.settle()
+    listener = Listener(cluster, "dealt", cluster.kill_actor, lambda group: group.number)
+
+    def listen(what: str, node: str, share: Any) -> None:
+        listener(what, node, share)
+        if what == "done" and share.number == INTERRUPTED:
+            raise KeyboardInterrupt
+
+    out = folder / "imatrix.gguf"
+    with replaced(calibrate_spread, "compute_spread", partial(calibrate_spread.compute_spread, heard=listen)):
+        with contextlib.suppress(KeyboardInterrupt):
+            imatrix(folder / "model.gguf", out, ray=cluster.address, **MATRIX)
+        left = read_progress(out)
+        imatrix(folder / "model.gguf", out, ray=cluster.address, **MATRIX)
+    return {"heard": listener.heard, "left": left and left.done}
+
+
+def _evaluate(cluster: Cluster, folder: Path) -> dict[str, Any]:
+    """An evaluation over the same nodes, of which one is killed when its first chunks are done."""
+    listener = Listener(cluster, "done", cluster.kill, lambda share: share.number)
+    runners = spread_runners(cluster.address, folder, Reporter(), n_gpu_layers=0, threads=1, heard=listener)
+    with runners as made:
+        return {"evaluation": evaluation_of(folder, made).to_json(), "heard": listener.heard}
+
+
+def evaluation_of(folder: Path, runners: Runners | None = None) -> Evaluation:
+    """The evaluation of the model's quantized file with a question, without what differs each time: its speed."""
+    text = evaluation_text(folder / "model.gguf", None, 64, CHUNKS, Reporter())
+    reference, file = (EvaluatedFile(folder / name, "", name) for name in ("model.gguf", "model-q4_0.gguf"))
+    talk = ({"role": "user", "content": "Hello!"},)
+    return evaluate_files(
+        reference,
+        [file],
+        text,
+        asked=Asked(("Hello!",), (talk,), (), 8),
+        settings=Settings(0, 1, speed=False, tensors=False, home=folder / f"logits-{runners is None}"),
+        runners=runners,
+    )
 
 
 def _json(outcomes: Sequence[Any]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.calibrate import make
+from quantkit.calibrate.chunks import Chunks
 from quantkit.calibrate.experts import FewTokens, expert_notes, few_tokens
+from quantkit.calibrate.held import Held
 from quantkit.calibrate.imatrix_file import Progress, read_progress, read_sums, write_imatrix
-from quantkit.calibrate.session import Chunks
+from quantkit.calibrate.products import Product, add_product
 from quantkit.calibrate.sums import Sums, add_dense, add_routed, add_squares, empty
+from quantkit.calibrate.sums_file import read_sums_file, write_sums_file
 from quantkit.errors import OutputError, QuantkitError
 from quantkit.ggml.tensor import Tensor, check_layout, functions
 from quantkit.gguf.fingerprint import fingerprint
@@ -213,3 +217,66 @@ def test_another_layout_is_refused(monkeypatch: pytest.MonkeyPatch, field: str) 
 def test_a_full_disk_is_not_blamed_on_the_model() -> None:
     with pytest.raises(OutputError, match="No space left"):
         write_imatrix(Path("/dev/full"), {}, "text.txt", 512, None)
+
+
+def products(random: np.random.Generator) -> Iterator[tuple[Product, int]]:
+    """Those of three batches of a model with experts, in which queries and keys have their rows in common."""
+    for tokens in (40, 64, 17):
+        for layer in (0, 1):
+            rows = random.standard_normal((1, 1, tokens, 6)).astype(np.float32)
+            for name in ("attn_q", "attn_k"):
+                yield Product(f"blk.{layer}.{name}.weight", (1, 1), rows, None), 100 + layer
+            heads = random.standard_normal((1, 4, tokens, 5)).astype(np.float32)
+            yield Product(f"blk.{layer}.attn_v_b.weight", (1, 2), heads[:, :, ::-1], None), 200 + layer
+            chosen = random.integers(0, 3, (tokens, 2)).astype(np.int32)
+            for source, (name, columns) in enumerate((("ffn_up_exps", 6), ("ffn_gate_exps", 6), ("ffn_down_exps", 1))):
+                choices = 1 if columns == 6 else 2
+                seen = random.standard_normal((1, tokens, choices, columns)).astype(np.float32)
+                yield Product(f"blk.{layer}.{name}.weight", (1, 3), seen, chosen), source
+
+
+def test_products_that_were_kept_are_added_as_if_they_had_not_been() -> None:
+    direct, later, held = dict[str, Sums](), dict[str, Sums](), Held()
+    for name in ("blk.0.attn_q.weight", "blk.1.attn_v_b.weight"):  # there before
+        shape = (2, 5) if "_b" in name else (1, 6)
+        direct[name] = Sums(np.full(shape, 3.3, np.float32), np.array([9]))
+        later[name] = direct[name].copy()
+    written = 0
+    for product, source in products(np.random.default_rng(7)):
+        add_product(direct, product)
+        chosen = None if product.chosen is None else product.chosen.copy()
+        kept = replace(product, rows=product.rows.copy(), chosen=chosen)
+        held.keep(kept, source)
+        kept.rows[:] = np.nan  # llama.cpp uses its buffers again
+        if kept.chosen is not None:
+            kept.chosen[:] = -1
+        written += product.rows.nbytes
+    assert held.nbytes < written  # rows in common are there once
+    held.add(later, 3)
+    held.close()
+    assert later.keys() == direct.keys()
+    for name, sums in direct.items():
+        assert sums.values.tobytes() == later[name].values.tobytes()
+        assert sums.counts.tolist() == later[name].counts.tolist()
+
+
+def test_one_matrix_that_is_used_again_and_again_has_its_own_rows_each_time() -> None:
+    """Also if its rows have the same place each time."""
+    held, direct, later = Held(), dict[str, Sums](), dict[str, Sums]()
+    for value in (1.0, 2.0, 3.0):
+        product = Product("blk.0.ffn_up.weight", (1, 1), np.full((1, 1, 20, 4), value, np.float32), None)
+        add_product(direct, product)
+        held.keep(product, 77)
+    held.add(later, 1)
+    held.close()
+    assert later["blk.0.ffn_up.weight"].values.tolist() == direct["blk.0.ffn_up.weight"].values.tolist()
+
+
+def test_sums_between_processes_are_exact(tmp_path: Path) -> None:
+    sums = some_sums()
+    sums["blk.0.attn_q.weight"].counts[0] = 2**24 + 1  # more than a float counts
+    write_sums_file(tmp_path / "sums.npz", sums)
+    read = read_sums_file(tmp_path / "sums.npz")
+    assert read.keys() == sums.keys()
+    assert all(read[name].values.tobytes() == one.values.tobytes() for name, one in sums.items())
+    assert all(read[name].counts.tolist() == one.counts.tolist() for name, one in sums.items())

@@ -8,26 +8,35 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from quantkit.cli.main import cli
 from quantkit.cluster.connection import Node, connected
+from quantkit.demo.data import ADAPTER, BASE
 from quantkit.errors import QuantkitError
 from quantkit.farm.published import is_published
 from quantkit.farm.recipes import read_recipes
 from quantkit.farm.run import fair_threads
 from quantkit.farm.values import Wanted
 from quantkit.jobs.build import build
+from quantkit.jobs.convert import convert
+from quantkit.jobs.imatrix import imatrix
 from quantkit.jobs.prepare import prepare
+from quantkit.jobs.quantize import quantize
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.spread import shares
 from quantkit.plan.values import count_elements
 from quantkit.system.progress import Reporter
 from tests.conftest import Maker
+from tests.support.ray_cluster import INTERRUPTED, MATRIX, evaluation_of
 
 with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install 'quantkit-gguf[ray]'")
 # Enough weights for a second of searching, so that the node is killed before the build ends.
@@ -150,18 +159,28 @@ def rename(recipe: Recipe) -> None:
     adapter.with_name("aside").rename(adapter)
 
 
-def damage(recipe: Recipe) -> None:
+@contextmanager
+def damaged(recipe: Recipe) -> Iterator[None]:
     (file,) = recipe.folder.glob("*.gguf")
-    data, times = bytearray(file.read_bytes()), file.stat()
-    data[-5000] ^= 1
-    file.write_bytes(data)
-    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    data, times = file.read_bytes(), file.stat()
+
+    def write(content: bytes) -> None:
+        file.write_bytes(content)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    write(data[:-5000] + bytes([data[-5000] ^ 1]) + data[-4999:])
+    yield
+    write(data)
 
 
-def other_version(recipe: Recipe) -> None:
-    manifest = json.loads((recipe.folder / "manifest.json").read_text())
+@contextmanager
+def of_another_version(recipe: Recipe) -> Iterator[None]:
+    text = (recipe.folder / "manifest.json").read_text()
+    manifest = json.loads(text)
     manifest["versions"]["quantkit"] = "0.0.1"
     (recipe.folder / "manifest.json").write_text(json.dumps(manifest))
+    yield
+    (recipe.folder / "manifest.json").write_text(text)
 
 
 def test_only_what_is_whole_and_of_the_same_inputs_is_kept(tmp_path: Path, checkpoint: Maker, adapter: Maker) -> None:
@@ -169,7 +188,7 @@ def test_only_what_is_whole_and_of_the_same_inputs_is_kept(tmp_path: Path, check
     base = copied(checkpoint("llama3-untied", dtype="f32"), tmp_path / "base")
     recipe = Recipe(base, lora, "q8_0", tmp_path / "out")
     assert not kept(recipe)
-    for change in (damage, other_version, rename, touch):
+    for change in (rename, touch):
         time.sleep(0.3)  # the inputs must be older than the build, to the accuracy of the files' times
         build(recipe, verify=False, device="cpu", threads=1, overwrite=True)
         assert kept(recipe)
@@ -177,7 +196,7 @@ def test_only_what_is_whole_and_of_the_same_inputs_is_kept(tmp_path: Path, check
         assert not kept(recipe)
 
 
-def test_only_what_was_asked_for_is_kept(tmp_path: Path, checkpoint: Maker) -> None:
+def test_only_what_was_asked_for_and_is_unchanged_is_kept(tmp_path: Path, checkpoint: Maker) -> None:
     recipe = Recipe(checkpoint("llama3-untied", dtype="f32"), (), "q8_0", tmp_path / "out")
     time.sleep(0.3)
     build(recipe, verify=False, device="cpu", threads=1)
@@ -186,6 +205,10 @@ def test_only_what_was_asked_for_is_kept(tmp_path: Path, checkpoint: Maker) -> N
     assert not kept(recipe, device="cuda")
     assert not kept(replace(recipe, quants=("q4_0",)))
     assert not kept(replace(recipe, system="Be brief."))
+    for spoilt in (damaged, of_another_version):
+        with spoilt(recipe):
+            assert not kept(recipe)
+        assert kept(recipe)
 
 
 @pytest.fixture(scope="module")
@@ -199,13 +222,14 @@ def place(tmp_path_factory: pytest.TempPathFactory, checkpoint: Maker, adapter: 
     )
     shared = f"model = '{base}'\nout = 'out'\ndevice = 'cpu'\n"
     (folder / "matrix.toml").write_text(
-        f"{shared}[matrix]\nadapters = [[], '{lora}']\nquants = ['q4_0', ['q8_0', 'q5_0'], 'q4_k_m']\n"
+        f"{shared}[matrix]\nadapters = [[], '{lora}']\nquants = [['q8_0', 'q5_0'], 'q4_k_m']\n"
     )
     slow = f"model = '{large}'\nout = 'slow'\ndevice = 'cpu'\nquants = 'iq3_s'\n"
     (folder / "slow.toml").write_text(slow)
     spread = f"model = '{base}'\nadapters = '{lora}'\nout = 'spread'\nquants = ['q4_k_m', 'iq3_s']\nkeep_f16 = true\n"
     (folder / "spread.toml").write_text(spread)
     (folder / "wrong.toml").write_text(f"model = '{base}'\nadapters = 'nowhere'\nout = 'wrong'\n")
+    quantize(convert(BASE, folder / "model.gguf", adapters=ADAPTER), folder / "model-q4_0.gguf", quant="q4_0")
     return folder
 
 
@@ -228,7 +252,7 @@ def test_a_killed_node_costs_an_attempt_and_nothing_else(place: Path, done: dict
     first = {one["build"]: one for one in done["farm"]["first"]}
     states = {label: one["state"] for label, one in first.items()}
     assert states.pop("wrong") == "failed"
-    assert len(states) == 7
+    assert len(states) == 5
     assert set(states.values()) == {"built"}
     killed, slow = done["farm"]["killed"], first["slow"]
     assert slow["attempts"] == 2
@@ -259,7 +283,7 @@ def test_a_failure_has_its_own_error_and_hint(place: Path, done: dict[str, Any])
 @with_ray
 def test_the_second_run_builds_nothing_that_is_there(place: Path, done: dict[str, Any]) -> None:
     states = [one["state"] for one in done["farm"]["second"]]
-    assert states == ["kept"] * 7 + ["failed"]
+    assert states == ["kept"] * 5 + ["failed"]
     assert not [event for event in events(place / "again.jsonl") if event["event"] == "begun"]
 
 
@@ -279,7 +303,7 @@ def test_bytes_are_those_of_a_build_alone(place: Path, done: dict[str, Any], tmp
 
 @with_ray
 def test_one_build_over_three_nodes_does_a_lost_share_again(done: dict[str, Any]) -> None:
-    heard = [(what, node, tuple(names)) for what, node, names in done["spread"]["heard"]]
+    heard = [(what, node, tuple(names or ())) for what, node, names in done["spread"]["heard"]]
     (killed,) = (node for what, node, _ in heard if what == "killed")
     assert [node for what, node, _ in heard if what == "lost"] == [killed]
     finished = [(node, names) for what, node, names in heard if what == "done"]
@@ -290,6 +314,49 @@ def test_one_build_over_three_nodes_does_a_lost_share_again(done: dict[str, Any]
     assert again
     assert again <= {names for node, names in finished if node != killed}
     assert len({node for node, _ in finished}) == 3
+
+
+def require_loss(heard: Sequence[Sequence[Any]]) -> None:
+    """A node was killed and lost, and what it had was done after that."""
+    (killed,) = (node for what, node, _ in heard if what == "killed")
+    assert [node for what, node, _ in heard if what == "lost"] == [killed]
+    at = [what for what, *_ in heard].index("killed")
+    had = [number for what, node, number in heard[:at] if what == "dealt" and node == killed]
+    assert had[-1] in [number for what, _, number in heard[at:] if what == "done"]
+
+
+@with_ray
+def test_an_imatrix_of_several_nodes_is_that_of_one(place: Path, done: dict[str, Any], tmp_path: Path) -> None:
+    heard = done["imatrix"]["heard"]
+    require_loss(heard)
+    assert [number for what, _, number in heard if what == "done"] == [*range(0, MATRIX["chunks"], 8)]
+    assert done["imatrix"]["left"] == INTERRUPTED + 8
+    alone = imatrix(place / "model.gguf", tmp_path / "imatrix.gguf", **MATRIX)
+    assert (place / "imatrix.gguf").read_bytes() == alone.file.read_bytes()
+
+
+@with_ray
+def test_an_evaluation_of_several_nodes_is_that_of_one(place: Path, done: dict[str, Any]) -> None:
+    found = done["evaluate"]["evaluation"]
+    require_loss(done["evaluate"]["heard"])
+    assert found["failed"] == []
+    assert found["answers"]
+    assert found == json.loads(json.dumps(evaluation_of(place).to_json()))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["evaluate", "model.gguf", "model-q4_0.gguf"], ["imatrix", "model.gguf", "-o", "x.gguf"]]
+)
+def test_commands_say_that_no_cluster_answers(
+    place: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(place)
+    found = CliRunner().invoke(cli, [*arguments, "--chunks", "4", "--ray", "127.0.0.1:1"]).exception
+    if find_spec("ray") is None:
+        assert "Ray, which is not installed" in str(found)
+    else:
+        assert str(found).startswith("127.0.0.1:1: no Ray cluster answers")
+    assert not (place / "x.gguf").exists()
 
 
 @pytest.mark.parametrize("option", [{"calibrate": "auto"}, {"size": "1MB"}, {"mmproj": True}])
@@ -308,12 +375,13 @@ def test_shares_have_every_tensor_once(checkpoint: Maker) -> None:
         assert len(made) <= count or count == 1000
 
 
-@with_ray
-def test_a_cluster_of_its_own_has_a_secret() -> None:
-    """Ray listens on all interfaces, and runs whatever it is sent."""
-    code = "import os; from quantkit.cluster.connection import import_ray; import_ray(alone={alone})\n"
-    code += "print(os.environ.get('RAY_AUTH_MODE'), os.environ.get('RAY_AUTH_TOKEN'))"
+def test_a_cluster_of_its_own_has_a_secret(tmp_path: Path) -> None:
+    """Ray listens on all interfaces, and runs whatever it is sent. It reads its secret when it is imported."""
+    read = "import os\ntold = os.environ.get('RAY_AUTH_MODE'), os.environ.get('RAY_AUTH_TOKEN')\n"
+    (tmp_path / "ray.py").write_text(read)
+    code = "from quantkit.cluster.connection import import_ray; print(*import_ray(alone={alone}).told)"
     plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    plain["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
 
     def told(alone: bool) -> list[str]:
         command = [sys.executable, "-c", code.format(alone=alone)]

@@ -10,6 +10,7 @@ import pytest
 
 from quantkit.errors import QuantkitError
 from quantkit.system.child_process import ChildError, follow_module
+from quantkit.system.kept_child import KeptChild
 
 MODULE = "tests.support.telling_worker"
 
@@ -52,3 +53,19 @@ def test_what_the_caller_raises_ends_the_child() -> None:
 
     with pytest.raises(ValueError, match="0"):
         follow_module(MODULE, {"count": 10_000}, hear)
+
+
+def test_a_child_that_is_kept_answers_again_also_after_it_has_refused_or_crashed() -> None:
+    told: list[Any] = []
+    child = KeptChild(MODULE)
+    try:
+        assert child.ask({"count": 2}, told.append) == {"stopped": False}
+        with pytest.raises(QuantkitError, match="not this"):
+            child.ask({"count": 1, "refuse": "not this"})
+        assert child.ask({"count": 1}, told.append) == {"stopped": False}
+        with pytest.raises(ChildError, match=r"(?s)exit code 1: .*ZeroDivisionError"):
+            child.ask({"count": 0, "fail": True})
+        assert child.ask({"count": 3}, told.append) == {"stopped": False}
+    finally:
+        child.close()
+    assert told == [0, 1, 0, 0, 1, 2]

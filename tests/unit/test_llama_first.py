@@ -47,6 +47,7 @@ def entries() -> list[str]:
 def test_the_entries_are_those_that_are_known() -> None:
     assert entries() == [
         "quantkit.advise.context_worker",
+        "quantkit.calibrate.group_worker",
         "quantkit.calibrate.worker",
         "quantkit.choose.divergence_worker",
         "quantkit.evaluate.worker",
