@@ -9,8 +9,8 @@ from quantkit.cluster.kind import check_version
 from quantkit.errors import QuantkitError
 from quantkit.farm.published import is_published
 from quantkit.farm.values import Answer, Failure, Item, Needs
+from quantkit.files.cleaning import clean_after_killed_runs
 from quantkit.files.replaceable import check_free_folder
-from quantkit.files.workspace import clean_after_killed_runs
 from quantkit.hub.fetch import fetch
 from quantkit.hub.lock import one_download
 from quantkit.jobs.build import build

@@ -1,7 +1,9 @@
 """What killed runs left of an output: temporary folders, and what of their files can be continued.
 
-A temporary name contains the process id, and the run holds a lock on the folder as long as it lives: after a restart
-of the machine, another process may have the id, and in another container none.
+A temporary name contains the process id and the system that it is of (:func:`quantkit.system.host.host_token`), and the
+run holds a lock on the folder as long as it lives: after a restart of the machine, another process may have the id, and
+in another container none. On a disk that machines share, a lock may not reach from one to the other; there the folder's
+times count, which a run that lives keeps new.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.files.journal import Journal, journal_path, journals_in, read_journal
+from quantkit.files.signs_of_life import is_silent
 from quantkit.system.folder_lock import HAS_LOCKS, lock_folder
+from quantkit.system.host import host_token, same_system
 from quantkit.system.running import is_running
 
 _SCRATCH = "-scratch"
@@ -51,12 +55,16 @@ class Part:
 
 def temporary_path(final: Path) -> Path:
     """The temporary folder of this process for an output."""
-    return final.with_name(f".{final.name}.quantkit-{os.getpid()}")
+    return final.with_name(f".{final.name}.quantkit-{_own()}")
 
 
 def aside_path(final: Path) -> Path:
     """Where this process moves an older output aside."""
-    return final.with_name(f".{final.name}.quantkit-old-{os.getpid()}")
+    return final.with_name(f".{final.name}.quantkit-old-{_own()}")
+
+
+def _own() -> str:
+    return f"{os.getpid()}.{host_token()}"
 
 
 def scratch_path(temporary: Path) -> Path:
@@ -64,13 +72,22 @@ def scratch_path(temporary: Path) -> Path:
     return temporary.with_name(f"{temporary.name}{_SCRATCH}")
 
 
-def leftovers(final: Path) -> Iterator[Leftover]:
-    """What runs that are over have left of an output."""
-    pattern = re.compile(rf"(\.{re.escape(final.name)}\.quantkit-(old-)?(\d+))(?:{_SCRATCH})?")
+def leftovers(final: Path, wait: Callable[[str], None] | None = None) -> Iterator[Leftover]:
+    """What runs that are over have left of an output.
+
+    Args:
+        final: the output.
+        wait: until it is clear whether a run on another machine lives, of which something can be continued; told why.
+    """
+    name = re.escape(final.name)
+    pattern = re.compile(rf"(\.{name}\.quantkit-(old-)?(\d+)(?:\.([0-9a-f]{{16}}))?)(?:{_SCRATCH})?")
     for entry in sorted(final.parent.iterdir()):
         match = pattern.fullmatch(entry.name)
-        if match is not None and not _is_in_use(final.with_name(match[1]), int(match[3])):
-            yield Leftover(entry, bool(match[2]))
+        if match is None:
+            continue
+        run, aside, pid, token = match.groups()
+        if not _is_in_use(final.with_name(run), int(pid), token or host_token(), wait):  # older versions had no token
+            yield Leftover(entry, bool(aside))
 
 
 def begun_files(folder: Path) -> Iterator[tuple[Path, Journal]]:
@@ -161,8 +178,25 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _is_in_use(temporary: Path, pid: int) -> bool:
-    """Whether the run of a temporary folder lives; of one that has a journal the lock says so."""
+def _is_in_use(temporary: Path, pid: int, token: str, wait: Callable[[str], None] | None) -> bool:
+    """Whether the run of a temporary folder lives."""
+    if token == host_token():
+        return _is_in_use_here(temporary, pid)
+    try:
+        fd = lock_folder(temporary, shared=True) if temporary.is_dir() and not temporary.is_symlink() else None
+    except BlockingIOError:
+        return True
+    except OSError:  # removed meanwhile
+        fd = None
+    if fd is not None:
+        os.close(fd)
+        if same_system(token):  # another container: locks are the same
+            return False
+    return not is_silent(temporary, wait if has_begun((temporary, scratch_path(temporary))) else None)
+
+
+def _is_in_use_here(temporary: Path, pid: int) -> bool:
+    """The same for a process of this system; of a folder that has a journal the lock says so."""
     if not HAS_LOCKS or not temporary.is_dir() or temporary.is_symlink():
         return is_running(pid)
     try:

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from quantkit.errors import OutputError
+from quantkit.files.signs_of_life import SILENT, silence
+from quantkit.system.host import host_token
 from quantkit.system.running import is_running
 
 
@@ -23,7 +25,8 @@ def write_text(path: Path, text: str) -> None:
     path = Path(os.path.realpath(path))  # a link stays a link; resolve() raises RuntimeError at a loop of them
     try:
         _remove_abandoned(path)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.quantkit-{os.getpid()}-")
+        prefix = f".{path.name}.quantkit-{os.getpid()}.{host_token()}-"
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=prefix)
     except OSError as error:
         raise _not_written(path, error) from None
     try:
@@ -38,10 +41,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _remove_abandoned(path: Path) -> None:
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.quantkit-(\d+)-.+")
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.quantkit-(\d+)(?:\.([0-9a-f]{{16}}))?-.+")
     for entry in os.scandir(path.parent):
         match = pattern.fullmatch(entry.name)
-        if match is not None and int(match[1]) != os.getpid() and not is_running(int(match[1])):
+        if match is None:
+            continue
+        if match[2] not in (None, host_token()):  # a home that machines share
+            abandoned = silence(Path(entry.path)) > SILENT
+        else:
+            abandoned = int(match[1]) != os.getpid() and not is_running(int(match[1]))
+        if abandoned:
             with suppress(OSError):
                 os.unlink(entry.path)
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from quantkit.errors import OutputError
+from quantkit.files.cleaning import clean_after_killed_runs
 from quantkit.files.exchange import exchange
 from quantkit.files.fileio import sync
 from quantkit.files.journal import remove_journals
@@ -23,11 +24,8 @@ from quantkit.files.leftovers import (
     aside_path,
     begun_files,
     find_part,
-    finished_bytes,
     has_begun,
     hold,
-    leftovers,
-    make_way,
     prune,
     remove,
     scratch_path,
@@ -35,8 +33,8 @@ from quantkit.files.leftovers import (
 )
 from quantkit.files.output_file import write_error
 from quantkit.files.replaceable import Mark, check_free, check_free_folder
+from quantkit.files.signs_of_life import heartbeat
 from quantkit.system.shell import command
-from quantkit.system.units import size
 
 
 @dataclass(frozen=True)
@@ -189,7 +187,7 @@ def workspace(
         final.parent.mkdir(parents=True, exist_ok=True)
         for folder in new if fsync else ():  # a power cut must not take the folders around the output
             sync(folder.parent)
-        earlier = clean_after_killed_runs(final, overwrite=overwrite, resume=resume)
+        earlier = clean_after_killed_runs(final, overwrite=overwrite, resume=resume, note=note)
         _check_free(final, overwrite=overwrite, file=file, mark=mark)  # an old output may have been restored
         _remove_temporary(temporary)
         temporary.mkdir()
@@ -199,7 +197,8 @@ def workspace(
     work = Workspace(temporary, final, overwrite, fsync, tuple(inputs), file, mark, bool(resume), earlier)
     finished = False
     try:
-        yield work
+        with heartbeat(temporary):
+            yield work
         finished = True
     except OSError as error:
         # Code that reads inputs raises its own errors, so this is the output's disk.
@@ -284,37 +283,3 @@ def replace_all(pairs: Sequence[tuple[Path, Path]], renamed: Callable[[], None] 
 def _rename(path: Path, to: Path, undo: list[Callable[[], object]]) -> None:
     os.rename(path, to)
     undo.append(lambda: os.rename(to, path))
-
-
-def clean_after_killed_runs(final: Path, *, overwrite: bool, resume: bool | None = None) -> tuple[Path, ...]:
-    """Remove what killed runs left of this output; restore an output that was moved away and has no successor.
-
-    Returns:
-        The folders that are to be continued.
-
-    Raises:
-        OutputError: something can be continued, and nobody has said what to do with it.
-    """
-    found = list(leftovers(final))
-    for aside in (one.path for one in found if one.aside):
-        if os.path.lexists(final):
-            remove(aside)
-        else:
-            os.rename(aside, final)
-    folders = [one.path for one in found if not one.aside]
-    if has_begun(folders) and not overwrite and not resume:
-        done, whole = finished_bytes(folders)
-        how = "continue it with the command that began it and --resume" if resume is None else "pass --resume"
-        raise OutputError(
-            f"{final}: a run that was killed has finished {size(done)} of {size(whole)} of it",
-            hint=f"{how}, or pass --overwrite to begin again",
-        )
-    if not resume:
-        for folder in folders:
-            remove(folder)
-        return ()
-    own = temporary_path(final)
-    if own in folders or scratch_path(own) in folders:
-        make_way(own)
-        folders = [one.path for one in leftovers(final) if not one.aside]
-    return prune(folders)

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from quantkit.system.host import host_token
 from tests.checkpoints.case import Case
 from tests.checkpoints.defect import BUILD, CONVERT
 from tests.faults.cli import assert_refused, command_line, environment, older_output, run_here, run_process
 
-TEMPORARY = re.compile(r"\.out\.quantkit-(\d+)")
+TEMPORARY = re.compile(r"\.out\.quantkit-(\d+)\.[0-9a-f]{16}")
 # Slow types on one thread: seconds of encoding for a signal to arrive in.
 SLOW = ("build", "{model}", "-o", "{out}", "--quant", "iq3_s", "--quant", "q2_k", "--no-verify", "--device", "cpu")
 DEADLINE = 60
@@ -122,7 +123,7 @@ def test_kill_in_the_middle_of_an_overwrite_keeps_the_old_one(case: Case) -> Non
     older_output(case.out)
     process = run_until_streaming(case, (*SLOW, "--overwrite"))
     end(process, signal.SIGKILL)
-    assert sorted(os.listdir(case.outputs)) == [f".out.quantkit-{process.pid}", "out"]
+    assert sorted(os.listdir(case.outputs)) == [f".out.quantkit-{process.pid}.{host_token()}", "out"]
     assert (case.out / "old.txt").exists()
 
 

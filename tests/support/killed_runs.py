@@ -65,7 +65,7 @@ def child(model: Path, adapter: Path, out: Path, log: Path) -> int:
 def wait_for_journal(out: Path, pid: int) -> None:
     """Until a run has a journal: it takes over what is there, or writes."""
     deadline = time.monotonic() + 20
-    while not list(out.glob(f".out.quantkit-{pid}/.*.journal")) and time.monotonic() < deadline:
+    while not list(out.glob(f".out.quantkit-{pid}.*/.*.journal")) and time.monotonic() < deadline:
         if (out / "out").exists():
             return
         time.sleep(0.001)

@@ -164,6 +164,7 @@ def test_what_does_not_pass_ends_with_one_error(line: Line, kind: str) -> None:
     assert len(line.ranges()) <= 24
     assert sum(line.slept) <= 300
     assert not (line.cache / FILE.digest).exists()
+    assert max(line.reached) <= len(DATA)  # nothing is written beyond
     here = bytes_here(line.cache, FILE)
     assert here < len(DATA)
     assert len(os.listdir(line.cache)) == (here > 0)

@@ -14,9 +14,11 @@ import pytest
 
 from quantkit.errors import OutputError
 from quantkit.files.exchange import exchange
+from quantkit.files.leftovers import temporary_path
 from quantkit.files.replaceable import Mark
 from quantkit.files.workspace import Workspace
 from quantkit.files.workspace import workspace as any_workspace
+from quantkit.system.host import host_token
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MARK = Mark("file", ("text",))
@@ -353,7 +355,7 @@ def test_killed_in_the_middle(tmp_path: Path, existing: bool) -> None:
     if existing:
         fill(out)
     pid = kill_when_ready(MID_BUILD, out)
-    assert names(tmp_path) == [f".out.quantkit-{pid}", *(["out"] if existing else [])]
+    assert names(tmp_path) == [f".out.quantkit-{pid}.{host_token()}", *(["out"] if existing else [])]
     if existing:
         assert content(out) == "old"
     with workspace(out, overwrite=existing) as work:
@@ -366,7 +368,7 @@ def test_killed_in_the_middle(tmp_path: Path, existing: bool) -> None:
 def test_killed_between_the_two_renames(tmp_path: Path) -> None:
     out = fill(tmp_path / "out")
     pid = kill_when_ready(MID_RENAME, out)
-    assert names(tmp_path) == [f".out.quantkit-{pid}", f".out.quantkit-old-{pid}"]
+    assert names(tmp_path) == [f".out.quantkit-{kind}{pid}.{host_token()}" for kind in ("", "old-")]
     with workspace(out, overwrite=True):
         assert content(out) == "old"
     assert content(out) == "old"
@@ -379,9 +381,9 @@ def test_an_output_that_is_replaced_is_there_at_any_time(tmp_path: Path) -> None
         pytest.skip("this disk does not exchange names")
     pid = kill_when_ready(MID_EXCHANGE, out)
     assert content(out) == "new"
-    assert content(tmp_path / f".out.quantkit-{pid}") == "old"
+    assert content(tmp_path / f".out.quantkit-{pid}.{host_token()}") == "old"
     with workspace(out, overwrite=True):
-        assert names(tmp_path) == [f".out.quantkit-{os.getpid()}", "other", "out"]
+        assert names(tmp_path) == [temporary_path(out).name, "other", "out"]
     assert content(out) == "new"
 
 
