@@ -169,7 +169,11 @@ def _run(args: list[str] | None) -> int:
             return _report("not enough memory", HINT, EXIT_ERROR)
         if not isinstance(error, OSError):
             raise
-        # Code that works on files raises errors that name them; this is the output of the command itself.
+        if error.filename is not None:
+            where = str(error.filename)[:_SHOWN]
+            hint = "correct the path, or the permissions of its folders"
+            return _report(f"{where}: {error.strerror or error}", hint, EXIT_ERROR)
+        # What names no file is the output of the command itself.
         _drop_stdout()
         return _report(f"cannot print the result ({error.strerror or error})", "send the output elsewhere", EXIT_ERROR)
     return code if isinstance(code, int) else 0

@@ -16,6 +16,7 @@ from quantkit.files.visible import visible
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.source import source_name
 from quantkit.jobs.absolute import absolute
+from quantkit.jobs.fields import refuse_unknown
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS
 from quantkit.jobs.recipe_file import load_toml, read_settings
@@ -80,6 +81,7 @@ def _axes(matrix: Any, file: Path) -> dict[str, list[Any]]:
     """The values of each key."""
     if not isinstance(matrix, dict) or not matrix:
         raise QuantkitError(f"{file}: matrix is not a table of lists", hint=_EXAMPLE)
+    refuse_unknown(matrix, {**RECIPE_FIELDS, **RECIPE_FILE_FIELDS}, what="key", where=f"{file}: [matrix]: ")
     for key, values in matrix.items():
         if key in _NOT_IN_A_MATRIX:
             raise QuantkitError(

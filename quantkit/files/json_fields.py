@@ -65,7 +65,7 @@ class Fields:
             ValueError: it is missing, or something else.
         """
         value = self.value(key)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, int | float) or as_float(value) is None:
             raise self.error(key, "a number")
         return value
 
@@ -150,6 +150,16 @@ class Fields:
 
     def _name(self, key: str) -> str:
         return f"{self._where}.{key}" if self._where else key
+
+
+def as_float(value: object) -> float | None:
+    """A number as a float; None for what is none, or a whole number that is too large for one."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def _short(value: object) -> str:

@@ -64,7 +64,7 @@ def read_given_json(path: Path, what: str, *, largest: int, hint: str, if_missin
 
 
 def write_json(path: Path, value: object, *, indent: int = 2) -> None:
-    """Write readable JSON, UTF-8, with a line feed at its end.
+    """Write readable JSON, UTF-8, with a line feed at its end. Halves of characters stay the escapes that they were.
 
     Args:
         path: the file.
@@ -74,7 +74,8 @@ def write_json(path: Path, value: object, *, indent: int = 2) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    path.write_text(readable_json(value, indent=indent), encoding="utf-8", newline="\n")
+    text = readable_json(value, indent=indent)
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def readable_json(value: object, *, indent: int = 2) -> str:

@@ -12,7 +12,6 @@ from quantkit.advise.types import CANDIDATES
 from quantkit.advise.weights import weigh
 from quantkit.engine.gguf_source import gguf_tensors, widened
 from quantkit.errors import QuantkitError
-from quantkit.files.json_file import read_json
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.header import TensorInfo, file_type_name
 from quantkit.gguf.kv import KV
@@ -26,7 +25,7 @@ from quantkit.package.manifest import MANIFEST, read_manifest
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs
 from quantkit.plan.values import Output, Plan, PlannedTensor, by_model, count_elements
 from quantkit.system.progress import Reporter
-from quantkit.verify.report_file import REPORT
+from quantkit.verify.report_file import read_evaluated
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def _gguf(path: Path) -> Subject:
 def _package(folder: Path) -> Subject:
     """The files of a package, with what its evaluation measured."""
     manifest = read_manifest(folder)
-    measured = _divergences(folder)
+    measured = {file: figures.get("kl_mean") for file, figures in read_evaluated(folder).items()}
     models = [read_whole_model(folder / entry.file) for entry in manifest.models]
     candidates = tuple(
         _present(model, entry.quant, measured.get(entry.file))
@@ -145,18 +144,6 @@ def _package(folder: Path) -> Subject:
     )
     header = models[0].header
     return Subject(manifest.name, list(header.metadata.values()), tuple(header.tensors.values()), candidates)
-
-
-def _divergences(folder: Path) -> dict[str, float]:
-    """Mean KL divergence by file, of a package that was evaluated."""
-    path = folder / REPORT
-    found = read_json(path).get("evaluation") if path.is_file() else None
-    files = found.get("files") if isinstance(found, Mapping) else None
-    return {
-        one["file"]: float(one["kl_mean"])
-        for one in (files if isinstance(files, list) else ())
-        if isinstance(one, Mapping) and isinstance(one.get("file"), str) and isinstance(one.get("kl_mean"), int | float)
-    }
 
 
 def _quantized(metadata: Sequence[KV], tensors: Sequence[PlannedTensor]) -> list[Output]:

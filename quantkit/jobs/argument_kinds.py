@@ -6,6 +6,7 @@ dict. Python callers and recipe files go through the same readers; what a reader
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,9 @@ from quantkit.hub.matrix import HubMatrix, Matrix, parse_matrix
 from quantkit.hub.source import HubId, Source, parse_source
 from quantkit.material.data_file import CALIBRATION
 from quantkit.system.units import parse_size
+
+_SHOWN = 120  # characters of a value in a refusal
+_NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EBADF})
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Argument:
     def refused(self, value: object, expected: str) -> QuantkitError:
         """The refusal of a value."""
         shown = repr(value)
-        shown = shown if len(shown) <= 120 else f"{shown[:117]}..."
+        shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
         return QuantkitError(f"{self.where}{self.name} is {shown}; expected {expected}", hint=self.hint)
 
 
@@ -93,9 +97,17 @@ def _count(at: Argument, value: Any) -> int:
 
 
 def _number(at: Argument, value: Any) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < _float(value) < math.inf:
         raise at.refused(value, NUMBER.expected)
     return float(value)
+
+
+def _float(value: float) -> float:
+    """A number as a float; one that is too large for that is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _size(at: Argument, value: Any) -> int:
@@ -108,7 +120,7 @@ def _size(at: Argument, value: Any) -> int:
 
 def _path_text(at: Argument, value: Any, expected: str) -> str:
     text = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(text, str):
+    if not isinstance(text, str) or "\0" in text:  # no path can have a zero byte
         raise at.refused(value, expected)
     return text
 
@@ -117,7 +129,20 @@ def _path(at: Argument, value: Any) -> Path:
     text = _path_text(at, value, PATH.expected)
     if not text:
         raise at.refused(value, PATH.expected)
-    return at.base / text
+    return _reachable(at, at.base / text)
+
+
+def _reachable(at: Argument, path: Path) -> Path:
+    """A path of which the system can say what is there, or that nothing is; Path's own questions raise else."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        if error.errno not in _NOTHING_THERE:
+            raise QuantkitError(
+                f"{at.where}{str(path)[:_SHOWN]}: {error.strerror}",
+                hint="correct the path, or the permissions of its folders",
+            ) from None
+    return path
 
 
 def _paths(at: Argument, value: Any) -> tuple[Path, ...]:
@@ -136,7 +161,7 @@ def _data(at: Argument, value: Any) -> Path:
     text = _path_text(at, value, DATA.expected)
     if not text:
         raise at.refused(value, DATA.expected)
-    return CALIBRATION if text == "auto" else at.base / text
+    return CALIBRATION if text == "auto" else _reachable(at, at.base / text)
 
 
 def _matrix(at: Argument, value: Any) -> Matrix:
@@ -144,9 +169,11 @@ def _matrix(at: Argument, value: Any) -> Matrix:
         return value
     if isinstance(value, os.PathLike):
         return _path(at, value)
-    if not isinstance(value, str) or not value:
+    text = _path_text(at, value, MATRIX.expected)
+    if not text:
         raise at.refused(value, MATRIX.expected)
-    return parse_matrix(value, at.base)
+    found = parse_matrix(text, at.base)
+    return found if isinstance(found, HubMatrix) else _reachable(at, found)
 
 
 def _source(at: Argument, value: Any) -> Source:
@@ -154,9 +181,8 @@ def _source(at: Argument, value: Any) -> Source:
         return value
     if isinstance(value, os.PathLike):
         return _path(at, value)
-    if not isinstance(value, str):
-        raise at.refused(value, SOURCE.expected)
-    return parse_source(value, at.base)
+    found = parse_source(_path_text(at, value, SOURCE.expected), at.base)
+    return found if isinstance(found, HubId) else _reachable(at, found)
 
 
 def _items(at: Argument, value: Any, expected: str) -> Sequence[Any]:
@@ -189,7 +215,7 @@ def _adapter(at: Argument, value: Any) -> AdapterSource:
         return AdapterSource(_source(at, value))
     if len(value) != 2 or not _is_weight(value[1]):
         raise at.refused(value, "a path and a number as its weight")
-    return AdapterSource(_source(at, value[0]), float(value[1]))
+    return AdapterSource(_source(at, value[0]), _float(value[1]))
 
 
 def _adapters(at: Argument, value: Any) -> tuple[AdapterSource, ...]:
@@ -203,7 +229,7 @@ def _lora(at: Argument, value: Any) -> ScaledLora:
     if isinstance(value, ScaledLora):
         return value
     if isinstance(value, tuple | list) and len(value) == 2 and _is_weight(value[1]):
-        return ScaledLora(_path(at, value[0]), float(value[1]))
+        return ScaledLora(_path(at, value[0]), _float(value[1]))
     return ScaledLora(_path(at, value))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from quantkit.errors import HubError, QuantkitError, VerificationError
 from quantkit.files.json_file import read_json, readable_json
@@ -21,7 +20,7 @@ from quantkit.package.private_text import Finding, find_private, this_machine
 from quantkit.system.progress import Reporter
 from quantkit.system.shell import command
 from quantkit.verify.intact import Contents, check_contents
-from quantkit.verify.report_file import REPORT
+from quantkit.verify.report_file import REPORT, read_evaluated
 from quantkit.verify.structure import TEXTS_CHECK, unchanged_texts
 
 # Metadata of a GGUF file that are words of people; the vocabulary is not.
@@ -48,7 +47,7 @@ class Package:
     sums: Mapping[str, str]
     own_card: bool
     notes: tuple[str, ...]
-    evaluated: Mapping[str, Mapping[str, Any]]
+    evaluated: Mapping[str, Mapping[str, float]]
 
 
 def read_package(folder: Path, *, threads: int | None, reporter: Reporter) -> Package:
@@ -77,7 +76,6 @@ def read_package(folder: Path, *, threads: int | None, reporter: Reporter) -> Pa
     own_card = _require_unchanged(folder, manifest, contents)
     if own_card:
         notes.append(f"{CARD} is not as it was made: its text is pushed, with the metadata that it lacks")
-    evaluation = report.get("evaluation") or {}
     return Package(
         folder=folder,
         manifest=manifest,
@@ -85,7 +83,7 @@ def read_package(folder: Path, *, threads: int | None, reporter: Reporter) -> Pa
         sums=contents.sums,
         own_card=own_card,
         notes=tuple(notes),
-        evaluated={found["file"]: found for found in evaluation.get("files", ())},
+        evaluated=read_evaluated(folder),
     )
 
 

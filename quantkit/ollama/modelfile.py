@@ -176,26 +176,25 @@ def _word(text: str, position: int, pattern: re.Pattern[str], what: str) -> tupl
 
 
 def _value(text: str, position: int) -> tuple[str, int]:
-    read = ""
-    while True:
-        end = _line_end(text, position)
-        read += "".join(filter(_is_kept, text[position:end]))
-        value = _unquote(read.strip(_SPACE))
-        if value is not None:
-            return value, end
+    end = _line_end(text, position)
+    pieces = [_kept(text[position:end]).lstrip(_SPACE)]
+    size, line = len(pieces[0]), pieces[0].rstrip(_SPACE)
+    mark = next((mark for mark in (_BLOCK, '"') if line.startswith(mark)), None)
+    if mark is None:
+        return line, end
+    while not (line.endswith(mark) and size - len(pieces[-1]) + len(line) >= 2 * len(mark)):
         if end == len(text):
             raise _error(text, end, "the file ends inside quotes")
-        read += text[end]
-        position = end + 1
+        pieces.append(text[end])
+        position, end = end + 1, _line_end(text, end + 1)
+        pieces.append(_kept(text[position:end]))
+        size += 1 + len(pieces[-1])
+        line = pieces[-1].rstrip(_SPACE)
+    return "".join(pieces).strip(_SPACE)[len(mark) : -len(mark)], end
 
 
-def _unquote(text: str) -> str | None:
-    """Return the value, or None if more lines must follow."""
-    for mark in (_BLOCK, '"'):
-        if text.startswith(mark):
-            complete = len(text) >= 2 * len(mark) and text.endswith(mark)
-            return text[len(mark) : -len(mark)] if complete else None
-    return text
+def _kept(text: str) -> str:
+    return "".join(filter(_is_kept, text))
 
 
 def _is_kept(character: str) -> bool:

@@ -16,6 +16,7 @@ from quantkit.system.shell import command
 PASSTHROUGH = "passthrough"
 """The PARSER that does nothing, and so makes Ollama use the TEMPLATE."""
 
+_LARGEST = 16 << 20  # bytes: licenses of any length
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -53,12 +54,14 @@ def read_modelfile(path: Path) -> tuple[Command, ...]:
         QuantkitError: it cannot be read.
         ChatFormatError: Ollama would refuse it.
     """
+    hint = "give the path of a Modelfile"
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_LARGEST + 1)
     except OSError as error:
-        raise QuantkitError(
-            f"{path}: cannot be read ({error.strerror or error})", hint="give the path of a Modelfile"
-        ) from None
+        raise QuantkitError(f"{path}: cannot be read ({error.strerror or error})", hint=hint) from None
+    if len(data) > _LARGEST:
+        raise QuantkitError(f"{path}: too large for a Modelfile", hint=hint)
     try:
         text = data.decode(_BYTE_ORDER_MARKS.get(data[:2], "utf-8"))
     except UnicodeDecodeError as error:

@@ -117,14 +117,13 @@ def _values(manifest: Manifest, facts: HubFacts) -> dict[str, Any]:
     }
 
 
-def _figures(found: Mapping[str, Any] | None) -> dict[str, str]:
+def _figures(found: Mapping[str, float] | None) -> dict[str, str]:
     """The figures of a file as they are printed; a file without any is the reference, or was not evaluated."""
-    if found is None:
-        return {"kl": "", "same_top": "", "perplexity": ""}
+    kl, same, perplexity = ((found or {}).get(key) for key in ("kl_mean", "same_top", "perplexity"))
     return {
-        "kl": f"{found['kl_mean']:.4f}",
-        "same_top": f"{100 * found['same_top']:.1f} %",
-        "perplexity": f"{found['perplexity']:.4g}",
+        "kl": "" if kl is None else f"{kl:.4f}",
+        "same_top": "" if same is None else f"{100 * same:.1f} %",
+        "perplexity": "" if perplexity is None else f"{perplexity:.4g}",
     }
 
 

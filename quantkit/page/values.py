@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from quantkit.files.json_fields import Fields
+from quantkit.files.json_fields import Fields, as_float
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.package.manifest import Manifest
 from quantkit.plan.choice import Choice
@@ -211,9 +211,7 @@ def _evaluation(found: Fields) -> Evaluated:
 def _file(found: Fields, *, reference: bool = False) -> FileFigures:
     plain = found.plain()
     figures = {
-        key: float(value)
-        for key, value in plain.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        key: number for key, value in plain.items() if (number := as_float(value)) is not None and math.isfinite(number)
     }
     tensors = tuple(
         (one.text("name"), one.text("type"), _number(one.plain().get("error"), "tensors.error"))
@@ -224,9 +222,10 @@ def _file(found: Fields, *, reference: bool = False) -> FileFigures:
 
 
 def _number(value: object, key: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
-        raise ValueError(f'"{key}" is {value!r}, not a number')
-    return float(value)
+    number = as_float(value)
+    if number is None or not math.isfinite(number) or number < 0:
+        raise ValueError(f'"{key}" is {value!r:.60}, not a number')
+    return number
 
 
 def heat_map(file: FileFigures) -> HeatMap:

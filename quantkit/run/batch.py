@@ -242,9 +242,9 @@ def _answered(file: BinaryIO, prompts: Sequence[Prompt]) -> tuple[list[dict[str,
     for line, prompt in zip(file, prompts, strict=False):
         try:
             value = json.loads(line)
-        except ValueError:  # half a line, left by a run that was killed
+        except (ValueError, RecursionError):  # half a line, left by a run that was killed
             break
-        if not line.endswith(b"\n") or value.get("line") != prompt.line:
+        if not line.endswith(b"\n") or not isinstance(value, dict) or value.get("line") != prompt.line:
             break
         done.append(value)
         size += len(line)

@@ -95,9 +95,9 @@ def _line(text: str) -> str:
 
 
 def _entry(line: str) -> str | None:
-    """Return the text of a line; None for one that a killed program left half written."""
+    """Return the text of a line; None for one that a killed program left half written, or another one wrote."""
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, str) else None

@@ -43,7 +43,7 @@ class Expected:
         """
         plain, text = values["plain_ids"], values["text"]
         if not isinstance(text, str | None):
-            raise TypeError(f"a prompt is {text!r}")
+            raise TypeError(f"a prompt is {text!r:.60}")
         return cls(
             name=str(values["name"]),
             messages=tuple({"role": str(m["role"]), "content": str(m["content"])} for m in values["messages"]),
@@ -63,6 +63,6 @@ def read_expected(values: Any) -> tuple[Expected, ...]:
         return tuple(Expected.from_json(one) for one in values)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise VocabularyError(
-            f"the prompts in report.json are damaged ({type(error).__name__}: {error})",
+            f"the prompts in report.json are damaged ({type(error).__name__}: {error!s:.200})",
             hint="compare with the checkpoint instead: quantkit verify DIR --source MODEL",
         ) from None

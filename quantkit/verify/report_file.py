@@ -8,16 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.errors import OutputError
+from quantkit.errors import CheckpointError, OutputError
+from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.differences import Difference
+from quantkit.system.shell import command
 from quantkit.verify.expected import Expected, read_expected
 from quantkit.verify.report import Report
 
 REPORT = "report.json"
 PAGE = "report.html"
 """The page that is made from it, see :mod:`quantkit.page`."""
+FIGURES = ("kl_mean", "same_top", "perplexity")
+"""The figures of an evaluated file that commands read again."""
 
 
 @dataclass(frozen=True)
@@ -135,3 +139,22 @@ def read_kept_prompts(folder: Path) -> tuple[Expected, ...] | None:
         return None
     prompts = read_json(path).get("prompts")
     return read_expected(prompts) if isinstance(prompts, list) else ()
+
+
+def read_evaluated(folder: Path) -> dict[str, dict[str, float]]:
+    """Read what a package's report.json says of each evaluated file: :data:`FIGURES`, as far as they are there.
+
+    Raises:
+        CheckpointError: report.json is not a JSON file, or its evaluation is not one.
+    """
+    path = folder / REPORT
+    if not path.is_file():
+        return {}
+    try:
+        found = Fields(read_json(path))
+        files = found.fields("evaluation").each("files") if "evaluation" in found else []
+        return {one.text("file"): {key: one.number(key) for key in FIGURES if key in one} for one in files}
+    except ValueError as error:
+        raise CheckpointError(
+            f"{path}: {error}", hint=f"evaluate it again: {command('quantkit', 'evaluate', folder)}"
+        ) from None

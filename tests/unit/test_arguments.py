@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,6 +13,7 @@ import quantkit
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.source import HubId
+from quantkit.jobs.argument_kinds import ADAPTERS, DATA, MATRIX, PATH, SOURCE
 from quantkit.jobs.arguments import read_adapter
 from quantkit.jobs.fields import toml_line
 from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request
@@ -159,6 +161,25 @@ def test_refused(name: str, value: Any, said: str) -> None:
 
 def test_every_field_refuses() -> None:
     assert {name for name, _, _ in REFUSED} == set(RECIPE_FIELDS)
+
+
+PATHS = [name for name, field in RECIPE_FIELDS.items() if field.kind in (SOURCE, ADAPTERS, PATH, MATRIX, DATA)]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_no_path_can_be_it(name: str, tmp_path: Path) -> None:
+    """A zero byte, a name that is too long for the system, a folder that may not be looked into."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    for path in ("a\0b", str(tmp_path / ("x" * 300)), *([] if os.access(closed, os.R_OK) else [str(closed / "x")])):
+        with pytest.raises(quantkit.QuantkitError, match=f"{name} is|too long|denied"):
+            Recipe(**{"model": "org/m", name: path})
+
+
+def test_numbers_that_no_float_holds() -> None:
+    for name, value in (("bits", 10**400), ("rope_theta", 10**400), ("adapters", ("a", 10**400))):
+        with pytest.raises(quantkit.QuantkitError, match=r"expected a number above zero|not a finite number"):
+            Recipe(**{"model": "org/m", name: value})
 
 
 def test_a_long_value_is_not_shown_whole() -> None:

@@ -199,10 +199,11 @@ def stopped(model: ChatModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return partial
 
 
-def test_a_stopped_run_goes_on(model: ChatModel, tmp_path: Path, stopped: Path) -> None:
+@pytest.mark.parametrize("half", [b'{"line": 3, "ans', b"3\n", b"[" * 5000 + b"\n"])
+def test_a_stopped_run_goes_on(model: ChatModel, tmp_path: Path, stopped: Path, half: bytes) -> None:
     before = stopped.read_bytes()
     with open(stopped, "ab") as file:
-        file.write(b'{"line": 3, "ans')  # as if it had been killed
+        file.write(half)  # as if it had been killed, or edited
     reporter = Reporter()
     summary = answer_prompts(model, GREEDY, prompts("a", "b", "c"), tmp_path / "out.jsonl", reporter=reporter)
     assert (summary.answers, summary.resumed, summary.generated_tokens) == (3, 2, len(ANSWER.encode()))

@@ -191,6 +191,12 @@ def test_prompts_are_not_among_the_answers(monkeypatch: pytest.MonkeyPatch) -> N
     assert history.entries == ["hello"]
 
 
+def test_lines_of_a_history_that_are_no_entries_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    path.write_text("\n".join(['"a"', "[" * 5000, "9" * 5000, "3", '"b', '"c"', ""]), encoding="utf-8")
+    assert History(path).entries == ["a", "c"]
+
+
 def test_a_history_that_cannot_be_kept_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="chat history cannot be saved") as info:

@@ -92,6 +92,7 @@ def test_recipes_of_a_folder_have_absolute_paths(tmp_path: Path, monkeypatch: py
     ("text", "said"),
     [
         ('model = "m"\n[matrix]\nadapter = ["a"]', "unknown key 'adapter'"),
+        ('model = "m"\n[matrix]\nadapter = [""]', "unknown key 'adapter'"),
         ('model = "m"\n[matrix]\nquants = "q4_0"', "matrix.quants is 'q4_0'; expected a list"),
         ('model = "m"\n[matrix]\nquants = []', "matrix.quants is []"),
         ('model = "m"\nmatrix = 3', "matrix is not a table"),
