@@ -8,7 +8,7 @@ from typing import Any
 
 from quantkit.advise.bandwidth import expected_speed
 from quantkit.advise.cache import F16_CACHE, CacheTypes, cache_layers, layer_nbytes
-from quantkit.advise.card import Placement, place
+from quantkit.advise.card import Placement, card_compute, place
 from quantkit.advise.context import ContextMemory, ContextRun
 from quantkit.advise.memory import Memory, program_nbytes
 from quantkit.advise.weights import Weights
@@ -165,7 +165,7 @@ def judge(candidate: Candidate, wants: Sequence[Need], machine: Machine, vocabul
     program = program_nbytes(vocabulary)
     fits = []
     for need in wants:
-        placement = place(candidate.weights, need.by_layer, need.compute, machine.card)
+        placement = place(candidate.weights, need.by_layer, card_compute(need.compute, vocabulary), machine.card)
         memory = Memory(placement.host_weights, placement.host_cache, need.compute, program)
         fits.append(Fit(need, memory, placement, memory.total <= machine.memory))
     return Row(candidate, tuple(fits), expected_speed(machine.bandwidth, candidate.weights.per_token))

@@ -11,9 +11,11 @@ import time
 
 import numpy as np
 
-_NBYTES = 256 * 2**20  # more than any cache; divided among the threads
-_ROUNDS, _SECONDS = 4, 0.1
+from quantkit.system.machine import cache_nbytes, total_memory
 
+# What is read, by all threads together: more than the caches hold. Servers have caches of 300 MB and more.
+_LEAST_NBYTES, _CACHES, _PART_OF_MEMORY = 256 * 2**20, 2, 16
+_ROUNDS, _SECONDS = 4, 0.1
 
 EFFICIENCY = 0.6
 """Of that speed, what llama.cpp gets out of it while it answers.
@@ -35,7 +37,10 @@ def expected_speed(bandwidth: float, per_token: float) -> float:
 
 def read_bandwidth(threads: int) -> float:
     """Bytes a second that *threads* threads together read from memory, in about half a second."""
-    parts = [np.ones(max(_NBYTES // 8 // threads, 1), np.int64) for _ in range(threads)]
+    nbytes = max(_LEAST_NBYTES, _CACHES * cache_nbytes())
+    if (total := total_memory()) is not None:
+        nbytes = min(nbytes, total // _PART_OF_MEMORY)
+    parts = [np.ones(max(nbytes // 8 // threads, 1), np.int64) for _ in range(threads)]
     return max(_round(parts) for _ in range(_ROUNDS))
 
 

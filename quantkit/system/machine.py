@@ -1,4 +1,4 @@
-"""How much main memory there is."""
+"""How much memory there is: main memory, and the caches of the processors."""
 
 from __future__ import annotations
 
@@ -31,3 +31,20 @@ def _pages(name: str) -> int | None:
     except (AttributeError, ValueError, OSError):
         return None
     return pages * size if pages > 0 and size > 0 else None
+
+
+def cache_nbytes(system: Path = Path("/sys/devices/system/cpu")) -> int:
+    """Bytes of the largest caches of all processors; 0 where the system does not say.
+
+    Args:
+        system: where Linux describes its processors.
+    """
+    caches: dict[tuple[str, str], int] = {}  # processors that share a cache name the same list
+    for one in system.glob("cpu[0-9]*/cache/index[0-9]*"):
+        try:
+            told = [(one / name).read_text("ascii").strip() for name in ("level", "shared_cpu_list", "size")]
+            caches[told[0], told[1]] = int(told[2].removesuffix("K")) * 1024
+        except (OSError, ValueError):
+            continue
+    last = max((level for level, _ in caches), default="")
+    return sum(nbytes for (level, _), nbytes in caches.items() if level == last)

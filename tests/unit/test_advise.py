@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import quantkit
+from quantkit.advise import bandwidth
 from quantkit.advise.advice import CACHES, Candidate, Machine, Need, Row, judge, needs
 from quantkit.advise.bandwidth import EFFICIENCY, read_bandwidth
 from quantkit.advise.cache import CacheTypes
-from quantkit.advise.card import RESERVED, place
+from quantkit.advise.card import RESERVED, card_compute, place
 from quantkit.advise.context import MOST_CONTEXT, ContextMemory, ContextRun, ask_context
 from quantkit.advise.recommend import recommend
 from quantkit.advise.types import CANDIDATES, QUALITY
@@ -30,6 +31,7 @@ from quantkit.errors import GGUFError
 from quantkit.ggml.types import FTYPES, GGMLType
 from quantkit.gguf.header import TensorInfo
 from quantkit.jobs.advise import build_note
+from quantkit.system.machine import cache_nbytes
 from tests.support.terminal import Terminal
 
 Maker = Callable[..., Path]
@@ -46,13 +48,13 @@ def weights(layers: int = 4, each: int = GB, head: int = GB, embedding: int = GB
     return Weights((each,) * layers, embedding, head, False, layers * each + head)
 
 
-def row(label: str, scale: float, machine: Machine, divergence: float | None = None) -> Row:
+def row(label: str, scale: float, machine: Machine, divergence: float | None = None, vocabulary: int = 0) -> Row:
     """A file of four layers and a head of *scale* GB each, with a cache of 0.1 GB a layer at 4096 tokens."""
     one = int(scale * GB)
     candidate = Candidate(label, None, 6 * one, weights(4, one, one, one), 10**9, divergence)
     cache = {"f16": 10**8, "q8_0": 5 * 10**7}
     wants = [Need(4096, name, (nbytes,) * 4, 10**7) for name, nbytes in cache.items()]
-    return judge(candidate, wants, machine, 0)
+    return judge(candidate, wants, machine, vocabulary)
 
 
 # -- bytes --------------------------------------------------------------------------------------------------------
@@ -107,6 +109,15 @@ def test_layers_on_the_card(card: int, layers: int, host: int) -> None:
     assert found.host_cache == 10 * min(4, 5 - layers)
     assert found.host_share == pytest.approx(1 - layers / 5)
     assert found.card == (0 if not layers else RESERVED + layers * GB + 10 * (layers - 1))
+
+
+def test_a_card_has_the_logits_of_a_whole_batch() -> None:
+    # What llama.cpp says of the buffer of an 8B Llama: 258.5 MiB on the card, 118.5 MiB with one token's logits.
+    assert card_compute(124_256_256, 128_256) == 512 * 128_256 * 4
+    assert card_compute(124_256_256, 32_000) == 124_256_256
+    small, large = (row("q8_0", 1.0, machine(100, card=5.5), vocabulary=vocabulary) for vocabulary in (1000, 1_000_000))
+    layers = [one.fits[0].placement.layers for one in (small, large)]
+    assert layers[0] > layers[1]
 
 
 def test_the_head_of_a_tied_model_is_copied() -> None:
@@ -243,7 +254,7 @@ def test_a_card_frees_memory_and_hides_the_speed() -> None:
 
 
 def test_half_on_the_card_is_read_there() -> None:
-    found = row("q8_0", 1.0, machine(100, card=3.72, bandwidth=10))
+    found = row("q8_0", 1.0, machine(100, card=3.22 + RESERVED / GB, bandwidth=10))
     fit = found.at(4096, "f16")
     assert fit is not None
     assert fit.placement.layers == 2 + 1
@@ -253,6 +264,39 @@ def test_half_on_the_card_is_read_there() -> None:
 
 def test_every_candidate_is_a_type_of_llama_cpp() -> None:
     assert set(QUALITY) <= FTYPES.keys()
+
+
+@pytest.mark.parametrize(
+    ("files", "nbytes"),
+    [
+        ({}, 0),
+        (
+            {"cpu0": [("1", "0", "48K"), ("3", "0-1", "32768K")], "cpu1": [("1", "1", "48K"), ("3", "0-1", "32768K")]},
+            2**25,
+        ),
+        ({"cpu0": [("2", "0", "2048K"), ("3", "0-7", "1024K")], "cpu8": [("3", "8-15", "1024K")]}, 2**21),
+        ({"cpu0": [("1", "0", "48K")], "cpu1": [("1", "1", "48K")]}, 96 * 1024),
+        ({"cpu0": [("3", "0", "large")]}, 0),
+    ],
+)
+def test_the_largest_caches(tmp_path: Path, files: dict[str, list[tuple[str, str, str]]], nbytes: int) -> None:
+    for name, caches in files.items():
+        for number, told in enumerate(caches):
+            folder = tmp_path / name / "cache" / f"index{number}"
+            folder.mkdir(parents=True)
+            for file, text in zip(("level", "shared_cpu_list", "size"), told, strict=True):
+                (folder / file).write_text(f"{text}\n")
+    assert cache_nbytes(tmp_path) == nbytes
+
+
+def test_more_is_read_than_the_caches_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    monkeypatch.setattr(bandwidth, "_round", lambda parts: read.append(sum(part.nbytes for part in parts)) or 1.0)
+    monkeypatch.setattr(bandwidth, "total_memory", lambda: 64 * GB)
+    for caches in (0, 300 * 2**20):
+        monkeypatch.setattr(bandwidth, "cache_nbytes", lambda caches=caches: caches)
+        assert read_bandwidth(4) == 1.0
+    assert sorted(set(read)) == [256 * 2**20, 600 * 2**20]
 
 
 def test_memory_is_read_at_a_plausible_speed() -> None:
