@@ -14,11 +14,11 @@ from quantkit.hub.fetch import fetch
 from quantkit.hub.matrix import HubMatrix
 from quantkit.jobs.recipe import Recipe
 from quantkit.material.data_file import CALIBRATION
+from quantkit.package.file_names import REPORT
 from quantkit.package.manifest import Manifest, read_manifest
 from quantkit.package.plan_entries import source_entry, versions
 from quantkit.system.progress import Reporter
 from quantkit.verify.intact import check_contents
-from quantkit.verify.report_file import REPORT
 
 # Stages after the last byte of the models. Those files say when a build was: later work writes the others again.
 _AFTERWARDS = frozenset({"package", "verify", "prove", "evaluate"})

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 _Kind = TypeVar("_Kind")
+_LARGEST = 1 << 63
 
 
 class Fields:
@@ -51,18 +52,20 @@ class Fields:
         """A number of bytes.
 
         Raises:
-            ValueError: it is missing, or not a whole number of at least 0.
+            ValueError: it is missing, or not a whole number of at least 0 that a file can have.
         """
         value = self._of(int, key, "a whole number")
         if value < 0:
             raise self.error(key, "a whole number from 0 on")
+        if value >= _LARGEST:
+            raise self.error(key, "a number of bytes that a file can have")
         return value
 
     def number(self, key: str) -> float:
         """A number.
 
         Raises:
-            ValueError: it is missing, or something else.
+            ValueError: it is missing, infinite, or something else.
         """
         value = self.value(key)
         if not isinstance(value, int | float) or as_float(value) is None:

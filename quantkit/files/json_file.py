@@ -16,17 +16,24 @@ SCHEMA = 1
 _LARGEST = 512 << 20
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, strict: bool = False, largest: int = _LARGEST) -> dict[str, Any]:
     """A JSON object from *path*.
 
+    Args:
+        path: the file.
+        strict: also refuse keys that appear twice in an object, of which readers take different ones, and NaN and
+            Infinity, which are not JSON. It takes longer.
+        largest: its bytes at most.
+
     Raises:
-        CheckpointError: the file cannot be read, is not JSON in UTF-8, or is not an object.
+        CheckpointError: the file cannot be read, is too large, is not JSON in UTF-8, or is not an object.
     """
+    hooks: dict[str, Any] = {"object_pairs_hook": _unique, "parse_constant": _no_constant} if strict else {}
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
-            raise CheckpointError(f"{path}: expected a regular file of at most {_LARGEST >> 20} MiB")
-        value = json.loads(path.read_bytes().decode())  # read_text takes three times as long
+        if not stat.S_ISREG(found.st_mode) or found.st_size > largest:
+            raise CheckpointError(f"{path}: expected a regular file of at most {largest >> 20} MiB")
+        value = json.loads(path.read_bytes().decode(), **hooks)  # read_text takes three times as long
     except FileNotFoundError:
         raise CheckpointError(f"{path}: file is missing", hint="download the folder again") from None
     except OSError as error:
@@ -36,6 +43,19 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found a {type(value).__name__}")
     return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:80]!r} appears twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def read_given_json(path: Path, what: str, *, largest: int, hint: str, if_missing: str = "") -> Any:

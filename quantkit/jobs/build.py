@@ -31,6 +31,7 @@ from quantkit.jobs.run_stream import run_stream, streaming_workspace
 from quantkit.jobs.unquantized import stream_build
 from quantkit.model.adapter_checks import check_effects
 from quantkit.model.adapter_effect import AdapterEffect
+from quantkit.package.file_names import REPORT
 from quantkit.package.manifest import PACKAGE_MARK, write_manifest
 from quantkit.package.ollama_modelfile import package_notes
 from quantkit.package.render import write_package
@@ -39,7 +40,7 @@ from quantkit.page.write import add_page
 from quantkit.plan.values import Plan
 from quantkit.prove.proof import Proof
 from quantkit.verify.report import Report
-from quantkit.verify.report_file import REPORT, write_report
+from quantkit.verify.report_file import write_report
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from quantkit.package.plan_entries import (
     adapter_entry,
     chat_entry,
     model_entry,
+    modelfile_entry,
     projector_entry,
     source_entry,
     text_entries,
@@ -44,6 +45,7 @@ def build_manifest(
         matrix: the importance matrix that was computed for it.
     """
     recipe, subject, plan, spec = prepared.recipe, prepared.subject, prepared.plan, prepared.spec
+    metadata = {entry.key: entry.value for entry in plan.metadata}
     adapters = {folder: source_entry(asked.source, folder) for asked, folder in _adapters(prepared)}
     return Manifest(
         name=spec.name,
@@ -60,7 +62,8 @@ def build_manifest(
         adapter_files=tuple(adapter_entry(file, digests[file.output.file]) for file in subject.adapter_files),
         mmproj=projector_entry(seeing, digests[seeing.output.file]) if (seeing := subject.projector) else None,
         files=text_entries(texts),
-        chat=chat_entry(spec),
+        chat=chat_entry(spec, str(metadata["tokenizer.chat_template"])),
+        modelfile=modelfile_entry(spec),
         notes=plan.notes,
         effects=effects,
         choice=plan.choice,

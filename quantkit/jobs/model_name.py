@@ -9,12 +9,11 @@ from pathlib import Path
 from quantkit.checkpoint.folder import require_folder
 from quantkit.errors import QuantkitError
 from quantkit.hub.source import Source, source_name
+from quantkit.package.file_names import NOT_ON_WINDOWS
 
 _NOT_IN_NAMES = r"/\\:*?\"<>|\x00-\x1f\ud800-\udfff"
 _NAME = re.compile(rf"[^\s.{_NOT_IN_NAMES}-][^{_NOT_IN_NAMES}]*")
 _LONGEST = 200  # bytes
-# Devices of Windows, whatever the suffix; and it leaves out a dot or a blank at the end of a folder's name.
-_NOT_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*[. ]", re.IGNORECASE | re.DOTALL)
 
 
 def model_name(given: str, model: Source, adapters: Sequence[Source]) -> str:
@@ -27,7 +26,7 @@ def model_name(given: str, model: Source, adapters: Sequence[Source]) -> str:
     name = given or "-".join(map(source_name, (model, *adapters)))
     # surrogates stand for bytes of a folder's name that are not UTF-8
     short = len(name.encode(errors="replace")) <= _LONGEST
-    if short and _NAME.fullmatch(name) and not _NOT_ON_WINDOWS.fullmatch(name):
+    if short and _NAME.fullmatch(name) and not NOT_ON_WINDOWS.fullmatch(name):
         return name
     if not given and isinstance(model, Path):
         require_folder(model)

@@ -19,7 +19,8 @@ from quantkit.errors import OllamaError, QuantkitError, VerificationError
 from quantkit.ollama.modelfile import Command
 from quantkit.ollama.read_modelfile import read_modelfile
 from quantkit.ollama.request import NAME, NO_ADAPTER, adapters, fields, sources
-from quantkit.package.manifest import MANIFEST, read_manifest
+from quantkit.package.inside import require_inside
+from quantkit.package.manifest import MANIFEST, PACKAGE_MARK, read_manifest
 from quantkit.package.ollama_modelfile import modelfile_commands
 from quantkit.package.spec import PackageSpec, ollama_name, version_numbers
 from quantkit.system.progress import Reporter
@@ -149,6 +150,8 @@ def create_model(
     reporter = reporter or Reporter()
     _check_name(name)
     commands = read_modelfile(modelfile)
+    if PACKAGE_MARK.is_on(modelfile.parent):
+        require_inside(modelfile, commands)
     files, model = sources(modelfile, commands)
     loras = adapters(modelfile, commands)
     with connect() as server:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate,
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
 from quantkit.files.workspace import workspace
 from quantkit.gguf.header import Header
+from quantkit.gguf.layout import layout_faults
 from quantkit.gguf.lora import ScaledLora, check_fits, read_lora
 from quantkit.gguf.model import GGUFModel, read_model, read_whole_model
 from quantkit.gguf.vectors import narrow_vectors
@@ -27,18 +27,20 @@ from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files, source_path
+from quantkit.package.file_names import named_twice
 from quantkit.package.foreign_template import foreign_template_notes
 from quantkit.package.go_template import go_template, opens_with
+from quantkit.package.known_stops import known_stops
 from quantkit.package.manifest import PACKAGE_MARK, Manifest, write_manifest
 from quantkit.package.ollama_modelfile import package_notes
-from quantkit.package.plan_entries import chat_entry, text_entries, versions
+from quantkit.package.plan_entries import chat_entry, modelfile_entry, text_entries, versions
 from quantkit.package.render import render_package, write_package
 from quantkit.package.spec import PackagedLora, PackagedModel, PackageSpec
 from quantkit.plan.values import count_elements
 from quantkit.system.shell import command
 from quantkit.vocab.added_eos import package_eos_notes
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
-from quantkit.vocab.special import ENDS_BY_NAME, adds_bos
+from quantkit.vocab.special import adds_bos
 
 
 def package(
@@ -95,6 +97,7 @@ def package(
     found = {path: read_whole_model(path) for path in files}
     for path, model in found.items():
         _check_vectors(path, model.header)
+        _check_layout(model)
     headers = {path: model.header for path, model in found.items()}
     _check_one_model(found, headers)
     beside = [read_lora(lora) for lora in asked_loras]
@@ -157,7 +160,8 @@ def package(
             adapter_files=adapters or None,
             mmproj=seeing,
             files=text_entries(texts),
-            chat=chat_entry(spec),
+            chat=chat_entry(spec, _template(first)["template"]),
+            modelfile=modelfile_entry(spec),
             notes=tuple(notes),
         )
         write_manifest(manifest, work.path)
@@ -228,9 +232,8 @@ def _check_one_model(models: Mapping[Path, GGUFModel], headers: Mapping[Path, He
 
 
 def _check_names(files: Sequence[Path]) -> None:
-    names = Counter(file.name for file in files)
-    if twice := [name for name, count in names.items() if count > 1]:
-        raise OutputError(f"{twice[0]}: two of the GGUF files have the same name", hint="rename one of them")
+    if twice := named_twice(file.name for file in files):
+        raise OutputError(f"{twice}: two of the GGUF files have the same name", hint="rename one of them")
 
 
 def _check_vectors(path: Path, header: Header) -> None:
@@ -240,6 +243,14 @@ def _check_vectors(path: Path, header: Header) -> None:
             f"{path}: tensor {narrow}, and llama.cpp and Ollama abort unless they are f32",
             hint=f"write them as f32: {command('quantkit', 'quantize', path, '-o', 'OUT.gguf', '--quant', 'TYPE')}",
         )
+
+
+def _check_layout(model: GGUFModel) -> None:
+    """Refuse a file that hides bytes, which ``verify`` would refuse."""
+    for path, header in zip(model.files, model.headers, strict=True):
+        if fault := next(layout_faults(path, header), None):
+            again = command("quantkit", "quantize", path, "-o", "OUT.gguf", "--quant", "TYPE")
+            raise GGUFError(f"{path}: {fault}", hint=f"write the file again: {again}")
 
 
 def _integer(path: Path, header: Header, key: str) -> int:
@@ -273,12 +284,10 @@ def _chat(path: Path, header: Header, template: str) -> ChatFormat | OwnTemplate
             f"{path}: contains a different chat template than {template}, and llama.cpp would use it",
             hint=rebuild,
         )
-    ends = {*(token_text(header, kind) for kind in ("eos", "eot", "eom")), *ENDS_BY_NAME}
     stop = chat.stops[0]
-    if stop not in tokens or stop not in ends:
+    if stop not in tokens or stop not in known_stops(chat, header):
         raise ChatFormatError(
             f"{path}: {stop!r} ends a turn, but llama.cpp would not stop at it",
             hint="build the file again with quantkit build, which marks it as an end token",
         )
-    # A converter may know no end of a call of tools, which the later ones can be.
-    return replace(chat, stops=tuple(stop for stop in chat.stops if stop in ends))
+    return replace(chat, stops=known_stops(chat, header))

@@ -13,14 +13,16 @@ from quantkit.hub.outgoing import OutgoingFile, outgoing_bytes
 from quantkit.hub.target import PushTarget
 from quantkit.jobs.evaluated_card import CARD
 from quantkit.jobs.push_license import PushLicense
+from quantkit.package.file_names import REPORT
 from quantkit.package.hub_card import HubFacts, hub_card
 from quantkit.package.manifest import MANIFEST, Manifest, read_manifest
-from quantkit.package.manifest_entries import TextEntry
+from quantkit.package.manifest_entries import LARGEST_TEXT, TextEntry
+from quantkit.package.own_files import is_own
 from quantkit.package.private_text import Finding, find_private, this_machine
 from quantkit.system.progress import Reporter
 from quantkit.system.shell import command
 from quantkit.verify.intact import Contents, check_contents
-from quantkit.verify.report_file import REPORT, read_evaluated
+from quantkit.verify.report_file import read_evaluated
 from quantkit.verify.structure import TEXTS_CHECK, unchanged_texts
 
 # Metadata of a GGUF file that are words of people; the vocabulary is not.
@@ -59,12 +61,12 @@ def read_package(folder: Path, *, threads: int | None, reporter: Reporter) -> Pa
         QuantkitError: it is not a package, or its manifest lists a hidden file.
         VerificationError: a check of its build failed, or it was changed since.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, own_files=False)  # the check of the files names what is not
     if hidden := [name for name in manifest.file_names if name.startswith(".")]:
         raise QuantkitError(
             f"{folder}: the manifest lists {hidden[0]}, and hidden files are never pushed", hint="build it again"
         )
-    report = read_json(folder / REPORT) if (folder / REPORT).is_file() else {}
+    report = read_json(folder / REPORT) if is_own(folder, REPORT) else {}
     if report.get("passed") is False:
         raise VerificationError(
             f"{folder}: a check failed when it was built, so it is not pushed", hint=f"read {folder / REPORT}"
@@ -95,8 +97,8 @@ def _require_unchanged(folder: Path, manifest: Manifest, contents: Contents) -> 
     """
     sound = unchanged_texts(folder, manifest)
     others = [text.file for text in manifest.files if text.file not in sound and text.file != CARD]
-    # A link would send a file of some other place.
-    own = (folder / CARD).is_file() and not (folder / CARD).is_symlink()
+    # A link would send a file of some other place; what was changed may have any size.
+    own = is_own(folder, CARD) and (folder / CARD).stat().st_size <= LARGEST_TEXT
     card = own and any(text.file == CARD and text.file not in sound for text in manifest.files)
     matrix = manifest.imatrix
     if matrix is not None and contents.sums.get(matrix.file) != matrix.sha256:

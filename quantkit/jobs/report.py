@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from quantkit.jobs.arguments import PathInput, read_path
+from quantkit.package.file_names import PAGE
 from quantkit.package.manifest import read_manifest
 from quantkit.page.write import is_fresh, write_page
-from quantkit.verify.report_file import PAGE
 
 
 def report(folder: PathInput) -> Path:

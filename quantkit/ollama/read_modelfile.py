@@ -17,6 +17,7 @@ PASSTHROUGH = "passthrough"
 """The PARSER that does nothing, and so makes Ollama use the TEMPLATE."""
 
 _LARGEST = 16 << 20  # bytes: licenses of any length
+_GIVE = "give the path of a Modelfile"
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -47,6 +48,25 @@ class ModelfileContent:
     adapters: tuple[str, ...] = ()
 
 
+def small_text(path: Path) -> str:
+    """Read a Modelfile as text, in UTF-8.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: another encoding.
+        QuantkitError: too large for a Modelfile.
+    """
+    return _small(path).decode("utf-8")
+
+
+def _small(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise QuantkitError(f"{path}: too large for a Modelfile", hint=_GIVE)
+    return data
+
+
 def read_modelfile(path: Path) -> tuple[Command, ...]:
     """Read the commands of a Modelfile, in UTF-8 or, as Windows writes it, in UTF-16 with a byte order mark.
 
@@ -54,14 +74,10 @@ def read_modelfile(path: Path) -> tuple[Command, ...]:
         QuantkitError: it cannot be read.
         ChatFormatError: Ollama would refuse it.
     """
-    hint = "give the path of a Modelfile"
     try:
-        with path.open("rb") as file:
-            data = file.read(_LARGEST + 1)
+        data = _small(path)
     except OSError as error:
-        raise QuantkitError(f"{path}: cannot be read ({error.strerror or error})", hint=hint) from None
-    if len(data) > _LARGEST:
-        raise QuantkitError(f"{path}: too large for a Modelfile", hint=hint)
+        raise QuantkitError(f"{path}: cannot be read ({error.strerror or error})", hint=_GIVE) from None
     try:
         text = data.decode(_BYTE_ORDER_MARKS.get(data[:2], "utf-8"))
     except UnicodeDecodeError as error:

@@ -16,6 +16,8 @@ from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.files.replaceable import Mark
 from quantkit.files.visible import visible
 from quantkit.model.adapter_effect import AdapterEffect
+from quantkit.package.file_names import MANIFEST as MANIFEST
+from quantkit.package.file_names import REPORT, named_twice
 from quantkit.package.manifest_chat import ChatEntry
 from quantkit.package.manifest_entries import (
     AdapterEntry,
@@ -24,12 +26,14 @@ from quantkit.package.manifest_entries import (
     ProjectorEntry,
     TextEntry,
 )
+from quantkit.package.manifest_modelfile import ModelfileEntry
 from quantkit.package.manifest_sources import InputsEntry, SourcesEntry
+from quantkit.package.own_files import first_foreign, foreign
 from quantkit.plan.choice import Choice
 from quantkit.system.shell import command
 
-MANIFEST = "manifest.json"
 GGUFEntry = ModelEntry | ProjectorEntry | AdapterEntry
+_LARGEST = 32 << 20  # bytes; a hundred thousand tensors have 16 million
 PACKAGE_MARK = Mark(MANIFEST, ("schema", "versions", "models", "files", "chat"))
 
 
@@ -48,6 +52,7 @@ class Manifest:
         adapter_files: by ``build``: the adapters by themselves. By ``package --lora``: what the models are run with.
         mmproj: by ``build --mmproj``: the part that sees pictures.
         files: the text files.
+        modelfile: what only the Modelfiles say; packages of earlier versions have none.
         chat: how to talk to the model.
         notes: decisions that the user was told; only a record.
         effects: by ``build``: what each adapter changed, as measured while it was merged; only a record. The first
@@ -70,6 +75,7 @@ class Manifest:
     effects: tuple[AdapterEffect, ...] | None = None
     choice: Choice | None = None
     imatrix: MatrixEntry | None = None
+    modelfile: ModelfileEntry | None = None
 
     @property
     def ggufs(self) -> tuple[GGUFEntry, ...]:
@@ -123,6 +129,7 @@ class Manifest:
             "mmproj": self.mmproj and self.mmproj.to_json(),
             "imatrix": None if self.imatrix is None else asdict(self.imatrix),
             "files": [asdict(text) for text in self.files],
+            "modelfile": self.modelfile and self.modelfile.to_json(),
             "chat": self.chat.to_json(),
             "notes": list(self.notes),
         }
@@ -143,7 +150,7 @@ class Manifest:
             raise ValueError('"models" is empty')
         adapters = found.each("adapter_files") if "adapter_files" in found else None
         versions = found.fields("versions")
-        return cls(
+        manifest = cls(
             name=found.text("name"),
             versions={name: versions.text(name) for name in versions},
             recipe=found.fields("recipe").plain() if "recipe" in found else None,
@@ -158,7 +165,11 @@ class Manifest:
             effects=tuple(map(AdapterEffect.from_json, found.each("effects"))) if "effects" in found else None,
             choice=Choice.from_json(found.fields("choice")) if "choice" in found else None,
             imatrix=MatrixEntry.from_json(found.fields("imatrix")) if "imatrix" in found else None,
+            modelfile=ModelfileEntry.from_json(found.fields("modelfile")) if "modelfile" in found else None,
         )
+        if (twice := named_twice(manifest.file_names)) is not None:
+            raise ValueError(f"{twice!r} is listed twice, or is the name of another file on some system")
+        return manifest
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
@@ -166,8 +177,13 @@ def write_manifest(manifest: Manifest, folder: Path) -> None:
     write_json(folder / MANIFEST, manifest.to_json(), indent=1)
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, *, own_files: bool = True) -> Manifest:
     """Read a package's manifest.json.
+
+    Args:
+        folder: the package.
+        own_files: refuse a package of whose files one is a link to elsewhere, a pipe or a device: nobody should read
+            them. ``verify`` names them all instead.
 
     Raises:
         QuantkitError: there is none, or it is not as :func:`write_manifest` writes it.
@@ -185,7 +201,12 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder}: no {MANIFEST}, so this is not a folder made by quantkit build", hint=ggufs_hint(folder)
         )
     try:
-        return Manifest.from_json(read_json(path))
+        if what := foreign(folder, MANIFEST):
+            raise CheckpointError(f"{path}: is {what}")
+        manifest = Manifest.from_json(read_json(path, strict=True, largest=_LARGEST))
+        if own_files and (found := first_foreign(folder, (*manifest.file_names, REPORT))):
+            raise CheckpointError(f"{folder / found[0]}: is {found[1]}")
+        return manifest
     except CheckpointError as error:
         why = str(error)
     except ValueError as error:

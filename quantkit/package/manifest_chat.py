@@ -22,6 +22,7 @@ class ChatEntry:
         parameters: Ollama parameters, name -> value text; those of generation_config.json too. ``stop`` is a list: the
             user's stop sequences.
         stops: the chat format's stop sequences.
+        template_sha256: of the Jinja text in the GGUF files; packages of earlier versions have none.
         messages: an example conversation, for Ollama alone: each with ``role`` and ``content``. Packages of the first
             versions have none.
         answers: whether it thinks, and calls tools. Packages of earlier versions have none.
@@ -33,6 +34,7 @@ class ChatEntry:
     stops: tuple[str, ...]
     messages: tuple[Mapping[str, str], ...] = ()
     answers: AnswersEntry | None = None
+    template_sha256: str = ""
 
     @property
     def settings(self) -> dict[str, str]:
@@ -48,6 +50,7 @@ class ChatEntry:
         """As JSON values."""
         return {
             "template": self.template,
+            **({"template_sha256": self.template_sha256} if self.template_sha256 else {}),
             "system": self.system,
             "parameters": {
                 name: value if isinstance(value, str) else list(value) for name, value in self.parameters.items()
@@ -69,4 +72,5 @@ class ChatEntry:
             stops=found.texts("stops"),
             messages=tuple({"role": one.text("role"), "content": one.text("content")} for one in messages),
             answers=AnswersEntry.from_json(found.fields("answers")) if "answers" in found else None,
+            template_sha256=found.optional_text("template_sha256") or "",
         )

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from quantkit.files.json_fields import Fields
+from quantkit.package.file_names import name_fault
+
+LARGEST_TEXT = 64 << 20
+"""Bytes of a text file at most: it is read without progress."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,10 @@ class TextEntry:
     @classmethod
     def from_json(cls, found: Fields) -> TextEntry:
         """From JSON values."""
-        return cls(_checked_name(found, "file", found.text("file")), found.size("size"), found.text("sha256"))
+        size = found.size("size")
+        if size > LARGEST_TEXT:
+            raise found.error("size", f"at most {LARGEST_TEXT}: it is a text")
+        return cls(_checked_name(found, "file", found.text("file")), size, found.text("sha256"))
 
 
 @dataclass(frozen=True)
@@ -237,8 +243,8 @@ class MatrixEntry:
 
 def _checked_name(found: Fields, key: str, name: str) -> str:
     """A file of the folder itself: a manifest must not send anybody elsewhere."""
-    if name in ("", ".", "..") or Path(name).name != name or "\\" in name or "\0" in name:
-        raise found.error(key, "the name of a file in the folder", name)
+    if wanted := name_fault(name):
+        raise found.error(key, wanted, name)
     return name
 
 

@@ -125,8 +125,13 @@ def modelfile_commands(spec: PackageSpec, model: PackagedModel) -> tuple[Command
     commands.extend(Command("PARAMETER", stop, "stop") for stop in spec.stops)
     commands.append(Command("PARAMETER", str(spec.num_ctx), "num_ctx"))
     commands.extend(Command("PARAMETER", value, name) for name, value in spec.other_parameters)
-    commands.extend(Command("LICENSE", readable) for text in spec.licenses if (readable := _readable(text)))
+    commands.extend(Command("LICENSE", text) for text in license_values(spec))
     return tuple(commands)
+
+
+def license_values(spec: PackageSpec) -> list[str]:
+    """Return the texts of the LICENSE commands."""
+    return [readable for text in spec.licenses if (readable := _readable(text))]
 
 
 def _forced(spec: PackageSpec) -> bool:

@@ -18,7 +18,9 @@ from quantkit.package.manifest_entries import (
     TensorEntry,
     TextEntry,
 )
+from quantkit.package.manifest_modelfile import ModelfileEntry, text_sha256
 from quantkit.package.manifest_sources import InputEntry, SourceEntry
+from quantkit.package.ollama_modelfile import license_values
 from quantkit.package.spec import PackageSpec
 
 if TYPE_CHECKING:
@@ -119,8 +121,8 @@ def text_entries(files: Sequence[Path]) -> tuple[TextEntry, ...]:
     )
 
 
-def chat_entry(spec: PackageSpec) -> ChatEntry:
-    """How to talk to the model."""
+def chat_entry(spec: PackageSpec, jinja: str) -> ChatEntry:
+    """How to talk to the model, whose files have the chat template *jinja*."""
     return ChatEntry(
         template=spec.chat.name,
         system=spec.system,
@@ -128,6 +130,16 @@ def chat_entry(spec: PackageSpec) -> ChatEntry:
         stops=tuple(spec.chat.stops),
         messages=tuple({"role": role, "content": text} for role, text in spec.messages),
         answers=answers_entry(spec.answers),
+        template_sha256=text_sha256(jinja),
+    )
+
+
+def modelfile_entry(spec: PackageSpec) -> ModelfileEntry:
+    """What only the Modelfiles say."""
+    return ModelfileEntry(
+        licenses=tuple(text_sha256(text) for text in license_values(spec)),
+        template_sha256="" if spec.own_template is None else text_sha256(spec.own_template),
+        requires=spec.requires or "",
     )
 
 

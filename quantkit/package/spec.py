@@ -10,6 +10,7 @@ from quantkit.chat_template.format import ChatFormat, OwnTemplate
 from quantkit.errors import ChatFormatError, OutputError
 from quantkit.ollama.messages import check_messages
 from quantkit.ollama.parameters import check_parameters
+from quantkit.package.file_names import FORBIDDEN_IN_NAMES, name_fault
 from quantkit.package.quality import Quality
 
 DEFAULT_CONTEXT = 8192
@@ -17,9 +18,6 @@ DEFAULT_CONTEXT = 8192
 
 _VERSION = re.compile(r"v?[0-9]{1,9}(\.[0-9]{1,9}){0,2}([-+][0-9A-Za-z.+-]+)?")
 _LONGEST_NAME = 80  # per part of a name in Ollama
-
-# Not allowed in file names: Windows refuses most of them, and Ollama's parser drops control characters.
-_FORBIDDEN_IN_NAMES = set('<>:"/\\|?*')
 
 
 @dataclass(frozen=True)
@@ -157,6 +155,14 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.removeprefix("v").partition("-")[0].partition("+")[0].split(".")))
 
 
+def _check_file(name: str, what: str, hint: str, further: str = "") -> None:
+    """Refuse the name of a file that some system, or Ollama's parser, cannot have."""
+    if bad := sorted({c for c in name if c in FORBIDDEN_IN_NAMES or c in further or not c.isprintable()}):
+        raise OutputError(f"{name!r} cannot be {what} in a package: it contains {', '.join(map(repr, bad))}", hint=hint)
+    if wanted := name_fault(name):
+        raise OutputError(f"{name!r} cannot be {what} in a package: it must be {wanted}", hint=hint)
+
+
 def check_spec(spec: PackageSpec) -> None:
     """Refuse what the package's files could not express.
 
@@ -167,17 +173,9 @@ def check_spec(spec: PackageSpec) -> None:
     if not spec.models:
         raise OutputError(f"package {spec.name!r} contains no model")
     for model in spec.models:
-        if bad := sorted({c for c in model.file if c in _FORBIDDEN_IN_NAMES or not c.isprintable()}):
-            raise OutputError(
-                f"{model.file!r} cannot be a file name in a package: it contains {', '.join(map(repr, bad))}",
-                hint="choose another one with --name",
-            )
+        _check_file(model.file, "a file name", "choose another one with --name")
     for lora in spec.loras:
-        if bad := sorted({c for c in lora.file if c in _FORBIDDEN_IN_NAMES or c == "," or not c.isprintable()}):
-            raise OutputError(
-                f"{lora.file!r} cannot be a LoRA file in a package: its name contains {', '.join(map(repr, bad))}",
-                hint="rename it; llama.cpp reads a comma as the end of a name",
-            )
+        _check_file(lora.file, "a LoRA file", "rename it; llama.cpp reads a comma as the end of a name", ",")
     check_parameters(spec.parameters)
     check_messages(spec.messages)
     if spec.requires is not None and not _VERSION.fullmatch(spec.requires):

@@ -8,12 +8,12 @@ from pathlib import Path
 from quantkit.errors import QuantkitError
 from quantkit.files.json_file import read_json
 from quantkit.files.output_file import write_error
+from quantkit.package.file_names import PAGE, REPORT
 from quantkit.package.manifest import MANIFEST, read_manifest
 from quantkit.page.plots import require_plots
 from quantkit.page.render import render_page
 from quantkit.page.values import read_page
 from quantkit.system.progress import Reporter
-from quantkit.verify.report_file import PAGE, REPORT
 
 
 def write_page(folder: Path) -> Path:

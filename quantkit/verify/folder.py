@@ -10,14 +10,17 @@ from typing import Any
 from quantkit.errors import QuantkitError
 from quantkit.gguf.lora import ScaledLora, check_loras
 from quantkit.gguf.model import GGUFModel
+from quantkit.package.file_names import PAGE, REPORT
 from quantkit.package.manifest import Manifest, read_manifest
+from quantkit.package.own_files import foreign
 from quantkit.system.progress import Reporter
+from quantkit.system.shell import command
 from quantkit.verify.expected import Expected
 from quantkit.verify.intact import check_contents
 from quantkit.verify.models import verify_outputs
 from quantkit.verify.origin import Origin, open_origin
 from quantkit.verify.report import Check, Report
-from quantkit.verify.report_file import REPORT, read_kept_prompts
+from quantkit.verify.report_file import read_kept_prompts
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,11 @@ def verify_folder(
             hint="leave out one of the two",
         )
     reporter = reporter or Reporter()
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, own_files=False)
     origin = open_origin(source, template=manifest.own_template) if source is not None else None
     found = check_contents(folder, manifest, weights=not quick, sha256=sha256, threads=threads, reporter=reporter)
     not_made = ["checksums of the weights (left out by --quick)"] if quick else []
+    not_made += _unrecorded(folder, manifest)
     kept: Sequence[Expected] = ()
     if origin is None:
         kept, why = _kept_prompts(folder, manifest)
@@ -85,13 +89,33 @@ def verify_folder(
     return FolderReport(folder, report, found.sums)
 
 
+def _unrecorded(folder: Path, manifest: Manifest) -> list[str]:
+    """What nothing in the package says twice, because an earlier version made it, or because it is made anew each time.
+
+    Whoever edits a manifest can also take the fields out.
+    """
+    left = [
+        f"the header of {file} (the manifest has no sha256 of it)"
+        for gguf in manifest.ggufs
+        for file in gguf.files
+        if file not in gguf.headers
+    ]
+    if manifest.modelfile is None and any(text.file.startswith("Modelfile") for text in manifest.files):
+        left.append("LICENSE and REQUIRES of the Modelfiles (the manifest does not have modelfile)")
+    if not manifest.chat.template_sha256:
+        left.append("the text of the chat template (the manifest does not have chat.template_sha256)")
+    if (folder / PAGE).exists():
+        left.append(f"{PAGE}, which a browser runs ({command('quantkit', 'report', folder)} makes it anew)")
+    return left
+
+
 def _kept_prompts(folder: Path, manifest: Manifest) -> tuple[Sequence[Expected], list[str]]:
     """Return the prompts that the build saved, and the checks that cannot be made."""
     source = manifest.sources.model.label if manifest.sources else ""
     which = f" ({source})" if source else ""
     give = f"add the checkpoint that the package was built from{which}: --source MODEL"
     tokens = f"token ids of single texts ({give})"
-    kept = read_kept_prompts(folder)
+    kept = read_kept_prompts(folder) if foreign(folder, REPORT) is None else None
     if kept:
         return kept, [tokens]
     why = "the package does not have a build report" if kept is None else f"{REPORT} does not contain prompts"

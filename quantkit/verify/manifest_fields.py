@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantkit.chat_template.answers import answer_format
-from quantkit.chat_template.format import derive
 from quantkit.errors import QuantkitError
 from quantkit.gguf.header import file_type_name
 from quantkit.gguf.model import GGUFModel
@@ -25,16 +23,16 @@ from quantkit.package.manifest_answers import answers_entry
 from quantkit.package.manifest_entries import AdapterEntry, ModelEntry, ProjectorEntry
 from quantkit.package.ollama_modelfile import modelfile_commands, modelfile_name, no_modelfile
 from quantkit.package.plan_entries import settings_of
-from quantkit.package.spec import PackagedLora, PackagedModel, PackageSpec
+from quantkit.package.spec import PackagedModel, PackageSpec
 from quantkit.package.text import without_controls
 from quantkit.plan.choice import Choice
 from quantkit.verify.choice_fields import differences
+from quantkit.verify.package_spec import context_length, package_spec, packaged, packaged_loras
 from quantkit.verify.read_script import option_pairs, read_script
 from quantkit.verify.recipe_fields import recipe_differences
 from quantkit.verify.report import Check
 from quantkit.verify.structure import unchanged_texts
-from quantkit.vocab.from_gguf import gguf_vocabulary
-from quantkit.vocab.special import adds_bos
+from quantkit.verify.written_texts import check_written
 
 RECORDS = ("versions", "sources", "inputs", "notes", "effects", "choice", "adapter_files.adapter", "tensors.reason")
 """Fields that only tell people where a package came from. Of ``recipe`` those that
@@ -70,6 +68,8 @@ def _short(value: Any) -> str:
 def check_fields(folder: Path, manifest: Manifest, models: Mapping[str, GGUFModel]) -> list[Check]:
     """Compare the manifest's fields with the package's files; one failed check for each that differs.
 
+    If none does, the scripts and the other commands of the Modelfiles are compared with what quantkit writes.
+
     Args:
         folder: the package.
         manifest: its manifest.
@@ -77,30 +77,30 @@ def check_fields(folder: Path, manifest: Manifest, models: Mapping[str, GGUFMode
     """
     faults = [*_texts(manifest), *_headers(manifest, models)]
     first = models.get(manifest.models[0].file)
-    if first is not None and (spec := _spec(manifest, first)) is not None:
+    spec = None if first is None else package_spec(manifest, first)
+    if first is not None:
+        faults += _context(first)
+    if first is not None and spec is not None:
         sound = unchanged_texts(folder, manifest)
         faults += [*_answers(manifest, spec), *_modelfiles(folder, spec, sound), *_script(folder, spec, sound)]
         faults += [_Fault(*found) for found in recipe_differences(manifest, first)]
     once = {fault.field: fault for fault in reversed(faults)}  # the first witness of a field
     if not once:
-        return [Check("manifest", True, "ok", "", "its fields are those of the GGUF headers, Modelfiles and chat.sh")]
+        agrees = Check("manifest", True, "ok", "", "its fields are those of the GGUF headers, Modelfiles and chat.sh")
+        if spec is None or spec.chat.name != manifest.chat.template:  # the check of the chat template says it
+            return [agrees]
+        return [agrees, *check_written(folder, manifest, spec)]
     return [once[field].check() for field in dict.fromkeys(fault.field for fault in faults)]
 
 
 def _texts(manifest: Manifest) -> Iterator[_Fault]:
     """Text files that every package has must be listed, else nothing checks them."""
-    listed, loras = {text.file for text in manifest.files}, _packaged_loras(manifest)
-    names = [modelfile_name(i, model) for i, model in enumerate(_packaged(manifest)) if not no_modelfile(model, loras)]
+    listed, loras = {text.file for text in manifest.files}, packaged_loras(manifest)
+    names = [modelfile_name(i, model) for i, model in enumerate(packaged(manifest)) if not no_modelfile(model, loras)]
     if missing := [name for name in (*names, *_OTHER_TEXTS) if name not in listed]:
         yield _Fault("files", sorted(listed), "a package", f"also {', '.join(missing)}")
-
-
-def _packaged(manifest: Manifest) -> list[PackagedModel]:
-    return [PackagedModel(model.file, model.quant, len(model.files)) for model in manifest.models]
-
-
-def _packaged_loras(manifest: Manifest) -> tuple[PackagedLora, ...]:
-    return tuple(PackagedLora(lora.file, lora.scale) for lora in manifest.loras if lora.scale is not None)
+    if others := sorted(listed - {*names, *_OTHER_TEXTS}):
+        yield _Fault("files", others, "a package", "no such texts")
 
 
 def _headers(manifest: Manifest, models: Mapping[str, GGUFModel]) -> Iterator[_Fault]:
@@ -112,6 +112,11 @@ def _headers(manifest: Manifest, models: Mapping[str, GGUFModel]) -> Iterator[_F
     for number, adapter in enumerate(manifest.adapter_files or ()):
         if (model := models.get(adapter.file)) is not None:
             yield from _adapter(f"adapter_files[{number}]", adapter, model)
+
+
+def _context(model: GGUFModel) -> Iterator[_Fault]:
+    if not isinstance(found := context_length(model), int):
+        yield _Fault("models[0].file", model.path.name, "its context_length", found)
 
 
 def _model(field: str, listed: ModelEntry, model: GGUFModel, choice: Choice | None) -> Iterator[_Fault]:
@@ -137,42 +142,6 @@ def _adapter(field: str, listed: AdapterEntry, model: GGUFModel) -> Iterator[_Fa
     alpha = model.value(_ALPHA, 0.0)
     if not isinstance(alpha, float) or not math.isclose(alpha, listed.alpha, rel_tol=1e-6):  # float32
         yield _Fault(f"{field}.alpha", listed.alpha, f"{_ALPHA} of {listed.file}", alpha)
-
-
-def _spec(manifest: Manifest, model: GGUFModel) -> PackageSpec | None:
-    """What the texts of this manifest's package would be made from; None where the file has no sound chat template."""
-    vocabulary, header = gguf_vocabulary(model.header), model.header
-    context = header.value(f"{header.value('general.architecture')}.context_length")
-    if not vocabulary.chat_template or not isinstance(context, int):
-        return None
-    tokens: list[str] = header.value("tokenizer.ggml.tokens", [])
-    try:
-        chat = derive(
-            vocabulary.chat_template, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token, tokens=tokens
-        )
-    except QuantkitError:
-        return None  # the check of the chat template says why
-    parameters = manifest.chat.parameters.items()
-    return PackageSpec(
-        name=manifest.name,
-        models=tuple(_packaged(manifest)),
-        chat=chat,
-        system=manifest.chat.system,
-        parameters=tuple(
-            (name, one) for name, value in parameters for one in ((value,) if isinstance(value, str) else value)
-        ),
-        context_length=context,
-        base="",
-        adapters=(),
-        licenses=(),
-        architecture=str(header.value("general.architecture")),
-        parameter_count=0,
-        loras=_packaged_loras(manifest),
-        mmproj=manifest.mmproj.file if manifest.mmproj else None,
-        messages=tuple((message["role"], message["content"]) for message in manifest.chat.messages),
-        adds_bos=adds_bos({key: entry.value for key, entry in header.metadata.items()}),
-        answers=answer_format(vocabulary.chat_template, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token),
-    )
 
 
 def _answers(manifest: Manifest, spec: PackageSpec) -> Iterator[_Fault]:

@@ -13,13 +13,11 @@ from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.differences import Difference
+from quantkit.package.file_names import REPORT
 from quantkit.system.shell import command
 from quantkit.verify.expected import Expected, read_expected
 from quantkit.verify.report import Report
 
-REPORT = "report.json"
-PAGE = "report.html"
-"""The page that is made from it, see :mod:`quantkit.page`."""
 FIGURES = ("kl_mean", "same_top", "perplexity")
 """The figures of an evaluated file that commands read again."""
 

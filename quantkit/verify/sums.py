@@ -6,15 +6,15 @@ disks read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from pathlib import Path
 
 from quantkit.files.fileio import blocks, sha256_of
 from quantkit.gguf.model import GGUFModel
 from quantkit.package.manifest import Manifest
-from quantkit.package.manifest_entries import TensorEntry
+from quantkit.package.manifest_entries import LARGEST_TEXT, TensorEntry
+from quantkit.package.own_files import is_own
 from quantkit.system.processors import usable_processors
 
 
@@ -62,14 +62,26 @@ def _digest(file: Path, start: int, size: int) -> str:
 def file_sums(
     folder: Path, manifest: Manifest, *, threads: int | None = None, advance: Callable[[int], None]
 ) -> dict[str, str]:
-    """Return the sha256 of each whole file that is there, by name in the manifest's order."""
+    """Return the sha256 of each whole file of the folder, by name in the manifest's order.
+
+    The check of the files names one that is missing or foreign. One that is much larger than the manifest says, as
+    sparse files are for nothing, has no sum.
+    """
     sizes = {}
-    for name in manifest.file_names:
-        with suppress(OSError):  # the check of the files names one that is missing
-            sizes[name] = (folder / name).stat().st_size
+    for name, largest in _largest(manifest):
+        if is_own(folder, name) and (size := (folder / name).stat().st_size) <= largest:
+            sizes[name] = size
     with ThreadPoolExecutor(threads or usable_processors()) as pool:
         sums = {}
         for name, digest in zip(sizes, pool.map(lambda n: _digest(folder / n, 0, sizes[n]), sizes), strict=True):
             sums[name] = digest
             advance(sizes[name])
     return sums
+
+
+def _largest(manifest: Manifest) -> Iterator[tuple[str, int]]:
+    """Each file, and the bytes up to which it is read."""
+    yield from ((text.file, LARGEST_TEXT) for text in manifest.files)
+    yield from ((file, gguf.size) for gguf in manifest.ggufs for file in gguf.files)
+    if manifest.imatrix is not None:
+        yield manifest.imatrix.file, manifest.imatrix.size

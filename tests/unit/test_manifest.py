@@ -102,7 +102,7 @@ def test_a_build_records_the_device_that_was_used(checkpoint: Maker, tmp_path: P
     assert written["recipe"]["device"] in ("cpu", "cuda")
     assert list(written) == [
         *("schema", "name", "versions", "recipe", "sources", "inputs", "effects", "models", "adapter_files", "files"),
-        *("chat", "notes"),
+        *("modelfile", "chat", "notes"),
     ]
     assert read_manifest(folder).to_json() == written
 

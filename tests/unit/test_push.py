@@ -231,7 +231,7 @@ def test_a_dry_run_sends_nothing(hub: HubServer, client: PushClient, folder: Pat
     [
         (lambda folder: (folder / "chat.sh").write_text("rm -rf ~"), "'text files' failed"),
         (lambda folder: (folder / "chat.ps1").unlink(), "'files' failed"),
-        (lambda folder: _elsewhere(folder / "README.md"), "'text files' failed"),
+        (lambda folder: _elsewhere(folder / "README.md"), "'files' failed: README.md is a link to"),
         (lambda folder: _flip(folder / "tiny-q8_0.gguf"), "'tiny-q8_0.gguf: tensors' failed"),
         (lambda folder: (folder / "report.json").write_text('{"passed": false}'), "a check failed when it was built"),
     ],
