@@ -7,7 +7,6 @@ nodes there are and whichever is lost.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,17 +46,18 @@ class SpreadRunner(Runner):
 
     def keep(self, gguf: Path, text: TextTask | None, *, speed: bool) -> Speed | None:
         file = _file(gguf)
-        shares = [] if text is None else self._shares(text.chunks)
-        parts: dict[int, bytes] = {}
-        measured = self._run(
-            file,
-            shares,
-            speed,
-            lambda actor, share: actor.keep.remote(file, _part(_of(text), share)),
-            parts.__setitem__,
-        )
-        if text is not None:
-            _join_logits(text, [parts[share.number] for share in shares])
+        if text is None:
+            return self._run(file, [], speed, lambda actor, share: None, lambda number, answer: None)
+        shares = self._shares(text.chunks)
+        with _parts(shares, text.logits.parent) as parts:
+            measured = self._run(
+                file,
+                shares,
+                speed,
+                lambda actor, share: actor.keep.remote(file, _part(text, share)),
+                lambda number, logits: parts[number].write_bytes(logits),
+            )
+            _join_logits(text, list(parts.values()))
         return measured
 
     def compare(self, gguf: Path, text: TextTask, out: Path, *, speed: bool) -> tuple[Compared, Speed | None]:
@@ -102,7 +102,7 @@ class SpreadRunner(Runner):
         shares: Sequence[Share],
         speed: bool,
         ask: Callable[[Any, Share], Any],
-        keep: Callable[[int, Any], None],
+        keep: Callable[[int, Any], object],
     ) -> Speed | None:
         """Deal the shares; the speed is measured first, on a node that does nothing else meanwhile."""
         measured: list[Speed] = []
@@ -167,29 +167,35 @@ def _file(gguf: Path) -> File:
     return File(gguf.absolute(), fingerprint(read_whole_model(gguf)))
 
 
-def _of(text: TextTask | None) -> TextTask:
-    assert text is not None
-    return text
-
-
 def _part(text: TextTask, share: Share) -> Part:
     ids = np.load(text.ids, mmap_mode="r")
     begin, end = (chunk * text.context for chunk in (share.first, share.first + share.chunks))
     return Part(np.array(ids[begin:end]), text.sha256, text.context, share.chunks)
 
 
-def _join_logits(text: TextTask, parts: Sequence[bytes]) -> None:
+@contextmanager
+def _parts(shares: Sequence[Share], folder: Path) -> Iterator[dict[int, Path]]:
+    """Places for files of logits, one a share, by number; what is there at the end is removed."""
+    places = {share.number: folder / f"logits-{share.number}" for share in shares}
+    try:
+        yield places
+    finally:
+        for path in places.values():
+            path.unlink(missing_ok=True)
+
+
+def _join_logits(text: TextTask, parts: Sequence[Path]) -> None:
     """Write the file of logits that one machine writes, of those of its chunks in order."""
     with text.logits.open("wb") as out:
         writer: LogitsWriter | None = None
         for part in parts:
-            file = io.BytesIO(part)
-            header = read_header(text.logits, file)
-            if writer is None:
-                whole = LogitsHeader(header.vocabulary, text.context, text.chunks, text.sha256)
-                writer = LogitsWriter(out, whole)
-            for piece in read_pieces(text.logits, header, file):
-                writer.add(piece)
+            with part.open("rb") as file:
+                header = read_header(part, file)
+                if writer is None:
+                    whole = LogitsHeader(header.vocabulary, text.context, text.chunks, text.sha256)
+                    writer = LogitsWriter(out, whole)
+                for piece in read_pieces(part, header, file):
+                    writer.add(piece)
         assert writer is not None
         writer.finish()
 
@@ -197,8 +203,7 @@ def _join_logits(text: TextTask, parts: Sequence[bytes]) -> None:
 @contextmanager
 def cut_logits(text: TextTask, shares: Sequence[Share], folder: Path) -> Iterator[dict[int, Path]]:
     """Files of logits for shares that follow each other, by number; removed at the end."""
-    made = {share.number: folder / f"logits-{share.number}" for share in shares}
-    try:
+    with _parts(shares, folder) as made:
         with text.logits.open("rb") as file:
             header = read_header(text.logits, file)
             pieces = read_pieces(text.logits, header, file)
@@ -212,6 +217,3 @@ def cut_logits(text: TextTask, shares: Sequence[Share], folder: Path) -> Iterato
                         left -= len(piece)
                     writer.finish()
         yield made
-    finally:
-        for path in made.values():
-            path.unlink(missing_ok=True)
