@@ -95,7 +95,7 @@ def ask_context(
         except ChildError as error:
             raise GGUFError(
                 f"llama.cpp cannot plan a context for this model: it ended with {error.how}",
-                hint="check the model with: quantkit inspect MODEL",
+                hint=error.hint("check the model with: quantkit inspect MODEL"),
             ) from None
     if not found["loaded"]:
         raise GGUFError(

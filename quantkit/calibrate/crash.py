@@ -14,5 +14,5 @@ def calibration_crash(gguf: Path, error: ChildError) -> QuantkitError:
     return QuantkitError(
         f"{gguf}: llama.cpp ended with {error.how} while it computed importances"
         + (f", in {error.call}" if error.call else ""),
-        hint=f"check the file: {command('quantkit', 'smoke', gguf)}",
+        hint=error.hint(f"check the file: {command('quantkit', 'smoke', gguf)}"),
     )

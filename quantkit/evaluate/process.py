@@ -116,7 +116,7 @@ class Runner:
             said = error.output.strip().splitlines()[-1:] or [""]
             raise QuantkitError(
                 f"{gguf}: the process that evaluates it ended with {error.how}" + (f": {said[0]}" if said[0] else ""),
-                hint=f"check the file: quantkit smoke {gguf}",
+                hint=error.hint(f"check the file: quantkit smoke {gguf}"),
             ) from None
         return found
 

@@ -24,5 +24,5 @@ def tokens_of(gguf: Path, data: Path, limit: int | None = None) -> Tokens:
     except ChildError as error:
         raise QuantkitError(
             f"{gguf}: llama.cpp ended with {error.how} when it was asked for tokens",
-            hint=f"check the file: quantkit smoke {gguf}",
+            hint=error.hint(f"check the file: quantkit smoke {gguf}"),
         ) from None

@@ -143,7 +143,7 @@ def _ask(path: Path, runs: Sequence[dict[str, Any]], importance: Collection[str]
     except ChildError as error:
         raise QuantizationError(
             f"llama.cpp cannot choose the types for this model: it ended with {error.how}: {last_line(error.output)}",
-            hint="check the model with: quantkit inspect MODEL",
+            hint=error.hint("check the model with: quantkit inspect MODEL"),
         ) from None
     return answers
 

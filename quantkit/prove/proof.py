@@ -201,7 +201,7 @@ def _sequences(gguf: Path, material: Material, threads: int | None) -> list[Toke
     except ChildError as error:
         raise QuantkitError(
             f"{gguf}: llama.cpp ended with {error.how} when it was asked for tokens",
-            hint=f"check the file: quantkit smoke {gguf}",
+            hint=error.hint(f"check the file: quantkit smoke {gguf}"),
         ) from None
 
 
@@ -211,11 +211,8 @@ def _ask_judge(question: dict[str, Any]) -> dict[str, Any]:
         return answer
     except ChildError as error:
         last = error.output.strip().splitlines()[-1:] or [""]
-        memory = error.how == "signal SIGKILL"
         raise QuantkitError(
             f"transformers cannot run {question['judged']['model']}: its process ended with {error.how}"
             + (f": {last[0]}" if last[0] else ""),
-            hint="close other programs: the system ended it, as it does when memory runs out"
-            if memory
-            else "try it with transformers' from_pretrained; without --prove the package is the same",
+            hint=error.hint("try it with transformers' from_pretrained; without --prove the package is the same"),
         ) from None

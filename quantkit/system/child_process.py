@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from quantkit.errors import QuantkitError
+from quantkit.system import out_of_memory
 from quantkit.system.temporary import temporary_root
 
 # Characters of a child's output that are kept.
@@ -54,6 +55,15 @@ class ChildError(Exception):
         frame = _FRAME.search(report)
         self.how, self.output = how, output
         self.call = f"{frame[3]} ({Path(frame[1]).as_posix()}, line {frame[2]})" if frame else ""
+
+    @property
+    def killed(self) -> bool:
+        """Whether the system ended it, as a kernel does when there is no memory left."""
+        return self.how == "signal SIGKILL"
+
+    def hint(self, otherwise: str) -> str:
+        """What to do: about memory, if it was killed."""
+        return f"its memory ran out, most likely: {out_of_memory.HINT}" if self.killed else otherwise
 
 
 def run_module(module: str, arguments: Sequence[str] = ()) -> subprocess.CompletedProcess[bytes]:
@@ -211,12 +221,17 @@ def _watch(parent: int) -> None:
 
 
 def start_module(
-    module: str, arguments: Sequence[str] = (), *, stderr: IO[bytes] | None = None
+    module: str, arguments: Sequence[str] = (), *, stderr: IO[bytes] | None = None, apart: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start ``python -m module`` with pipes for its stdin and stdout, and for its stderr if no file is given for it."""
+    """Start ``python -m module`` with pipes for its stdin and stdout, and for its stderr if no file is given for it.
+
+    *apart*: signals of the terminal do not reach it.
+    """
     pipe = subprocess.PIPE
     words = _command(module, arguments)
-    return subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=stderr or pipe, env=_environment())
+    return subprocess.Popen(
+        words, stdin=pipe, stdout=pipe, stderr=stderr or pipe, env=_environment(), start_new_session=apart
+    )
 
 
 def ended_how(code: int) -> str:

@@ -42,7 +42,7 @@ _AFTER_A_CRASH = (
 def crashed(error: ChildError) -> Check:
     """Return the failed check for a process that crashed."""
     where = f" in {error.call}" if error.call else ""
-    evidence = "\n".join(filter(None, (error.output, _AFTER_A_CRASH)))
+    evidence = "\n".join(filter(None, (error.output, error.hint(_AFTER_A_CRASH))))
     return Check("llama.cpp runs", False, error.how + where, "the process ends normally", evidence)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from typing import Any
@@ -29,6 +30,8 @@ def answer(question: dict[str, Any]) -> dict[str, bool]:
     if question.get("full"):
         with open("/dev/full", "w") as file:
             file.write("more than there is room for")
+    if question.get("killed"):
+        os.kill(os.getpid(), signal.SIGKILL)
     if question.get("fail"):
         1 / 0  # noqa: B018
     return {"stopped": False}

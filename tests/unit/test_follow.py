@@ -41,6 +41,14 @@ def test_a_child_that_fails() -> None:
         follow_module(MODULE, {"count": 1, "refuse": "not this"}, lambda value: None)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
+def test_a_child_that_the_system_kills_had_no_memory() -> None:
+    with pytest.raises(ChildError, match="signal SIGKILL") as caught:
+        follow_module(MODULE, {"count": 1, "killed": True}, lambda value: None)
+    assert "memory" in caught.value.hint("look at the file")
+    assert ChildError("exit code 1", "").hint("look at the file") == "look at the file"
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
 def test_a_full_disk_is_a_refusal() -> None:
     with pytest.raises(QuantkitError, match="No space left on device"):
