@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import GGUFError
+from quantkit.files.in_place import finish_change
 from quantkit.gguf.header import Header, read_header
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_KEYS, SPLIT_NO, SPLIT_TENSORS, named_count, part_path
 from quantkit.system.shell import command
@@ -56,11 +57,13 @@ class GGUFModel:
 
 
 def read_model(path: Path) -> GGUFModel:
-    """Read the headers of a model.
+    """Read the headers of a model. An edit of it that was killed in the middle is finished before.
 
     Raises:
+        OutputError: that edit cannot be finished.
         GGUFError: as :func:`read_header`; or a later part is given; or a part is missing, damaged or of another model.
     """
+    finish_change(path)
     first = read_header(path)
     count = _integer(path, first, SPLIT_COUNT, 1)
     if count <= 1:

@@ -6,14 +6,16 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from quantkit.chat_template.end_of_turn import chat_format, stop_metadata
 from quantkit.errors import GGUFError, OutputError, QuantkitError
+from quantkit.files.cleaning import clean_after_killed_runs
 from quantkit.files.fileio import blocks
-from quantkit.files.in_place import change_beginning, may_change
+from quantkit.files.in_place import alone, change_beginning, finish_change, may_change
 from quantkit.files.output_file import OutputFile
 from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.editable import NAME, PRE, TEMPLATE
@@ -104,13 +106,19 @@ def edit(
     option = None if template is None else TEMPLATE_KIND.read("template", template)
     if not asked and not removed and option is None:
         raise QuantkitError("nothing is to be changed", hint="give a value: --set general.name='My model'")
-    model = read_model(path)
-    metadata, notes = _new_metadata(path, model.headers[0], asked, removed, option)
-    plan = _planned(model, metadata, target)
-    for note in notes:
-        run.reporter.note(note)
-    if not FLAG.read("dry_run", dry_run) and plan.written != UNCHANGED:
-        path = _write(plan, target or path, run)
+    pretends = FLAG.read("dry_run", dry_run)
+    with nullcontext() if pretends or target is not None else alone(path):
+        if not pretends and target is None and path.is_file():
+            finish_change(path, clear=True)
+            clean_after_killed_runs(path, overwrite=True)
+        state = _state(path)
+        model = read_model(path)
+        metadata, notes = _new_metadata(path, model.headers[0], asked, removed, option)
+        plan = _planned(model, metadata, target)
+        for note in notes:
+            run.reporter.note(note)
+        if not pretends and plan.written != UNCHANGED:
+            path = _write(plan, target or path, run, state)
     return Edited(path if target is None or not dry_run else target, plan.changes, plan.written, plan.nbytes)
 
 
@@ -184,7 +192,21 @@ def _check_own(path: Path) -> None:
         )
 
 
-def _write(plan: _Plan, final: Path, run: RunOptions) -> Path:
+def _state(path: Path) -> tuple[int, ...]:
+    """What differs after a change of a file."""
+    try:
+        found = path.stat()
+    except OSError:  # whoever reads it says why
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _check_unchanged(path: Path, state: tuple[int, ...]) -> None:
+    if _state(path) != state:
+        raise GGUFError(f"{path}: changed while it was read", hint="try again when no program is writing to it")
+
+
+def _write(plan: _Plan, final: Path, run: RunOptions, state: tuple[int, ...]) -> Path:
     source = plan.model.path
     if plan.written == IN_PLACE:
         old = b"".join(blocks(source, 0, len(plan.header)))
@@ -195,12 +217,13 @@ def _write(plan: _Plan, final: Path, run: RunOptions) -> Path:
             check_space(work, plan.nbytes)
             with run.reporter.phase("copying", plan.nbytes, "bytes") as advance:
                 _copy(source, plan.model.headers[0].data_offset, plan.header, work, final.name, advance)
+            _check_unchanged(source, state)
             shutil.copymode(source, work.path / final.name)
             return work.publish_files([final.name])
-    return _write_copy(plan, final, run)
+    return _write_copy(plan, final, run, state)
 
 
-def _write_copy(plan: _Plan, final: Path, run: RunOptions) -> Path:
+def _write_copy(plan: _Plan, final: Path, run: RunOptions, state: tuple[int, ...]) -> Path:
     files = plan.model.files
     with workspace(final, overwrite=run.overwrite, inputs=files, file=True, fsync=run.fsync) as work:
         count = len(files)
@@ -213,6 +236,7 @@ def _write_copy(plan: _Plan, final: Path, run: RunOptions) -> Path:
             _copy(files[0], plan.model.headers[0].data_offset, plan.header, work, names[0], advance)
             for file, name in zip(files[1:], names[1:], strict=True):
                 _copy(file, 0, b"", work, name, advance)
+        _check_unchanged(files[0], state)
         return work.publish_files(names)
 
 
@@ -227,4 +251,4 @@ def _copy(path: Path, start: int, header: bytes, work: Workspace, name: str, adv
             offset += len(block)
             advance(len(block))
     if offset != size:
-        raise GGUFError(f"{path}: changed while it was read", hint="try again when no program is writing to it")
+        _check_unchanged(path, ())

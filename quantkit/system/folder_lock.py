@@ -1,4 +1,4 @@
-"""A lock on a folder, which ends with the process that took it."""
+"""A lock on a folder or a file, which ends with the process that took it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ HAS_LOCKS = fcntl is not None
 
 
 def lock_folder(folder: Path, *, shared: bool = False, wait: bool = False) -> int | None:
-    """Lock a folder until the file descriptor is closed; None where the system or the disk has no such locks.
+    """Lock a folder or a file until the file descriptor is closed; None where system or disk have no such locks.
 
     Args:
-        folder: an existing folder.
+        folder: it must exist.
         shared: let others take it too, if they also share it.
         wait: for whoever has the lock.
 
     Raises:
         BlockingIOError: another process, or another thread of this one, has the lock, and *wait* is False.
-        OSError: the folder cannot be opened.
+        OSError: it cannot be opened.
     """
     if fcntl is None:
         return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,11 @@ import pytest
 import quantkit
 from quantkit.cli.main import main
 from quantkit.errors import GGUFError, OutputError, QuantkitError
+from quantkit.files import in_place
 from quantkit.gguf.header import encode_header, read_header
 from quantkit.gguf.kv import u32
+from quantkit.gguf.model import read_model
+from quantkit.jobs import edit as edit_module
 from quantkit.jobs.edit import edit
 from tests.unit.tiny_gguf import ANSWER, LLAMA_3, vocabulary, write_tiny_gguf
 
@@ -48,6 +53,116 @@ def test_in_place_where_it_fits(file: Path) -> None:
     assert tensors(file) == weights
     edit(file, values={"llama.context_length": 512}, name="abc")
     assert file.read_bytes() == before
+
+
+def begun(file: Path, monkeypatch: pytest.MonkeyPatch, changed: int) -> bytes:
+    """Let there be what a kill leaves when so many bytes of the file are changed; return what it is to become."""
+    whole = file.with_name("whole.gguf")
+    whole.write_bytes(file.read_bytes())
+    edit(whole, name="xyz")
+    write_at, left = in_place.write_at, dict[Path, bytes]()
+
+    def torn(fd: int, view: memoryview, offset: int) -> None:
+        if os.path.samestat(os.fstat(fd), os.stat(file)):
+            old = file.read_bytes()[offset : offset + len(view)]
+            ends = [at + 1 for at in range(len(view)) if old[at] != view[at]]
+            write_at(fd, view[: [0, *ends][changed]], offset)
+            left.update({path: path.read_bytes() for path in file.parent.iterdir()})
+        write_at(fd, view, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(in_place, "write_at", torn)
+        edit(file, name="xyz")
+    for path, content in left.items():
+        path.write_bytes(content)
+    return whole.read_bytes()
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2, 3])
+def test_what_a_kill_divides_is_finished_by_whoever_reads_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch, changed: int
+) -> None:
+    old = file.read_bytes()
+    new = begun(file, monkeypatch, changed)
+    beside = file.with_name(".m.gguf.quantkit-edit")
+    assert beside.is_file()
+    assert sum(now != then for now, then in zip(file.read_bytes(), old, strict=True)) == changed
+    assert read_model(file).value("general.name") == "xyz"
+    assert file.read_bytes() == new
+    assert not beside.exists()
+
+
+def test_what_was_begun_in_another_file_or_not_wholly_is_not_written(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun(file, monkeypatch, 2)
+    beside = file.with_name(".m.gguf.quantkit-edit")
+    kept = beside.read_bytes()
+    other = write_tiny_gguf(file.with_name("other.gguf")).read_bytes()
+    for content, left in ((other, kept), (other, kept[:-1]), (other, b"[]\n"), (other, b"")):
+        file.write_bytes(content)
+        beside.write_bytes(left)
+        read_model(file)
+        assert file.read_bytes() == content
+        assert not beside.exists()
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()], ids=["disk", "Ctrl-C"])
+def test_what_fails_in_the_middle_leaves_the_old_header(
+    file: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    old, write_at = file.read_bytes(), in_place.write_at
+    failed = []
+
+    def failing(fd: int, view: memoryview, offset: int) -> None:
+        if os.path.samestat(os.fstat(fd), os.stat(file)) and not failed:
+            failed.append(offset)
+            write_at(fd, view[:40], offset)
+            raise error
+        write_at(fd, view, offset)
+
+    monkeypatch.setattr(in_place, "write_at", failing)
+    with pytest.raises((OutputError, KeyboardInterrupt)):
+        edit(file, name="xyz")
+    assert failed
+    assert file.read_bytes() == old
+    assert os.listdir(file.parent) == [file.name]
+
+
+@pytest.mark.parametrize("name", ["xyz", "n" * 100])
+def test_a_file_that_another_run_changes_is_left_alone(file: Path, name: str) -> None:
+    old = file.read_bytes()
+    with in_place.alone(file), pytest.raises(OutputError, match="another run is changing it"):
+        edit(file, name=name)
+    assert file.read_bytes() == old
+    edit(file, name=name)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_gives_no_mixture(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other, copy = write_tiny_gguf(file.with_name("other.gguf")), edit_module._copy
+
+    def replaced(*arguments: Any) -> None:
+        if other.exists():
+            other.replace(file)
+        copy(*arguments)
+
+    new = other.read_bytes()
+    monkeypatch.setattr(edit_module, "_copy", replaced)
+    with pytest.raises(GGUFError, match="changed while it was read"):
+        edit(file, name="n" * 100)
+    assert file.read_bytes() == new
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_what_a_killed_rewrite_left_is_removed_where_nothing_is_to_be_done(file: Path) -> None:
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    left = file.with_name(f".m.gguf.quantkit-{process.pid}")
+    left.mkdir()
+    assert edit(file, name="abc", dry_run=True).written == "unchanged"
+    assert left.exists()
+    assert edit(file, name="abc").written == "unchanged"
+    assert os.listdir(file.parent) == [file.name]
 
 
 def test_padding_is_used(file: Path) -> None:
