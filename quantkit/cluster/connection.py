@@ -11,19 +11,23 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantkit.cluster.watch import watched
 from quantkit.errors import QuantkitError
 from quantkit.system.processors import usable_processors
+from quantkit.system.temporary import temporary_folder, temporary_root
 
 DISK = "disk"
 """The resource of a node that says how many bytes may be written there at a time; nodes need not have it."""
 
 # Ray holds results in shared memory; ours are a few kilobytes.
 _STORE_NBYTES = 80_000_000
+# Of the 103 bytes that macOS lets the path of a socket have, what a folder of ours and one of Ray's leave.
+_LONGEST_ROOT = 14
 # What Ray reads when it is imported: it reports to nobody, and its own messages stay in its log files, because stdout
 # is for results.
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_BACKEND_LOG_LEVEL": "error"}
@@ -97,29 +101,33 @@ def connected(address: str | None, place: Path) -> Iterator[Any]:
         )
     if address is not None and ":" in address and (why := _unreachable(address)):
         raise _no_cluster(address, why)
-    here: dict[str, Any] = {
-        "address": "local",
-        "num_cpus": usable_processors(),
-        "resources": {DISK: float(_free(place))},
-        "object_store_memory": _STORE_NBYTES,
-        "include_dashboard": False,
-    }
-    with _own_signals():
-        try:
-            ray.init(
-                **(here if address is None else {"address": address}),
-                log_to_driver=False,
-                configure_logging=True,
-                logging_level=logging.CRITICAL,
-            )
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-            why = str(error)  # several lines where Ray's versions differ, all of which say something
-            why = " ".join(why.split()) if "mismatch" in why else why.partition("\n")[0]
-            raise _no_cluster(address or "this machine", why) from None
-    try:
+    with ExitStack() as held:
+        where: dict[str, Any] = {"address": address}
+        if address is None:
+            where = {
+                "address": "local",
+                "num_cpus": usable_processors(),
+                "resources": {DISK: float(_free(place))},
+                "object_store_memory": _STORE_NBYTES,
+                "include_dashboard": False,
+                "_temp_dir": str(held.enter_context(temporary_folder(around_sockets()))),
+            }
+        held.enter_context(watched())
+        with _own_signals():
+            try:
+                ray.init(**where, log_to_driver=False, configure_logging=True, logging_level=logging.CRITICAL)
+            except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+                why = str(error)  # several lines where Ray's versions differ, all of which say something
+                why = " ".join(why.split()) if "mismatch" in why else why.partition("\n")[0]
+                raise _no_cluster(address or "this machine", why) from None
+        held.callback(ray.shutdown)
         yield ray
-    finally:
-        ray.shutdown()
+
+
+def around_sockets() -> Path:
+    """Where Ray's own files can be: paths of sockets are short, and Ray's folders have long names."""
+    root = temporary_root()
+    return root if os.name != "posix" or len(os.fsencode(root)) <= _LONGEST_ROOT else Path("/tmp")
 
 
 def _no_cluster(where: str, why: str) -> QuantkitError:

@@ -38,16 +38,19 @@ def temporary_root() -> Path:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder(within: Path | None = None) -> Iterator[Path]:
     """A folder of this process alone; it and all that is in it are removed at the end.
+
+    Args:
+        within: the folder around it; None for :func:`temporary_root`.
 
     Raises:
         OutputError: it cannot be made.
     """
-    root = None
+    root = within
     with _making:
         try:
-            root = temporary_root()
+            root = within or temporary_root()
             _remove_abandoned(root)
             folder = Path(tempfile.mkdtemp(prefix=f"quantkit-{os.getpid()}-", dir=root))
             lock = lock_folder(folder)

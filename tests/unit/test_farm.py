@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from quantkit.cli.main import cli
-from quantkit.cluster.connection import Node, connected
+from quantkit.cluster.connection import Node, around_sockets, connected
 from quantkit.demo.data import ADAPTER, BASE
 from quantkit.errors import QuantkitError
 from quantkit.farm.published import is_published
@@ -35,6 +36,7 @@ from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.spread import shares
 from quantkit.plan.values import count_elements
 from quantkit.system.progress import Reporter
+from quantkit.system.temporary import temporary_folder
 from tests.conftest import Maker
 from tests.support.ray_cluster import INTERRUPTED, MATRIX, evaluation_of
 
@@ -401,3 +403,20 @@ def test_no_cluster_is_said_at_once(tmp_path: Path, address: str) -> None:
     with pytest.raises(QuantkitError, match=re.escape(address)) as caught, connected(address, tmp_path):
         pass
     assert "--ray auto" in caught.value.hint
+
+
+@pytest.mark.parametrize("ends", ["os._exit(1)", "os.kill(os.getpid(), 9)", "pass"])
+def test_a_program_that_ray_ends_does_not_end_without_a_word(ends: str) -> None:
+    code = f"import os\nfrom quantkit.cluster.watch import watched\nwith watched():\n    {ends}\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    said = [line.partition(":")[0] for line in done.stderr.splitlines()]
+    assert said == ([] if ends == "pass" else ["error", "hint"])
+
+
+def test_sockets_have_short_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own folder of a session and its longest name have 64 bytes, and a socket's path 103 on macOS."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    for root in (tmp_path, Path("/tmp")):
+        monkeypatch.setenv("TMPDIR", str(root))
+        with temporary_folder(around_sockets()) as folder:
+            assert len(str(folder)) + 64 <= 103
