@@ -14,9 +14,11 @@ class Amounts:
         signals: of each subject and signal.
         sweep: every how-manieth call fails; 1 for each.
         others: of each other kind.
+        farms: of the kills of ``farm``, and as many of nodes.
     """
 
     kills: int
     signals: int
     sweep: int
     others: int
+    farms: int

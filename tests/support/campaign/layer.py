@@ -28,11 +28,13 @@ class Fault:
     """What the layer does in one run.
 
     Attributes:
-        mode: ``count``, ``error``, ``short``, ``kill`` or ``record``.
+        mode: ``count``, ``error``, ``short``, ``kill``, ``hang`` or ``record``.
         kinds: the calls that count, a sum.
         at: the number of the call, from 1.
         lasts: all later calls fail as well.
         error: the errno of calls that fail.
+        sleep: milliseconds that it takes until a call fails or, with ``hang``, goes on.
+        ends: milliseconds after which nothing fails any more; 0 for no end.
         clock: seconds by which the clock jumps.
         clock_at: the number of the call of the clock from which it is wrong.
         roots: the folders whose files are meant; empty for the workplace's output, temporary and cache folder.
@@ -43,6 +45,8 @@ class Fault:
     at: int = 0
     lasts: bool = False
     error: int = 0
+    sleep: int = 0
+    ends: int = 0
     clock: int = 0
     clock_at: int = 0
     roots: tuple[Path, ...] = ()
@@ -93,6 +97,8 @@ def variables(fault: Fault, state: Path, roots: Sequence[Path], log: Path | None
         "FAULT_AT": str(fault.at),
         "FAULT_LASTS": str(int(fault.lasts)),
         "FAULT_ERRNO": str(fault.error),
+        "FAULT_SLEEP": str(fault.sleep),
+        "FAULT_FOR": str(fault.ends),
         "FAULT_CLOCK": str(fault.clock),
         "FAULT_CLOCK_AT": str(fault.clock_at),
         "FAULT_STATE": str(state),

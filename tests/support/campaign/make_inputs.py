@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,8 @@ def make_inputs(folder: Path, seed: int) -> None:
         make_checkpoint(folder / "model", "llama3-untied", vocabulary=vocabulary, seed=seed, **_SHAPE)
     write_adapter(folder / "adapter", folder / "model")
     words = [_WORDS[(seed + i * i + i // 7) % len(_WORDS)] for i in range(600)]
+    prompts = ({"messages": [{"role": "user", "content": text}]} for text in _WORDS[:4])
+    (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)), encoding="utf-8")
     (folder / "text.txt").write_text(" ".join(words), encoding="utf-8")
 
 

@@ -163,9 +163,10 @@ def power(bench: Bench, random: Random, amounts: Amounts) -> Row:
     row = Row("power cut after a call", bench.subject.name)
     place, runner = bench.runner.place, bench.runner
     place.clear()
-    bench.subject.set_up(place.out)
+    bench.subject.set_up(place)
     runner.log.unlink(missing_ok=True)
-    disk = Disk(str(place.outputs), _read(place.outputs))
+    files: dict[int, File] = {}
+    disk = Disk(str(place.outputs), _read(place.outputs, files), files=files)
     ended = runner.start(bench.subject.arguments, fault=Fault("record")).end()
     records = list(read_log(runner.log))
     scratch = place.root / "after"
@@ -238,10 +239,14 @@ def _write(entry: File | Tree, path: Path) -> None:
         _write(inner, path / name)
 
 
-def _read(folder: Path) -> Tree:
+def _read(folder: Path, files: dict[int, File]) -> Tree:
+    """What is in a folder, all on the disk; and its files, by inode."""
     found: Tree = {}
     for path in folder.iterdir():
-        found[path.name] = _read(path) if path.is_dir() else File(bytearray(path.read_bytes()), path.read_bytes())
+        if path.is_dir():
+            found[path.name] = _read(path, files)
+        else:
+            found[path.name] = files[path.stat().st_ino] = File(bytearray(path.read_bytes()), path.read_bytes())
     return found
 
 

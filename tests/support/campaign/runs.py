@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from tests.support.campaign.group import Group
 from tests.support.campaign.layer import Fault, State, rearm, variables
 from tests.support.campaign.workplace import Workplace
 
@@ -24,6 +25,7 @@ PATIENCE = 60.0
 """Seconds after which a run is hung, and after its end, processes that it started."""
 _LOOK = 0.02
 _PIPE_BYTES = 1 << 20
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _REPOSITORY = Path(__file__).parents[3]
 # What a forked copy cannot use, or must load itself: libllama is never loaded beside the rest.
 _NOT_BEFORE = ("torch", "llama_cpp", "transformers", "peft")
@@ -63,12 +65,12 @@ class Running:
 
     def send(self, number: int, *, session: bool = False) -> None:
         """Send a signal to it, or to every process of its session."""
-        for pid in _session(self.pid) if session else [self.pid]:
+        for pid in processes(self.pid) if session else [self.pid]:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def end(self) -> Ended:
-        """Wait for the end of it and of all that it started."""
+    def end(self, *, alone: bool = False) -> Ended:
+        """Wait for the end of it and, unless *alone*, of all that it started."""
         hung = not self.wait(PATIENCE)
         if hung:
             self.send(signal.SIGKILL, session=True)
@@ -76,7 +78,7 @@ class Running:
         seconds = time.monotonic() - self._began
         os.close(self._watch)
         deadline = time.monotonic() + PATIENCE
-        while left := [pid for pid in _session(self.pid) if pid != self.pid]:
+        while not alone and (left := [pid for pid in processes(self.pid) if pid != self.pid]):
             if time.monotonic() > deadline:
                 hung = True
                 for pid in left:
@@ -129,6 +131,7 @@ class Runner:
         fault: Fault | None = None,
         fresh: bool = False,
         limits: Mapping[int, int] | None = None,
+        group: Group | None = None,
     ) -> Running:
         """Start ``quantkit`` with these arguments.
 
@@ -137,6 +140,7 @@ class Runner:
             fault: what the layer does; None for nothing.
             fresh: in a new interpreter, not in a copy of this one.
             limits: a number of bytes by resource, such as ``resource.RLIMIT_AS``.
+            group: a control group that it and all its processes are in.
         """
         self.state.clear()
         words = [self.place.fill(word) for word in arguments]
@@ -146,7 +150,7 @@ class Runner:
             log = self.log if fault.mode == "record" else None
             extra = {**extra, **variables(fault, self.state.path, roots, log)}
         work = (lambda: _command_fresh(words)) if fresh else _command_here(words, self._library)
-        return self._begin(work, extra, limits or {})
+        return self._begin(work if group is None else lambda: group.run(work), extra, limits or {})
 
     def _begin(self, work: Callable[[], None], extra: Mapping[str, str], limits: Mapping[int, int]) -> Running:
         sys.stdout.flush()
@@ -154,9 +158,11 @@ class Runner:
         pipes = [os.pipe(), os.pipe()]
         for _, into in pipes:
             fcntl.fcntl(into, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)  # nobody reads before the end
+        kept = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # none comes before it can be handled
         pid = os.fork()
         if pid == 0:
             _be_a_run(work, self.place.root, extra, [into for _, into in pipes], limits)
+        signal.pthread_sigmask(signal.SIG_SETMASK, kept)
         for _, into in pipes:
             os.close(into)
         return Running(pid, pipes[0][0], pipes[1][0])
@@ -170,10 +176,16 @@ def _be_a_run(
         os.chdir(folder)
         for number, opened in enumerate([os.open(os.devnull, os.O_RDONLY), *out]):
             os.dup2(opened, number)
+        # The others know the original's places in its files.
+        sys.stdin, sys.stdout, sys.stderr = (os.fdopen(fd, mode, closefd=False) for fd, mode in enumerate("rww"))
         os.environ.update(extra, FAULT_TARGET=str(os.getpid()))
         for which in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(which, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        except KeyboardInterrupt:  # before there was a command
+            os._exit(128 + signal.SIGINT)
         for kind, most in limits.items():
             resource.setrlimit(kind, (most, most))
         work()
@@ -207,7 +219,7 @@ def _command_fresh(words: Sequence[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "quantkit", *words])
 
 
-def _session(leader: int) -> list[int]:
+def processes(leader: int) -> list[int]:
     """The processes of a session that have not ended."""
     found = []
     for entry in os.listdir("/proc"):

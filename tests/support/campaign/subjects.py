@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from quantkit.model.merge_record import MERGED_MARK
 from quantkit.package.manifest import PACKAGE_MARK
 from tests.support.campaign.layer import Fault
 from tests.support.campaign.runs import Runner
-from tests.support.campaign.workplace import Tree, tree_of
+from tests.support.campaign.workplace import Tree, Workplace, tree_of
 
 ABSENT, OLD, NEW, UNFINISHED = "absent", "old", "new", "unfinished"
 
@@ -30,6 +32,8 @@ class Subject:
         mark: of the folder that it makes; None for a file.
         overwrites: an older output is there, and is replaced.
         continues: interrupted, it may leave an unfinished file that the next run goes on with.
+        changes: a file of the inputs, a copy of which is the older output, and is changed.
+        keeps: in names of what it may leave beside the output when it fails: the next run goes on with that.
     """
 
     name: str
@@ -37,6 +41,8 @@ class Subject:
     mark: Mark | None = None
     overwrites: bool = False
     continues: bool = False
+    changes: str = ""
+    keeps: str = ""
 
     @property
     def resumes(self) -> bool:
@@ -48,9 +54,12 @@ class Subject:
         """Whether it promises something about power cuts."""
         return "--fsync" in self.arguments
 
-    def set_up(self, out: Path) -> None:
+    def set_up(self, place: Workplace) -> None:
         """Make the older output, if there is one."""
-        if self.overwrites and self.mark is None:
+        out = place.out
+        if self.changes:
+            shutil.copyfile(place.inputs / self.changes, out)
+        elif self.overwrites and self.mark is None:
             out.write_bytes(b"old")
         elif self.overwrites and self.mark is not None:
             out.mkdir()
@@ -65,7 +74,10 @@ _TYPES = ("--quant", "q8_0", "--quant", "q4_k_m", "--no-verify")
 
 _QUANTIZE = ("quantize", _FILE, "-o", "{out}", "--quant", "q4_k_m")
 _IMATRIX = ("imatrix", _FILE, "-o", "{out}", "--data", "{inputs}/text.txt", "--ctx", "32", "--threads", "1")
+_EDIT = ("edit", "{out}", "--name")
+_ANSWERS = ("chat", _FILE, "--data-file", "{inputs}/prompts.jsonl", "--predictions-file", "{out}")
 _FLUSHED = ("--fsync", "--overwrite")
+_NUMBERS = re.compile(rb"\d[\d.e-]*")
 
 SUBJECTS = {
     subject.name: subject
@@ -78,8 +90,14 @@ SUBJECTS = {
         Subject("merge", ("merge", *_MERGED), MERGED_MARK),
         Subject("package", ("package", _FILE, "-o", "{out}"), PACKAGE_MARK),
         Subject("imatrix", _IMATRIX, continues=True),
+        # A name of three letters, as the old one, is written in place; a longer one makes a new file.
+        Subject("edit in place", (*_EDIT, "xyz"), overwrites=True, changes="model-f16.gguf"),
+        Subject("edit", (*_EDIT, "x" * 100), overwrites=True, changes="model-f16.gguf"),
+        Subject("chat", (*_ANSWERS, "--param", "num_predict=8", "--param", "temperature=0"), keeps=".partial"),
+        Subject("demo", ("demo", "{out}"), PACKAGE_MARK),
         Subject("build --fsync", (*_BUILD, *_TYPES, "--fsync"), PACKAGE_MARK),
         Subject("build --fsync --overwrite", (*_BUILD, *_TYPES, *_FLUSHED), PACKAGE_MARK, overwrites=True),
+        Subject("edit --fsync in place", (*_EDIT, "xyz", "--fsync"), overwrites=True, changes="model-f16.gguf"),
         Subject("quantize --fsync --overwrite", (*_QUANTIZE, *_FLUSHED), overwrites=True),
         Subject("merge --fsync --overwrite", ("merge", *_MERGED, *_FLUSHED), MERGED_MARK, overwrites=True),
     )
@@ -95,6 +113,7 @@ class Right:
         new: the output of an undisturbed run.
         volatile: files of it with times or paths of the run in them, which differ from run to run.
         keys: of each volatile JSON file, its keys.
+        shapes: of each other one, in which only numbers differ, a sha256 of what it is without these.
         seconds: how long it took.
         calls: how many calls changed files.
         clock: how often the clock was asked.
@@ -104,6 +123,7 @@ class Right:
     new: Tree
     volatile: frozenset[str]
     keys: dict[str, frozenset[str]]
+    shapes: dict[str, str]
     seconds: float
     calls: int
     clock: int
@@ -128,7 +148,7 @@ class Right:
 
     def _whole(self, path: Path, name: str) -> bool:
         if name not in self.keys:
-            return path.stat().st_size > 0
+            return _shape(path) == self.shapes[name]
         try:
             return frozenset(json.loads(path.read_text(encoding="utf-8"))) == self.keys[name]
         except ValueError:
@@ -151,7 +171,7 @@ def learn(subject: Subject, runner: Runner) -> Right:
     old: Tree = {}
     for number in range(3):
         runner.place.clear()
-        subject.set_up(out)
+        subject.set_up(runner.place)
         old = tree_of(out)
         arguments = subject.arguments
         ended = runner.learn(arguments) if number == 0 else runner.start(arguments, fault=Fault()).end()
@@ -161,18 +181,30 @@ def learn(subject: Subject, runner: Runner) -> Right:
         seconds.append(ended.seconds)
     calls, _, _ = runner.state.read()
     runner.place.clear()
-    subject.set_up(out)
+    subject.set_up(runner.place)
     runner.start(subject.arguments, fault=Fault(clock=1, clock_at=1 << 60)).end()
     _, _, clock = runner.state.read()
-    new = found[-1]
-    volatile = frozenset(name for name in new if found[-2].get(name) != new[name])
+    right = right_of(out, found[-2], found[-1], old=old, seconds=min(seconds[1:]), calls=calls, clock=clock)
+    runner.place.clear()
+    return right
+
+
+def right_of(
+    out: Path, one: Tree, two: Tree, *, old: Tree, seconds: float = 0.0, calls: int = 0, clock: int = 0
+) -> Right:
+    """What is right, by what two undisturbed runs have left; the later one's is still there."""
+    volatile = frozenset(name for name in two if one.get(name) != two[name])
     keys = {
         name: frozenset(json.loads((out / name).read_text(encoding="utf-8")))
         for name in volatile
         if name.endswith(".json")
     }
-    runner.place.clear()
-    return Right(old, new, volatile, keys, min(seconds[1:]), calls, clock)
+    shapes = {name: _shape(out / name) for name in volatile - keys.keys()}
+    return Right(old, two, volatile, keys, shapes, seconds, calls, clock)
+
+
+def _shape(path: Path) -> str:
+    return hashlib.sha256(_NUMBERS.sub(b"0", path.read_bytes())).hexdigest()
 
 
 def make_file(runner: Runner) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from tests.support.campaign.group import Group
 from tests.support.campaign.layer import Fault
 from tests.support.campaign.runs import Ended, Runner, Running
 from tests.support.campaign.subjects import ABSENT, NEW, OLD, UNFINISHED, Right, Subject
@@ -82,8 +83,11 @@ class Bench:
         *,
         fault: Fault | None = None,
         limits: Mapping[int, int] | None = None,
+        group: Group | None = None,
         fresh: bool = False,
+        before: Callable[[], None] = lambda: None,
         disturb: Callable[[Running], None] = lambda run: None,
+        then: Callable[[], None] = lambda: None,
         tidy: bool = False,
         must_succeed: bool = False,
     ) -> Ended:
@@ -92,23 +96,27 @@ class Bench:
         Args:
             row: where it is counted.
             name: how to do it again.
-            fault, limits, fresh: as :meth:`Runner.start`.
+            fault, limits, group, fresh: as :meth:`Runner.start`.
+            before: called when what was there before is there.
             disturb: called with the run, when it has begun.
+            then: called when it has ended.
             tidy: a run that ends by itself must leave nothing.
             must_succeed: it may not fail.
         """
         place = self.runner.place
         place.clear()
-        self.subject.set_up(place.out)
-        running = self.runner.start(self.subject.arguments, fault=fault, limits=limits, fresh=fresh)
+        self.subject.set_up(place)
+        before()
+        running = self.runner.start(self.subject.arguments, fault=fault, limits=limits, group=group, fresh=fresh)
         disturb(running)
         ended = running.end()
+        then()
         note = Notes(row, f"{self.subject.name}: {name}")
         row.tried += 1
         self.judge(note, ended, must_succeed=must_succeed)
         left = self.leftovers()
-        if left and tidy and ended.code >= 0:
-            note("leftovers", f"exit code {ended.code}, and {left} is left")
+        if tidy and ended.code >= 0:
+            self.tidy(note, left, f"exit code {ended.code}")
         if left or ended.code < 0:
             self.again(note)
             row.cleared += bool(left)
@@ -141,6 +149,12 @@ class Bench:
             row.ended += 1
         else:
             note("unclear", f"exit code {ended.code}: {ended.stderr!r}")
+
+    def tidy(self, note: Notes, left: Sequence[str], how: str) -> None:
+        """What is left is only what the next run goes on with."""
+        keeps = self.subject.keeps
+        if [name for name in left if not keeps or keeps not in name]:
+            note("leftovers", f"{how}, and {left} is left")
 
     @staticmethod
     def refusal(note: Notes, ended: Ended) -> None:

@@ -60,8 +60,9 @@ class Workplace:
     def clear(self) -> None:
         """Empty the folders for outputs and temporary files."""
         for folder in (self.outputs, self.temporary):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)  # it may be a disk of its own
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def tree_of(path: Path) -> Tree:

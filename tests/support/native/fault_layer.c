@@ -5,12 +5,15 @@
  * tests/support/campaign/layer.py compiles it and says what it is to do, in these variables:
  *
  *   FAULT_ROOTS   folders, separated by ':'; other files are left alone
- *   FAULT_STATE   a file of 64 bytes that all processes share: calls seen, calls failed, calls of the clock
+ *   FAULT_STATE   a file of 64 bytes that all processes share: calls seen, calls failed, calls of the clock, the time of
+ *                 the first that failed
  *   FAULT_KINDS   which calls count: a sum of the numbers of enum kind
- *   FAULT_MODE    count, error, short, kill or record
+ *   FAULT_MODE    count, error, short, kill, hang or record
  *   FAULT_AT      the number of the call, from 1
  *   FAULT_LASTS   1: all later calls fail as well, as on a full disk
  *   FAULT_ERRNO   what a failing call says
+ *   FAULT_SLEEP   milliseconds that it takes until a call fails or, with hang, goes on
+ *   FAULT_FOR     milliseconds after which nothing fails any more; 0 for no end
  *   FAULT_TARGET  the process that kill ends
  *   FAULT_LOG     the file for the records
  *   FAULT_CLOCK   seconds by which the clock is wrong from its call number FAULT_CLOCK_AT on
@@ -39,14 +42,14 @@
 #define LONGEST 4096
 
 enum kind { WRITE = 1, ALLOCATE = 2, SYNC = 4, RENAME = 8, CREATE = 16, LINK = 32, REMOVE = 64, CLOSE = 128, READ = 256 };
-enum mode { OFF, COUNT, ERROR, SHORT, KILL, RECORD };
+enum mode { OFF, COUNT, ERROR, SHORT, KILL, HANG, RECORD };
 
-struct state { _Atomic int64_t seen, failed, clock; };
+struct state { _Atomic int64_t seen, failed, clock, first; };
 
 static struct state none;
 static struct {
     enum mode mode;
-    long kinds, at, lasts, error, target, clock, clock_at;
+    long kinds, at, lasts, error, target, sleep, end, clock, clock_at;
     int log;
     char roots[4096];
     struct state *state;
@@ -60,7 +63,7 @@ static long number(const char *name) {
 
 /* Read the variables again: in a forked copy they are others than when the library was loaded. */
 __attribute__((constructor)) void fault_arm(void) {
-    static const char *names[] = {"", "count", "error", "short", "kill", "record"};
+    static const char *names[] = {"", "count", "error", "short", "kill", "hang", "record"};
     const char *mode = getenv("FAULT_MODE"), *roots = getenv("FAULT_ROOTS"), *state = getenv("FAULT_STATE");
     armed.mode = OFF;
     armed.clock = 0;
@@ -74,6 +77,7 @@ __attribute__((constructor)) void fault_arm(void) {
     armed.state = shared;
     armed.kinds = number("FAULT_KINDS"), armed.at = number("FAULT_AT"), armed.lasts = number("FAULT_LASTS");
     armed.error = number("FAULT_ERRNO"), armed.target = number("FAULT_TARGET");
+    armed.sleep = number("FAULT_SLEEP"), armed.end = number("FAULT_FOR");
     armed.clock = number("FAULT_CLOCK"), armed.clock_at = number("FAULT_CLOCK_AT");
     if (getenv("FAULT_LOG") != NULL)
         armed.log = syscall(SYS_openat, AT_FDCWD, getenv("FAULT_LOG"), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -108,13 +112,34 @@ static void path_of(int fd, const char *name, char *out) {
     if (name != NULL) snprintf(out + length, LONGEST - length, "/%s", name);
 }
 
+static int64_t milliseconds(void) {
+    struct timespec now;
+    syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Whether what fails is back by now. */
+static int is_back(void) {
+    int64_t none_yet = 0, now = milliseconds();
+    if (armed.end == 0 || atomic_compare_exchange_strong(&armed.state->first, &none_yet, now)) return 0;
+    return now - none_yet >= armed.end;
+}
+
+static void take_time(void) {
+    struct timespec rest = {armed.sleep / 1000, armed.sleep % 1000 * 1000000};
+    while (armed.sleep != 0 && syscall(SYS_nanosleep, &rest, &rest) != 0) {}
+}
+
 /* Whether this call fails; with SHORT, whether it is cut. */
 static int strikes(enum kind kind, const char *path) {
     if (armed.mode == OFF || !(armed.kinds & kind) || !below_roots(path)) return 0;
     int64_t seen = atomic_fetch_add(&armed.state->seen, 1) + 1;
     if (armed.mode == COUNT || armed.mode == RECORD) return 0;
     if (seen != armed.at && !(armed.lasts && seen > armed.at)) return 0;
+    if (is_back()) return 0;
     atomic_fetch_add(&armed.state->failed, 1);
+    take_time();
+    if (armed.mode == HANG) return 0;
     if (armed.mode == KILL) {
         kill(armed.target, SIGKILL);
         return 0; /* a child of the target goes on */
