@@ -15,7 +15,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 
-.PHONY: demo test test-fast check parity prompts bench campaign fuzz modelfiles reference install dev clean
+.PHONY: demo test test-fast check parity prompts bench campaign fuzz audit wheel modelfiles reference install dev clean
 
 demo: install
 	$(BIN)/quantkit demo .cache/quantkit-demo --overwrite
@@ -56,6 +56,12 @@ fuzz: dev
 
 campaign: dev
 	$(BIN)/python scripts/campaign
+
+audit: dev
+	$(BIN)/python scripts/audit
+
+wheel: dev
+	$(BIN)/python scripts/wheel --check
 
 modelfiles: install
 	$(BIN)/python scripts/render_modelfiles

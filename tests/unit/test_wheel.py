@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -57,9 +58,40 @@ def test_it_has_what_is_not_python(wheel: Path) -> None:
     assert {name.split("/")[0] for name in found} == {"quantkit", f"{wheel.name.split('-py3')[0]}.dist-info"}
 
 
-def test_the_same_each_time(wheel: Path, tmp_path: Path) -> None:
-    again = build(ROOT, tmp_path, "wheel")
-    assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(wheel.read_bytes()).digest()
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="scripts/wheel builds a commit, and this is no clone")
+def test_the_same_each_time(tmp_path: Path) -> None:
+    """In another folder, with other permissions, times, locale and time zone; and nothing that git does not track."""
+    sums = run(sys.executable, ROOT / "scripts" / "wheel", "--check", "-o", tmp_path / "out", cwd=tmp_path)
+    assert sums == (tmp_path / "out" / "SHA256SUMS").read_text(encoding="utf-8")
+    listed = dict(reversed(line.split("  ")) for line in sums.splitlines())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*listed, "SHA256SUMS"}
+    assert [name.rpartition(".")[2] for name in listed] == ["gz", "whl"]
+    for name, digest in listed.items():
+        assert hashlib.sha256((tmp_path / "out" / name).read_bytes()).hexdigest() == digest
+    made = tmp_path / "out" / [*listed][1]
+    assert not [name for name in names(made) if "__pycache__" in name or name.startswith("tests/")]
+    script = runpy.run_path(str(ROOT / "scripts" / "wheel"))
+    with zipfile.ZipFile(made, "a") as archive:
+        archive.writestr("quantkit/__pycache__/more.pyc", b"")
+    with pytest.raises(SystemExit, match=r"not the tracked files of the package: quantkit/__pycache__/more\.pyc"):
+        script["require_tracked"](made, "HEAD")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="scripts/wheel builds a commit, and this is no clone")
+def test_what_is_not_the_same_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "wheel"))
+
+    def another_time(commit: str, folder: Path, around: object = None) -> list[Path]:
+        folder.mkdir(parents=True)
+        (folder / "x.whl").write_text(str(folder), encoding="utf-8")
+        return [folder / "x.whl"]
+
+    monkeypatch.setitem(script["main"].__globals__, "build", another_time)
+    monkeypatch.setitem(script["main"].__globals__, "require_tracked", lambda wheel, commit: None)
+    monkeypatch.setattr(sys, "argv", ["wheel", "--check", "-o", str(tmp_path / "out")])
+    with pytest.raises(SystemExit, match=r"x\.whl: other bytes in the second build"):
+        script["main"]()
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_the_same_from_the_source_distribution(wheel: Path, tmp_path: Path) -> None:
