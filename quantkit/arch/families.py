@@ -208,15 +208,15 @@ def is_supported(config: Mapping[str, Any]) -> bool:
     return _family(config) in FAMILIES
 
 
-def _saved(config: Mapping[str, Any]) -> str | None:
-    """The class that a config names."""
+def saved_class(config: Mapping[str, Any]) -> str | None:
+    """The class that a config names in ``architectures``; None if it names none."""
     names = config.get("architectures")
     return str(names[0]) if isinstance(names, list) and names else None
 
 
 def _named(config: Mapping[str, Any]) -> str | None:
     """The class of the model itself: the one that the config names, without wrappers, or the one of its model_type."""
-    name, kind = _saved(config), config.get("model_type")
+    name, kind = saved_class(config), config.get("model_type")
     own = BY_MODEL_TYPE.get(kind) if isinstance(kind, str) else None
     decoder = own and own.replace("ForCausalLM", "Model")  # saved by AutoModel, without its head
     if name is None or name in WRAPPERS or name == decoder:
@@ -232,7 +232,7 @@ def _family(config: Mapping[str, Any]) -> str | None:
 
 def class_notes(config: Mapping[str, Any]) -> list[str]:
     """A note if the config names no class, or another one than that of the model itself."""
-    saved, named = _saved(config), _named(config)
+    saved, named = saved_class(config), _named(config)
     if saved == named:
         return []
     said = f"names {saved}" if saved else "names no class in architectures"

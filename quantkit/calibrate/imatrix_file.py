@@ -14,6 +14,7 @@ import numpy as np
 
 from quantkit.calibrate.sums import Sums
 from quantkit.errors import GGUFError
+from quantkit.files.json_fields import Fields
 from quantkit.files.output_file import write_error
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header
@@ -90,8 +91,12 @@ def read_progress(path: Path) -> Progress | None:
     """
     try:
         text = read_header(path).value(PROGRESS)
-        return None if text is None else Progress(**json.loads(text))
-    except (GGUFError, TypeError, ValueError):
+        if text is None:
+            return None
+        fields = Fields(json.loads(text))
+        done, chunks, context = (fields.size(key) for key in ("done", "chunks", "context"))
+        return Progress(done, chunks, context, fields.text("tokens"), fields.text("model")) if done <= chunks else None
+    except (GGUFError, TypeError, ValueError, RecursionError):
         return None
 
 

@@ -31,6 +31,8 @@ _ITEM_BYTES = {
     "I16": 2, "U16": 2, "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8, "C64": 8,
 }  # fmt: skip
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+# Numbers that are longer can be read, but not always printed; torch's limit for dimensions.
+_MOST, _MOST_DIMS = 2**63, 64
 
 DISK_HINT = "check the file's permissions and its disk, or download the file again"
 
@@ -136,7 +138,7 @@ class SafetensorsFile:
             dtype, shape = str(entry["dtype"]), tuple(entry["shape"])
             begin, end = entry["data_offsets"]
             item = _ITEM_BYTES[dtype]
-            sound = all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end))
+            sound = all(type(n) is int and 0 <= n < _MOST for n in (*shape, begin, end)) and len(shape) <= _MOST_DIMS
         except (KeyError, TypeError, ValueError):
             sound = False
         if not sound:

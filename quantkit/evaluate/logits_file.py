@@ -89,7 +89,7 @@ def read_header(path: Path, file: BinaryIO) -> LogitsHeader:
     try:
         (length,) = struct.unpack("<I", file.read(4))
         return LogitsHeader(**json.loads(file.read(length)))
-    except (struct.error, ValueError, TypeError):
+    except (struct.error, ValueError, TypeError, RecursionError):
         raise _damaged(path) from None
 
 

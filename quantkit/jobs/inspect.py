@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.adapter.folder import adapter_files
+from quantkit.arch.families import saved_class
 from quantkit.checkpoint.account import account
 from quantkit.checkpoint.file_entry import SHOWN
 from quantkit.checkpoint.folder import open_checkpoint
@@ -89,7 +90,7 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         return {
             "kind": "checkpoint",
             "path": str(path),
-            "architecture": (config.get("architectures") or [None])[0],
+            "architecture": saved_class(config),
             "files": sorted({spec.file.name for spec in specs}),
             "parameters": sum(count_elements(spec.shape) for spec in specs),
             "size": checkpoint.nbytes,

@@ -81,7 +81,8 @@ def read_tables(
     """What a GGUF importance matrix stores: each tensor's name, sums [counts, columns] and counts [counts], float32.
 
     Raises:
-        QuantizationError: it is not an importance matrix, or a tensor's sums and counts do not belong together.
+        QuantizationError: it is not an importance matrix, has a count that is none, or a tensor's sums and counts do
+            not belong together.
     """
     names = [name.removesuffix(SUMS) for name in header.tensors if name.endswith(SUMS)]
     if not names or "imatrix.chunk_count" not in header.metadata:
@@ -90,6 +91,8 @@ def read_tables(
         if name + COUNTS not in header.tensors:
             raise QuantizationError(f"{path}: {name!r} has sums but no counts", hint=_AGAIN)
         sums, counts = (_floats(path, header, file, name + suffix) for suffix in (SUMS, COUNTS))
+        if not (np.isfinite(counts) & (counts >= 0)).all():
+            raise QuantizationError(f"{path}: {name!r} has counts that are no numbers from 0 on", hint=_AGAIN)
         if sums.size % counts.size:
             raise QuantizationError(
                 f"{path}: {name!r} has {sums.size} sums, which is not a multiple of its {counts.size} counts",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import gguf
 import numpy as np
 import pytest
 
+from quantkit.calibrate.imatrix_file import PROGRESS, read_progress
 from quantkit.errors import QuantizationError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header
@@ -160,6 +162,27 @@ def test_values_that_are_not_finite(tmp_path: Path, value: float) -> None:
     (tmp_path / "x.dat").write_bytes(legacy(entry("w", 2, 1, value)))
     with pytest.raises(QuantizationError, match="'w' has NaN or infinite importances"):
         read_imatrix(tmp_path / "x.dat")
+
+
+@pytest.mark.parametrize("count", [np.nan, np.inf, -1])
+def test_counts_that_are_none(tmp_path: Path, count: float) -> None:
+    with pytest.raises(QuantizationError, match="'w' has counts that are no numbers from 0 on"):
+        read_imatrix(write(tmp_path / "x", {"w.in_sum2": floats(1, 2), "w.counts": floats(count)}))
+
+
+_PROGRESS = {"done": 1, "chunks": 2, "context": 8, "tokens": "t", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(json.dumps({**_PROGRESS, key: value}) for key in _PROGRESS for value in (None, [], -1, 0.5)),
+        *(json.dumps({**_PROGRESS, "done": 3}), "{}", "[]", "null", "{", "[" * 100_000, "1" * 5000),
+    ],
+)
+def test_progress_that_is_none(tmp_path: Path, text: str) -> None:
+    tensors = {"w.in_sum2": floats(1, 2), "w.counts": floats(2)}
+    assert read_progress(write(tmp_path / "x", tensors, [*HEAD, string(PROGRESS, text)])) is None
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

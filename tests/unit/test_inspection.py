@@ -186,4 +186,5 @@ def test_names_in_a_file_are_no_commands_for_a_terminal(tmp_path: Path) -> None:
 def test_a_file_type_of_a_wrong_kind(tmp_path: Path) -> None:
     path = tmp_path / "x.gguf"
     path.write_bytes(encode_header([array("general.file_type", [1], KVType.INT32)], []))
-    assert inspect(path)["file_type"] is None
+    with pytest.raises(GGUFError, match=r"general\.file_type has the type array of int32; llama\.cpp reads uint32"):
+        inspect(path)

@@ -125,6 +125,10 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "negative-offset": (safetensors_bytes({"a": entry([1], -4, 0)}, bytes(4)), "'a' has an invalid header entry"),
     "fraction": (safetensors_bytes({"a": entry([1.0], 0, 4)}, bytes(4)), "'a' has an invalid header entry"),
     "text-size": (safetensors_bytes({"a": entry(["1"], 0, 4)}, bytes(4)), "'a' has an invalid header entry"),
+    "boolean-size": (safetensors_bytes({"a": entry([True], 0, 4)}, bytes(4)), "'a' has an invalid header entry"),
+    # Their product has more digits than Python prints.
+    "long-sizes": (safetensors_bytes({"a": entry([10**2500] * 2, 0, 4)}, bytes(4)), "'a' has an invalid header entry"),
+    "many-sizes": (safetensors_bytes({"a": entry([2**62] * 300, 0, 4)}, bytes(4)), "'a' has an invalid header entry"),
     "unknown-type": (safetensors_bytes({"a": entry([1], 0, 4, "F31")}, bytes(4)), "'a' has an invalid header entry"),
     "no-type": (safetensors_bytes({"a": {"shape": [1], "data_offsets": [0, 4]}}, bytes(4)), "invalid header entry"),
     "no-offsets": (safetensors_bytes({"a": {"dtype": "F32", "shape": [1]}}, bytes(4)), "invalid header entry"),

@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from quantkit.arch.families import saved_class
 from quantkit.errors import ArchitectureError
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def find_tower(config: Mapping[str, Any], where: str) -> VisionTower:
     Raises:
         ArchitectureError: the model does not see, or llama.cpp or quantkit does not have its vision part.
     """
-    names = config.get("architectures")
-    name = str(names[0]) if isinstance(names, list) and names else "a model without a class"
+    name = saved_class(config) or "a model without a class"
     if not isinstance(config.get("vision_config"), Mapping):
         raise ArchitectureError(
             f"{where}: {name} has no vision_config: the model does not see", hint="leave out --mmproj"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import signal
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,8 @@ def hold(reader: Reader, data: bytes) -> QuantkitError | None:
     """
     clear()
     try:
-        with guarded(reader.allows), _bounded(reader.seconds, reader.memory):
+        with guarded(reader.allows), _bounded(reader.seconds, reader.memory), warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # numpy's, of values that no number has
             reader.read(data)
     except QuantkitError as error:
         refused = error

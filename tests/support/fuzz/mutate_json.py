@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -50,6 +51,12 @@ class JsonMutator:
     def encode(self, value: Any, random: Random) -> bytes:
         """As text, now and then with what json.dumps never writes: a key twice, or nesting without an end."""
         text = json.dumps(value, ensure_ascii=random.random() < 0.7)
+        if not random.randrange(40):  # as deep as Python's parser goes, and a little less
+            depth = random.choice((100, 300, 480, *range(900, 1000, 3)))
+            inner = random.choice((("[", "]"), ('{"a":', "}")))
+            found = re.search(random.choice((r"\d+", r'"[^"]*"(?!\s*:)', "null", "true")), text)
+            if found:
+                text = text[: found.start()] + inner[0] * depth + "1" + inner[1] * depth + text[found.end() :]
         match random.randrange(60):
             case 0:
                 text = text.replace("{", '{"' + self._word(random) + '": 1, ', 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,9 @@ def write_sparse(path: Path, shapes: Any) -> None:
     for name, entry in shapes.items() if isinstance(shapes, dict) else ():
         try:
             dtype, shape = entry
-            size = _SIZES.get(dtype, 4)
-            for one in shape:
-                size *= one
+            size = _SIZES.get(dtype, 4) * math.prod(shape)
             end = at + size if isinstance(size, int) and 0 <= size < _MOST else at
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             dtype, shape, end = entry, entry, at
         entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, end]}
         at = end

@@ -19,7 +19,7 @@ _STATUS = re.compile(r"#(\d+)\s.*\bcov: (\d+) ft: (\d+)")
 _DONE = re.compile(r"stat::number_of_executed_units:\s+(\d+)")
 _LOG = "log.txt"
 _STARTS = 20  # after so many crashes of the process a reader has had its turn
-_HANGS = 30  # seconds for one input, by the clock: then libFuzzer ends the process
+_HANGS = 120  # seconds for one input, by the clock: then libFuzzer ends the process
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def _command(reader: Reader, corpus: Path, findings: Path, seconds: int, seed: i
         "max_len": reader.largest,
         "max_total_time": seconds,
         "print_final_stats": 1,
+        "report_slow_units": _HANGS,
         "rss_limit_mb": 0,  # each input has its limit
         "seed": seed or 1,  # 0 is a random one
         "timeout": _HANGS,
