@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from quantkit.chat_template.answer_format import AnswerFormat
-from quantkit.chat_template.answer_probe import find_answers
 from quantkit.chat_template.prober import USER, Prober
+from tests.support.answer_prompts import form_of
 from tests.support.chat_templates import real_templates
 from tests.support.llama_tools import apply_template
 from tests.support.said import TOOLS, agrees, calling_answers, opening, plain_answers, read
@@ -45,11 +44,6 @@ def names_with(key: str) -> list[str]:
     """The templates that have it, but for those that llama.cpp reads otherwise."""
     table = json.loads(TABLE.read_text(encoding="utf-8"))
     return [name for name, found in table.items() if key in found and name not in OTHERWISE]
-
-
-@cache
-def form_of(name: str) -> AnswerFormat:
-    return find_answers(real_templates()[name], **TOKENS)
 
 
 def summary(form: AnswerFormat) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import pytest
-from test_answer_formats import TABLE, TOKENS, form_of
+from test_answer_formats import TABLE, TOKENS
 
 from quantkit.chat_template.answer_format import AnswerFormat, CallKind
 from quantkit.chat_template.answer_reader import AnswerReader, Text
@@ -22,6 +22,7 @@ from quantkit.run.held_answer import Held, answer_grammar
 from quantkit.run.session import ChatModel
 from quantkit.serve.call_grammar import forced_calls, one_call_at_most
 from quantkit.serve.errors import RequestError
+from tests.support.answer_prompts import form_of
 from tests.support.chat_templates import real_templates
 from tests.support.json_schema import is_valid
 from tests.support.said import TOOLS, calling_answers

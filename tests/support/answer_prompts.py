@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from quantkit.chat_template.answer_format import AnswerFormat
@@ -65,11 +66,15 @@ _PLAIN = "thought of an earlier answer"
 _REWRITTEN, _NOT_REWRITTEN = "'<|tool_call>call:'", "{#- OpenAI Chat Completions:"
 
 
+@cache
+def form_of(name: str) -> AnswerFormat:
+    """How a released template lets a model answer."""
+    return find_answers(real_templates()[name], bos_token="<s>", eos_token="</s>")
+
+
 def templates() -> dict[str, AnswerFormat]:
     """The templates with thoughts or tools that can be read, by name."""
-    found = {
-        name: find_answers(text, bos_token="<s>", eos_token="</s>") for name, text in sorted(real_templates().items())
-    }
+    found = {name: form_of(name) for name in sorted(real_templates())}
     return {name: form for name, form in found.items() if form.thoughts is not None or form.calls is not None}
 
 
