@@ -6,6 +6,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,10 @@ from tests.support.weights import blocks, columns_importance, distributions, imp
 Encode = Callable[[GGMLType, np.ndarray], np.ndarray]
 
 # Not a multiple of the lanes' groups.
-DISTRIBUTIONS = distributions(37)
+DISTRIBUTIONS = distributions(21)
+MANY = distributions(37)["heavy tails"]
+# Of rows, those that the specification of a grid encodes too: it takes milliseconds for a block.
+FEW = slice(None, None, 5)
 every_kind = pytest.mark.parametrize("kind", sorted(PLAIN), ids=lambda kind: kind.name)
 every_table = pytest.mark.parametrize("kind", sorted(TABLE_FORMATS), ids=lambda kind: kind.name)
 every_grid = pytest.mark.parametrize("kind", sorted(GRID_FORMATS), ids=lambda kind: kind.name)
@@ -99,18 +103,44 @@ def assert_ggml_for_all(encode: Encode, kind: GGMLType) -> None:
             assert not differing.any(), f"{name}: {differing.sum()} of {differing.size} blocks differ"
 
 
-def assert_ggml_by_importance(encode: Callable[..., np.ndarray], kind: GGMLType) -> None:
-    """For rows of one super-block and, with some importances, of many: blocks of 32 depend on their whole row."""
-    for columns in (256, 37 * 256 // 2 // 256 * 256):
+@cache
+def weighted_by_ggml(kind: GGMLType) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+    """What it is, rows, importances, and ggml's blocks, which some formats take seconds for.
+
+    Rows of one super-block and, with some importances, of many: blocks of 32 depend on their whole row.
+    """
+    found = []
+    for columns in (256, 21 * 256 // 2 // 256 * 256):
         weights = importances(columns)
         if columns > 256:
             weights = {how: weights[how] for how in ("random", "with zeros", "mostly zeros", "the largest")}
         for name, values in DISTRIBUTIONS.items():
             rows = np.ascontiguousarray(values.reshape(-1)[: values.size // columns * columns].reshape(-1, columns))
             for how, importance in weights.items():
-                expected = ggml.quantize_rows(kind, rows, importance).reshape(-1, kind.block_nbytes)
-                differing = (encode(kind, rows, importance) != expected).any(axis=1)
-                assert not differing.any(), f"{name}, {how}: {differing.sum()} of {differing.size} blocks differ"
+                blocks = ggml.quantize_rows(kind, rows, importance).reshape(-1, kind.block_nbytes)
+                found.append((f"{name}, {how}", rows, importance, blocks))
+    return found
+
+
+def assert_ggml_by_importance(encode: Callable[..., np.ndarray], kind: GGMLType) -> None:
+    for what, rows, importance, expected in weighted_by_ggml(kind):
+        differing = (encode(kind, rows, importance) != expected).any(axis=1)
+        assert not differing.any(), f"{what}: {differing.sum()} of {differing.size} blocks differ"
+
+
+def assert_every_way(kind: GGMLType, host: HostEncoders, rows: np.ndarray, importance: np.ndarray | None) -> None:
+    """Of rows of one super-block: the kernels' source, the lanes, and of few rows the specification."""
+    expected = by_blocks(kind, ggml.quantize_rows(kind, rows, importance))
+    for encode in (host.encode, lanes.encode):
+        encoded = encode(kind, rows, importance)
+        assert encoded is not None
+        assert encoded.tobytes() == expected.tobytes()
+    few = np.ascontiguousarray(rows[FEW])
+    assert specified(kind, few, importance).tobytes() == expected[FEW].tobytes()
+
+
+def by_blocks(kind: GGMLType, encoded: np.ndarray) -> np.ndarray:
+    return encoded.reshape(-1, kind.block_nbytes)
 
 
 @every_kind
@@ -135,7 +165,7 @@ def test_lanes_are_ggml_with_importances(kind: GGMLType, numba: None) -> None:
 
 @every_weighted
 def test_any_number_of_weighted_rows(kind: GGMLType, numba: None) -> None:
-    values, weights = DISTRIBUTIONS["heavy tails"], importances(768)["with zeros"]
+    values, weights = MANY, importances(768)["with zeros"]
     for count in (0, 1, 2, 5, 11):
         rows = np.ascontiguousarray(values.reshape(-1)[: count * 768].reshape(count, 768))
         expected = ggml.quantize_rows(kind, rows, weights).reshape(-1, kind.block_nbytes)
@@ -213,11 +243,10 @@ def with_and_without(kind: GGMLType, *importance: np.ndarray) -> tuple[np.ndarra
 
 @every_grid
 def test_the_specification_of_a_grid_is_ggml_with_importances(kind: GGMLType) -> None:
-    for how in ("random", "with zeros", "the largest"):
-        importance = importances()[how]
-        for name, rows in DISTRIBUTIONS.items():
-            expected = ggml.quantize_rows(kind, rows, importance).tobytes()
-            assert specified(kind, rows, importance).tobytes() == expected, f"{name}, {how}"
+    for what, rows, importance, expected in weighted_by_ggml(kind):
+        if rows.shape[1] == 256 and what.endswith((", random", ", with zeros", ", the largest")):
+            few = np.ascontiguousarray(rows[FEW])
+            assert specified(kind, few, importance).tobytes() == expected[FEW].tobytes(), what
 
 
 @every_grid
@@ -232,9 +261,7 @@ def test_groups_next_to_where_levels_and_neighbours_change(kind: GGMLType, host:
     rows *= (1 + random.choice(steps, rows.shape)) * np.float32(0.37)
     rows[::2] *= np.exp2(-random.integers(0, 40, (100, 1)).astype(np.float32))
     for importance in with_and_without(kind, np.ones(256, dtype=np.float32), importances()["with zeros"]):
-        expected = ggml.quantize_rows(kind, rows, importance).tobytes()
-        for encode in (specified, host.encode, lanes.encode):
-            assert encode(kind, rows, importance).tobytes() == expected
+        assert_every_way(kind, host, rows, importance)
 
 
 @every_grid
@@ -245,9 +272,7 @@ def test_a_spike_in_each_block(kind: GGMLType, host: HostEncoders, numba: None) 
     rows[1::2, 5::32] *= -1
     importance[5::16] = 0
     for weights in with_and_without(kind, importance, importances()["random"]):
-        expected = ggml.quantize_rows(kind, rows, weights).tobytes()
-        for encode in (specified, host.encode, lanes.encode):
-            assert encode(kind, rows, weights).tobytes() == expected
+        assert_every_way(kind, host, rows, weights)
 
 
 @every_grid
@@ -257,9 +282,7 @@ def test_blocks_of_zeros_between_others(kind: GGMLType, host: HostEncoders, numb
     for number, row in enumerate(rows):
         row.reshape(8, 32)[(number >> np.arange(8) & 1) == 1] = 0
     for importance in with_and_without(kind, importances()["mostly zeros"]):
-        expected = ggml.quantize_rows(kind, rows, importance).tobytes()
-        for encode in (specified, host.encode, lanes.encode):
-            assert encode(kind, rows, importance).tobytes() == expected
+        assert_every_way(kind, host, rows, importance)
 
 
 @every_grid
@@ -268,9 +291,7 @@ def test_a_weight_far_below_zero_that_does_not_matter(kind: GGMLType, host: Host
     rows, importance = DISTRIBUTIONS["scales below float16"].copy(), importances()["random"]
     importance[::8] = 0
     rows[:, ::8] = -np.geomspace(1e-7, 60000, rows[:, ::8].size, dtype=np.float32).reshape(rows[:, ::8].shape)
-    expected = ggml.quantize_rows(kind, rows, importance).tobytes()
-    for encode in (specified, host.encode, lanes.encode):
-        assert encode(kind, rows, importance).tobytes() == expected
+    assert_every_way(kind, host, rows, importance)
 
 
 @every_grid
@@ -338,11 +359,10 @@ def test_every_way_is_ggml_for_any_values(kind: GGMLType, host: HostEncoders, ro
 
 @in_lanes
 def test_counts_that_do_not_fill_the_lanes(kind: GGMLType, numba: None) -> None:
-    values = DISTRIBUTIONS["heavy tails"]
     for count in (1, 2, 7, 8, 9, 15, 16, 17, 32, 33):
-        assert_ggml(by_lanes, kind, values[:count])
-    assert_ggml(by_lanes, kind, np.ascontiguousarray(values.reshape(-1)[: 36 * 256].reshape(3, -1)))
-    assert by_lanes(kind, values[:0]).shape == (0, kind.block_nbytes)
+        assert_ggml(by_lanes, kind, MANY[:count])
+    assert_ggml(by_lanes, kind, np.ascontiguousarray(MANY.reshape(-1)[: 36 * 256].reshape(3, -1)))
+    assert by_lanes(kind, MANY[:0]).shape == (0, kind.block_nbytes)
 
 
 @in_lanes
