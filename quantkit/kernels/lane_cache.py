@@ -22,6 +22,7 @@ from quantkit.kernels.cache import cache_folder, keep, read_kept
 
 # Numba's setting is the process's: a thread that changes it must be alone.
 _setting = threading.Lock()
+_SOURCES = Path(__file__).parent
 _PLAIN = (bool, int, float, str, np.generic, type(None))
 
 
@@ -48,11 +49,15 @@ class _Files(IndexDataCacheFile):  # type: ignore[misc]  # numba has no types
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """The compiled forms of one function."""
+    """The compiled forms of one function, in *folder* if that is the folder of the sources it is among."""
 
-    def __init__(self, py_func: Any) -> None:
+    def __init__(self, py_func: Any, folder: Path) -> None:
         super().__init__(py_func)
         stamp = self._impl.locator.get_source_stamp()
+        if Path(py_func.__code__.co_filename).parent == _SOURCES:
+            # Its name says what they are: where they lie and since when does not matter, as after an installation.
+            self._cache_path = self._impl.locator._cache_path = str(folder)
+            stamp = None
         self._cache_file = _Files(self._cache_path, self._impl.filename_base, stamp)
 
     def _index_key(self, signature: Any, codegen: Any) -> tuple[Any, ...]:
@@ -68,7 +73,7 @@ def keep_on_disk(dispatcher: Any) -> None:
             return
         numba.config.CACHE_DIR = str(folder)  # the cache reads it at once; other libraries keep theirs
         try:
-            dispatcher._cache = _Cache(dispatcher.py_func)
+            dispatcher._cache = _Cache(dispatcher.py_func, folder)
         finally:
             numba.config.CACHE_DIR = before
 
@@ -108,7 +113,7 @@ def describe(value: Any) -> Any:
 def _sources() -> str:
     """A name for the compiled code of just these sources."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(_SOURCES.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

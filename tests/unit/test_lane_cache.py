@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -40,23 +41,29 @@ print(json.dumps([one.py_func.__qualname__ for one in made if one.stats.cache_mi
 """
 
 
-def run(script: str, home: Path, *arguments: str) -> list[Any]:
-    """What a script prints in a process of its own, with its cache in *home*."""
-    environment = {"XDG_CACHE_HOME": str(home), "PATH": "", "PYTHONPATH": str(Path(__file__).parents[2])}
+ROOT = Path(__file__).parents[2]
+
+
+def run(script: str, home: Path, *arguments: str, root: Path = ROOT) -> list[Any]:
+    """What a script prints in a process of its own, with its cache in *home* and quantkit in *root*."""
+    environment = {"XDG_CACHE_HOME": str(home), "PATH": "", "PYTHONPATH": str(root)}
     command = [sys.executable, "-c", script, *arguments]
     done = subprocess.run(command, capture_output=True, check=True, text=True, env=environment)
     found: list[Any] = json.loads(done.stdout)
     return found
 
 
-def compiled(home: Path) -> list[str]:
+def compiled(home: Path, root: Path = ROOT) -> list[str]:
     """What a process compiles, without the digests in the names."""
-    return [name.rpartition("_")[0] for name in run(_ENCODE, home)]
+    return [name.rpartition("_")[0] for name in run(_ENCODE, home, root=root)]
 
 
 def test_the_second_process_compiles_nothing(tmp_path: Path) -> None:
-    assert "carry.<locals>.run" in compiled(tmp_path)
-    assert compiled(tmp_path) == []
+    """Nor does one with the same sources in another place, of another time."""
+    home, other = tmp_path / "home", tmp_path / "other"
+    assert "carry.<locals>.run" in compiled(home)
+    shutil.copytree(ROOT / "quantkit", other / "quantkit", copy_function=shutil.copyfile)
+    assert compiled(home, other) == []
 
 
 def test_threads_that_save_at_once_keep_their_own_code(tmp_path: Path) -> None:
