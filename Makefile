@@ -42,6 +42,7 @@ check: dev
 parity: dev
 	$(BIN)/python scripts/reference >/dev/null
 	$(BIN)/python scripts/parity
+	$(PYTEST) --whole $$(grep -rl 'import in_turn$$' tests --include='test_*.py')
 
 prompts: dev
 	$(BIN)/python scripts/llama_tools >/dev/null

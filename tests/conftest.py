@@ -21,6 +21,7 @@ if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_
 import pytest
 import torch
 
+from tests.support import sweeps
 from tests.support.adapters import VARIANTS, make_adapter
 from tests.support.checkpoints import KINDS, make_checkpoint
 from tests.support.reference import ReferenceConverter
@@ -50,6 +51,12 @@ SLOW = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="leave out what takes long: a minute instead of ten")
+    parser.addoption("--whole", action="store_true", help="all cases of sweeps, where otherwise some have their turn")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("whole"):
+        sweeps.take_all()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -1,6 +1,6 @@
 """Values of another type in the JSON files of a checkpoint or adapter: refused or harmless, never a crash.
 
-Where the tables have one defect each, this goes through every key of every file.
+Where the tables have one defect each, this goes through every key of every file, with values that have their turn.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
 from tests.checkpoints.case import Case
 from tests.checkpoints.defect import Base
+from tests.support.sweeps import in_turn
 
 SHARDED_ROPE = Base("llama3-rope", {"shards": 2, "layers": 1})
 VALUES: tuple[Any, ...] = (None, [], "x", -1, 2**70, [["x"]], [{}], {"x": ["y"]})
@@ -41,6 +42,7 @@ ABSENT = {
     ),
 }
 SECONDS = 2
+_TURNS = 3
 
 
 @contextmanager
@@ -124,8 +126,8 @@ def test_no_value_makes_a_crash(file: str, new_case: Callable[..., Case]) -> Non
     content = json.loads(path.read_text(encoding="utf-8"))
     found: dict[str, str] = {}
     everything = [*places(content), *((key,) for key in ABSENT[file])]
-    for place in everything:
-        for value in values_for(content, place):
+    for number, place in enumerate(everything):
+        for value in in_turn(values_for(content, place), number, _TURNS):
             with with_value(content, place, value):
                 path.write_text(json.dumps(content), encoding="utf-8")
             if where := crash(case):
