@@ -27,7 +27,7 @@ from quantkit.jobs.quantize import quantize
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.verify import verify
 from quantkit.material.ask import tokens_of
-from quantkit.material.data_file import CALIBRATION, EVALUATION
+from quantkit.material.data_file import CALIBRATION, EVALUATION, read_data
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def f16(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def imatrix(folder: Path, f16: Path) -> Path:
-    found = tokens_of(f16, CALIBRATION, 4096)
+    found = tokens_of(f16, CALIBRATION, 2048)
     make_imatrix(f16, found, folder / "imatrix.gguf", context=512, threads=1)
     return folder / "imatrix.gguf"
 
@@ -54,9 +54,17 @@ def mixture(folder: Path, f16: Path, imatrix: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def built(folder: Path, imatrix: Path, mixture: Path) -> BuildResult:
-    size = mixture.stat().st_size
-    return build(BASE, adapters=ADAPTER, size=size, imatrix=imatrix, name="demo", out=folder / "built", threads=1)
+def text(folder: Path) -> Path:
+    """One short sequence: each of the many evaluations of a choice takes a third of the time."""
+    path = folder / "text.txt"
+    path.write_text(read_data(CALIBRATION).text[:1200], encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def built(folder: Path, imatrix: Path, mixture: Path, text: Path) -> BuildResult:
+    size, out = mixture.stat().st_size, folder / "built"
+    return build(BASE, adapters=ADAPTER, size=size, imatrix=imatrix, choice_data=text, name="demo", out=out, threads=1)
 
 
 def divergences(reference: Path, files: Sequence[Path], kept: Path) -> list[float]:
@@ -100,7 +108,7 @@ def test_the_printed_options_give_the_same_file(built: BuildResult, f16: Path, i
 
 
 def test_experts_are_tensors_like_the_others(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    model = checkpoint("mixtral")
+    model = checkpoint("mixtral", layers=1)
     made = build(model, bits=7.0, name="experts", out=tmp_path / "made", verify=False)
     choice = made.plan.choice
     assert choice is not None
@@ -152,12 +160,14 @@ def test_an_edited_choice_is_found(built: BuildResult, field: str, tmp_path: Pat
     assert [check.name for check in failed] == [f"manifest: choice.{field}"]
 
 
-def test_the_choice_is_the_same_with_other_threads(built: BuildResult, imatrix: Path, tmp_path: Path) -> None:
+def test_the_choice_is_the_same_with_other_threads(
+    built: BuildResult, imatrix: Path, text: Path, tmp_path: Path
+) -> None:
     choice = built.plan.choice
     assert choice is not None
     again = build(
-        BASE, adapters=ADAPTER, size=int(choice.asked.value), imatrix=imatrix, name="demo", out=tmp_path / "again",
-        threads=3, verify=False,
+        BASE, adapters=ADAPTER, size=int(choice.asked.value), imatrix=imatrix, choice_data=text, name="demo",
+        out=tmp_path / "again", threads=3, verify=False,
     )  # fmt: skip
     assert again.plan.choice == choice
 

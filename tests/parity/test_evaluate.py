@@ -33,7 +33,7 @@ from quantkit.system.progress import Reporter
 from tests.support.llama_tools import llama_tools
 from tests.unit.tiny_gguf import Tiny, write_tiny_gguf
 
-QUANTS = ("q8_0", "q4_0", "q4_k_m", "q2_k")
+QUANTS = ("q8_0", "q4_0", "q2_k")
 CONTEXT, CHUNKS = 64, 8
 ONE = Settings(threads=1)  # more wait for each other where other tests run
 # llama-perplexity's lines of one figure, and of a figure with its error; in percent where the line ends so.

@@ -16,6 +16,7 @@ import numpy as np
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q").unpack_from
 # Types of llama.cpp that the released gguf library does not know yet.
 _LATER = {42: ("Q2_0", (64, 18))}
 
@@ -59,9 +60,16 @@ class _Cursor:
         return value
 
     def string(self) -> str:
-        size = self.scalar("Q")
-        self.at += size
-        return bytes(self.data[self.at - size : self.at]).decode()
+        return self.strings(1)[0]
+
+    def strings(self, count: int) -> list[str]:
+        data, at, found = self.data, self.at, []
+        for _ in range(count):
+            (size,) = _LENGTH(data, at)
+            at += 8 + size
+            found.append(str(data[at - size : at], "utf-8"))
+        self.at = at
+        return found
 
     def value(self, kind: int) -> Value:
         if kind == _STRING:
@@ -71,7 +79,7 @@ class _Cursor:
         item, count = self.scalar("I"), self.scalar("Q")
         name = f"ARRAY[{gguf.GGUFValueType(item).name}]"
         if item == _STRING:
-            return Value(name, [self.string() for _ in range(count)])
+            return Value(name, self.strings(count))
         code = f"<{count}{_SCALARS[item]}"
         values = list(struct.unpack_from(code, self.data, self.at))
         self.at += struct.calcsize(code)

@@ -126,6 +126,7 @@ class ParityMatrix:
         self._pair = cache(self._convert_both)
         self._real = cache(self._convert_real)
         self._real_reference = cache(self._convert_real_reference)
+        self._real_vocabulary = cache(self._compare_real)
         self._quantized = cache(self._quantize_all)
         self._split_texts = cache(self._compare_ids)
 
@@ -156,9 +157,12 @@ class ParityMatrix:
         pair = self._pair(kind, self._types(kind)[0][0])
         lines = metadata_differences(*map(_tokenizer_metadata, pair), ignored=CONSTANT.get(kind, ()))
         if KINDS[kind].vocabulary not in SLOW_VOCABULARIES and kind not in UNPADDED:
-            pair = self._real(*_tokenizer_of(kind)), self._real_reference(*_tokenizer_of(kind))
-            lines += metadata_differences(*(_tokenizer_metadata(path) for path in pair))
+            lines += self._real_vocabulary(*_tokenizer_of(kind))
         return lines
+
+    def _compare_real(self, tokenizers: tuple[str, ...], vocabulary: str) -> list[str]:
+        pair = self._real(tokenizers, vocabulary), self._real_reference(tokenizers, vocabulary)
+        return metadata_differences(*map(_tokenizer_metadata, pair))
 
     def _token_ids(self, kind: str) -> list[str]:
         """llama.cpp's ids of texts against those of Hugging Face's tokenizer, for the real vocabulary."""
