@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import runpy
 import subprocess
 import sys
@@ -110,3 +111,43 @@ def test_a_failure_shows_pip_s_last_lines_and_a_way_out(
     said = capsys.readouterr().err
     assert "No matching distribution found" in said
     assert said.splitlines()[-1].startswith("hint: install a C++ compiler")
+
+
+def test_the_source_is_known_by_its_sum(
+    script: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Unless one is installed, or somebody names compiled ones."""
+    reference = runpy.run_path(str(SCRIPT.with_name("reference")))
+    for name in ("PIP_FIND_LINKS", "PIP_EXTRA_INDEX_URL", "PIP_ONLY_BINARY"):
+        monkeypatch.delenv(name, raising=False)
+    assert script["asked"]([], tmp_path) == [script["requirement"]()]
+    monkeypatch.setitem(script, "lacks_mtmd", lambda: True)
+    assert script["asked"](["--index-url", "mirror"], tmp_path)[:2] == ["--require-hashes", "--requirement"]
+    (listed,) = (tmp_path / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert listed == f"llama-cpp-python=={reference['VERSION']} --hash=sha256:{reference['SHA256']}"
+    assert script["asked"](["--extra-index-url=wheels"], tmp_path) == [script["requirement"]()]
+    monkeypatch.setenv("PIP_FIND_LINKS", "wheels")
+    assert script["asked"]([], tmp_path) == [script["requirement"]()]
+
+
+def test_another_source_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By pip, before anything of it runs; and by the script, should pip let it pass."""
+    reference = runpy.run_path(str(SCRIPT.with_name("reference")))
+    name = f"llama_cpp_python-{reference['VERSION']}.tar.gz"
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / name).write_bytes(b"another archive")
+    for variable, value in (
+        ("PIP_NO_INDEX", "1"),
+        ("PIP_FIND_LINKS", str(tmp_path / "there")),
+        ("PIP_CONFIG_FILE", os.devnull),
+    ):
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit, match="pip could not download llama-cpp-python"):
+        reference["fetch"](tmp_path)
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in capfd.readouterr().err
+    monkeypatch.setattr("subprocess.run", lambda command, **_: subprocess.CompletedProcess(command, 0))
+    (tmp_path / name).write_bytes(b"another archive")
+    with pytest.raises(SystemExit, match=rf"{name}: sha256 is [0-9a-f]{{64}}, expected {reference['SHA256']}"):
+        reference["fetch"](tmp_path)
