@@ -35,8 +35,8 @@ quants = ["q8_0", "q4_k_m"]
 _ARGUMENTS = ("farm", "{inputs}/farm.toml", "--no-verify", "--json")
 _PACKAGE = Subject(FARM, _ARGUMENTS, PACKAGE_MARK)
 _TEMPORARY = Path("/tmp")  # where the paths of Ray's sockets are short
-# Seconds in which Ray's own workers end that had just begun when the driver was killed: they wait for a minute.
-_PATIENCE = 120.0
+# Seconds. Ray waits for a minute where a part of it is killed: for its head, and in workers that have just begun.
+_PATIENCE = 240.0
 _HEAD = ("gcs_server", "raylet/raylet")
 
 
@@ -51,7 +51,7 @@ class FarmBench:
         trees, seconds = list[dict[str, dict[str, str]]](), list[float]()
         for _ in range(2):
             place.clear()
-            ended = self.start().end()
+            ended = self.start().end(patience=_PATIENCE)
             if ended.code != 0:
                 raise RuntimeError(f"{FARM}: fails undisturbed: {ended.stderr}")
             trees.append({label: tree_of(place.out / label) for label in _LABELS})
@@ -104,7 +104,7 @@ class FarmBench:
     def again(self, note: Notes) -> None:
         """The next run: it must succeed, keep and make the same bytes, and clear what is left."""
         note.row.cleared += bool(self.leftovers())
-        ended = self.start().end(alone=True)
+        ended = self.start().end(alone=True, patience=_PATIENCE)
         if ended.code != 0 or ended.hung or set(self.states().values()) != {NEW}:
             note("leftovers", f"the next run: exit code {ended.code}, {self.states()}: {ended.stderr!r}")
         if left := self.leftovers():
@@ -115,10 +115,7 @@ class FarmBench:
         place = self.runner.place
         found = list(place.outputs.rglob(".*quantkit*"))
         found += [path for pid in self._begun for path in _TEMPORARY.glob(f"quantkit-{pid}-*")]
-        found += [
-            *place.temporary.iterdir(),
-            *(place.cache / name for name in tree_of(place.cache).keys() - self._cache),
-        ]
+        found += place.temporary.iterdir()
         return sorted(map(str, found))
 
     def all_ended(self, note: Notes) -> None:
@@ -141,7 +138,7 @@ def farm(bench: FarmBench, random: Random, amounts: Amounts) -> list[Row]:
         bench.runner.place.clear()
         running = bench.start()
         hit = "" if running.wait(moment) else victim(running, random)
-        ended = running.end(alone=True)
+        ended = running.end(alone=True, patience=_PATIENCE)
         note = Notes(local, f"{FARM}: kill {victim.__name__[1:]} after {moment:.3f} s ({hit})")
         local.tried += 1
         bench.judge(note, ended, must_succeed=victim is _worker)

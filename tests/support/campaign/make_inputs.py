@@ -25,6 +25,9 @@ def make_inputs(folder: Path, seed: int) -> None:
     words = [_WORDS[(seed + i * i + i // 7) % len(_WORDS)] for i in range(600)]
     prompts = ({"messages": [{"role": "user", "content": text}]} for text in _WORDS[:4])
     (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)), encoding="utf-8")
+    # Saved under the name that the campaign gives every output.
+    (folder / "talk.txt").write_text("the rain\n/save outputs/out\n/bye\n", encoding="utf-8")
+    (folder / "talk.json").write_text('{"schema": 1, "model": "older", "messages": []}', encoding="utf-8")
     (folder / "text.txt").write_text(" ".join(words), encoding="utf-8")
 
 

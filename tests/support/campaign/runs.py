@@ -69,15 +69,15 @@ class Running:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def end(self, *, alone: bool = False) -> Ended:
-        """Wait for the end of it and, unless *alone*, of all that it started."""
-        hung = not self.wait(PATIENCE)
+    def end(self, *, alone: bool = False, patience: float = PATIENCE) -> Ended:
+        """Wait for the end of it and, unless *alone*, of all that it started; each for *patience* seconds."""
+        hung = not self.wait(patience)
         if hung:
             self.send(signal.SIGKILL, session=True)
         _, status = os.waitpid(self.pid, 0)
         seconds = time.monotonic() - self._began
         os.close(self._watch)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not alone and (left := [pid for pid in processes(self.pid) if pid != self.pid]):
             if time.monotonic() > deadline:
                 hung = True
@@ -103,21 +103,21 @@ class Runner:
 
     def learn(self, arguments: Sequence[str]) -> Ended:
         """Run a command once, undisturbed, and import here what it has imported: the next runs have it then."""
-        told = self.place.said / "modules"
+        told, (words, read) = self.place.said / "modules", self._words(arguments)
 
         def work() -> None:
             from quantkit.cli.main import main
 
             code = 0
             try:
-                main([self.place.fill(word) for word in arguments])
+                main(words)
             except SystemExit as leaving:
                 code = leaving.code if isinstance(leaving.code, int) else 0
             told.write_text("\n".join(sys.modules), encoding="utf-8")
             sys.stdout.flush()
             os._exit(code)
 
-        ended = self._begin(work, self.place.environment(), {}).end()
+        ended = self._begin(work, self.place.environment(), {}, read).end()
         for module in told.read_text(encoding="utf-8").split():
             if module.partition(".")[0] not in _NOT_BEFORE and module != "__main__":
                 with suppress(Exception):  # made by its package, or of another system
@@ -136,23 +136,34 @@ class Runner:
         """Start ``quantkit`` with these arguments.
 
         Args:
-            arguments: its command line; ``{inputs}`` and ``{out}`` stand for the workplace's paths.
+            arguments: its command line; ``{inputs}`` and ``{out}`` stand for the workplace's paths, and ``<``, as in a
+                shell, for what it reads.
             fault: what the layer does; None for nothing.
             fresh: in a new interpreter, not in a copy of this one.
             limits: a number of bytes by resource, such as ``resource.RLIMIT_AS``.
             group: a control group that it and all its processes are in.
         """
         self.state.clear()
-        words = [self.place.fill(word) for word in arguments]
+        words, read = self._words(arguments)
         extra = self.place.environment()
         if fault is not None:
             roots = (self.place.outputs, self.place.temporary, self.place.cache)
             log = self.log if fault.mode == "record" else None
             extra = {**extra, **variables(fault, self.state.path, roots, log)}
         work = (lambda: _command_fresh(words)) if fresh else _command_here(words, self._library)
-        return self._begin(work if group is None else lambda: group.run(work), extra, limits or {})
+        return self._begin(work if group is None else lambda: group.run(work), extra, limits or {}, read)
 
-    def _begin(self, work: Callable[[], None], extra: Mapping[str, str], limits: Mapping[int, int]) -> Running:
+    def _words(self, arguments: Sequence[str]) -> tuple[list[str], str]:
+        """The words of a command line, and the file that it reads."""
+        words = [self.place.fill(word) for word in arguments]
+        if "<" not in words:
+            return words, os.devnull
+        at = words.index("<")
+        return [*words[:at], *words[at + 2 :]], words[at + 1]
+
+    def _begin(
+        self, work: Callable[[], None], extra: Mapping[str, str], limits: Mapping[int, int], read: str
+    ) -> Running:
         sys.stdout.flush()
         sys.stderr.flush()
         pipes = [os.pipe(), os.pipe()]
@@ -161,7 +172,8 @@ class Runner:
         kept = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # none comes before it can be handled
         pid = os.fork()
         if pid == 0:
-            _be_a_run(work, self.place.root, extra, [into for _, into in pipes], limits)
+            files = [os.open(read, os.O_RDONLY), *(into for _, into in pipes)]
+            _be_a_run(work, self.place.root, extra, files, limits)
         signal.pthread_sigmask(signal.SIG_SETMASK, kept)
         for _, into in pipes:
             os.close(into)
@@ -169,12 +181,12 @@ class Runner:
 
 
 def _be_a_run(
-    work: Callable[[], None], folder: Path, extra: Mapping[str, str], out: Sequence[int], limits: Mapping[int, int]
+    work: Callable[[], None], folder: Path, extra: Mapping[str, str], files: Sequence[int], limits: Mapping[int, int]
 ) -> NoReturn:
     try:
         os.setsid()
         os.chdir(folder)
-        for number, opened in enumerate([os.open(os.devnull, os.O_RDONLY), *out]):
+        for number, opened in enumerate(files):
             os.dup2(opened, number)
         # The others know the original's places in its files.
         sys.stdin, sys.stdout, sys.stderr = (os.fdopen(fd, mode, closefd=False) for fd, mode in enumerate("rww"))

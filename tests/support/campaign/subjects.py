@@ -32,7 +32,7 @@ class Subject:
         mark: of the folder that it makes; None for a file.
         overwrites: an older output is there, and is replaced.
         continues: interrupted, it may leave an unfinished file that the next run goes on with.
-        changes: a file of the inputs, a copy of which is the older output, and is changed.
+        changes: a file of the inputs, a copy of which is the older output, and is changed or replaced.
         keeps: in names of what it may leave beside the output when it fails: the next run goes on with that.
     """
 
@@ -45,9 +45,11 @@ class Subject:
     keeps: str = ""
 
     @property
-    def resumes(self) -> bool:
-        """Whether it leaves what can be continued, and ``--resume`` continues it."""
-        return self.arguments[0] in ("build", "convert", "quantize", "merge")
+    def sayings(self) -> tuple[tuple[str, ...], ...]:
+        """What the next run may say of what is left; first nothing."""
+        if self.arguments[0] in ("build", "convert", "quantize", "merge"):
+            return (), ("--resume",), ("--overwrite",), ("--resume", "--overwrite")
+        return ((),) if self.changes else ((), ("--overwrite",))
 
     @property
     def flushed(self) -> bool:
@@ -75,6 +77,7 @@ _TYPES = ("--quant", "q8_0", "--quant", "q4_k_m", "--no-verify")
 _QUANTIZE = ("quantize", _FILE, "-o", "{out}", "--quant", "q4_k_m")
 _IMATRIX = ("imatrix", _FILE, "-o", "{out}", "--data", "{inputs}/text.txt", "--ctx", "32", "--threads", "1")
 _EDIT = ("edit", "{out}", "--name")
+_TALK = ("chat", _FILE, "--no-history", "--param", "num_predict=8", "--param", "temperature=0")
 _ANSWERS = ("chat", _FILE, "--data-file", "{inputs}/prompts.jsonl", "--predictions-file", "{out}")
 _FLUSHED = ("--fsync", "--overwrite")
 _NUMBERS = re.compile(rb"\d[\d.e-]*")
@@ -94,6 +97,7 @@ SUBJECTS = {
         Subject("edit in place", (*_EDIT, "xyz"), overwrites=True, changes="model-f16.gguf"),
         Subject("edit", (*_EDIT, "x" * 100), overwrites=True, changes="model-f16.gguf"),
         Subject("chat", (*_ANSWERS, "--param", "num_predict=8", "--param", "temperature=0"), keeps=".partial"),
+        Subject("chat, saved", (*_TALK, "<", "{inputs}/talk.txt"), overwrites=True, changes="talk.json"),
         Subject("demo", ("demo", "{out}"), PACKAGE_MARK),
         Subject("build --fsync", (*_BUILD, *_TYPES, "--fsync"), PACKAGE_MARK),
         Subject("build --fsync --overwrite", (*_BUILD, *_TYPES, *_FLUSHED), PACKAGE_MARK, overwrites=True),

@@ -16,9 +16,6 @@ from tests.support.campaign.workplace import tree_of
 BAD = ("wrong", "lost", "hung", "tracebacks", "unclear", "leftovers")
 """What is counted, and must be 0."""
 
-# What the next run says of what is left, by whether the command continues it.
-_SAYINGS = {False: ((), ("--overwrite",)), True: ((), ("--resume",), ("--overwrite",), ("--resume", "--overwrite"))}
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -158,8 +155,9 @@ class Bench:
 
     @staticmethod
     def refusal(note: Notes, ended: Ended) -> None:
-        """Beside notes, a run that has failed says one error and one hint."""
-        starts = [line.partition(":")[0] for line in ended.stderr.splitlines() if not line.startswith("note: ")]
+        """Beside notes, and remarks of a chat, a run that has failed says one error and one hint."""
+        lines = [line for line in ended.stderr.splitlines() if not line.startswith(("note: ", "("))]
+        starts = [line.partition(":")[0] for line in lines]
         if starts != ["error", "hint"]:
             note("unclear", f"exit code {ended.code}: {ended.stderr!r}")
 
@@ -170,10 +168,10 @@ class Bench:
         Whoever says nothing of what can be continued is refused, and then says it.
         """
         random = Random(note.trial)
-        plain, said = self.subject.arguments, _SAYINGS[self.subject.resumes]
+        plain, said = self.subject.arguments, self.subject.sayings
         arguments = (*plain, *random.choice(said))
-        there = os.path.lexists(self.runner.place.out) and "--overwrite" not in arguments
-        if there and self.right.judge(self.subject, self.runner.place.out) == NEW:
+        asks = "--overwrite" not in arguments and not self.subject.overwrites
+        if asks and self.right.judge(self.subject, self.runner.place.out) == NEW:
             arguments = (*arguments, "--overwrite")
         ended = self.runner.start(arguments).end()
         if ended.code == 1 and "--resume" in ended.stderr:
