@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from quantkit.errors import OutputError
 from quantkit.files.leftovers import (
+    Leftover,
     finished_bytes,
     has_begun,
     leftovers,
@@ -18,6 +19,15 @@ from quantkit.files.leftovers import (
     temporary_path,
 )
 from quantkit.system.units import size
+
+
+def restore(final: Path, found: Iterable[Leftover]) -> None:
+    """Give an output that was moved aside its name back, or remove it if it has a successor."""
+    for aside in (one.path for one in found if one.aside):
+        if os.path.lexists(final):
+            remove(aside)
+        else:
+            os.rename(aside, final)
 
 
 def clean_after_killed_runs(
@@ -36,11 +46,7 @@ def clean_after_killed_runs(
         OutputError: something can be continued, and nobody has said what to do with it.
     """
     found = list(leftovers(final, note if resume else None))
-    for aside in (one.path for one in found if one.aside):
-        if os.path.lexists(final):
-            remove(aside)
-        else:
-            os.rename(aside, final)
+    restore(final, found)
     folders = [one.path for one in found if not one.aside]
     if has_begun(folders) and not overwrite and not resume:
         done, whole = finished_bytes(folders)

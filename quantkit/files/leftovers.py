@@ -99,8 +99,10 @@ def begun_files(folder: Path) -> Iterator[tuple[Path, Journal]]:
 
 
 def has_begun(folders: Iterable[Path]) -> bool:
-    """Whether something in these folders can be continued."""
-    return any(True for folder in folders for _ in begun_files(folder))
+    """Whether something in these folders can be continued; a journal without its file is of one that has its name."""
+    folders = tuple(folders)
+    begun = {file.name for folder in folders for file, _ in begun_files(folder)}
+    return any(_is_file(folder / name) for folder in folders for name in begun)
 
 
 def finished_bytes(folders: Sequence[Path]) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from quantkit.files.leftovers import (
     temporary_path,
 )
 from quantkit.files.output_file import write_error
+from quantkit.files.publication import announce, take_back, withdraw
 from quantkit.files.replaceable import Mark, check_free, check_free_folder
 from quantkit.files.signs_of_life import heartbeat
 from quantkit.system.shell import command
@@ -133,10 +134,15 @@ class Workspace:
         Returns:
             The first of them.
         """
+        announce(self.path, names)
         self._flush()
         for name in names:
             check_free(self.place / name, overwrite=self.overwrite)
-        replace_all([(self.path / name, self.place / name) for name in names], self._flush_name)
+        try:
+            replace_all([(self.path / name, self.place / name) for name in names], self._flush_name)
+        except OutputError:
+            withdraw(self.path)
+            raise
         self._published.append(self.place / names[0])
         return self.place / names[0]
 
@@ -180,6 +186,10 @@ def workspace(
             continued, and neither *resume* nor *overwrite* says what to do.
     """
     final = Path(os.path.abspath(final))
+    try:
+        take_back(final)
+    except OSError as error:
+        raise write_error(final, error) from None
     _check_output(final, inputs, overwrite=overwrite, file=file, mark=mark)
     temporary = temporary_path(final)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -36,11 +35,10 @@ def publish(work: Workspace, text: str = "new") -> None:
     work.publish()
 
 
-def silent_for(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> list[float]:
-    """What the looks at the disk find, one after another, and the time that passes between them."""
-    looks: Iterator[float] = iter(seconds)
+def silent_for(monkeypatch: pytest.MonkeyPatch, seconds: float, *, until: float = 1e9) -> list[float]:
+    """Let the disk say for how long nobody was there, until somebody comes; the time that is waited."""
     slept: list[float] = []
-    monkeypatch.setattr(signs_of_life, "silence", lambda path: next(looks))
+    monkeypatch.setattr(signs_of_life, "silence", lambda path: seconds + sum(slept) if sum(slept) < until else 1.0)
     monkeypatch.setattr(time, "sleep", slept.append)
     return slept
 
@@ -64,7 +62,7 @@ def test_what_another_machine_is_making_stays(tmp_path: Path, overwrite: bool) -
 
 def test_what_another_machine_has_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin(tmp_path / "out", AWAY)
-    silent_for(monkeypatch, *[500.0] * 9)
+    silent_for(monkeypatch, 500)
     with workspace(tmp_path / "out", overwrite=True) as work:
         publish(work)
     assert os.listdir(tmp_path) == ["out"]
@@ -74,7 +72,7 @@ def test_what_another_machine_has_left_is_continued(tmp_path: Path, monkeypatch:
     """As soon as it is clear that nobody is at it."""
     theirs = begin(tmp_path / "out", AWAY)
     notes: list[str] = []
-    slept = silent_for(monkeypatch, 108, 108, 113, 118, 121)
+    slept = silent_for(monkeypatch, 108)
     with workspace(tmp_path / "out", overwrite=False, resume=True, note=notes.append) as work:
         assert work.earlier == (theirs,)
         assert work.part("x.gguf") is not None
@@ -86,7 +84,7 @@ def test_what_another_machine_has_left_is_continued(tmp_path: Path, monkeypatch:
 
 def test_a_sign_of_life_ends_the_looking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = begin(tmp_path / "out", AWAY)
-    slept = silent_for(monkeypatch, 7, 7, 12, 1)
+    slept = silent_for(monkeypatch, 7, until=10)
     with workspace(tmp_path / "out", overwrite=False, resume=True) as work:
         assert work.earlier == ()
         publish(work)

@@ -387,6 +387,16 @@ def test_an_output_that_is_replaced_is_there_at_any_time(tmp_path: Path) -> None
     assert content(out) == "new"
 
 
+def test_killed_between_the_renames_of_several_files(tmp_path: Path) -> None:
+    """No part of a split model stays without the others, and no older one is lost."""
+    words = [sys.executable, "-m", "tests.support.killed_renames", str(tmp_path)]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["wrong"] == []
+    assert found["kills"] > 50
+
+
 def test_an_exchange_of_what_is_not_there_is_an_error(tmp_path: Path) -> None:
     out = fill(tmp_path / "out")
     if not exchange(out, fill(tmp_path / "other")):
