@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quantkit.arch.base import Architecture, Config, Generated, Rule, require, window_note
+from quantkit.arch.base import Architecture, Config, Generated, Rule, positive, require, window_note
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import decoder_metadata, decoder_rules, linear, pre_normed, require_plain_heads, sizes
 from quantkit.arch.rope import check_scaling, longrope_factors, longrope_metadata, rope, rope_base, rotated
@@ -18,6 +18,7 @@ def metadata(config: Config) -> list[KV]:
     require(config, "hidden_act", "silu")
     require_plain_heads(config)
     settings = _rope(config)
+    windowed = config.get("sliding_window") not in (None, 0)
     long = longrope_metadata(_SCALING, config, settings)
     return [
         *decoder_metadata("phi3", {**config, "head_dim": None}),
@@ -25,7 +26,7 @@ def metadata(config: Config) -> list[KV]:
         u32("phi3.rope.dimension_count", rotated(config)),
         f32("phi3.rope.freq_base", rope_base(settings)),
         # Written even without a window: llama.cpp would otherwise derive one from the context length.
-        u32("phi3.attention.sliding_window", config.get("sliding_window") or 0),
+        u32("phi3.attention.sliding_window", positive(config, "sliding_window") if windowed else 0),
     ]
 
 

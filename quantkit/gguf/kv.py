@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from numbers import Real
 from typing import Any
 
 from quantkit.errors import GGUFError
@@ -54,8 +55,17 @@ class KV:
 
     @cached_property
     def encoded(self) -> bytes:
-        """The entry's bytes in a file; computed once, because a vocabulary goes into every output."""
-        return encode_text(self.key) + struct.pack("<I", self.type) + _value(self)
+        """The entry's bytes in a file; computed once, because a vocabulary goes into every output.
+
+        Raises:
+            GGUFError: a value of another kind than the type.
+        """
+        try:
+            return encode_text(self.key) + struct.pack("<I", self.type) + _value(self)
+        except (struct.error, OverflowError, TypeError) as error:
+            raise GGUFError(
+                f"{self.key} has a value that GGUF cannot store ({error}): {str(self.value)[:80]}"
+            ) from None
 
 
 # The constructors below raise GGUFError, with the key, for a value that GGUF cannot store.
@@ -88,17 +98,24 @@ def string(key: str, value: str) -> KV:
 
 def array(key: str, value: Sequence[Any], item: KVType) -> KV:
     if item is KVType.STRING:
-        _check_unicode(key, "".join(value))
+        try:
+            whole = "".join(value)
+        except TypeError as error:
+            raise GGUFError(f"{key} is not a list of texts ({error})") from None
+        _check_unicode(key, whole)
     return KV(key, value, KVType.ARRAY, item)
 
 
 def _within(key: str, value: float, low: float, high: float) -> float:
-    if not low <= value <= high:  # NaN is in no range
-        raise GGUFError(f"{key} is {value}; expected a value from {low} to {high}")
+    sound = isinstance(value, Real)  # of a config.json, it may be anything
+    if not sound or not low <= value <= high:  # NaN is in no range
+        raise GGUFError(f"{key} is {str(value)[:80]}; expected a value from {low} to {high}")
     return value
 
 
 def _check_unicode(key: str, text: str) -> None:
+    if not isinstance(text, str):
+        raise GGUFError(f"{key} is {str(text)[:80]}; expected a text")
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -17,7 +17,7 @@ from quantkit.errors import GGUFError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.header import TensorInfo, align, encode_header, read_header
 from quantkit.gguf.key_types import known_type
-from quantkit.gguf.kv import KV, KVType, array, boolean, f32, i32, string, u32
+from quantkit.gguf.kv import KV, KVType, array, boolean, f32, i32, string, u16, u32
 
 U32, U64 = struct.Struct("<I").pack, struct.Struct("<Q").pack
 
@@ -312,6 +312,22 @@ def test_more_layers_than_llama_cpp_has_room_for(tmp_path: Path, layers: int) ->
 def test_numbers_that_have_no_room(make: Callable[[str, float], KV], value: float) -> None:
     with pytest.raises(GGUFError, match=r"the\.key is"):
         make("the.key", value)
+
+
+@pytest.mark.parametrize("value", ["x", None, [], {}, [1]], ids=repr)
+@pytest.mark.parametrize("make", [u16, u32, i32, f32], ids=lambda make: make.__name__)
+def test_what_is_no_number(make: Callable[[str, Any], KV], value: object) -> None:
+    with pytest.raises(GGUFError, match=r"the\.key is"):
+        make("the.key", value)
+
+
+def test_what_is_no_text() -> None:
+    for make in (lambda: string("the.key", 1), lambda: array("the.key", ["a", 1], KVType.STRING)):  # type: ignore[arg-type]
+        with pytest.raises(GGUFError, match=r"the\.key is"):
+            make()
+    for entry in (array("the.key", [2**31], KVType.INT32), KV("the.key", "x", KVType.UINT8)):
+        with pytest.raises(GGUFError, match=r"the\.key has a value that GGUF cannot store"):
+            encode_header([entry], [])
 
 
 def test_half_a_surrogate_pair() -> None:

@@ -217,7 +217,10 @@ def activation(sight: Sight, kinds: Mapping[str, str]) -> list[KV]:
         ArchitectureError: it is another one.
     """
     sight.require("hidden_act", *kinds)
-    kind = kinds[sight.vision["hidden_act"]]
+    named = sight.vision.get("hidden_act")
+    if named not in kinds:
+        raise ArchitectureError(f"{_WHERE}.hidden_act is {named!r}; expected {' or '.join(kinds)}")
+    kind = kinds[named]
     return [boolean(f"clip.use_{kind}", True)] if kind else []
 
 

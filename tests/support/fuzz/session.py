@@ -53,9 +53,10 @@ def fuzz(reader: Reader, *, seconds: float, seed: int, corpus: Path, findings: P
         findings: a folder for inputs that show a fault.
         say: is told how far it is.
     """
+    new = not corpus.exists()  # in a corpus that is kept, the inputs to begin with are already
     corpus.mkdir(parents=True, exist_ok=True)
     findings.mkdir(parents=True, exist_ok=True)
-    for number, data in enumerate((*reader.seeds(), *reader.more())):
+    for number, data in enumerate((*reader.seeds(), *reader.more()) if new else ()):
         (corpus / f"seed-{number:03d}").write_bytes(data)
     for path in kept(reader.name):
         (corpus / path.name).write_bytes(path.read_bytes())
@@ -78,8 +79,8 @@ def fuzz(reader: Reader, *, seconds: float, seed: int, corpus: Path, findings: P
             raise RuntimeError(f"{reader.name} does not start: see {findings / _LOG}")
         executions += done
         spent += max(1.0, time.monotonic() - began)
-    new = sorted(path for path in findings.iterdir() if path.name not in before and path.suffix != ".txt")
-    return Row(reader.name, executions, spent, edges, features, tuple(new))
+    inputs = sorted(path for path in findings.iterdir() if path.name not in before and path.suffix != ".txt")
+    return Row(reader.name, executions, spent, edges, features, tuple(inputs))
 
 
 def _command(reader: Reader, corpus: Path, findings: Path, seconds: int, seed: int) -> list[str]:
