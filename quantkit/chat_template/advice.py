@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from quantkit.chat_template.format import FORMAT_NAMES, named_format
 from quantkit.chat_template.opening import Opening, opening_fault
@@ -25,7 +26,9 @@ def opening_notes(
         built: whether the template is in a finished file, where --template cannot change it.
     """
     try:
-        opening = Opening(**ask("opening", template=template, bos_token=bos_token, eos_token=eos_token))
+        opening = ask(
+            "opening", lambda found: Opening(**found), template=template, bos_token=bos_token, eos_token=eos_token
+        )
     except ChatFormatError:
         return []  # it has no plain earlier answers to compare with
     fault = opening_fault(opening)
@@ -42,7 +45,7 @@ def thinking_notes(template: str, *, bos_token: str, eos_token: str) -> list[str
         eos_token: text of its end-of-sequence token, "" if it has none.
     """
     try:
-        found = Thinking(**ask("thinking", template=template, bos_token=bos_token, eos_token=eos_token))
+        found = ask("thinking", _thinking, template=template, bos_token=bos_token, eos_token=eos_token)
     except ChatFormatError:
         return []
     if not found.on_as_is:
@@ -65,7 +68,7 @@ def bake_named(
 
     def chosen(template: str) -> str:
         try:
-            switches = ask("thinking", template=template, **special)["switches"]
+            switches = ask("thinking", _thinking, template=template, **special).switches
         except ChatFormatError:
             return template  # it refuses plain conversations, and nothing can be proven
         return bake(template, str(thinking), **special) if switches else template
@@ -81,7 +84,7 @@ def bake(template: str, thinking: str, *, bos_token: str, eos_token: str) -> str
     """
     try:
         arguments = {"template": template, "bos_token": bos_token, "eos_token": eos_token}
-        return str(ask("bake", thinking=thinking == "on", **arguments)["template"])
+        return ask("bake", lambda found: str(found["template"]), thinking=thinking == "on", **arguments)
     except ChatFormatError as error:
         raise ChatFormatError(
             f"--thinking {thinking}: {error}",
@@ -99,3 +102,7 @@ def _remedy(chat: ChatFormat | OwnTemplate, opening: Opening) -> str:
         return "correct a copy of the template and give it as --template FILE"
     ending = "{% if add_generation_prompt %}{{ " + repr(opening.past) + " }}{% endif %}"
     return f"append {ending} to a copy of the template and give it as --template FILE"
+
+
+def _thinking(found: dict[str, Any]) -> Thinking:
+    return Thinking(**found)

@@ -26,7 +26,7 @@ def answer_format(template: str, *, bos_token: str, eos_token: str) -> AnswerFor
         eos_token: text of its end-of-sequence token, "" if it has none.
     """
     try:
-        return read_answer_format(ask("answers", template=template, bos_token=bos_token, eos_token=eos_token))
+        return ask("answers", read_answer_format, template=template, bos_token=bos_token, eos_token=eos_token)
     except ChatFormatError as error:
         return AnswerFormat(no_calls=str(error))
 

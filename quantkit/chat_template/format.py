@@ -166,7 +166,7 @@ def _turns(chat: ChatFormat) -> tuple[object, ...]:
 
 
 def _describe(template: str, bos_token: str, eos_token: str) -> ChatFormat | OwnTemplate:
-    return read_format(ask("describe", template=template, bos_token=bos_token, eos_token=eos_token))
+    return ask("describe", read_format, template=template, bos_token=bos_token, eos_token=eos_token)
 
 
 def _that_are_tokens(found: ChatFormat | OwnTemplate, tokens: Container[str], eos_token: str) -> tuple[str, ...]:

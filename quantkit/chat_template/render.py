@@ -8,10 +8,12 @@ as one question.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from quantkit.errors import ChatFormatError
+
+_T = TypeVar("_T")
 
 Message = Mapping[str, Any]
 """A message has "role" and "content"; with tools also other fields, as templates read them."""
@@ -45,8 +47,9 @@ def render_jinja(
         ChatFormatError: the template does not parse, fails, refuses the conversation, reaches outside the sandbox, or
             was stopped because it takes too long or too much memory.
     """
-    text = ask(
+    return ask(
         "render",
+        _text,
         template=template,
         messages=[dict(message) for message in messages],
         bos_token=bos_token,
@@ -56,8 +59,6 @@ def render_jinja(
         thinking=thinking,
         told=dict(told or {}),
     )
-    assert isinstance(text, str)
-    return text
 
 
 def render_undated(template: str, messages: Sequence[Message], **told: Any) -> str:
@@ -70,20 +71,32 @@ def render_undated(template: str, messages: Sequence[Message], **told: Any) -> s
     Raises:
         ChatFormatError: as there.
     """
-    text = ask("render undated", template=template, messages=[dict(message) for message in messages], **told)
-    assert isinstance(text, str)
-    return text
+    return ask("render undated", _text, template=template, messages=[dict(message) for message in messages], **told)
 
 
-def ask(what: str, **arguments: Any) -> Any:
-    """The answer to one of :data:`quantkit.chat_template.worker.QUESTIONS`, as JSON values.
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def ask(what: str, read: Callable[[Any], _T], **arguments: Any) -> _T:
+    """The answer to one of :data:`quantkit.chat_template.worker.QUESTIONS`.
+
+    Args:
+        what: the question.
+        read: makes it of JSON values.
+        **arguments: of the question.
 
     Raises:
-        ChatFormatError: as :func:`render_jinja`.
+        ChatFormatError: as :func:`render_jinja`; or the process answers something else.
     """
     from quantkit.chat_template.process import shared_process
 
     reply = shared_process().ask({"do": what, **arguments})
     if "refused" in reply:
-        raise ChatFormatError(reply["refused"])
-    return reply["value"]
+        raise ChatFormatError(str(reply["refused"]))
+    try:
+        return read(reply["value"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ChatFormatError("the chat template made the process that runs it answer what is no answer") from None

@@ -11,7 +11,7 @@ from typing import Any
 from quantkit.errors import GGUFError
 from quantkit.gguf.kv import FORMATS, KV, KVType, array, string
 
-_WHOLE = re.compile(r"[+-]?[0-9]+")
+_WHOLE = re.compile(r"[+-]?[0-9]{1,100}")
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -34,7 +34,7 @@ def read_kv(key: str, text: str, kind: KVType, item: KVType | None = None) -> KV
     assert item is not None
     try:
         values = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list):
         raise _refused(key, text, f'a JSON list, such as ["a", "b"], of {item.name.lower()}')

@@ -41,11 +41,13 @@ def read_base_card(repo: str) -> BaseCard:
     try:
         with quiet():
             data = HfApi().model_info(repo, timeout=_SECONDS).card_data
+        found = data.to_dict() if data is not None else {}  # type: ignore[no-untyped-call]
+    except (TypeError, KeyError, AttributeError):
+        return BaseCard(trouble="the hub's answer is none of a hub")
     except RepositoryNotFoundError:
         return BaseCard(trouble="no such model, or it is private")
     except (TransportError, OfflineModeIsEnabled, OSError, ValueError) as error:
         return BaseCard(trouble=harmless_line(error))
-    found = data.to_dict() if data is not None else {}  # type: ignore[no-untyped-call]
     name = _text(found.get("license"))
     if name in ("other", ""):
         name = _text(found.get("license_name"))

@@ -33,14 +33,15 @@ _PROXY = "set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT, or NO_PROXY to the 
 
 @contextmanager
 def explained(source: HubId, file: RemoteFile | None = None) -> Iterator[None]:
-    """Turn any error of the client into a HubError. ValueError: a file too large for the client's plain HTTP."""
+    """Turn any error of the client into a HubError. ValueError: a file too large for the client's plain HTTP; the last
+    three: it takes what the hub answers for what it should be."""
     try:
         yield
     except (EnoughError, DamagedError) as error:
         raise _of_file(source, file, error) from None
     except RefusedError as error:
         raise _status(source, error.status) from None
-    except (TransportError, OSError, ValueError) as error:
+    except (TransportError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise explain(source, error) from None
 
 
@@ -74,6 +75,11 @@ def explain(source: HubId, error: Exception) -> HubError:
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return HubError(f"{source}: the disk of {constants.HF_HUB_CACHE} is full", hint=disk_hint())
+    if isinstance(error, TypeError | KeyError | AttributeError):
+        return HubError(
+            f"{source}: {constants.ENDPOINT} answers with something that is not the hub's ({harmless_line(error)})",
+            hint="check HF_ENDPOINT, and update huggingface_hub",
+        )
     return HubError(f"{source}: cannot be downloaded ({harmless_line(error)})", hint="run the command again")
 
 

@@ -8,10 +8,12 @@ the cache last, so offline runs find only complete snapshots.
 from __future__ import annotations
 
 import glob
+import re
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -32,6 +34,9 @@ from quantkit.system.units import size
 PATIENCE = Patience(silence=float(constants.HF_HUB_DOWNLOAD_TIMEOUT))
 # The hub's answer about a repository: there may be a cache to do without it.
 _TRIES_OF_A_LISTING = 3
+_COMMIT = re.compile("[0-9a-f]{7,64}")
+# A name that leads out of the folder that it is put into, on any system.
+_ELSEWHERE = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)|\0")
 
 
 def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
@@ -102,7 +107,13 @@ def download_file(source: HubId, choose: Callable[[Collection[str]], str], repor
 
 
 def listing(source: HubId) -> tuple[str, dict[str, RemoteFile]]:
-    """The current commit of the revision, and its files by name."""
+    """The current commit of the revision, and its files by name.
+
+    Raises:
+        HubError: there is no commit, or a name leads elsewhere.
+        ValueError, TypeError, KeyError, AttributeError: the answer is not the hub's.
+        TransportError: there is none.
+    """
     info = HfApi().model_info(
         source.repo,
         revision=source.revision or None,
@@ -111,13 +122,28 @@ def listing(source: HubId) -> tuple[str, dict[str, RemoteFile]]:
     )
     if info.sha is None:
         raise HubError(f"{source}: the hub's answer has no commit", hint="check HF_ENDPOINT")
-    files = {
-        file.rfilename: RemoteFile(
-            file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs is not None else file.blob_id or ""
+    if not _COMMIT.fullmatch(info.sha):
+        raise ValueError(info.sha)
+    return info.sha, {file.rfilename: _remote_file(source, file) for file in info.siblings or ()}
+
+
+def _remote_file(source: HubId, listed: Any) -> RemoteFile:
+    """A file as the hub lists it.
+
+    Raises:
+        HubError: its name leads elsewhere.
+        ValueError, TypeError: it is none.
+    """
+    name, nbytes = listed.rfilename, listed.size or 0
+    digest = listed.lfs.sha256 if listed.lfs is not None else listed.blob_id or ""
+    if not isinstance(name, str) or not isinstance(digest, str) or type(nbytes) is not int or nbytes < 0:
+        raise TypeError(f"{name!r:.200}")
+    if _ELSEWHERE.search(name):
+        raise HubError(
+            f"{source}: the hub lists a file whose name leads elsewhere: {name!r:.200}", hint="do not use it"
         )
-        for file in info.siblings or ()
-    }
-    return info.sha, files
+    file = RemoteFile(name, nbytes, digest)
+    return file if file.has_digest else replace(file, digest="")
 
 
 def _patient_listing(source: HubId, reporter: Reporter) -> tuple[str, dict[str, RemoteFile]]:

@@ -43,7 +43,7 @@ _IGNORED = frozenset(
 
 _PATTERNS = {
     "int": re.compile(r"[+-]?[0-9]{1,18}"),
-    "float": re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,2})?"),
+    "float": re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,2})?"),
     "bool": re.compile(r"true|false"),
     "string": re.compile(r"(?s).+"),
 }

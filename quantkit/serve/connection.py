@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import h11
@@ -133,9 +134,9 @@ class Connection(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
-            self.transport.close()
+            with suppress(h11.LocalProtocolError):  # the answer to HEAD has no room for one either
+                super().send_400_response(msg)
+        self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
         """A WebSocket is answered like any request; uvicorn would recommend packages."""

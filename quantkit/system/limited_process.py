@@ -132,10 +132,15 @@ class LimitedProcess:
             reply = process.stdout.readline()
         finally:
             timer.cancel()
-        if reply.endswith(b"\n"):
-            answer: dict[str, Any] = json.loads(reply)
-            return answer
-        raise self._stopped(process, late.is_set())
+        if not reply.endswith(b"\n"):
+            raise self._stopped(process, late.is_set())
+        try:
+            answer = json.loads(reply)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            raise self._error(f"{self._subject} made the process that runs it answer what is no answer")
+        return answer
 
     def _stopped(self, process: subprocess.Popen[bytes], late: bool) -> QuantkitError:
         code = process.wait()
