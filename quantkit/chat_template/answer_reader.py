@@ -121,6 +121,8 @@ class AnswerReader:
         if not self._enter([*marks, (self._form.answer.open, _State.TEXT)], final):
             if self._form.thoughts is not None or self._calls is not None:
                 self._held = self._held.lstrip()  # as llama.cpp does
+                if not self._held and not final:
+                    return  # more of it may come
             self._state = _State.TEXT
         yield from ()
 

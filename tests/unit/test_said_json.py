@@ -69,3 +69,14 @@ def test_values() -> None:
         None,
         None,
     ]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_white_space_before_an_answer_in_any_pieces(name: str) -> None:
+    for text in (" \n \n\u2028hi", "\n\n", "\n <", "\n\n{", "\n\n<think>\n\na"):
+        found = []
+        for by in (1, 2, 100):
+            reader = AnswerReader(FORMS[name], tools=TOOLS)
+            parts = [part for at in range(0, len(text), by) for part in reader.push(text[at : at + by])]
+            found.append("".join(getattr(part, "text", "") for part in [*parts, *reader.finish()]))
+        assert found[0] == found[1] == found[2]
