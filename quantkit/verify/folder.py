@@ -16,11 +16,12 @@ from quantkit.package.own_files import foreign
 from quantkit.system.progress import Reporter
 from quantkit.system.shell import command
 from quantkit.verify.expected import Expected
-from quantkit.verify.intact import check_contents
+from quantkit.verify.intact import Contents, check_contents
 from quantkit.verify.models import verify_outputs
 from quantkit.verify.origin import Origin, open_origin
 from quantkit.verify.report import Check, Report
 from quantkit.verify.report_file import read_kept_prompts
+from quantkit.vocab.from_gguf import gguf_vocabulary
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,26 @@ def verify_folder(
     eye = manifest.mmproj and found.readable.get(manifest.mmproj.file)
     loras, misfits = _loras(manifest, found.readable)
     run = _run(manifest, found.sound, eye.path if eye else None, loras, origin, kept, threads, reporter)
-    report = Report((*found.checks, *misfits, *run.checks), run.runs, (*not_made, *run.not_made))
+    texts = _template_texts(manifest, origin, found)
+    report = Report((*found.checks, *texts, *misfits, *run.checks), run.runs, (*not_made, *run.not_made))
     return FolderReport(folder, report, found.sums)
+
+
+def _template_texts(manifest: Manifest, origin: Origin | None, found: Contents) -> list[Check]:
+    """Check that a build's models have the very text of the source's chat template.
+
+    Templates whose prompts are the same in every conversation that is compared can differ in others. A GGUF file that
+    somebody else made may have a text of its own.
+    """
+    if origin is None or origin.template is None or manifest.recipe is None:
+        return []
+    checks = []
+    for path in found.sound:
+        text = gguf_vocabulary(found.readable[path.name].header).chat_template
+        same, name = text == origin.template, f"{path.name}: text of the chat template"
+        evidence = f"{len(text or '')} characters, {len(origin.template)} beside {origin.tokenizer.name} of the source"
+        checks.append(Check(name, same, "the same" if same else "differs", "the source's", evidence))
+    return checks
 
 
 def _unrecorded(folder: Path, manifest: Manifest) -> list[str]:

@@ -397,6 +397,18 @@ def test_a_modelfile_of_the_user_s_own(built: Path, tmp_path: Path) -> None:
         assert [*failed(changed)] == [f"Modelfile: {name}"]
 
 
+def test_a_chat_template_that_waits_for_a_word(package: Path, checkpoint: Maker) -> None:
+    """With its sum made right, only the model itself says otherwise."""
+    gguf(other_template)(package)
+    text_now = read_header(package / GGUF).value("tokenizer.chat_template")
+    digest = hashlib.sha256(text_now.encode()).hexdigest()
+    edit_manifest(package, lambda manifest: manifest["chat"].update(template_sha256=digest))
+    assert failed(package) == {}
+    source = checkpoint("llama3-untied", layers=1)
+    found = verify_folder(package, source=source, quick=True, threads=1).report
+    assert [check.name for check in found.checks if not check.passed] == [f"{GGUF}: text of the chat template"]
+
+
 def test_a_script_of_another_version_says_so(package: Path) -> None:
     text("chat.sh", "set -eu", "set -e -u")(package)
     edit_manifest(package, lambda manifest: manifest["versions"].update(quantkit="0.1.0"))
