@@ -218,7 +218,7 @@ def activation(sight: Sight, kinds: Mapping[str, str]) -> list[KV]:
     """
     sight.require("hidden_act", *kinds)
     named = sight.vision.get("hidden_act")
-    if named not in kinds:
+    if not isinstance(named, str) or named not in kinds:
         raise ArchitectureError(f"{_WHERE}.hidden_act is {named!r}; expected {' or '.join(kinds)}")
     kind = kinds[named]
     return [boolean(f"clip.use_{kind}", True)] if kind else []
