@@ -17,6 +17,7 @@ from quantkit.jobs.recipe import Recipe
 from tests.support.gguf_compare import differences
 from tests.support.imatrix import write_imatrix
 from tests.support.reference import ReferenceError, reference_quantize
+from tests.support.sweeps import in_turn
 
 Maker = Callable[..., Path]
 
@@ -79,14 +80,16 @@ def test_every_file_type_is_tested() -> None:
 
 
 WITHOUT_FALLBACK = ("odd-rows", "q1_0")
+# Of the other bases some types have their turn here: they are much like these.
+EVERY_TYPE = {"tied": (*QUANTS, *RARE), "odd-rows": (*QUANTS, *RARE), "many-groups": QUANTS}
 
 
 @pytest.mark.parametrize(
     ("base", "quant"),
     [
         (base, quant)
-        for base in BASES
-        for quant in (*QUANTS, *(RARE if base in ("tied", "odd-rows") else ()))
+        for number, base in enumerate(BASES)
+        for quant in EVERY_TYPE.get(base, in_turn(QUANTS, number, 4))
         if (base, quant) != WITHOUT_FALLBACK
     ],
 )
@@ -147,7 +150,7 @@ def test_with_an_imatrix(
         assert differences(ours, without, ignored=()) != []
 
 
-@pytest.mark.parametrize("base", ["untied", "tied", "odd-rows", "qwen2"])
+@pytest.mark.parametrize("base", in_turn(["untied", "tied", "odd-rows", "qwen2"], 0, 2))
 def test_build_quantizes_as_llama_cpp_does_from_the_f16_it_writes(checkpoint: Maker, tmp_path: Path, base: str) -> None:
     kind, options = BASES[base]
     quants = tuple(quant for quant in QUANTS if quant != "f16")

@@ -20,7 +20,7 @@ from quantkit.jobs.convert import convert
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.via_llama_cpp import convert_via
 from tests.support.gguf_compare import FREE_TEXT, differences, tensor_differences
-from tests.support.reference import reference_convert, reference_folder, reference_quantize
+from tests.support.reference import ReferenceConverter, reference_folder, reference_quantize
 from tests.support.sums import low_rank_sum
 
 Maker = Callable[..., Path]
@@ -69,8 +69,8 @@ def lora(starcoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(starcoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return reference_convert(starcoder, tmp_path_factory.mktemp("reference") / "f16.gguf", "f16")
+def reference(starcoder: Path, tmp_path_factory: pytest.TempPathFactory, converter: ReferenceConverter) -> Path:
+    return converter.convert(starcoder, tmp_path_factory.mktemp("reference") / "f16.gguf", "f16")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,9 @@ def test_convert(starcoder: Path, reference: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_convert_with_an_adapter(starcoder: Path, lora: Path, merged: Path, tmp_path: Path) -> None:
+def test_convert_with_an_adapter(
+    starcoder: Path, lora: Path, merged: Path, converter: ReferenceConverter, tmp_path: Path
+) -> None:
     """Merged in float32 and rounded once: PEFT's merge in float32, in the order of our sum, given to the converter."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -119,7 +121,7 @@ def test_convert_with_an_adapter(starcoder: Path, lora: Path, merged: Path, tmp_
     for file in starcoder.iterdir():
         if file.name.startswith(("token", "special", "chat")):
             shutil.copy(file, tmp_path / "merged" / file.name)
-    assert tensor_differences(merged, reference_convert(tmp_path / "merged", tmp_path / "theirs.gguf", "f16")) == []
+    assert tensor_differences(merged, converter.convert(tmp_path / "merged", tmp_path / "theirs.gguf", "f16")) == []
 
 
 def test_what_no_adapter_changes_is_linked_or_keeps_its_type(

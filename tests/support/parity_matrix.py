@@ -76,7 +76,7 @@ UNPADDED = ("internlm2",)
 _AMBIGUOUS = ("qwen35",)
 # Rows of the embedding where no vocabulary goes with it.
 _FEW_ROWS = {"vocab_size": 256, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-_PROMPT, _GENERATED = (11, 18, 25, 32, 39, 46, 53, 60), 24
+_PROMPT, _GENERATED = (11, 18, 25, 32, 39, 46, 53, 60), 16
 # Of a logit, relative to the largest: both sides compute in float32, in another order.
 _LOGIT_TOLERANCE = 1e-4
 _LOGIT_TOLERANCE_GELU = 2e-3  # ggml takes it from a table of half floats
