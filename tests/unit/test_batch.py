@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -310,6 +311,7 @@ def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ}) as process:
         while not (kept := hidden(tmp_path)) or b"\n" not in kept[0].read_bytes():
             assert process.poll() is None
+            time.sleep(0.005)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
