@@ -135,6 +135,7 @@ def vanishing(bench: Bench, random: Random, amounts: Amounts) -> Row:
         def trial(moment: float = moment, disturb: Callable[[Running], None] = disturb) -> None:
             place = bench.runner.place
             place.clear()
+            bench.subject.set_up(place)
             running = bench.runner.start(bench.subject.arguments)
             disturb(running)
             ended = running.end()
@@ -145,7 +146,7 @@ def vanishing(bench: Bench, random: Random, amounts: Amounts) -> Row:
             if done:
                 row.done += 1
             else:
-                bench.judge(note, ended)
+                bench.judge(note, ended, removed=True)
             if left := bench.leftovers():
                 bench.again(note)
                 row.cleared += bool(left)

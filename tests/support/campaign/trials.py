@@ -119,13 +119,13 @@ class Bench:
             row.cleared += bool(left)
         return ended
 
-    def judge(self, note: Notes, ended: Ended, *, must_succeed: bool = False) -> None:
-        """Count how a run has ended, and what it has left under the final name."""
+    def judge(self, note: Notes, ended: Ended, *, must_succeed: bool = False, removed: bool = False) -> None:
+        """Count how a run has ended, and what it has left under the final name; *removed*: somebody has removed all."""
         row = note.row
         state = self.right.judge(self.subject, self.runner.place.out)
         if state not in (ABSENT, OLD, NEW, UNFINISHED):
             note("wrong", state)
-        if self.subject.overwrites and state == ABSENT and ended.code >= 0:
+        if self.subject.overwrites and state == ABSENT and ended.code >= 0 and not removed:
             note("lost", "the older output is gone")
         if tree_of(self.runner.place.inputs) != self._inputs:
             note("lost", "an input has changed")
@@ -190,7 +190,9 @@ class Bench:
         place = self.runner.place
         names = [f"outputs/{name}" for name in os.listdir(place.outputs) if name != "out"]
         names += [f"temporary/{name}" for name in os.listdir(place.temporary)]
-        return sorted(names + [f"cache/{name}" for name in tree_of(place.cache).keys() - self._cache])
+        # Compiled code is there to stay, also what one interpreter needs and another does not.
+        cached = [name for name in tree_of(place.cache).keys() - self._cache if not name.endswith(".nbc")]
+        return sorted(names + [f"cache/{name}" for name in cached])
 
 
 @dataclass(frozen=True)
