@@ -14,17 +14,23 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from huggingface_hub import HfFileMetadata, close_session, constants
+from huggingface_hub.errors import HfHubHTTPError
 
-from quantkit.hub import hub_file
+from quantkit.errors import HubError
+from quantkit.hub import hub_file, huggingface
 from quantkit.hub.blobs import DamagedError, bring, bytes_here, part_path
 from quantkit.hub.hub_client import bounded_waits
+from quantkit.hub.hub_errors import explained
 from quantkit.hub.patience import EnoughError, Patience, Tries, Trouble, asked_wait, duration
 from quantkit.hub.remote_file import RemoteFile
 from quantkit.hub.source import HubId
 from quantkit.hub.transfer import Place, RefusedError, TransportError
+from quantkit.system.progress import Reporter
 from tests.support import hub_troubles as net
 from tests.support.hub_client import REPOSITORY, hub_environment
 from tests.support.hub_server import HubServer, Repo
@@ -303,3 +309,65 @@ def test_a_killed_download_is_continued(server: HubServer, line: Line, tmp_path:
     assert str(file.parent) in done.stdout
     assert file.read_bytes() == DATA
     assert list((tmp_path / "home").rglob("blobs/*")) == []  # without links nothing is there twice
+
+
+# The list of files
+
+
+def answered(status: int, **headers: str) -> HfHubHTTPError:
+    response = SimpleNamespace(status_code=status, headers=headers, request=None)
+    return HfHubHTTPError(f"HTTP {status}", response=response)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected", "slept"),
+    [
+        ([answered(429, **{"Retry-After": "9"}), answered(503), ("c", {})], ("c", {}), [9.0, 2.0]),
+        ([answered(429)] * 3, EnoughError, [1.0, 2.0]),
+        ([answered(429, **{"Retry-After": "999999"})], EnoughError, []),
+        ([answered(503)] * 3, HfHubHTTPError, [1.0, 2.0]),  # the cache may have it
+        ([answered(407)], HfHubHTTPError, []),
+        ([ValueError("Expecting value: line 1 column 1 (char 0)")], HubError, []),
+        ([TypeError("must be a mapping, not list")], HubError, []),
+    ],
+)
+def test_a_hub_that_is_busy_or_is_none(
+    monkeypatch: pytest.MonkeyPatch, answers: list[Any], expected: Any, slept: list[float]
+) -> None:
+    waits: list[float] = []
+    left = list(answers)
+
+    def listing(source: HubId) -> Any:
+        found = left.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(huggingface, "listing", listing)
+    monkeypatch.setattr(huggingface, "PATIENCE", Patience(sleep=waits.append))
+    reporter = Reporter()
+    if isinstance(expected, tuple):
+        assert huggingface._patient_listing(HubId("org/tiny"), reporter) == expected
+        assert reporter.notes[0] == "org/tiny: the server answered with HTTP status 429; trying again in 9 s"
+    else:
+        with pytest.raises(expected):
+            huggingface._patient_listing(HubId("org/tiny"), reporter)
+    assert (waits, left) == (slept, [])
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "hint"),
+    [
+        (EnoughError("busy, and asks to wait 12 days", asked=999_999), "a.bin: busy", "in 12 days, or after hf auth"),
+        (EnoughError("no answer, 5 times in a row"), "a.bin: no answer", "what has arrived is kept"),
+        (RefusedError(403), "HTTP status 403", "a token that may read org/tiny"),
+        (RefusedError(407), "HTTP status 407", "set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT"),
+        (answered(407), "HTTP status 407", "set HTTPS_PROXY"),
+        (DamagedError(), "a.bin was damaged", "download the file again"),
+        (OSError(122, "Disk quota exceeded"), "is full", "HF_HOME"),
+    ],
+)
+def test_errors_say_what_to_do(error: Exception, message: str, hint: str) -> None:
+    with pytest.raises(HubError, match=message) as caught, explained(HubId("org/tiny"), replace(FILE, name="a.bin")):
+        raise error
+    assert hint in caught.value.hint
