@@ -16,7 +16,7 @@ from quantkit.checkpoint.language_part import language_key, language_part
 from quantkit.errors import ArchitectureError
 from quantkit.ggml.types import GGMLType
 from quantkit.gguf.kv import KV
-from quantkit.gguf.llama_limits import MAX_LAYERS
+from quantkit.gguf.llama_limits import MAX_EXPERTS, MAX_LAYERS
 from quantkit.plan.order import Runs
 from quantkit.vocab.families import NO_RULES, VocabularyRules
 
@@ -214,21 +214,35 @@ def window_note(config: Config) -> list[str]:
     ]
 
 
-def positive(config: Config, key: str, most: int = 2**31 - 1) -> int:
-    """A positive whole number in the config, at most *most*.
+# By part of a key: more than any model has, and few enough to list or to multiply.
+_LARGEST = (
+    ("layers", MAX_LAYERS),
+    ("depth", MAX_LAYERS),
+    ("experts", MAX_EXPERTS),
+    ("heads", 2**12),
+    ("state", 2**12),
+    ("head_dim", 2**16),
+    ("_size", 2**24),
+)
+
+
+def positive(config: Config, key: str) -> int:
+    """A positive whole number in the config, no larger than any model has.
 
     Raises:
         ArchitectureError: it is missing or something else.
     """
-    value = config.get(key)
+    value, most = config.get(key), next((most for part, most in _LARGEST if part in key), 2**31 - 1)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise ArchitectureError(f"config.json: {key} is {value!r}; expected a positive whole number up to {most}")
+        raise ArchitectureError(
+            f"config.json: {key} is {repr(value)[:120]}; expected a positive whole number up to {most}"
+        )
     return value
 
 
 def layers(config: Config) -> int:
     """The number of layers, which llama.cpp limits to a few hundred."""
-    return positive(config, "num_hidden_layers", MAX_LAYERS)
+    return positive(config, "num_hidden_layers")
 
 
 def number(config: Config, key: str, where: str = "config.json", above: float = -math.inf) -> float:

@@ -12,8 +12,6 @@ from quantkit.gguf.kv import KV, u32
 GATED: Mapping[str, str] = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
 # llama.cpp's numbers for how a router scores experts.
 GATINGS: Mapping[str, int] = {"softmax": 1, "sigmoid": 2}
-# LLAMA_MAX_EXPERTS of llama.cpp
-_MAX_EXPERTS = 1024
 
 
 def refuse_partly_sparse(config: Config, *, renormalized: bool) -> None:
@@ -44,7 +42,7 @@ def expert_metadata(arch: str, config: Config, key: str, per_token: str = "num_e
     Raises:
         ArchitectureError: a number is missing, or a token uses more experts than there are.
     """
-    count, used = positive(config, key, _MAX_EXPERTS), positive(config, per_token)
+    count, used = positive(config, key), positive(config, per_token)
     if used > count:
         raise ArchitectureError(f"config.json: {per_token} is {used}, but there are only {count} experts ({key})")
     return [u32(f"{arch}.expert_count", count), u32(f"{arch}.expert_used_count", used)]

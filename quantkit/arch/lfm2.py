@@ -19,6 +19,7 @@ from quantkit.arch.decoder import (
 from quantkit.arch.layer_types import FULL, by_layer, layer_types
 from quantkit.arch.rope import rope_metadata
 from quantkit.arch.shortconv import shortconv, shortconv_metadata
+from quantkit.errors import ArchitectureError
 from quantkit.gguf.kv import KV, u32
 
 CONV = "conv"
@@ -47,6 +48,8 @@ def kinds(config: Config) -> tuple[str, ...]:
     """The kind of each layer; older configs list only the layers with attention."""
     count = layers(config)
     full = config.get("full_attn_idxs")
+    if not isinstance(full, list | None):
+        raise ArchitectureError(f"config.json: full_attn_idxs is {repr(full)[:120]}; expected a list of layers")
     return layer_types(config, (CONV, FULL), [FULL if full is None or i in full else CONV for i in range(count)])
 
 

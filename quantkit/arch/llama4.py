@@ -28,7 +28,8 @@ def metadata(config: Config) -> list[KV]:
     count = layers(config)
     rotated = [int((i + 1) % _STEP != 0) for i in range(count)]
     # A list without entries means the interval.
-    listed = {"no_rope_layers": (config.get("no_rope_layers") or [])[:count] or None}
+    given = config.get("no_rope_layers") or None
+    listed = {"no_rope_layers": given[:count] if isinstance(given, list) else given}
     require(listed, "no_rope_layers", rotated)
     if listed["no_rope_layers"] is None:
         require(config, "no_rope_layer_interval", _STEP)

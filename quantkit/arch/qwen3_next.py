@@ -63,7 +63,7 @@ def hybrid_metadata(arch: str, config: Config, *, dense: bool = False) -> list[K
 
 def written_mtp(config: Config) -> int:
     """The number of layers for multi-token prediction, as :func:`quantkit.arch.mtp.settle` left it in the config."""
-    return int(config.get(QWEN.key) or 0)
+    return positive(config, QWEN.key) if config.get(QWEN.key) else 0
 
 
 def shared_expert_metadata(arch: str, config: Config) -> list[KV]:

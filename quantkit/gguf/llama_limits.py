@@ -12,7 +12,8 @@ from quantkit.gguf.kv import KV
 
 MAX_LAYERS = 512
 """llama.cpp's LLAMA_MAX_LAYERS."""
-_MAX_EXPERTS = 1024
+MAX_EXPERTS = 1024
+"""llama.cpp's LLAMAMAX_EXPERTS."""
 _ROPE_SCALING = ("none", "linear", "yarn", "longrope")
 # Without experts these end the process; other families refuse the file.
 _NEEDS_EXPERTS = ("bailingmoe2", "glm4moe", "grovemoe", "lfm2moe", "llada-moe", "smallthinker")
@@ -62,8 +63,8 @@ def _experts(values: Mapping[str, Any], architecture: str) -> str:
 
     experts, used = number("expert_count"), number("expert_used_count")
     groups, groups_used = number("expert_group_count"), number("expert_group_used_count")
-    if experts > _MAX_EXPERTS:
-        return f"{architecture}.expert_count is {experts}; llama.cpp supports up to {_MAX_EXPERTS} experts"
+    if experts > MAX_EXPERTS:
+        return f"{architecture}.expert_count is {experts}; llama.cpp supports up to {MAX_EXPERTS} experts"
     needed = bool(experts) or architecture in _NEEDS_EXPERTS
     if not (1 if needed else 0) <= used <= experts:
         return f"{architecture}.expert_used_count is {used} of {experts} experts"

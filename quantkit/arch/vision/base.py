@@ -220,7 +220,7 @@ def activation(sight: Sight, kinds: Mapping[str, str]) -> list[KV]:
     named = sight.vision.get("hidden_act")
     if not isinstance(named, str) or named not in kinds:
         raise ArchitectureError(f"{_WHERE}.hidden_act is {named!r}; expected {' or '.join(kinds)}")
-    kind = kinds[named]
+    kind = kinds[str(named)]
     return [boolean(f"clip.use_{kind}", True)] if kind else []
 
 
