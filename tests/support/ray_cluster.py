@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from quantkit.calibrate import spread as calibrate_spread
@@ -31,14 +31,16 @@ from quantkit.evaluate.evaluation import Asked, Evaluation, Settings, evaluate_f
 from quantkit.evaluate.files import EvaluatedFile
 from quantkit.evaluate.process import Runners
 from quantkit.evaluate.spread import spread_runners
+from quantkit.farm import run as farm_run
 from quantkit.farm.events import Both, Events, Log
 from quantkit.farm.recipes import read_recipes
 from quantkit.farm.run import farm
-from quantkit.farm.values import Item
+from quantkit.farm.values import Answer, Item, Needs, Wanted
 from quantkit.jobs import spread
 from quantkit.jobs.build import build
 from quantkit.jobs.evaluate import evaluation_text
 from quantkit.jobs.imatrix import imatrix
+from quantkit.jobs.recipe import Recipe
 from quantkit.system.progress import Reporter
 
 CHUNKS = 12
@@ -49,8 +51,9 @@ INTERRUPTED = 8 * 4
 _STORE = 80_000_000
 
 
-def _node(disk: int) -> dict[str, Any]:
-    return {"num_cpus": 1, "object_store_memory": _STORE, "resources": {DISK: disk}}
+def _node(disk: int, cards: int = 0) -> dict[str, Any]:
+    """Of a node; Ray believes what it says of its cards. Each card has a processor."""
+    return {"num_cpus": max(1, cards), "num_gpus": cards, "object_store_memory": _STORE, "resources": {DISK: disk}}
 
 
 class Killer(Events):
@@ -144,10 +147,10 @@ class Cluster:
         """Whether it is not the node of this process."""
         return any(node.name == name for node in nodes(self.ray) if node.id in {one.node_id for one in self._others})
 
-    def add(self) -> None:
-        """One more node, when Ray no longer lists those that were killed."""
+    def add(self, cards: int) -> None:
+        """One more node with so many cards, when Ray no longer lists those that were killed."""
         self.settle()
-        self._others.append(self._cluster.add_node(**_node(10**12)))
+        self._others.append(self._cluster.add_node(**_node(10**12, cards)))
 
     def settle(self) -> None:
         """Wait until Ray no longer lists the nodes that were killed: it may take seconds."""
@@ -173,10 +176,12 @@ def main(folder: Path) -> dict[str, Any]:
     cluster = Cluster()
     try:
         farmed = _farm(cluster, folder)
-        cluster.add()
+        cluster.add(cards=2)
+        cards = _cards(folder)
         built = _spread(cluster, folder)
         matrix = _imatrix(cluster, folder)
-        return {"farm": farmed, "spread": built, "imatrix": matrix, "evaluate": _evaluate(cluster, folder)}
+        evaluated = _evaluate(cluster, folder)
+        return {"farm": farmed, "cards": cards, "spread": built, "imatrix": matrix, "evaluate": evaluated}
     finally:
         cluster.close()
 
@@ -190,6 +195,37 @@ def _farm(cluster: Cluster, folder: Path) -> dict[str, Any]:
     with Log(folder / "again.jsonl") as log:
         second = farm(wanted, verify=False, events=log)
     return {"killed": killer.killed, "first": _json(first), "second": _json(second)}
+
+
+def _cards(folder: Path) -> list[dict[str, Any]]:
+    """What three builds on cards see of a node with two: they begin when Ray lets them, and build nothing."""
+
+    def plan(item: Item, board: Any) -> Answer:
+        return Answer(needs=Needs(item.threads, 10**6, cards=int(item.device == "cuda"), disk=1))
+
+    def run(item: Item, board: Any, again: bool) -> Answer:
+        import ray
+
+        begun = time.monotonic()
+        (folder / f"begun-{item.key}").touch()
+        while len([*folder.glob("begun-*")]) < 2:  # two at a time, or this never ends
+            time.sleep(0.05)
+        told = {
+            "device": item.device,
+            "threads": item.threads,
+            "cards": os.environ["CUDA_VISIBLE_DEVICES"],
+            "node": ray.get_runtime_context().get_node_id(),
+            "memory": ray.get_runtime_context().get_assigned_resources()["memory"],
+            "span": [begun, time.monotonic()],
+        }
+        (folder / f"card-{item.key}.json").write_text(json.dumps(told))
+        return Answer(size=1)
+
+    wanted = [Wanted(str(key), Recipe(folder, out=folder / f"on-card-{key}")) for key in range(3)]
+    with replaced(farm_run, "there", SimpleNamespace(plan=plan, run=run)):
+        outcomes = farm(wanted)
+    assert [outcome.state for outcome in outcomes] == ["built"] * 3
+    return [json.loads((folder / f"card-{key}.json").read_text()) for key in range(3)]
 
 
 def _spread(cluster: Cluster, folder: Path) -> dict[str, Any]:

@@ -240,7 +240,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, checkpoint: Maker, adapter: 
 def done(place: Path) -> dict[str, Any]:
     """What happened on the cluster."""
     command = [sys.executable, "-m", "tests.support.ray_cluster", str(place)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert run.returncode == 0, run.stderr[-3000:]
     found: dict[str, Any] = json.loads(run.stdout)  # Ray's own messages would not be JSON
     return found
@@ -302,6 +302,15 @@ def test_bytes_are_those_of_a_build_alone(place: Path, done: dict[str, Any], tmp
         alone = replace(one, recipe=replace(one.recipe, out=tmp_path / one.recipe.folder.name))
         build(alone.recipe, verify=False, device="cpu", threads=1)
         assert files(alone) == files(one)
+
+
+@with_ray
+def test_builds_on_one_node_get_different_cards(done: dict[str, Any]) -> None:
+    seen = sorted(done["cards"], key=lambda one: one["span"])
+    assert {(one["device"], one["threads"], one["memory"]) for one in seen} == {("cuda", 1, 10**6)}
+    assert len({one["node"] for one in seen}) == 1
+    assert sorted(one["cards"] for one in seen[:2]) == ["0", "1"]
+    assert seen[2]["cards"] in ("0", "1")
 
 
 @with_ray
