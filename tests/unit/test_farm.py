@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -412,6 +413,21 @@ def test_no_cluster_is_said_at_once(tmp_path: Path, address: str) -> None:
     with pytest.raises(QuantkitError, match=re.escape(address)) as caught, connected(address, tmp_path):
         pass
     assert "--ray auto" in caught.value.hint
+
+
+def test_a_cluster_that_does_not_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**settings: Any) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.setattr(
+        "quantkit.cluster.connection.import_ray",
+        lambda alone: SimpleNamespace(is_initialized=lambda: False, init=init),
+    )
+    with (
+        pytest.raises(QuantkitError, match=r"this machine: .*timed out during startup\.\)$"),
+        connected(None, tmp_path),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("ends", ["os._exit(1)", "os.kill(os.getpid(), 9)", "pass"])
