@@ -18,7 +18,7 @@ from quantkit.errors import QuantkitError
 from quantkit.evaluate import cache, reference
 from quantkit.evaluate.evaluation import Settings, divergences
 from quantkit.evaluate.logits_file import read_losses
-from quantkit.evaluate.text import cut
+from quantkit.evaluate.text import Text, cut
 from quantkit.files.json_file import read_json
 from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
@@ -48,6 +48,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for quant in QUANTS:
         quantize(source, folder / f"demo-{quant}.gguf", quant=quant)
     return folder
+
+
+@pytest.fixture(scope="module")
+def text(files: Path) -> Text:
+    """Six chunks, or as many as there are."""
+    return cut(tokens_of(files / "demo-f16.gguf", EVALUATION, 6 * CONTEXT), CONTEXT, None)
 
 
 def is_printed_as(value: float, text: str) -> bool:
@@ -123,9 +129,8 @@ def test_every_figure_is_llama_perplexitys(files: Path, tmp_path: Path) -> None:
     assert found.bytes_per_position < 1.01 * kept.stat().st_size / found.text.positions  # all 1792 tokens count here
 
 
-def test_logits_are_reused_and_give_the_same_figures(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logits_are_reused_and_give_the_same_figures(files: Path, text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
     source, file = files / "demo-f16.gguf", files / "demo-q4_0.gguf"
-    text = cut(tokens_of(source, EVALUATION, 6 * CONTEXT), CONTEXT, None)
     first = divergences(source, [file], text, settings=ONE)[0]
     monkeypatch.setattr(reference.Runner, "keep", lambda *_, **__: pytest.fail("the reference is computed again"))
     again = divergences(source, [file, source], text, settings=ONE)
@@ -134,9 +139,8 @@ def test_logits_are_reused_and_give_the_same_figures(files: Path, monkeypatch: p
     assert again[1].figures.same_top.value == 1
 
 
-def test_damaged_kept_logits_are_computed_again(files: Path, kept_logits: Path) -> None:
+def test_damaged_kept_logits_are_computed_again(files: Path, text: Text, kept_logits: Path) -> None:
     source, file = files / "demo-f16.gguf", files / "demo-q8_0.gguf"
-    text = cut(tokens_of(source, EVALUATION, 6 * CONTEXT), CONTEXT, None)
     first = divergences(source, [file], text, settings=ONE)[0]
     (kept,) = kept_logits.glob("*.logits")
     kept.write_bytes(kept.read_bytes()[:-9])
@@ -176,10 +180,9 @@ def test_files_answer_side_by_side_and_a_crash_loses_only_its_own(files: Path, t
         require_whole(found)
 
 
-def test_numpy_gives_the_figures_too(files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_numpy_gives_the_figures_too(files: Path, text: Text, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Without numba, in the process that evaluates: a package of that name that cannot be imported."""
     source, file = files / "demo-f16.gguf", files / "demo-q2_k.gguf"
-    text = cut(tokens_of(source, EVALUATION, 6 * CONTEXT), CONTEXT, None)
     compiled = divergences(source, [file], text, settings=replace(ONE, home=tmp_path / "one"))[0]
     (tmp_path / "numba.py").write_text("raise ImportError('hidden')\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
