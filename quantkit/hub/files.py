@@ -40,7 +40,20 @@ _MODEL = (
 # The arguments of the training, which the plan compares with.
 _TRAINING = ("args.json", "*.yaml", "*.yml")
 _ADAPTER = ("adapter_config.json", *_TOKENIZER, *_LEGAL, *_TRAINING)
+_ELSEWHERE = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)|\0")
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
+
+
+def require_inside(source: HubId, name: str) -> None:
+    """Refuse a name that leads out of the folder that it is put into, on any system.
+
+    Raises:
+        HubError: it does.
+    """
+    if _ELSEWHERE.search(name):
+        raise HubError(
+            f"{source}: the hub lists a file whose name leads elsewhere: {name!r:.200}", hint="use no such hub"
+        )
 
 
 def patterns(kind: Kind) -> list[str]:

@@ -34,14 +34,14 @@ _PROXY = "set HTTPS_PROXY to http://USER:PASSWORD@HOST:PORT, or NO_PROXY to the 
 @contextmanager
 def explained(source: HubId, file: RemoteFile | None = None) -> Iterator[None]:
     """Turn any error of the client into a HubError. ValueError: a file too large for the client's plain HTTP; the last
-    three: it takes what the hub answers for what it should be."""
+    four: it takes what the hub answers for what it should be."""
     try:
         yield
     except (EnoughError, DamagedError) as error:
         raise _of_file(source, file, error) from None
     except RefusedError as error:
         raise _status(source, error.status) from None
-    except (TransportError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (TransportError, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise explain(source, error) from None
 
 
@@ -75,7 +75,7 @@ def explain(source: HubId, error: Exception) -> HubError:
         )
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return HubError(f"{source}: the disk of {constants.HF_HUB_CACHE} is full", hint=disk_hint())
-    if isinstance(error, TypeError | KeyError | AttributeError):
+    if isinstance(error, TypeError | KeyError | AttributeError | RecursionError):
         return HubError(
             f"{source}: {constants.ENDPOINT} answers with something that is not the hub's ({harmless_line(error)})",
             hint="check HF_ENDPOINT, and update huggingface_hub",

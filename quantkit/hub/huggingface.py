@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of its HTTP library
 
 from quantkit.errors import HubError
-from quantkit.hub.files import Kind, patterns, small_files, weight_files
+from quantkit.hub.files import Kind, patterns, require_inside, small_files, weight_files
 from quantkit.hub.hub_client import Silent, bounded_waits, quiet
 from quantkit.hub.hub_errors import disk_hint, explained, not_cached, unreachable
 from quantkit.hub.hub_file import get_file, is_here, still_missing
@@ -35,8 +35,6 @@ PATIENCE = Patience(silence=float(constants.HF_HUB_DOWNLOAD_TIMEOUT))
 # The hub's answer about a repository: there may be a cache to do without it.
 _TRIES_OF_A_LISTING = 3
 _COMMIT = re.compile("[0-9a-f]{7,64}")
-# A name that leads out of the folder that it is put into, on any system.
-_ELSEWHERE = re.compile(r"^[/\\]|^[A-Za-z]:[/\\]|(^|[/\\])\.\.([/\\]|$)|\0")
 
 
 def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
@@ -138,10 +136,7 @@ def _remote_file(source: HubId, listed: Any) -> RemoteFile:
     digest = listed.lfs.sha256 if listed.lfs is not None else listed.blob_id or ""
     if not isinstance(name, str) or not isinstance(digest, str) or type(nbytes) is not int or nbytes < 0:
         raise TypeError(f"{name!r:.200}")
-    if _ELSEWHERE.search(name):
-        raise HubError(
-            f"{source}: the hub lists a file whose name leads elsewhere: {name!r:.200}", hint="do not use it"
-        )
+    require_inside(source, name)
     file = RemoteFile(name, nbytes, digest)
     return file if file.has_digest else replace(file, digest="")
 
@@ -168,7 +163,7 @@ def _patient_listing(source: HubId, reporter: Reporter) -> tuple[str, dict[str, 
                 if error.response.status_code < 500:
                     raise
                 raise error from None
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise HubError(
                 f"{source}: {constants.ENDPOINT} answers with something that is not the hub's",
                 hint=f"open {constants.ENDPOINT} in a browser: a network may want a login; or correct HF_ENDPOINT",

@@ -53,13 +53,13 @@ def check_account(target: PushTarget) -> str:
         )
     with quiet(), explained(target):
         found = HfApi().whoami()
-    token = (found.get("auth") or {}).get("accessToken") or {}
-    if token.get("role") == "read":
-        raise HubError(
-            f"{target}: the token of {found['name']} may only read",
-            hint=f"make one that may write at {constants.ENDPOINT}/settings/tokens, then run {LOGIN}",
-        )
-    return str(found["name"])
+        token = (found.get("auth") or {}).get("accessToken") or {}
+        if token.get("role") == "read":
+            raise HubError(
+                f"{target}: the token of {found['name']} may only read",
+                hint=f"make one that may write at {constants.ENDPOINT}/settings/tokens, then run {LOGIN}",
+            )
+        return str(found["name"])
 
 
 def upload(

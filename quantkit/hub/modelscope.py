@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 
 from quantkit.errors import HubError
-from quantkit.hub.files import Kind, small_files, weight_files
+from quantkit.hub.files import Kind, require_inside, small_files, weight_files
 from quantkit.hub.outgoing import harmless_line
 from quantkit.hub.patience import Patience
 from quantkit.hub.source import HubId
@@ -76,6 +76,8 @@ def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
     try:
         listed = HubApi().get_model_files(source.repo, revision=revision, recursive=True)
         sizes = {str(file["Path"]): int(file["Size"] or 0) for file in listed}
+        for name in sizes:
+            require_inside(source, name)
         small = small_files(source, sizes, kind)
         weights = weight_files(source, sizes, kind, lambda name: get([name]) / name)
         # Only the configuration file shows where the folder is, and so which files are already there.
@@ -100,7 +102,7 @@ def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
             ) from None
         reporter.note(f"{source}: the hub cannot be reached; using {folder} from the cache")
         return folder
-    except (ClientError, OSError, ValueError) as error:
+    except (ClientError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         name, cause = _cause(error)
         hint = f"check the id at https://modelscope.cn/models/{source.repo}; private models need: modelscope login"
         if name and _may_pass(error):

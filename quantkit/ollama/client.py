@@ -178,7 +178,14 @@ class Server(ollama.Client):
             raise OllamaError(f"Ollama at {self.address}: {what}: the server stopped responding") from None
         except httpx.HTTPError as error:
             raise OllamaError(f"Ollama at {self.address}: {what}: the connection was lost ({error})") from None
-        except (ValueError, ValidationError, AttributeError, TypeError, KeyError):  # not JSON, or not what Ollama says
+        except (
+            ValueError,
+            ValidationError,
+            AttributeError,
+            TypeError,
+            KeyError,
+            RecursionError,
+        ):  # not what Ollama says
             raise self._foreign() from None
 
     def _absent(self) -> OllamaError:

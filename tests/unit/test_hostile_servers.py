@@ -49,7 +49,7 @@ def test_a_hash_that_is_none_is_left_out() -> None:
     assert listed(lfs=SimpleNamespace(sha256="../../x"))["a.gguf"].digest == ""
 
 
-@pytest.mark.parametrize("error", [KeyError("id"), TypeError("a"), AttributeError("b")])
+@pytest.mark.parametrize("error", [KeyError("id"), TypeError("a"), AttributeError("b"), RecursionError("c")])
 def test_what_breaks_the_client_is_no_hub(error: Exception) -> None:
     with pytest.raises(HubError, match="something that is not the hub's") as caught, huggingface.explained(ID):
         raise error
@@ -60,7 +60,7 @@ def test_an_answer_that_breaks_ollamas_client_is_not_ollamas() -> None:
     import httpx
 
     server = Server()
-    for status, body in ((200, b"3"), (200, b"[]"), (500, b"3"), (404, b'"a"')):
+    for status, body in ((200, b"3"), (200, b"[]"), (200, b"[" * 5000), (500, b"3"), (404, b'"a"')):
         transport = httpx.MockTransport(lambda request, status=status, body=body: httpx.Response(status, content=body))
         server._client = httpx.Client(transport=transport, base_url="http://127.0.0.1:11434")
         with pytest.raises(OllamaError, match="is not an Ollama server"):
