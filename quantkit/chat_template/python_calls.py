@@ -16,7 +16,8 @@ _BLANK = re.compile(r"\s*")
 _NAME = re.compile(r"[A-Za-z0-9_.:-]+(?=\s*\()")
 _KEY = re.compile(r"(\w+)\s*=\s*")
 _SCALAR = re.compile(r"[^\s,{}\[\]()'\"=:]+(?=\s*[,}\]):])")
-_STRING = {quote: re.compile(rf"{quote}((?:[^{quote}\\]|\\.)*){quote}", re.DOTALL) for quote in "'\""}
+# Runs of plain characters at once: an unfinished string is looked at again with each piece.
+_STRING = {q: re.compile(rf"{q}([^{q}\\]*+(?:\\.[^{q}\\]*+)*+){q}", re.DOTALL) for q in "'\""}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "\\": "\\", "'": "'", '"': '"', "/": "/"}
 _DEEPEST = 64

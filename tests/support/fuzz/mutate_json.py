@@ -34,12 +34,11 @@ class JsonMutator:
     words: Sequence[Any] = ()
 
     def __call__(self, data: bytes, random: Random) -> bytes:
-        """The changed document; *data*, if it is none."""
+        """The changed document; *data*, if it is none that can be changed."""
         try:
-            value = json.loads(data)
-        except (ValueError, RecursionError):
+            return self.encode(self.change(json.loads(data), random), random)
+        except (ValueError, RecursionError):  # also of what is nested too deeply to be copied
             return data
-        return self.encode(self.change(value, random), random)
 
     def change(self, value: Any, random: Random) -> Any:
         """A changed copy of a JSON value."""
