@@ -29,7 +29,10 @@ def plan(item: Item, board: Any) -> Answer:
         item: the build.
         board: told of the progress.
     """
+    import ray
+
     reporter = BoardReporter(board, item.key)
+    reporter.tell("planning", ray.get_runtime_context().get_node_id())
     try:
         check_version(item.version)
         with one_download(item.recipe.model, item.recipe.adapters):

@@ -27,6 +27,8 @@ from quantkit.system.units import size
 _ATTEMPTS = 3
 # Seconds between two looks at the board, and those that interrupted builds have to clean up.
 _TICK, _GRACE = 0.3, 15.0
+# Ray's error where a node is gone.
+_NODE_DIED = "NodeDiedError"
 # Plans open CUDA devices, and share them.
 _CARD_OF_A_PLAN = 0.1
 
@@ -189,6 +191,8 @@ class _Farm:
             if what == "begun":
                 work.node, work.begun = value, time.monotonic()
                 self.events.begun(work.item, self.known.get(value, value), work.attempts)
+            elif what == "planning":
+                work.node = value
             else:
                 self.events.phase(work.item, *value)
 
@@ -198,7 +202,7 @@ class _Farm:
         try:
             answer: Answer = self.ray.get(ref)
         except RayError as error:
-            answer = Answer(failure=_lost(error, self.known.get(work.node, work.node)))
+            answer = Answer(failure=_lost(type(error).__name__, self.known.get(work.node, work.node)))
         if answer.failure is not None:
             self._failed(work, answer.failure)
         elif answer.needs is not None:
@@ -217,7 +221,7 @@ class _Farm:
             return
         self.events.retried(work.item, self.known.get(work.node, work.node), failure)
         work.avoided |= {work.node} - {""}
-        if failure.kind == "NodeDiedError":
+        if failure.kind == _NODE_DIED:
             self.lost |= {work.node}
         self._look_at_nodes()
         if planning:
@@ -238,7 +242,10 @@ class _Farm:
         self.events.ended(outcome)
 
     def _look_at_nodes(self) -> None:
-        """After a node came or went: what no node can hold any more does not wait for ever."""
+        """After a node came or went: what was on it begins again, and what no node can hold any more does not wait.
+
+        Where only the network of a node is gone, Ray waits for the answers of its tasks for many minutes more.
+        """
         # Ray goes on listing a lost node for some seconds.
         present = tuple(node for node in nodes(self.ray) if node.id not in self.lost)
         if {node.id for node in present} == {node.id for node in self.nodes}:
@@ -247,6 +254,10 @@ class _Farm:
         self.nodes = present
         self.known |= {node.id: node.name for node in present if node.id not in self.known}
         self.events.nodes([node.name for node in present], gone)
+        here = {node.id for node in present}
+        for ref, work in list(self.pending.items()):
+            if work.node and work.node not in here and self.pending.pop(ref, None) is not None:
+                self._failed(work, _lost(_NODE_DIED, self.known.get(work.node, work.node)))
         for ref, work in list(self.pending.items()):
             wanted = {"CPU": 1.0} if work.needs is None else self._wanted(work.needs)
             if not work.node and not any(node.has(wanted) for node in present):
@@ -277,12 +288,11 @@ def _shown(key: str, value: float) -> str:
     return f"{value:g}" if key in ("CPU", "GPU") else size(value)
 
 
-def _lost(error: Exception, node: str) -> Failure:
-    """What Ray says of a task that did not answer."""
-    kind = type(error).__name__
+def _lost(kind: str, node: str) -> Failure:
+    """Of a task that did not answer, by the kind of Ray's error."""
     where = f"node {node}" if node else "its node"
     why = {
-        "NodeDiedError": "was lost",
+        _NODE_DIED: "was lost",
         "OutOfMemoryError": "ran out of memory, and the build's process was ended",
     }.get(kind, f"lost the build's process ({kind})")
     return Failure(kind, f"{where} {why}", "look at the node, and run the same command again", elsewhere=True)

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,10 +24,12 @@ from quantkit.cli.main import cli
 from quantkit.cluster.connection import Node, around_sockets, connected
 from quantkit.demo.data import ADAPTER, BASE
 from quantkit.errors import QuantkitError
+from quantkit.farm import events as farm_events
+from quantkit.farm import run as farm_run
 from quantkit.farm.published import is_published
 from quantkit.farm.recipes import read_recipes
 from quantkit.farm.run import fair_threads
-from quantkit.farm.values import Wanted
+from quantkit.farm.values import Answer, Item, Needs, Wanted
 from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
 from quantkit.jobs.imatrix import imatrix
@@ -303,6 +305,67 @@ def test_bytes_are_those_of_a_build_alone(place: Path, done: dict[str, Any], tmp
         alone = replace(one, recipe=replace(one.recipe, out=tmp_path / one.recipe.folder.name))
         build(alone.recipe, verify=False, device="cpu", threads=1)
         assert files(alone) == files(one)
+
+
+class CutOff:
+    """A cluster of two nodes. The first task of a kind is cut off with its node: it never answers, and says nothing."""
+
+    def __init__(self, cut: str) -> None:
+        self.cut, self.names, self.told = cut, ["a", "b"], list[tuple[int, str, Any]]()
+        self.tasks: list[tuple[str, Item]] = []
+        self.lost: set[int] = set()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        common = {"Alive": True, "Resources": {"CPU": 1.0, "memory": 1e12}}
+        return [{"NodeID": name, "NodeManagerHostname": name, **common} for name in self.names]
+
+    def remote(self, function: Any) -> Any:
+        def start(item: Item, *more: Any) -> int:
+            self.tasks.append((function.__name__, item))
+            number, cut = len(self.tasks) - 1, function.__name__ == self.cut and not self.lost
+            self.told.append((item.key, {"plan": "planning", "run": "begun"}[function.__name__], "a" if cut else "b"))
+            self.lost |= {number} if cut else set()
+            return number
+
+        task = SimpleNamespace(remote=start)
+        return SimpleNamespace(options=lambda **options: task)
+
+    def wait(self, refs: list[int], **more: Any) -> tuple[list[int], list[int]]:
+        ready = [ref for ref in refs if ref not in self.lost]
+        if not ready:
+            assert self.names != ["b"], "it waits for the lost node"
+            self.names = ["b"]
+        return ready[:1], []
+
+    def get(self, ref: Any) -> Any:
+        if ref == "board":
+            told, self.told = self.told, []
+            return told
+        return Answer(needs=Needs(1, 1, 0, 1)) if self.tasks[ref][0] == "plan" else Answer(size=1)
+
+    def cancel(self, ref: int) -> None:
+        raise AssertionError("nothing is left to be cancelled")
+
+
+@with_ray
+@pytest.mark.parametrize(("cut", "attempts"), [("plan", 2), ("run", 2)])
+def test_what_is_on_a_node_that_ray_gives_up_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str, attempts: int
+) -> None:
+    """Ray waits for an answer for minutes after it has given up the node, if only its network is gone."""
+    ray = CutOff(cut)
+    monkeypatch.setattr(farm_run, "connected", lambda address, place: nullcontext(ray))
+    monkeypatch.setattr(
+        farm_run, "open_board", lambda ray: SimpleNamespace(take=SimpleNamespace(remote=lambda: "board"))
+    )
+    with farm_events.Log(tmp_path / "log.jsonl") as log:
+        wanted = [Wanted(str(key), Recipe(tmp_path, out=tmp_path / f"{key}")) for key in range(3)]
+        outcomes = farm_run.farm(wanted, events=log)
+    assert [outcome.state for outcome in outcomes] == ["built"] * 3
+    assert sorted(outcome.attempts for outcome in outcomes) == [1, 1, attempts]
+    assert {outcome.node for outcome in outcomes} == {"b"}
+    heard = [event["event"] for event in events(tmp_path / "log.jsonl")]
+    assert heard.count("retried") == heard.count("nodes") == 1
 
 
 @with_ray
