@@ -170,6 +170,9 @@ class _Parser:
                 raise self.refuse(f"tensor {info.name!r} appears twice")
             tensors[info.name] = info
         data_offset = align(self.file.tell(), alignment)
+        if tensors and data_offset % ALIGNMENT:
+            # llama.cpp maps the file, and an assertion on the address of its first tensor ends the process.
+            raise self.refuse(f"the weights begin at byte {data_offset}; llama.cpp needs a multiple of {ALIGNMENT}")
         header = Header(metadata, tensors, data_offset, alignment)
         self.check_extents(header)
         return header

@@ -14,6 +14,7 @@ MAX_LAYERS = 512
 """llama.cpp's LLAMA_MAX_LAYERS."""
 MAX_EXPERTS = 1024
 """llama.cpp's LLAMAMAX_EXPERTS."""
+_BYTE = 6  # llama.cpp's type of a token
 _ROPE_SCALING = ("none", "linear", "yarn", "longrope")
 # Without experts these end the process; other families refuse the file.
 _NEEDS_EXPERTS = ("bailingmoe2", "glm4moe", "grovemoe", "lfm2moe", "llada-moe", "smallthinker")
@@ -31,6 +32,7 @@ def crash(metadata: Mapping[str, KV]) -> str:
         _layers(values, architecture)
         or _experts(values, architecture)
         or _rope(values, architecture)
+        or _bytes(values)
         or repeated_token(values.get("tokenizer.ggml.tokens", ()))
     )
 
@@ -43,6 +45,12 @@ def repeated_token(tokens: Sequence[str]) -> str:
         if (first := seen.setdefault(text, number)) != number:
             return f"tokens {first} and {number} are both {token!r}, and llama.cpp needs them to differ"
     return ""
+
+
+def _bytes(values: Mapping[str, Any]) -> str:
+    if values.get("tokenizer.ggml.model") != "bert" or _BYTE not in values.get("tokenizer.ggml.token_type", ()):
+        return ""
+    return "the vocabulary is one of whole words (bert), but has tokens of single bytes"
 
 
 def _layers(values: Mapping[str, Any], architecture: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ if not sys.platform.startswith("linux"):
 
 from quantkit.gguf.kv import KV, KVType, array, string, u32
 from tests.support.fuzz.differential import Answer, cases, llama, refusal
+from tests.support.fuzz.mutate_gguf import put_together, take_apart
 from tests.support.fuzz.tiny_gguf import models, sentencepiece
 
 # What ends the process, and the words of the refusal.
@@ -36,6 +38,7 @@ CRASHES: dict[str, tuple[tuple[KV, ...], str]] = {
         "llama.expert_group_count is 3, of which 1 are used, for 4 experts",
     ),
     "unknown-rope-scaling": ((string("llama.rope.scaling.type", "ntk"),), "llama.rope.scaling.type is 'ntk'"),
+    "bytes-among-words": ((string("tokenizer.ggml.model", "bert"),), "whole words (bert), but has tokens of single"),
     "a-token-twice": (
         (array("tokenizer.ggml.tokens", ["<unk>", "<s>", "</s>", *(["a"] * 261)], KVType.STRING),),
         "tokens 3 and 4 are both 'a'",
@@ -59,6 +62,17 @@ def test_what_ends_llama_cpp_is_refused_by_name(name: str, ask: Callable[[bytes]
     data = sentencepiece(*changed)
     assert ask(data).crash, "llama.cpp has changed: the refusal is no longer needed"
     assert words in str(refusal(data, tmp_path / "model.gguf"))
+
+
+def test_weights_at_an_odd_address(ask: Callable[[bytes], Answer], tmp_path: Path) -> None:
+    crashed = set()
+    for length in range(0, 32, 8):  # of the name, which decides where the weights begin
+        changed = (u32("general.alignment", 8), string("general.name", "x" * length))
+        data = put_together(replace(take_apart(sentencepiece(*changed)), padding=8))
+        refused = refusal(data, tmp_path / "model.gguf")
+        crashed.add(bool(ask(data).crash))
+        assert ("llama.cpp needs a multiple of 32" in (refused or "")) == bool(ask(data).crash)
+    assert crashed == {False, True}
 
 
 def test_sound_files_are_taken_by_both(ask: Callable[[bytes], Answer], tmp_path: Path) -> None:

@@ -97,6 +97,11 @@ def whole_model(architecture: str, vocabulary: Sequence[KV], rows: int, changed:
     }
     if architecture == "qwen2":
         shapes = {**shapes, **{f"blk.0.attn_{part}.bias": (size,) for part, size in (("q", 32), ("k", 16), ("v", 16))}}
+    if any(entry.key == f"{architecture}.expert_count" for entry in metadata):
+        stacks = {f"blk.0.ffn_{part}_exps.weight": (4, 32, 32) for part in ("gate", "up", "down")}
+        dense = [f"blk.0.ffn_{part}.weight" for part in ("gate", "up", "down")]
+        kept = {name: shape for name, shape in shapes.items() if name not in dense}
+        shapes = {**kept, "blk.0.ffn_gate_inp.weight": (4, 32), **stacks}
     tensors, at = [], 0
     for name, shape in shapes.items():
         kind = GGMLType.F32 if len(shape) == 1 else GGMLType.F16
@@ -127,6 +132,11 @@ def sentencepiece(*changed: KV) -> bytes:
     return whole_model("llama", _scored("llama", tokens, [2, 3, 3, *[6] * 256, *[1] * 5]), len(tokens), changed)
 
 
+def experts() -> bytes:
+    """The same with four experts, two of which are used."""
+    return sentencepiece(u32("llama.expert_count", 4), u32("llama.expert_used_count", 2))
+
+
 def byte_level() -> bytes:
     """Qwen 2 with byte-level BPE."""
     tokens = [byte_text(bytes([byte])) for byte in range(256)] + ["th", "the", "<|endoftext|>", "<|im_end|>"]
@@ -152,4 +162,4 @@ def word_pieces() -> bytes:
 @cache
 def models() -> tuple[bytes, ...]:
     """One of each."""
-    return sentencepiece(), byte_level(), word_pieces()
+    return sentencepiece(), byte_level(), word_pieces(), experts()
