@@ -7,7 +7,6 @@ have, which builds no node can hold, and what is there already.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,19 +15,16 @@ from typing import Any
 from quantkit import __version__
 from quantkit.cluster.board import open_board
 from quantkit.cluster.connection import DISK, Node, connected, nodes
-from quantkit.errors import QuantkitError
 from quantkit.farm import node as there
 from quantkit.farm.events import Events
+from quantkit.farm.losses import NODE_DIED, lost, too_large
 from quantkit.farm.values import BUILT, FAILED, KEPT, Answer, Failure, Item, Needs, Outcome, Wanted
 from quantkit.jobs.run_options import RunOptions
-from quantkit.system.units import size
 
 # How often a build is begun.
 _ATTEMPTS = 3
 # Seconds between two looks at the board, and those that interrupted builds have to clean up.
 _TICK, _GRACE = 0.3, 15.0
-# Ray's error where a node is gone.
-_NODE_DIED = "NodeDiedError"
 # Plans open CUDA devices, and share them.
 _CARD_OF_A_PLAN = 0.1
 
@@ -170,7 +166,7 @@ class _Farm:
         """Whether a node could hold it; otherwise it has failed."""
         if any(node.has(wanted) for node in self.nodes):
             return True
-        self._fail(work, _too_large(wanted, self.nodes))
+        self._fail(work, too_large(wanted, self.nodes))
         return False
 
     def _submit(self, work: _Work, function: Any, more: tuple[Any, ...], options: Mapping[str, Any]) -> None:
@@ -202,7 +198,7 @@ class _Farm:
         try:
             answer: Answer = self.ray.get(ref)
         except RayError as error:
-            answer = Answer(failure=_lost(type(error).__name__, self.known.get(work.node, work.node)))
+            answer = Answer(failure=lost(type(error).__name__, self.known.get(work.node, work.node)))
         if answer.failure is not None:
             self._failed(work, answer.failure)
         elif answer.needs is not None:
@@ -221,7 +217,7 @@ class _Farm:
             return
         self.events.retried(work.item, self.known.get(work.node, work.node), failure)
         work.avoided |= {work.node} - {""}
-        if failure.kind == _NODE_DIED:
+        if failure.kind == NODE_DIED:
             self.lost |= {work.node}
         self._look_at_nodes()
         if planning:
@@ -257,42 +253,25 @@ class _Farm:
         here = {node.id for node in present}
         for ref, work in list(self.pending.items()):
             if work.node and work.node not in here and self.pending.pop(ref, None) is not None:
-                self._failed(work, _lost(_NODE_DIED, self.known.get(work.node, work.node)))
+                self._failed(work, lost(NODE_DIED, self.known.get(work.node, work.node)))
+        if gone:
+            self._queue_again()
         for ref, work in list(self.pending.items()):
             wanted = {"CPU": 1.0} if work.needs is None else self._wanted(work.needs)
             if not work.node and not any(node.has(wanted) for node in present):
                 with suppress(Exception):  # it may just have begun
                     self.ray.cancel(ref)
                 del self.pending[ref]
-                self._fail(work, _too_large(wanted, present))
+                self._fail(work, too_large(wanted, present))
 
-
-def _too_large(wanted: Mapping[str, float], present: Sequence[Node]) -> Failure:
-    """What no node has."""
-    most = Counter[str]()
-    for node in present:
-        for key, value in node.resources.items():
-            most[key] = max(most[key], value)  # type: ignore[assignment]  # whole numbers or not
-    words = {"CPU": "processors", "GPU": "graphics cards", "memory": "of memory", DISK: "of disk"}
-    lacking = [key for key, value in wanted.items() if most[key] < value] or [*wanted]
-    parts = [
-        f"{_shown(key, wanted[key])} {words[key]} (the most of one node: {_shown(key, most[key])})" for key in lacking
-    ]
-    hint = (
-        "add a node that has them, or pass --device cpu" if "GPU" in lacking else "add such a node, or lower --threads"
-    )
-    return Failure(QuantkitError.__name__, f"no node can hold it: it needs {', '.join(parts)}", hint)
-
-
-def _shown(key: str, value: float) -> str:
-    return f"{value:g}" if key in ("CPU", "GPU") else size(value)
-
-
-def _lost(kind: str, node: str) -> Failure:
-    """Of a task that did not answer, by the kind of Ray's error."""
-    where = f"node {node}" if node else "its node"
-    why = {
-        _NODE_DIED: "was lost",
-        "OutOfMemoryError": "ran out of memory, and the build's process was ended",
-    }.get(kind, f"lost the build's process ({kind})")
-    return Failure(kind, f"{where} {why}", "look at the node, and run the same command again", elsewhere=True)
+    def _queue_again(self) -> None:
+        """What has not begun may be in the queue of a node that is gone, and nobody says so."""
+        self._hear()
+        for ref, work in list(self.pending.items()):
+            if not work.node and self.pending.pop(ref, None) is not None:
+                with suppress(Exception):  # as above
+                    self.ray.cancel(ref)
+                if work.needs is None:
+                    self._plan(work)
+                else:
+                    self._build(work)
