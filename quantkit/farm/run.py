@@ -15,6 +15,7 @@ from typing import Any
 from quantkit import __version__
 from quantkit.cluster.board import open_board
 from quantkit.cluster.connection import DISK, Node, connected, nodes
+from quantkit.errors import QuantkitError
 from quantkit.farm import node as there
 from quantkit.farm.events import Events
 from quantkit.farm.losses import NODE_DIED, lost, too_large
@@ -70,7 +71,7 @@ def farm(
     with connected(ray_address, wanted[0].recipe.folder) as ray:
         present = nodes(ray)
         items = [_item(key, one, run, verify, present, len(wanted)) for key, one in enumerate(wanted)]
-        with _cancelled_at_the_end(ray) as pending:
+        with _cluster_stays(), _cancelled_at_the_end(ray) as pending:
             return _Farm(ray, items, pending, events or Events()).run()
 
 
@@ -96,6 +97,20 @@ def fair_threads(present: Sequence[Node], builds: int, *, cards: bool) -> int:
         return max(1, min(int(own.get("CPU", 0) // min(max(own["GPU"], 1), builds)) for own in owners))
     processors = [int(node.resources.get("CPU", 0)) for node in present]
     return max(1, min(sum(processors) // builds, max(processors)))
+
+
+@contextmanager
+def _cluster_stays() -> Iterator[None]:
+    """An error of Ray's that no build's task has answered with: what the farm itself needs of the cluster is gone."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        raise QuantkitError(
+            f"this machine's part of the Ray cluster was lost ({type(error).__name__})",
+            hint="run the same command again: what is published is kept",
+        ) from None
 
 
 @contextmanager

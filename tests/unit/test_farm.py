@@ -28,7 +28,7 @@ from quantkit.farm import events as farm_events
 from quantkit.farm import run as farm_run
 from quantkit.farm.published import is_published
 from quantkit.farm.recipes import read_recipes
-from quantkit.farm.run import fair_threads
+from quantkit.farm.run import _cluster_stays, fair_threads
 from quantkit.farm.values import Answer, Item, Needs, Wanted
 from quantkit.jobs.build import build
 from quantkit.jobs.convert import convert
@@ -495,6 +495,14 @@ def test_a_cluster_that_does_not_start_is_said(tmp_path: Path, monkeypatch: pyte
         connected(None, tmp_path),
     ):
         pass
+
+
+@with_ray
+def test_a_cluster_that_is_lost_is_said() -> None:
+    from ray.exceptions import ActorDiedError
+
+    with pytest.raises(QuantkitError, match="cluster was lost \\(ActorDiedError\\)"), _cluster_stays():
+        raise ActorDiedError
 
 
 @pytest.mark.parametrize("ends", ["os._exit(1)", "os.kill(os.getpid(), 9)", "pass"])
