@@ -37,7 +37,7 @@ def plan(item: Item, board: Any) -> Answer:
         check_version(item.version)
         with one_download(item.recipe.model, item.recipe.adapters):
             fetch(item.recipe.model, item.recipe.adapters, reporter)
-        if _is_published(item, reporter):
+        if is_kept(item, reporter):
             return Answer(kept=True)
         check_free_folder(item.folder, PACKAGE_MARK, overwrite=item.overwrite)
         return Answer(needs=_needs(item, reporter))
@@ -60,7 +60,7 @@ def run(item: Item, board: Any, again: bool) -> Answer:
     try:
         with one_download(item.recipe.model, item.recipe.adapters):
             fetch(item.recipe.model, item.recipe.adapters, reporter)
-        if again and _is_published(item, reporter):
+        if again and is_kept(item, reporter):
             return Answer(kept=True)
         result = build(item.recipe, verify=item.verify, run=_options(item, reporter))
         if again:  # the process of the lost attempt may have ended only after this one began
@@ -70,8 +70,15 @@ def run(item: Item, board: Any, again: bool) -> Answer:
     return Answer(seconds=result.seconds, size=result.plan.nbytes)
 
 
-def _is_published(item: Item, reporter: Reporter) -> bool:
-    return is_published(item.recipe, item.device, verified=item.verify, threads=item.threads, reporter=reporter)
+def is_kept(item: Item, reporter: Reporter) -> bool:
+    """Whether the package is there.
+
+    What a lost attempt left beside it is removed: its process may have ended after the package was made elsewhere.
+    """
+    kept = is_published(item.recipe, item.device, verified=item.verify, threads=item.threads, reporter=reporter)
+    if kept:
+        clean_after_killed_runs(item.folder, overwrite=True)
+    return kept
 
 
 def _options(item: Item, reporter: Reporter) -> RunOptions:

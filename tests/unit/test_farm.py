@@ -25,6 +25,7 @@ from quantkit.cluster.connection import Node, around_sockets, connected
 from quantkit.demo.data import ADAPTER, BASE
 from quantkit.errors import QuantkitError
 from quantkit.farm import events as farm_events
+from quantkit.farm import node
 from quantkit.farm import run as farm_run
 from quantkit.farm.published import is_published
 from quantkit.farm.recipes import read_recipes
@@ -38,6 +39,7 @@ from quantkit.jobs.quantize import quantize
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.spread import shares
 from quantkit.plan.values import count_elements
+from quantkit.system.host import host_token
 from quantkit.system.progress import Reporter
 from quantkit.system.temporary import temporary_folder
 from tests.conftest import Maker
@@ -140,6 +142,21 @@ def test_threads_are_shared_by_the_builds_that_run_at_a_time(
 ) -> None:
     present = [Node("", "", {"CPU": float(cpu), **({"GPU": float(gpu)} if gpu else {})}) for cpu, gpu in resources]
     assert fair_threads(present, builds, cards=cards) == threads
+
+
+def test_what_a_lost_attempt_left_beside_a_package_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tmp_path / "out"
+    made.mkdir()
+    over = subprocess.Popen([sys.executable, "-c", ""])
+    over.wait()
+    left = tmp_path / f".out.quantkit-{over.pid}.{host_token()}"
+    item = Item(0, "", Recipe("base", out=made), "cpu", 1, False, False, False, version="")
+    for there, stays in ((False, True), (True, False)):
+        left.mkdir(exist_ok=True)
+        monkeypatch.setattr(node, "is_published", lambda *recipe, there=there, **options: there)
+        assert node.is_kept(item, Reporter()) is there
+        assert left.exists() is stays
+        assert made.exists()
 
 
 def kept(recipe: Recipe, **changes: Any) -> bool:
