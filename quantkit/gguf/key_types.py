@@ -19,6 +19,7 @@ STRING: Type = (KVType.STRING, None)
 _U16, _U32, _I32, _F32, _BOOL = (
     (kind, None) for kind in (KVType.UINT16, KVType.UINT32, KVType.INT32, KVType.FLOAT32, KVType.BOOL)
 )
+_NUMBERS = frozenset(KVType) - {KVType.BOOL, KVType.STRING, KVType.ARRAY}
 _STRINGS, _I32S = (KVType.ARRAY, KVType.STRING), (KVType.ARRAY, KVType.INT32)
 # The first pattern that matches the whole key decides.
 _TYPES: tuple[tuple[str, Type], ...] = (
@@ -60,5 +61,7 @@ def wrong_type(entry: KV) -> str:
     """What is wrong with the type of an entry, in words; empty for nothing."""
     known, found = known_type(entry.key), (entry.type, entry.item)
     if known is None or known == found:
+        return ""
+    if entry.key.startswith(SAMPLING_PREFIX) and entry.type in _NUMBERS:  # llama.cpp reads any number as text
         return ""
     return f"{entry.key} has the type {type_name(found)}; llama.cpp reads {type_name(known)}"

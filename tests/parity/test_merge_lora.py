@@ -172,7 +172,7 @@ DEFECTS: list[tuple[str, tuple[KV, ...], Callable[[dict[str, Any]], object]]] = 
     ("is for the architecture qwen2, but", (string("general.architecture", "qwen2"),), len),
     ("this is not a LoRA file", (string("adapter.type", "other"),), len),
     ("activated LoRA", (array("adapter.alora.invocation_tokens", [1], KVType.UINT32),), len),
-    ("alpha is 'x'", (string("adapter.lora.alpha", "x"),), len),
+    ("adapter.lora.alpha has the type string", (string("adapter.lora.alpha", "x"),), len),
     ("has only one of its two factors", (), lambda found: found.pop(f"{Q}.lora_a")),
     ("is no factor of LoRA", (), lambda found: found.update({"output_norm.weight": np.ones(64, np.float32)})),
     ("there is no LoRA in it", (), dict.clear),
