@@ -200,13 +200,13 @@ def workspace(
         earlier = clean_after_killed_runs(final, overwrite=overwrite, resume=resume, note=note)
         _check_free(final, overwrite=overwrite, file=file, mark=mark)  # an old output may have been restored
         _remove_temporary(temporary)
-        temporary.mkdir()
-        lock = hold(temporary)
     except OSError as error:
         raise write_error(final, error) from None
     work = Workspace(temporary, final, overwrite, fsync, tuple(inputs), file, mark, bool(resume), earlier)
-    finished = False
+    finished, lock = False, None
     try:
+        temporary.mkdir()  # in here, so that it is removed whenever a signal comes
+        lock = hold(temporary)
         with heartbeat(temporary):
             yield work
         finished = True

@@ -20,6 +20,8 @@ from tests.support.campaign.subjects import NEW, Subject
 from tests.support.campaign.trials import Bench, Notes, Row
 
 _YEARS = 10 * 365 * 86400
+# Seconds of a new interpreter before a line of the program: Python answers a Ctrl-C with a traceback until then.
+_INTERPRETER = 0.3
 
 
 def kill(bench: Bench, random: Random, amounts: Amounts) -> Row:
@@ -48,7 +50,7 @@ def signals(bench: Bench, random: Random, amounts: Amounts) -> Row:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         for _ in range(amounts.signals):
             fresh, whole = random.random() < 0.2, random.random() < 0.3  # a terminal tells all
-            moment = random.uniform(0, bench.right.seconds * (1.5 if fresh else 1))
+            moment = random.uniform(0, bench.right.seconds * (1.5 if fresh else 1)) + (_INTERPRETER if fresh else 0)
             name = f"{number.name} to {'all' if whole else 'it'} after {moment:.4f} s{' fresh' * fresh}"
             bench.trial(row, name, disturb=_signal(number, moment, session=whole), tidy=True, fresh=fresh)
     return row
