@@ -17,6 +17,7 @@ from quantkit.calibrate.sums import Sums
 from quantkit.calibrate.sums_file import read_sums_file, write_sums_file
 from quantkit.cluster.dealing import Opened
 from quantkit.cluster.kind import check_version, node_kind
+from quantkit.cluster.node_errors import disk_error
 from quantkit.errors import QuantkitError
 from quantkit.gguf.fingerprint import check_fingerprint
 from quantkit.system.child_process import ChildError
@@ -129,7 +130,4 @@ class ImatrixNode:
         except ChildError as error:
             return calibration_crash(self._gguf, error)
         except OSError as error:
-            return QuantkitError(
-                f"{error.filename or self._gguf}: {error.strerror or error}",
-                hint="free space on the node's disk, or start Ray there with TMPDIR on another",
-            )
+            return disk_error(self._gguf, error)

@@ -16,6 +16,7 @@ import numpy as np
 
 from quantkit.cluster.dealing import Opened
 from quantkit.cluster.kind import check_version, node_kind
+from quantkit.cluster.node_errors import disk_error
 from quantkit.errors import QuantkitError
 from quantkit.evaluate.process import WORKER, Messages, Runner, TextTask
 from quantkit.evaluate.speed import Speed
@@ -140,7 +141,4 @@ class EvaluateNode:
         except QuantkitError as error:
             return error
         except OSError as error:
-            return QuantkitError(
-                f"{error.filename or self._folder}: {error.strerror or error}",
-                hint="free space on the node's disk, or start Ray there with TMPDIR on another",
-            )
+            return disk_error(self._folder, error)

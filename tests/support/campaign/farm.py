@@ -72,12 +72,7 @@ class FarmBench:
         row, states = note.row, self.states()
         if wrong := {label: state for label, state in states.items() if state not in (ABSENT, NEW)}:
             note("wrong", str(wrong))
-        if tree_of(self.runner.place.inputs) != self._inputs:
-            note("lost", "an input has changed")
-        if ended.hung:
-            note("hung", "it, or a process it started, did not end")
-        if "Traceback" in ended.stderr or "Fatal Python error" in ended.stderr:
-            note("tracebacks", ended.stderr)
+        Bench.process(note, ended, same_inputs=tree_of(self.runner.place.inputs) == self._inputs)
         if ended.code == 0:
             row.done += 1
             if set(states.values()) != {NEW}:

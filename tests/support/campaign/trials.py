@@ -127,12 +127,7 @@ class Bench:
             note("wrong", state)
         if self.subject.overwrites and state == ABSENT and ended.code >= 0 and not removed:
             note("lost", "the older output is gone")
-        if tree_of(self.runner.place.inputs) != self._inputs:
-            note("lost", "an input has changed")
-        if ended.hung:
-            note("hung", "it, or a process it started, did not end")
-        if "Traceback" in ended.stderr or "Fatal Python error" in ended.stderr:
-            note("tracebacks", ended.stderr)
+        self.process(note, ended, same_inputs=tree_of(self.runner.place.inputs) == self._inputs)
         if ended.code == 0:
             row.done += 1
             if state != NEW:
@@ -152,6 +147,16 @@ class Bench:
         keeps = self.subject.keeps
         if [name for name in left if not keeps or keeps not in name]:
             note("leftovers", f"{how}, and {left} is left")
+
+    @staticmethod
+    def process(note: Notes, ended: Ended, *, same_inputs: bool) -> None:
+        """What no run may do, however it ends."""
+        if not same_inputs:
+            note("lost", "an input has changed")
+        if ended.hung:
+            note("hung", "it, or a process it started, did not end")
+        if "Traceback" in ended.stderr or "Fatal Python error" in ended.stderr:
+            note("tracebacks", ended.stderr)
 
     @staticmethod
     def refusal(note: Notes, ended: Ended) -> None:

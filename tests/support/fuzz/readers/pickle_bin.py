@@ -10,10 +10,10 @@ from random import Random
 
 import torch
 
-from quantkit.checkpoint.dtypes import READABLE
 from quantkit.checkpoint.pickle_file import PickleFile
 from tests.support.fuzz.reader import Reader
 from tests.support.fuzz.scratch import file
+from tests.support.fuzz.weights import read_weights
 
 
 def _seeds() -> Sequence[bytes]:
@@ -28,13 +28,7 @@ def _seeds() -> Sequence[bytes]:
 
 
 def _read(data: bytes) -> None:
-    opened = PickleFile(file("pytorch_model.bin", data))
-    try:
-        for name, spec in opened.specs.items():
-            if spec.dtype in READABLE:
-                opened.read(name)
-    finally:
-        opened.close()
+    read_weights(PickleFile(file("pytorch_model.bin", data)))
 
 
 def _mutate(data: bytes, random: Random) -> bytes:

@@ -7,11 +7,11 @@ import struct
 from collections.abc import Sequence
 from random import Random
 
-from quantkit.checkpoint.dtypes import READABLE
 from quantkit.checkpoint.tensor_file import SafetensorsFile
 from tests.support.fuzz.mutate_json import JsonMutator
 from tests.support.fuzz.reader import Reader
 from tests.support.fuzz.scratch import file
+from tests.support.fuzz.weights import read_weights
 
 
 def framed(header: bytes, data: bytes) -> bytes:
@@ -29,13 +29,7 @@ def _seeds() -> Sequence[bytes]:
 
 
 def _read(data: bytes) -> None:
-    opened = SafetensorsFile(file("model.safetensors", data))
-    try:
-        for name, spec in opened.specs.items():
-            if spec.dtype in READABLE:
-                opened.read(name)
-    finally:
-        opened.close()
+    read_weights(SafetensorsFile(file("model.safetensors", data)))
 
 
 def _mutate(data: bytes, random: Random) -> bytes:
