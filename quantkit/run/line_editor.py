@@ -38,8 +38,8 @@ class LineEditor:
     def __init__(self) -> None:
         """Take over the signals; readline keeps that of the window's size where its library cannot be reached."""
         self._reading = False
-        self._size = os.get_terminal_size(sys.stdout.fileno())
         self._wraps = False
+        self._spare = 0  # columns that readline leaves free: one where the terminal cannot wrap
         self._library = _library()
         if self._library is not None:
             signal.signal(signal.SIGWINCH, self._resized)
@@ -48,7 +48,7 @@ class LineEditor:
         """Show a prompt and return a line, as :func:`input` does."""
         kept = ""
         while True:
-            self._take_size()
+            self._take(_terminal_size())
             readline.set_startup_hook(partial(readline.insert_text, kept))
             try:
                 return self._read_until_stopped(prompt)
@@ -70,31 +70,37 @@ class LineEditor:
             if stops:
                 signal.signal(signal.SIGTSTP, signal.SIG_DFL)
 
-    def _take_size(self) -> None:
-        """Tell readline of a size that changed while it was not reading."""
-        size = os.get_terminal_size(sys.stdout.fileno())
-        if self._library is not None and size != self._size:
+    def _take(self, size: os.terminal_size) -> None:
+        """Tell readline of a size for which it has nothing to show anew."""
+        if self._library is not None and size.columns > 1:
             self._library.rl_set_screen_size(size.lines, size.columns)
-        self._size = size
+            self._spare = size.columns - _columns(self._library)
 
     def _resized(self, signum: int, frame: FrameType | None) -> None:
-        # Another signal may come meanwhile, so the last size is looked for before and after.
-        while self._reading and self._library is not None and os.get_terminal_size(sys.stdout.fileno()) != self._size:
+        # Another signal may come meanwhile, so the last width is looked for before and after.
+        shown: int | None = None
+        while self._reading and self._library is not None:
+            size = _terminal_size()
+            # A signal that comes while readline is busy with a key it sees itself, and has shown the line anew.
+            if size.columns < 2 or size.columns in (shown, _columns(self._library) + self._spare):
+                self._take(size)
+                return
             self._reading = False
             try:
-                self._show_anew(self._library)
+                shown = self._show_anew(self._library)
             finally:
                 self._reading = True
 
-    def _show_anew(self, library: ctypes.CDLL) -> None:
+    def _show_anew(self, library: ctypes.CDLL) -> int:
+        """Show the line for the present width, which is returned; it is another one than readline believes in."""
         text = self._before_cursor(library)
         for _ in range(_SETTLES):
-            size = os.get_terminal_size(sys.stdout.fileno())
+            columns = _terminal_size().columns
             column = self._column(library)
-            if size == os.get_terminal_size(sys.stdout.fileno()):
+            if columns == _terminal_size().columns:
                 break
-        believed, wrapped = cursor(text, self._size.columns), cursor(text, size.columns)
-        stayed = min(believed.column, size.columns - 1)
+        believed, wrapped = cursor(text, _columns(library) + self._spare), cursor(text, columns)
+        stayed = min(believed.column, columns - 1)
         if column is None:
             self._wraps = False
         elif wrapped.column != stayed:  # else the column says nothing, and the terminal does what it did before
@@ -102,7 +108,7 @@ class LineEditor:
         sys.stdout.write(to_start((wrapped if self._wraps else believed).row, believed.row))
         sys.stdout.flush()
         library.rl_resize_terminal()
-        self._size = size
+        return columns
 
     def _before_cursor(self, library: ctypes.CDLL) -> str:
         """The prompt, or what readline shows in its place, and the line up to the cursor."""
@@ -165,11 +171,22 @@ def _library() -> ctypes.CDLL | None:
     if path is None or "libedit" in (readline.__doc__ or "") or os.environ.get("TERM", "dumb") == "dumb":
         return None
     library = ctypes.CDLL(path)
-    names = ("rl_display_prompt", "rl_line_buffer", "rl_point", "rl_resize_terminal", "rl_set_screen_size")
-    if not all(_has(library, name) for name in (*names, "rl_stuff_char", "rl_variable_value")):
+    names = ("rl_display_prompt", "rl_line_buffer", "rl_point", "rl_get_screen_size", "rl_set_screen_size")
+    if not all(_has(library, name) for name in (*names, "rl_resize_terminal", "rl_stuff_char", "rl_variable_value")):
         return None
     library.rl_variable_value.restype = ctypes.c_char_p
     return None if library.rl_variable_value(b"horizontal-scroll-mode") == b"on" else library
+
+
+def _terminal_size() -> os.terminal_size:
+    return os.get_terminal_size(sys.stdout.fileno())
+
+
+def _columns(library: ctypes.CDLL) -> int:
+    """The width in which readline shows its line, in columns."""
+    rows, columns = ctypes.c_int(), ctypes.c_int()
+    library.rl_get_screen_size(ctypes.byref(rows), ctypes.byref(columns))
+    return columns.value
 
 
 def _has(library: ctypes.CDLL, name: str) -> bool:

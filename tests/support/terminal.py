@@ -88,16 +88,15 @@ class Terminal:
         self.seen = rest if found else self.seen
         return bool(found)
 
-    def press_until(self, key: bytes, text: str) -> bool:
-        """Press *key* again and again until *text* is shown.
+    def waits(self, seconds: float = 60) -> bool:
+        """Whether the program waits for a key within the time, and not just for a processor.
 
-        A key that comes while the line editor is still setting itself up is lost, as everywhere in Python.
+        A signal that reaches the line editor while it is busy is heeded with the next one, as everywhere in Python.
         """
-        for _ in range(20):
-            self.type(key)
-            if self.comes(text, 3):
-                return True
-        return False
+        end, asleep = time.monotonic() + seconds, 0
+        while asleep < 3 and time.monotonic() < end:
+            asleep = 0 if self._read(0.02) or _is_running(self.process.pid) else asleep + 1
+        return asleep == 3
 
     def listen(self, seconds: float) -> None:
         """Take what it shows in this time."""
@@ -134,6 +133,15 @@ class Terminal:
 def quantkit(*arguments: str) -> list[str]:
     """The command line of quantkit in this Python."""
     return [sys.executable, "-m", "quantkit", *arguments]
+
+
+def _is_running(pid: int) -> bool:
+    """Whether its main thread has something to do, as far as the system says so."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except FileNotFoundError:  # not Linux
+        return False
+    return status.rpartition(")")[2].split()[0] != "S"
 
 
 def _make_controlling_terminal() -> None:

@@ -62,22 +62,22 @@ def leave(terminal: Terminal) -> None:
 def test_ctrl_c(chat: Terminal) -> None:
     chat.type("hello\r")
     assert chat.comes("Hi "), chat.shown
-    assert chat.press_until(b"\x03", PROMPT), chat.shown  # in the answer
-    assert chat.press_until(b"\x03", HOW_TO_LEAVE), chat.shown  # and at the prompt
+    chat.type("\x03")  # in the answer
     assert chat.comes(PROMPT), chat.shown
-    # A Ctrl-C that was pressed twice on a busy machine takes what is typed meanwhile with it.
-    assert chat.press_until(b"/stats\r", "1 exchange"), chat.shown
+    assert chat.waits()
+    chat.type("\x03")  # and at the prompt
+    assert chat.comes(HOW_TO_LEAVE), chat.shown
+    assert chat.comes(PROMPT), chat.shown
+    assert chat.waits()
+    chat.type("/stats\r")
+    assert chat.comes("1 exchange"), chat.shown
     assert chat.comes("ended: interrupted"), chat.shown
     leave(chat)
 
 
 def test_a_request_to_end_ends_it(chat: Terminal) -> None:
-    for _ in range(
-        20
-    ):  # like a key, a signal that comes while the line editor sets itself up is seen with the next one
-        chat.process.send_signal(signal.SIGTERM)
-        if chat.ended(3):
-            break
+    assert chat.waits()
+    chat.process.send_signal(signal.SIGTERM)
     assert chat.ends() == 130
     assert "Traceback" not in chat.shown
 
@@ -138,16 +138,16 @@ def test_a_terminal_that_changes_under_the_line(tmp_path: Path, state: dict[str,
         chat.type("\x05 you")  # to the end of the line that was found
         assert chat.comes("hello there"), chat.shown
         assert chat.comes(" you"), chat.shown
-        # Ctrl-Z: nobody could let it go on here, so it does so at once.
-        assert chat.press_until(b"\x1a", f"{PROMPT}hello there you"), chat.shown
+        assert chat.waits()
+        chat.type("\x1a")  # Ctrl-Z: nobody could let it go on here, so it does so at once
+        assert chat.comes(f"{PROMPT}hello there you"), chat.shown
 
         def resize(columns: int, told: str, sent: str) -> None:
+            assert chat.waits()
             chat.resize(columns)
-            if not chat.comes("\x1b[6n", 3):  # a signal that comes before readline waits is seen with the next one
-                chat.process.send_signal(signal.SIGWINCH)
-                assert chat.comes("\x1b[6n", 20), chat.shown
+            assert chat.comes("\x1b[6n"), chat.shown
             chat.type(told)
-            assert chat.comes(sent, 20), chat.shown
+            assert chat.comes(sent), chat.shown
             assert chat.comes(f"{PROMPT}hello"), chat.shown
 
         # Of 19 columns, 12 are in the first row, if the terminal wraps them. A key comes before its answer.
@@ -163,6 +163,33 @@ def test_a_terminal_that_changes_under_the_line(tmp_path: Path, state: dict[str,
         leave(chat)
     messages = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["messages"]
     assert messages[2]["content"] == "hello there youxy"
+
+
+def test_a_width_that_readline_has_taken_itself(state: dict[str, str]) -> None:
+    # It does while it is busy with a key, and shows the line; whoever erased that would leave nothing.
+    program = """
+import ctypes, fcntl, readline, struct, termios
+from signal import SIG_BLOCK, SIG_UNBLOCK, SIGWINCH, pthread_sigmask
+from quantkit.run.line_editor import LineEditor
+
+def complete(text: str, state: int) -> None:
+    pthread_sigmask(SIG_BLOCK, {SIGWINCH})
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 100, 0, 0))
+    ctypes.CDLL(readline.__file__).rl_resize_terminal()
+    pthread_sigmask(SIG_UNBLOCK, {SIGWINCH})
+
+readline.set_completer(complete)
+readline.parse_and_bind("tab: complete")
+print("it read", LineEditor().read(">>> "))
+"""
+    with Terminal([sys.executable, "-c", program], environment=state) as terminal:
+        assert terminal.comes(PROMPT), terminal.shown
+        terminal.type("hello\t")
+        assert terminal.comes(f"{PROMPT}hello"), terminal.shown
+        terminal.type("!\r")
+        assert terminal.comes("it read hello!"), terminal.shown
+        assert terminal.ends() == 0
+    assert "\x1b[6n" not in terminal.shown
 
 
 @pytest.mark.parametrize(
