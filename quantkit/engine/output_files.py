@@ -10,7 +10,7 @@ from pathlib import Path
 from quantkit.engine.ranges import RowRange
 from quantkit.files.fileio import sync
 from quantkit.files.journal import Head, JournalWriter, Record, journal_path
-from quantkit.files.output_file import Bytes, OrderedDigest, OutputFile, Prefix
+from quantkit.files.output_file import Bytes, OrderedDigest, OutputFile, Prefix, Start
 from quantkit.plan.values import Output, PlannedTensor, TensorSlot
 
 Piece = tuple[Output, TensorSlot, Bytes]
@@ -76,9 +76,8 @@ class OutputFiles:
     def _open(self, output: Output, folder: Path, shown: Path, keeping: Keeping, stack: ExitStack) -> None:
         name, named = output.file, shown / output.file
         begun = keeping.begun.get(name)
-        file = OutputFile(
-            folder / name, output.header, output.nbytes, shown=named, exists=self._exist, begun=begun is not None
-        )
+        start = Start.CREATED if self._exist else Start.NEW if begun is None else Start.BEGUN
+        file = OutputFile(folder / name, output.header, output.nbytes, shown=named, start=start)
         self._files[name] = stack.enter_context(file)
         done = begun.tensors if begun is not None else {}
         if begun is not None:

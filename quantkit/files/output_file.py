@@ -12,6 +12,7 @@ import hashlib
 import os
 import threading
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,17 @@ from quantkit.files.fileio import write_at
 from quantkit.system import out_of_memory
 
 Bytes = memoryview | bytes
+
+
+class Start(Enum):
+    """What is there of an output file when it is opened."""
+
+    NEW = "new"
+    """Nothing: the file must not exist, and is created with its header."""
+    BEGUN = "begun"
+    """What an earlier run wrote: its size is set and its header written again, and what else is in it stays."""
+    CREATED = "created"
+    """The whole file with its header, which another process has created."""
 
 
 class OutputFile:
@@ -33,31 +45,32 @@ class OutputFile:
         nbytes: int,
         *,
         shown: Path | None = None,
-        exists: bool = False,
-        begun: bool = False,
+        start: Start = Start.NEW,
     ) -> None:
-        """Create the file.
+        """Create the file, or open the one that is there.
 
         Args:
-            path: its path, which must not exist.
+            path: its path.
             header: its first bytes.
             nbytes: its size.
             shown: the path to show in errors, if *path* is a temporary one.
-            exists: another process has created it, with its header.
-            begun: an earlier run has created it; what else is in it stays.
+            start: what is there of it.
+
+        Raises:
+            OutputError: it cannot be created or opened, or the disk is full.
         """
         self.path, self.nbytes = shown or path, nbytes
         self._turn = threading.Lock()
-        create = 0 if exists or begun else os.O_CREAT | os.O_EXCL
+        create = os.O_CREAT | os.O_EXCL if start is Start.NEW else 0
         try:
             self._fd = os.open(path, os.O_WRONLY | create | getattr(os, "O_BINARY", 0), 0o644)
         except OSError as error:
             raise write_error(self.path, error) from None
-        if exists:
+        if start is Start.CREATED:
             return
         try:
             reserve(self._fd, nbytes)
-            if begun:
+            if start is Start.BEGUN:
                 os.ftruncate(self._fd, nbytes)
             self.write(0, header)
         except OSError as error:
