@@ -84,7 +84,7 @@ def read_given_json(path: Path, what: str, *, largest: int, hint: str, if_missin
 
 
 def write_json(path: Path, value: object, *, indent: int = 2) -> None:
-    """Write readable JSON, UTF-8, with a line feed at its end. Halves of characters stay the escapes that they were.
+    """Write readable JSON, as :func:`json_bytes` has it.
 
     Args:
         path: the file.
@@ -94,10 +94,10 @@ def write_json(path: Path, value: object, *, indent: int = 2) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    text = readable_json(value, indent=indent)
-    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    path.write_bytes(json_bytes(value, indent=indent))
 
 
-def readable_json(value: object, *, indent: int = 2) -> str:
-    """The text that :func:`write_json` writes."""
-    return json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+def json_bytes(value: object, *, indent: int = 2) -> bytes:
+    """Readable JSON in UTF-8, with a line feed at its end. Halves of characters stay the escapes that they were."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", errors="backslashreplace")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from quantkit.errors import OutputError
 from quantkit.evaluate.evaluation import Evaluation
 from quantkit.files.fileio import blocks, sha256_of
+from quantkit.files.replace_file import replace_file
 from quantkit.package.card import with_quality
-from quantkit.package.manifest import read_manifest, write_manifest
-from quantkit.package.plan_entries import text_entries
+from quantkit.package.manifest import MANIFEST, manifest_bytes, read_manifest
+from quantkit.package.manifest_entries import TextEntry
 from quantkit.package.quality import Quality, QualityRow
 
 CARD = "README.md"
@@ -57,15 +57,13 @@ def put_on_card(found: Evaluation, folder: Path) -> str | None:
         text = with_quality(path.read_bytes().decode(), quality(found))
     except ValueError:
         return f"{path} has no list of files"
-    fresh = path.with_name(f".{CARD}.{os.getpid()}")
+    content = text.encode()
+    entry = TextEntry(CARD, len(content), sha256_of([content]))
+    files = tuple(entry if one is known else one for one in manifest.files)
     try:
-        fresh.write_bytes(text.encode())
-        (entry,) = text_entries([fresh])
-        files = tuple(replace(entry, file=CARD) if one is known else one for one in manifest.files)
-        os.replace(fresh, path)
-        write_manifest(replace(manifest, files=files), folder)
+        replace_file(path, content)
+        replace_file(folder / MANIFEST, manifest_bytes(replace(manifest, files=files)))
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error})", hint="print the evaluation instead: add --json"
         ) from None

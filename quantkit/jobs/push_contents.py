@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from quantkit.errors import HubError, QuantkitError, VerificationError
-from quantkit.files.json_file import read_json, readable_json
+from quantkit.files.json_file import read_json
 from quantkit.gguf.model import GGUFModel
 from quantkit.hub.outgoing import OutgoingFile, outgoing_bytes
 from quantkit.hub.target import PushTarget
@@ -15,7 +15,7 @@ from quantkit.jobs.evaluated_card import CARD
 from quantkit.jobs.push_license import PushLicense
 from quantkit.package.file_names import REPORT
 from quantkit.package.hub_card import HubFacts, hub_card
-from quantkit.package.manifest import MANIFEST, Manifest, read_manifest
+from quantkit.package.manifest import MANIFEST, Manifest, manifest_bytes, read_manifest
 from quantkit.package.manifest_entries import LARGEST_TEXT, TextEntry
 from quantkit.package.own_files import is_own
 from quantkit.package.private_text import Finding, find_private, this_machine
@@ -134,7 +134,7 @@ def outgoing_files(package: Package, target: PushTarget, terms: PushLicense) -> 
     entry = TextEntry(card.name, card.nbytes, card.sha256)
     texts = tuple(entry if one.file == CARD else one for one in manifest.files)
     listed = replace(manifest, files=texts)
-    own = outgoing_bytes(MANIFEST, readable_json(listed.to_json(), indent=1).encode())
+    own = outgoing_bytes(MANIFEST, manifest_bytes(listed))
     rest = [
         OutgoingFile(name, (folder / name).stat().st_size, package.sums[name], folder / name)
         for name in manifest.file_names

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-import threading
 from contextlib import suppress
 from pathlib import Path
 
-from quantkit.system.running import is_running
+from quantkit.files.replace_file import remove_abandoned, replace_file
 
 _DIGEST_BYTES = 32
-_PART = re.compile(r".*\.(\d+)-\d+\.part")
 
 
 def cache_folder(name: str) -> Path:
@@ -30,15 +27,10 @@ def keep(path: Path, content: bytes) -> None:
 
     What processes that were killed while they wrote have left in the folder is removed.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path.parent)
-        temporary.write_bytes(hashlib.sha256(content).digest() + content)
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        remove_abandoned(path.parent)
+        replace_file(path, hashlib.sha256(content).digest() + content)
 
 
 def read_kept(path: Path) -> bytes | None:
@@ -49,11 +41,3 @@ def read_kept(path: Path) -> bytes | None:
         return None
     digest, content = found[:_DIGEST_BYTES], found[_DIGEST_BYTES:]
     return content if hashlib.sha256(content).digest() == digest else None
-
-
-def _remove_abandoned(folder: Path) -> None:
-    for entry in folder.iterdir():
-        match = _PART.fullmatch(entry.name)
-        # A thread of this process may be writing one.
-        if match and int(match[1]) != os.getpid() and not is_running(int(match[1])):
-            entry.unlink(missing_ok=True)

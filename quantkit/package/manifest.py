@@ -12,7 +12,7 @@ from typing import Any
 
 from quantkit.errors import CheckpointError, GGUFError, QuantkitError
 from quantkit.files.json_fields import Fields
-from quantkit.files.json_file import SCHEMA, read_json, write_json
+from quantkit.files.json_file import SCHEMA, json_bytes, read_json
 from quantkit.files.replaceable import Mark
 from quantkit.files.visible import visible
 from quantkit.model.adapter_effect import AdapterEffect
@@ -172,9 +172,14 @@ class Manifest:
         return manifest
 
 
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The content of manifest.json."""
+    return json_bytes(manifest.to_json(), indent=1)
+
+
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    """Write a package's manifest.json."""
-    write_json(folder / MANIFEST, manifest.to_json(), indent=1)
+    """Write the manifest.json of a package that is being made."""
+    (folder / MANIFEST).write_bytes(manifest_bytes(manifest))
 
 
 def read_manifest(folder: Path, *, own_files: bool = True) -> Manifest:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from quantkit.errors import QuantkitError
 from quantkit.files.json_file import read_json
 from quantkit.files.output_file import write_error
+from quantkit.files.replace_file import replace_file
 from quantkit.package.file_names import PAGE, REPORT
 from quantkit.package.manifest import MANIFEST, read_manifest
 from quantkit.page.plots import require_plots
@@ -32,14 +32,11 @@ def write_page(folder: Path) -> Path:
             f"{source}: {error}", hint=f"evaluate it again: quantkit evaluate {folder}; or take the original file"
         ) from None
     path = folder / PAGE
-    fresh = path.with_name(f".{PAGE}.{os.getpid()}")
-    text = render_page(page)
+    # A label from a model may have half of a pair of surrogates.
+    content = render_page(page).encode("utf-8", errors="replace")
     try:
-        # A label from a model may have half of a pair of surrogates.
-        fresh.write_bytes(text.encode("utf-8", errors="replace"))
-        os.replace(fresh, path)
+        replace_file(path, content)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise write_error(path, error) from error
     return path
 

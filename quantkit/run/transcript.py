@@ -16,7 +16,7 @@ from typing import Any
 from quantkit.chat_template.answers import THOUGHT
 from quantkit.chat_template.call_reader import Call
 from quantkit.errors import OutputError, QuantkitError
-from quantkit.files.json_file import SCHEMA, read_given_json, readable_json
+from quantkit.files.json_file import SCHEMA, json_bytes, read_given_json
 from quantkit.files.private_file import write_text
 from quantkit.system.unicode_text import check_text
 
@@ -186,7 +186,7 @@ def save_conversation(path: Path, conversation: Conversation, model: str) -> Non
                 f"{path}: already exists and is not a conversation", hint="choose another name, or delete it"
             ) from None
     content = {"schema": SCHEMA, "model": model, "messages": conversation.messages}
-    write_text(path, readable_json(content, indent=1))
+    write_text(path, json_bytes(content, indent=1).decode())
 
 
 def load_conversation(path: Path) -> Conversation:

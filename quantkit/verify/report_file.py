@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from quantkit.errors import CheckpointError, OutputError
 from quantkit.files.json_fields import Fields
-from quantkit.files.json_file import SCHEMA, read_json, write_json
+from quantkit.files.json_file import SCHEMA, json_bytes, read_json, write_json
+from quantkit.files.replace_file import replace_file
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.differences import Difference
 from quantkit.package.file_names import REPORT
@@ -20,6 +20,8 @@ from quantkit.verify.report import Report
 
 FIGURES = ("kl_mean", "same_top", "perplexity")
 """The figures of an evaluated file that commands read again."""
+
+_INDENT = 1
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class BuildReport:
 
 def write_report(report: BuildReport, folder: Path) -> None:
     """Write a package's report.json."""
-    write_json(folder / REPORT, report.to_json(), indent=1)
+    write_json(folder / REPORT, report.to_json(), indent=_INDENT)
 
 
 def add_to_report(key: str, value: Mapping[str, Any], folder: Path) -> bool:
@@ -113,12 +115,9 @@ def add_to_report(key: str, value: Mapping[str, Any], folder: Path) -> bool:
     if not path.is_file():
         return False
     values = {**read_json(path), key: dict(value)}
-    fresh = path.with_name(f".{REPORT}.{os.getpid()}")
     try:
-        write_json(fresh, values, indent=1)
-        os.replace(fresh, path)
+        replace_file(path, json_bytes(values, indent=_INDENT))
     except OSError as error:
-        fresh.unlink(missing_ok=True)
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error})", hint=f"print the {key} instead: add --json"
         ) from None

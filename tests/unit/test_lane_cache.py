@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("numba", reason="the extra 'fast' is not installed")
 
 from quantkit.kernels import lane_cache
+from quantkit.system.host import host_token
 
 # Encodes through each of the ways there are, and tells which compiled functions were not on the disk.
 _ENCODE = """
@@ -94,11 +95,11 @@ def test_code_that_lost_its_end_is_compiled_again(tmp_path: Path) -> None:
 def test_what_killed_processes_left_in_the_cache_is_removed(tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    mine, theirs = f"a.nbc.{os.getpid()}-1.part", f"a.nbc.{os.getppid()}-1.part"
-    for name in (f"a.nbc.{ended.pid}-1.part", mine, theirs):
+    over, mine, theirs = (f".a.nbc.quantkit-{pid}.{host_token()}-1" for pid in (ended.pid, os.getpid(), os.getppid()))
+    for name in (over, mine, theirs):
         (tmp_path / name).write_bytes(b"half")
     lane_cache._Files(str(tmp_path), "carry", 1).save("bf16", "code")
-    assert {path.name for path in tmp_path.glob("*.part")} == {mine, theirs}
+    assert {path.name for path in tmp_path.glob(".*")} == {mine, theirs}
 
 
 def test_threads_keep_their_functions_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,9 +158,11 @@ def test_a_disk_that_fills_beside_the_shards(
 
 
 def test_a_disk_that_fills_at_the_manifest(checkpoint: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, write_text = checkpoint("llama3-untied", layers=1), Path.write_text
+    model, write_bytes = checkpoint("llama3-untied", layers=1), Path.write_bytes
     monkeypatch.setattr(
-        Path, "write_text", lambda self, *a, **k: full() if self.name == "manifest.json" else write_text(self, *a, **k)
+        Path,
+        "write_bytes",
+        lambda self, *a, **k: full() if self.name == "manifest.json" else write_bytes(self, *a, **k),
     )
     with pytest.raises(OutputError, match="No space left"):
         build(Recipe(model, out=tmp_path / "x", name="x"), verify=False)

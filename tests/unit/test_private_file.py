@@ -1,4 +1,4 @@
-"""Files that only their owner may read."""
+"""Small files that are replaced as a whole, and those that only their owner may read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from quantkit.errors import OutputError
 from quantkit.files.private_file import write_text
+from quantkit.files.replace_file import replace_file
 
 
 def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
@@ -43,7 +44,19 @@ def test_a_disk_that_becomes_read_only(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "replace", refuse)
     monkeypatch.setattr(os, "unlink", refuse)
-    monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(OutputError, match="Read-only"):
         write_text(path, "two")
     assert path.read_text(encoding="utf-8") == "one"
+
+
+def test_a_file_that_all_may_read(tmp_path: Path) -> None:
+    """It has the mode of any new file, and a link to it stays one."""
+    (tmp_path / "plain").touch()
+    (tmp_path / "link").symlink_to("report.json")
+    replace_file(tmp_path / "link", b"one")
+    replace_file(tmp_path / "link", b"two")
+    path = tmp_path / "report.json"
+    assert (tmp_path / "link").is_symlink()
+    assert path.read_bytes() == b"two"
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert sorted(os.listdir(tmp_path)) == ["link", "plain", "report.json"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from quantkit.files import leftovers, private_file, signs_of_life
+from quantkit.files import leftovers, replace_file, signs_of_life
 from quantkit.files.journal import JournalWriter, Record, journal_path
 from quantkit.files.leftovers import hold, temporary_path
 from quantkit.files.replaceable import Mark
@@ -134,11 +134,11 @@ def test_a_run_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert signs_of_life.silence(work.path) == 0
 
 
-def test_private_files_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_files_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = tmp_path / f".history.quantkit-{10**9}.{AWAY}-abc"
     theirs.touch()
-    private_file.write_text(tmp_path / "history", "text")
+    replace_file.replace_file(tmp_path / "history", b"text")
     assert theirs.exists()
-    monkeypatch.setattr(private_file, "silence", lambda path: 500.0)
-    private_file.write_text(tmp_path / "history", "text")
+    monkeypatch.setattr(replace_file, "silence", lambda path: 500.0)
+    replace_file.replace_file(tmp_path / "history", b"text")
     assert os.listdir(tmp_path) == ["history"]
