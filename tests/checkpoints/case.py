@@ -12,19 +12,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.support.work_folders import WorkFolders
+
 
 @dataclass(frozen=True)
-class Case:
+class Case(WorkFolders):
     """Folders of one test.
 
     Attributes:
-        root: everything below belongs to the test.
         model: a sound checkpoint, to be broken.
         adapter: a sound LoRA adapter of it, to be broken.
         gguf: a sound F16 file of it, to be broken.
     """
 
-    root: Path
+    named = ("root", "model", "adapter", "gguf", "out")
 
     @property
     def model(self) -> Path:
@@ -39,15 +40,6 @@ class Case:
         return self.root / "model-f16.gguf"
 
     @property
-    def outputs(self) -> Path:
-        """The folder in which the output is to be made; empty at the beginning."""
-        return self.root / "outputs"
-
-    @property
-    def out(self) -> Path:
-        return self.outputs / "out"
-
-    @property
     def marker(self) -> Path:
         """A file that code in a checkpoint would make if it ran."""
         return self.root / "the-code-ran"
@@ -59,12 +51,6 @@ class Case:
     @property
     def adapter_weights(self) -> Path:
         return self.adapter / "adapter_model.safetensors"
-
-    def fill(self, text: str) -> str:
-        """*text* with ``{model}``, ``{out}``, ... as paths."""
-        for name in ("root", "model", "adapter", "gguf", "out"):
-            text = text.replace("{" + name + "}", str(getattr(self, name)))
-        return text
 
     def arguments(self, command: Sequence[str]) -> list[str]:
         return [self.fill(argument) for argument in command]

@@ -8,27 +8,21 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.work_folders import WorkFolders
+
 Tree = dict[str, str]
 """A sha256 by relative path; of a link where it leads, of a folder ``folder``."""
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Workplace(WorkFolders):
     """Folders of one campaign."""
 
-    root: Path
+    named = ("inputs", "out")
 
     @property
     def inputs(self) -> Path:
         return self.root / "inputs"
-
-    @property
-    def outputs(self) -> Path:
-        return self.root / "outputs"
-
-    @property
-    def out(self) -> Path:
-        return self.outputs / "out"
 
     @property
     def temporary(self) -> Path:
@@ -42,10 +36,6 @@ class Workplace:
     def said(self) -> Path:
         """What runs print; no fault reaches it."""
         return self.root / "said"
-
-    def fill(self, text: str) -> str:
-        """*text* with ``{inputs}`` and ``{out}`` as paths."""
-        return text.replace("{inputs}", str(self.inputs)).replace("{out}", str(self.out))
 
     def environment(self) -> dict[str, str]:
         """The variables of a run: nothing outside of this folder is written, and nothing is downloaded."""
