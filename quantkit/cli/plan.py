@@ -11,7 +11,7 @@ from quantkit.cli.options import print_json
 from quantkit.cli.prove import proof_line
 from quantkit.plan.name_ranges import joined_names
 from quantkit.system.terminal_text import one_line
-from quantkit.system.units import count, size
+from quantkit.system.units import count, rough_size, size
 
 if TYPE_CHECKING:
     from quantkit.jobs.memory_estimate import MemoryEstimate
@@ -56,8 +56,8 @@ def print_plan(plan: Plan, needs: MemoryEstimate, as_json: bool, proof: ProofPla
         click.echo(f"adapter       {output.file}  {size(output.nbytes)}")
     if plan.mmproj is not None:
         click.echo(f"mmproj        {plan.mmproj.file}  {size(plan.mmproj.nbytes)}")
-    device = f", {size(needs.device)} on each CUDA device" if needs.device else ""
-    click.echo(f"memory        about {size(needs.host)}{device} with {needs.workers} workers")
+    device = f", {rough_size(needs.device)} on each CUDA device" if needs.device else ""
+    click.echo(f"memory        about {rough_size(needs.host)}{device} with {needs.workers} workers")
     if proof is not None:
         click.echo(f"proof         {proof_line(proof, needs.workers)}")
     for note in plan.notes:

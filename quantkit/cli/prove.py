@@ -18,7 +18,7 @@ from quantkit.cli.options import (
     run_options,
 )
 from quantkit.system.terminal_text import one_line
-from quantkit.system.units import size
+from quantkit.system.units import rough_size, size
 
 if TYPE_CHECKING:
     from quantkit.hub.adapter_source import AdapterSource
@@ -91,6 +91,6 @@ def proof_line(plan: ProofPlan, threads: int) -> str:
     """The plan of a proof in one line."""
     held = "one layer at a time" if plan.by_layer else "all weights in float32, because PEFT needs them"
     return (
-        f"about {size(plan.memory)} of memory ({held}), {size(plan.disk)} of temporary files, "
+        f"about {rough_size(plan.memory)} of memory ({held}), {rough_size(plan.disk)} of temporary files, "
         f"{max(plan.seconds(threads), 10):.0f} s on this processor"
     )

@@ -24,7 +24,7 @@ from quantkit.gguf.header import read_header
 from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
 from quantkit.system.progress import Reporter, TerminalReporter
-from quantkit.system.units import size
+from quantkit.system.units import rough_size, size
 
 Maker = Callable[..., Path]
 
@@ -273,6 +273,9 @@ def test_pairs_and_sizes_for_people() -> None:
         pairs(context, option, ("=1",))
     assert [size(n) for n in (0, 999, 1000, 1_590_000, 3_210_000_000)] == [
         "0 bytes", "999 bytes", "1.00 kB", "1.59 MB", "3.21 GB",
+    ]  # fmt: skip
+    assert [rough_size(n) for n in (0, 512, 1000, 1_594_000, 395_910_000, 999_700_000, 15_949_000_000, 3e12)] == [
+        "0 bytes", "512 bytes", "1.00 kB", "1.59 MB", "396 MB", "1.00 GB", "15.9 GB", "3000 GB",
     ]  # fmt: skip
 
 
