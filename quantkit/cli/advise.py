@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.completers import complete_path
-from quantkit.cli.options import folder_or_id, json_option, print_json, reporter, size_value
+from quantkit.cli.options import folder_or_id, json_option, print_json, reporter, size_or_zero, size_value
 from quantkit.system.shell import command as shown
 from quantkit.system.terminal_text import columns, one_line
 from quantkit.system.units import count, size
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--vram",
-    callback=size_value,
+    callback=size_or_zero,
     metavar="SIZE",
-    help="Memory of a graphics card (default: that of the largest NVIDIA device here).",
+    help="Memory of a graphics card, 0 for none (default: that of the largest NVIDIA device here).",
 )
 @click.option("--ctx", type=click.IntRange(min=1), metavar="N", help="Tokens of context to recommend for.")
 @json_option

@@ -75,7 +75,7 @@ def command(
         raise click.UsageError("--mmproj cannot go with --adapter-gguf or --via-llama-cpp.")
     model = require_model(model, adapters)
     if adapter_gguf:
-        if len(adapters) != 1 or via_llama_cpp is not None or split_max_size is not None:
+        if len(adapters) != 1 or via_llama_cpp is not None or split_max_size:
             raise click.UsageError("--adapter-gguf takes one --adapter, and no --via-llama-cpp or --split-max-size.")
         kind = outtype or "f32"
         path = convert_adapter(model, out, adapter=adapters[0], outtype=kind, ignore=ignore, run=run)

@@ -19,6 +19,7 @@ from quantkit.jobs.argument_kinds import (
     COUNT,
     DATA,
     FLAG,
+    LIMIT,
     MATRIX,
     MESSAGES,
     NUMBER,
@@ -237,9 +238,14 @@ def size_value(ctx: click.Context, parameter: click.Parameter, value: str | None
     if value is None:
         return None
     nbytes = parse_size(value)
-    if nbytes is None:
+    if not nbytes:
         raise click.BadParameter(f"{value[:40]!r} is not a size such as 2GB", ctx=ctx, param=parameter)
     return nbytes
+
+
+def size_or_zero(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """The same, or 0 for no memory or no limit."""
+    return 0 if value is not None and parse_size(value) == 0 else size_value(ctx, parameter, value)
 
 
 # By the kind of a field's values, what click makes of an option.
@@ -248,6 +254,7 @@ _CLICK: Mapping[Kind, Mapping[str, Any]] = {
     COUNT: {"type": click.IntRange(min=1)},
     NUMBER: {"type": click.FloatRange(min=0, min_open=True)},
     SIZE: {"callback": size_value},
+    LIMIT: {"callback": size_or_zero},
     PATH: {"type": FOLDER},
     DATA: {"type": FOLDER},
     MATRIX: {"type": _PathOrId()},

@@ -15,7 +15,7 @@ from quantkit.errors import QuantkitError
 from quantkit.files.json_file import SCHEMA
 from quantkit.hub.source import Source
 from quantkit.jobs.advised import Subject, every_type, open_subject
-from quantkit.jobs.argument_kinds import COUNT
+from quantkit.jobs.argument_kinds import COUNT, SIZE_OR_NONE
 from quantkit.jobs.arguments import SizeInput, SourceInput, read_size, read_source
 from quantkit.kernels import cuda_driver
 from quantkit.plan.values import Plan
@@ -94,7 +94,7 @@ def advise(
     """
     reporter = reporter or Reporter()
     given = None if ctx is None else COUNT.read("ctx", ctx)
-    budget, card = read_size("memory", memory), read_size("vram", vram)
+    budget, card = read_size("memory", memory), read_size("vram", vram, SIZE_OR_NONE)
     subject = open_subject(read_source("source", source), reporter)
     return advise_subject(subject, this_machine(budget, card), given)
 

@@ -111,11 +111,29 @@ def _float(value: float) -> float:
 
 
 def _size(at: Argument, value: Any) -> int:
-    sound = isinstance(value, int | str) and not isinstance(value, bool)
-    nbytes = parse_size(str(value)) if sound else None
-    if nbytes is None:
+    nbytes = _bytes(value)
+    if not nbytes:
         raise at.refused(value, SIZE.expected)
     return nbytes
+
+
+def _size_or_none(at: Argument, value: Any) -> int:
+    nbytes = _bytes(value)
+    if nbytes is None:
+        raise at.refused(value, SIZE_OR_NONE.expected)
+    return nbytes
+
+
+def _limit(at: Argument, value: Any) -> int | None:
+    nbytes = _bytes(value)
+    if nbytes is None:
+        raise at.refused(value, LIMIT.expected)
+    return nbytes or None
+
+
+def _bytes(value: Any) -> int | None:
+    sound = isinstance(value, int | str) and not isinstance(value, bool)
+    return parse_size(str(value)) if sound else None
 
 
 def _path_text(at: Argument, value: Any, expected: str) -> str:
@@ -288,6 +306,8 @@ FLAG = Kind("true or false", True, _flag)
 COUNT = Kind("a positive whole number", 4, _count)
 NUMBER = Kind("a number above zero", 500000.0, _number)
 SIZE = Kind("a size such as '2G', or a number of bytes", "2G", _size)
+SIZE_OR_NONE = Kind("a size such as '2G', or 0 for none", "2G", _size_or_none)
+LIMIT = Kind("a size such as '2G', or 0 for no limit", "2G", _limit)
 PATH = Kind("a path", "folder/name", _path)
 PATHS = Kind("a path or a list of paths", ["folder/name"], _paths)
 MATRIX = Kind("a path, or a hub id such as 'org/name' or 'org/name:FILE'", "imatrix.gguf", _matrix)

@@ -10,7 +10,7 @@ from quantkit.errors import QuantkitError
 from quantkit.gguf.lora import ScaledLora
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.source import HubId, Source
-from quantkit.jobs.argument_kinds import ADAPTERS, PATH, PATHS, SIZE, SOURCE
+from quantkit.jobs.argument_kinds import ADAPTERS, PATH, PATHS, SIZE, SOURCE, Kind
 from quantkit.system.did_you_mean import choose_hint
 
 PathInput = str | os.PathLike[str]
@@ -76,13 +76,18 @@ def read_adapter(name: str, value: AdapterInput) -> AdapterSource:
     return adapter
 
 
-def read_size(name: str, value: SizeInput | None) -> int | None:
+def read_size(name: str, value: SizeInput | None, kind: Kind = SIZE) -> int | None:
     """A number of bytes, or None.
+
+    Args:
+        name: the argument's.
+        value: as written.
+        kind: which sizes it may be, where that is not any above zero.
 
     Raises:
         QuantkitError: it is something else.
     """
-    nbytes: int | None = None if value is None else SIZE.read(name, value)
+    nbytes: int | None = None if value is None else kind.read(name, value)
     return nbytes
 
 

@@ -10,7 +10,7 @@ from quantkit.arch.rope_override import read_override
 from quantkit.engine.device import choose_workers, processor_workers
 from quantkit.ggml.types import UNQUANTIZED
 from quantkit.hub.fetch import fetch, folders_here
-from quantkit.jobs.argument_kinds import FLAG
+from quantkit.jobs.argument_kinds import FLAG, LIMIT
 from quantkit.jobs.arguments import (
     AdapterInput,
     AdaptersInput,
@@ -61,7 +61,7 @@ def convert(
         merge_again: merge an adapter that is given twice, or that the checkpoint contains already.
         outtype: ``f16``, ``bf16`` or ``f32``.
         split_max_size: at most so many bytes of weights per file, or a size such as ``"2G"``; more files are named
-            ``NAME-00001-of-00002.gguf``. None for one file.
+            ``NAME-00001-of-00002.gguf``. None or 0 for one file.
         rope_scaling: ``linear:FACTOR`` or ``yarn:FACTOR``, instead of what config.json says.
         rope_theta: base of the rotary frequencies, instead of what config.json says.
         mmproj: also write the vision part, as ``STEM-mmproj-OUTTYPE.gguf`` beside *out*.
@@ -79,7 +79,7 @@ def convert(
     run = run_options(run, **keywords)
     base, changes, file = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     kind = UNQUANTIZED[read_choice("outtype", outtype, UNQUANTIZED)]
-    again, limit = FLAG.read("merge_again", merge_again), read_size("split_max_size", split_max_size)
+    again, limit = FLAG.read("merge_again", merge_again), read_size("split_max_size", split_max_size, LIMIT)
     sees = FLAG.read("mmproj", mmproj)
     asked = {"rope_scaling": rope_scaling, "rope_theta": rope_theta}
     rope = read_override(*(RECIPE_FIELDS[key].read(value) for key, value in asked.items()))

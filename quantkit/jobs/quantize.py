@@ -11,7 +11,7 @@ from quantkit.ggml.types import ftype_name
 from quantkit.gguf.model import read_whole_model
 from quantkit.gguf.vectors import narrow_vectors
 from quantkit.hub.matrix import HubMatrix, local_matrix
-from quantkit.jobs.argument_kinds import FLAG, MATRIX, TEXT
+from quantkit.jobs.argument_kinds import FLAG, LIMIT, MATRIX, TEXT
 from quantkit.jobs.arguments import PathInput, SizeInput, read_path, read_size
 from quantkit.jobs.fields import refuse_unknown
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, TypeKeywords
@@ -62,7 +62,7 @@ def quantize(
     options: Any = {key: value for key, value in keywords.items() if key in RUN_NAMES}
     run, choices = run_options(run, **options), parse_choices(**types)
     label = ftype_name(TEXT.read("quant", quant, example="q4_0"))
-    limit = read_size("split_max_size", split_max_size)
+    limit = read_size("split_max_size", split_max_size, LIMIT)
     model = read_whole_model(read_path("gguf", gguf))
     tensors = widened(gguf_tensors(model))
     matrix = None if imatrix is None else local_matrix(MATRIX.read("imatrix", imatrix), run.reporter)

@@ -10,6 +10,7 @@ from quantkit.jobs.argument_kinds import (
     ADAPTERS,
     DATA,
     FLAG,
+    LIMIT,
     MATRIX,
     MESSAGES,
     NUMBER,
@@ -259,9 +260,9 @@ RECIPE_FIELDS = by_name(
         ),
         Field(
             "split_max_size",
-            SIZE,
-            "Split GGUF files into parts of at most this size, for example 2G. llama.cpp loads the parts; Ollama "
-            "does not.",
+            LIMIT,
+            "Split GGUF files into parts of at most this size, for example 2G; 0 does not split. llama.cpp loads the "
+            "parts; Ollama does not.",
             flags=("--split-max-size",),
             metavar="SIZE",
         ),

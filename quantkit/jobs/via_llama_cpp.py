@@ -27,7 +27,7 @@ from quantkit.ggml.types import UNQUANTIZED
 from quantkit.gguf.model import GGUFModel, read_model
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.fetch import fetch, folders_here
-from quantkit.jobs.argument_kinds import FLAG
+from quantkit.jobs.argument_kinds import FLAG, LIMIT
 from quantkit.jobs.arguments import (
     AdaptersInput,
     PathInput,
@@ -103,7 +103,7 @@ def convert_via(
     run = run_options(run, **keywords)
     base, changes, file = read_source("model", model), read_adapters("adapters", adapters), read_path("out", out)
     read_choice("outtype", outtype, UNQUANTIZED)
-    again, limit = FLAG.read("merge_again", merge_again), read_size("split_max_size", split_max_size)
+    again, limit = FLAG.read("merge_again", merge_again), read_size("split_max_size", split_max_size, LIMIT)
     known = IGNORE.read(ignore)
     llama_cpp = read_path("checkout", checkout)
     check_checkout(llama_cpp)

@@ -11,10 +11,13 @@ _UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 
 
 def parse_size(text: str) -> int | None:
-    """``2G``, ``2GB``, ``500MiB`` or a number of bytes; None for anything else."""
+    """``2G``, ``2GB``, ``500MiB`` or a number of bytes, which may be 0; None for anything else."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", text.strip())
-    nbytes = float(match[1]) * _BYTES.get(match[2].upper(), 0) if match else 0.0
-    return int(nbytes) if 1 <= nbytes < 2**63 else None
+    factor = _BYTES.get(match[2].upper()) if match else None
+    if match is None or factor is None:
+        return None
+    nbytes = float(match[1]) * factor
+    return int(nbytes) if nbytes == 0 or 1 <= nbytes < 2**63 else None
 
 
 def size(nbytes: float) -> str:

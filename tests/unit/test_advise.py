@@ -334,7 +334,8 @@ def test_sizes_are_those_that_a_build_writes(package: Path) -> None:
 
 
 def test_a_package_is_advised_about_by_its_files(package: Path) -> None:
-    found = run(package, "--memory", "1GB")
+    found = run(package, "--memory", "1GB", "--vram", "0")
+    assert found["machine"]["card"] == 0
     assert {one["file"] for one in found["files"]} == {path.name for path in package.glob("*.gguf")}
     assert found["recommended"]["file"] == "base-q8_0.gguf"
     assert found["notes"] == []

@@ -18,7 +18,7 @@ import pytest
 import quantkit.jobs.build
 from quantkit import __version__
 from quantkit.cli.main import COMMANDS, main
-from quantkit.cli.options import pairs, size_value
+from quantkit.cli.options import pairs, size_or_zero, size_value
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.gguf.header import read_header
 from quantkit.jobs.recipe import Recipe
@@ -253,6 +253,14 @@ def test_a_reader_that_goes_away(f16: Path) -> None:
 def test_sizes(text: str, nbytes: int) -> None:
     context, option = click.Context(click.Command("x")), click.Option(["--max-shard-size"])
     assert size_value(context, option, text) == nbytes
+
+
+def test_sizes_that_may_be_zero() -> None:
+    context, option = click.Context(click.Command("x")), click.Option(["--vram"])
+    found = [size_or_zero(context, option, text) for text in (None, "0", "0GB", "0.0", "2GB")]
+    assert found == [None, 0, 0, 0, 2_000_000_000]
+    with pytest.raises(click.BadParameter, match="is not a size such as 2GB"):
+        size_or_zero(context, option, "0.1")
 
 
 @pytest.mark.parametrize(
