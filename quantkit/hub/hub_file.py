@@ -25,7 +25,7 @@ from quantkit.hub.outgoing import harmless_line
 from quantkit.hub.patience import Patience, Tries, Trouble
 from quantkit.hub.remote_file import FileProgress, RemoteFile, is_intact
 from quantkit.hub.source import HubId
-from quantkit.hub.transfer import Place, passing
+from quantkit.hub.transfer import Place, begun, passing
 
 _T = TypeVar("_T")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -65,7 +65,7 @@ def get_file(
             note(f"{file.name}: {text}")
 
         def metadata() -> HfFileMetadata:
-            found = get_hf_file_metadata(url, timeout=patience.silence)
+            found = begun(lambda: get_hf_file_metadata(url, timeout=patience.silence), patience)
             if found.etag != file.digest:
                 raise HubError(
                     f"{source}: the hub lists one content of {file.name}, and has another one there",
@@ -121,7 +121,7 @@ def persist(call: Callable[[], _T], patience: Patience, note: Callable[[str], No
     while True:
         try:
             return call()
-        except TransportError as error:
+        except (TransportError, Trouble) as error:
             trouble = passing(error, patience)
             if not isinstance(trouble, Trouble):
                 raise

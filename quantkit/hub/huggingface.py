@@ -24,7 +24,8 @@ from quantkit.hub.files import Kind, patterns, require_inside, small_files, weig
 from quantkit.hub.hub_client import Silent, bounded_waits, quiet
 from quantkit.hub.hub_errors import disk_hint, explained, not_cached, unreachable
 from quantkit.hub.hub_file import get_file, is_here, still_missing
-from quantkit.hub.patience import EnoughError, Patience, Tries, Trouble
+from quantkit.hub.in_time import LateError, in_time
+from quantkit.hub.patience import EnoughError, Patience, Tries, Trouble, duration
 from quantkit.hub.remote_file import RemoteFile
 from quantkit.hub.source import HubId
 from quantkit.hub.transfer import passing
@@ -110,14 +111,21 @@ def listing(source: HubId) -> tuple[str, dict[str, RemoteFile]]:
     Raises:
         HubError: there is no commit, or a name leads elsewhere.
         ValueError, TypeError, KeyError, AttributeError: the answer is not the hub's.
-        TransportError: there is none.
+        TransportError: there is none, or it does not end.
     """
-    info = HfApi().model_info(
-        source.repo,
-        revision=source.revision or None,
-        files_metadata=True,
-        timeout=constants.DEFAULT_REQUEST_TIMEOUT,
-    )
+
+    def ask() -> Any:
+        return HfApi().model_info(
+            source.repo,
+            revision=source.revision or None,
+            files_metadata=True,
+            timeout=constants.DEFAULT_REQUEST_TIMEOUT,
+        )
+
+    try:
+        info = in_time(ask, PATIENCE.longest)
+    except LateError:
+        raise TransportError(f"its answer has not ended after {duration(PATIENCE.longest)}") from None
     if info.sha is None:
         raise HubError(f"{source}: the hub's answer has no commit", hint="check HF_ENDPOINT")
     if not _COMMIT.fullmatch(info.sha):

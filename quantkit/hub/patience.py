@@ -1,7 +1,8 @@
 """How long a download bears a bad network: what is tried again, after how long, and when it is enough.
 
-Every wait has a bound. A connection that gives nothing for :attr:`Patience.silence` seconds, or less than
-:attr:`Patience.least` bytes in :attr:`Patience.window`, is given up and begun anew; a download ends after
+Every wait has a bound. A connection that gives nothing for :attr:`Patience.silence` seconds, has not begun to answer
+after :attr:`Patience.answer`, or brings less than :attr:`Patience.least` bytes in :attr:`Patience.window`, is given up
+and begun anew; a download ends after
 :attr:`Patience.tries` connections in a row that brought it no further, or if it would wait longer than
 :attr:`Patience.longest` seconds for the next ones together.
 """
@@ -46,6 +47,11 @@ class Patience:
     enough: int = 1000
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+
+    @property
+    def answer(self) -> float:
+        """Seconds from a request to the end of the answer's headers, whatever comes in between: also redirects."""
+        return 3 * self.silence
 
 
 class Trouble(Exception):

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub import get_session
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of its HTTP library
 
 from quantkit.files.fileio import write_at
+from quantkit.hub.in_time import LateError, in_time
 from quantkit.hub.outgoing import harmless_line
 from quantkit.hub.patience import PASSING, Pace, Patience, Tries, Trouble, asked_wait, duration
 from quantkit.system.units import size
 
+_T = TypeVar("_T")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 # Errors of the HTTP library that do not pass, by name, because the library is the hub client's affair.
 _LASTING = frozenset({"TooManyRedirects", "UnsupportedProtocol", "ProxyError", "InvalidURL"})
@@ -110,9 +113,7 @@ def _connect(
     try:
         place = locate()
         headers = {**place.headers, "Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
-        with get_session().stream(
-            "GET", place.url, headers=headers, timeout=patience.silence, follow_redirects=True
-        ) as response:
+        with closing(_answer(place.url, headers, patience)) as response:
             offset, end = _part(response, start, nbytes)
             pace = Pace(patience)
             for data in response.iter_bytes():
@@ -128,9 +129,35 @@ def _connect(
         raise passing(error, patience) from None
 
 
+def _answer(url: str, headers: Mapping[str, str], patience: Patience) -> Any:
+    """An answer, of which only the headers are there."""
+    session = get_session()
+    request = session.build_request("GET", url, headers=headers, timeout=patience.silence)
+    return begun(
+        lambda: session.send(request, stream=True, follow_redirects=True),
+        patience,
+        drop=lambda response: response.close(),
+    )
+
+
+def begun(call: Callable[[], _T], patience: Patience, *, drop: Callable[[_T], object] = lambda value: None) -> _T:
+    """The value of a call that waits for headers.
+
+    Raises:
+        Trouble: they have not ended in time.
+        Exception: what the call raises.
+    """
+    try:
+        return in_time(call, patience.answer, drop=drop)
+    except LateError:
+        raise Trouble(f"the answer has not begun after {duration(patience.answer)}") from None
+
+
 def passing(error: Exception, patience: Patience) -> Exception:
-    """An error of the HTTP library or the hub client as a Trouble, or as it is if it does not pass."""
+    """An error of the HTTP library or the hub client as a Trouble, or as it is: it does not pass, or is one already."""
     names = {kind.__name__ for kind in type(error).__mro__}
+    if isinstance(error, Trouble):
+        return error
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
         return _status(status, error.response.headers) if status in PASSING else error

@@ -116,6 +116,15 @@ def no_answer(asked: Asked) -> None:
     asked.hang_up()
 
 
+def slow_headers(asked: Asked) -> None:
+    """A byte of the headers now and then."""
+    for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 10_000:
+        asked.handler.wfile.write(bytes([byte]))
+        if asked.gone(0.02):
+            break
+    asked.hang_up()
+
+
 def trickle(seconds: float) -> Callable[[Asked], None]:
     """A byte now and then."""
 

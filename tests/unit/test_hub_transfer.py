@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,6 +27,7 @@ from quantkit.hub import hub_file, huggingface
 from quantkit.hub.blobs import DamagedError, bring, bytes_here, part_path
 from quantkit.hub.hub_client import bounded_waits
 from quantkit.hub.hub_errors import explained
+from quantkit.hub.in_time import LateError, in_time
 from quantkit.hub.patience import EnoughError, Patience, Tries, Trouble, asked_wait, duration
 from quantkit.hub.remote_file import RemoteFile
 from quantkit.hub.source import HubId
@@ -67,8 +69,10 @@ class Line:
     def endure(self, kind: str) -> None:
         """Wait as long as a kind of trouble needs, and no longer."""
         ticks = count()
-        if kind.startswith(("silent", "no answer")):
+        if kind.startswith(("silent", "no answer", "slow headers")):
             self.patience = replace(self.patience, silence=0.2)
+        if kind.startswith("slow headers"):
+            self.patience = replace(self.patience, tries=2)
         if kind.startswith("a byte"):
             self.patience = replace(self.patience, clock=lambda: float(next(ticks)))
 
@@ -102,6 +106,7 @@ RIGHT: dict[str, Make] = {
     "silent in the middle": lambda: once(net.silent),
     "no answer": lambda: once(net.no_answer),
     "a byte now and then": lambda: net.times(2, net.trickle(0.0005)),
+    "slow headers": lambda: once(net.slow_headers),
     "429": lambda: once(net.status(429)),
     "429, seconds": lambda: once(net.status(429, after="7")),
     "429, a date": lambda: once(net.status(429, after="Wed, 21 Oct 2015 07:28:00 GMT")),
@@ -126,6 +131,7 @@ RIGHT: dict[str, Make] = {
 WRONG: dict[str, tuple[Make, type[Exception], str]] = {
     "silent": (lambda: always(net.no_answer), EnoughError, "no answer for 0 s, 5 times in a row"),
     "a byte now and then": (lambda: always(net.trickle(0.0005)), EnoughError, "\\d bytes in 20 s, 5 times in a row"),
+    "slow headers": (lambda: always(net.slow_headers), EnoughError, "answer has not begun after 1 s, 2 times in a row"),
     "429 for days": (lambda: always(net.status(429, after="999999")), EnoughError, "status 429, .* wait 12 days"),
     "429 for ever": (lambda: always(net.status(429, after="9" * 400)), EnoughError, "asks to wait"),
     "503": (lambda: always(net.status(503)), EnoughError, "HTTP status 503, 5 times in a row"),
@@ -177,6 +183,29 @@ def test_what_does_not_pass_ends_with_one_error(line: Line, kind: str) -> None:
     line.server.requests.clear()
     assert line.bring() == DATA
     assert line.ranges() == [f"bytes={here}-" if here else None]
+
+
+def test_the_hub_s_own_answers_begin_in_time(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says of a file is asked for again, its list of files may be in the cache; what comes late is closed."""
+    come, dropped = threading.Event(), threading.Event()
+
+    def waits(*args: object, **options: object) -> None:
+        come.wait(30)
+
+    monkeypatch.setattr(hub_file, "get_hf_file_metadata", waits)
+    silent = replace(line.patience, silence=0.01, sleep=lambda seconds: None)
+    with pytest.raises(HubError, match=f"{NAME}: the answer has not begun after 0 s, 5 times in a row"):
+        hub_file.get_file(
+            HubId("org/tiny"), COMMIT, FILE, advance=lambda n: None, note=line.notes.append, patience=silent
+        )
+    monkeypatch.setattr(huggingface, "HfApi", lambda: SimpleNamespace(model_info=waits))
+    monkeypatch.setattr(huggingface, "PATIENCE", replace(silent, longest=0.01))
+    with pytest.raises(TransportError, match="has not ended after 0 s"):
+        huggingface._patient_listing(HubId("org/tiny"), Reporter())
+    with pytest.raises(LateError):
+        in_time(lambda: come.wait(30), 0.01, drop=lambda value: dropped.set())
+    come.set()
+    assert dropped.wait(30)
 
 
 def test_what_has_arrived_is_checked_with_the_rest(line: Line) -> None:
