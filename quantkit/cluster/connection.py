@@ -20,6 +20,7 @@ from quantkit.cluster.watch import watched
 from quantkit.errors import QuantkitError
 from quantkit.system.processors import usable_processors
 from quantkit.system.temporary import temporary_folder, temporary_root
+from quantkit.system.writers import end_writers
 
 DISK = "disk"
 """The resource of a node that says how many bytes may be written there at a time; nodes need not have it."""
@@ -29,8 +30,14 @@ _STORE_NBYTES = 80_000_000
 # Of the 103 bytes that macOS lets the path of a socket have, what a folder of ours and one of Ray's leave.
 _LONGEST_ROOT = 14
 # What Ray reads when it is imported: it reports to nobody, and its own messages stay in its log files, because stdout
-# is for results.
-_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_BACKEND_LOG_LEVEL": "error"}
+# is for results. A node that it starts lets this process in before its first workers are there: if one of them is
+# killed, it would never be.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_BACKEND_LOG_LEVEL": "error",
+    "RAY_prestart_worker_first_driver": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,9 @@ def import_ray(*, alone: bool = False) -> Any:
 def connected(address: str | None, place: Path) -> Iterator[Any]:
     """Ray's module, connected; a connection that this process has already is used and stays.
 
+    If no connection comes about within :data:`quantkit.cluster.watch.START` seconds, this process exits with 1: Ray has
+    no bound of its own, and nothing else can be done in the meantime.
+
     Args:
         address: ``HOST:PORT`` of a cluster that this machine belongs to, or ``auto``; None starts one on this machine.
         place: where results are written, whose disk a cluster of this machine has.
@@ -102,17 +112,19 @@ def connected(address: str | None, place: Path) -> Iterator[Any]:
     if address is not None and ":" in address and (why := _unreachable(address)):
         raise _no_cluster(address, why)
     with ExitStack() as held:
-        where: dict[str, Any] = {"address": address}
+        where, folder = dict[str, Any](address=address), None
         if address is None:
+            folder = held.enter_context(temporary_folder(around_sockets()))
+            held.callback(end_writers, folder)
             where = {
                 "address": "local",
                 "num_cpus": usable_processors(),
                 "resources": {DISK: float(_free(place))},
                 "object_store_memory": _STORE_NBYTES,
                 "include_dashboard": False,
-                "_temp_dir": str(held.enter_context(temporary_folder(around_sockets()))),
+                "_temp_dir": str(folder),
             }
-        held.enter_context(watched())
+        started = held.enter_context(watched(folder))
         with _own_signals():
             try:
                 ray.init(**where, log_to_driver=False, configure_logging=True, logging_level=logging.CRITICAL)
@@ -120,6 +132,7 @@ def connected(address: str | None, place: Path) -> Iterator[Any]:
                 why = str(error)  # several lines where Ray's versions differ, all of which say something
                 why = " ".join(why.split()) if "mismatch" in why else why.partition("\n")[0]
                 raise _no_cluster(address or "this machine", why) from None
+        started()
         held.callback(ray.shutdown)
         yield ray
 

@@ -473,8 +473,12 @@ def test_shares_have_every_tensor_once(checkpoint: Maker) -> None:
 
 
 def test_a_cluster_of_its_own_has_a_secret(tmp_path: Path) -> None:
-    """Ray listens on all interfaces, and runs whatever it is sent. It reads its secret when it is imported."""
-    read = "import os\ntold = os.environ.get('RAY_AUTH_MODE'), os.environ.get('RAY_AUTH_TOKEN')\n"
+    """Ray listens on all interfaces, and runs whatever it is sent. It reads its secret when it is imported.
+
+    Nor do its nodes let us wait for workers that somebody has killed.
+    """
+    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_prestart_worker_first_driver")
+    read = f"import os\ntold = [os.environ.get(name) for name in {names}]\n"
     (tmp_path / "ray.py").write_text(read)
     code = "from quantkit.cluster.connection import import_ray; print(*import_ray(alone={alone}).told)"
     plain = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
@@ -484,11 +488,12 @@ def test_a_cluster_of_its_own_has_a_secret(tmp_path: Path) -> None:
         command = [sys.executable, "-c", code.format(alone=alone)]
         return subprocess.run(command, capture_output=True, text=True, check=True, env=plain).stdout.split()
 
-    (mode, secret), (_, other) = told(True), told(True)
+    (mode, secret, waits), (_, other, _) = told(True), told(True)
     assert mode == "token"
     assert len(secret) == 64
     assert secret != other
-    assert told(False) == ["None", "None"]
+    assert waits == "0"
+    assert told(False) == ["None", "None", "0"]
 
 
 @with_ray
@@ -523,11 +528,37 @@ def test_a_cluster_that_is_lost_is_said() -> None:
 
 
 @pytest.mark.parametrize("ends", ["os._exit(1)", "os.kill(os.getpid(), 9)", "pass"])
-def test_a_program_that_ray_ends_does_not_end_without_a_word(ends: str) -> None:
-    code = f"import os\nfrom quantkit.cluster.watch import watched\nwith watched():\n    {ends}\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def test_a_program_that_ray_ends_does_not_end_without_a_word(tmp_path: Path, ends: str) -> None:
+    """What its cluster goes on to do is ended, and its folder removed."""
+    code = f"""if True:
+        import os, subprocess, sys
+        from quantkit.cluster.watch import watched
+        from quantkit.system.temporary import temporary_folder
+        with temporary_folder() as folder, watched(folder) as started, open(folder / "log", "w") as log:
+            started()
+            worker = subprocess.Popen(["sleep", "20"], stdout=log, stderr=subprocess.DEVNULL, start_new_session=True)
+            print(worker.pid, flush=True)
+            {ends}
+            worker.kill()
+    """
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     said = [line.partition(":")[0] for line in done.stderr.splitlines()]
     assert said == ([] if ends == "pass" else ["error", "hint"])
+    if sys.platform.startswith("linux"):
+        assert os.listdir(tmp_path) == []
+        assert not Path(f"/proc/{done.stdout.strip()}/exe").exists()
+
+
+def test_a_cluster_that_never_lets_the_program_in_is_said() -> None:
+    """Ray waits in C++ with Python's lock, for ever: no thread, no timer and no signal of Python's gets through."""
+    code = "import ctypes\nfrom quantkit.cluster import watch\nwatch.START = 1.0\n"
+    code += "with watch.watched() as started:\n    ctypes.PyDLL(None).sleep(60)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("error: the Ray cluster did not start, or let this program in, within 1 s")
+    assert hint == "hint: run the same command again"
 
 
 def test_sockets_have_short_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,43 @@ def test_what_is_in_use_stays(root: Path) -> None:
         os.close(fd)
     with temporary_folder():
         assert not elsewhere.exists()
+
+
+def test_an_id_that_another_process_has_got_keeps_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In containers the same few ids come again and again. Nobody holds the lock."""
+    left = left_by(root, os.getppid())
+    monkeypatch.setattr("quantkit.system.temporary._MADE", 0.0)
+    with temporary_folder():
+        assert not left.exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says what processes have open")
+def test_what_a_killed_process_had_started_writes_no_more(root: Path) -> None:
+    """Whoever reads there, or writes elsewhere, goes on; so does what a living process has started."""
+    write = "import pathlib, sys, time\nplace = pathlib.Path(sys.argv[1])\n" + (
+        "file = open(place / 'log', 'a')\nwhile True:\n"
+        " place.mkdir(exist_ok=True)\n (place / f'{time.monotonic()}').touch()\n time.sleep(0.001)\n"
+    )
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, used = left_by(root, ended.pid), root / "quantkit-elsewhere"
+    used.mkdir()
+    started = [subprocess.Popen([sys.executable, "-c", write, str(folder)]) for folder in (left, used)]
+    (left / "read").touch()
+    with (left / "read").open() as read:
+        started.append(subprocess.Popen(["sleep", "60"], stdin=read))
+    try:
+        for folder in (left, used):
+            while not (folder / "log").exists():
+                time.sleep(0.01)
+        with temporary_folder():
+            assert not left.exists()
+        assert started[0].wait(10) == -signal.SIGKILL
+        assert [process.poll() for process in started[1:]] == [None, None]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
 
 
 def test_a_place_that_cannot_be_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
