@@ -64,6 +64,11 @@ class AnswerOptions(PreparedOptions, total=False):
     told: Mapping[str, Any] | None
 
 
+def is_repeatable(seed: int | None, reuse: bool) -> bool:
+    """Whether nothing that came before, or happens beside an answer, may change its logits."""
+    return seed is not None or not reuse
+
+
 @dataclass
 class Answer:
     """An answer to a prompt that has been tokenized.
@@ -90,11 +95,6 @@ class Answer:
     loras: tuple[float, ...] = ()
     stats: GenerationStats | None = field(default=None, init=False)
 
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether nothing that came before, or happens beside, may change its logits: it has a seed."""
-        return self.sampling.seed is not None or not self.reuse
-
     def steps(self, lanes: Lanes) -> Generator[Lane | str]:
         """Answer in a lane of a context.
 
@@ -102,7 +102,8 @@ class Answer:
             GrammarError: the grammar is not valid, or allows no token.
         """
         started, n_ctx = time.perf_counter(), self.engine.n_ctx
-        lane = lanes.begin(self.prompt, reuse=not self.is_repeatable, kind=self.loras)
+        reuse = not is_repeatable(self.sampling.seed, self.reuse)
+        lane = lanes.begin(self.prompt, reuse=reuse, kind=self.loras)
         run = Generation(self.engine, lane, StopTexts(self.stops), self.shown, self.scores)
         prompt_seconds = 0.0
         try:
@@ -153,11 +154,6 @@ class DividedAnswer:
     def stats(self) -> GenerationStats | None:
         """As :attr:`Answer.stats`."""
         return self.answer.stats
-
-    @property
-    def is_repeatable(self) -> bool:
-        """As :attr:`Answer.is_repeatable`."""
-        return self.answer.is_repeatable
 
     def steps(self, lanes: Lanes) -> Generator[Lane | Part]:
         """As :meth:`Answer.steps`."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from quantkit.chat_template.answer_reader import Part
+from quantkit.run.answer import is_repeatable
 from quantkit.run.context_window import visible_messages
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.lanes import Lanes
@@ -18,7 +20,7 @@ from quantkit.run.speed import slow_note
 from quantkit.serve.errors import BusyError, StoppingError
 from quantkit.serve.metrics import Totals
 from quantkit.serve.request import ChatRequest
-from quantkit.serve.speaking import Asked, Scored, SpokenAnswer, prepare_spoken
+from quantkit.serve.speaking import Asked, Begun, Scored, SpokenAnswer, prepare_spoken
 from quantkit.serve.turns import Load, Place, Turn, Turns
 from quantkit.serve.worker import Worker
 
@@ -51,7 +53,9 @@ class Answers:
         self._turns = Turns(dict.fromkeys([self._shared, self._alone]))
         self._stopping = threading.Event()
         self._preparer, self._preparing = Worker(), asyncio.Lock()
-        self._held = self._unprepared = 0
+        self._held: Counter[Place] = Counter()
+        self._left = asyncio.Event()
+        self._unprepared = 0
 
     def stop(self) -> None:
         """End the current answers, and refuse further ones."""
@@ -67,10 +71,20 @@ class Answers:
         """Wait up to *seconds* until the model is not used any more; returns whether that is so."""
         return self._preparer.is_idle(seconds) and self._turns.is_idle(seconds)
 
-    async def stream(self, request: Asked) -> AsyncGenerator[Item]:
+    def has_room(self, request: Asked) -> bool:
+        """Whether a lane is free for it, and nobody waits for that one."""
+        place = self._place(request)
+        return self._held[place] < place.lanes.parallel
+
+    async def change(self) -> None:
+        """Wait until an answer has ended."""
+        await self._left.wait()
+
+    async def stream(self, request: Asked, begun: Callable[[], object] = bool) -> AsyncGenerator[Item]:
         """Answer part by part, with the scores of the tokens if they are asked for; the last item is the statistics.
 
-        Closing the generator ends the answer at its next step. No other answer waits for a slow reader.
+        Closing the generator ends the answer at its next step. No other answer waits for a slow reader. *begun* is
+        called when the prompt has been evaluated, unless it ends before.
 
         Raises:
             ChatFormatError: the model's template rejects the conversation.
@@ -78,25 +92,31 @@ class Answers:
             BusyError: too many requests wait already.
             StoppingError: see :meth:`stop`.
         """
-        if self._held >= MOST_WAITING + self._shared.lanes.parallel:
+        if self._held.total() >= MOST_WAITING + self._shared.lanes.parallel:
             raise BusyError(f"{MOST_WAITING} requests are waiting for an answer already")
-        left = threading.Event()
+        left, place = threading.Event(), self._place(request)
 
         def go_on() -> bool:
             return not left.is_set() and not self._stopping.is_set()
 
-        self._held += 1
+        self._held[place] += 1
         try:
             answer, dropped = await self._prepared(request, go_on)
-            async with aclosing(self._answered(answer, go_on)) as parts:
+            async with aclosing(self._answered(answer, place, go_on, begun)) as parts:
                 async for part in parts:
                     yield part
         finally:
             left.set()
-            self._held -= 1
+            self._held[place] -= 1
+            self._left.set()
+            self._left = asyncio.Event()
         if answer.stats is None or answer.stats.stop_reason == "interrupted":
             raise StoppingError("the server is shutting down")
         yield replace(answer.stats, dropped_messages=dropped)
+
+    def _place(self, request: Asked) -> Place:
+        seed = request.settings.sampling.get("seed")
+        return self._alone if is_repeatable(seed, request.reuse) else self._shared
 
     async def _prepared(self, request: Asked, go_on: Callable[[], bool]) -> tuple[SpokenAnswer, int]:
         """The answer before its first step, and how many messages were dropped."""
@@ -118,11 +138,13 @@ class Answers:
         finally:
             self._unprepared -= 1
 
-    async def _answered(self, answer: SpokenAnswer, go_on: Callable[[], bool]) -> AsyncGenerator[Part | Scored]:
+    async def _answered(
+        self, answer: SpokenAnswer, place: Place, go_on: Callable[[], bool], begun: Callable[[], object]
+    ) -> AsyncGenerator[Part | Scored]:
         loop = asyncio.get_running_loop()
-        parts: asyncio.Queue[Part | Scored | Exception | None] = asyncio.Queue()
+        parts: asyncio.Queue[Part | Scored | Begun | Exception | None] = asyncio.Queue()
 
-        def tell(part: Part | Scored | Exception | None) -> None:
+        def tell(part: Part | Scored | Begun | Exception | None) -> None:
             with suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(parts.put_nowait, part)
 
@@ -132,13 +154,15 @@ class Answers:
             tell(error)
 
         turn = Turn(answer, tell, ended, go_on)
-        place = self._alone if answer.is_repeatable else self._shared
         self._turns.add(place, turn)
         try:
             while (part := await parts.get()) is not None:
                 if isinstance(part, Exception):
                     raise part
-                yield part
+                if isinstance(part, Begun):
+                    begun()
+                else:
+                    yield part
         finally:
             self._turns.withdraw(place, turn)
 

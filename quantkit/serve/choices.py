@@ -1,35 +1,24 @@
-"""The answers to one request: one, or several to the same question or to several prompts."""
+"""What the answers to one request have said: one, or several to the same question or to several prompts."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 from quantkit.chat_template.answer_reader import Part
 from quantkit.chat_template.call_reader import Call
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.logprobs import TokenScore
-from quantkit.serve.answering import Answers, Item
+from quantkit.serve.answering import Item
 from quantkit.serve.errors import BusyError
 from quantkit.serve.reply import Choice
-from quantkit.serve.speaking import Asked, Scored
+from quantkit.serve.speaking import Scored
 
 Items = AsyncIterator[tuple[int, Item]]
 
 MOST_SCORES = 2**19
 """Probabilities that are held for all answers together until these are sent, a hundred megabytes of them."""
-
-
-async def all_answers(answers: Answers, asked: Sequence[Asked]) -> AsyncGenerator[tuple[int, Item]]:
-    """Answer requests one after another, each item with the index of its request.
-
-    Each waits for a turn of its own, so that a request for many answers does not keep others waiting for all of them.
-    """
-    for index, request in enumerate(asked):
-        async with aclosing(answers.stream(request)) as items:
-            async for item in items:
-                yield index, item
 
 
 @dataclass

@@ -25,12 +25,13 @@ from quantkit.run.settings import Settings
 from quantkit.serve.adapters import Adapters
 from quantkit.serve.answering import Answers
 from quantkit.serve.body import Bodies
-from quantkit.serve.choices import Collector, HeldScores, Items, all_answers, together
+from quantkit.serve.choices import Collector, HeldScores, Items, together
 from quantkit.serve.errors import RequestError
 from quantkit.serve.page.rendering import Renderer
 from quantkit.serve.refusals import refusal, refused
 from quantkit.serve.reply import DONE, ChatReply, Reply, TextReply, event
 from quantkit.serve.request import ChatRequest, read_request
+from quantkit.serve.several import all_answers
 from quantkit.serve.speaking import Scored
 from quantkit.serve.text_request import TextRequest, read_text_request
 from quantkit.serve.whole_response import WholeResponse

@@ -35,6 +35,11 @@ class Scored:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """The prompt has been evaluated; nothing is said yet."""
+
+
+@dataclass(frozen=True)
 class SpokenAnswer:
     """An answer, each part of which comes behind the scores of its tokens if these are asked for.
 
@@ -53,21 +58,20 @@ class SpokenAnswer:
         """As :attr:`Answer.stats`."""
         return self.answer.stats
 
-    @property
-    def is_repeatable(self) -> bool:
-        """As :attr:`Answer.is_repeatable`."""
-        return self.answer.is_repeatable
-
-    def steps(self, lanes: Lanes) -> Generator[Lane | Part | Scored]:
+    def steps(self, lanes: Lanes) -> Generator[Lane | Part | Scored | Begun]:
         """As :meth:`Answer.steps`."""
         from quantkit.run.lanes import Lane
 
         if self.echo:
             yield Text(self.echo)
+        begun = False
         with closing(self.answer.steps(lanes)) as steps:
             for step in steps:
                 if isinstance(step, Lane):
                     yield step
+                    if not begun and not step.pending:
+                        begun = True
+                        yield Begun()
                     continue
                 if self.scores is not None and (found := self.scores.take()):
                     yield Scored(found)

@@ -16,7 +16,7 @@ from quantkit.serve.answering import Answers
 ANSWERS = json.loads({answers!r})
 KINDS = {{"text": Text, "thought": Thought}}
 
-async def stream(self, request):
+async def stream(self, request, begun=bool):
     question = request.messages[-1]["content"]
     pieces = 0
     for kind, text in ANSWERS.get(question, [("text", question)]):
