@@ -67,6 +67,11 @@ class Answers:
         load = self._turns.load
         return replace(load, waiting=load.waiting + self._unprepared)
 
+    @property
+    def parallel(self) -> int:
+        """Answers at a time."""
+        return self._shared.lanes.parallel
+
     def is_idle(self, seconds: float) -> bool:
         """Wait up to *seconds* until the model is not used any more; returns whether that is so."""
         return self._preparer.is_idle(seconds) and self._turns.is_idle(seconds)
@@ -92,7 +97,7 @@ class Answers:
             BusyError: too many requests wait already.
             StoppingError: see :meth:`stop`.
         """
-        if self._held.total() >= MOST_WAITING + self._shared.lanes.parallel:
+        if self._held.total() >= MOST_WAITING + self.parallel:
             raise BusyError(f"{MOST_WAITING} requests are waiting for an answer already")
         left, place = threading.Event(), self._place(request)
 

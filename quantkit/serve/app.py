@@ -20,6 +20,7 @@ from quantkit.serve.metrics import metrics_text
 from quantkit.serve.page.assets import page_routes
 from quantkit.serve.page.defaults import shown_defaults
 from quantkit.serve.page.rendering import render
+from quantkit.serve.props import props
 from quantkit.serve.refusals import error_object
 from quantkit.serve.tokens import detokenize, tokenize
 
@@ -45,6 +46,7 @@ def make_app(served: Served, access: Access) -> Starlette:
     model = served.answers.model
     routes += [
         Route("/metrics", partial(_metrics, served), methods=["GET"]),
+        Route("/props", partial(_props, served), methods=["GET"]),
         Route("/tokenize", tokenize(model, served.bodies), methods=["POST"]),
         Route("/detokenize", detokenize(model, served.bodies), methods=["POST"]),
         Route("/openapi.json", openapi_response, methods=["GET"]),
@@ -70,6 +72,10 @@ async def _health(request: Request) -> Response:
 async def _metrics(served: Served, request: Request) -> Response:
     text = metrics_text(served.answers.totals, served.answers.load, shared=served.shared)
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+
+
+async def _props(served: Served, request: Request) -> Response:
+    return JSONResponse(props(served.name, served.answers, served.settings))
 
 
 async def _nothing(request: Request) -> Response:

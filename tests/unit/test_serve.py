@@ -161,7 +161,7 @@ def test_what_there_is_not(tiny: Server) -> None:
     assert (none.status, none.error["message"]) == (400, "this server gives no embeddings: start it with --embeddings")
     refused = tiny.request("POST", "/v1/moderations", {})
     assert refused.status == 404
-    there = "/openapi.json, /tokenize, /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models"
+    there = "/openapi.json, /props, /tokenize, /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models"
     assert refused.error["message"].endswith(there)
 
 
@@ -204,6 +204,23 @@ def test_metrics(tmp_path: Path) -> None:
     assert "slots" in told
     assert "prompt_seconds" not in told
     assert "kept" not in told
+
+
+def test_props(tiny: Server, endless: Server) -> None:
+    """What llama-swap, Hermes Agent and llama-cli read, and no word on where the file is."""
+    answer = tiny.request("GET", "/props")
+    (shown,) = tiny.request("GET", "/v1/models").json["data"]
+    found = answer.json
+    assert found["default_generation_settings"]["n_ctx"] == shown["meta"]["n_ctx"]
+    assert found["default_generation_settings"]["params"].items() >= shown["meta"]["defaults"].items()
+    assert (found["model_alias"], found["total_slots"]) == (shown["id"], 4)
+    assert found["modalities"] == {"vision": False, "video": False, "audio": False}
+    assert found["chat_template_caps"] == dict.fromkeys(found["chat_template_caps"], False), "it has no tools"
+    assert "messages" in found["chat_template"]
+    assert found["model_path"] == "tiny-q4_0.gguf"
+    assert endless.request("GET", "/props").status == 401
+    assert tiny.request("POST", "/props", {}).status == 405
+    assert tiny.request("GET", "/slots").status == 404
 
 
 def test_the_speed_of_an_answer(tiny: Server) -> None:
