@@ -43,7 +43,7 @@ from quantkit.checkpoint.open_file import open_tensor_file
 from quantkit.checkpoint.other_formats import other_format
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
 from quantkit.checkpoint.ungathered import refuse_ungathered
-from quantkit.engine.file_source import ReadFiles
+from quantkit.engine.file_source import HashedFile, ReadFiles
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.files.json_file import read_json
 
@@ -78,15 +78,16 @@ class Adapter:
     vocabulary: int | None = None
     notes: tuple[str, ...] = ()
 
-    @property
-    def file_path(self) -> Path:
+    @cached_property
+    def weights_file(self) -> HashedFile:
         """The file of the weights."""
-        return next(iter(self.file.specs.values())).file
+        return HashedFile(next(iter(self.file.specs.values())).file)
 
     def reads(self) -> ReadFiles:
         """Its files, and its weight."""
-        files = sorted({spec.file for spec in self.file.specs.values()})
-        return ReadFiles(whole=(self.path / "adapter_config.json", *files), settings=(str(self.weight),))
+        return ReadFiles(
+            whole=(HashedFile(self.path / "adapter_config.json"), self.weights_file), settings=(str(self.weight),)
+        )
 
     def read(self, key: str, start: int = 0, stop: int | None = None) -> Floats:
         """Rows of one of the adapter's tensors as float32 on the CPU.

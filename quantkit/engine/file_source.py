@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from quantkit.engine.stream import RowSource
+from quantkit.files.fileio import blocks, sha256_of
 from quantkit.plan.values import PlannedTensor
+
+
+@dataclass(frozen=True)
+class HashedFile:
+    """A file that does not change, and whose sha256 is computed once, when it is first asked for."""
+
+    path: Path
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all its bytes, hexadecimal.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return sha256_of(blocks(self.path))
 
 
 @dataclass(frozen=True)
@@ -21,7 +39,7 @@ class ReadFiles:
     """
 
     files: tuple[Path, ...] = ()
-    whole: tuple[Path, ...] = ()
+    whole: tuple[HashedFile, ...] = ()
     settings: tuple[str, ...] = ()
 
     def __add__(self, other: ReadFiles) -> ReadFiles:

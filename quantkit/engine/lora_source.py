@@ -13,7 +13,7 @@ import numpy as np
 
 from quantkit.checkpoint.dtypes import BY_TYPE, Floats, all_finite, to_float32
 from quantkit.checkpoint.tensor_file import Memory, new_memory
-from quantkit.engine.file_source import ReadFiles
+from quantkit.engine.file_source import HashedFile, ReadFiles
 from quantkit.engine.gguf_source import GGUFSource
 from quantkit.engine.rows import Rows
 from quantkit.errors import GGUFError, QuantkitError
@@ -67,7 +67,7 @@ class LoraSource:
     def reads(self) -> ReadFiles:
         """The files of the model, and the LoRA files with their scales."""
         loras = [lora for lora, _ in self.loras]
-        files = tuple(file for lora in loras for file in lora.model.files)
+        files = tuple(HashedFile(file) for lora in loras for file in lora.model.files)
         return self.base.reads() + ReadFiles(whole=files, settings=tuple(str(lora.scale) for lora in loras))
 
     def measures(self, tensor: PlannedTensor) -> bool:

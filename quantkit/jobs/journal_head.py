@@ -43,7 +43,7 @@ def journal_heads(
         "ranges": workers.chunk or 0,
         "inputs": [
             *([path.name, _identity(path)] for path in reads.files),
-            *([path.name, sha256_of(blocks(path))] for path in reads.whole),
+            *([file.path.name, file.sha256] for file in reads.whole),
         ],
         "settings": list(reads.settings),
     }

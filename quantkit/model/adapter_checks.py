@@ -108,7 +108,7 @@ def _check_factors(adapter: Adapter) -> None:
         zero["lora_B" if embedding else "lora_A"] += not right.any()
     side = max(zero, key=lambda name: zero[name])
     raise AdapterError(
-        f"{adapter.file_path}: the adapter changes nothing: "
+        f"{adapter.weights_file.path}: the adapter changes nothing: "
         + (f"all {len(factors)} {side} factors are zero" if zero[side] == len(factors) else "all products are zero"),
         hint=_UNTRAINED,
     )

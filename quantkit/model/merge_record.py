@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.adapter.folder import Adapter
+from quantkit.engine.file_source import HashedFile
 from quantkit.errors import AdapterError, CheckpointError
-from quantkit.files.fileio import blocks, sha256_of
 from quantkit.files.json_fields import Fields
 from quantkit.files.json_file import SCHEMA, read_json, write_json
 from quantkit.files.replaceable import Mark
@@ -95,9 +95,9 @@ def write_merge_record(
     """
     before = read_merge_record(base)
     new = tuple(
-        MergedAdapter(path.name, path.stat().st_size, _sum(path), effect)
+        MergedAdapter(file.path.name, file.path.stat().st_size, file.sha256, effect)
         for adapter, effect in zip(adapters, effects, strict=True)
-        for path in (adapter.file_path,)
+        for file in (adapter.weights_file,)
     )
     record = MergeRecord(before.base or source_label(base), (*before.adapters, *new))
     write_json(
@@ -116,7 +116,7 @@ def check_merged_before(base: Path, adapters: Sequence[Adapter]) -> None:
     adding = [adapter for adapter in adapters if adapter.weight > 0]
     for number, adapter in enumerate(adding):
         for other in adding[:number]:
-            if _same_file(adapter.file_path, other.file_path):
+            if _same_file(adapter.weights_file, other.weights_file):
                 again = "twice" if adapter.path == other.path else f"twice, the other time as {other.path}"
                 raise AdapterError(
                     f"{adapter.path}: the adapter is given {again}: it would be added two times",
@@ -133,18 +133,14 @@ def check_merged_before(base: Path, adapters: Sequence[Adapter]) -> None:
 def _in_record(base: Path, adapters: Sequence[Adapter]) -> Iterator[tuple[Adapter, MergedAdapter]]:
     record = read_merge_record(base)
     for adapter in adapters:
-        path = adapter.file_path
+        file = adapter.weights_file
         for known in record.adapters:
-            if known.effect.weight > 0 and known.size == path.stat().st_size and known.sha256 == _sum(path):
+            if known.effect.weight > 0 and known.size == file.path.stat().st_size and known.sha256 == file.sha256:
                 yield adapter, known
 
 
-def _same_file(one: Path, other: Path) -> bool:
+def _same_file(one: HashedFile, other: HashedFile) -> bool:
     """Whether two files are the same; their contents are only read if their sizes are."""
-    if one.samefile(other):
+    if one.path.samefile(other.path):
         return True
-    return one.stat().st_size == other.stat().st_size and _sum(one) == _sum(other)
-
-
-def _sum(path: Path) -> str:
-    return sha256_of(blocks(path))
+    return one.path.stat().st_size == other.path.stat().st_size and one.sha256 == other.sha256

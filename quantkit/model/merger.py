@@ -20,7 +20,7 @@ from quantkit.adapter.merged_modules import Key, MergedModules
 from quantkit.checkpoint.dtypes import Floats, all_finite
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.tensor_file import Memory, new_memory
-from quantkit.engine.file_source import ReadFiles
+from quantkit.engine.file_source import HashedFile, ReadFiles
 from quantkit.engine.rows import Rows, joined
 from quantkit.errors import CheckpointError
 from quantkit.model.adapter_effect import AdapterEffect
@@ -60,7 +60,7 @@ class Merger:
     def reads(self) -> ReadFiles:
         """The checkpoint's files, and those of the adapters with their weights."""
         files = tuple(sorted({spec.file for file in self.checkpoint.files.values() for spec in file.specs.values()}))
-        base = ReadFiles(files, whole=(self.checkpoint.path / "config.json",))
+        base = ReadFiles(files, whole=(HashedFile(self.checkpoint.path / "config.json"),))
         return sum((adapter.reads() for adapter in self.adapters), base)
 
     def measures(self, tensor: PlannedTensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,9 @@ from quantkit.adapter.changes import Add, Change, LowRank, Replace, Tokens
 from quantkit.adapter.folder import Adapter
 from quantkit.checkpoint.folder import Checkpoint
 from quantkit.checkpoint.open_file import open_tensor_file
+from quantkit.engine import file_source
 from quantkit.errors import AdapterError
+from quantkit.files.fileio import blocks
 from quantkit.ggml.types import GGMLType
 from quantkit.model.adapter_checks import check_effects, is_contained
 from quantkit.model.adapter_effect import AdapterEffect, percent
@@ -243,11 +245,19 @@ def model(checkpoint: Maker) -> Path:
     return checkpoint("llama3-untied", layers=2, hidden=64, intermediate=64)
 
 
-def test_a_merged_folder_says_what_is_in_it(model: Path, tmp_path: Path) -> None:
+def test_a_merged_folder_says_what_is_in_it(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+
+    def noted(path: Path) -> Iterator[bytes]:
+        hashed.append(path)
+        return blocks(path)
+
+    monkeypatch.setattr(file_source, "blocks", noted)
     one, two = write_adapter(tmp_path / "one", model), write_adapter(tmp_path / "two", model, scale=0.04)
     reporter = quantkit.Reporter()
     first = quantkit.merge(model, tmp_path / "first", adapters=one, device="cpu", threads=1)
     both = quantkit.merge(first, tmp_path / "both", adapters=[(two, 0.5)], device="cpu", threads=3, reporter=reporter)
+    assert [hashed.count(folder / "adapter_model.safetensors") for folder in (one, two)] == [1, 1]
     record = read_merge_record(both)
     assert record.base == model.name
     assert [merged.effect.adapter for merged in record.adapters] == ["one", "two"]
