@@ -6,7 +6,7 @@ from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, Rule, head_dim, require
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_rules, linear, pre_normed, sizes
-from quantkit.arch.rope import rope_tensors
+from quantkit.arch.rope_factors import rope_tensors
 from quantkit.gguf.kv import KV
 
 # Llama's without LongRoPE, whose factors the graph does not read.

@@ -14,7 +14,8 @@ from quantkit.arch.decoder import (
     sizes,
 )
 from quantkit.arch.layer_types import FULL, WINDOW, layer_types
-from quantkit.arch.rope import rope_metadata, rope_tensors
+from quantkit.arch.rope import rope_metadata
+from quantkit.arch.rope_factors import rope_tensors
 from quantkit.gguf.kv import KV, KVType, array, u32
 
 _PERIOD, _LAYERS_OF_32B = 4, 64

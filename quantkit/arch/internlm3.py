@@ -5,7 +5,8 @@ from __future__ import annotations
 from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, positive
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
-from quantkit.arch.rope import rope, rope_tensors
+from quantkit.arch.rope import rope
+from quantkit.arch.rope_factors import rope_tensors
 from quantkit.gguf.kv import KV
 from quantkit.vocab.families import VocabularyRules
 

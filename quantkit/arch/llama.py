@@ -7,7 +7,8 @@ from collections.abc import Collection
 from quantkit.arch.base import Architecture, Config, Rule, head_dim, positive, require
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_metadata, decoder_rules, gated_mlp, pre_normed, sizes
-from quantkit.arch.rope import PLAIN_YARN, YarnGraph, rope_metadata, rope_tensors
+from quantkit.arch.rope import PLAIN_YARN, YarnGraph, rope_metadata
+from quantkit.arch.rope_factors import rope_tensors
 from quantkit.gguf.kv import KV, u32
 from quantkit.vocab.families import VocabularyRules
 

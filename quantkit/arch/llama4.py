@@ -12,7 +12,7 @@ from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_rules, gated_mlp, pre_normed, sizes
 from quantkit.arch.experts import expert_metadata, transposed_experts
 from quantkit.arch.layer_types import FULL
-from quantkit.arch.rope import rope_tensors
+from quantkit.arch.rope_factors import rope_tensors
 from quantkit.gguf.kv import KV, u32
 
 _CHUNKED = "chunked_attention"

@@ -8,7 +8,8 @@ from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, Generated, Rule, head_dim, layers, number, positive, require
 from quantkit.arch.decoder import decoder_metadata, require_plain_heads
 from quantkit.arch.longrope_context import stretched
-from quantkit.arch.rope import longrope_factors, rope, rope_base
+from quantkit.arch.rope import rope, rope_base
+from quantkit.arch.rope_factors import longrope_factors
 from quantkit.gguf.kv import KV, f32, string
 
 _ARCH = "minicpm"

@@ -7,7 +7,8 @@ from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import decoder_metadata, decoder_rules, gated_mlp, linear, vector
 from quantkit.arch.latent_attention import LatentSizes, as_one_head, compression_rules, latent_sizes, query_rules
 from quantkit.arch.longrope_context import stretched
-from quantkit.arch.rope import longrope_factors, rope
+from quantkit.arch.rope import rope
+from quantkit.arch.rope_factors import longrope_factors
 from quantkit.gguf.kv import KV, u32
 
 _ARCH = "minicpm3"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from quantkit.arch import llama
 from quantkit.arch.base import Architecture, Config, Rule, window_note
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
-from quantkit.arch.rope import rope_tensors
+from quantkit.arch.rope_factors import rope_tensors
 
 
 def rules(config: Config) -> list[Rule]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from quantkit.arch import llama, mistral
 from quantkit.arch.base import Architecture, Config, head_dim, require, window_note
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
-from quantkit.arch.rope import YarnGraph, rope_tensors
+from quantkit.arch.rope import YarnGraph
+from quantkit.arch.rope_factors import rope_tensors
 from quantkit.gguf.kv import KV
 
 

@@ -7,7 +7,7 @@ from quantkit.arch.base import Architecture, Config, Rule, positive, window_note
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import attention, decoder_rules, pre_normed, sizes
 from quantkit.arch.experts import expert_metadata, expert_rules
-from quantkit.arch.rope import rope_tensors
+from quantkit.arch.rope_factors import rope_tensors
 from quantkit.gguf.kv import KV
 
 _EXPERT = {"gate": "w1", "down": "w2", "up": "w3"}

@@ -7,7 +7,8 @@ from typing import Any
 from quantkit.arch.base import Architecture, Config, Generated, Rule, positive, require, window_note
 from quantkit.arch.class_defaults import CLASS_DEFAULTS
 from quantkit.arch.decoder import decoder_metadata, decoder_rules, linear, pre_normed, require_plain_heads, sizes
-from quantkit.arch.rope import check_scaling, longrope_factors, longrope_metadata, rope, rope_base, rotated
+from quantkit.arch.rope import check_scaling, longrope_metadata, rope, rope_base, rotated
+from quantkit.arch.rope_factors import longrope_factors
 from quantkit.gguf.kv import KV, f32, u32
 from quantkit.vocab.families import VocabularyRules
 

@@ -12,16 +12,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from quantkit.arch.base import Config, Generated, head_dim, number, positive, require
+from quantkit.arch.base import Config, head_dim, number, positive, require
 from quantkit.errors import ArchitectureError
 from quantkit.gguf.kv import KV, f32, string, u32
 
 # transformers' default for a config without rope_theta (Llama 2's first configs).
 DEFAULT_ROPE_THETA = 10000.0
-_WHERE = "config.json: rope_scaling"
+SCALING = "config.json: rope_scaling"
 # llama.cpp's defaults, which most of its graphs do not read from the file.
 _YARN_BETAS = {"beta_fast": 32, "beta_slow": 1}
 _FACTORS = ("factor", "attention_factor", "attn_factor", "short_factor", "long_factor", "low_freq_factor")
@@ -148,7 +145,7 @@ def check_scaling(settings: Mapping[str, Any], scalings: Collection[str]) -> str
     kind = settings.get("rope_type") or "default"
     if not settings.get("rope_type") and (factors := [key for key in _FACTORS if settings.get(key) is not None]):
         raise ArchitectureError(
-            f"{_WHERE}: {factors[0]} is set, but rope_type, which says how to scale, is missing",
+            f"{SCALING}: {factors[0]} is set, but rope_type, which says how to scale, is missing",
             hint=f"add the model's rope_type; supported for this model: {', '.join(scalings) or 'none'}",
         )
     if kind != "default" and kind not in scalings:
@@ -163,7 +160,7 @@ def _scaling(arch: str, config: Config, settings: Mapping[str, Any], kind: str, 
     """Metadata entries for a kind of scaling; Llama 3's becomes a tensor instead."""
     prefix = f"{arch}.rope.scaling"
     if kind == "linear":
-        return [string(f"{prefix}.type", kind), f32(f"{prefix}.factor", number(settings, "factor", _WHERE, above=0))]
+        return [string(f"{prefix}.type", kind), f32(f"{prefix}.factor", number(settings, "factor", SCALING, above=0))]
     if kind == "yarn":
         return [string(f"{prefix}.type", kind), *_yarn(prefix, settings, yarn)]
     if kind == "longrope":
@@ -173,22 +170,22 @@ def _scaling(arch: str, config: Config, settings: Mapping[str, Any], kind: str, 
 
 def _yarn(prefix: str, settings: Mapping[str, Any], graph: YarnGraph) -> list[KV]:
     """YaRN (Peng et al. 2023, arXiv:2309.00071), as in ``_compute_yarn_parameters`` of transformers."""
-    factor = number(settings, "factor", _WHERE, above=0)
+    factor = number(settings, "factor", SCALING, above=0)
     default = _yarn_attention(factor) / _yarn_attention(factor, graph.log_multiplier)
     for key in ("attention_factor", "attn_factor"):
         _same(settings, key, default)
     if not graph.betas:
         for key, value in _YARN_BETAS.items():
-            require(settings, key, value, where=_WHERE)
+            require(settings, key, value, where=SCALING)
     if graph.rounded:
-        require(settings, "truncate", True, where=_WHERE)
+        require(settings, "truncate", True, where=SCALING)
     if settings.get("attention_factor") is None:
         _same_mscale(settings, factor, default)
     return [
         f32(f"{prefix}.factor", factor),
         u32(f"{prefix}.original_context_length", positive(settings, "original_max_position_embeddings")),
         *(
-            f32(f"{prefix}.{target}", number(settings, key, _WHERE))
+            f32(f"{prefix}.{target}", number(settings, key, SCALING))
             for key, target in _YARN_KEYS.items()
             if settings.get(key) is not None
         ),
@@ -199,7 +196,7 @@ def _same_mscale(settings: Mapping[str, Any], factor: float, computed: float) ->
     """Refuse a scale of attention, from ``mscale`` and ``mscale_all_dim``, that llama.cpp does not compute."""
     name, theirs = "mscale / mscale_all_dim", _yarn_attention(factor)
     if settings.get("mscale") and settings.get("mscale_all_dim"):
-        ratio = [_yarn_attention(factor, number(settings, key, _WHERE)) for key in ("mscale", "mscale_all_dim")]
+        ratio = [_yarn_attention(factor, number(settings, key, SCALING)) for key in ("mscale", "mscale_all_dim")]
         theirs = ratio[0] / ratio[1]
     _same({name: theirs}, name, computed)
 
@@ -210,9 +207,9 @@ def _yarn_attention(factor: float, scale: float = 1.0) -> float:
 
 def _same(settings: Mapping[str, Any], key: str, computed: float) -> None:
     """Refuse a setting that differs from the value that llama.cpp computes itself."""
-    if settings.get(key) is not None and not math.isclose(number(settings, key, _WHERE), computed, rel_tol=1e-4):
+    if settings.get(key) is not None and not math.isclose(number(settings, key, SCALING), computed, rel_tol=1e-4):
         raise ArchitectureError(
-            f"{_WHERE}: {key} {settings[key]} is not supported: llama.cpp computes {computed:.6g} from the other "
+            f"{SCALING}: {key} {settings[key]} is not supported: llama.cpp computes {computed:.6g} from the other "
             "settings"
         )
 
@@ -220,7 +217,7 @@ def _same(settings: Mapping[str, Any], key: str, computed: float) -> None:
 def longrope_metadata(prefix: str, config: Config, settings: Mapping[str, Any]) -> list[KV]:
     """LongRoPE (Ding et al. 2024, arXiv:2402.13753): how attention is scaled, and beyond which context length.
 
-    The factors themselves are tensors, see :func:`longrope_factors`.
+    The factors themselves are tensors, see :func:`quantkit.arch.rope_factors.longrope_factors`.
     """
     trained = positive(settings, "original_max_position_embeddings")
     stretch = positive(config, "max_position_embeddings") / trained
@@ -228,76 +225,3 @@ def longrope_metadata(prefix: str, config: Config, settings: Mapping[str, Any]) 
     attention = math.sqrt(1 + math.log(stretch) / math.log(trained)) if stretch > 1 else 1.0
     _same(settings, "attention_factor", attention)
     return [f32(f"{prefix}.attn_factor", attention), u32(f"{prefix}.original_context_length", trained)]
-
-
-def longrope_factors(settings: Mapping[str, Any], size: int) -> list[Generated]:
-    """The divisors of the frequencies, for contexts longer than the trained one and within it.
-
-    Args:
-        settings: the result of :func:`rope`.
-        size: dimensions of a head that are rotated; the tensors have half as many.
-    """
-    found = []
-    for key, target in (("long_factor", "rope_factors_long"), ("short_factor", "rope_factors_short")):
-        factors = settings.get(key)
-        if not isinstance(factors, list) or len(factors) != size // 2:
-            count = f"{len(factors)} numbers" if isinstance(factors, list) else repr(factors)
-            raise ArchitectureError(f"{_WHERE}: {key} is {count}; expected a list of {size // 2} numbers")
-        values = [number({key: factor}, key, _WHERE, above=0) for factor in factors]
-        found.append(Generated(f"{target}.weight", np.array(values, dtype=np.float32)))
-    return found
-
-
-def rope_tensors(config: Config) -> list[Generated]:
-    """The tensors that Llama 3.1's scaling and LongRoPE become."""
-    settings = rope(config)
-    if settings.get("rope_type") == "longrope":
-        return longrope_factors(settings, head_dim(config))
-    return [_llama3_factors(settings, head_dim(config))] if settings.get("rope_type") == "llama3" else []
-
-
-# Rotary bases and sizes of heads of the released models.
-_PLAIN_POWERS = ((500000.0, 64), (500000.0, 128))
-
-
-def _frequencies(base: float, size: int) -> npt.NDArray[np.float32]:
-    """The rotary frequencies in float32, as torch computes them for llama.cpp's converter, shape [size / 2].
-
-    Torch's power is not always correctly rounded. For the released models it is, and a test compares the two; for any
-    other base or size torch is asked.
-    """
-    if (base, size) not in _PLAIN_POWERS:
-        import torch
-
-        powers = base ** (torch.arange(0, size, 2, dtype=torch.float32) / size)
-        return (1.0 / powers).numpy()
-    exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
-    return np.float32(1) / np.power(base, exponents.astype(np.float64)).astype(np.float32)
-
-
-def _llama3_factors(settings: Mapping[str, Any], size: int) -> Generated:
-    """``rope_freqs.weight`` for Llama 3.1's rope scaling: the divisor of each frequency, shape [size / 2].
-
-    The formula is that of ``_compute_llama3_parameters`` in transformers, as a divisor of the plain frequencies.
-    """
-    base = rope_base(settings)
-    factor, low, high, context = (
-        number(settings, key, _WHERE, above=0)
-        for key in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    )
-    if low > high:
-        raise ArchitectureError(f"{_WHERE}: low_freq_factor {low:g} is above high_freq_factor {high:g}")
-    frequencies = _frequencies(base, size)
-    factors: list[np.float32 | float] = []
-    one = np.float32(1)
-    for frequency in frequencies:
-        # In float32, and a number is divided as torch does it, by way of the reciprocal: so llama.cpp's converter does.
-        wavelength = one / frequency * np.float32(2 * math.pi)
-        if wavelength < context / high:
-            factors.append(1.0)
-        elif wavelength > context / low or low == high:  # Llama 4 has nothing between the two
-            factors.append(factor)
-        else:
-            smooth = (one / wavelength * np.float32(context) - np.float32(low)) / np.float32(high - low)
-            factors.append(one / ((one - smooth) / np.float32(factor) + smooth))
-    return Generated("rope_freqs.weight", np.array(factors, dtype=np.float32))

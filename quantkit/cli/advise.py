@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.completers import complete_path
-from quantkit.cli.options import folder_or_id, json_option, print_json, reporter, size_or_zero, size_value
+from quantkit.cli.options import folder_or_id, json_option, size_or_zero, size_value
+from quantkit.cli.output import print_json, reporter
 from quantkit.system.shell import command as shown
 from quantkit.system.terminal_text import columns, one_line
 from quantkit.system.units import count, size

@@ -21,13 +21,12 @@ from quantkit.cli.options import (
     folder_or_id,
     json_option,
     package_options,
-    print_created,
-    print_json,
     recipe_option,
     require_model,
     run_options,
     type_options,
 )
+from quantkit.cli.output import print_created, print_json
 from quantkit.cli.plan import output_entry, print_plan
 from quantkit.cli.prove import print_proof
 from quantkit.cli.push import PushRequest, print_pushed, push_options

@@ -15,7 +15,8 @@ import click
 
 from quantkit.cli.main import EXIT_INTERRUPTED
 from quantkit.cli.model_options import lora_option, model_threads_option, quant_option
-from quantkit.cli.options import FOLDER, THINKING, json_option, pairs, print_json, reporter
+from quantkit.cli.options import FOLDER, THINKING, json_option, pairs
+from quantkit.cli.output import print_json, reporter
 from quantkit.system.interrupts import ENDING
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from quantkit.cli.options import (
     adapter_options,
     folder_or_id,
     json_option,
-    print_file,
     recipe_option,
     require_model,
     run_options,
 )
+from quantkit.cli.output import print_file
 
 if TYPE_CHECKING:
     from quantkit.hub.adapter_source import AdapterSource

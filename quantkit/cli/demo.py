@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from quantkit.cli.options import FOLDER, json_option, print_json, reporter
+from quantkit.cli.options import FOLDER, json_option
+from quantkit.cli.output import print_json, reporter
 from quantkit.system.shell import command as shown
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from quantkit.cli.options import json_option, print_json
+from quantkit.cli.options import json_option
+from quantkit.cli.output import print_json
 
 
 @click.command(name="doctor")

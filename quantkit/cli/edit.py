@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.completers import complete_template
-from quantkit.cli.options import FOLDER, json_option, pairs, print_json, recipe_option, run_options
+from quantkit.cli.options import FOLDER, json_option, pairs, recipe_option, run_options
+from quantkit.cli.output import print_json
 from quantkit.system.terminal_text import one_line
 from quantkit.system.units import size
 

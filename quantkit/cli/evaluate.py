@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli.model_options import gpu_layers_option, ray_option
-from quantkit.cli.options import FOLDER, json_option, print_json, run_options
+from quantkit.cli.options import FOLDER, json_option, run_options
+from quantkit.cli.output import print_json
 from quantkit.system.terminal_text import columns, harmless, one_line, terminal_width
 from quantkit.system.units import size
 

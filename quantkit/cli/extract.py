@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.completers import complete_path
-from quantkit.cli.options import folder_or_id, json_option, print_json, recipe_option, run_options
+from quantkit.cli.options import folder_or_id, json_option, recipe_option, run_options
+from quantkit.cli.output import print_json
 from quantkit.system.shell import command as shown
 from quantkit.system.terminal_text import one_line
 from quantkit.system.units import size

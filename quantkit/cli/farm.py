@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantkit.cli.options import FOLDER, json_option, print_json, run_options
+from quantkit.cli.options import FOLDER, json_option, run_options
+from quantkit.cli.output import print_json
 from quantkit.errors import QuantkitError
 from quantkit.system.shell import command as shown
 from quantkit.system.terminal_text import one_line

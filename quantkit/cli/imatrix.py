@@ -14,11 +14,11 @@ from quantkit.cli.options import (
     adapter_options,
     folder_or_id,
     json_option,
-    print_json,
     recipe_option,
     require_model,
     run_options,
 )
+from quantkit.cli.output import print_json
 from quantkit.system.shell import command as shown
 from quantkit.system.terminal_text import one_line
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli.completers import complete_path
-from quantkit.cli.options import folder_or_id, json_option, print_json, reporter
+from quantkit.cli.options import folder_or_id, json_option
+from quantkit.cli.output import print_json, reporter
 from quantkit.system.terminal_text import one_line
 from quantkit.system.units import size
 

@@ -14,13 +14,12 @@ from quantkit.cli.options import (
     adapter_options,
     folder_or_id,
     json_option,
-    print_file,
-    print_json,
     recipe_option,
     require_model,
     run_options,
     size_value,
 )
+from quantkit.cli.output import print_file, print_json
 from quantkit.system.terminal_text import one_line
 from quantkit.system.units import size
 

@@ -1,9 +1,7 @@
-"""Options and helpers that commands share."""
+"""The options of commands: those of a recipe's fields and of a run, and values that several commands take."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -13,6 +11,7 @@ import click
 
 from quantkit.arch.families import FAMILIES
 from quantkit.cli.completers import COMPLETERS, complete_path
+from quantkit.cli.output import has_printed, print_json, reporter
 from quantkit.errors import QuantkitError
 from quantkit.jobs.argument_kinds import (
     ADAPTERS,
@@ -29,22 +28,16 @@ from quantkit.jobs.argument_kinds import (
     TEMPLATE,
     TEXT,
     TEXTS,
-    Kind,
 )
 from quantkit.jobs.fields import Field
+from quantkit.jobs.kind import Kind
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS, TypeKeywords
 from quantkit.jobs.run_options import RUN_FIELDS, RunOptions
-from quantkit.system.shell import command
-from quantkit.system.streams import carries
-from quantkit.system.terminal_text import harmless, one_line
-from quantkit.system.units import parse_size, size
+from quantkit.system.units import parse_size
 
 if TYPE_CHECKING:
     from quantkit.hub.adapter_source import AdapterLike, AdapterSource
     from quantkit.hub.source import Source
-    from quantkit.jobs.ollama_create import CreatedModel
-    from quantkit.system.progress import Reporter
-    from quantkit.verify.report import Check
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,8 +65,6 @@ class _PathOrId(click.ParamType[Any]):
 # click's own existence check would exit with 2 and no hint; ours are QuantkitErrors
 FOLDER = _Path(path_type=Path)
 THINKING = "Let the model think before it answers, or not (default: the choice of its chat template)."
-# In click's context: a result has been printed as JSON.
-_PRINTED = "quantkit.printed"
 # The last words of --help.
 ARCHITECTURES_LINE = f"Supported architectures: {', '.join(FAMILIES)}."
 
@@ -200,26 +191,12 @@ def json_option(function: F) -> F:
         try:
             return function(*args, **given)
         except QuantkitError as error:
-            if given["as_json"] and _PRINTED not in click.get_current_context().meta:
+            if given["as_json"] and not has_printed():
                 shown = {"kind": type(error).__name__, "message": str(error), "hint": error.hint}
                 print_json({"schema": 1, "error": shown})
             raise
 
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(call)  # type: ignore[return-value]
-
-
-def print_file(out: Path, made: Path, kind: str, notes: list[str], as_json: bool) -> None:
-    """The result of a command that wrote one GGUF model: its file, or the first of its parts."""
-    from quantkit.gguf.model import read_model
-
-    model = read_model(made)
-    if as_json:
-        parts = {"parts": [str(file) for file in model.files]} if len(model.files) > 1 else {}
-        print_json({"schema": 1, "file": str(made), **parts, "type": kind, "size": model.nbytes, "notes": notes})
-    elif len(model.files) > 1:
-        click.echo(f"{out.with_name(made.name)}  {kind}  {size(model.nbytes)} in {len(model.files)} parts")
-    else:
-        click.echo(f"{out}  {kind}  {size(model.nbytes)}")
 
 
 def pairs(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -280,37 +257,3 @@ def package_options(function: F) -> F:
     for name in ("messages", "parameters", "system", "template"):
         function = recipe_option(name)(function)
     return function
-
-
-def print_created(made: CreatedModel) -> None:
-    """The result of creating a model in Ollama."""
-    click.echo(one_line(f"created {made.name} in Ollama {made.version}"))
-    click.echo(f">>> {harmless(made.question)}")
-    click.echo(harmless(made.answer))
-    click.echo(f"next: {command('ollama', 'run', made.name)}")
-
-
-def print_check(check: Check, name: str | None = None) -> None:
-    """One line; of a check that failed also what was asked for, and the evidence."""
-    mark = click.style("ok  ", fg="green") if check.passed else click.style("FAIL", fg="red", bold=True)
-    wanted = f"  (must be: {check.threshold})" if not check.passed and check.threshold else ""
-    click.echo(f"  {mark}  " + one_line(f"{name or check.name:<22} {check.figure}{wanted}"))
-    if not check.passed:
-        indent = " " * 8  # no line of it may look like a check
-        click.echo(indent + harmless(check.evidence).replace("\n", "\n" + indent))
-
-
-def reporter(as_json: bool = False) -> Reporter:
-    """A progress bar for people; silence for programs."""
-    from quantkit.system.progress import Reporter, TerminalReporter
-
-    return TerminalReporter(bar=sys.stderr.isatty()) if not as_json else Reporter()
-
-
-def print_json(value: dict[str, Any]) -> None:
-    """The result of ``--json``."""
-    click.get_current_context().meta[_PRINTED] = True
-    text = json.dumps(value, ensure_ascii=False, indent=1)
-    if not carries(sys.stdout, text):  # escaped, nothing is lost
-        text = json.dumps(value, indent=1)
-    click.echo(text)

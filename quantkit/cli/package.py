@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli.model_options import lora_option
-from quantkit.cli.options import FOLDER, json_option, package_options, print_json, recipe_option, run_options
+from quantkit.cli.options import FOLDER, json_option, package_options, recipe_option, run_options
+from quantkit.cli.output import print_json
 
 if TYPE_CHECKING:
     from quantkit.gguf.lora import ScaledLora

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quantkit.cli.options import print_json
+from quantkit.cli.output import print_json
 from quantkit.cli.prove import proof_line
 from quantkit.plan.name_ranges import joined_names
 from quantkit.system.terminal_text import one_line

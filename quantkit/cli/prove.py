@@ -8,15 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.completers import complete_path
-from quantkit.cli.options import (
-    FOLDER,
-    adapter_options,
-    folder_or_id,
-    json_option,
-    print_check,
-    print_json,
-    run_options,
-)
+from quantkit.cli.options import FOLDER, adapter_options, folder_or_id, json_option, run_options
+from quantkit.cli.output import print_check, print_json
 from quantkit.system.terminal_text import one_line
 from quantkit.system.units import rough_size, size
 

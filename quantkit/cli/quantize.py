@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quantkit.cli.completers import complete_quant
-from quantkit.cli.options import FOLDER, json_option, print_file, recipe_option, run_options, type_options
+from quantkit.cli.options import FOLDER, json_option, recipe_option, run_options, type_options
+from quantkit.cli.output import print_file
 
 if TYPE_CHECKING:
     from quantkit.jobs.run_options import RunOptions

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from quantkit.cli.options import FOLDER, json_option, print_json
+from quantkit.cli.options import FOLDER, json_option
+from quantkit.cli.output import print_json
 
 
 @click.command("report")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from quantkit.cli.model_options import gpu_layers_option, lora_option, model_threads_option
-from quantkit.cli.options import FOLDER, json_option, print_check, print_json, reporter
+from quantkit.cli.options import FOLDER, json_option
+from quantkit.cli.output import print_check, print_json, reporter
 from quantkit.system.terminal_text import harmless, one_line
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from quantkit.cli.options import FOLDER, json_option, print_check, print_json, reporter
+from quantkit.cli.options import FOLDER, json_option
+from quantkit.cli.output import print_check, print_json, reporter
 from quantkit.system.terminal_text import fitted, one_line, terminal_width
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,63 +19,11 @@ from quantkit.gguf.lora import ScaledLora
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.matrix import HubMatrix, Matrix, parse_matrix
 from quantkit.hub.source import HubId, Source, parse_source
+from quantkit.jobs.kind import MOST_SHOWN, Argument, Kind
 from quantkit.material.data_file import CALIBRATION
 from quantkit.system.units import parse_size
 
-_SHOWN = 120  # characters of a value in a refusal
 _NOTHING_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EBADF})
-
-
-@dataclass(frozen=True)
-class Argument:
-    """An argument on its way in: its name, and what a refusal says besides.
-
-    Attributes:
-        name: the argument's, or the key's in a recipe file.
-        hint: how to write it.
-        where: what to put before the name in a refusal: the recipe file.
-        base: the folder that relative paths begin at.
-    """
-
-    name: str
-    hint: str = ""
-    where: str = ""
-    base: Path = Path()
-
-    def refused(self, value: object, expected: str) -> QuantkitError:
-        """The refusal of a value."""
-        shown = repr(value)
-        shown = shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
-        return QuantkitError(f"{self.where}{self.name} is {shown}; expected {expected}", hint=self.hint)
-
-
-@dataclass(frozen=True, eq=False)
-class Kind:
-    """A kind of value, equal only to itself.
-
-    Attributes:
-        expected: what it is, in words.
-        example: such a value.
-        reader: makes the value of an argument, and raises :meth:`Argument.refused`.
-    """
-
-    expected: str
-    example: object
-    reader: Callable[[Argument, Any], Any]
-
-    def read(self, name: str, value: object, *, example: object = None) -> Any:
-        """The value of a Python function's argument.
-
-        Args:
-            name: the argument's.
-            value: as written.
-            example: for the hint, in place of the kind's.
-
-        Raises:
-            QuantkitError: it is something else, with its name, what was expected, and an example.
-        """
-        shown = self.example if example is None else example
-        return self.reader(Argument(name, hint=f"write it as {name}={shown!r}"), value)
 
 
 def _text(at: Argument, value: Any) -> str:
@@ -157,7 +105,7 @@ def _reachable(at: Argument, path: Path) -> Path:
     except OSError as error:
         if error.errno not in _NOTHING_THERE:
             raise QuantkitError(
-                f"{at.where}{str(path)[:_SHOWN]}: {error.strerror}",
+                f"{at.where}{str(path)[:MOST_SHOWN]}: {error.strerror}",
                 hint="correct the path, or the permissions of its folders",
             ) from None
     return path

@@ -10,7 +10,8 @@ from quantkit.errors import QuantkitError
 from quantkit.gguf.lora import ScaledLora
 from quantkit.hub.adapter_source import AdapterSource
 from quantkit.hub.source import HubId, Source
-from quantkit.jobs.argument_kinds import ADAPTERS, PATH, PATHS, SIZE, SOURCE, Kind
+from quantkit.jobs.argument_kinds import ADAPTERS, PATH, PATHS, SIZE, SOURCE
+from quantkit.jobs.kind import Kind
 from quantkit.system.did_you_mean import choose_hint
 
 PathInput = str | os.PathLike[str]

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quantkit.errors import QuantkitError
-from quantkit.evaluate.evaluation import Evaluation, Settings, evaluate_files
+from quantkit.evaluate.evaluate_files import evaluate_files
+from quantkit.evaluate.evaluation import Evaluation, Settings
 from quantkit.evaluate.files import EvaluatedFile
 from quantkit.evaluate.text import Text
 from quantkit.files.workspace import Workspace

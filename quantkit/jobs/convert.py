@@ -30,7 +30,7 @@ from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.jobs.run_stream import merger, stream_files, streaming_workspace
 from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.lora_file import plan_adapter_file
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from quantkit.model.projector_file import plan_projector_file
 from quantkit.plan.gguf_outputs import unquantized_outputs
 from quantkit.vocab.added_eos import for_chat

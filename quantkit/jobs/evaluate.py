@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Unpack
 
 from quantkit.errors import QuantkitError
-from quantkit.evaluate.evaluation import Asked, Evaluation, Settings, evaluate_files
+from quantkit.evaluate.evaluate_files import evaluate_files
+from quantkit.evaluate.evaluation import Asked, Evaluation, Settings
 from quantkit.evaluate.files import Chosen, choose_files
 from quantkit.evaluate.questions import read_questions
 from quantkit.evaluate.text import Text, context_for, cut

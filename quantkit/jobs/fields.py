@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
-from quantkit.jobs.argument_kinds import Argument, Kind
+from quantkit.jobs.kind import Argument, Kind
 from quantkit.system.did_you_mean import did_you_mean
 
 REQUIRED: Any = object()

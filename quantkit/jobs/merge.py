@@ -26,7 +26,7 @@ from quantkit.jobs.run_stream import merger, run_stream, streaming_workspace
 from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.hf_folder import hf_notes, hf_tensors, write_beside
 from quantkit.model.merge_record import MERGED_MARK, write_merge_record
-from quantkit.model.opened import open_merged
+from quantkit.model.opening import open_merged
 from quantkit.plan.safetensors_outputs import safetensors_outputs
 
 

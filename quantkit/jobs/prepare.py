@@ -29,7 +29,7 @@ from quantkit.jobs.training_evidence import evidence_notes
 from quantkit.model.adapter_checks import check_adapters
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.model.lora_file import AdapterFile, plan_adapter_files
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from quantkit.model.projector_file import ProjectorFile, plan_projector_file
 from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.parameters import check_parameters, merge_parameters

@@ -46,7 +46,8 @@ from quantkit.jobs.run_stream import check_space, merger, run_stream, stream_fil
 from quantkit.model.adapter_checks import check_adapters, check_effects
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.model.every_file import check_every_file
-from quantkit.model.opened import MergedCheckpoint, open_merged
+from quantkit.model.opened import MergedCheckpoint
+from quantkit.model.opening import open_merged
 from quantkit.model.partly_merged import partly_merged, write_files_beside
 from quantkit.plan.gguf_outputs import unquantized_outputs
 from quantkit.system.child_process import ended_how
@@ -181,7 +182,7 @@ def run_converter(
         work: the workspace; its scratch folder gets the merged weights and the file.
         run: how it runs.
         again: as in :func:`quantkit.model.adapter_checks.check_adapters`.
-        ignore: as for :func:`quantkit.model.opened.open_merged`.
+        ignore: as for :func:`quantkit.model.opening.open_merged`.
 
     Raises:
         ArchitectureError: the converter failed; with the end of its output.

@@ -11,22 +11,17 @@ from quantkit.kernels.formats import (
     BLOCK_FORMATS,
     FORMATS,
     IQ4_VALUES,
-    LEVEL_MOVE,
     NOTHING,
     SUPER_BLOCK,
-    AffineSearch,
     BlockFormat,
     Format,
     GridFormat,
-    GridSearch,
     KQuant,
-    MovingSearch,
     SplitFormat,
-    SplitSearch,
     TableFormat,
-    TrialSearch,
 )
 from quantkit.kernels.mxfp4 import FIRST, early_steps
+from quantkit.kernels.searches import LEVEL_MOVE, AffineSearch, GridSearch, MovingSearch, SplitSearch, TrialSearch
 
 SOURCES = ("encoders.cu", "weighted.cu", "table.cu", "small.cu", "grid.cu", "split.cu")
 _Search = AffineSearch | TrialSearch | MovingSearch | GridSearch | SplitSearch

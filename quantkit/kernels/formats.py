@@ -10,78 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantkit.ggml.types import NEEDS_IMPORTANCE, GGMLType
+from quantkit.kernels.searches import AffineSearch, GridSearch, MovingSearch, SplitSearch, TrialSearch
 
 # Weights in a super-block of a K-quant.
 SUPER_BLOCK = 256
 # A sub-block whose largest magnitude is below this is all zeros to ggml (GROUP_MAX_EPS).
 NOTHING = 1e-15
-# How far the levels -1, 0 and 1 of IQ1 are moved up or down.
-LEVEL_MOVE = 0.125
-
-
-@dataclass(frozen=True)
-class AffineSearch:
-    """The search for a scale and a minimum (``make_qkx2_quants``; with importances ``make_qkx3_quants``).
-
-    Attributes:
-        first: the first trial widens the range of levels by this.
-        steps: the number of trials after the first.
-        absolute: whether errors and weights are magnitudes rather than squares.
-        apart: how much further each trial widens the range.
-    """
-
-    first: float
-    steps: int
-    absolute: bool
-    apart: float = 0.1
-
-
-@dataclass(frozen=True)
-class TrialSearch:
-    """The search for a scale among trials around the obvious one (``make_qx_quants``).
-
-    Attributes:
-        steps: the number of trials on each side, 0.1 apart.
-    """
-
-    steps: int
-
-
-@dataclass(frozen=True)
-class MovingSearch:
-    """The search for a scale that moves one level after the other (``make_q3_quants``).
-
-    Attributes:
-        rounds: the most passes over a sub-block.
-    """
-
-    rounds: int
-
-
-@dataclass(frozen=True)
-class GridSearch:
-    """The search for a scale with which the groups of a block are nearest to points of a grid.
-
-    Attributes:
-        steps: the number of trials on each side of the one that gives the largest weight the highest level.
-        apart: how much further each trial widens the range of values; neighbouring levels are 2 apart.
-    """
-
-    steps: int
-    apart: float
-
-
-@dataclass(frozen=True)
-class SplitSearch:
-    """The search among all ways to split the sorted weights of a block into three levels.
-
-    Attributes:
-        parts: equal parts of a block, the levels of each of which are moved up or down by :data:`LEVEL_MOVE`.
-    """
-
-    parts: int
-
-
 # The searches that minimize squared errors weighted by importances.
 _WEIGHTED_AFFINE, _WEIGHTED_TRIALS = AffineSearch(-0.9, 36, absolute=False, apart=0.05), TrialSearch(9)
 

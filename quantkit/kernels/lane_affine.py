@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quantkit.kernels.formats import K_QUANTS, AffineSearch
+from quantkit.kernels.formats import K_QUANTS
 from quantkit.kernels.lane_common import (
     LANES,
     ONE,
@@ -27,6 +27,7 @@ from quantkit.kernels.lane_common import (
     nearest,
     offsets,
 )
+from quantkit.kernels.searches import AffineSearch
 
 F32 = np.float32
 _Sums = tuple[F32, F32, F32]

@@ -12,8 +12,8 @@ from functools import cache
 import numpy as np
 
 from quantkit.kernels.arithmetic import Floats, Integers
-from quantkit.kernels.formats import LEVEL_MOVE
 from quantkit.kernels.lane_common import ZERO, inlined
+from quantkit.kernels.searches import LEVEL_MOVE
 
 F32 = np.float32
 LANES = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quantkit.kernels.formats import K_QUANTS, NOTHING, KQuant, MovingSearch, TrialSearch
+from quantkit.kernels.formats import K_QUANTS, NOTHING, KQuant
 from quantkit.kernels.lane_common import (
     LANES,
     ONE,
@@ -20,6 +20,7 @@ from quantkit.kernels.lane_common import (
     nearest_int,
     offsets,
 )
+from quantkit.kernels.searches import MovingSearch, TrialSearch
 
 F32 = np.float32
 _Sums = tuple[F32, F32]

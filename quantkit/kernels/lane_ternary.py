@@ -10,11 +10,12 @@ import numpy as np
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import lane_units
 from quantkit.kernels.arithmetic import Bytes, Floats, Integers, half_bytes
-from quantkit.kernels.formats import LEVEL_MOVE, SPLIT_FORMATS, SUPER_BLOCK, SplitFormat
+from quantkit.kernels.formats import SPLIT_FORMATS, SUPER_BLOCK, SplitFormat
 from quantkit.kernels.grid_layout import PACKERS, Codes, Parts, store_split_scales
 from quantkit.kernels.lane_common import ONE, ZERO, compiled, inlined
 from quantkit.kernels.lane_splits import LANES, free_at, scale_at, search
 from quantkit.kernels.lane_terms import GROUP, LEVELS, WIDTH, Bits, lowest, table_of
+from quantkit.kernels.searches import LEVEL_MOVE
 
 F32 = np.float32
 # The arrays of a :class:`quantkit.kernels.lane_terms.Table`.

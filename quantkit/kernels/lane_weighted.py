@@ -11,8 +11,9 @@ from functools import cache
 
 import numpy as np
 
-from quantkit.kernels.formats import NOTHING, AffineSearch, TrialSearch
+from quantkit.kernels.formats import NOTHING
 from quantkit.kernels.lane_common import ONE, TENTH, ZERO, Bytes, Floats, clamp, compiled, inlined, nearest
+from quantkit.kernels.searches import AffineSearch, TrialSearch
 
 F32 = np.float32
 _Sums = tuple[F32, F32, F32]

@@ -16,8 +16,9 @@ from quantkit.ggml import library as ggml
 from quantkit.ggml.types import GGMLType
 from quantkit.kernels import lane_fit, lane_units, lane_weighted
 from quantkit.kernels.arithmetic import Bytes, Floats, Integers, half_bytes, nearest_int
-from quantkit.kernels.formats import BLOCK_FORMATS, K_QUANTS, SUPER_BLOCK, AffineSearch, BlockFormat, KQuant
+from quantkit.kernels.formats import BLOCK_FORMATS, K_QUANTS, SUPER_BLOCK, BlockFormat, KQuant
 from quantkit.kernels.lane_weighted import INVERSE, LOW, SCALE, START, SUM
+from quantkit.kernels.searches import AffineSearch
 from quantkit.kernels.super_block import JOINS, LAYOUTS, Stored, pack_levels
 
 # The mean square of a super-block counts twice in these formats.

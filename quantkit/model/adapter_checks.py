@@ -11,7 +11,8 @@ from quantkit.adapter.changes import LowRank
 from quantkit.adapter.folder import Adapter
 from quantkit.errors import AdapterError
 from quantkit.model.adapter_effect import AdapterEffect, percent
-from quantkit.model.effect_meter import DEVIATIONS, LARGE, WITHIN
+from quantkit.model.effect_meter import LARGE
+from quantkit.model.effect_sums import DEVIATIONS, WITHIN
 from quantkit.model.merge_record import AGAIN, check_merged_before
 from quantkit.model.opened import MergedCheckpoint
 

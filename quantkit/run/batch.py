@@ -22,11 +22,12 @@ from quantkit.chat_template.answer_reader import Text, Thought
 from quantkit.chat_template.answers import THOUGHT
 from quantkit.errors import ChatFormatError, ContextFullError, OutputError, QuantkitError
 from quantkit.files.json_file import SCHEMA
+from quantkit.run.asking import stream_answer
 from quantkit.run.context_size import larger_context
 from quantkit.run.file_lock import claimed, release_on_windows
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.session import ChatModel
-from quantkit.run.settings import Settings, stream_answer
+from quantkit.run.settings import Settings
 from quantkit.run.transcript import Conversation, check_messages
 from quantkit.system.progress import Reporter
 from quantkit.system.unicode_text import check_text

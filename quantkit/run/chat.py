@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from quantkit.chat_template.answer_reader import Part, Text, Thought
 from quantkit.chat_template.call_reader import Call
 from quantkit.errors import OutputError, QuantkitError
+from quantkit.run.asking import stream_answer, template_variables
 from quantkit.run.chat_state import ChatState
 from quantkit.run.commands import run_command
 from quantkit.run.context_window import make_room
 from quantkit.run.generation_stats import rates
 from quantkit.run.prompt_input import Entry, Read, read_entry, reader_of
 from quantkit.run.session import ChatModel
-from quantkit.run.settings import stream_answer, template_variables
 from quantkit.run.speed import slow_note
 from quantkit.system.unicode_text import check_text
 

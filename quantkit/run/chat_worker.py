@@ -22,6 +22,7 @@ from quantkit.errors import QuantkitError
 from quantkit.ggml.llama import begin
 from quantkit.gguf.lora import ScaledLora
 from quantkit.package.built import open_package
+from quantkit.run.asking import stream_answer
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import (
     Settings,
@@ -29,7 +30,6 @@ from quantkit.run.settings import (
     chat_settings,
     check_system,
     load_options,
-    stream_answer,
     with_parameters,
     with_thinking,
 )

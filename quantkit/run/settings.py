@@ -6,24 +6,18 @@ checked more strictly than those of a package: a parameter that would have no ef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from quantkit.chat_template.answer_reader import AnswerReader, Part
 from quantkit.errors import ChatFormatError, QuantkitError
 from quantkit.ollama.parameters import PARAMETERS, check_parameters
 from quantkit.package.built import RunnablePackage
-from quantkit.run.answer import DividedAnswer, alone
-from quantkit.run.held_answer import Held, answer_grammar
-from quantkit.run.interrupts import always
+from quantkit.run.held_answer import Held
 from quantkit.run.options import MOST_SEED, Sampling, SamplingOptions, chat_sampling, number, sampling_value
-from quantkit.run.session import ChatModel, Messages
+from quantkit.run.session import ChatModel
 from quantkit.run.transcript import Conversation
 from quantkit.system.unicode_text import check_text
-
-if TYPE_CHECKING:
-    from quantkit.run.logprobs import Scores
 
 LOADING = ("num_ctx", "num_thread", "num_gpu")
 """Parameters that apply when the model loads."""
@@ -216,79 +210,6 @@ def with_thinking(settings: Settings, model: ChatModel, thinking: str | None) ->
             hint="leave --thinking out: the chat template decides",
         )
     return replace(settings, told={**settings.told, **dict.fromkeys(switches, thinking == "on")})
-
-
-def template_variables(settings: Settings, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the chat template is told besides the messages."""
-    return {**settings.told, **({"tools": list(tools)} if tools else {})}
-
-
-def stream_answer(
-    model: ChatModel,
-    messages: Messages,
-    settings: Settings,
-    *,
-    tools: Sequence[Mapping[str, Any]] = (),
-    go_on: Callable[[], bool] = always,
-    reuse: bool = True,
-) -> Iterator[Part]:
-    """:meth:`ChatModel.stream` with these settings, divided into thoughts, text and calls.
-
-    Args:
-        model: the model that answers.
-        messages: the conversation.
-        settings: how it answers.
-        tools: the tools that it may call, as OpenAI's API has them.
-        go_on, reuse: see there.
-
-    Raises:
-        ChatFormatError: the template rejects the conversation, or its calls of tools cannot be read.
-        ContextFullError: the conversation does not fit into the context.
-    """
-    answer = prepare_answer(model, messages, settings, tools=tools, go_on=go_on, reuse=reuse)
-    try:
-        parts: Iterator[Part] = alone(answer.steps(model.engine.lanes))
-        yield from parts
-    finally:
-        model.last_stats = answer.stats
-
-
-def prepare_answer(
-    model: ChatModel,
-    messages: Messages,
-    settings: Settings,
-    *,
-    tools: Sequence[Mapping[str, Any]] = (),
-    go_on: Callable[[], bool] = always,
-    reuse: bool = True,
-    scores: Scores | None = None,
-) -> DividedAnswer:
-    """What :func:`stream_answer` answers, before anything is evaluated; see :meth:`ChatModel.prepare`."""
-    form, told = model.answers, template_variables(settings, tools)
-    if tools and form.calls is None:
-        raise ChatFormatError(f"tools cannot be used with this model: of its chat template, {form.no_calls}")
-    divided = form.thoughts is not None or bool(tools) or settings.held is not None
-    functions = [tool["function"] for tool in tools]
-    reader = AnswerReader(
-        form,
-        model.opening(messages, told) if divided else "",
-        {function["name"]: function.get("parameters") or {} for function in functions},
-    )
-    answer = model.prepare(
-        messages,
-        max_tokens=model.n_ctx if settings.max_tokens is None else settings.max_tokens,
-        stops=settings.stops,
-        go_on=go_on,
-        reuse=reuse,
-        grammar=answer_grammar(settings.held, form, reader) if settings.held else "",
-        bias=settings.bias,
-        loras=settings.loras,
-        scores=scores,
-        told=told,
-        shown=model.marker_tokens if divided else (),
-        **settings.sampling,
-    )
-    return DividedAnswer(answer, reader)
 
 
 def require_answering(name: str) -> None:

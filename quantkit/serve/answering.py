@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from quantkit.chat_template.answer_reader import Part
 from quantkit.run.answer import is_repeatable
+from quantkit.run.asking import template_variables
 from quantkit.run.context_window import visible_messages
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.lanes import Lanes
 from quantkit.run.session import ChatModel
-from quantkit.run.settings import template_variables
 from quantkit.run.speed import slow_note
 from quantkit.serve.errors import BusyError, StoppingError
 from quantkit.serve.metrics import Totals

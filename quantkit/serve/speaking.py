@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from quantkit.chat_template.answer_format import AnswerFormat
 from quantkit.chat_template.answer_reader import AnswerReader, Part, Text
 from quantkit.run.answer import Answer, DividedAnswer
+from quantkit.run.asking import prepare_answer
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.held_answer import answer_grammar
 from quantkit.run.logprobs import Scores, TokenScore
 from quantkit.run.session import ChatModel
-from quantkit.run.settings import prepare_answer
 from quantkit.run.text_prompt import continued_tokens
 from quantkit.serve.request import ChatRequest
 from quantkit.serve.text_request import TextPrompt
@@ -89,7 +89,7 @@ def prepare_spoken(model: ChatModel, request: Asked, go_on: Callable[[], bool]) 
         go_on: called between steps; False ends the answer there.
 
     Raises:
-        QuantkitError: as :func:`~quantkit.run.settings.prepare_answer` and
+        QuantkitError: as :func:`~quantkit.run.asking.prepare_answer` and
             :func:`~quantkit.run.text_prompt.continued_tokens`.
     """
     how, scores = request.settings, None

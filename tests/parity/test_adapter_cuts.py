@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from quantkit.errors import AdapterError
 from quantkit.jobs.convert import convert
 from quantkit.jobs.merge import merge
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from quantkit.system.progress import Reporter
 from tests.checkpoints.case import edit_json, edit_tensors, write_adapter
 from tests.support.adapter_matrix import saved_tensors

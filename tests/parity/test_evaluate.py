@@ -16,7 +16,8 @@ import pytest
 from quantkit.demo.data import ADAPTER, BASE
 from quantkit.errors import QuantkitError
 from quantkit.evaluate import cache, reference
-from quantkit.evaluate.evaluation import Settings, divergences
+from quantkit.evaluate.evaluate_files import divergences
+from quantkit.evaluate.evaluation import Settings
 from quantkit.evaluate.logits_file import read_losses
 from quantkit.evaluate.text import Text, cut
 from quantkit.files.json_file import read_json

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quantkit.jobs.convert import convert
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from tests.support.checkpoints import KINDS
 from tests.support.gguf_compare import differences
 from tests.support.llama_logits import llama_logits

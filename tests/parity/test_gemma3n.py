@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from quantkit.errors import ArchitectureError
 from quantkit.jobs.convert import convert
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from tests.support.gemma3n_graph import take_gelu_from_a_table, take_samples_deviation
 from tests.support.gguf_compare import tensor_differences
 from tests.support.gguf_read import read_gguf

@@ -12,7 +12,7 @@ from quantkit.advise.context import ContextRun, ask_context
 from quantkit.advise.memory import memory
 from quantkit.errors import GGUFError
 from quantkit.ggml.types import UNQUANTIZED, GGMLType
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from quantkit.plan.gguf_outputs import layout
 
 Maker = Callable[..., Path]

@@ -26,7 +26,7 @@ from quantkit.jobs.convert import convert
 from quantkit.jobs.merge import merge
 from quantkit.jobs.package import package
 from quantkit.jobs.run_stream import merger
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from quantkit.model.projector_file import plan_projector_file
 from quantkit.ollama.modelfile import parse_modelfile
 from quantkit.package.manifest import read_manifest

@@ -16,7 +16,7 @@ import quantkit
 from quantkit.errors import AdapterError, CheckpointError, QuantizationError
 from quantkit.jobs.convert import convert
 from quantkit.jobs.merge import merge
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from tests.support.gguf_compare import FREE_TEXT, metadata_differences, tensor_differences
 from tests.support.gguf_read import read_gguf
 from tests.support.llama_model import llama_logits

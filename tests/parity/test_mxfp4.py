@@ -24,7 +24,7 @@ from quantkit.jobs.build import BuildResult, build
 from quantkit.jobs.convert import convert, convert_adapter
 from quantkit.jobs.merge import merge
 from quantkit.jobs.recipe import Recipe
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from tests.parity.test_quantize import NEED_IMATRIX
 from tests.support.gguf_compare import differences
 from tests.support.llama_model import llama_logits

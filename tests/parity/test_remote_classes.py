@@ -17,7 +17,7 @@ from quantkit.errors import AdapterError, ArchitectureError
 from quantkit.jobs.convert import convert
 from quantkit.jobs.via_llama_cpp import convert_via
 from quantkit.model.lora_file import plan_adapter_files
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from tests.support.gguf_compare import tensor_differences
 from tests.support.llama_model import llama_logits
 from tests.support.plain_lora import write_plain_lora

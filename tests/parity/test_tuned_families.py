@@ -20,7 +20,7 @@ from quantkit.errors import AdapterError
 from quantkit.files.json_file import read_json
 from quantkit.jobs.convert import convert
 from quantkit.model.lora_file import plan_adapter_files
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from tests.support.llama_model import llama_logits
 from tests.support.parity_matrix import AS_LLAMA_CPP
 from tests.support.plain_lora import write_plain_lora

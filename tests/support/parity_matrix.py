@@ -29,7 +29,7 @@ from quantkit.ggml.types import FTYPES, UNQUANTIZED
 from quantkit.gguf.model import read_model
 from quantkit.jobs.convert import convert
 from quantkit.jobs.run_stream import merger
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from quantkit.plan.gguf_outputs import choose_mixtures, quantized_outputs, unquantized_outputs
 from quantkit.plan.values import PlannedTensor
 from tests.support.checkpoints import KINDS, make_checkpoint

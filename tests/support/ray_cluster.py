@@ -27,7 +27,8 @@ from quantkit.calibrate import spread as calibrate_spread
 from quantkit.calibrate.imatrix_file import read_progress
 from quantkit.cluster.connection import DISK, import_ray, nodes
 from quantkit.cluster.dealing import Dealing
-from quantkit.evaluate.evaluation import Asked, Evaluation, Settings, evaluate_files
+from quantkit.evaluate.evaluate_files import evaluate_files
+from quantkit.evaluate.evaluation import Asked, Evaluation, Settings
 from quantkit.evaluate.files import EvaluatedFile
 from quantkit.evaluate.process import Runners
 from quantkit.evaluate.spread import spread_runners

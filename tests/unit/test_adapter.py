@@ -30,7 +30,7 @@ from quantkit.errors import AdapterError, CheckpointError
 from quantkit.ggml.types import GGMLType
 from quantkit.jobs.merge import merge
 from quantkit.model.merger import Merger
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from quantkit.model.tied_embeddings import EMBEDDING, LM_HEAD
 from quantkit.plan.values import PlannedTensor
 from tests.support.bits import as_tensor

@@ -17,7 +17,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from quantkit.arch.decoder import interleave_halves
 from quantkit.arch.families import ARCHITECTURES, BY_MODEL_TYPE, FAMILIES, INSIDE, class_notes, find_architecture
-from quantkit.arch.rope import _PLAIN_POWERS, _frequencies
+from quantkit.arch.rope_factors import _PLAIN_POWERS, _frequencies
 from quantkit.checkpoint.dtypes import BF16
 from quantkit.errors import ArchitectureError
 from tests.support.bits import as_tensor, bits

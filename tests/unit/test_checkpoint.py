@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from quantkit.checkpoint.folder import open_checkpoint
 from quantkit.errors import ArchitectureError, CheckpointError
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 
 Maker = Callable[..., Path]
 

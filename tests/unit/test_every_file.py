@@ -19,7 +19,7 @@ from quantkit.checkpoint.ignored import Ignored
 from quantkit.checkpoint.known_files import TABLE, UNFINISHED_ENDINGS, known
 from quantkit.errors import AdapterError, CheckpointError
 from quantkit.model.every_file import check_every_file
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 
 Maker = Callable[..., Path]
 BESIDE_A_MODEL = (

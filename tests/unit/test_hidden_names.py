@@ -12,7 +12,7 @@ from quantkit.errors import QuantkitError
 from quantkit.files.visible import visible
 from quantkit.hub.tokenizer_files import VOCABULARIES, matching
 from quantkit.model.every_file import check_every_file
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from quantkit.package.manifest import read_manifest
 from quantkit.package.plan_entries import weight_files
 from quantkit.verify.encoders import tokenizer_file

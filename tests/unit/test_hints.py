@@ -12,7 +12,8 @@ import click
 import pytest
 
 from quantkit.cli.main import COMMANDS, main
-from quantkit.cli.options import json_option, print_json
+from quantkit.cli.options import json_option
+from quantkit.cli.output import print_json
 from quantkit.errors import HubError, VerificationError
 from quantkit.ggml.types import FTYPES, ftype_name
 from quantkit.hub.source import HubId, parse_source

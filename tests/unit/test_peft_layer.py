@@ -24,7 +24,7 @@ from quantkit.checkpoint.open_file import open_tensor_file
 from quantkit.checkpoint.tensor_file import TensorSpec
 from quantkit.errors import AdapterError
 from quantkit.jobs.merge import merge
-from quantkit.model.opened import open_merged
+from quantkit.model.opening import open_merged
 from tests.support.adapters import VARIANTS
 from tests.support.bits import as_array, as_tensor
 

@@ -21,10 +21,11 @@ from quantkit.chat_template.answer_reader import Text, Thought
 from quantkit.chat_template.call_reader import Call
 from quantkit.cli.chat import command as chat_command
 from quantkit.errors import ChatFormatError
+from quantkit.run.asking import stream_answer
 from quantkit.run.batch import answer_prompts, read_prompts
 from quantkit.run.screen import ANSWERING, THINKING
 from quantkit.run.session import ChatModel
-from quantkit.run.settings import Settings, stream_answer, with_thinking
+from quantkit.run.settings import Settings, with_thinking
 from quantkit.run.transcript import load_conversation, save_conversation
 from tests.support.served import Server, running_server
 

@@ -15,7 +15,8 @@ from quantkit.hub.matrix import HubMatrix, parse_matrix
 from quantkit.hub.source import HubId, parse_source
 from quantkit.hub.target import parse_target
 from quantkit.hub.web_address import web_address
-from quantkit.jobs.argument_kinds import ADAPTERS, LORAS, MATRIX, PATH, SOURCE, TEMPLATE, Argument, Kind
+from quantkit.jobs.argument_kinds import ADAPTERS, LORAS, MATRIX, PATH, SOURCE, TEMPLATE
+from quantkit.jobs.kind import Argument, Kind
 from quantkit.jobs.model_name import model_name
 from quantkit.model.base_names import base_notes
 from quantkit.ollama.modelfile import Command, parse_modelfile, print_modelfile

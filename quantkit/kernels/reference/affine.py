@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from quantkit.kernels.arithmetic import Floats, Integers, nearest_int, quiet
-from quantkit.kernels.formats import AffineSearch
 from quantkit.kernels.reference.arithmetic import ordered_sum
+from quantkit.kernels.searches import AffineSearch
 
 
 def search(x: Floats, top: int, kind: AffineSearch) -> tuple[Floats, Floats, Integers]:

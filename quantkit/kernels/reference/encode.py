@@ -18,9 +18,7 @@ from quantkit.kernels.formats import (
     SPLIT_FORMATS,
     SUPER_BLOCK,
     TABLE_FORMATS,
-    AffineSearch,
     KQuant,
-    MovingSearch,
 )
 from quantkit.kernels.reference import affine, symmetric
 from quantkit.kernels.reference.blocks import encode_blocks
@@ -28,6 +26,7 @@ from quantkit.kernels.reference.grid import encode_grid
 from quantkit.kernels.reference.small import encode_small
 from quantkit.kernels.reference.split import encode_split
 from quantkit.kernels.reference.table import encode_table
+from quantkit.kernels.searches import AffineSearch, MovingSearch
 from quantkit.kernels.super_block import LAYOUTS, Stored
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from quantkit.kernels.arithmetic import Bytes, Floats, Integers, half_bytes, quiet
-from quantkit.kernels.formats import LEVEL_MOVE, SUPER_BLOCK, SplitFormat
+from quantkit.kernels.formats import SUPER_BLOCK, SplitFormat
 from quantkit.kernels.grid_layout import PACKERS, Codes, Parts, store_split_scales
 from quantkit.kernels.grids import grid_of
 from quantkit.kernels.reference.arithmetic import ordered_sum
 from quantkit.kernels.reference.grid import padded, weigh
+from quantkit.kernels.searches import LEVEL_MOVE
 
 _Bools = npt.NDArray[np.bool_]
 _UP, _DOWN = (np.array([-1, 0, 1], dtype=np.float32) + np.float32(move) for move in (LEVEL_MOVE, -LEVEL_MOVE))

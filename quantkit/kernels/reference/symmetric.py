@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from quantkit.kernels.arithmetic import Floats, Integers, first_largest, nearest_int, quiet
-from quantkit.kernels.formats import NOTHING, MovingSearch, TrialSearch
+from quantkit.kernels.formats import NOTHING
 from quantkit.kernels.reference.arithmetic import ordered_sum
+from quantkit.kernels.searches import MovingSearch, TrialSearch
 
 
 def trial_search(x: Floats, least: int, top: int, kind: TrialSearch) -> tuple[Floats, Integers]:

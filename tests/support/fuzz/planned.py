@@ -9,7 +9,7 @@ from quantkit.ggml.types import GGMLType
 from quantkit.hub.adapter_source import AdapterLike
 from quantkit.jobs.inspect import inspect
 from quantkit.model.adapter_checks import check_adapters
-from quantkit.model.opened import open_model
+from quantkit.model.opening import open_model
 from quantkit.model.projector_file import plan_projector_file
 from quantkit.model.sampling import sampling_parameters
 from quantkit.package.license import license_texts

@@ -1,0 +1,90 @@
+"""Asks a model with the settings of its answers: what a chat template is told, and answers divided into their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from quantkit.chat_template.answer_reader import AnswerReader, Part
+from quantkit.errors import ChatFormatError
+from quantkit.run.answer import DividedAnswer, alone
+from quantkit.run.held_answer import answer_grammar
+from quantkit.run.interrupts import always
+from quantkit.run.session import ChatModel, Messages
+from quantkit.run.settings import Settings
+
+if TYPE_CHECKING:
+    from quantkit.run.logprobs import Scores
+
+
+def template_variables(settings: Settings, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the chat template is told besides the messages."""
+    return {**settings.told, **({"tools": list(tools)} if tools else {})}
+
+
+def stream_answer(
+    model: ChatModel,
+    messages: Messages,
+    settings: Settings,
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    go_on: Callable[[], bool] = always,
+    reuse: bool = True,
+) -> Iterator[Part]:
+    """:meth:`ChatModel.stream` with these settings, divided into thoughts, text and calls.
+
+    Args:
+        model: the model that answers.
+        messages: the conversation.
+        settings: how it answers.
+        tools: the tools that it may call, as OpenAI's API has them.
+        go_on, reuse: see there.
+
+    Raises:
+        ChatFormatError: the template rejects the conversation, or its calls of tools cannot be read.
+        ContextFullError: the conversation does not fit into the context.
+    """
+    answer = prepare_answer(model, messages, settings, tools=tools, go_on=go_on, reuse=reuse)
+    try:
+        parts: Iterator[Part] = alone(answer.steps(model.engine.lanes))
+        yield from parts
+    finally:
+        model.last_stats = answer.stats
+
+
+def prepare_answer(
+    model: ChatModel,
+    messages: Messages,
+    settings: Settings,
+    *,
+    tools: Sequence[Mapping[str, Any]] = (),
+    go_on: Callable[[], bool] = always,
+    reuse: bool = True,
+    scores: Scores | None = None,
+) -> DividedAnswer:
+    """What :func:`stream_answer` answers, before anything is evaluated; see :meth:`ChatModel.prepare`."""
+    form, told = model.answers, template_variables(settings, tools)
+    if tools and form.calls is None:
+        raise ChatFormatError(f"tools cannot be used with this model: of its chat template, {form.no_calls}")
+    divided = form.thoughts is not None or bool(tools) or settings.held is not None
+    functions = [tool["function"] for tool in tools]
+    reader = AnswerReader(
+        form,
+        model.opening(messages, told) if divided else "",
+        {function["name"]: function.get("parameters") or {} for function in functions},
+    )
+    answer = model.prepare(
+        messages,
+        max_tokens=model.n_ctx if settings.max_tokens is None else settings.max_tokens,
+        stops=settings.stops,
+        go_on=go_on,
+        reuse=reuse,
+        grammar=answer_grammar(settings.held, form, reader) if settings.held else "",
+        bias=settings.bias,
+        loras=settings.loras,
+        scores=scores,
+        told=told,
+        shown=model.marker_tokens if divided else (),
+        **settings.sampling,
+    )
+    return DividedAnswer(answer, reader)
