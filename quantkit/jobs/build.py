@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,23 +15,23 @@ from quantkit.engine.timeline import Timeline
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.evaluate.evaluation import Evaluation
 from quantkit.files.workspace import Workspace
-from quantkit.hub.fetch import folders_here
-from quantkit.jobs.argument_kinds import FLAG
-from quantkit.jobs.arguments import PathInput, SourceInput, read_path
+from quantkit.jobs.arguments import PathInput, SourceInput
 from quantkit.jobs.build_calibration import calibrated
-from quantkit.jobs.build_evaluation import plan_evaluation, require_quantized
-from quantkit.jobs.build_proof import build_origin, proof_of
+from quantkit.jobs.build_evaluation import BuildEvaluation, plan_evaluation
+from quantkit.jobs.build_proof import build_origin
 from quantkit.jobs.build_record import build_manifest, build_report
+from quantkit.jobs.build_request import read_build_request
 from quantkit.jobs.evaluated_card import quality
 from quantkit.jobs.prepare import PlannedBuild, prepare
 from quantkit.jobs.recipe import BuildKeywords, Recipe, read_request
 from quantkit.jobs.run_options import RunOptions
 from quantkit.jobs.run_stream import run_stream, streaming_workspace
-from quantkit.jobs.unquantized import stream_build
+from quantkit.jobs.unquantized import Unquantized, stream_build
 from quantkit.model.adapter_checks import check_effects
 from quantkit.model.adapter_effect import AdapterEffect
 from quantkit.package.file_names import REPORT
-from quantkit.package.manifest import PACKAGE_MARK, write_manifest
+from quantkit.package.manifest import PACKAGE_MARK, Manifest, write_manifest
+from quantkit.package.manifest_entries import MatrixEntry
 from quantkit.package.ollama_modelfile import package_notes
 from quantkit.package.render import write_package
 from quantkit.package.spec import PackageSpec
@@ -103,42 +102,28 @@ def build(
         QuantkitError: by name, whatever else is wrong; nothing is left behind.
     """
     recipe, run = read_request(model, run, **keywords)
-    reporter, checked = run.reporter, FLAG.read("verify", verify)
-    if recipe.via_llama_cpp is not None:
-        from quantkit.jobs.via_llama_cpp import refuse_resume
-
-        refuse_resume(run)
-    proving = proof_of(recipe, reporter) if FLAG.read("prove", prove) else None
-    recipe = recipe if proving is None else proving.recipe
-    data = None if evaluate_data is None else read_path("evaluate_data", evaluate_data)
-    if wanted := FLAG.read("evaluate", evaluate) or data is not None:
-        require_quantized(recipe)
-    if ray is not None:
-        from quantkit.jobs.spread import require_spreadable
-
-        require_spreadable(recipe)
-        if run.resume:
-            raise QuantkitError("--resume cannot go with --ray yet: nodes keep no journals", hint="leave out --resume")
-    trace = None if profile is None else read_path("profile", profile)
-    clock = _Clock()
+    asked = read_build_request(
+        recipe,
+        run,
+        verify=verify,
+        prove=prove,
+        evaluate=evaluate,
+        evaluate_data=evaluate_data,
+        profile=profile,
+        ray=ray,
+    )
+    recipe, proving, clock = asked.recipe, asked.proving, _Clock()
     if isinstance(recipe.model, Path):
         require_folder(recipe.model)  # before the output is looked at, which may have its name
-    matrix_here = recipe.imatrix if isinstance(recipe.imatrix, Path) else None
-    files = [matrix_here, recipe.calibrate, recipe.choice_data, Path(recipe.template), data]
-    inputs = [
-        *folders_here([recipe.model, *recipe.adapters]),
-        *(path for path in files if path is not None and os.path.isfile(path)),
-        *([recipe.via_llama_cpp] if recipe.via_llama_cpp else []),
-    ]
     with (
-        streaming_workspace(recipe.folder, run, inputs=inputs, mark=PACKAGE_MARK) as work,
+        streaming_workspace(recipe.folder, run, inputs=asked.inputs(), mark=PACKAGE_MARK) as work,
         calibrated(recipe, work, run, proving) as (weighted, matrix, written),
         _prepared(weighted, work, run) as prepared,
     ):
-        if checked or proving is not None:
+        if asked.verify or proving is not None:
             work.reserve_failed()
         timeline = Timeline()
-        if trace is not None:
+        if asked.trace is not None:
             prepared = replace(prepared, workers=replace(prepared.workers, timeline=timeline))
         if matrix is not None:
             clock.lap("calibrate")
@@ -148,43 +133,21 @@ def build(
             prepared, written = with_choice(weighted, prepared, work, written)
             clock.lap("choose")
         prepared = replace(prepared, recipe=recipe)
-        plan, subject = prepared.plan, prepared.subject
         of_ollama = package_notes(prepared.spec)  # said last, because not everybody has it
-        for note in plan.notes:
-            if note not in of_ollama:
-                reporter.note(note)
+        _tell(run, (note for note in prepared.plan.notes if note not in of_ollama))
         if planned is not None:
             planned(prepared.spec)
         if proving is not None:
             proving.check(prepared)
-        evaluating = plan_evaluation(prepared, work, data) if wanted else None
-        extra = () if evaluating is None else evaluating.outputs
+        evaluating = plan_evaluation(prepared, work, asked.data) if asked.evaluate else None
         clock.lap("plan")
-        seen: dict[str, dict[str, str]] = {}
-        if (seeing := subject.projector) is not None:  # before the effects are taken
-            seen = run_stream(seeing.tensors, [seeing.output], subject.source, work, prepared.workers, reporter)
-        digests, effects = stream_build(
-            prepared, (*plan.outputs, *extra), work, written, lambda: clock.lap("compile"), ray
-        )
-        digests |= seen
-        if evaluating is not None:
-            evaluating.set_aside(work)
-        for note in (measured := check_effects(effects, again=recipe.merge_again)):
-            reporter.note(note)
-        plan = replace(plan, notes=(*plan.notes, *measured))
-        prepared = replace(prepared, plan=plan)
-        for file in subject.adapter_files:
-            digests |= run_stream(
-                file.tensors, [file.output], file.source, work, processor_workers(run.threads), reporter
-            )
-        if trace is not None:
-            timeline.write(trace)
+        prepared, streamed = _stream(prepared, evaluating, work, written, clock, ray)
+        if asked.trace is not None:
+            timeline.write(asked.trace)
         clock.lap("stream")
-        texts = write_package(prepared.spec, work.path)
-        manifest = build_manifest(prepared, digests, texts, effects, matrix)
-        write_manifest(manifest, work.path)
+        manifest = _package(prepared, prepared.spec, streamed, matrix, work)
         clock.lap("package")
-        report = _verify(prepared, work) if checked else None
+        report = _verify(prepared, work) if asked.verify else None
         clock.lap("verify")
         proof = None if proving is None else proving.prove(prepared, work.path, report)
         if proof is not None:
@@ -196,26 +159,17 @@ def build(
             except QuantkitError as error:  # the package is there all the same
                 trouble = error
             else:
-                texts = write_package(replace(prepared.spec, quality=quality(found)), work.path)
-                manifest = build_manifest(prepared, digests, texts, effects, matrix)
-                write_manifest(manifest, work.path)
+                spec = replace(prepared.spec, quality=quality(found))
+                manifest = _package(prepared, spec, streamed, matrix, work)
             clock.lap("evaluate")
-        write_report(build_report(prepared, report, clock.seconds, effects, proof, found), work.path)
-        add_page(work.path, reporter)
-        wrong = [check for made in (report, proof) if made is not None for check in made.checks if not check.passed]
-        if wrong:
-            failed = work.publish(failed=True)
-            first = wrong[0]
-            raise VerificationError(
-                f"{failed}: built, but check {first.name!r} failed: {first.figure or first.evidence}",
-                hint=f"read {failed / REPORT}",
-            )
+        write_report(build_report(prepared, report, clock.seconds, streamed.effects, proof, found), work.path)
+        add_page(work.path, run.reporter)
+        _require_passed(report, proof, work)
         folder = work.publish(names=manifest.file_names)
-        for note in of_ollama:
-            reporter.note(note)
+        _tell(run, of_ollama)
         if trouble is not None:
             raise QuantkitError(f"{folder}: built, but not evaluated: {trouble}", hint=trouble.hint)
-        return BuildResult(folder, plan, report, clock.seconds, effects, proof, found)
+        return BuildResult(folder, prepared.plan, report, clock.seconds, streamed.effects, proof, found)
 
 
 def _prepared(recipe: Recipe, work: Workspace, run: RunOptions) -> AbstractContextManager[PlannedBuild]:
@@ -229,6 +183,62 @@ def _prepared(recipe: Recipe, work: Workspace, run: RunOptions) -> AbstractConte
     from quantkit.jobs.prepare_converted import prepare_converted
 
     return prepare_converted(recipe, work, run)
+
+
+@dataclass(frozen=True)
+class _Streamed:
+    """What the streams of a build found.
+
+    Attributes:
+        digests: by file, by tensor: sha256.
+        effects: what each adapter changed.
+    """
+
+    digests: dict[str, dict[str, str]]
+    effects: tuple[AdapterEffect, ...]
+
+
+def _stream(
+    prepared: PlannedBuild,
+    evaluating: BuildEvaluation | None,
+    work: Workspace,
+    written: Unquantized | None,
+    clock: _Clock,
+    ray: str | None,
+) -> tuple[PlannedBuild, _Streamed]:
+    """Write every GGUF file of a build: the vision part, the models, the adapters as files of their own.
+
+    Returns:
+        The build with the notes on what the adapters changed, and what was found.
+
+    Raises:
+        AdapterError: an adapter changes nothing, or is part of the weights already.
+    """
+    plan, subject, run = prepared.plan, prepared.subject, prepared.run
+    seen: dict[str, dict[str, str]] = {}
+    if (seeing := subject.projector) is not None:  # before the effects are taken
+        seen = run_stream(seeing.tensors, [seeing.output], subject.source, work, prepared.workers, run.reporter)
+    extra = () if evaluating is None else evaluating.outputs
+    digests, effects = stream_build(prepared, (*plan.outputs, *extra), work, written, lambda: clock.lap("compile"), ray)
+    digests |= seen
+    if evaluating is not None:
+        evaluating.set_aside(work)
+    measured = check_effects(effects, again=prepared.recipe.merge_again)
+    _tell(run, measured)
+    for file in subject.adapter_files:
+        workers = processor_workers(run.threads)
+        digests |= run_stream(file.tensors, [file.output], file.source, work, workers, run.reporter)
+    return replace(prepared, plan=replace(plan, notes=(*plan.notes, *measured))), _Streamed(digests, effects)
+
+
+def _package(
+    prepared: PlannedBuild, spec: PackageSpec, streamed: _Streamed, matrix: MatrixEntry | None, work: Workspace
+) -> Manifest:
+    """Write the texts of the package and its manifest."""
+    texts = write_package(spec, work.path)
+    manifest = build_manifest(prepared, streamed.digests, texts, streamed.effects, matrix)
+    write_manifest(manifest, work.path)
+    return manifest
 
 
 def _verify(prepared: PlannedBuild, work: Workspace) -> Report:
@@ -254,6 +264,27 @@ def _verify(prepared: PlannedBuild, work: Workspace) -> Report:
             *report.not_made,
         ),
     )
+
+
+def _require_passed(report: Report | None, proof: Proof | None, work: Workspace) -> None:
+    """Publish a package of which a check failed under another name, and say so.
+
+    Raises:
+        VerificationError: naming the first check that failed.
+    """
+    wrong = [check for made in (report, proof) if made is not None for check in made.checks if not check.passed]
+    if not wrong:
+        return
+    failed, first = work.publish(failed=True), wrong[0]
+    raise VerificationError(
+        f"{failed}: built, but check {first.name!r} failed: {first.figure or first.evidence}",
+        hint=f"read {failed / REPORT}",
+    )
+
+
+def _tell(run: RunOptions, notes: Iterable[str]) -> None:
+    for note in notes:
+        run.reporter.note(note)
 
 
 class _Clock:
