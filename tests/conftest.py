@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,11 @@ if hasattr(os, "sched_setaffinity") and (worker := os.environ.get("PYTEST_XDIST_
     processors = sorted(os.sched_getaffinity(0))
     share = processors[int(worker) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]
     os.sched_setaffinity(0, share or processors)
+# A shell that runs the tests in the background has them ignore Ctrl-C, and each process that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import hypothesis
 import pytest
 import torch
 
@@ -29,6 +34,11 @@ from tests.support.reference import ReferenceConverter
 from tests.support.vocabularies import write_vocabulary
 
 torch.set_num_threads(1)
+# Examples are the same in each run, and none is too slow: what fails on a busy machine fails on every other.
+_SETTLED = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("settled", derandomize=True, **_SETTLED)
+hypothesis.settings.register_profile("whole", **_SETTLED)
+hypothesis.settings.load_profile("settled")
 
 Maker = Callable[..., Path]
 
@@ -52,12 +62,17 @@ SLOW = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="leave out what takes long: a minute instead of ten")
-    parser.addoption("--whole", action="store_true", help="all cases of sweeps, where otherwise some have their turn")
+    parser.addoption(
+        "--whole",
+        action="store_true",
+        help="all cases of sweeps, where otherwise some have their turn, and other examples each time",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("whole"):
         sweeps.take_all()
+        hypothesis.settings.load_profile("whole")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig, TrainableTokensConfig
 from peft.tuners.tuners_utils import check_target_module_exists
@@ -176,7 +176,6 @@ REGEXES = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(
     names=st.lists(PATHS, min_size=1, max_size=12),
     targets=LISTS | REGEXES,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
@@ -57,7 +57,6 @@ def test_rows_of_two_heads_by_hand() -> None:
     assert bits(interleave_halves(rows.view(BF16), 4)) == bits(expected.view(BF16))
 
 
-@settings(deadline=None)
 @given(heads=st.integers(1, 4), half=st.integers(1, 9), position=st.integers(0, 5000))
 def test_rotating_neighbours_is_rotating_halves(heads: int, half: int, position: int) -> None:
     """ggml's rope on rows in our order gives transformers' rope, in our order."""

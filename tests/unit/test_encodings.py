@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 import quantkit
 from quantkit.ggml import library as ggml
@@ -50,7 +50,7 @@ every_table = pytest.mark.parametrize("kind", sorted(TABLE_FORMATS), ids=lambda 
 every_grid = pytest.mark.parametrize("kind", sorted(GRID_FORMATS), ids=lambda kind: kind.name)
 in_lanes = pytest.mark.parametrize("kind", sorted(IN_LANES), ids=lambda kind: kind.name)
 every_weighted = pytest.mark.parametrize("kind", sorted(WEIGHTED), ids=lambda kind: kind.name)
-any_blocks = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+any_blocks = settings(max_examples=50)
 
 
 def by_ggml(kind: GGMLType, rows: np.ndarray) -> np.ndarray:

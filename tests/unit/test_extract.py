@@ -68,7 +68,7 @@ def test_no_product_of_the_rank_is_closer(shape: tuple[int, int]) -> None:
     st.floats(LEAST_ERROR, 0.99),
     st.integers(0, 2**31),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_error_is_kept(out: int, width: int, power: float, error: float, seed: int) -> None:
     values = torch.arange(1, min(out, width) + 1) ** power
     matrix = with_spectrum(out, width, values, seed)

@@ -10,7 +10,7 @@ from typing import Any
 
 import gguf
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.errors import GGUFError
@@ -114,7 +114,6 @@ def tensors(draw: st.DrawFn) -> list[TensorInfo]:
     return found
 
 
-@settings(deadline=None)
 @given(metadata=entries(), infos=tensors())
 def test_what_is_encoded_is_parsed(
     tmp_path_factory: pytest.TempPathFactory, metadata: list[KV], infos: list[TensorInfo]
@@ -189,7 +188,6 @@ def test_a_file_cut_anywhere(tmp_path: Path) -> None:
     assert len(read(tmp_path, whole).tensors) == 2
 
 
-@settings(deadline=None)
 @given(flips=st.lists(st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)), min_size=1, max_size=3))
 def test_a_damaged_file_is_refused_or_sound(
     tmp_path_factory: pytest.TempPathFactory, flips: list[tuple[int, int]]

@@ -7,7 +7,7 @@ import threading
 import gguf
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.ggml import library as ggml
@@ -145,14 +145,12 @@ BLOCKS = st.integers(1, 3).flatmap(
 
 
 @both
-@settings(deadline=None)
 @given(values=BLOCKS)
 def test_an_encoder_is_ggml_for_any_values(kind: GGMLType, values: list[float]) -> None:
     rows = np.array(values, dtype=np.float32).reshape(-1, 32)
     assert bytes(encode(kind, floats(rows))) == by_ggml(kind, rows)
 
 
-@settings(deadline=None)
 @given(values=st.lists(st.floats(-(2.0**20), 2.0**20, width=32), min_size=32, max_size=32), scale=st.integers(-30, 0))
 def test_q8_0_is_the_gguf_library_for_any_finite_scale(values: list[float], scale: int) -> None:
     rows = np.array(values, dtype=np.float32).reshape(1, 32) * np.float32(2.0**scale)

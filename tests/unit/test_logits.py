@@ -31,7 +31,7 @@ def log_softmax(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
 
 @pytest.mark.skipif(not lanes.available(), reason="numba is not installed")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.one_of(st.integers(1, 40), st.sampled_from([255, 256, 257, 1000, 4099])),

@@ -212,7 +212,7 @@ def test_what_cannot_be_written_is_refused(changes: dict[str, object], why: str)
 # Quoting
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.one_of(any_text, quote_heavy_text))
 def test_what_is_quoted_reads_back(text: str) -> None:
     if can_quote(text):
@@ -242,7 +242,7 @@ any_command = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(any_command, max_size=6))
 def test_printing_and_reading_a_modelfile(listed: list[Command]) -> None:
     kept = (Command("FROM", "./a.gguf"), *(command for command in listed if can_quote(command.value)))
@@ -270,7 +270,7 @@ def test_reading_drops_what_ollama_drops() -> None:
     assert parse_modelfile("FROM a\nSYSTEM x\u200dy\u00a0z\x07\tw\u202e")[1].value == "xyz\tw"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(any_text, min_size=1, max_size=30))
 @pytest.mark.parametrize("shell", SHELLS)
 def test_shell_quoting(shell: str, texts: list[str]) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -164,7 +164,6 @@ def test_near_misses_are_refused(case: str) -> None:
     assert "supported are llama-bpe, dbrx, qwen2, " in caught.value.hint
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_one_changed_character_is_refused(data: st.DataObject) -> None:
     base = data.draw(st.sampled_from([LLAMA, QWEN]))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.checkpoint.dtypes import BY_TYPE, to_float32
@@ -70,7 +70,6 @@ def test_just_below_the_overflow(outtype: GGMLType) -> None:
 
 
 @every_type
-@settings(deadline=None)
 @given(value=st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_any_value(outtype: GGMLType, value: float) -> None:
     assert_is_torchs(fitting(np.array([value], dtype=np.float32), outtype), outtype)

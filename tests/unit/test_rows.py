@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from quantkit.engine.rows import Rows, joined
@@ -28,7 +28,6 @@ def by_hand(rows: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray
     return made
 
 
-@settings(deadline=None)
 @given(
     rows=st.integers(0, 6), columns=st.integers(1, 9), rank=st.integers(0, 7), size=st.integers(-20, 20),
     seed=st.integers(0, 2**32 - 1),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -45,7 +45,6 @@ def entry(shape: list[Any], begin: Any, end: Any, dtype: Any = "F32") -> dict[st
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_reads_what_the_safetensors_library_writes(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -151,7 +150,6 @@ def test_broken_headers(tmp_path: Path, name: str) -> None:
     assert str(caught.value).startswith(f"{path}: ")
 
 
-@settings(deadline=None)
 @given(cut=st.integers(0), flips=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=3))
 def test_a_damaged_file_is_refused_or_sound(
     tmp_path_factory: pytest.TempPathFactory, cut: int, flips: list[tuple[int, int]]
