@@ -135,6 +135,9 @@ class _Job:
                 while worker.ident is not None and not event.is_set():
                     with contextlib.suppress(KeyboardInterrupt):
                         event.wait(0.1)
+                if worker.ident is not None:
+                    with contextlib.suppress(KeyboardInterrupt):
+                        worker.join()  # it has done its last step
             raise
         if self._errors:
             raise self._errors[0]
