@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,100 +16,96 @@ import pytest
 from quantkit.system.host import host_token
 from tests.checkpoints.case import Case
 from tests.checkpoints.defect import BUILD, CONVERT
-from tests.faults.cli import assert_refused, command_line, environment, older_output, run_here, run_process
+from tests.faults.cli import assert_refused, environment, older_output, run_here, run_process
+from tests.support.patience import PATIENCE, wait_for
 
 TEMPORARY = re.compile(r"\.out\.quantkit-(\d+)\.[0-9a-f]{16}")
-# Slow types on one thread: seconds of encoding for a signal to arrive in.
-SLOW = ("build", "{model}", "-o", "{out}", "--quant", "iq3_s", "--quant", "q2_k", "--no-verify", "--device", "cpu")
-DEADLINE = 60
-
-
-@pytest.fixture(scope="module")
-def large(checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A checkpoint that takes some seconds to build."""
-    folder = tmp_path_factory.mktemp("large") / "model"
-    options = {"hidden": 512, "intermediate": 1536, "heads": 8, "kv_heads": 4, "layers": 1}
-    shutil.copytree(checkpoint("llama3-untied", **options), folder)
-    yield folder
-    shutil.rmtree(folder)
+QUANTS = ("build", "{model}", "-o", "{out}", "--quant", "iq3_s", "--quant", "q2_k", "--no-verify", "--device", "cpu")
+# Runs quantkit, which stops itself in the middle, and does nothing more until it is interrupted: nobody need be fast.
+STOPS = """\
+import os, signal, sys, threading
+from quantkit.cli.main import entry
+from quantkit.engine.output_files import OutputFiles
+left, put, abandon, over = int(sys.argv.pop(1)), OutputFiles.put, OutputFiles.abandon, threading.Event()
+def stop(*given):
+    global left
+    if not left:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        over.wait()
+    left -= 1
+    put(*given)
+def told(self):
+    over.set()
+    abandon(self)
+OutputFiles.put, OutputFiles.abandon = stop, told
+entry()
+"""
 
 
 @pytest.fixture
-def case(large: Path, tmp_path: Path) -> Case:
+def case(checkpoint: Callable[..., Path], tmp_path: Path) -> Case:
     case = Case(tmp_path / "case")
-    case.root.mkdir()
-    case.model.symlink_to(large)
+    case.model.mkdir(parents=True)
+    for file in checkpoint("llama3-untied", layers=1).iterdir():
+        (case.model / file.name).symlink_to(file)
     case.outputs.mkdir()
     return case
 
 
-def run_until_streaming(case: Case, command: Sequence[str], records: int = 0) -> subprocess.Popen[str]:
-    """Start the command and wait until it encodes: the file is there under its temporary name, and is growing.
-
-    Args:
-        case: where.
-        command: what to run.
-        records: of the journal, to wait for too.
-    """
+def run_until_streaming(case: Case, command: Sequence[str], ranges: int = 3) -> subprocess.Popen[str]:
+    """Start the command; it stops itself when it has encoded so many ranges of rows, before it writes the next one."""
     process = subprocess.Popen(
-        command_line([*case.arguments(command), "--threads", "1"]),
+        [sys.executable, "-c", STOPS, str(ranges), *case.arguments(command), "--threads", "1"],
         cwd=case.root,
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that runs tests in the background has its children ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
-    deadline = time.monotonic() + DEADLINE
-    while not list(case.outputs.glob(".out.quantkit-*/*q2_k.gguf")) or lines(case) <= records:
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.fail(f"no output file appeared: {process.communicate()}")
-        time.sleep(0.005)
-    time.sleep(0.0 if records else 0.1)
+
+    def stopped() -> bool:
+        flags = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT
+        found = os.waitid(os.P_PID, process.pid, flags)
+        assert found is None or found.si_code == os.CLD_STOPPED, f"it ended: {process.communicate()}"
+        return found is not None
+
+    wait_for(stopped)
     return process
 
 
-def lines(case: Case) -> int:
-    """Lines of the journal of a file: its head and its records."""
-    found = list(case.outputs.glob(".out.quantkit-*/.*q2_k.gguf.journal"))
-    return max((path.read_bytes().count(b"\n") for path in found), default=1)
-
-
 def end(process: subprocess.Popen[str], number: int) -> str:
-    """Send a signal; the process must still have been at work."""
-    assert process.poll() is None, "the run was over before the signal: make the checkpoint larger"
+    """Send a signal in the middle of its work."""
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=DEADLINE)
+    process.send_signal(signal.SIGCONT)
+    _, stderr = process.communicate(timeout=PATIENCE)
     return stderr
 
 
 def test_kill_in_the_middle_and_run_again(case: Case) -> None:
     """Without a word nothing is deleted; what is continued, through a Ctrl-C too, is what was never interrupted."""
-    process = run_until_streaming(case, SLOW, records=1)
+    process = run_until_streaming(case, QUANTS)
     end(process, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     (left,) = os.listdir(case.outputs)
     match = TEMPORARY.fullmatch(left)
     assert match is not None, left
     assert int(match[1]) == process.pid
-    outcome = run_process(case.arguments(SLOW), cwd=case.root)
+    outcome = run_process(case.arguments(QUANTS), cwd=case.root)
     assert_refused(outcome, [f"{case.out}: a run that was killed has finished"], "--resume")
     assert os.listdir(case.outputs) == [left]
 
-    process = run_until_streaming(case, (*SLOW, "--resume"), records=2)
+    process = run_until_streaming(case, (*QUANTS, "--resume"))
     stderr = end(process, signal.SIGINT)
     assert process.returncode == 130
     assert [line for line in stderr.splitlines() if "run the same command again" in line]
     assert len(os.listdir(case.outputs)) == 1
 
-    outcome = run_process(case.arguments((*SLOW, "--resume")), cwd=case.root)
+    outcome = run_process(case.arguments((*QUANTS, "--resume")), cwd=case.root)
     assert outcome.code == 0, outcome.stderr
     assert "note: continued: " in outcome.stderr
     assert os.listdir(case.outputs) == ["out"]
     case.out.rename(case.root / "resumed")
-    outcome = run_process(case.arguments(SLOW), cwd=case.root)
+    outcome = run_process(case.arguments(QUANTS), cwd=case.root)
     assert outcome.code == 0, outcome.stderr
     names = sorted(os.listdir(case.out))
     assert {"model-iq3_s.gguf", "model-q2_k.gguf", "Modelfile", "manifest.json"} <= set(names)
@@ -121,7 +117,7 @@ def test_kill_in_the_middle_and_run_again(case: Case) -> None:
 
 def test_kill_in_the_middle_of_an_overwrite_keeps_the_old_one(case: Case) -> None:
     older_output(case.out)
-    process = run_until_streaming(case, (*SLOW, "--overwrite"))
+    process = run_until_streaming(case, (*QUANTS, "--overwrite"))
     end(process, signal.SIGKILL)
     assert sorted(os.listdir(case.outputs)) == [f".out.quantkit-{process.pid}.{host_token()}", "out"]
     assert (case.out / "old.txt").exists()
@@ -129,7 +125,7 @@ def test_kill_in_the_middle_of_an_overwrite_keeps_the_old_one(case: Case) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
 def test_interrupt_in_the_middle(number: int, case: Case) -> None:
-    process = run_until_streaming(case, SLOW)
+    process = run_until_streaming(case, QUANTS)
     stderr = end(process, number)
     assert os.listdir(case.outputs) == []
     assert "Traceback" not in stderr
@@ -139,11 +135,12 @@ def test_interrupt_in_the_middle(number: int, case: Case) -> None:
 
 def test_interrupt_twice_in_the_middle(case: Case) -> None:
     """An impatient second Ctrl-C, which may come when the interpreter is already ending."""
-    process = run_until_streaming(case, SLOW)
+    process = run_until_streaming(case, QUANTS)
     process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=DEADLINE)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert "Traceback" not in stderr
     assert process.returncode in (130, -signal.SIGINT)
     assert not case.out.exists()
@@ -187,22 +184,10 @@ def test_an_output_that_was_moved_aside_comes_back(
 
 
 def test_a_file_is_never_under_its_name_before_it_is_whole(case: Case) -> None:
-    process = run_until_streaming_file(case)
+    process = run_until_streaming(case, CONVERT, ranges=0)
+    assert len(list(case.outputs.glob(".out.quantkit-*/out"))) == 1
     end(process, signal.SIGKILL)
     assert not case.out.exists()
     outcome = run_process(case.arguments(CONVERT), cwd=case.root)
     assert outcome.code == 0, outcome.stderr
     assert os.listdir(case.outputs) == ["out"]
-
-
-def run_until_streaming_file(case: Case) -> subprocess.Popen[str]:
-    """As :func:`run_until_streaming`, for a conversion, stopped as soon as its file is there."""
-    process = subprocess.Popen(command_line(case.arguments(CONVERT)), cwd=case.root, env=environment(), text=True)
-    deadline = time.monotonic() + DEADLINE
-    while not list(case.outputs.glob(".out.quantkit-*/out")):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.fail("no output file appeared")
-        time.sleep(0.0005)
-    process.send_signal(signal.SIGSTOP)
-    return process

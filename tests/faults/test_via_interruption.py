@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.checkpoints.case import Case
 from tests.checkpoints.defect import CONVERT
 from tests.faults.cli import command_line, environment
+from tests.support.patience import PATIENCE, wait_for
 
-DEADLINE = 60
 SCRIPT = """\
 import os, pathlib, sys, time
 pathlib.Path(sys.argv[sys.argv.index("--outfile") + 1]).write_bytes(b"GGUF")
@@ -33,24 +31,13 @@ def test_interrupt(number: int, new_case: Callable[..., Case]) -> None:
         env=environment(),
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that runs tests in the background has its children ignore SIGINT.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
-    converter = wait_for(case.root / "pid", process)
+    said = case.root / "pid"
+    converter = int(wait_for(lambda: said.is_file() and said.read_text(encoding="utf-8"), process))
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=DEADLINE)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert stderr.splitlines()[-1] == "interrupted"
     assert os.listdir(case.outputs) == []
     with pytest.raises(ProcessLookupError):
         os.kill(converter, 0)
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> int:
-    deadline = time.monotonic() + DEADLINE
-    while not (path.is_file() and path.read_text(encoding="utf-8")):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            pytest.fail(f"the converter did not start: {process.communicate()}")
-        time.sleep(0.02)
-    return int(path.read_text(encoding="utf-8"))

@@ -20,6 +20,8 @@ from typing import Self
 import gguf
 import numpy as np
 
+from tests.support.patience import PATIENCE
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 _SERVER = Path(__file__).with_name("reference_server.py")
 
@@ -78,7 +80,7 @@ class ReferenceConverter:
             assert self._process.stdout is not None
             self._process.stdin.close()
             self._process.stdout.close()
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=PATIENCE)
 
     def convert(
         self,

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from quantkit.run.batch import Prompt, answer_prompts, read_prompts
 from quantkit.run.session import ChatModel
 from quantkit.run.settings import Settings
 from quantkit.system.progress import Reporter
+from tests.support.patience import PATIENCE, wait_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -309,15 +309,13 @@ def test_ctrl_c_keeps_what_was_answered(tmp_path: Path) -> None:
     data.write_text("".join(f"question {n}\n" for n in range(50)), encoding="utf-8")
     arguments = command(model, "--data-file", data, "--predictions-file", out, "--param", "num_predict=500")
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ}) as process:
-        while not (kept := hidden(tmp_path)) or b"\n" not in kept[0].read_bytes():
-            assert process.poll() is None
-            time.sleep(0.005)
+        (kept,) = wait_for(lambda: [path for path in hidden(tmp_path) if b"\n" in path.read_bytes()], process)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert b"run the same command again to continue" in errors
     assert b"Traceback" not in errors
-    assert 1 <= len(lines(kept[0])) < 50
+    assert 1 <= len(lines(kept)) < 50
     assert not out.exists()
 
 

@@ -21,6 +21,7 @@ from quantkit.package.render import render_package, write_package
 from quantkit.package.spec import PackagedModel, PackageSpec
 from tests.support.hostile import HOSTILE, NOT_CARRIED
 from tests.support.package_specs import SPEC, packaged
+from tests.support.patience import PATIENCE
 
 SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
 # Where sh is one of the others, what takes long is not run twice.
@@ -63,7 +64,7 @@ class Machine:
             text=True,
             errors="surrogateescape",
             check=False,
-            timeout=30,
+            timeout=PATIENCE,
         )
 
     def recorded(self) -> list[str]:

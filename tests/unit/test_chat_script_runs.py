@@ -21,6 +21,7 @@ from quantkit.package.render import write_package
 from quantkit.package.spec import PackageSpec
 from tests.support.llama_tools import apply_template, llama_tools
 from tests.support.package_specs import SPEC
+from tests.support.patience import PATIENCE
 
 SHELLS = [shell for shell in ("sh", "dash", "bash") if shutil.which(shell)]
 
@@ -66,7 +67,7 @@ class Installed:
         ):
             assert process.stdin is not None
             assert process.stdout is not None
-            late = Timer(60, process.kill)
+            late = Timer(PATIENCE, process.kill)
             late.start()
             process.stdin.write(typed.encode())
             process.stdin.flush()

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from quantkit.cli.doctor import command
 from quantkit.jobs import doctor
 from quantkit.kernels import cuda, cuda_driver
+from tests.support.patience import PATIENCE
 
 NAMES = (
     "python", "torch", "cuda", "llama-cpp-python", "transformers", "peft", "safetensors", "gguf", "numba", "ollama",
@@ -142,13 +143,13 @@ def test_offload(monkeypatch: pytest.MonkeyPatch) -> None:
         ("echo 'Warning: could not connect' >&2; echo 'ollama version is 0.34.1'", "could not connect"),
         ("echo 'ollama version is 0.34.1'", "ollama version is 0.34.1"),
         ("exit 3", "unknown version"),
-        ("exec sleep 60", "does not respond"),
+        ("exec sleep 600", "does not respond"),
     ],
 )
 def test_ollama(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, value: str) -> None:
     program(tmp_path, "ollama", script)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(doctor, "_OLLAMA_SECONDS", 2 if "sleep" not in script else 0.2)
+    monkeypatch.setattr(doctor, "_OLLAMA_SECONDS", 0.2 if "sleep" in script else PATIENCE)
     finding = doctor.find_ollama()
     assert finding.ok
     assert value in finding.value

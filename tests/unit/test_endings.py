@@ -19,6 +19,7 @@ from quantkit.files import fileio
 from quantkit.system.interrupts import ENDING, ends_cleanly
 from quantkit.system.limited_process import _Alarm
 from quantkit.system.out_of_memory import is_out_of_memory
+from tests.support.patience import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +55,7 @@ def test_ctrl_c_in_a_finalizer_or_callback_is_not_lost() -> None:
     def lose_it() -> None:
         value = _Finalized()
         del value
-        time.sleep(10)
+        time.sleep(PATIENCE)
 
     with pytest.raises(KeyboardInterrupt), ends_cleanly():
         lose_it()
@@ -76,7 +77,7 @@ def test_a_child_ends_after_its_parent_was_killed() -> None:
         child = int(parent.stdout.readline())
         watch = os.pidfd_open(child)
         parent.kill()
-    ended, _, _ = select.select([watch], [], [], 30)
+    ended, _, _ = select.select([watch], [], [], PATIENCE)
     os.close(watch)
     if not ended:
         os.kill(child, signal.SIGKILL)
@@ -90,7 +91,7 @@ def test_a_stop_costs_an_alarm_one_wait(monkeypatch: pytest.MonkeyPatch) -> None
     alarm = _Alarm(30, rung.set)
     monkeypatch.setattr(alarm._cancelled, "wait", lambda seconds: bool(waits.append(seconds)))
     alarm.start()
-    assert rung.wait(10)
+    assert rung.wait(PATIENCE)
     assert sum(waits) == pytest.approx(30)
     assert max(waits) <= 1.5
 

@@ -43,6 +43,7 @@ from quantkit.system.host import host_token
 from quantkit.system.progress import Reporter
 from quantkit.system.temporary import temporary_folder
 from tests.conftest import Maker
+from tests.support.patience import PATIENCE
 from tests.support.ray_cluster import INTERRUPTED, MATRIX, evaluation_of
 
 with_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs Ray: pip install 'quantkit-gguf[ray]'")
@@ -554,7 +555,7 @@ def test_a_cluster_that_never_lets_the_program_in_is_said() -> None:
     """Ray waits in C++ with Python's lock, for ever: no thread, no timer and no signal of Python's gets through."""
     code = "import ctypes\nfrom quantkit.cluster import watch\nwatch.START = 1.0\n"
     code += "with watch.watched() as started:\n    ctypes.PyDLL(None).sleep(60)\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 1
     error, hint = done.stderr.splitlines()
     assert error.startswith("error: the Ray cluster did not start, or let this program in, within 1 s")

@@ -35,6 +35,7 @@ from quantkit.package.plan_entries import source_entry
 from quantkit.system.progress import Reporter
 from tests.support.hub_client import REPOSITORY, Recorder, hub_environment
 from tests.support.hub_server import HubServer, Repo
+from tests.support.patience import PATIENCE
 
 COMMIT = Repo(Path()).commit
 TINY = HubId("org/tiny")
@@ -258,7 +259,8 @@ class Hub:
         self.server.requests.clear()
         done = subprocess.run(
             [sys.executable, "-m", "tests.support.hub_client", source, kind],
-            cwd=REPOSITORY, env=self.environment(**extra), capture_output=True, text=True, timeout=60, check=False,
+            cwd=REPOSITORY, env=self.environment(**extra), capture_output=True, text=True, check=False,
+            timeout=PATIENCE,
         )  # fmt: skip
         assert done.stderr == ""
         found = json.loads(done.stdout)
@@ -693,7 +695,7 @@ def test_no_client_without_an_id() -> None:
         "quantkit.hub.fetch.fetch(Path('a'), [Path('b')], Reporter());"
         "assert not {'huggingface_hub', 'modelscope'} & sys.modules.keys()"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=PATIENCE)
 
 
 def test_the_signature_of_the_fake_is_used() -> None:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -36,6 +35,7 @@ from quantkit.system.progress import Reporter
 from tests.support import hub_troubles as net
 from tests.support.hub_client import REPOSITORY, hub_environment
 from tests.support.hub_server import HubServer, Repo
+from tests.support.patience import PATIENCE, wait_for
 
 NAME, COMMIT = "model.safetensors", Repo(Path()).commit
 DATA, OTHER = random.Random(1).randbytes(300_000), random.Random(2).randbytes(300_000)
@@ -190,7 +190,7 @@ def test_the_hub_s_own_answers_begin_in_time(line: Line, monkeypatch: pytest.Mon
     come, dropped = threading.Event(), threading.Event()
 
     def waits(*args: object, **options: object) -> None:
-        come.wait(30)
+        come.wait(PATIENCE)
 
     monkeypatch.setattr(hub_file, "get_hf_file_metadata", waits)
     silent = replace(line.patience, silence=0.01, sleep=lambda seconds: None)
@@ -203,9 +203,9 @@ def test_the_hub_s_own_answers_begin_in_time(line: Line, monkeypatch: pytest.Mon
     with pytest.raises(TransportError, match="has not ended after 0 s"):
         huggingface._patient_listing(HubId("org/tiny"), Reporter())
     with pytest.raises(LateError):
-        in_time(lambda: come.wait(30), 0.01, drop=lambda value: dropped.set())
+        in_time(lambda: come.wait(PATIENCE), 0.01, drop=lambda value: dropped.set())
     come.set()
-    assert dropped.wait(30)
+    assert dropped.wait(PATIENCE)
 
 
 def test_what_has_arrived_is_checked_with_the_rest(line: Line) -> None:
@@ -324,14 +324,12 @@ def test_a_killed_download_is_continued(server: HubServer, line: Line, tmp_path:
     words = [sys.executable, "-m", "tests.support.hub_client", "org/tiny", "model"]
     environment = hub_environment(server.endpoint, tmp_path / "home", HF_HUB_DISABLE_SYMLINKS="1")
     killed = subprocess.Popen(words, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
-    while not (parts := list((tmp_path / "home").rglob("*.incomplete"))) or parts[0].stat().st_size < len(DATA) // 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    home = tmp_path / "home"
+    wait_for(lambda: any(path.stat().st_size == len(DATA) // 2 for path in home.rglob("*.incomplete")), killed)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     done = subprocess.run(
-        words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=True
+        words, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert line.ranges()[-2:] == [None, f"bytes={len(DATA) // 2}-"]
     (file,) = (tmp_path / "home").rglob(NAME)

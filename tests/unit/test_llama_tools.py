@@ -16,6 +16,7 @@ import pytest
 from tiny_gguf import LLAMA_3, Tiny, write_tiny_gguf
 
 from tests.support.llama_tools import LlamaToolsError, apply_template, llama_tools
+from tests.support.patience import PATIENCE
 from tests.support.reference import reference_folder
 
 CONVERSATIONS: list[list[dict[str, Any]]] = [
@@ -61,7 +62,7 @@ def server(gguf: Path, template: Path | None) -> Iterator[str]:
 def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

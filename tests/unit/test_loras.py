@@ -26,6 +26,7 @@ from quantkit.run.lora_command import ANEW, switch_loras
 from quantkit.verify.folder import verify_folder
 from tests.support.llama_tools import llama_tools
 from tests.support.ollama_server import OllamaServer
+from tests.support.patience import PATIENCE
 from tests.unit.tiny_gguf import write_tiny_gguf
 
 QUESTION, GREEDY = "Who are you?", {"temperature": 0, "num_predict": 40}
@@ -177,7 +178,7 @@ def test_llama_cli_runs_with_it(packages: tuple[Path, Path], tmp_path: Path) -> 
     os.symlink(llama_tools() / "llama-cli", tmp_path / "llama-cli")
     command = [str(shutil.which("sh")), str(packages[1] / "chat.sh"), "-st", "-p", QUESTION, "-lv", "4", "-t", "1"]
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     log = (done.stdout + done.stderr).decode(errors="replace")
     assert answer(packages[1]).strip()[:20] in log

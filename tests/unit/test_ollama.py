@@ -200,12 +200,12 @@ def test_modelfiles_that_cannot_be_created(
 
 
 def test_no_server(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{port}")
-    with pytest.raises(OllamaError, match=f"no Ollama server responds at http://127.0.0.1:{port}") as refused:
-        create_model(folder / "Modelfile", "tiny")
+    with socket.socket() as taken:  # by whom does not listen
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{port}")
+        with pytest.raises(OllamaError, match=f"no Ollama server responds at http://127.0.0.1:{port}") as refused:
+            create_model(folder / "Modelfile", "tiny")
     assert "OLLAMA_HOST" in refused.value.hint
 
 

@@ -20,6 +20,7 @@ from quantkit.plan.mixture import DRY_RUN
 from quantkit.system import child_process
 from quantkit.system.beside import beside
 from quantkit.system.child_process import ask_module, begun
+from tests.support.patience import PATIENCE
 
 Maker = Callable[..., Path]
 CODE = """
@@ -93,7 +94,7 @@ def test_who_began_it_may_die(module: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,  # it would not end before its child, which holds its stderr
+        timeout=PATIENCE,  # it would not end before its child, which holds its stderr
     )
     assert done.stderr == ""
 
@@ -124,7 +125,7 @@ def test_a_refused_plan_leaves_no_process(tmp_path: Path, started: list[subproce
 
 def test_work_beside_is_done_at_the_end() -> None:
     go = threading.Event()
-    with beside(lambda: go.wait(20)) as future:
+    with beside(lambda: go.wait(PATIENCE)) as future:
         assert not future.done()
         go.set()
     assert future.result() is True

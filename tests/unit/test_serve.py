@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -41,7 +40,8 @@ from quantkit.serve.guard import Access, Guard, is_loopback
 from quantkit.serve.metrics import Totals, metrics_text
 from quantkit.serve.turns import Load
 from tests.support.manifests import put_manifest
-from tests.support.served import PATIENCE, ROOT, Server, command, running_server
+from tests.support.patience import PATIENCE
+from tests.support.served import ROOT, Server, command, running_server
 
 SYSTEM = "你是一个乐于助人的助手。"
 ENDLESS = 32768  # tokens that a tiny model takes minutes for
@@ -286,18 +286,29 @@ def test_invented_parameters_do_not_fill_memory_or_log() -> None:
     assert sum(map(len, endpoint._noted)) < 10_000
 
 
+# llama-cpp-python's server, on a socket that is bound already: a port that is only looked up may be another's then.
+THEIRS = """
+import socket, uvicorn
+from llama_cpp.server import __main__
+def on_socket(app, **options):
+    taken = socket.create_server(("127.0.0.1", 0))
+    print(f"http://127.0.0.1:{taken.getsockname()[1]}", flush=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[taken])
+uvicorn.run = on_socket
+__main__.main()
+"""
+
+
 def test_the_same_shape_as_llama_cpp_pythons_server(tiny: Server, tmp_path: Path) -> None:
     """That server is the oracle for the protocol: ours has all that it sends, of the same types."""
     path = write_tiny_gguf(tmp_path / "tiny.gguf")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    arguments = ["--model", str(path), "--port", str(port), "--n_ctx", "512", "--verbose", "false"]
+    arguments = ["--model", str(path), "--n_ctx", "512", "--verbose", "false"]
     with subprocess.Popen(
-        [sys.executable, "-m", "llama_cpp.server", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", THEIRS, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
         try:
-            theirs = Server(f"http://127.0.0.1:{port}", process, tmp_path / "none")  # type: ignore[arg-type]
-            wait_for_port(port)
+            assert process.stdout is not None
+            theirs = Server(process.stdout.readline().strip(), process, tmp_path / "none")
             pairs = [(theirs.chat("hello", temperature=0).json, tiny.chat("hello").json)]
             streams = [server.chat("hello", temperature=0, stream=True).events for server in (theirs, tiny)]
             assert [streams[0][-1], streams[1][-1]] == ["[DONE]"] * 2
@@ -322,18 +333,6 @@ def assert_has_shape(found: Any, expected: Any) -> None:
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
             assert_has_shape(one, other)
-
-
-def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise TimeoutError(f"nobody listens on port {port}")
 
 
 # -- the same answers as a chat ----------------------------------------------------------------------------------------

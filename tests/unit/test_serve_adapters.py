@@ -16,6 +16,7 @@ from quantkit.gguf.lora import ScaledLora
 from quantkit.run.answer import Answer
 from quantkit.run.session import ChatModel
 from quantkit.serve.turns import Place, Turn, Turns
+from tests.support.patience import PATIENCE
 from tests.support.served import Server, running_server
 
 QUESTION = "Who are you?"
@@ -71,7 +72,7 @@ def test_answers_at_a_time_with_different_adapters(model: ChatModel, expected: d
             found.append((scale, parts, ended, answer))
             turns.add(place, Turn(answer, parts.append, lambda error, ended=ended: ended.set(), lambda: True))
         for scale, parts, ended, _answer in found:
-            assert ended.wait(60)
+            assert ended.wait(PATIENCE)
             assert "".join(parts) == expected[scale]
     reused = [answer.stats.reused_tokens for *_, answer in found if answer.stats]
     assert len(reused) == 5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -23,6 +22,7 @@ from quantkit.serve.answering import Answers
 from quantkit.serve.request import ChatRequest
 from quantkit.serve.several import all_answers
 from quantkit.serve.text_request import TextPrompt
+from tests.support.patience import PATIENCE, wait_for
 
 QUESTION = "Tell me a story. " * 3
 
@@ -50,10 +50,8 @@ def steps(model: ChatModel, answers: Answers, monkeypatch: pytest.MonkeyPatch) -
     size = len(model.prompt_tokens(asked(1).messages))
 
     def recorded(self: Lanes, lanes: Sequence[Lane]) -> None:
-        begun, patience = sum(len(lane.evaluated) >= size for lane in lanes), time.monotonic() + 30
-        while 3 not in found and turns.load.processing + turns.load.waiting < min(3, begun + 1):
-            assert time.monotonic() < patience, "the next one does not come"
-            time.sleep(0.001)
+        begun = sum(len(lane.evaluated) >= size for lane in lanes)
+        wait_for(lambda: 3 in found or turns.load.processing + turns.load.waiting >= min(3, begun + 1))
         found.append(len(lanes))
         step(self, lanes)
 
@@ -134,7 +132,7 @@ def test_nobody_is_overtaken(
         step(self, lanes)
         if steps.count(3) > 1:  # all three have begun, and a further answer could be in a hurry
             full.set()
-            assert going.wait(30)
+            assert going.wait(PATIENCE)
 
     async def until(reached: Callable[[], bool]) -> None:
         async with asyncio.timeout(30):

@@ -25,6 +25,7 @@ from quantkit.run.load_log import count_offloaded, failure_reason
 from quantkit.run.options import CHAT_TEMPERATURE, Sampling, chat_sampling
 from quantkit.run.session import ChatModel
 from quantkit.run.stop_strings import StopTexts
+from tests.support.patience import PATIENCE
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOKENS = vocabulary()
@@ -455,7 +456,7 @@ def test_ctrl_c_while_loading_is_not_lost(tmp_path: Path) -> None:
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         try:
-            _, errors = process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=PATIENCE)
         finally:
             process.kill()
     assert "Exception ignored" not in errors

@@ -16,6 +16,7 @@ from quantkit.files.replaceable import Mark
 from quantkit.files.workspace import Workspace
 from quantkit.files.workspace import workspace as any_workspace
 from quantkit.system.host import host_token, same_system
+from tests.support.patience import wait_for
 
 HERE, CONTAINER, AWAY = host_token(), f"{host_token()[:8]}00000000", "0" * 16
 workspace = partial(any_workspace, mark=Mark("file", ("text",)))
@@ -126,11 +127,9 @@ def test_two_machines_with_one_process_id(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_run_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signs_of_life, "BEAT", 0.01)
     with workspace(tmp_path / "out", overwrite=False) as work:
-        begun, deadline = work.path.stat().st_ctime_ns, time.monotonic() + 10
-        while work.path.stat().st_ctime_ns == begun:
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        assert signs_of_life.silence(work.path) < 5
+        begun = work.path.stat().st_ctime_ns
+        wait_for(lambda: work.path.stat().st_ctime_ns != begun)
+        assert signs_of_life.silence(work.path) < signs_of_life.SILENT
     assert signs_of_life.silence(work.path) == 0
 
 

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 from quantkit.errors import OutputError
 from quantkit.system.temporary import temporary_folder, temporary_root
+from tests.support.patience import PATIENCE, wait_for
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,7 @@ def test_what_a_killed_process_had_started_writes_no_more(root: Path) -> None:
     """Whoever reads there, or writes elsewhere, goes on; so does what a living process has started."""
     write = "import pathlib, sys, time\nplace = pathlib.Path(sys.argv[1])\n" + (
         "file = open(place / 'log', 'a')\nwhile True:\n"
-        " place.mkdir(exist_ok=True)\n (place / f'{time.monotonic()}').touch()\n time.sleep(0.001)\n"
+        " place.mkdir(exist_ok=True)\n (place / f'{time.time_ns()}').touch()\n time.sleep(0.001)\n"
     )
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -101,14 +101,13 @@ def test_what_a_killed_process_had_started_writes_no_more(root: Path) -> None:
     started = [subprocess.Popen([sys.executable, "-c", write, str(folder)]) for folder in (left, used)]
     (left / "read").touch()
     with (left / "read").open() as read:
-        started.append(subprocess.Popen(["sleep", "60"], stdin=read))
+        started.append(subprocess.Popen(["sleep", "600"], stdin=read))
     try:
         for folder in (left, used):
-            while not (folder / "log").exists():
-                time.sleep(0.01)
+            wait_for((folder / "log").exists)
         with temporary_folder():
             assert not left.exists()
-        assert started[0].wait(10) == -signal.SIGKILL
+        assert started[0].wait(PATIENCE) == -signal.SIGKILL
         assert [process.poll() for process in started[1:]] == [None, None]
     finally:
         for process in started:

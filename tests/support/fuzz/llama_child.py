@@ -9,7 +9,6 @@ usage: python -m tests.support.fuzz.llama_child FOLDER
 from __future__ import annotations
 
 from quantkit.ggml.llama import llama_cpp  # isort: skip
-
 import json
 import os
 import resource
@@ -17,7 +16,9 @@ import signal
 import sys
 from pathlib import Path
 
-_SECONDS = 10
+from tests.support.patience import PATIENCE
+
+_SECONDS = 10  # of the processor
 _MEMORY = 4 << 30
 
 
@@ -39,8 +40,8 @@ def _load(path: str, said: Path) -> None:
     """Load the vocabulary alone, then the whole file; ends the process with 0 if llama.cpp takes it, 1 if not."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.alarm(_SECONDS)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+    signal.alarm(round(PATIENCE))
     os.environ["GGML_NO_BACKTRACE"] = "1"  # which a debugger would print
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)

@@ -30,12 +30,12 @@ from quantkit.serve.metrics import Totals
 from quantkit.serve.page.markdown import render_markdown
 from quantkit.serve.turns import Load
 from tests.support.fuzz.readers.answers import FORMS
+from tests.support.patience import PATIENCE
 
 N_VOCAB = 300
 _SAID: Sequence[Part] = (Thought("hm"), Text("a"), Text("二"), Call("look", "{}"))
 _STATS = GenerationStats(10, 0.1, 3, 0.1, stopped=True)
 _TURNS = 10
-_CLOCK = 2.0  # seconds until an answer that does not come is a hang
 
 
 @dataclass
@@ -151,7 +151,7 @@ async def _answer(pieces: Sequence[bytes]) -> Answered:
                 await asyncio.sleep(0.001 if state.tasks else 0)
             connection.connection_lost(None)
             if state.tasks:
-                await asyncio.wait(state.tasks, timeout=_CLOCK)
+                await asyncio.wait(state.tasks, timeout=PATIENCE)
             assert not state.tasks, "a request that does not end"
     finally:
         logger.removeHandler(handler)
