@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from quantkit.jobs.build import BuildResult
     from quantkit.jobs.ollama_create import CreatedModel
     from quantkit.jobs.push_result import PushResult
+    from quantkit.jobs.recipe import Recipe
     from quantkit.jobs.run_options import RunOptions
     from quantkit.package.spec import PackageSpec
 
@@ -147,26 +148,11 @@ def command(
         settings.get("model"), settings.get("adapters", ()), otherwise=" (or --recipe with a model)"
     )
     recipe = Recipe(**settings)
-    if dry_run and recipe.asked is not None:
-        from quantkit.jobs.choose import plan_choice, unquantized
-        from quantkit.jobs.prepare import prepare
-
-        with prepare(unquantized(recipe), run) as prepared:
-            planned_choice = plan_choice(recipe, prepared)
-            if as_json:
-                print_json({"schema": 1, "choice": choice_plan_json(planned_choice, prepared.workers.threads)})
-            else:
-                print_choice_plan(planned_choice, prepared.workers.threads)
-        return
     if dry_run:
-        from quantkit.jobs.build_proof import proof_of
-        from quantkit.jobs.memory_estimate import estimate_memory
-        from quantkit.jobs.prepare import prepare
-
-        proving = proof_of(recipe, run.reporter) if prove else None
-        with prepare(recipe if proving is None else proving.recipe, run) as prepared:
-            needs = None if proving is None else proving.plan(prepared)
-            print_plan(prepared.plan, estimate_memory(prepared), as_json, needs)
+        if recipe.asked is not None:
+            _show_choice(recipe, run, as_json)
+        else:
+            _show_plan(recipe, run, as_json, prove=prove)
         return
     from quantkit.jobs.build import build
 
@@ -207,6 +193,31 @@ def command(
         run.reporter.note(build_note(recipe.name, result.plan, recipe.model))
 
 
+def _show_choice(recipe: Recipe, run: RunOptions, as_json: bool) -> None:
+    """Print what a choice of types would take."""
+    from quantkit.jobs.choose import plan_choice, unquantized
+    from quantkit.jobs.prepare import prepare
+
+    with prepare(unquantized(recipe), run) as prepared:
+        planned, threads = plan_choice(recipe, prepared), prepared.workers.threads
+        if as_json:
+            print_json({"schema": 1, "choice": choice_plan_json(planned, threads)})
+        else:
+            print_choice_plan(planned, threads)
+
+
+def _show_plan(recipe: Recipe, run: RunOptions, as_json: bool, *, prove: bool) -> None:
+    """Print what a build would write and need."""
+    from quantkit.jobs.build_proof import proof_of
+    from quantkit.jobs.memory_estimate import estimate_memory
+    from quantkit.jobs.prepare import prepare
+
+    proving = proof_of(recipe, run.reporter) if prove else None
+    with prepare(recipe if proving is None else proving.recipe, run) as prepared:
+        needs = None if proving is None else proving.plan(prepared)
+        print_plan(prepared.plan, estimate_memory(prepared), as_json, needs)
+
+
 def _in_turn(checks: Sequence[Callable[[PackageSpec], None]]) -> Callable[[PackageSpec], None]:
     def check(spec: PackageSpec) -> None:
         for one in checks:
@@ -223,29 +234,7 @@ def _print_result(
     folder: Path, result: BuildResult, made: CreatedModel | None, pushed: PushResult | None, as_json: bool
 ) -> None:
     if as_json:
-        print_json(
-            {
-                "schema": 1,
-                "folder": str(result.folder),
-                "outputs": [
-                    {"file": output.file, "quant": output.label, "size": output.nbytes}
-                    for output in result.plan.outputs
-                ],
-                "adapter_outputs": [output_entry(output) for output in result.plan.adapter_outputs],
-                **({} if result.plan.mmproj is None else {"mmproj": output_entry(result.plan.mmproj)}),
-                "notes": list(result.plan.notes),
-                "verified": result.report is not None,
-                "checks": result.report.to_json()["checks"] if result.report else [],
-                "not_made": list(result.report.not_made) if result.report else [],
-                "effects": [effect.to_json() for effect in result.effects],
-                "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
-                **({} if result.plan.choice is None else {"choice": result.plan.choice.to_json()}),
-                **({} if result.proof is None else {"proof": result.proof.to_json()}),
-                **({} if result.evaluation is None else {"evaluation": result.evaluation.to_json()}),
-                **({"ollama": made.to_json()} if made is not None else {}),
-                **({"push": pushed.to_json()} if pushed is not None else {}),
-            }
-        )
+        print_json(_result_json(result, made, pushed))
         return
     mmproj = () if result.plan.mmproj is None else (result.plan.mmproj,)
     for output in (*result.plan.outputs, *mmproj, *result.plan.adapter_outputs):
@@ -271,3 +260,25 @@ def _print_result(
         print_created(made)
     else:
         click.echo(f"next: {shown('quantkit', 'chat', folder)}")
+
+
+def _result_json(result: BuildResult, made: CreatedModel | None, pushed: PushResult | None) -> dict[str, Any]:
+    plan, report = result.plan, result.report
+    return {
+        "schema": 1,
+        "folder": str(result.folder),
+        "outputs": [{"file": output.file, "quant": output.label, "size": output.nbytes} for output in plan.outputs],
+        "adapter_outputs": [output_entry(output) for output in plan.adapter_outputs],
+        **({} if plan.mmproj is None else {"mmproj": output_entry(plan.mmproj)}),
+        "notes": list(plan.notes),
+        "verified": report is not None,
+        "checks": report.to_json()["checks"] if report else [],
+        "not_made": list(report.not_made) if report else [],
+        "effects": [effect.to_json() for effect in result.effects],
+        "seconds": {stage: round(value, 3) for stage, value in result.seconds.items()},
+        **({} if plan.choice is None else {"choice": plan.choice.to_json()}),
+        **({} if result.proof is None else {"proof": result.proof.to_json()}),
+        **({} if result.evaluation is None else {"evaluation": result.evaluation.to_json()}),
+        **({"ollama": made.to_json()} if made is not None else {}),
+        **({"push": pushed.to_json()} if pushed is not None else {}),
+    }
