@@ -250,7 +250,7 @@ def _default_system(before: str, user_prefix: str, system: Turn | None, place: S
         or not before.startswith(system.prefix)
         or not before.endswith(system.suffix)
     ):
-        raise IndescribableError(f"it opens a conversation with {before[:60]!r}, which is no system turn")
+        raise IndescribableError(f"it opens a conversation with {before[:60]!r}, which is not a system turn")
     return before[len(system.prefix) : len(before) - len(system.suffix)]
 
 

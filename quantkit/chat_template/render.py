@@ -99,4 +99,4 @@ def ask(what: str, read: Callable[[Any], _T], **arguments: Any) -> _T:
     try:
         return read(reply["value"])
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise ChatFormatError("the chat template made the process that runs it answer what is no answer") from None
+        raise ChatFormatError("the chat template made the process that runs it answer nonsense") from None

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     metavar="N",
     help="Tokens of a chunk (default: 512, or what the model was trained with if that is less).",
 )
-@click.option("--chunks", type=click.IntRange(min=1), metavar="N", help="Evaluate at most so many chunks.")
+@click.option("--chunks", type=click.IntRange(min=1), metavar="N", help="Evaluate at most this many chunks.")
 @click.option(
     "--questions",
     type=FOLDER,
@@ -65,8 +65,8 @@ def command(
 ) -> None:
     """Measure how good GGUF files are, compared with an unquantized one: KL divergence, perplexity, speed, memory.
 
-    The figures are those of llama-perplexity --kl-divergence. Of a built folder all files are evaluated, and the result
-    is put into its report.json and on its card.
+    The figures are those of llama-perplexity --kl-divergence. All files of a built folder are evaluated, and the
+    result is put into its report.json and on its card.
 
     Example: quantkit evaluate my-model --questions questions.txt
     """

@@ -42,7 +42,7 @@ def command(
     run: RunOptions,
     as_json: bool,
 ) -> None:
-    """Make a LoRA adapter (PEFT) of what distinguishes TUNED from its base.
+    """Make a LoRA adapter (PEFT) from the difference between TUNED and its base.
 
     The difference of each linear layer is cut off after its first singular values. Norms, embeddings and biases that
     changed are in the adapter in full. extraction.json says what is left of each tensor.

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 )
 @gpu_layers_option
 @ray_option
-@recipe_option("outtype", help="Precision of the file that is built of MODEL for this (default: f16).")
+@recipe_option("outtype", help="Precision of the file that is built from MODEL for this (default: f16).")
 @run_options("device", "threads", "overwrite")
 @json_option
 def command(
@@ -65,7 +65,7 @@ def command(
 ) -> None:
     """Write the importance matrix of a GGUF file, a built folder, or MODEL with its adapters, as llama-imatrix does.
 
-    Ctrl-C leaves a file with what is done; the same command goes on with it.
+    Ctrl-C leaves a file with what is done so far; the same command continues it.
 
     Example: quantkit imatrix Qwen/Qwen2.5-0.5B-Instruct --adapter my-lora --data train.jsonl -o imatrix.gguf
     """

@@ -40,7 +40,7 @@ COMMANDS: dict[str, str] = {
     "build": "Merge, convert, quantize, package and check in one pass.",
     "farm": "Build many recipes on a Ray cluster, or on this machine.",
     "merge": "Merge adapters into a Hugging Face checkpoint.",
-    "extract": "Make a LoRA adapter of what distinguishes two checkpoints.",
+    "extract": "Make a LoRA adapter from the difference between two checkpoints.",
     "convert": "Convert a checkpoint (and its adapters) to one GGUF file.",
     "quantize": "Quantize a GGUF file to one type.",
     "edit": "Change metadata of a GGUF file, such as its chat template.",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 @adapter_options()
 @lora_option("LoRA file of llama.cpp to merge into MODEL, a GGUF file; SCALE 0.5 for half of it.")
 @recipe_option("merge_again")
-@recipe_option("out", required=True, help="Folder to write; of a GGUF file, the file.")
+@recipe_option("out", required=True, help="Folder to write; with --lora, the GGUF file.")
 @click.option(
     "--max-shard-size",
     default="2GB",
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     help="With --lora: the type of the file (default: each tensor keeps its own).",
 )
 @recipe_option("imatrix", help="With --lora: importance matrix for the types that use one.")
-@click.option("--allow-requantize", is_flag=True, help="With --lora and --quant: as quantkit quantize has it.")
+@click.option("--allow-requantize", is_flag=True, help="With --lora and --quant: as in quantkit quantize.")
 @recipe_option("ignore")
 @run_options("device", "threads", "overwrite", "fsync", "resume")
 @json_option
@@ -77,7 +77,7 @@ def command(
 ) -> None:
     """Merge adapters into MODEL and write a Hugging Face folder, for transformers, vLLM or further training.
 
-    With --lora, MODEL is a GGUF file, and so is what is written: what changes is encoded again in its type.
+    With --lora, MODEL and the result are GGUF files, and each tensor that changes is encoded again in its own type.
 
     Example: quantkit merge base-f16.gguf --lora my-lora.gguf:0.5 -o merged.gguf
     """

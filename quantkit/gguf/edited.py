@@ -114,7 +114,7 @@ def shown(entry: KV | None, most: int = 100) -> str:
 
 def _check_open(path: Path, header: Header, key: str) -> None:
     if not key or "\0" in key or len(key.encode()) > _MAX_KEY:
-        raise GGUFError(f"{key[:80]!r} is no key of a GGUF file", hint=_list_keys(path))
+        raise GGUFError(f"{key[:80]!r} is not a key of a GGUF file", hint=_list_keys(path))
     if why := fixed(key, str(header.value("general.architecture"))):
         raise GGUFError(f"{path}: {key} cannot be changed: {why}", hint="build the file again from its checkpoint")
 

@@ -108,7 +108,7 @@ def read_lora(source: ScaledLora) -> Lora:
     for name in tensors:
         if not name.endswith((_A, _B)):
             raise GGUFError(
-                f"{path}: tensor {name!r} is no factor of LoRA, so llama.cpp would pass over it",
+                f"{path}: tensor {name!r} is not a LoRA factor, so llama.cpp would pass over it",
                 hint="merge the adapter's folder: quantkit build MODEL --adapter DIR",
             )
         whole = name.removesuffix(_A).removesuffix(_B)

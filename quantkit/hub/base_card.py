@@ -43,7 +43,7 @@ def read_base_card(repo: str) -> BaseCard:
             data = HfApi().model_info(repo, timeout=_SECONDS).card_data
         found = data.to_dict() if data is not None else {}  # type: ignore[no-untyped-call]
     except (TypeError, KeyError, AttributeError, RecursionError):
-        return BaseCard(trouble="the hub's answer is none of a hub")
+        return BaseCard(trouble="the answer is not that of a hub")
     except RepositoryNotFoundError:
         return BaseCard(trouble="no such model, or it is private")
     except (TransportError, OfflineModeIsEnabled, OSError, ValueError) as error:

@@ -143,7 +143,7 @@ def _new_metadata(
         return metadata, []
     vocabulary = gguf_vocabulary(replace(header, metadata=metadata))
     if "tokenizer.ggml.tokens" not in metadata:
-        raise GGUFError(f"{path}: there is no vocabulary that a chat template could be of")
+        raise GGUFError(f"{path}: there is no vocabulary that a chat template could use")
     chat, jinja = chat_format(vocabulary, option=option or "auto", model=path)
     stops, notes = stop_metadata(chat, vocabulary)
     return edited(metadata, {entry.key: entry for entry in (string(TEMPLATE, jinja), *stops)}), notes

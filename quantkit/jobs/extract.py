@@ -63,7 +63,7 @@ def extract(
     run: RunOptions | None = None,
     **keywords: Unpack[RunKeywords],
 ) -> Extraction:
-    """Make a PEFT adapter of what distinguishes a fine-tuned checkpoint from its base.
+    """Make a PEFT adapter from the difference between a fine-tuned checkpoint and its base.
 
     Linear layers become LoRA: the difference is decomposed in float32 (see :mod:`quantkit.extract.factors`). Norms,
     embeddings and biases that changed are in the adapter in full (``modules_to_save``, ``bias``).
@@ -138,7 +138,7 @@ def _kinds(folder: Path, base: Checkpoint, run: RunOptions) -> dict[str, str] | 
     try:
         kinds = module_classes(folder)
     except ArchitectureError as error:
-        run.reporter.note(f"{error}: which tensors are linear layers is told by their names")
+        run.reporter.note(f"{error}: linear layers are recognised by the names of their tensors")
         return None
     unknown = {name.rpartition(".")[0] for name in base.tensors} - kinds.keys()
     if unknown:
@@ -168,6 +168,6 @@ def _notes(tensors: list[Extracted]) -> list[str]:
     notes = []
     if full := [tensor.name for tensor in tensors if tensor.way == Way.FULL]:
         notes.append(
-            f"{len(full)} tensors changed that are no linear layers; they are in the adapter in full: {full[0]}"
+            f"{len(full)} tensors that are not linear layers changed; they are in the adapter in full: {full[0]}"
         )
     return notes

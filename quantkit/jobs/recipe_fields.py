@@ -99,7 +99,7 @@ RECIPE_FIELDS = by_name(
         Field(
             "bits",
             NUMBER,
-            "The same, for a file of so many bits per weight.",
+            "The same, for a file with this many bits per weight.",
             flags=("--bits",),
             metavar="BITS",
             example=4.6,
@@ -116,7 +116,7 @@ RECIPE_FIELDS = by_name(
             "choice_data",
             PATH,
             "Text, or conversations as JSON lines, like what the model is for: the choice of types is measured on its "
-            "first 16,384 tokens (default: that of --calibrate, else a text of ours).",
+            "first 16,384 tokens (default: that of --calibrate, else a text that comes with quantkit).",
             flags=("--choice-data",),
             metavar="FILE",
             example="conversations.jsonl",

@@ -92,7 +92,7 @@ def read_tables(
             raise QuantizationError(f"{path}: {name!r} has sums but no counts", hint=_AGAIN)
         sums, counts = (_floats(path, header, file, name + suffix) for suffix in (SUMS, COUNTS))
         if not ((counts >= 0) & (counts < 2**63)).all():  # NaN is in no range
-            raise QuantizationError(f"{path}: {name!r} has counts that are no numbers from 0 on", hint=_AGAIN)
+            raise QuantizationError(f"{path}: {name!r} has counts that are not numbers from 0 up", hint=_AGAIN)
         if sums.size % counts.size:
             raise QuantizationError(
                 f"{path}: {name!r} has {sums.size} sums, which is not a multiple of its {counts.size} counts",

@@ -68,5 +68,5 @@ def _divided(word: str) -> tuple[str, float]:
     except ValueError:
         factor = math.nan
     if not math.isfinite(factor):
-        raise QuantkitError(f"{word}: {scale!r} is no number", hint=f"write {name}:0.5 for half of it")
+        raise QuantkitError(f"{word}: {scale!r} is not a number", hint=f"write {name}:0.5 for half of it")
     return name, factor

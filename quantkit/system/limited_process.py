@@ -139,7 +139,7 @@ class LimitedProcess:
         except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            raise self._error(f"{self._subject} made the process that runs it answer what is no answer")
+            raise self._error(f"{self._subject} made the process that runs it answer nonsense")
         return answer
 
     def _stopped(self, process: subprocess.Popen[bytes], late: bool) -> QuantkitError:

@@ -221,7 +221,7 @@ def test_tensors_that_are_not_those_of_the_manifest(package: Path) -> None:
         (lambda m: m["files"][0].update(sha256=3), '"files[0].sha256" must be a text, not 3'),
         (lambda m: m["chat"].update(stops=[1]), '"chat.stops" must be a list of texts, not [1]'),
         (lambda m: m.update(chat=None), '"chat" must be an object, not None'),
-        (lambda m: m["files"][0].update(size=float("inf")), "not valid JSON (Infinity is no number in JSON)"),
+        (lambda m: m["files"][0].update(size=float("inf")), "not valid JSON (Infinity is not a number in JSON)"),
         (lambda m: m["files"][0].update(size=-1), '"files[0].size" must be a whole number from 0 on, not -1'),
     ],
 )

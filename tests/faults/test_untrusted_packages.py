@@ -267,7 +267,7 @@ def first_text(**values: Any) -> Change:
 REFUSED: dict[str, tuple[Change, str]] = {
     "a key twice": (raw('"name"', '"name": "x", "name"'), "the key 'name' appears twice"),
     "a key twice, deeper": (raw('"quant"', '"quant": "f16", "quant"'), "the key 'quant' appears twice"),
-    "not a number": (raw('"size": ', '"size": NaN, "x": '), "NaN is no number in JSON"),
+    "not a number": (raw('"size": ', '"size": NaN, "x": '), "NaN is not a number in JSON"),
     "deep": (raw('"name"', f'"x": {"[" * 100_000}{"]" * 100_000}, "name"'), "not valid JSON"),
     "many digits": (raw('"size": ', f'"size": {"9" * 5000}'), "not valid JSON"),
     "huge": (lambda folder: os.truncate(folder / "manifest.json", 33 << 20), "at most 32 MiB"),

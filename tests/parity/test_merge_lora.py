@@ -174,7 +174,7 @@ DEFECTS: list[tuple[str, tuple[KV, ...], Callable[[dict[str, Any]], object]]] = 
     ("activated LoRA", (array("adapter.alora.invocation_tokens", [1], KVType.UINT32),), len),
     ("adapter.lora.alpha has the type string", (string("adapter.lora.alpha", "x"),), len),
     ("has only one of its two factors", (), lambda found: found.pop(f"{Q}.lora_a")),
-    ("is no factor of LoRA", (), lambda found: found.update({"output_norm.weight": np.ones(64, np.float32)})),
+    ("is not a LoRA factor", (), lambda found: found.update({"output_norm.weight": np.ones(64, np.float32)})),
     ("there is no LoRA in it", (), dict.clear),
     (
         "changes blk.9.attn_q.weight, which",

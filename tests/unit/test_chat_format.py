@@ -295,7 +295,7 @@ def test_white_space_that_is_stripped_in_places_is_told() -> None:
         (FORGETS_THOUGHTS, "tools and thinking in contents have rules of their own"),
         (SWITCHES, "words like /no_think have rules of their own"),
         (DROPS_MESSAGES, "a message is left out or repeated"),
-        (PREAMBLE, r"opens a conversation with 'A chat.\\n', which is no system turn"),
+        (PREAMBLE, r"opens a conversation with 'A chat.\\n', which is not a system turn"),
         (BACKWARDS, "messages are written out of order"),
         (COUNTS, "its prompts have rules of their own"),
         (REFUSES_THOUGHTS, "tools and thinking in contents have rules of their own"),

@@ -86,6 +86,6 @@ def test_a_process_that_answers_what_is_no_answer(said: bytes) -> None:
     with (
         mock.patch.object(process, "_shared", process.TemplateProcess()),
         mock.patch.object(limited_process, "start_module", return_value=Child(said)),
-        pytest.raises(ChatFormatError, match="answer what is no answer"),
+        pytest.raises(ChatFormatError, match="answer nonsense"),
     ):
         render.render_jinja("", [], bos_token="", eos_token="")

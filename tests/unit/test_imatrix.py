@@ -166,7 +166,7 @@ def test_values_that_are_not_finite(tmp_path: Path, value: float) -> None:
 
 @pytest.mark.parametrize("count", [np.nan, np.inf, -1, 1e30])
 def test_counts_that_are_none(tmp_path: Path, count: float) -> None:
-    with pytest.raises(QuantizationError, match="'w' has counts that are no numbers from 0 on"):
+    with pytest.raises(QuantizationError, match="'w' has counts that are not numbers from 0 up"):
         read_imatrix(write(tmp_path / "x", {"w.in_sum2": floats(1, 2), "w.counts": floats(count)}))
 
 

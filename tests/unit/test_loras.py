@@ -104,7 +104,7 @@ def test_switching_in_a_chat(folder: Path) -> None:
     assert done.stdout == "".join(f"{text}\n" for text in said)
     assert done.stderr.count("evaluates the conversation anew") == len(chosen)
     assert done.returncode == 1
-    assert "'x' is no number" in done.stderr
+    assert "'x' is not a number" in done.stderr
     listed = [line.split() for line in done.stderr.splitlines() if line.startswith(("lora ", "second "))]
     assert listed[-2:] == [["lora", "0.5", str(lora)], ["second", "0.5", str(folder / "second.gguf")]]
     assert ["second", "off", str(folder / "second.gguf")] in listed
@@ -115,7 +115,7 @@ def test_switching_in_a_chat(folder: Path) -> None:
     [
         ("lara", "there is no LoRA file lara"),
         ("lora lora:2", "lora is named twice"),
-        ("lora:inf", "'inf' is no number"),
+        ("lora:inf", "'inf' is not a number"),
         (":1", "there is no LoRA file"),
     ],
 )

@@ -26,7 +26,7 @@ def metadata(sight: Sight) -> list[KV]:
     if rest or math.isqrt(tokens) ** 2 != tokens or not scale:
         raise ArchitectureError(
             f"config.json: mm_tokens_per_image {tokens} is not supported: {size.side} x {size.side} patches cannot be "
-            "averaged in squares to so many tokens"
+            "averaged in squares to this many tokens"
         )
     require(sight.pictures, "size", {"height": size.image, "width": size.image}, where=PICTURES)
     require(sight.pictures, "do_pan_and_scan", False, where=PICTURES)
