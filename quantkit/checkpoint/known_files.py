@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import translate
-from functools import cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from quantkit.hub.files import PICTURES
@@ -318,6 +318,7 @@ TABLE: tuple[Known, ...] = (
 )
 
 
+@lru_cache(maxsize=4096)  # a command asks for each name several times
 def known(name: str, place: Place) -> Known | None:
     """The first row that matches a name.
 

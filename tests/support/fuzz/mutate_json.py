@@ -67,7 +67,7 @@ class JsonMutator:
 
     def _step(self, value: Any, random: Random) -> Any:
         paths = list(_paths(value))
-        path = random.choice(paths)
+        path = random.choice(paths) if random.random() < 0.5 else _walk(value, random)
         if not path:
             return self._other(value, value, random) if random.random() < 0.05 else value
         parent, last = _at(value, path[:-1]), path[-1]
@@ -132,6 +132,15 @@ def _paths(value: Any, at: Path = ()) -> Iterator[Path]:
     elif isinstance(value, list):
         for index, inner in enumerate(value[:300]):
             yield from _paths(inner, (*at, index))
+
+
+def _walk(value: Any, random: Random) -> Path:
+    """A place on a walk down from the top: what is beside a vocabulary comes up as often as the vocabulary."""
+    path: Path = ()
+    while isinstance(value, dict | list) and value and len(path) <= 12 and (not path or random.random() < 0.7):
+        key = random.choice(list(value)) if isinstance(value, dict) else random.randrange(len(value))
+        path, value = (*path, key), value[key]
+    return path
 
 
 def _at(value: Any, path: Path) -> Any:

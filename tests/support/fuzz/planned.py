@@ -29,8 +29,7 @@ def plan(folder: Path, adapters: Sequence[AdapterLike] = (), *, mmproj: bool = F
         license_texts(folder)
 
 
-def plan_and_inspect(folder: Path, adapters: Sequence[AdapterLike] = (), *, mmproj: bool = False) -> None:
-    """The same, and what `quantkit inspect` says of the folders, which reads them in another way."""
-    for path in (folder, *adapters):
-        inspect(path)  # type: ignore[arg-type]  # adapters are folders here
-    plan(folder, adapters, mmproj=mmproj)
+def plan_and_inspect(folder: Path, *, mmproj: bool = False) -> None:
+    """The same of a model, and what `quantkit inspect` says of its folder, which reads it in another way."""
+    inspect(folder)
+    plan(folder, mmproj=mmproj)

@@ -6,7 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from quantkit.errors import QuantkitError
+
 Mutate = Callable[[bytes, Random], bytes]
+
+
+def read_each(*reads: Callable[[], object]) -> None:
+    """Call every one; raises the first refusal where all refuse."""
+    refusals = []
+    for read in reads:
+        try:
+            read()
+        except QuantkitError as error:
+            refusals.append(error)
+    if len(refusals) == len(reads):
+        raise refusals[0]
 
 
 @dataclass(frozen=True)
@@ -15,7 +29,8 @@ class Reader:
 
     Attributes:
         name: of its module in ``readers``, with ``-`` for ``_``, and of its folder in ``tests/faults/corpus``.
-        seeds: makes sound inputs to begin with; what is in its corpus is read as well.
+        seeds: makes sound inputs to begin with, and what *read* needs that no reader may make; it is called before any
+            input is read. What is in its corpus is read as well.
         read: reads bytes, in memory or in a folder of :mod:`tests.support.fuzz.scratch`. It returns what the code of
             quantkit makes of them by returning, or by raising a QuantkitError.
         mutate: changes an input by its structure, where random bytes would not get past the first check.

@@ -14,6 +14,10 @@ from pathlib import Path
 @cache
 def root() -> Path:
     """The folder around :func:`place`, in memory where the system has such a disk; nothing in it is a reader's."""
+    return _temporary()
+
+
+def _temporary() -> Path:
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="quantkit-fuzz-", dir=memory if memory.is_dir() else None)).resolve()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -36,6 +40,15 @@ def folder(files: Mapping[str, bytes]) -> Path:
     place().mkdir(exist_ok=True)
     made = place() / f"{len(os.listdir(place()))}"
     made.mkdir()
+    return _filled(made, files)
+
+
+def standing(files: Mapping[str, bytes]) -> Path:
+    """Make a folder that does not depend on an input, once for the process: readers may read it, and not write."""
+    return _filled(_temporary(), files)
+
+
+def _filled(made: Path, files: Mapping[str, bytes]) -> Path:
     for name, content in files.items():
         path = made / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from quantkit.vocab.tiktoken import byte_text
@@ -75,8 +76,11 @@ def safetensors(shapes: Shapes, fill: bytes = b"\0") -> bytes:
 
 
 def text(value: object) -> bytes:
-    """JSON."""
-    return json.dumps(value).encode()
+    """JSON; what is nested deeper than Python writes stands for what is nested deeper than it reads."""
+    try:
+        return json.dumps(value).encode()
+    except RecursionError:
+        return b"[" * 5000
 
 
 def tokenizer() -> dict[str, Any]:
@@ -115,6 +119,11 @@ def tokenizer() -> dict[str, Any]:
     }
 
 
+@cache
+def _tokenizer() -> bytes:
+    return text(tokenizer())
+
+
 def _added(number: int, content: str) -> dict[str, Any]:
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": number, "content": content, **flags, "special": True}
@@ -138,7 +147,7 @@ def model(**files: bytes | None) -> dict[str, bytes]:
         "config.json": text(CONFIG),
         "generation_config.json": text(GENERATION),
         "model.safetensors": safetensors(SHAPES),
-        "tokenizer.json": text(tokenizer()),
+        "tokenizer.json": _tokenizer(),
         "tokenizer_config.json": text(TOKENIZER_CONFIG),
         "special_tokens_map.json": text(SPECIAL_TOKENS),
     }

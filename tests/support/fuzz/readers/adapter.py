@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
+from typing import Any
 
+from quantkit.jobs.inspect import inspect
 from tests.support.fuzz import tiny
 from tests.support.fuzz.mutate_json import JsonMutator
-from tests.support.fuzz.parts import read_parts
-from tests.support.fuzz.planned import plan_and_inspect
+from tests.support.fuzz.parts import of_parts, write_sparse
+from tests.support.fuzz.planned import plan
 from tests.support.fuzz.reader import Reader
-from tests.support.fuzz.scratch import folder
+from tests.support.fuzz.scratch import folder, standing
 
 _MODULE = "base_model.model.model.layers.0"
 _CONFIG = {
@@ -44,6 +47,7 @@ _DOWN = {
 
 
 def _seeds() -> Sequence[bytes]:
+    _model()
     patterns = {
         "rank_pattern": {"down_proj": 2},
         "alpha_pattern": {"^.*q_proj$": 2},
@@ -65,26 +69,21 @@ def _by_peft() -> Sequence[bytes]:
 
 
 @cache
-def _model() -> dict[str, bytes]:
-    return tiny.model()
+def _model() -> Path:
+    return standing(tiny.model())
 
 
-def _read(data: bytes) -> None:
-    parts = read_parts(data)
-    if parts is None:
-        return
-    try:
-        weights = tiny.safetensors(parts["tensors"], b"\x3c")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, MemoryError):
-        weights = tiny.framed(tiny.text(parts.get("tensors")), bytes(64))
-    place = folder({"adapter_config.json": tiny.text(parts.get("config")), "adapter_model.safetensors": weights})
-    plan_and_inspect(folder(_model()), [place])
+def _read(parts: dict[str, Any]) -> None:
+    place = folder({"adapter_config.json": tiny.text(parts.get("config"))})
+    write_sparse(place / "adapter_model.safetensors", parts.get("tensors"), b"\x3c")
+    inspect(place)
+    plan(_model(), [place])
 
 
 READER = Reader(
     "adapter",
     _seeds,
-    _read,
+    of_parts(_read),
     JsonMutator(
         words=(
             *("lora_A", "lora_B", "target_parameters", "layers_to_transform", "layers_pattern", "exclude_modules"),

@@ -7,11 +7,12 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from quantkit.errors import QuantkitError
 from tests.support.fuzz import tiny
 from tests.support.fuzz.mutate_json import JsonMutator
-from tests.support.fuzz.parts import listed, read_parts, write_sparse
+from tests.support.fuzz.parts import listed, of_parts, write_sparse
 from tests.support.fuzz.planned import plan_and_inspect
 from tests.support.fuzz.reader import Reader
 from tests.support.fuzz.scratch import folder
@@ -53,10 +54,7 @@ def _listed(made: Path) -> dict[str, list[object]]:
     return {name: [entry["dtype"], entry["shape"]] for name, entry in header.items()}
 
 
-def _read(data: bytes) -> None:
-    parts = read_parts(data)
-    if parts is None:
-        return
+def _read(parts: dict[str, Any]) -> None:
     files = tiny.model(config_json=tiny.text(parts.get("config")), model_safetensors=None)
     if "pictures" in parts:
         files["preprocessor_config.json"] = tiny.text(parts["pictures"])
@@ -74,7 +72,7 @@ def _read(data: bytes) -> None:
 READER = Reader(
     "config",
     _seeds,
-    _read,
+    of_parts(_read),
     JsonMutator(
         words=(
             *(

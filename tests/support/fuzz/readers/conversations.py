@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from quantkit.errors import QuantkitError
 from quantkit.material.data_file import read_data
 from quantkit.run.batch import read_prompts
 from quantkit.run.history import History
 from quantkit.run.tool_file import read_tools
 from quantkit.run.transcript import load_conversation, save_conversation
 from tests.support.fuzz.mutate_json import JsonMutator
-from tests.support.fuzz.reader import Reader
+from tests.support.fuzz.reader import Reader, read_each
 from tests.support.fuzz.scratch import file
 
 _TALK = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -66,14 +66,7 @@ _READS: Sequence[Callable[[bytes], object]] = (
 
 
 def _read(data: bytes) -> None:
-    refusals = []
-    for read in _READS:
-        try:
-            read(data)
-        except QuantkitError as error:
-            refusals.append(error)
-    if len(refusals) == len(_READS):
-        raise refusals[0]
+    read_each(*(partial(read, data) for read in _READS))
 
 
 READER = Reader("conversations", lambda: [json.dumps(seed).encode() for seed in _SEEDS], _read, JsonMutator(_WORDS))

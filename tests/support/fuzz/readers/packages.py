@@ -6,23 +6,25 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+from quantkit.chat_template import process
 from quantkit.errors import QuantkitError, VerificationError
 from quantkit.files.json_file import read_json
+from quantkit.jobs import push_contents
 from quantkit.jobs.advised import open_subject
 from quantkit.jobs.inspect_package import inspect_package
 from quantkit.jobs.package import package
-from quantkit.jobs.push_contents import read_package
 from quantkit.package.built import open_all
 from quantkit.package.manifest import MANIFEST, read_manifest
 from quantkit.page.values import read_page
 from quantkit.run.options import Sampling, chat_sampling
 from quantkit.run.settings import load_options
 from quantkit.system.progress import Reporter
-from quantkit.verify.intact import check_contents
+from quantkit.verify.intact import Contents, check_contents
 from quantkit.verify.report_file import REPORT, add_to_report, read_kept_prompts
 from tests.support.fuzz.mutate_json import JsonMutator
 from tests.support.fuzz.reader import Reader
@@ -121,29 +123,54 @@ def _read(data: bytes) -> None:
         }
     made = folder(files)
     refusals: list[QuantkitError] = []
-    for read in _READS:
-        try:
-            read(made)
-        except QuantkitError as error:
-            refusals.append(error)
-        else:
-            assert not (flipped and read in _JUDGES), "other weights pass for those of the manifest"
+    with mock.patch.object(process, "_shared", _REMEMBERS):
+        for read in _READS:
+            try:
+                read(made)
+            except QuantkitError as error:
+                refusals.append(error)
+            else:
+                assert not (flipped and read is _judged), "other weights pass for those of the manifest"
     if len(refusals) == len(_READS):
         raise refusals[0]
 
 
-def _flipped(content: bytes) -> bytes:
-    return content[:-1] + bytes([content[-1] ^ 1])
+class _Remembers:
+    """Asks the process of chat templates each question once: most inputs leave the template as it is."""
+
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        reply: dict[str, Any] = json.loads(_replied(json.dumps(question)))
+        return reply
 
 
-def _verified(made: Path) -> None:
-    found = check_contents(made, read_manifest(made), threads=1, reporter=Reporter())
-    if failed := [check for check in found.checks if not check.passed]:
+@lru_cache(maxsize=256)
+def _replied(question: str) -> str:
+    return json.dumps(_PROCESS.ask(json.loads(question)))
+
+
+_PROCESS, _REMEMBERS = process.shared_process(), _Remembers()
+
+
+def _judged(made: Path) -> None:
+    """As push does; and as verify, which makes the same checks, and shows them also where push stops before."""
+    found: list[Contents] = []
+
+    def once(*arguments: Any, **options: Any) -> Contents:
+        found.append(check_contents(*arguments, **options))
+        return found[-1]
+
+    refused = None
+    with mock.patch.object(push_contents, "check_contents", once):
+        try:
+            push_contents.read_package(made, threads=1, reporter=Reporter())
+        except QuantkitError as error:
+            refused = error
+    manifest = read_manifest(made)
+    contents = found[0] if found else check_contents(made, manifest, threads=1, reporter=Reporter())
+    if failed := [check for check in contents.checks if not check.passed]:
         raise VerificationError(failed[0].evidence or failed[0].figure, hint="this is what verify prints")
-
-
-def _pushed(made: Path) -> None:
-    read_package(made, threads=1, reporter=Reporter())
+    if refused is not None:
+        raise refused
 
 
 def _page(made: Path) -> None:
@@ -157,9 +184,8 @@ def _chat(made: Path) -> None:
         Sampling(**chat_sampling(lambda key: None, one.parameters))
 
 
-_JUDGES: Sequence[Callable[[Path], object]] = (_verified, _pushed)
 _READS: Sequence[Callable[[Path], object]] = (
-    *_JUDGES,
+    _judged,
     _page,
     _chat,
     lambda made: json.dumps(inspect_package(made)),

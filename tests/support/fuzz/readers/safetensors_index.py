@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tests.support.fuzz import tiny
 from tests.support.fuzz.mutate_json import JsonMutator
-from tests.support.fuzz.parts import listed, read_parts, write_sparse
+from tests.support.fuzz.parts import is_name, listed, of_parts, write_sparse
 from tests.support.fuzz.planned import plan_and_inspect
 from tests.support.fuzz.reader import Reader
 from tests.support.fuzz.scratch import folder
@@ -27,23 +28,13 @@ def _seeds() -> Sequence[bytes]:
     ]
 
 
-def _read(data: bytes) -> None:
-    parts = read_parts(data)
-    if parts is None:
-        return
+def _read(parts: dict[str, Any]) -> None:
     place = folder(tiny.model(model_safetensors=None))
     if parts.get("index") is not None:
         (place / "model.safetensors.index.json").write_bytes(tiny.text(parts["index"]))
     shards = parts.get("shards")
     for name, shapes in shards.items() if isinstance(shards, dict) else ():
-        if (
-            name
-            and name.isascii()
-            and name.isprintable()
-            and "/" not in name
-            and name not in (".", "..")
-            and len(name) < 200
-        ):
+        if is_name(name):
             write_sparse(place / name, shapes)
     plan_and_inspect(place)
 
@@ -51,7 +42,7 @@ def _read(data: bytes) -> None:
 READER = Reader(
     "safetensors-index",
     _seeds,
-    _read,
+    of_parts(_read),
     JsonMutator(
         words=(
             *(

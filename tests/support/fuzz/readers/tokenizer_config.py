@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 from tests.support.fuzz import tiny
 from tests.support.fuzz.mutate_json import JsonMutator
-from tests.support.fuzz.parts import read_parts
+from tests.support.fuzz.parts import of_parts
 from tests.support.fuzz.planned import plan
 from tests.support.fuzz.reader import Reader
 from tests.support.fuzz.scratch import folder
@@ -34,10 +35,7 @@ def _model() -> dict[str, bytes]:
     return tiny.model()
 
 
-def _read(data: bytes) -> None:
-    parts = read_parts(data)
-    if parts is None:
-        return
+def _read(parts: dict[str, Any]) -> None:
     files = dict(_model())
     for name in _FILES:
         files.pop(f"{name}.json", None)
@@ -49,7 +47,7 @@ def _read(data: bytes) -> None:
 READER = Reader(
     "tokenizer-config",
     _seeds,
-    _read,
+    of_parts(_read),
     JsonMutator(
         words=(
             *(
