@@ -22,7 +22,7 @@ from quantkit.checkpoint.open_file import open_tensor_file
 from quantkit.checkpoint.tensor_file import TensorFile, flat_shape
 from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.files.json_file import read_json
-from quantkit.files.visible import visible
+from quantkit.files.visible import LONGEST_NAME, visible
 
 # Safetensors are preferred to pickles, as in transformers.
 KINDS = (("model", "safetensors"), ("pytorch_model", "bin"))
@@ -128,6 +128,8 @@ def weight_map(index: Path) -> dict[str, str]:
     for tensor, name in found.items():
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or name in ("", ".", ".."):
             raise CheckpointError(f"{index}: tensor {tensor!r} points outside of the folder: {name!r}")
+        if len(name.encode(errors="replace")) > LONGEST_NAME:
+            raise CheckpointError(f"{index}: tensor {tensor!r} is in no file: {name[:40]!r}... is too long for a name")
     return found
 
 

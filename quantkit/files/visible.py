@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+LONGEST_NAME = 255  # bytes, on every file system in use
+
 
 def visible(folder: Path, pattern: str) -> list[Path]:
     """What matches a glob pattern, in the order of the names, without hidden names."""

@@ -160,6 +160,7 @@ def _check_pre_tokenizer(path: Path, entries: Mapping[str, KV]) -> None:
 
 def _planned(model: GGUFModel, metadata: Mapping[str, KV], out: Path | None) -> _Plan:
     first = model.headers[0]
+    whole = model.path.stat().st_size
     header = encode_header(metadata.values(), list(first.tensors.values()), first.alignment)
     found = changes(first.metadata, metadata)
     if out is not None:
@@ -167,11 +168,12 @@ def _planned(model: GGUFModel, metadata: Mapping[str, KV], out: Path | None) -> 
     elif not found:
         written = UNCHANGED
     else:
-        fits = len(header) == first.data_offset and may_change(model.path)
+        # A file without tensors may end before its header's padding does.
+        fits = len(header) == first.data_offset <= whole and may_change(model.path)
         written = IN_PLACE if fits else REWRITTEN
     if out is None and found:
         _check_own(model.path)
-    size = len(header) + model.path.stat().st_size - first.data_offset
+    size = len(header) + max(0, whole - first.data_offset)
     others = sum(file.stat().st_size for file in model.files[1:])
     nbytes = {UNCHANGED: 0, IN_PLACE: len(header), REWRITTEN: size, COPIED: size + others}
     return _Plan(model, header, written, found, nbytes[written])
@@ -242,7 +244,7 @@ def _write_copy(plan: _Plan, final: Path, run: RunOptions, state: tuple[int, ...
 
 def _copy(path: Path, start: int, header: bytes, work: Workspace, name: str, advance: Any) -> None:
     """Write a header, and after it what a file has from *start* on."""
-    size = len(header) + path.stat().st_size - start
+    size = len(header) + max(0, path.stat().st_size - start)
     with OutputFile(work.path / name, header, size, shown=work.place / name) as out:
         offset = len(header)
         advance(offset)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from quantkit.errors import VocabularyError
 from quantkit.files.json_file import read_json
@@ -21,7 +20,7 @@ from quantkit.hub.tokenizer_files import (
     has_vocabulary,
     matching,
 )
-from quantkit.vocab.files import read_tokenizer_config
+from quantkit.vocab.files import checked_ids, read_tokenizer_config
 
 # A folder with one of these says something about templates or special tokens.
 _SPEAKING = (*VOCABULARIES, *TEMPLATES, TOKENIZER_CONFIG)
@@ -71,15 +70,9 @@ def _named_tokens(folder: Path) -> dict[str, int]:
     """The ids of the tokens that the files name."""
     path = folder / ADDED_TOKENS
     try:
-        found = _checked(read_json(path)) if path.is_file() else {}
+        found = checked_ids(read_json(path)) if path.is_file() else {}
         path = folder / TOKENIZER_CONFIG
         decoder = read_tokenizer_config(folder).get("added_tokens_decoder") or {}
         return found | {str(token["content"]): int(number) for number, token in decoder.items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise VocabularyError(f"{path}: broken ({type(error).__name__}: {error})") from None
-
-
-def _checked(tokens: Mapping[str, Any]) -> dict[str, int]:
-    if wrong := next((text for text, number in tokens.items() if type(number) is not int), None):
-        raise TypeError(f"the id of {wrong!r} is {tokens[wrong]!r}")
-    return dict(tokens)

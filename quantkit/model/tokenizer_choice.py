@@ -21,7 +21,7 @@ from quantkit.files.json_file import read_json
 from quantkit.hub.source import source_name
 from quantkit.hub.tokenizer_files import ADDED_TOKENS, VOCAB_JSON, has_vocabulary
 from quantkit.model.beside_adapter import incomplete_notes, speaks
-from quantkit.vocab.files import ParsedFiles, read_tokenizer_config
+from quantkit.vocab.files import ParsedFiles, checked_ids, read_tokenizer_config
 from quantkit.vocab.post_processor import token_text
 from quantkit.vocab.slow_bpe import slow_tokens
 from quantkit.vocab.templates import read_templates
@@ -185,8 +185,10 @@ def _tokens(folder: Path, parsed: ParsedFiles) -> dict[str, int] | None:
         path = folder / VOCAB_JSON
     try:
         if path.name == VOCAB_JSON:
-            return slow_tokens(folder)
-        return _json_tokens(parsed.read(path)) if path.suffix == ".json" else _sentencepiece_tokens(folder)
+            slow = slow_tokens(folder)
+            return None if slow is None else checked_ids(slow)
+        read = _json_tokens(parsed.read(path)) if path.suffix == ".json" else _sentencepiece_tokens(folder)
+        return checked_ids(read)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise VocabularyError(f"{path}: broken ({type(error).__name__}: {error})") from None
 

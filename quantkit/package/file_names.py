@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from quantkit.files.visible import LONGEST_NAME
+
 MANIFEST = "manifest.json"
 REPORT = "report.json"
 PAGE = "report.html"
@@ -18,7 +20,6 @@ FORBIDDEN_IN_NAMES = frozenset('<>:"/\\|?*')
 # Devices of Windows, whatever the suffix; and it leaves out a dot or a blank at the end of a name.
 NOT_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?|.*[. ]", re.IGNORECASE | re.DOTALL)
 
-_LONGEST = 255  # bytes, on every file system in use
 _RESERVED = (MANIFEST, REPORT, PAGE)
 
 
@@ -28,8 +29,8 @@ def name_fault(name: str) -> str | None:
         return "the name of a file in the folder"
     if not name.isprintable() or FORBIDDEN_IN_NAMES & {*name} or NOT_ON_WINDOWS.fullmatch(name):
         return "a file name that every system allows"
-    if len(name.encode()) > _LONGEST:
-        return f"a file name of at most {_LONGEST} bytes"
+    if len(name.encode()) > LONGEST_NAME:
+        return f"a file name of at most {LONGEST_NAME} bytes"
     return None
 
 

@@ -97,6 +97,18 @@ def read_tokenizer_config(folder: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
+def checked_ids(tokens: Mapping[Any, Any]) -> dict[str, int]:
+    """The ids of tokens, which come from a file.
+
+    Raises:
+        TypeError: a token is no text, or its id is no whole number.
+    """
+    for text, number in tokens.items():
+        if not isinstance(text, str) or type(number) is not int:
+            raise TypeError(f"the id of {text!r:.80} is {number!r:.80}")
+    return dict(tokens)
+
+
 @dataclass(frozen=True)
 class Content:
     """The content of the tokenizer's files.

@@ -18,7 +18,7 @@ from quantkit.cli.main import main
 from quantkit.errors import GGUFError, OutputError, QuantkitError
 from quantkit.files import in_place
 from quantkit.gguf.header import encode_header, read_header
-from quantkit.gguf.kv import u32
+from quantkit.gguf.kv import string, u32
 from quantkit.gguf.model import read_model
 from quantkit.jobs import edit as edit_module
 from quantkit.jobs.edit import edit
@@ -335,6 +335,19 @@ def test_a_split_model(file: Path) -> None:
     assert [part.read_bytes() for part in sorted(file.parent.glob("copy-*.gguf"))] == before
     with pytest.raises(GGUFError, match="this is part 2"):
         edit(parts[1], name="xyz")
+
+
+@pytest.mark.parametrize("name", ["other", "longer" * 20])
+def test_a_header_that_ends_before_its_padding(tmp_path: Path, name: str) -> None:
+    """As of a first part without tensors that some program did not pad: there is nothing behind to be copied."""
+    path, out = tmp_path / "m.gguf", tmp_path / "out.gguf"
+    path.write_bytes(
+        encode_header([string("general.architecture", "llama"), string("general.name", "older")], []).rstrip(b"\0")
+    )
+    edit(path, name=name, out=out)
+    assert edit(path, name=name).nbytes == path.stat().st_size
+    assert path.read_bytes() == out.read_bytes()
+    assert values(path) == {"general.architecture": "llama", "general.name": name}
 
 
 def test_an_alignment_of_its_own(tmp_path: Path) -> None:
