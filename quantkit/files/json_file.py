@@ -69,14 +69,15 @@ def read_given_json(path: Path, what: str, *, largest: int, hint: str, if_missin
         if_missing: what to do if there is no such file, where that is something else.
 
     Raises:
-        QuantkitError: no such file, it cannot be read, is too large, or is not JSON in UTF-8.
+        QuantkitError: no such file, it cannot be read, is too large, or is not JSON in UTF-8; a byte order mark, with
+            which Windows' editors begin, is none of the text.
     """
     try:
         if not path.is_file():
             raise QuantkitError(f"{path}: no such file", hint=if_missing or hint)
         if path.stat().st_size > largest:
             raise QuantkitError(f"{path}: too large for {what}", hint=hint)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_no_constant)
     except OSError as error:
         raise QuantkitError(f"{path}: cannot be read ({error.strerror or error})", hint=hint) from None
     except (ValueError, RecursionError) as error:

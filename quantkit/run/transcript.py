@@ -205,8 +205,9 @@ def _read(path: Path) -> dict[str, Any]:
     value = read_given_json(path, "a conversation", largest=_LARGEST, hint=hint)
     if not isinstance(value, dict) or "messages" not in value:
         raise QuantkitError(f'{path}: not a conversation: it must be an object with "messages"', hint=hint)
-    if value.get("schema") != SCHEMA:
+    schema = value.get("schema")
+    if schema != SCHEMA or isinstance(schema, bool):  # true is 1 to Python
         raise QuantkitError(
-            f'{path}: "schema" is {value.get("schema")!r}; this version of quantkit reads schema {SCHEMA}', hint=hint
+            f'{path}: "schema" is {schema!r:.40}; this version of quantkit reads schema {SCHEMA}', hint=hint
         )
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +326,34 @@ def test_both_refuse_the_same_files(browser: Browser, tmp_path: Path) -> None:
         page.append(browser.value(f"{read}.then(() => true, (error) => error.constructor !== Error && String(error))"))
     assert page == mine
     assert True in mine
+
+
+def test_a_file_that_is_not_utf8_is_refused_as_it_is_by_the_terminal(browser: Browser, tmp_path: Path) -> None:
+    """Not read with other characters in the place of wrong bytes; a byte order mark is no character of the text."""
+    text, found = json.dumps(talk("user", "assistant")), []
+    for data in (text.encode(), text.encode("utf-8-sig"), text.replace("x", "中").encode("gbk"), text.encode("utf-16")):
+        path = tmp_path / "file.json"
+        path.write_bytes(data)
+        read = f"readFile(new File([new Uint8Array({[*data]})], 'x'))"
+        call = f"import('./page/transcript.js').then((transcript) => transcript.{read})"
+        page = browser.value(f"{call}.then(() => true, (error) => error.constructor !== Error && String(error))")
+        with suppress(QuantkitError):
+            load_conversation(path)
+            assert page
+            found.append(page)
+    assert found == [True, True]
+
+
+def test_a_schema_that_is_no_number_is_told_in_a_few_words(browser: Browser) -> None:
+    """Also one that is nested deeper than the browser writes again."""
+    nested = "'['.repeat(200000) + ']'.repeat(200000)"
+    texts = (
+        f"'{{\"messages\": [], \"schema\": ' + {nested} + '}}'",
+        "'{\"messages\": [], \"schema\": \"' + 'x'.repeat(9999) + '\"}'",
+    )
+    for text in texts:
+        read = f"import('./page/transcript.js').then((transcript) => transcript.fromFile({text}, 'x'))"
+        assert len(browser.value(f"{read}.catch((error) => error.constructor === Error && error.message)")) < 200
 
 
 def test_the_settings(browser: Browser, server: Server) -> None:

@@ -19,7 +19,14 @@ export function toFile({ system, turns }, model) {
 export async function readFile(file) {
   const { name } = file;
   if (file.size > LARGEST) throw new Error(say("fileLarge", { name }));
-  return fromFile(await file.text(), name);
+  const utf8 = new TextDecoder("utf-8", { fatal: true });  // file.text() would put other characters for wrong bytes
+  let text;
+  try {
+    text = utf8.decode(await file.arrayBuffer());
+  } catch {
+    throw new Error(say("fileNotJson", { name }));
+  }
+  return fromFile(text, name);
 }
 
 export function fromFile(text, name) {
@@ -31,7 +38,8 @@ export function fromFile(text, name) {
   }
   if (!Array.isArray(value?.messages)) throw new Error(say("fileNoList", { name }));
   if (value.schema !== SCHEMA) {
-    throw new Error(say("fileSchema", { name, found: JSON.stringify(value.schema) ?? "–", wanted: SCHEMA }));
+    const found = typeof value.schema === "object" ? "–" : String(value.schema ?? "–").slice(0, 40);
+    throw new Error(say("fileSchema", { name, found, wanted: SCHEMA }));
   }
   const messages = value.messages;
   const opened = messages[0]?.role === "system";
