@@ -56,6 +56,8 @@ def lora_option(help_text: str) -> Callable[[F], F]:
     """``--lora FILE[:SCALE]``, repeatable, as :class:`~quantkit.gguf.lora.ScaledLora`."""
 
     def read(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[Any, ...]:
+        if not values:
+            return ()
         from quantkit.gguf.lora import parse_lora
 
         if "" in values:

@@ -28,6 +28,17 @@ _RISK = {
 }
 
 
+_WORDS = "quantkit.serve.words"
+
+
+class _Remembered(click.Command):
+    """A command that knows its arguments as they were typed, with which another process does the same."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
 def _origins(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         parts = urlsplit(value)
@@ -36,7 +47,7 @@ def _origins(context: click.Context, parameter: click.Parameter, values: tuple[s
     return values
 
 
-@click.command(name="serve")
+@click.command(name="serve", cls=_Remembered)
 @click.argument("path", metavar="GGUF|DIR", type=FOLDER)
 @quant_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for the network.")
@@ -82,8 +93,13 @@ def _origins(context: click.Context, parameter: click.Parameter, values: tuple[s
     help="Let web pages from this address use the API: https://app.example.org. Repeatable.",
 )  # fmt: skip
 @click.option("--open", "opens", is_flag=True, help="Open the chat page in the browser.")
+@click.option(
+    "--no-restart", "alone", is_flag=True, help="End when llama.cpp crashes or is killed, instead of starting it again."
+)
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     path: Path,
     quant: str | None,
     host: str,
@@ -102,6 +118,7 @@ def command(
     hosts: tuple[str, ...],
     origins: tuple[str, ...],
     opens: bool,
+    alone: bool,
     as_json: bool,
 ) -> None:
     """Serve a GGUF file or a built folder: an OpenAI-compatible API under /v1, and a chat page for the browser.
@@ -113,10 +130,23 @@ def command(
 
     Example: quantkit serve my-model --port 8080
     """
+    from quantkit.errors import QuantkitError
+    from quantkit.serve.last_words import LastWords
+    from quantkit.serve.listening import address_on_network, listen, url_of
+    from quantkit.serve.supervisor import can_supervise, supervise, supervised
+
+    if pooling is not None and not embeds:
+        raise click.UsageError("--pooling has no effect without --embeddings")
+    if api_key is not None and not (api_key and api_key.isprintable()):
+        raise QuantkitError("--api-key must not be empty or contain unprintable characters", hint="choose another key")
+    given = supervised()
+    if given is None and not alone and can_supervise():
+        with listen(host, port) as listening:
+            context.exit(supervise(context.meta[_WORDS], listening, path, _note))
+
     from quantkit.ggml.llama import begin
 
     begin()  # before anything that imports numpy
-    from quantkit.errors import QuantkitError
     from quantkit.package.built import open_package
     from quantkit.run.context_size import context_note
     from quantkit.run.embeddings import Embedder, pooling_of
@@ -130,23 +160,25 @@ def command(
         from quantkit.serve.app import make_app
         from quantkit.serve.completions import Served
         from quantkit.serve.guard import Access, is_loopback
-        from quantkit.serve.server import address_on_network, listen, serve, url_of
+        from quantkit.serve.server import serve
         from quantkit.serve.worker import all_idle
     except ModuleNotFoundError as error:
         raise QuantkitError(f"the server needs the package {error.name}", hint=installation("serve")) from None
 
-    if pooling is not None and not embeds:
-        raise click.UsageError("--pooling has no effect without --embeddings")
-    if api_key is not None and not (api_key and api_key.isprintable()):
-        raise QuantkitError("--api-key must not be empty or contain unprintable characters", hint="choose another key")
     package = with_parameters(open_package(path, quant), parameters)
     system = package.system if system is None else system
     options = load_options(package.parameters, n_gpu_layers, threads)
     loras = (*package.loras, *loras)
-    with listen(host, port) as listening, ChatModel.load(package.gguf, **asdict(options), loras=loras) as model:
+    restarts = 0 if given is None else given.restarts
+    words = LastWords() if given is None else given.words
+    with (
+        listen(host, port) if given is None else given.listening as listening,
+        ChatModel.load(package.gguf, **asdict(options), loras=loras) as model,
+    ):
         check_system(model, system)
         if without_apply:
             model.engine.scales = (0.0,) * len(loras)
+        adapters = adapters_of(model.engine, package.gguf.stem, words)
         embedder = Embedder(model, pooling_of(model, pooling)) if embeds else None
         lanes = open_parallel(model.engine, package.gguf, parallel)
         url, loopback = url_of(listening), is_loopback(listening.getsockname()[0])
@@ -157,8 +189,10 @@ def command(
             settings=with_thinking(chat_settings(model, package), model, thinking),
             note=_note,
             embedder=embedder,
-            adapters=adapters_of(model.engine, package.gguf.stem),
+            adapters=adapters,
             shared=not loopback,
+            words=words,
+            restarts=restarts,
         )
         if model.chat_template:
             _ = model.answers  # found out now, and not by the first request while others wait
@@ -166,6 +200,10 @@ def command(
             _note(note)
 
         def started() -> None:
+            words.say_ready()
+            if restarts:
+                _note(f"serving {served.name} again")
+                return
             click.echo(json.dumps({"schema": 1, "url": url}) if as_json else url)
             several = f"  {lanes.parallel} answers at a time" if lanes.parallel > 1 else ""
             _note(f"serving {served.name}  chat page: {url}/  API: {url}/v1{several}  stop with Ctrl-C")

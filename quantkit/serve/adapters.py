@@ -5,7 +5,7 @@ Requests with different adapters share no step of llama.cpp and no cached prompt
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, RootModel
@@ -18,6 +18,7 @@ from quantkit.run.settings import Settings
 from quantkit.serve.body import Bodies
 from quantkit.serve.errors import RequestError
 from quantkit.serve.json_endpoint import read_json
+from quantkit.serve.last_words import LastWords
 from quantkit.serve.refusals import refused
 
 if TYPE_CHECKING:
@@ -48,11 +49,13 @@ class Adapters:
         engine: has them, and their scales for requests that do not choose.
         names: of each, as a model.
         trained: scale of each that its name stands for.
+        words: where scales are kept that clients set.
     """
 
     engine: Engine
     names: tuple[str, ...]
     trained: tuple[float, ...]
+    words: LastWords = field(default_factory=LastWords)
 
     def chosen(self, settings: Settings, lora: list[LoraScale] | None, model: Any) -> tuple[Settings, str]:
         """The settings with the scales that a request chooses, and the name of its model; "" for the server's.
@@ -90,6 +93,7 @@ class Adapters:
             RequestError: there is no such adapter.
         """
         self.engine.scales = self._scales(asked, "id")
+        self.words.keep_scales(self.engine.scales)
 
     def _scales(self, asked: list[LoraScale], param: str) -> tuple[float, ...]:
         found = [0.0] * len(self.names)
@@ -106,9 +110,14 @@ class Adapters:
         return tuple(found)
 
 
-def adapters_of(engine: Engine, name: str) -> Adapters:
-    """The LoRA files of an engine as they were loaded, for a server whose model has that name."""
-    return Adapters(engine, lora_names(engine.loras, taken=(name,)), tuple(lora.scale for lora in engine.loras))
+def adapters_of(engine: Engine, name: str, words: LastWords) -> Adapters:
+    """The LoRA files of an engine, for a server whose model has that name.
+
+    Their scales are those that clients have set in a server before this one, if they have.
+    """
+    if words.scales is not None and len(words.scales) == len(engine.loras):
+        engine.scales = words.scales
+    return Adapters(engine, lora_names(engine.loras, taken=(name,)), tuple(lora.scale for lora in engine.loras), words)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ async def _health(request: Request) -> Response:
 
 
 async def _metrics(served: Served, request: Request) -> Response:
-    text = metrics_text(served.answers.totals, served.answers.load, shared=served.shared)
+    text = metrics_text(served.answers.totals, served.answers.load, served.restarts, shared=served.shared)
     return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 

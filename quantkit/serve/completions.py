@@ -27,6 +27,7 @@ from quantkit.serve.answering import Answers
 from quantkit.serve.body import Bodies
 from quantkit.serve.choices import Collector, HeldScores, Items, together
 from quantkit.serve.errors import RequestError
+from quantkit.serve.last_words import LastWords
 from quantkit.serve.page.rendering import Renderer
 from quantkit.serve.refusals import refusal, refused
 from quantkit.serve.reply import DONE, ChatReply, Reply, TextReply, event
@@ -63,6 +64,8 @@ class Served:
         shared: whether clients that do not know each other use it.
         scores: how many probabilities are held for answers that were not sent yet.
         adapters: LoRA files that a request can choose.
+        words: where it is written what is being answered.
+        restarts: how often the server was started again after its process had been killed or had crashed.
         since: the start time, in seconds since 1970.
     """
 
@@ -77,6 +80,8 @@ class Served:
     shared: bool = False
     scores: HeldScores = field(default_factory=HeldScores)
     adapters: Adapters | None = None
+    words: LastWords = field(default_factory=LastWords)
+    restarts: int = 0
     since: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -104,12 +109,14 @@ class Completions(ABC):
     async def _answer(self, asked: ChatRequest | TextRequest, scope: Scope, receive: Receive, send: Send) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_when_gone, receive, tasks.cancel_scope.cancel)
-            async with aclosing(all_answers(self._served.answers, asked.each())) as items:
-                reply = self.reply(asked.model or self._served.name, shared=self._served.shared)
-                if asked.stream:
-                    await self._send_stream(asked, reply, items, scope, receive, send)
-                else:
-                    await (await self._whole(asked, reply, items))(scope, receive, send)
+            reply = self.reply(asked.model or self._served.name, shared=self._served.shared)
+            items = all_answers(self._served.answers, asked.each())
+            with self._served.words.answering(reply.id):
+                async with aclosing(items):
+                    if asked.stream:
+                        await self._send_stream(asked, reply, items, scope, receive, send)
+                    else:
+                        await (await self._whole(asked, reply, items))(scope, receive, send)
             tasks.cancel_scope.cancel()
 
     async def _read(self, body: bytes) -> ChatRequest | TextRequest:

@@ -37,7 +37,7 @@ class Totals:
         )
 
 
-def metrics_text(totals: Totals, load: Load, *, shared: bool) -> str:
+def metrics_text(totals: Totals, load: Load, restarts: int, *, shared: bool) -> str:
     """The metrics. With *shared* the time of prompts is left out: it says what was in the context already."""
     busy = load.busy / load.steps if load.steps else 0.0
     rows: list[tuple[str, str, str, float]] = [
@@ -52,6 +52,7 @@ def metrics_text(totals: Totals, load: Load, *, shared: bool) -> str:
         ("quantkit:slots", "gauge", "Answers that can be under way at a time.", load.slots),
         ("quantkit:kept_sequences", "gauge", "Past answers kept for later prompts.", load.kept),
         ("quantkit:kept_tokens", "gauge", "Tokens in them.", load.kept_tokens),
+        ("quantkit:restarts_total", "counter", "Starts after the server was killed or crashed.", restarts),
     ]
     lines = []
     for name, kind, said, value in rows:

@@ -234,9 +234,46 @@ def start_module(
     )
 
 
+def start_successor(
+    module: str, arguments: Sequence[str], *, inherits: Sequence[int], variables: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start ``python -m module`` with this process's own stdout and stderr, and these of its file descriptors.
+
+    Signals of the terminal do not reach it, nor does a terminal stop it that lets only the foreground print. Its stdin
+    is a pipe that ends when this process has ended, for :func:`end_with_stdin`. Not on Windows.
+    """
+    ignored = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a process inherits what is ignored
+    try:
+        return subprocess.Popen(
+            _command(module, arguments),
+            stdin=subprocess.PIPE,
+            env={**_environment(), **variables},
+            pass_fds=inherits,
+            process_group=0,
+        )
+    finally:
+        signal.signal(signal.SIGTTOU, ignored)
+
+
+def end_with_stdin() -> None:
+    """In a successor: end at once when the process that started it has ended, however that was."""
+    threading.Thread(target=_watch_stdin, name="parent", daemon=True).start()
+
+
+def _watch_stdin() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
 def ended_how(code: int) -> str:
     """``signal SIGABRT`` or ``exit code 1``, by a process's return code."""
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:  # most real-time signals have no name
+        return f"signal {-code}"
 
 
 def _command(module: str, arguments: Sequence[str]) -> list[str]:

@@ -60,6 +60,11 @@ class Server:
     process: subprocess.Popen[str]
     log: Path
 
+    @property
+    def working(self) -> int:
+        """The process that answers, inside of a supervisor; on Linux."""
+        return descendants(self.process.pid)[0]
+
     def connect(self) -> http.client.HTTPConnection:
         """A connection of its own."""
         return http.client.HTTPConnection(str(urlsplit(self.url).netloc), timeout=PATIENCE)
@@ -86,15 +91,22 @@ class Server:
         return self.process.wait(PATIENCE), self.log.read_text(encoding="utf-8")
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes that a process has started, and theirs, each after its parent; those of Linux."""
+    tasks = Path("/proc", str(pid), "task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text(encoding="ascii").split()]
+    return [found for child in children for found in (child, *descendants(child))]
+
+
 def command(*arguments: object) -> list[str]:
     """The command line of ``quantkit serve``."""
     return [sys.executable, "-m", "quantkit", "serve", *map(str, arguments)]
 
 
 def patched(script: str, *arguments: object) -> list[str]:
-    """The command line of ``quantkit serve`` after a script in its process."""
+    """The command line of ``quantkit serve`` after a script in its process, which is the only one."""
     run = f"{script}\nfrom quantkit.cli.main import main\nimport sys\nsys.exit(main(sys.argv[1:]))"
-    return [sys.executable, "-c", run, "serve", *map(str, arguments)]
+    return [sys.executable, "-c", run, "serve", "--no-restart", *map(str, arguments)]
 
 
 @contextlib.contextmanager

@@ -200,7 +200,7 @@ def test_metrics(tmp_path: Path) -> None:
         assert (values["quantkit:slots"], values["quantkit:kept_sequences"]) == (5, 1)
         assert values["llamacpp:n_busy_slots_per_decode"] == 1
         assert values["llamacpp:n_decode_total"] >= sum(one["completion_tokens"] for one in usage)
-    told = metrics_text(Totals(), Load(0, 0, 1, 0, 0, 1, 9), shared=True)
+    told = metrics_text(Totals(), Load(0, 0, 1, 0, 0, 1, 9), 2, shared=True)
     assert "slots" in told
     assert "prompt_seconds" not in told
     assert "kept" not in told
@@ -769,7 +769,8 @@ def test_a_system_prompt_that_the_template_refuses(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", ["uvicorn", "starlette", "pydantic"])
 def test_without_the_extra(tmp_path: Path, missing: str) -> None:
     script = (
-        f"import sys; sys.modules[{missing!r}] = None; from quantkit.cli.main import main; main(['serve', 'x.gguf'])"
+        f"import sys; sys.modules[{missing!r}] = None; from quantkit.cli.main import main; "
+        "main(['serve', 'x.gguf', '--no-restart'])"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -136,6 +139,9 @@ def test_what_counts_for_all(server: Server, expected: dict[float, str]) -> None
     assert scales() == [(0, "kit.gguf", 0.0), (1, "kit.gguf", 1.0)]
     assert content(server) == expected[1.0]
     assert content(server, lora=[]) == expected[0.0]
+    if sys.platform == "linux":
+        os.kill(server.working, signal.SIGKILL)
+        assert content(server) == expected[1.0], "the server that is started then has them too"
     assert server.request("POST", "/lora-adapters", []).status == 200
     assert content(server) == expected[0.0]
 
