@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from quantkit.adapter.config import is_target
+from quantkit.checkpoint.name_tables import VISION
 from quantkit.checkpoint.tensor_file import TensorSpec
-from quantkit.checkpoint.tensor_names import VISION, bare, holder
+from quantkit.checkpoint.tensor_names import bare, holder
 from quantkit.errors import AdapterError
 from quantkit.files.visible import visible
 
@@ -28,7 +29,7 @@ _SINCE_4_52 = (
     ("model.vision_tower.", "vision_tower."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
 )
-# The other parts, of which the names in the base are :func:`quantkit.checkpoint.tensor_names.vision_name`'s.
+# The other parts, of which the names in the base are :func:`quantkit.checkpoint.name_tables.vision_name`'s.
 _OTHER_PARTS = tuple(part for part in VISION if part != "vision_tower.")
 
 

@@ -30,8 +30,8 @@ from quantkit.adapter.config import method, pattern_value
 from quantkit.adapter.hints import BASE_HINT, MIXED_UP_HINT, RESAVE_HINT
 from quantkit.adapter.module_tree import layer_of, tree_of
 from quantkit.checkpoint.dtypes import BF16, Floats, all_finite, bits_of
+from quantkit.checkpoint.name_tables import PEFT_PREFIX
 from quantkit.checkpoint.tensor_file import TensorFile, TensorSpec
-from quantkit.checkpoint.tensor_names import PEFT_PREFIX
 from quantkit.errors import AdapterError
 
 # Methods with projections that all modules share, as large as the largest module needs.

@@ -14,7 +14,7 @@ from typing import Any
 
 from quantkit.adapter.names import Names
 from quantkit.adapter.resized import EMBEDDINGS, HEADS
-from quantkit.checkpoint.tensor_names import CLASSIFIERS, VALUE_HEADS
+from quantkit.checkpoint.name_tables import CLASSIFIERS, VALUE_HEADS
 from quantkit.errors import AdapterError
 
 # Names that other trainers and model classes have for the two, besides those of transformers.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from quantkit.checkpoint.language_part import language_part
-from quantkit.checkpoint.tensor_names import CHAT_HINT
+from quantkit.checkpoint.name_tables import CHAT_HINT
 from quantkit.errors import ArchitectureError
 
 if TYPE_CHECKING:

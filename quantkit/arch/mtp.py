@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from quantkit.checkpoint.tensor_names import MTP
+from quantkit.checkpoint.name_tables import MTP
 from quantkit.errors import ArchitectureError
 
 KEEP, DROP = "keep", "drop"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from quantkit.checkpoint.tensor_names import VISION
+from quantkit.checkpoint.name_tables import VISION
 
 # As in the published repositories: mean and deviation of the colors, on a scale from 0 to 1.
 PLAIN_COLORS = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}

@@ -17,7 +17,7 @@ import quantkit
 from quantkit.adapter.config import NOT_MERGEABLE, RESIDUAL_INITS, SUPPORTED, UNSUPPORTED
 from quantkit.adapter.other_cuts import CUTS
 from quantkit.arch.families import FAMILIES, MISCOMPUTED, NOT_CHAT
-from quantkit.checkpoint.tensor_names import CLASSIFIERS, VALUE_HEADS, WRAPPERS
+from quantkit.checkpoint.name_tables import CLASSIFIERS, VALUE_HEADS, WRAPPERS
 from quantkit.cli.main import COMMANDS, cli
 from quantkit.demo.data import ADAPTER, BASE
 from quantkit.ggml.types import FTYPES

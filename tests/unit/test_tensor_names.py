@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from quantkit.checkpoint.tensor_names import READINGS, Reading, read_tensor_names
+from quantkit.checkpoint.name_tables import READINGS, Reading
+from quantkit.checkpoint.tensor_names import read_tensor_names
 from quantkit.errors import CheckpointError
 
 LAYER = "model.layers.0"

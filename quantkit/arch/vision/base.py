@@ -3,7 +3,7 @@
 llama.cpp keeps the encoder of pictures and the projection into the language model's width in a file of its own, the
 *mmproj* file, whose architecture is ``clip``. A vision family answers as a language family does: metadata, a rule for
 each tensor, and a refusal for each setting that llama.cpp's libmtmd does not compute. The checkpoint's names are those
-of :func:`quantkit.checkpoint.tensor_names.vision_name`.
+of :func:`quantkit.checkpoint.name_tables.vision_name`.
 """
 
 from __future__ import annotations
