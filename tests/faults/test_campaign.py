@@ -1,5 +1,5 @@
 """A small sample of scripts/campaign: every kind of fault against edit, the fastest command that makes a file; kills
-and power cuts of merge, which leaves what can be continued.
+and power cuts of merge, which leaves what can be continued; and kills of a build of two files that is continued.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 
 _MERGE = "merge --fsync --overwrite"
 _AMOUNTS = ("--kills", "3", "--signals", "1", "--sweep", "11", "--others", "1", "--seed", "3")
-_SUBJECTS = ("--subject", "edit", "--subject", _MERGE)
+_SEEING = "build --mmproj --resume"
+_SUBJECTS = ("--subject", "edit", "--subject", _MERGE, "--killed", _SEEING)
 # These take the superuser, or a system that lets this process make a control group or mount a disk.
 _NOT_EVERYWHERE = ("out of memory (cgroup)", "power cut of ext4")
 _NOT_OF_EDIT = "output folder vanishes"  # its input is there
@@ -58,7 +59,7 @@ def test_faults_strike(rows: Rows) -> None:
     """A campaign whose faults reach nothing would find nothing, too."""
     for kind in ("disk full from a call on", "read-only, stale from a call on"):
         assert rows["edit", kind]["refused"] == rows["edit", kind]["tried"], kind
-    for subject in ("edit", _MERGE):
+    for subject in ("edit", _MERGE, _SEEING):
         assert rows[subject, "kill -9"]["ended"]
         assert rows[subject, "kill -9"]["cleared"]
     cuts = rows[_MERGE, "power cut after a call"]

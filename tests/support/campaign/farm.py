@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -123,7 +123,7 @@ class FarmBench:
             time.sleep(1)
 
 
-def farm(bench: FarmBench, random: Random, amounts: Amounts) -> list[Row]:
+def farm(bench: FarmBench, random: Random, amounts: Amounts) -> Iterator[Row]:
     """kill -9 of a driver, of all its processes, of a worker, of the head of its cluster; and of nodes."""
     local = Row("kill -9", FARM)
     victims: Sequence[Callable[[Running, Random], str]] = (_driver, _worker, _everything, _worker, _head)
@@ -140,7 +140,8 @@ def farm(bench: FarmBench, random: Random, amounts: Amounts) -> list[Row]:
         bench.again(note)
     bench.all_ended(Notes(local, f"{FARM}: after all of them"))
     local.seconds = time.monotonic() - began
-    return [local, _nodes(bench, random, amounts)]
+    yield local
+    yield _nodes(bench, random, amounts)
 
 
 def _nodes(bench: FarmBench, random: Random, amounts: Amounts) -> Row:

@@ -45,7 +45,7 @@ def main(recipe: Path) -> None:
             failures = [outcome.to_json() for outcome in outcomes if outcome.failure is not None]
             print(json.dumps({"killed": "".join(killed), "failures": failures}), flush=True)
             if killed:
-                cluster.add()
+                cluster.add(cards=0)
     finally:
         cluster.close()
 

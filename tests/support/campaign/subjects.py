@@ -47,6 +47,8 @@ class Subject:
     @property
     def sayings(self) -> tuple[tuple[str, ...], ...]:
         """What the next run may say of what is left; first nothing."""
+        if "--resume" in self.arguments:
+            return (), ("--overwrite",)
         if self.arguments[0] in ("build", "convert", "quantize", "merge"):
             return (), ("--resume",), ("--overwrite",), ("--resume", "--overwrite")
         return ((),) if self.changes else ((), ("--overwrite",))
@@ -73,6 +75,10 @@ _MERGED = ("{inputs}/model", "--adapter", "{inputs}/adapter", "-o", "{out}", "--
 _BUILD = ("build", *_MERGED, "--threads", "2")
 _FILE = "{inputs}/model-f16.gguf"
 _TYPES = ("--quant", "q8_0", "--quant", "q4_k_m", "--no-verify")
+_RESUMED = ("--no-verify", "--resume")
+_CHOSEN = ("--choice-data", "{inputs}/choice.txt", *_RESUMED)
+_SEEING = ("build", "{inputs}/sees", "-o", "{out}", "--device", "cpu", "--threads", "2", "--quant", "q8_0", "--mmproj")
+_CONTINUED = ".out.quantkit-"
 
 _QUANTIZE = ("quantize", _FILE, "-o", "{out}", "--quant", "q4_k_m")
 _IMATRIX = ("imatrix", _FILE, "-o", "{out}", "--data", "{inputs}/text.txt", "--ctx", "32", "--threads", "1")
@@ -87,6 +93,14 @@ SUBJECTS = {
     for subject in (
         Subject("build", (*_BUILD, *_TYPES), PACKAGE_MARK),
         Subject("build --overwrite", (*_BUILD, *_TYPES, "--overwrite"), PACKAGE_MARK, overwrites=True),
+        Subject("build --bits --resume", (*_BUILD, "--bits", "6", *_CHOSEN), PACKAGE_MARK, keeps=_CONTINUED),
+        Subject(
+            "build --fit --resume",
+            (*_BUILD, "--fit", "25MB", "--param", "num_ctx=512", *_CHOSEN),
+            PACKAGE_MARK,
+            keeps=_CONTINUED,
+        ),
+        Subject("build --mmproj --resume", (*_SEEING, *_RESUMED), PACKAGE_MARK, keeps=_CONTINUED),
         Subject("convert", ("convert", "{inputs}/model", "-o", "{out}", "--device", "cpu")),
         Subject("quantize", _QUANTIZE),
         Subject("quantize --overwrite", (*_QUANTIZE, "--overwrite"), overwrites=True),
