@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,21 +13,18 @@ from quantkit.chat_template.answers import answer_format
 from quantkit.chat_template.end_of_turn import stop_notes
 from quantkit.chat_template.format import FORMAT_NAMES, ChatFormat, OwnTemplate, choose_format, render_jinja
 from quantkit.errors import ChatFormatError, GGUFError, OutputError
-from quantkit.files.workspace import workspace
+from quantkit.files.workspace import Workspace, workspace
 from quantkit.gguf.header import Header
-from quantkit.gguf.layout import layout_faults
-from quantkit.gguf.lora import ScaledLora, check_fits, read_lora
-from quantkit.gguf.model import GGUFModel, read_model, read_whole_model
-from quantkit.gguf.vectors import narrow_vectors
+from quantkit.gguf.lora import ScaledLora
 from quantkit.jobs.argument_kinds import LORAS
 from quantkit.jobs.arguments import LorasInput, MessagesInput, ParametersInput, PathInput, read_path, read_paths
 from quantkit.jobs.package_files import add_lora, add_model, add_projector, quant_of, split_sources
+from quantkit.jobs.package_parts import PackageParts, read_parts
 from quantkit.jobs.recipe_fields import RECIPE_FIELDS
 from quantkit.jobs.run_options import RunKeywords, RunOptions, run_options
 from quantkit.model.sampling import sampling_parameters
 from quantkit.ollama.parameters import check_parameters, merge_parameters
 from quantkit.ollama.read_modelfile import ModelfileContent, modelfile_content, source_files, source_path
-from quantkit.package.file_names import named_twice
 from quantkit.package.foreign_template import foreign_template_notes
 from quantkit.package.go_template import go_template, opens_with
 from quantkit.package.known_stops import known_stops
@@ -37,7 +34,7 @@ from quantkit.package.plan_entries import chat_entry, modelfile_entry, text_entr
 from quantkit.package.render import render_package, write_package
 from quantkit.package.spec import PackagedLora, PackagedModel, PackageSpec
 from quantkit.plan.values import count_elements
-from quantkit.system.shell import command
+from quantkit.system.progress import Reporter
 from quantkit.vocab.added_eos import package_eos_notes
 from quantkit.vocab.from_gguf import gguf_vocabulary, token_text
 from quantkit.vocab.special import adds_bos
@@ -94,78 +91,79 @@ def package(
         asked_loras = asked_loras or tuple(ScaledLora(source_path(path, name)) for name in start.adapters)
     if not files:
         raise OutputError("there is no GGUF file to package", hint="give one, or a Modelfile whose FROM names one")
-    found = {path: read_whole_model(path) for path in files}
-    for path, model in found.items():
-        _check_vectors(path, model.header)
-        _check_layout(model)
-    headers = {path: model.header for path, model in found.items()}
-    _check_one_model(found, headers)
-    beside = [read_lora(lora) for lora in asked_loras]
-    for lora in beside:
-        for model in found.values():
-            check_fits(lora, model)
-    inputs = [*(file for model in found.values() for file in model.files), *(lora.model.path for lora in beside)]
-    sees = None if projector is None else read_model(projector)
-    inputs += [] if sees is None else [sees.path]
-    _check_names(inputs)
-    first = headers[files[0]]
-    chat = _chat(files[0], first, asked["template"])
-    metadata = first.metadata
-    spec = PackageSpec(
-        name=asked["name"] or Path(os.path.abspath(folder)).name,
-        models=tuple(
-            PackagedModel(path.name, quant_of(model.header), len(model.files)) for path, model in found.items()
-        ),
-        chat=chat,
-        system=asked["system"],
-        parameters=merge_parameters(sampling_parameters(metadata.values()), settings),
-        context_length=_integer(files[0], first, "context_length"),
-        base=str(first.value("general.name", files[0].stem)),
-        adapters=(),
-        licenses=tuple(text for text in (first.value("general.license"),) if text),
-        architecture=str(first.value("general.architecture")),
-        parameter_count=sum(count_elements(info.shape) for info in first.tensors.values()),
-        messages=asked["messages"],
-        adds_bos=adds_bos({key: entry.value for key, entry in metadata.items()}),
-        answers=answer_format(**_template(first)),
-        loras=tuple(PackagedLora(lora.model.path.name, lora.scale) for lora in beside),
-        mmproj=None if sees is None else sees.path.name,
-    )
+    parts = read_parts(files, asked_loras, projector)
+    spec = _spec(parts, asked["name"] or Path(os.path.abspath(folder)).name, asked, settings)
+    _, first = parts.first
     if start is not None:
         spec = _started(spec, start, token_text(first, "bos"))
     render_package(spec)
     notes = [
-        *package_eos_notes(metadata.values()),
-        *opening_notes(chat=chat, **_template(first), built=True),
-        *stop_notes(spec.parameters, metadata.values()),
+        *package_eos_notes(first.metadata.values()),
+        *opening_notes(chat=spec.chat, **_template(first), built=True),
+        *stop_notes(spec.parameters, first.metadata.values()),
         *package_notes(spec),
         *_template_notes(spec, first),
     ]
     for note in notes:
         run.reporter.note(note)
-    with workspace(folder, overwrite=run.overwrite, inputs=inputs, fsync=run.fsync, mark=PACKAGE_MARK) as work:
-        whole = (*found.values(), *(lora.model for lora in beside), *([] if sees is None else [sees]))
-        total = sum(model.nbytes for model in whole)
-        models = []
-        with run.reporter.phase("packaging", total, "bytes") as advance:
-            for model in found.values():
-                models.append(add_model(model, work, advance))
-            adapters = tuple(add_lora(lora, work, advance) for lora in beside)
-            seeing = None if sees is None else add_projector(sees, work, advance)
-        texts = write_package(spec, work.path)
-        manifest = Manifest(
-            name=spec.name,
-            versions=versions(),
-            models=tuple(models),
-            adapter_files=adapters or None,
-            mmproj=seeing,
-            files=text_entries(texts),
-            chat=chat_entry(spec, _template(first)["template"]),
-            modelfile=modelfile_entry(spec),
-            notes=tuple(notes),
-        )
-        write_manifest(manifest, work.path)
+    with workspace(folder, overwrite=run.overwrite, inputs=parts.inputs, fsync=run.fsync, mark=PACKAGE_MARK) as work:
+        manifest = _write(spec, parts, notes, work, run.reporter)
         return work.publish(names=manifest.file_names)
+
+
+def _spec(parts: PackageParts, name: str, asked: Mapping[str, Any], settings: Sequence[tuple[str, str]]) -> PackageSpec:
+    """What the texts of the package say, from the default model and what was asked for.
+
+    Raises:
+        ChatFormatError: the chat format that was asked for is not that of the file.
+        GGUFError: the file is not that of a language model.
+    """
+    path, header = parts.first
+    metadata = header.metadata
+    return PackageSpec(
+        name=name,
+        models=tuple(
+            PackagedModel(file.name, quant_of(model.header), len(model.files)) for file, model in parts.models.items()
+        ),
+        chat=_chat(path, header, asked["template"]),
+        system=asked["system"],
+        parameters=merge_parameters(sampling_parameters(metadata.values()), settings),
+        context_length=_integer(path, header, "context_length"),
+        base=str(header.value("general.name", path.stem)),
+        adapters=(),
+        licenses=tuple(text for text in (header.value("general.license"),) if text),
+        architecture=str(header.value("general.architecture")),
+        parameter_count=sum(count_elements(info.shape) for info in header.tensors.values()),
+        messages=asked["messages"],
+        adds_bos=adds_bos({key: entry.value for key, entry in metadata.items()}),
+        answers=answer_format(**_template(header)),
+        loras=tuple(PackagedLora(lora.model.path.name, lora.scale) for lora in parts.loras),
+        mmproj=None if parts.projector is None else parts.projector.path.name,
+    )
+
+
+def _write(
+    spec: PackageSpec, parts: PackageParts, notes: Sequence[str], work: Workspace, reporter: Reporter
+) -> Manifest:
+    """Put the files and the texts into the package, and write its manifest."""
+    with reporter.phase("packaging", parts.nbytes, "bytes") as advance:
+        models = tuple(add_model(model, work, advance) for model in parts.models.values())
+        adapters = tuple(add_lora(lora, work, advance) for lora in parts.loras)
+        seeing = None if parts.projector is None else add_projector(parts.projector, work, advance)
+    texts = write_package(spec, work.path)
+    manifest = Manifest(
+        name=spec.name,
+        versions=versions(),
+        models=models,
+        adapter_files=adapters or None,
+        mmproj=seeing,
+        files=text_entries(texts),
+        chat=chat_entry(spec, _template(parts.first[1])["template"]),
+        modelfile=modelfile_entry(spec),
+        notes=tuple(notes),
+    )
+    write_manifest(manifest, work.path)
+    return manifest
 
 
 def _started(spec: PackageSpec, start: ModelfileContent, bos_token: str) -> PackageSpec:
@@ -207,50 +205,6 @@ def _template(header: Header) -> dict[str, str]:
     """The chat template of a file, with the tokens that it writes."""
     found = gguf_vocabulary(header)
     return {"template": found.chat_template or "", "bos_token": found.bos_token, "eos_token": found.eos_token}
-
-
-def _check_one_model(models: Mapping[Path, GGUFModel], headers: Mapping[Path, Header]) -> None:
-    """Check that all files are the same model: other types, but the same tensors and tokens."""
-
-    def shapes(header: Header) -> dict[str, tuple[int, ...]]:
-        return {name: info.shape for name, info in header.tensors.items()}
-
-    aspects: dict[str, Callable[[Header], Any]] = {
-        "architecture": lambda header: header.value("general.architecture"),
-        "vocabulary": lambda header: header.value("tokenizer.ggml.tokens"),
-        "chat template": lambda header: header.value("tokenizer.chat_template"),
-        "list of tensors": shapes,
-    }
-    first, *others = models
-    for path in others:
-        for what, aspect in aspects.items():
-            if aspect(headers[path]) != aspect(headers[first]):
-                raise GGUFError(
-                    f"{path}: its {what} differs from that of {first}: a package contains one model in several types",
-                    hint="make a separate package for each model",
-                )
-
-
-def _check_names(files: Sequence[Path]) -> None:
-    if twice := named_twice(file.name for file in files):
-        raise OutputError(f"{twice}: two of the GGUF files have the same name", hint="rename one of them")
-
-
-def _check_vectors(path: Path, header: Header) -> None:
-    """Refuse norms and biases with which llama.cpp aborts."""
-    if narrow := narrow_vectors(header.tensors.values()):
-        raise GGUFError(
-            f"{path}: tensor {narrow}, and llama.cpp and Ollama abort unless they are f32",
-            hint=f"write them as f32: {command('quantkit', 'quantize', path, '-o', 'OUT.gguf', '--quant', 'TYPE')}",
-        )
-
-
-def _check_layout(model: GGUFModel) -> None:
-    """Refuse a file that hides bytes, which ``verify`` would refuse."""
-    for path, header in zip(model.files, model.headers, strict=True):
-        if fault := next(layout_faults(path, header), None):
-            again = command("quantkit", "quantize", path, "-o", "OUT.gguf", "--quant", "TYPE")
-            raise GGUFError(f"{path}: {fault}", hint=f"write the file again: {again}")
 
 
 def _integer(path: Path, header: Header, key: str) -> int:
