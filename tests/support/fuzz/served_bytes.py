@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
@@ -65,7 +65,11 @@ class _Answers:
         )
         self.totals, self.load = Totals(), Load(0, 0, 1, 0, 0, 0, 0)
 
-    async def stream(self, request: Any) -> AsyncGenerator[Part | GenerationStats]:
+    def has_room(self, request: Any) -> bool:
+        return True
+
+    async def stream(self, request: Any, begun: Callable[[], object] = bool) -> AsyncGenerator[Part | GenerationStats]:
+        begun()
         for part in _SAID if hasattr(request, "messages") else [Text("a")]:
             yield part
             await asyncio.sleep(0)
