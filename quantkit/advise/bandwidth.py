@@ -49,7 +49,7 @@ def _round(parts: list[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> float:
     start = time.perf_counter()
 
     def read(index: int) -> None:
-        while time.perf_counter() - start < _SECONDS:
+        while not counts[index] or time.perf_counter() - start < _SECONDS:  # a thread may begin later than that
             parts[index].sum()  # numpy lets other threads run meanwhile
             counts[index] += parts[index].nbytes
 
