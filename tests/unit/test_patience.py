@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from quantkit.run import grammar_check, grammar_walk
+from quantkit.serve.page import rendering
+from quantkit.system.limited_process import Limits
 
 TESTS = Path(__file__).parents[1]
 LEAST = 60.0
@@ -17,7 +22,7 @@ LEAST = 60.0
 OTHERS = ("support/campaign/", "support/fuzz/", "support/terminal.py")
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _WAITS = re.compile(rf"\btimeout={_NUMBER}\b|\.(?:wait|join|result|communicate|acquire)\({_NUMBER}\)")
-_CLOCKS = re.compile(r"\btime\.(?:monotonic|perf_counter|time)\(")
+_CLOCKS = re.compile(r"\b(?:assert|while|if)\b.*\btime\.(?:monotonic|perf_counter|time)\(")
 
 
 def lines() -> list[tuple[str, str]]:
@@ -40,9 +45,23 @@ def test_nothing_is_waited_for_a_short_time() -> None:
     assert not short, "wait_for and PATIENCE of tests/support/patience.py:\n" + "\n".join(short)
 
 
-def test_no_test_looks_at_a_clock() -> None:
+def test_no_test_decides_by_a_clock() -> None:
     looks = [place for place, line in lines() if "/test_" in place and _CLOCKS.search(line)]
     assert not looks, "tests never measure time:\n" + "\n".join(looks)
+
+
+@pytest.mark.parametrize(
+    ("clock", "processor"),
+    [
+        (Limits().wall, Limits().seconds),
+        (rendering.LIMITS.wall, rendering.LIMITS.seconds),
+        (grammar_check._SECONDS, grammar_walk._SECONDS),
+    ],
+    ids=["templates", "Markdown", "grammars"],
+)
+def test_what_is_asked_of_a_process_may_wait_for_a_processor(clock: float, processor: float) -> None:
+    """Its own time is limited, and the clock only ends what waits for something."""
+    assert clock >= 10 * processor or sys.platform == "win32"
 
 
 def test_examples_have_no_deadline_and_are_the_same_in_each_run(request: pytest.FixtureRequest) -> None:
