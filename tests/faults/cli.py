@@ -15,6 +15,7 @@ import pytest
 from quantkit.cli.main import main
 from quantkit.files.replaceable import Mark
 from quantkit.package.manifest import PACKAGE_MARK
+from tests.support.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -63,7 +64,7 @@ def run_process(
         capture_output=True,
         text=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     return Outcome(done.returncode, done.stdout, done.stderr)

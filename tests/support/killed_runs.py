@@ -1,4 +1,4 @@
-"""Kills a merge again and again at random moments, each time continued by the next one.
+"""Kills a merge again and again, before random writes or while it plans, each time continued by the next one.
 
 Run as ``python -m tests.support.killed_runs MODEL ADAPTER WHOLE OUT KILLS SEED``; prints a JSON object. A process of
 its own, because it forks: each run is a child that has its imports already, so that one takes a tenth of a second.
@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import quantkit.engine.ranges
+import quantkit.files.journal
 from quantkit.files.output_file import OutputFile
 from quantkit.jobs.merge import merge
 from quantkit.system.progress import Reporter
+from tests.support.patience import wait_for
 
-_WRITE_SECONDS = 0.002
 # Of the kills, so many are before anything is written.
 _ANYWHERE = 0.2
+_NEVER = 1 << 60
 
 
 class _Told(Reporter):
@@ -38,37 +40,49 @@ class _Told(Reporter):
             file.write(f"{text}\n")
 
 
-def slow_writes() -> None:
-    """Most of a run's time is then in its writes, where kills are to fall."""
-    write = OutputFile.write
+class Writes:
+    """Counts the writes of a run.
 
-    def slowly(self: OutputFile, *args: Any, **options: Any) -> bool:
-        time.sleep(_WRITE_SECONDS)
-        return write(self, *args, **options)
+    Attributes:
+        made: so many until now.
+        most: where the next one would be more, the run is killed.
+    """
 
-    OutputFile.write = slowly  # type: ignore[method-assign]
+    def __init__(self) -> None:
+        self.made, self.most = 0, _NEVER
+        write = OutputFile.write
+
+        def counted(file: OutputFile, *args: Any, **options: Any) -> bool:
+            if self.made >= self.most:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.made += 1
+            return write(file, *args, **options)
+
+        OutputFile.write = counted  # type: ignore[method-assign]
 
 
-def child(model: Path, adapter: Path, out: Path, log: Path) -> int:
-    """Begin a merge in a process of its own; its id."""
+def child(model: Path, adapter: Path, out: Path, log: Path, writes: Writes, most: int) -> int:
+    """Begin a merge in a process of its own, which makes so many writes at most; its id."""
     if pid := os.fork():
         return pid
-    code = 1
+    code, writes.most = 1, most
     try:
         merge(model, out, adapters=[adapter], device="cpu", threads=2, max_shard_size="200K", resume=True,
               reporter=_Told(log))  # fmt: skip
+        _count(log).write_text(str(writes.made), encoding="utf-8")
         code = 0
     finally:
         os._exit(code)
 
 
-def wait_for_journal(out: Path, pid: int) -> None:
-    """Until a run has a journal: it takes over what is there, or writes."""
-    deadline = time.monotonic() + 20
-    while not list(out.glob(f".out.quantkit-{pid}.*/.*.journal")) and time.monotonic() < deadline:
-        if (out / "out").exists():
-            return
-        time.sleep(0.001)
+def _count(log: Path) -> Path:
+    """Where a run that has ended tells how many writes it has made."""
+    return log.with_suffix(".writes")
+
+
+def has_journal(out: Path, pid: int) -> bool:
+    """Whether a run has a journal, or has had one: it takes over what is there, or writes."""
+    return bool(list(out.glob(f".out.quantkit-{pid}.*/.*.journal"))) or (out / "out").exists()
 
 
 def same(one: Path, other: Path) -> bool:
@@ -82,34 +96,33 @@ def same(one: Path, other: Path) -> bool:
 def main(model: str, adapter: str, whole: str, folder: str, kills: str, seed: str) -> None:
     for name in ("CHUNK_WEIGHTS", "LEAST_CHUNK_WEIGHTS"):
         setattr(quantkit.engine.ranges, name, 1 << 10)
-    slow_writes()
-    generator = random.Random(int(seed))
+    quantkit.files.journal.WRITE_SECONDS = 0.0  # what is finished is recorded, however fast this machine is
+    generator, writes = random.Random(int(seed)), Writes()
     out, log = Path(folder), Path(f"{folder}.log")
     log.touch()
 
-    def begin() -> int:
+    def begin(most: int = _NEVER) -> int:
         out.mkdir(exist_ok=True)
-        return child(Path(model), Path(adapter), out / "out", log)
+        return child(Path(model), Path(adapter), out / "out", log, writes, most)
 
     def ended(pid: int) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     begun = time.monotonic()
     pid = begin()
-    wait_for_journal(out, pid)
-    planning, begun = time.monotonic() - begun, time.monotonic()
+    wait_for(lambda: has_journal(out, pid))
+    planning = time.monotonic() - begun
     assert ended(pid) == 0
-    writing = time.monotonic() - begun
+    most = int(_count(log).read_text(encoding="utf-8")) // 2
     found = {"killed": 0, "finished": 1, "different": int(not same(out / "out", Path(whole))), "failed": 0, "left": 0}
     shutil.rmtree(out)
     while found["killed"] < int(kills):
-        pid = begin()
         if generator.random() < _ANYWHERE:
+            pid = begin()
             time.sleep(generator.random() * planning)
+            os.kill(pid, signal.SIGKILL)
         else:
-            wait_for_journal(out, pid)
-            time.sleep(generator.random() * writing / 2)
-        os.kill(pid, signal.SIGKILL)
+            pid = begin(generator.randint(1, most))
         code = ended(pid)
         if code == -signal.SIGKILL and not (out / "out").exists():
             found["killed"] += 1

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds for anything. Only a hang takes so long: what takes a second alone takes twenty beside twenty others."""
 
 _LOOK = 0.005  # seconds between two looks

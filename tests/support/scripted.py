@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
+Said = Sequence[tuple[str, str] | tuple[str, str, int]]
+
 _SCRIPT = """
 from quantkit.ggml.llama import begin
 begin()
@@ -19,7 +21,8 @@ KINDS = {{"text": Text, "thought": Thought}}
 async def stream(self, request, begun=bool):
     question = request.messages[-1]["content"]
     pieces = 0
-    for kind, text in ANSWERS.get(question, [("text", question)]):
+    for kind, text, *times in ANSWERS.get(question, [("text", question)]):
+        text *= times[0] if times else 1
         for start in range(0, len(text), {size}):
             pieces += 1
             yield KINDS[kind](text[start : start + {size}])
@@ -33,11 +36,12 @@ Answers.stream = stream
 """
 
 
-def scripted(answers: Mapping[str, Sequence[tuple[str, str]]], *, size: int = 16, pause: float = 0) -> str:
+def scripted(answers: Mapping[str, Said], *, size: int = 16, pause: float = 0) -> str:
     """The script.
 
     Args:
-        answers: question -> pairs of "thought" or "text" and what is said; anything else is answered with itself.
+        answers: question -> "thought" or "text", what is said, and how many times if not once; anything else is
+            answered with itself.
         size: characters of a piece.
         pause: seconds after each.
     """

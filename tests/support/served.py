@@ -17,6 +17,14 @@ from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
+# Its last words are heard: by itself a server that ends waits for two seconds, which a busy machine may take for them.
+PATIENT = f"""
+from quantkit.ggml.llama import begin
+begin()
+import quantkit.serve.server
+quantkit.serve.server._PATIENCE = {PATIENCE:.0f}
+"""
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -28,6 +28,7 @@ from quantkit.run.session import ChatModel
 from quantkit.run.settings import LoadOptions, Settings, chat_settings, load_options
 from quantkit.system.terminal_text import harmless, one_line
 from tests.support.manifests import put_manifest
+from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -336,7 +337,7 @@ def run_chat(*args: str, stdin: bytes, **environment: str) -> subprocess.Complet
         [sys.executable, "-W", "error", "-m", "quantkit", "chat", *args],
         input=stdin,
         capture_output=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
         cwd=ROOT,
         # A terminal that claims to know no Unicode: prompts and answers are UTF-8 all the same.

@@ -25,6 +25,7 @@ from quantkit.jobs.recipe import Recipe
 from quantkit.jobs.run_options import RunOptions
 from quantkit.system.progress import Reporter, TerminalReporter
 from quantkit.system.units import rough_size, size
+from tests.support.patience import PATIENCE
 
 Maker = Callable[..., Path]
 
@@ -76,7 +77,7 @@ def f16(checkpoint: Maker, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def process(*args: object, code: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "quantkit"]
     return subprocess.run(
-        [*command, *map(str, args)], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120
+        [*command, *map(str, args)], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=PATIENCE
     )
 
 
@@ -228,7 +229,7 @@ def test_a_reader_that_goes_away(f16: Path) -> None:
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=120,
+            timeout=PATIENCE,
         )
     finally:
         os.close(written)

@@ -19,6 +19,7 @@ import pytest
 
 from quantkit.cli.main import main
 from tests.support.documents import DOCS, INDEX, ROOT, Block, blocks, links, resolve, words
+from tests.support.patience import PATIENCE
 
 # These load llama.cpp, which wants a process without torch; the others share this one, and its imports.
 APART = {"chat", "serve"}
@@ -67,7 +68,13 @@ def in_shell(line: str, folder: Path) -> str:
     path = f"{folder / '.bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(
-        ["sh", "-c", line], cwd=folder, env=environment, capture_output=True, encoding="utf-8", check=False, timeout=120
+        ["sh", "-c", line],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, f"{line}\n{done.stderr}"
     return done.stdout

@@ -17,6 +17,7 @@ from tiny_gguf import ANSWER, Tiny, write_tiny_gguf
 
 from quantkit.ollama.modelfile import parse_modelfile
 from quantkit.run.prompt_input import PROMPT
+from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "quantkit" / "demo"
@@ -45,7 +46,7 @@ def quantkit(
     words = [word if isinstance(word, bytes) else os.fsencode(str(word)) for word in arguments]
     given = {**os.environ, "PYTHONPATH": str(ROOT), "QUANTKIT_NO_HISTORY": "1", **environment}
     command = [os.fsencode(sys.executable), b"-m", b"quantkit", *words]
-    done = subprocess.run(command, input=stdin, capture_output=True, check=False, env=given, timeout=120)
+    done = subprocess.run(command, input=stdin, capture_output=True, check=False, env=given, timeout=PATIENCE)
     assert b"Traceback" not in done.stderr, done.stderr.decode("gbk", "replace")
     return done
 

@@ -475,7 +475,7 @@ def test_adapters_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
 def quantkit(hub: Hub, *args: str, cwd: Path, **extra: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "quantkit", *args], cwd=cwd, env=hub.environment(**extra),
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -488,7 +488,7 @@ def test_mistrals_own_tokenizer_is_refused_by_name(hub: Hub, checkpoint: Callabl
     hub.share("org/tiny", tmp_path / "tiny")
     words = [sys.executable, "-m", "quantkit", "build", "org/tiny", "--dry-run"]
     done = subprocess.run(
-        words, cwd=tmp_path, env=hub.environment(), capture_output=True, text=True, timeout=120, check=False
+        words, cwd=tmp_path, env=hub.environment(), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 1
     assert "tekken.json: Mistral's own tokenizer format is not supported" in done.stderr

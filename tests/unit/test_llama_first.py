@@ -13,6 +13,7 @@ import pytest
 import quantkit
 from quantkit.system.child_process import ChildError, ask_module
 from quantkit.verify.report import crashed
+from tests.support.patience import PATIENCE
 from tests.unit.tiny_gguf import write_tiny_gguf
 
 PACKAGE = Path(quantkit.__file__).parent
@@ -30,7 +31,12 @@ sys.meta_path.insert(0, Guard())
 
 def run(program: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", GUARD + program], input=stdin, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", GUARD + program],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
 
 

@@ -86,7 +86,7 @@ def test_smoke(folder: Path) -> None:
 def test_chat_in_a_pipe(folder: Path) -> None:
     command = [sys.executable, "-m", "quantkit", "chat", str(folder / "base.gguf"), "--lora", str(folder / "lora.gguf")]
     command += ["--param", "temperature=0", "--param", "num_predict=40"]
-    done = subprocess.run(command, input=QUESTION, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, input=QUESTION, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert "Kit" in done.stdout
 
 
@@ -98,7 +98,7 @@ def test_switching_in_a_chat(folder: Path) -> None:
     command += ["--lora", f"{folder / 'second.gguf'}:0.5", "--param", "temperature=0", "--param", "num_predict=40"]
     chosen = ["/lora lora", "/lora none", "/lora second:0.5", "/lora second lora:-1", "/lora lora:0.5 second:0.5"]
     typed = "".join(f"{line}\n{QUESTION}\n/reset\n" for line in chosen) + "/lora\n/lora lora:x\n"
-    done = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=PATIENCE)
     merged, plain, half = answer(folder / "merged.gguf"), answer(base), answer(base, loras=(lora, 0.5))
     said = [merged, plain, half, plain, merged]
     assert done.stdout == "".join(f"{text}\n" for text in said)

@@ -31,6 +31,7 @@ from tests.checkpoints.case import Case, edit_json
 from tests.checkpoints.defect import PLAIN, Base
 from tests.checkpoints.sound import make_sound
 from tests.support.hub_client import REPOSITORY
+from tests.support.patience import PATIENCE
 
 RECORDS = 85  # of the killed conversion
 KILLS = 50
@@ -412,7 +413,7 @@ def test_fifty_kills_in_a_row(case: Case) -> None:
     words = [case.model, case.adapter, case.root / "merged", case.root / "killed", KILLS, 16]
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.killed_runs", *map(str, words)],
-        cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False,
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

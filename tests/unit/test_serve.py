@@ -41,7 +41,7 @@ from quantkit.serve.metrics import Totals, metrics_text
 from quantkit.serve.turns import Load
 from tests.support.manifests import put_manifest
 from tests.support.patience import PATIENCE
-from tests.support.served import ROOT, Server, command, running_server
+from tests.support.served import PATIENT, ROOT, Server, command, running_server
 
 SYSTEM = "你是一个乐于助人的助手。"
 ENDLESS = 32768  # tokens that a tiny model takes minutes for
@@ -679,7 +679,8 @@ def test_who_waits_may_leave(in_turn: tuple[Served, threading.Event, list[str]])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_signals_end_it_in_the_middle_of_an_answer(tmp_path: Path, number: int, code: int) -> None:
     path = write_tiny_gguf(tmp_path / "endless.gguf", Tiny(stop="", context=ENDLESS))
-    with running_server(tmp_path / "log.txt", path) as server, closing(server.connect()) as connection:
+    running = running_server(tmp_path / "log.txt", path, script=PATIENT)
+    with running as server, closing(server.connect()) as connection:
         body = json.dumps({"messages": [{"role": "user", "content": "hello"}], "stream": True})
         connection.request("POST", "/v1/chat/completions", body)
         response = connection.getresponse()

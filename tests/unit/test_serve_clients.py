@@ -28,6 +28,7 @@ from quantkit.serve.guard import Access
 from quantkit.serve.openapi import OPERATIONS, openapi
 from quantkit.serve.request import UNSUPPORTED, ChatBody
 from quantkit.serve.text_request import TextBody
+from tests.support.patience import PATIENCE
 from tests.support.served import Server, running_server
 
 SAID = f"{THINK}hm{END_THINK}Yes"
@@ -118,7 +119,11 @@ print("embeddings:", len(vectors), len(vectors[0]))
 
 def test_langchain(server: Server) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", LANGCHAIN, f"{server.url}/v1"], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", LANGCHAIN, f"{server.url}/v1"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:4] == [
@@ -192,7 +197,12 @@ def test_schemathesis_finds_no_answer_that_is_not_described(server: Server, tmp_
     program = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"]
     line = [*program, "run", f"{server.url}/openapi.json", "--checks", checks, "--phases", "fuzzing", "-n", "5"]
     done = subprocess.run(
-        [*line, "--seed", "1", "--no-color"], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [*line, "--seed", "1", "--no-color"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     tested = re.search(r"Tested: (\d+)", done.stdout)

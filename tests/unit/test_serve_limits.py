@@ -27,7 +27,7 @@ from quantkit.serve.errors import BusyError
 from quantkit.serve.log import OncePerKind
 from quantkit.serve.request import ChatRequest
 from tests.support.patience import PATIENCE, wait_for
-from tests.support.served import Server, running_server
+from tests.support.served import PATIENT, Server, running_server
 
 IMPATIENT = """
 import resource
@@ -134,7 +134,8 @@ def test_signals_end_it_while_the_model_is_stuck(tmp_path: Path, number: int, co
 
 def test_a_signal_ends_it_while_a_request_is_half_sent(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "tiny.gguf")
-    with running_server(tmp_path / "log.txt", path) as server, closing(connect(server)) as connection:
+    running = running_server(tmp_path / "log.txt", path, script=PATIENT)
+    with running as server, closing(connect(server)) as connection:
         connection.sendall(f"{HEAD}\r\n{{".encode())
         assert server.request("GET", "/v1/models").status == 200
         code, log = server.end(signal.SIGTERM)

@@ -15,6 +15,7 @@ import pytest
 
 from quantkit.cli.main import main
 from tests.support.documents import DOCS, ROOT, headings
+from tests.support.patience import PATIENCE
 from tests.support.troubles import TROUBLES, Trouble, make_workplace
 
 PAGE = DOCS / "troubleshooting.md"
@@ -47,7 +48,7 @@ def apart(typed: str) -> tuple[object, str]:
         done = subprocess.run(
             [sys.executable, "-m", "quantkit", *shlex.split(line)],
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
-            capture_output=True, encoding="utf-8", check=False, timeout=120,
+            capture_output=True, encoding="utf-8", check=False, timeout=PATIENCE,
         )  # fmt: skip
     return done.returncode, done.stderr
 

@@ -19,6 +19,7 @@ from quantkit.files.replaceable import Mark
 from quantkit.files.workspace import Workspace
 from quantkit.files.workspace import workspace as any_workspace
 from quantkit.system.host import host_token
+from tests.support.patience import PATIENCE
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MARK = Mark("file", ("text",))
@@ -390,7 +391,7 @@ def test_an_output_that_is_replaced_is_there_at_any_time(tmp_path: Path) -> None
 def test_killed_between_the_renames_of_several_files(tmp_path: Path) -> None:
     """No part of a split model stays without the others, and no older one is lost."""
     words = [sys.executable, "-m", "tests.support.killed_renames", str(tmp_path)]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["wrong"] == []
