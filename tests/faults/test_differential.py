@@ -13,7 +13,7 @@ if not sys.platform.startswith("linux"):
     pytest.skip("the limits are Linux's", allow_module_level=True)
 
 from quantkit.gguf.kv import KV, KVType, array, string, u32
-from tests.support.fuzz.differential import Answer, cases, llama, refusal
+from tests.support.fuzz.differential import Answer, cases, in_parts, llama, refusal
 from tests.support.fuzz.mutate_gguf import put_together, take_apart
 from tests.support.fuzz.tiny_gguf import models, sentencepiece
 
@@ -61,7 +61,7 @@ def test_what_ends_llama_cpp_is_refused_by_name(name: str, ask: Callable[[bytes]
     changed, words = CRASHES[name]
     data = sentencepiece(*changed)
     assert ask(data).crash, "llama.cpp has changed: the refusal is no longer needed"
-    assert words in str(refusal(data, tmp_path / "model.gguf"))
+    assert words in str(refusal(data, tmp_path))
 
 
 def test_weights_at_an_odd_address(ask: Callable[[bytes], Answer], tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_weights_at_an_odd_address(ask: Callable[[bytes], Answer], tmp_path: Pat
     for length in range(0, 32, 8):  # of the name, which decides where the weights begin
         changed = (u32("general.alignment", 8), string("general.name", "x" * length))
         data = put_together(replace(take_apart(sentencepiece(*changed)), padding=8))
-        refused = refusal(data, tmp_path / "model.gguf")
+        refused = refusal(data, tmp_path)
         crashed.add(bool(ask(data).crash))
         assert ("llama.cpp needs a multiple of 32" in (refused or "")) == bool(ask(data).crash)
     assert crashed == {False, True}
@@ -77,10 +77,10 @@ def test_weights_at_an_odd_address(ask: Callable[[bytes], Answer], tmp_path: Pat
 
 def test_sound_files_are_taken_by_both(ask: Callable[[bytes], Answer], tmp_path: Path) -> None:
     experts = (u32("llama.expert_count", 4), u32("llama.expert_used_count", 2), u32("llama.expert_group_count", 1))
-    for data in models():
+    for data in (*models(), *map(in_parts, models())):
         assert ask(data).ended == 0
-        assert refusal(data, tmp_path / "model.gguf") is None
-    assert refusal(sentencepiece(*experts), tmp_path / "model.gguf") is None
+        assert refusal(data, tmp_path) is None
+    assert refusal(sentencepiece(*experts), tmp_path) is None
 
 
 def test_a_sample_of_changed_files() -> None:

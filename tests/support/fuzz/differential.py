@@ -17,12 +17,14 @@ from random import Random
 
 from quantkit.errors import QuantkitError
 from quantkit.gguf.model import read_whole_model
+from tests.support.fuzz.gguf_parts import PartsMutator, framed, placed, split
 from tests.support.fuzz.mutate_gguf import GgufMutator
 from tests.support.fuzz.tiny_gguf import KEYS, NAMES, TEXTS, models
 
 ROOT = Path(__file__).resolve().parents[3]
 # Another array of the vocabulary, or another hyperparameter, in most cases one alone.
 _MUTATOR = GgufMutator(KEYS, TEXTS, NAMES, steps=(1, 1, 1, 1, 2))
+_OF_PARTS = PartsMutator(_MUTATOR)
 _PLACE = re.compile(r"[\w./-]+\.(?:cpp|h|c):\d+")
 
 
@@ -53,7 +55,7 @@ class Case:
 
     Attributes:
         number: of the case; with the seed it makes the same bytes again.
-        data: the file.
+        data: the file, or its parts (:mod:`tests.support.fuzz.gguf_parts`).
         refused: why quantkit refuses it; None if it does not.
         answer: llama.cpp's.
     """
@@ -96,14 +98,12 @@ class Counts:
 def llama() -> Iterator[Callable[[bytes], Answer]]:
     """llama.cpp's answers to files, from one process."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as place:
-        path = Path(place, "model.gguf")
         command = [sys.executable, "-m", "tests.support.fuzz.llama_child", place]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
 
             def ask(data: bytes) -> Answer:
-                path.write_bytes(data)
-                process.stdin.write(f"{path}\n")
+                process.stdin.write(f"{placed(data, Path(place))}\n")
                 process.stdin.flush()
                 found = json.loads(process.stdout.readline())
                 return Answer(found["ended"], tuple(found["said"]))
@@ -112,21 +112,28 @@ def llama() -> Iterator[Callable[[bytes], Answer]]:
             process.stdin.close()
 
 
-def refusal(data: bytes, path: Path) -> str | None:
-    """Why quantkit does not take a file as a model; None if it does."""
-    path.write_bytes(data)
+def refusal(data: bytes, folder: Path) -> str | None:
+    """Why quantkit does not take a file, which is put below *folder*, as a model; None if it does."""
     try:
-        read_whole_model(path)
+        read_whole_model(placed(data, folder))
     except QuantkitError as error:
         return str(error)
     return None
 
 
 def changed(seed: int, number: int) -> bytes:
-    """The file of a case: one of the small models with a change or two."""
+    """The file of a case: one of the small models with a change or two; or the parts of one, as one input."""
     random = Random(f"{seed} {number}")
     sound = models()
-    return _MUTATOR(sound[number % len(sound)], random)
+    which = number % (len(sound) + 1)
+    if which < len(sound):
+        return _MUTATOR(sound[which], random)
+    return _OF_PARTS(in_parts(random.choice(sound)), random)
+
+
+def in_parts(model: bytes) -> bytes:
+    """A small model in three parts, as one input."""
+    return framed(split(model, (1, 4, 3)))
 
 
 def cases(seed: int, numbers: range) -> Iterator[Case]:
@@ -134,4 +141,4 @@ def cases(seed: int, numbers: range) -> Iterator[Case]:
     with llama() as ask, tempfile.TemporaryDirectory() as place:
         for number in numbers:
             data = changed(seed, number)
-            yield Case(number, data, refusal(data, Path(place, "model.gguf")), ask(data))
+            yield Case(number, data, refusal(data, Path(place)), ask(data))

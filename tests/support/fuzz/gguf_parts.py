@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 
 from quantkit.gguf.split import SPLIT_COUNT, SPLIT_KEYS, SPLIT_NO, SPLIT_TENSORS, part_name
@@ -45,6 +47,17 @@ def unframed(data: bytes) -> list[File]:
         if is_name(name):
             found.setdefault(name, content)
     return [*found.items()]
+
+
+def placed(data: bytes, folder: Path) -> Path:
+    """The file that is given, in an empty folder of its own inside *folder*: the parts, or a GGUF file by itself."""
+    place = folder / "placed"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    files = unframed(data) or [("model.gguf", data)]
+    for name, content in files:
+        (place / name).write_bytes(content)
+    return place / files[0][0]
 
 
 def split(model: bytes, sizes: Sequence[int]) -> list[File]:
