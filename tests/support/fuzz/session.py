@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.fuzz.made_seeds import further
 from tests.support.fuzz.reader import Reader
 from tests.support.fuzz.registry import kept
 
@@ -56,7 +57,7 @@ def fuzz(reader: Reader, *, seconds: float, seed: int, corpus: Path, findings: P
     new = not corpus.exists()  # in a corpus that is kept, the inputs to begin with are already
     corpus.mkdir(parents=True, exist_ok=True)
     findings.mkdir(parents=True, exist_ok=True)
-    for number, data in enumerate((*reader.seeds(), *reader.more()) if new else ()):
+    for number, data in enumerate((*reader.seeds(), *further(reader)) if new else ()):
         (corpus / f"seed-{number:03d}").write_bytes(data)
     for path in kept(reader.name):
         (corpus / path.name).write_bytes(path.read_bytes())
