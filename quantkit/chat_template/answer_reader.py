@@ -7,12 +7,12 @@ thought nor a call is text, so nothing that a model says is lost but the white s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from quantkit.chat_template.answer_format import AnswerFormat, CallKind, Wrapper
 from quantkit.chat_template.call_reader import Call, Tools, read_calls
-from quantkit.system.overlap import overlap
+from quantkit.system.overlap import common_start, overlap
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,25 @@ class AnswerReader:
         addressed = self._calls is not None and self._calls.kind is CallKind.ADDRESSED
         self._header = self._calls.after_name if self._calls is not None and addressed else ""
         self._trigger = "" if self._calls is None or addressed else self._calls.trigger
-        self._held = ""
+        self._held = self._told = ""
         self._made = 0
         self._spoken = False
         self._state = self._opened(opening)
         self._wrapped = self._state is _State.TEXT
 
+    def resume(self, said: str) -> None:
+        """Go on behind what was said of the answer before; nothing of that is told again."""
+        self.push(said)
+        self._told = self._held
+
     def push(self, piece: str) -> list[Part]:
         """Take the next piece; returns what is certain."""
         self._held += piece
-        return list(self._read(final=False))
+        return list(self._untold(self._read(final=False)))
 
     def finish(self) -> list[Part]:
         """The rest, at the end of the answer."""
-        return list(self._read(final=True))
+        return list(self._untold(self._read(final=True)))
 
     @property
     def thinking(self) -> bool:
@@ -88,6 +93,16 @@ class AnswerReader:
     def wrapped(self) -> bool:
         """Whether the marker before the answer's text is there already."""
         return self._wrapped
+
+    def _untold(self, parts: Iterator[Part]) -> Iterator[Part]:
+        """Parts without the text that was told before it was certain, because the answer ended there."""
+        for part in parts:
+            if self._told and not isinstance(part, Call):
+                known = len(common_start(part.text, self._told))
+                self._told = self._told[known:] if known == len(part.text) else ""
+                part = replace(part, text=part.text[known:])
+            if isinstance(part, Call) or part.text:
+                yield part
 
     def _opened(self, opening: str) -> _State:
         thought = self._form.thoughts is not None

@@ -14,17 +14,19 @@ from quantkit.errors import OutputError, QuantkitError
 from quantkit.run.asking import stream_answer, template_variables
 from quantkit.run.chat_state import ChatState
 from quantkit.run.commands import run_command
-from quantkit.run.context_window import make_room
+from quantkit.run.context_window import make_room, visible_messages
+from quantkit.run.continuing import HALF
 from quantkit.run.generation_stats import rates
 from quantkit.run.prompt_input import Entry, Read, read_entry, reader_of
-from quantkit.run.session import ChatModel
+from quantkit.run.session import ChatModel, Messages
 from quantkit.run.speed import slow_note
 from quantkit.system.unicode_text import check_text
 
 GREETING = "/help lists the commands, Ctrl-C stops an answer, Ctrl-D or /bye ends the chat."
 HOW_TO_LEAVE = "(Ctrl-D or /bye ends the chat)"
 CONTEXT_FULL = "(the context is full, so the answer was cut off; your next question makes room)"
-LIMIT_REACHED = "(the answer was cut off after num_predict tokens)"
+LIMIT_REACHED = "(the answer was cut off after num_predict tokens; /continue goes on with it)"
+NOTHING_MORE = "(nothing more came)"
 _SHOWN = 60  # characters of a system prompt
 NO_ANSWER = "(no answer; the question was dropped)"
 NO_ANSWER_TO_RESULT = "(no answer; give the result again, or take the question back with /undo)"
@@ -96,6 +98,8 @@ class ChatLoop(ChatState):
             then = run_command(self, entry.command, entry.text)
             if then.again is not None:
                 self._ask_again(then.again, stoppable=stoppable)
+            if then.continues:
+                self._continue(stoppable=stoppable)
             if then.result is not None:
                 self._take_result(then.result, stoppable=stoppable)
             return then.going
@@ -117,6 +121,40 @@ class ChatLoop(ChatState):
                 conversation.turns, conversation.forgotten = before, forgotten
             if pending and conversation.turns == before and not conversation.pending:
                 conversation.pending = pending
+
+    def _continue(self, *, stoppable: bool) -> None:
+        """Go on with the last answer, which stays as it is if nothing comes."""
+        conversation = self.conversation
+        messages, forgotten = self._seen_again(), conversation.forgotten
+        question, answer, thought = conversation.reopen()
+        more, further, calls = "", "", list[Call]()
+        try:
+            parts = stream_answer(self.model, messages, self.settings, tools=self.tools, continues=True)
+            more, further, calls = self._heard(parts, stoppable=stoppable)
+        finally:
+            answer, thought = (answer.rstrip(HALF) if more or calls else answer) + more, thought + further
+            if calls:
+                conversation.add_calls(question, answer, thought, calls)
+            else:
+                conversation.add(question, answer, thought)
+            conversation.forgotten = forgotten
+        if calls:
+            self._ask_for_result()
+        elif not more:
+            self.screen.say(NOTHING_MORE)
+        self._tell_end()
+
+    def _seen_again(self) -> Messages:
+        """What the model sees of the conversation with its last answer, which leaves out what has no room."""
+        conversation, settings = self.conversation, self.settings
+        told = template_variables(settings, self.tools)
+        shown = conversation.seen
+        messages, dropped = visible_messages(self.model, shown, longest=settings.max_tokens, told=told)
+        opening = len(messages) and messages[0]["role"] == "system"
+        gone = sum(message["role"] == "user" for message in shown[opening : opening + dropped])
+        conversation.forgotten += 2 * gone
+        self._tell_forgotten(gone)
+        return messages
 
     def _take_result(self, text: str, *, stoppable: bool) -> None:
         """Give the model the result of its call, and let it go on when it has all of them."""
@@ -140,12 +178,13 @@ class ChatLoop(ChatState):
         self.screen.say(f"(calls {function['name']} {function['arguments']}; type what it returns)")
         return True
 
-    def _answer(self, question: str, *, stoppable: bool) -> None:
+    def _heard(self, parts: Iterator[Part], *, stoppable: bool) -> tuple[str, str, list[Call]]:
+        """Show an answer until it ends or is stopped; its text, its thought and its calls."""
         answer = thought = ""
         calls: list[Call] = []
         self.model.last_stats = None
         try:
-            for part in self._parts(question):
+            for part in parts:
                 if isinstance(part, Thought):
                     thought += part.text
                     self.screen.thought(part.text)
@@ -158,6 +197,10 @@ class ChatLoop(ChatState):
             if not stoppable:
                 raise
         self.screen.end_answer()
+        return answer, thought, calls
+
+    def _answer(self, question: str, *, stoppable: bool) -> None:
+        answer, thought, calls = self._heard(self._parts(question), stoppable=stoppable)
         if calls:
             self.conversation.add_calls(question, answer, thought, calls)
             self._ask_for_result()
@@ -166,6 +209,10 @@ class ChatLoop(ChatState):
         else:
             # A question without an answer would be followed by another question, which templates reject.
             self.screen.say(NO_ANSWER_TO_RESULT if self.conversation.pending else NO_ANSWER)
+        self._tell_end()
+
+    def _tell_end(self) -> None:
+        """Say how the answer ended, and how fast it was."""
         if stats := self.model.last_stats:
             self.last = stats
             if self.rates and stats.generated_tokens:
@@ -182,14 +229,17 @@ class ChatLoop(ChatState):
         conversation, settings = self.conversation, self.settings
         check_text(question, "the question")
         told = template_variables(settings, self.tools)
-        if gone := make_room(self.model, conversation, question, longest=settings.max_tokens, told=told):
-            what = "oldest exchange" if gone == 1 else f"{gone} oldest exchanges"
-            self.screen.say(f"(the context is full: the model no longer sees the {what})")
+        self._tell_forgotten(make_room(self.model, conversation, question, longest=settings.max_tokens, told=told))
         parts = stream_answer(self.model, conversation.asking(question), settings, tools=self.tools)
         with self.screen.waiting("reading the question"):
             first = next(parts, Text(""))
         yield first
         yield from parts
+
+    def _tell_forgotten(self, gone: int) -> None:
+        if gone:
+            what = "oldest exchange" if gone == 1 else f"{gone} oldest exchanges"
+            self.screen.say(f"(the context is full: the model no longer sees the {what})")
 
     def _report(self, error: QuantkitError) -> None:
         self.screen.say(f"error: {error}\nhint: {error.hint}", style="red")

@@ -31,9 +31,11 @@ class Then:
         going: whether it does.
         again: a question to ask in place of the last one, whose exchange stays if there is no answer.
         result: what a tool returned that the model called.
+        continues: whether the last answer goes on.
     """
 
     going: bool = True
+    continues: bool = False
     again: str | None = None
     result: str | None = None
 
@@ -100,6 +102,15 @@ def _retry(chat: ChatState, text: str) -> Then:
     if not chat.settings.is_random:
         chat.screen.say("(nothing is random here, so the answer can only be the same; see /set temperature and seed)")
     return Then(again=question)
+
+
+def _continue(chat: ChatState, text: str) -> Then:
+    _last_question(chat)
+    if chat.conversation.pending:
+        raise QuantkitError("a call waits for its result", hint="/result TEXT gives it, /undo takes the question back")
+    if chat.last is not None and chat.last.stopped:
+        raise QuantkitError("the last answer is whole: the model has ended it", hint="ask on, or /regenerate")
+    return Then(continues=True)
 
 
 def _edit(chat: ChatState, text: str) -> Then:
@@ -242,6 +253,7 @@ COMMANDS: dict[str, Command] = {
     "/reset": Command(_reset, "start a new conversation"),
     "/retry": Command(_retry, "answer the last question again (same as /regenerate)"),
     "/regenerate": Command(_retry, ""),
+    "/continue": Command(_continue, "go on with the last answer, if it was stopped or cut off"),
     "/edit": Command(_edit, "ask this in place of the last question", "TEXT"),
     "/undo": Command(_undo, "remove the last question and its answer"),
     "/copy": Command(_copy, "copy the last answer, or its last block of code", "[code]"),

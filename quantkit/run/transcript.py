@@ -49,6 +49,11 @@ class Conversation:
         """All messages, in the form that chat templates take."""
         return [*self._opening(), *_written(self.turns)]
 
+    @property
+    def seen(self) -> list[dict[str, Any]]:
+        """The messages that the model sees, up to the last answer."""
+        return [*self._opening(), *_written(self.turns[self.forgotten :])]
+
     def asking(self, question: str, *, forgotten: int | None = None) -> list[dict[str, Any]]:
         """Return the messages the model sees: the system prompt, the turns not forgotten, and the question.
 
@@ -63,6 +68,13 @@ class Conversation:
         first, *steps = self.pending or [{"role": "user", "content": question}]
         self.turns += [first, {**_said(answer, thought), **({STEPS: steps} if steps else {})}]
         self.pending = []
+
+    def reopen(self) -> tuple[str, str, str]:
+        """Take the last answer back, which can be added again with more; returns its question, text and thought."""
+        question, answer = self.turns[-2:]
+        self.pending = [question, *answer.get(STEPS, ())]
+        del self.turns[-2:]
+        return question["content"], answer["content"], answer.get(THOUGHT, "")
 
     def add_calls(self, question: str, answer: str, thought: str, calls: Sequence[Call]) -> None:
         """Add an answer that calls tools, whose results have to follow."""

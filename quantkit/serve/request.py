@@ -28,7 +28,6 @@ from quantkit.serve.template_request import Tool, effort, offered_tools, templat
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     **answer_fields.UNSUPPORTED,
     "audio": (),
-    "continue_final_message": (False,),
     "function_call": ("none", "auto"),
     "functions": ([],),
     "modalities": (["text"],),
@@ -54,6 +53,10 @@ class ChatBody(AnswerFields):
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     truncation: Literal["auto", "disabled"] | None = None
+    continue_final_message: bool | None = Field(
+        None, description="Go on with the answer that messages end with; false answers it with another one."
+    )
+    add_generation_prompt: bool | None = Field(None, description="False with continue_final_message only.")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class ChatRequest:
         n: how many answers are made.
         unchecked: a grammar of the client's, which may be none at all.
         model: name of the adapter that it is for; "" for the server's model.
+        continues: whether the last message is an answer that goes on.
     """
 
     messages: tuple[Mapping[str, Any], ...]
@@ -85,6 +89,7 @@ class ChatRequest:
     n: int = 1
     unchecked: str = ""
     model: str = ""
+    continues: bool = False
 
     def each(self) -> tuple[ChatRequest, ...]:
         """A request for each of the answers."""
@@ -137,6 +142,10 @@ def read_request(
         ),
         adapters,
     )
+    continues = _continues(asked)
+    if continues and how.held is not None:
+        message = "an answer that goes on cannot be held to a grammar; continue_final_message false asks for another"
+        raise RequestError(message, param="continue_final_message")
     return ChatRequest(
         messages=conversation(asked.messages, system, note),
         settings=how,
@@ -149,7 +158,25 @@ def read_request(
         n=asked.n or 1,
         unchecked=asked.grammar or "",
         model=model,
+        continues=continues,
     )
+
+
+def _continues(asked: ChatBody) -> bool:
+    """Whether the answer at the end goes on: unless the request says otherwise, as in llama.cpp's server."""
+    last, wanted = asked.messages[-1], asked.continue_final_message
+    name = "continue_final_message"
+    if wanted and asked.add_generation_prompt:
+        raise RequestError(f"{name} is not supported together with add_generation_prompt", param=name)
+    if wanted and last.role != "assistant":
+        raise RequestError(f"{name}: the last message is no answer", param=name)
+    continues = last.role == "assistant" and wanted is not False and not asked.add_generation_prompt
+    if continues and last.tool_calls:
+        raise RequestError(f"{name}: the last message has calls of tools, which do not go on", param=name)
+    if asked.add_generation_prompt is False and not continues:
+        name = "add_generation_prompt"
+        raise RequestError(f"{name} false is not supported without an answer that goes on", param=name)
+    return continues
 
 
 def _held(asked: ChatBody, told: Mapping[str, Any], form: AnswerFormat, *, tools: bool, calls: str) -> Held | None:

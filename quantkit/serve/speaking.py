@@ -98,7 +98,14 @@ def prepare_spoken(model: ChatModel, request: Asked, go_on: Callable[[], bool]) 
     if isinstance(request, ChatRequest):
         return SpokenAnswer(
             prepare_answer(
-                model, request.messages, how, tools=request.tools, go_on=go_on, reuse=request.reuse, scores=scores
+                model,
+                request.messages,
+                how,
+                tools=request.tools,
+                go_on=go_on,
+                reuse=request.reuse,
+                scores=scores,
+                continues=request.continues,
             ),
             scores,
         )

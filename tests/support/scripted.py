@@ -19,7 +19,8 @@ ANSWERS = json.loads({answers!r})
 KINDS = {{"text": Text, "thought": Thought}}
 
 async def stream(self, request, begun=bool):
-    question = request.messages[-1]["content"]
+    asked = [message for message in request.messages if message["role"] == "user"]
+    question = asked[-1]["content"]
     pieces = 0
     for kind, text, *times in ANSWERS.get(question, [("text", question)]):
         text *= times[0] if times else 1

@@ -219,6 +219,24 @@ def test_a_stream_of_several_answers(server: Server) -> None:
     assert events[-2]["usage"]["completion_tokens"] == 12
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_at_the_end_goes_on(server: Server, stream: bool) -> None:
+    """As it does in llama.cpp's server; half a character at its end is made anew."""
+
+    def content(*messages: str, **parameters: Any) -> str:
+        answer = server.chat(*messages, stream=stream, **parameters)
+        if not stream:
+            return said(answer)[0]
+        return "".join(event["choices"][0]["delta"].get("content", "") for event in answer.events[:-1])
+
+    whole = content("hello")
+    assert [whole[: len(cut)] + content("hello", cut) for cut in ("H", "Hi ", whole)] == [whole] * 3
+    assert content("hello", "Hi \ufffd") == whole[3:]
+    assert content("hello", "Hi ", continue_final_message=False) == whole, "another answer"
+    refused = server.chat("hello", continue_final_message=True)
+    assert (refused.status, refused.error["param"]) == (400, "continue_final_message")
+
+
 # -- probabilities ----------------------------------------------------------------------------------------------------
 
 

@@ -233,6 +233,33 @@ def test_escape_stops_and_what_was_said_stays(browser: Browser, server: Server) 
     assert browser.value("document.querySelectorAll('.assistant .note')[1].textContent") == "Stopped."
 
 
+def test_a_cut_answer_goes_on(browser: Browser, server: Server) -> None:
+    """Where it ended, as one answer; the button is there for the last answer alone, and only while that is cut."""
+    shown = "[...document.querySelectorAll('.continue')].map((button) => button.checkVisibility())"
+    browser.type(LONG)
+    browser.press_enter()
+    browser.wait_for(f"({TURNS})[1]?.length > 100")
+    browser.press("Escape")
+    browser.wait_for(IDLE)
+    assert browser.value(shown) == [True]
+    first = browser.value("import('./page/chats.js').then(({ chat }) => chat.record.turns[1].content)")
+    click(browser, ".continue")
+    browser.wait_for(f"({TURNS})[1].length > {len(first) + 100}")
+    browser.press("Escape")
+    browser.wait_for(IDLE)
+    request = requests(browser)[-1]
+    assert request["continue_final_message"] is True
+    assert request["messages"][1:] == [{"role": "user", "content": LONG}, {"role": "assistant", "content": first}]
+    reloaded(browser, server)
+    browser.wait_for(IDLE)
+    longer = browser.value("import('./page/chats.js').then(({ chat }) => chat.record.turns[1].content)")
+    # The scripted model begins again where a real one goes on, and is asked with the answer for a question.
+    assert longer.startswith(first + first[:100])
+    assert browser.value(shown) == [True]
+    assert ask(browser, "one")[2:] == ["one", "one"]
+    assert browser.value(shown) == [False, False]
+
+
 def test_another_tab_sees_the_change(browser: Browser) -> None:
     ask(browser, "one")
     other = """(async () => {

@@ -4,13 +4,16 @@ import { plain, THOUGHT } from "./transcript.js";
 import { say } from "./words.js";
 
 // Fill the last turn of *record* and call *on* with what comes: text, thought, forgotten, used. The answer's note is why
-// it is not whole. Throws if it breaks off; what came until then stays.
-export async function receive(record, parameters, signal, on) {
+// it is not whole. Throws if it breaks off; what came until then stays. With *further* the answer is there, and goes on.
+export async function receive(record, parameters, signal, on, further = false) {
   const answer = record.turns.at(-1);
-  const messages = [{ role: "system", content: record.system ?? "" }, ...plain(record.turns.slice(record.forgotten, -1))];
+  const before = further ? answer.stats?.tokens ?? 0 : 0;
+  const turns = plain(record.turns.slice(record.forgotten, further ? undefined : -1));
+  const messages = [{ role: "system", content: record.system ?? "" }, ...turns];
   const options = { stream: true, stream_options: { include_usage: true }, truncation: "auto" };
+  if (further) options.continue_final_message = true;
   const response = await post("v1/chat/completions", { messages, ...options, ...parameters }, { signal });
-  let why = null, since = null;
+  let why = null, since = null, timed = false;
   answer.note = "stopped";  // until the end is there
   for await (const { choices, error, usage, timings, truncated_messages: dropped } of events(response)) {
     if (error) throw new Error(error.message);
@@ -25,12 +28,14 @@ export async function receive(record, parameters, signal, on) {
       on.text(piece);
     }
     if (dropped) on.forgotten(dropped);
-    if (timings) answer.stats = { tokens: timings.predicted_n, rate: timings.predicted_per_second };
+    if (timings) timed = true;
+    if (timings) answer.stats = { tokens: before + timings.predicted_n, rate: timings.predicted_per_second };
     if (usage) {
       on.used(usage.total_tokens);
       // A server on a network gives no timings.
       const seconds = (performance.now() - since) / 1000;
-      answer.stats ??= { tokens: usage.completion_tokens, rate: seconds > 0 ? usage.completion_tokens / seconds : 0 };
+      const rate = seconds > 0 ? usage.completion_tokens / seconds : 0;
+      if (!timed) answer.stats = { tokens: before + usage.completion_tokens, rate };
     }
     why = choices[0]?.finish_reason ?? why;
   }

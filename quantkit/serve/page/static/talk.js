@@ -71,10 +71,18 @@ export async function regenerate(turn = chat.record.turns.at(-1)) {
   if (at > 0) await ask(chat.record.turns[at - 1].content, at - 1, "regenerated");
 }
 
+// Go on with the last answer, which was stopped or cut off.
+export async function goOn(turn) {
+  const at = chat.record.turns.indexOf(turn);
+  if (at < 1 || at < chat.record.turns.length - 1 || !turn.note) return;
+  await ask(chat.record.turns[at - 1].content, at - 1, "", turn);
+}
+
 async function act(name, turn) {
   await stop();
   const at = chat.record.turns.indexOf(turn);
   if (at < 0) return;
+  if (name === "continue") await goOn(turn);
   if (name === "regenerate") await regenerate(turn);
   if (name === "edit") setEditing(turn);
   if (name === "delete") {
@@ -100,25 +108,32 @@ function undoing(record) {
   };
 }
 
-// Ask in place of everything from *at* on; *done* says what that replaced.
-async function ask(text, at, done = "") {
+// A cut answer as it goes on: half a character at its end is made anew.
+function resumed(cut) {
+  const whole = (text) => text.replace(/\ufffd+$/, "");
+  const inThought = !cut.content && cut[THOUGHT];
+  return { ...cut, content: whole(cut.content), ...(inThought ? { [THOUGHT]: whole(cut[THOUGHT]) } : {}) };
+}
+
+// Ask in place of everything from *at* on; *done* says what that replaced, *cut* is an answer that goes on.
+async function ask(text, at, done = "", cut = null) {
   const coming = { controller: new AbortController() };
   setComing(coming);
-  coming.done = answered(text, at, done, coming.controller);
+  coming.done = answered(text, at, done, coming.controller, cut);
   await coming.done;
 }
 
-async function answered(text, at, done, controller) {
+async function answered(text, at, done, controller, cut) {
   const record = chat.record;
   const { turns, forgotten, used } = record;
   const undo = undoing(record);
-  const answer = { role: "assistant", content: "" };
-  record.turns = [...turns.slice(0, at), { role: "user", content: text }, answer];
+  const answer = cut ? resumed(cut) : { role: "assistant", content: "" };
+  record.turns = [...turns.slice(0, at), cut ? turns[at] : { role: "user", content: text }, answer];
   record.forgotten = Math.min(forgotten, at);
   view.complain("");
   view.status("");
-  refresh();
   const live = view.begin(answer, act);
+  refresh();
   view.toEnd();
   let saved = 0;
   const came = (show) => (piece) => {
@@ -133,7 +148,7 @@ async function answered(text, at, done, controller) {
       thought: came(live.thought),
       forgotten: (count) => { record.forgotten += count; },
       used: (tokens) => { record.used = tokens; },
-    });
+    }, cut !== null);
   } catch (reason) {
     if (!controller.signal.aborted) {
       answer.note = "answerLost";

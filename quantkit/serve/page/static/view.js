@@ -37,13 +37,17 @@ function keeping(change) {
 // Show the turns; *act* is called with the name of a button and its turn.
 export function show({ turns, forgotten }, act) {
   const elements = turns.map((turn) => article(turn, act));
+  for (const [at, turn] of turns.entries()) {
+    const button = elements[at].querySelector(".continue");
+    if (button) button.hidden = !turn.note || at < turns.length - 1;
+  }
   if (forgotten && elements[forgotten]) {
     elements.splice(forgotten, 0, make("p", { class: "left-out" }, say("forgotten")));
   }
   log.replaceChildren(...elements);
 }
 
-function article(turn, act) {
+function article(turn, act, coming = false) {
   const there = articles.get(turn);
   if (there) {
     if (there.classList.contains("raw") && !there.classList.contains("coming")) finish(turn);
@@ -54,7 +58,7 @@ function article(turn, act) {
   made.append(make("div", { class: "said" }, turn.content));
   const button = (name, click) => make("button", { type: "button", class: `small ${name}`, click }, say(name));
   const copy = async () => status(say((await copyText(turn.content)) ? "copied" : "copyFailed"));
-  const others = mine ? ["edit", "delete"] : ["regenerate"];
+  const others = mine ? ["edit", "delete"] : ["regenerate", "continue"];
   made.append(
     make("p", { class: "note" }),
     make("div", { class: "actions" }, button("copy", copy), ...others.map((name) => button(name, () => act(name, turn)))),
@@ -62,7 +66,7 @@ function article(turn, act) {
   articles.set(turn, made);
   if (!mine) {
     made.classList.add("raw");
-    finish(turn);
+    if (!coming) finish(turn);
   }
   return made;
 }
@@ -86,8 +90,9 @@ export function finish(turn) {
 
 // The element of an answer that is coming.
 export function begin(turn, act) {
-  const made = article(turn, act);
+  const made = article(turn, act, true);
   made.classList.add("coming");
+  if (turn[THOUGHT]) thoughts(made, say("thoughtNow")).textContent = turn[THOUGHT];
   const said = made.querySelector(".said"), note = made.querySelector(".note");
   const since = Date.now();
   const wait = () => {
