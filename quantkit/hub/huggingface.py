@@ -48,9 +48,9 @@ def download(source: HubId, kind: Kind, reporter: Reporter) -> Path:
         try:
             commit, files = _patient_listing(source, reporter)
         except (TransportError, OfflineModeIsEnabled) as error:
-            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+            if _is_refusal(error):
                 raise
-            return _from_cache(source, kind, error, reporter)
+            return _from_cache(source, patterns(kind), error, reporter)
 
         def get(name: str) -> Path:
             return get_file(source, commit, files[name], advance=lambda n: None, note=reporter.note, patience=PATIENCE)
@@ -83,26 +83,20 @@ def download_file(source: HubId, choose: Callable[[Collection[str]], str], repor
     Raises:
         HubError: it cannot be downloaded; the message says why. Or what *choose* raises.
     """
-    revision = source.revision or None
     with quiet(), explained(source):
         try:
             commit, files = _patient_listing(source, reporter)
         except (TransportError, OfflineModeIsEnabled) as error:
-            if isinstance(error, HfHubHTTPError) and error.response.status_code < 500:
+            if _is_refusal(error):
                 raise
-            reason = unreachable(error)
-            try:
-                folder = Path(snapshot_download(source.repo, revision=revision, local_files_only=True))
-            except LocalEntryNotFoundError:
-                raise not_cached(source, error) from None
+            folder = _from_cache(source, None, error, reporter)
             names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-            reporter.note(f"{source}: {reason}; using commit {folder.name[:12]} from the cache")
             return folder / choose(names)
         name = choose(files)
         _get_missing(source, commit, [files[name]], reporter)
         # This enters the branch's name into the cache.
         with bounded_waits():
-            return Path(hf_hub_download(source.repo, name, revision=revision, tqdm_class=Silent))
+            return Path(hf_hub_download(source.repo, name, revision=source.revision or None, tqdm_class=Silent))
 
 
 def listing(source: HubId) -> tuple[str, dict[str, RemoteFile]]:
@@ -201,12 +195,17 @@ def _check_space(source: HubId, nbytes: int) -> None:
         )
 
 
-def _from_cache(source: HubId, kind: Kind, why: Exception, reporter: Reporter) -> Path:
-    """The last snapshot in the cache, if the hub cannot be reached."""
+def _is_refusal(error: Exception) -> bool:
+    """Whether the hub has answered, and refuses."""
+    return isinstance(error, HfHubHTTPError) and error.response.status_code < 500
+
+
+def _from_cache(source: HubId, wanted: list[str] | None, why: Exception, reporter: Reporter) -> Path:
+    """The last snapshot in the cache with the files that match these patterns (None: all), as the hub is not there."""
     try:
         folder = Path(
             snapshot_download(
-                source.repo, revision=source.revision or None, local_files_only=True, allow_patterns=patterns(kind)
+                source.repo, revision=source.revision or None, local_files_only=True, allow_patterns=wanted
             )
         )
     except LocalEntryNotFoundError:
