@@ -130,14 +130,8 @@ TABLE: tuple[Known, ...] = (
     Known(("*.nemo",), "alone", "a NeMo checkpoint", f"{_GATHER}: NeMo's llm.export_ckpt(target='hf')", MODEL),
     Known(
         (
-            *(
-                "training_args.bin",
-                "training_args.*",
-                "trainer_state.json",
-                "optimizer*",
-                "scheduler*",
-                "lr_scheduler*",
-            ),
+            *("training_args.bin", "training_args.*", "trainer_state.json", "optimizer*", "scheduler*"),
+            "lr_scheduler*",
             *("scaler*.pt", "rng_state*", "rng_*.pt", "random_states_*", "sampler*.bin", "dl_state_dict*"),
             *("custom_checkpoint_*.pkl", "recipe_state.pt", "training_state*.pt", "latest", "latest_*", "profile*.pkl"),
         ),
@@ -217,16 +211,8 @@ TABLE: tuple[Known, ...] = (
     ),
     Known(
         (
-            "*.h5",
-            "*.msgpack",
-            "*.onnx",
-            "*.onnx_data*",
-            "*.tflite",
-            "*.ot",
-            "*.mlmodel",
-            "onnx/",
-            "openvino/",
-            "coreml/",
+            *("*.h5", "*.msgpack", "*.onnx", "*.onnx_data*", "*.tflite", "*.ot", "*.mlmodel"),
+            *("onnx/", "openvino/", "coreml/"),
         ),
         "alone",
         "weights for other frameworks",
