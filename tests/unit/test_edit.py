@@ -267,7 +267,7 @@ REFUSED = [
     ("general.tags", "a", "expected a JSON list"),
     ("general.tags", "[1]", "expected a text in quotes"),
     ("general.name", "\ud800", "not valid Unicode"),
-    ("", "x", "is no key"),
+    ("", "x", "is not a key"),
 ]
 
 
