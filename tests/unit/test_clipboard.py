@@ -16,6 +16,7 @@ from quantkit.run.copy_command import copy_answer, last_code
 from quantkit.run.screen import Screen
 from quantkit.run.transcript import Conversation
 from quantkit.system.clipboard import LONGEST_SEQUENCE, PROGRAMS, copy_with_program, osc52
+from tests.support.patience import PATIENCE
 
 TEXT = "Ahoy, 世界 🙂:\n\n```python\nprint(1)\n```\n- a list\n\n  ~~~\n  x = 2\n\n  y\n  ~~~\n\nThe end."
 # Each variable of the programs, as a desktop sets it.
@@ -32,6 +33,7 @@ class Tty(io.StringIO):
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder, the only one in which programs are looked for."""
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("quantkit.system.clipboard._SECONDS", PATIENCE)
     for name in ("SSH_CONNECTION", *EVERYWHERE):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
