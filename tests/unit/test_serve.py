@@ -21,7 +21,7 @@ import openai
 import pytest
 from click.testing import CliRunner
 from starlette.responses import Response
-from tiny_gguf import ANSWER, LLAMA_3, Tiny, write_tiny_gguf
+from tiny_gguf import ANSWER, ENDLESS, LLAMA_3, Tiny, write_tiny_gguf
 
 from quantkit.cli.serve import command as serve_command
 from quantkit.demo.data import ADAPTER, BASE, EXAMPLES
@@ -44,7 +44,6 @@ from tests.support.patience import PATIENCE
 from tests.support.served import PATIENT, ROOT, Server, command, running_server
 
 SYSTEM = "你是一个乐于助人的助手。"
-ENDLESS = 32768  # tokens that a tiny model takes minutes for
 CHOOSY = (
     "{% for message in messages %}{% if message.role == 'assistant' %}{{ raise_exception('only questions') }}"
     "{% endif %}{% endfor %}" + LLAMA_3

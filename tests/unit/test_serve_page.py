@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_gguf import ANSWER, Tiny, write_tiny_gguf
+from tiny_gguf import ANSWER, ENDLESS, Tiny, write_tiny_gguf
 
 from quantkit.serve.page.assets import POLICY, read_assets
 from tests.support.browser import PROGRAMS, Browser
@@ -44,7 +44,7 @@ def markup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def endless(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("endless")
-    yield from serving(folder, Tiny(stop="", context=8192), "--api-key", "geheim")
+    yield from serving(folder, Tiny(stop="", context=ENDLESS), "--api-key", "geheim")
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_the_answer_streams(browser: Browser, endless: Server) -> None:
     browser.wait_for(IDLE)
     stopped = browser.value(TURNS)
     assert browser.value("document.querySelector('.assistant .note').textContent") == "Stopped."
-    assert 20 <= len(stopped[1]) < 8000  # JavaScript counts an emoji as two
+    assert 20 <= len(stopped[1]) < ENDLESS  # JavaScript counts an emoji as two
     # A new chat ends the answer too, and forgets what was said.
     browser.type("hello")
     browser.press_enter()

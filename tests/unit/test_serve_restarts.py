@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_gguf import Tiny, write_tiny_gguf
+from tiny_gguf import ENDLESS, Tiny, write_tiny_gguf
 
 from quantkit.errors import QuantkitError
 from quantkit.serve import supervisor
@@ -34,7 +34,7 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which pro
 @pytest.fixture
 def endless(tmp_path: Path) -> Iterator[Server]:
     """A supervised server whose answers do not end by themselves."""
-    path = write_tiny_gguf(tmp_path / "endless.gguf", Tiny(stop="", context=32768))
+    path = write_tiny_gguf(tmp_path / "endless.gguf", Tiny(stop="", context=ENDLESS))
     with running_server(tmp_path / "log.txt", path) as server:
         yield server
 

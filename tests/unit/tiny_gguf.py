@@ -23,6 +23,7 @@ LLAMA_3 = (
     "{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
+ENDLESS = 32768  # tokens that a tiny model takes minutes for
 ANSWER = "Hi 🙂你!"
 
 BOS, EOT = "<|begin_of_text|>", "<|eot_id|>"
