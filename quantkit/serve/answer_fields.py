@@ -80,17 +80,14 @@ _Bias = Annotated[float, Field(ge=-100, le=100)]
 _TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
 
 
-class AnswerFields(BaseModel):
-    """The supported parameters; the others stay in ``model_extra``."""
+class SamplingFields(BaseModel):
+    """What every API for answers has by the same names; other parameters stay in ``model_extra``."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
 
     model: Any = Field(None, description="The name of an adapter takes that one alone; others have no effect.")
     lora: list[LoraScale] | None = Field(None, max_length=MOST, description="Adapters of this request, and no others.")
     stream: bool | None = Field(None, description="Send the answer piece by piece, as server-sent events.")
-    stream_options: StreamOptions | None = None
-    n: int | None = Field(None, ge=1, le=MOST_ANSWERS, description="Answers to make; each has the next seed.")
-    max_tokens: int | None = Field(None, description="The longest answer in tokens; -1 for no limit but the context.")
     stop: str | list[str] | None = Field(None, description=f"Texts that end the answer, at most {MOST_STOPS}.")
     seed: int | None = Field(None, description=f"From 0 to {MOST_SEED}; -1 for a random one.")
     temperature: float | None = Field(None, ge=0)
@@ -106,6 +103,14 @@ class AnswerFields(BaseModel):
         None, max_length=MOST_BIASES, description="Token id -> what is added to its logit, before anything else."
     )
     cache_prompt: bool | None = Field(None, description="False evaluates the whole prompt anew.")
+
+
+class AnswerFields(SamplingFields):
+    """The parameters of a chat and of a continuation."""
+
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(None, ge=1, le=MOST_ANSWERS, description="Answers to make; each has the next seed.")
+    max_tokens: int | None = Field(None, description="The longest answer in tokens; -1 for no limit but the context.")
     response_format: ResponseFormat | None = None
     json_schema: dict[str, Any] | bool | None = Field(None, description="llama.cpp's name for a schema alone.")
     grammar: str | None = Field(None, description="A grammar in llama.cpp's GBNF that the answer is held to.")
@@ -137,7 +142,7 @@ def refuse_unsupported(
             note(name)
 
 
-def sampling(asked: AnswerFields, default: SamplingOptions) -> SamplingOptions:
+def sampling(asked: SamplingFields, default: SamplingOptions) -> SamplingOptions:
     """How tokens are sampled.
 
     Raises:
@@ -194,7 +199,7 @@ def bias(asked: Mapping[str, float] | None, n_vocab: int) -> dict[int, float]:
     return found
 
 
-def with_adapters(asked: AnswerFields, settings: Settings, adapters: Adapters | None) -> tuple[Settings, str]:
+def with_adapters(asked: SamplingFields, settings: Settings, adapters: Adapters | None) -> tuple[Settings, str]:
     """:meth:`Adapters.chosen` of a request.
 
     Raises:

@@ -22,16 +22,20 @@ from quantkit.serve.page.defaults import shown_defaults
 from quantkit.serve.page.rendering import render
 from quantkit.serve.props import props
 from quantkit.serve.refusals import error_object
+from quantkit.serve.responses import Responses
 from quantkit.serve.tokens import detokenize, tokenize
 
 # llama.cpp's server answers without /v1 too, for clients whose base URL ends there.
 _BASES = ("/v1", "")
-_UNNAMED = {"/", "/favicon.ico", "/models", "/chat/completions", "/completions", "/embeddings", "/v1/health", "/render"}
+_UNNAMED = {
+    *("/", "/favicon.ico", "/models", "/chat/completions", "/completions", "/responses", "/embeddings"),
+    *("/v1/health", "/render"),
+}
 
 
 def make_app(served: Served, access: Access) -> Starlette:
     """Make the application, for those whom *access* lets in."""
-    chat, text = ChatCompletions(served), TextCompletions(served)
+    chat, text, responses = ChatCompletions(served), TextCompletions(served), Responses(served)
     vectors = embeddings(served.name, served.embedder, served.answers.model.engine.n_vocab, served.bodies)
     routes = [*page_routes(), Route("/favicon.ico", _nothing, methods=["GET"])]
     for base in _BASES:
@@ -41,6 +45,7 @@ def make_app(served: Served, access: Access) -> Starlette:
             Route(f"{base}/models/{{name:path}}", partial(_model, served), methods=["GET"]),
             Route(f"{base}/chat/completions", chat, methods=["POST"]),
             Route(f"{base}/completions", text, methods=["POST"]),
+            Route(f"{base}/responses", responses, methods=["POST"]),
             Route(f"{base}/embeddings", vectors, methods=["POST"]),
         ]
     model = served.answers.model

@@ -206,10 +206,11 @@ class ChatCompletions(Completions):
     """Answers to conversations."""
 
     reply, prompt = ChatReply, "messages"
+    reader: Callable[..., ChatRequest] = staticmethod(read_request)
 
     def _parse(self, body: bytes) -> ChatRequest:
         served = self._served
-        return read_request(
+        return self.reader(
             body,
             system=served.system,
             settings=served.settings,

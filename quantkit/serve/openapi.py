@@ -11,11 +11,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import quantkit
-from quantkit.serve import request, text_request
+from quantkit.serve import request, response_request, text_request
 from quantkit.serve.adapters import LoraScales
 from quantkit.serve.embeddings import EmbeddingsBody
 from quantkit.serve.page.rendering import MarkdownBody
 from quantkit.serve.request import ChatBody
+from quantkit.serve.response_request import ResponseBody
 from quantkit.serve.text_request import TextBody
 from quantkit.serve.tokens import DetokenizeBody, TokenizeBody
 
@@ -101,6 +102,24 @@ OPERATIONS: tuple[Operation, ...] = (
         _answer("text_completion", text=_TEXT),
         TextBody,
         text_request.UNSUPPORTED,
+        streams=True,
+        refusals=(*_READ, 500),
+    ),
+    Operation(
+        "/v1/responses",
+        "post",
+        "Answer a conversation, in the form of OpenAI's newer API; nothing is stored.",
+        _object(
+            id=_TEXT,
+            object={"const": "response"},
+            created_at=_NUMBER,
+            status={"enum": ["completed", "incomplete"]},
+            model=_TEXT,
+            output={"type": "array", "items": _object(id=_TEXT, type=_TEXT, status=_TEXT)},
+            usage=_object(input_tokens=_NUMBER, output_tokens=_NUMBER, total_tokens=_NUMBER),
+        ),
+        ResponseBody,
+        response_request.UNSUPPORTED,
         streams=True,
         refusals=(*_READ, 500),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -56,13 +57,13 @@ def refused(error: QuantkitError, prompt: str = "messages") -> Response:
     return JSONResponse(content, status_code=status, headers=headers)
 
 
-def problem(error: ValidationError) -> RequestError:
-    """What pydantic found wrong first, in one line."""
+def problem(error: ValidationError, forms: Mapping[str, str] = _EITHER) -> RequestError:
+    """What pydantic found wrong first, in one line; *forms* says what fields with several forms may be."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     found = tuple(part if isinstance(part, int) else _short(part) for part in first["loc"])
-    place = found[:1] if found[:1] and found[0] in _EITHER else found
+    place = found[:1] if found[:1] and found[0] in forms else found
     param = ".".join(str(part) for part in place)
-    return RequestError(_line(first["type"], first["msg"], found), param=param or None)
+    return RequestError(_line(first["type"], first["msg"], found, forms), param=param or None)
 
 
 def _short(name: str) -> str:
@@ -70,11 +71,11 @@ def _short(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
 
 
-def _line(kind: str, message: str, place: tuple[int | str, ...]) -> str:
+def _line(kind: str, message: str, place: tuple[int | str, ...], forms: Mapping[str, str]) -> str:
     """Say in one line what pydantic found wrong."""
     name, *rest = place or ("the request",)
-    if name in _EITHER and kind != "missing":
-        return f"{name} must be {_EITHER[str(name)]}"
+    if name in forms and kind != "missing":
+        return f"{name} must be {forms[str(name)]}"
     where = str(name) + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in rest)
     match kind:
         case "json_invalid":

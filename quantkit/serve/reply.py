@@ -19,7 +19,8 @@ from quantkit.serve.logprobs import chat_logprobs, text_logprobs
 DONE = b"data: [DONE]\n\n"
 """The last event of a stream."""
 
-_FINISH = {"end_of_turn": "stop", "stop_text": "stop", "length": "length", "context_full": "length"}
+FINISH = {"end_of_turn": "stop", "stop_text": "stop", "length": "length", "context_full": "length"}
+"""Why an answer ended, in the words of :attr:`GenerationStats.stop_reason` -> in OpenAI's."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def _call(call: Call) -> dict[str, Any]:
 
 
 def _finish(stats: GenerationStats, *, called: bool) -> str:
-    reason = _FINISH[stats.stop_reason]
+    reason = FINISH[stats.stop_reason]
     return "tool_calls" if called and reason == "stop" else reason
 
 

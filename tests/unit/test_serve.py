@@ -160,7 +160,7 @@ def test_what_there_is_not(tiny: Server) -> None:
     assert (none.status, none.error["message"]) == (400, "this server gives no embeddings: start it with --embeddings")
     refused = tiny.request("POST", "/v1/moderations", {})
     assert refused.status == 404
-    there = "/openapi.json, /props, /tokenize, /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models"
+    there = "/props, /tokenize, /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models, /v1/responses"
     assert refused.error["message"].endswith(there)
 
 

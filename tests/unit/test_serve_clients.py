@@ -27,6 +27,7 @@ from quantkit.serve.embeddings import EmbeddingsBody
 from quantkit.serve.guard import Access
 from quantkit.serve.openapi import OPERATIONS, openapi
 from quantkit.serve.request import UNSUPPORTED, ChatBody
+from quantkit.serve.response_request import ResponseBody
 from quantkit.serve.text_request import TextBody
 from tests.support.patience import PATIENCE
 from tests.support.served import Server, running_server
@@ -90,6 +91,54 @@ class Found(pydantic.BaseModel):
 
     where: list[bool]
     many: bool
+
+
+def test_openai_responds(client: openai.OpenAI) -> None:
+    """A thought, a text and a call are items; the streamed response is the whole one, and each event is OpenAI's."""
+    tool: Any = {"type": "function", **TOOL["function"], "strict": True}
+    whole = client.responses.create(model="tiny", input="hello", tools=[tool], metadata={"a": "b"})
+    openai.types.responses.Response.model_validate(whole.model_dump(), strict=False)
+    assert [item.type for item in whole.output] == ["reasoning", "message", "function_call"]
+    assert whole.output_text == "Yes!"
+    assert (whole.status, whole.metadata, whole.error) == ("completed", {"a": "b"}, None)
+    assert whole.usage is not None
+    assert whole.usage.output_tokens > whole.usage.output_tokens_details.reasoning_tokens == 2
+    with client.responses.stream(model="tiny", input="hello", tools=[tool]) as stream:
+        events = list(stream)
+        last = stream.get_final_response()
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    names = [event.type for event in events]
+    assert names[:2] == ["response.created", "response.in_progress"]
+    assert names[-1] == "response.completed"
+    assert names.count("response.output_item.done") == 3
+    for one, other in zip(last.output, whole.output, strict=True):
+        assert one.model_dump(exclude={"id", "call_id", "parsed", "parsed_arguments", "content"}) == other.model_dump(
+            exclude={"id", "call_id", "content"}
+        )
+    assert last.output_text == whole.output_text
+
+    items: Any = [{"role": "user", "content": "hello"}, *(item.model_dump() for item in whole.output)]
+    called = whole.output[2].call_id  # type: ignore[union-attr]
+    items.append({"type": "function_call_output", "call_id": called, "output": "there"})
+    again = client.responses.create(model="tiny", input=items, tools=[tool], instructions="Look.")
+    assert again.status == "completed"
+    assert again.usage is not None
+    assert again.usage.input_tokens > whole.usage.input_tokens + whole.usage.output_tokens
+
+
+def test_how_a_response_ends(client: openai.OpenAI, server: Server) -> None:
+    cut = client.responses.create(model="tiny", input="hello", max_output_tokens=5)
+    assert (cut.status, cut.incomplete_details and cut.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    assert cut.output[-1].status == "incomplete"  # type: ignore[union-attr]
+    events = list(client.responses.create(model="tiny", input="hello", max_output_tokens=5, stream=True))
+    assert events[-1].type == "response.incomplete"
+    raw = server.request("POST", "/responses", {"input": "hello", "stream": True}).body.decode()
+    assert all(part.startswith("event: response.") for part in raw.split("\n\n")[:-1])
+    with pytest.raises(openai.BadRequestError, match="previous_response_id is not supported"):
+        client.responses.create(model="tiny", input="hello", previous_response_id="resp_1")
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model="tiny", input="hello " * 10**5)
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "input")
 
 
 def test_openai_parses(client: openai.OpenAI) -> None:
@@ -167,7 +216,7 @@ def test_all_that_is_there_is_described(server: Server) -> None:
     assert found - {("/page/{name}", "GET")} == described
 
 
-@pytest.mark.parametrize("body", [ChatBody, TextBody, EmbeddingsBody])
+@pytest.mark.parametrize("body", [ChatBody, TextBody, ResponseBody, EmbeddingsBody])
 def test_all_that_is_read_is_described(body: type[pydantic.BaseModel]) -> None:
     schema = openapi()["components"]["schemas"][body.__name__]
     aliases = {field.alias or name for name, field in body.model_fields.items()}
