@@ -131,9 +131,10 @@ def finish_change(path: Path, *, clear: bool = False) -> None:
     """
     beside = _beside(path)
     try:
-        if clear and _unfinished(path).is_file():
+        # Path.is_file would raise where the file's own name is so long that no other can be beside it.
+        if clear and os.path.isfile(_unfinished(path)):
             _unfinished(path).unlink()
-        if not beside.is_file():
+        if not os.path.isfile(beside):
             return
         change = _decode(beside.read_bytes())
         if change is not None and path.is_file() and _is_of(path, change):

@@ -350,6 +350,19 @@ def test_a_header_that_ends_before_its_padding(tmp_path: Path, name: str) -> Non
     assert values(path) == {"general.architecture": "llama", "general.name": name}
 
 
+@pytest.mark.parametrize("length", [240, 255])
+def test_a_name_so_long_that_no_other_can_be_beside_it(tmp_path: Path, length: int) -> None:
+    """Such a file is read like every other; it is not changed where it lies, which is said."""
+    path = tmp_path / f"{'m' * (length - 5)}.gguf"
+    path.write_bytes(encode_header([string("general.architecture", "llama"), string("general.name", "older")], []))
+    assert read_model(path).value("general.name") == "older"
+    edit(path, name="other", out=tmp_path / "out.gguf")
+    with pytest.raises(OutputError, match="name too long"):
+        edit(path, name="newer")
+    assert values(path)["general.name"] == "older"
+    assert {found.name for found in tmp_path.iterdir()} == {path.name, "out.gguf"}
+
+
 def test_an_alignment_of_its_own(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "m.gguf")
     header, data = read_header(path), path.read_bytes()
