@@ -63,7 +63,7 @@ def write_sentencepiece(
             token["rstrip"] = True
         added.append({**token, "id": place})
     (folder / "tokenizer.model").write_bytes(model_file(pieces))
-    write_json(folder / "tokenizer.json", _llama_json(pieces, added))
+    write_json(folder / "tokenizer.json", _llama_json(pieces, added), indent=1 if small else None)
     config = _phi_config() if name == "phi-3" else _llama_config()
     write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": decoder_entries(added), **config})
     if extra:

@@ -40,5 +40,6 @@ def decoder_entries(tokens: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, 
     return {str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in tokens}
 
 
-def write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1), encoding="utf-8")
+def write_json(path: Path, value: Any, *, indent: int | None = 1) -> None:
+    """*indent*: None for a whole vocabulary, for which Python's encoder of indented JSON takes seconds."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=indent), encoding="utf-8")

@@ -13,7 +13,7 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,21 +51,21 @@ class Source:
     types: tuple[int, ...]
     merges: tuple[str, ...]
 
-    @property
+    @cached_property
     def added(self) -> tuple[str, ...]:
         """The added tokens."""
         return tuple(text for text, kind in self.pairs if kind != _NORMAL)
 
-    @property
+    @cached_property
     def normal(self) -> tuple[str, ...]:
         """The BPE vocabulary."""
         return tuple(text for text, kind in self.pairs if kind == _NORMAL)
 
-    @property
-    def pairs(self) -> list[tuple[str, int]]:
+    @cached_property
+    def pairs(self) -> tuple[tuple[str, int], ...]:
         """Text and type of every token but the padding of the embedding."""
         pairs = enumerate(zip(self.tokens, self.types, strict=True))
-        return [pair for number, pair in pairs if pair[0] != f"[PAD{number}]"]
+        return tuple(pair for number, pair in pairs if pair[0] != f"[PAD{number}]")
 
 
 @cache
@@ -157,9 +157,7 @@ def token_ids(folder: Path) -> dict[str, int]:
 def _write_bpe(folder: Path, name: str, small: bool, extra: Sequence[str], ordinary: Sequence[tuple[str, str]]) -> None:
     kind, structure = KINDS[name], STRUCTURES[name]
     source = read_source(kind.source) if kind.source else train_source(name)
-    pairs, merges = source.pairs, source.merges
-    if small and kind.source:
-        pairs, merges = _cut(source, kind)
+    pairs, merges = _cut(name) if small and kind.source else (source.pairs, source.merges)
     last = max(number for number, (_, token_type) in enumerate(pairs) if token_type == _NORMAL)
     vocabulary = {text: number for number, (text, _) in enumerate(pairs[: last + 1])}
     added = [(number, text, value == _CONTROL) for number, (text, value) in enumerate(pairs) if value != _NORMAL]
@@ -181,17 +179,20 @@ def _write_bpe(folder: Path, name: str, small: bool, extra: Sequence[str], ordin
         "decoder": byte_level(trim_offsets=False) if name == "qwen2" else _AROUND,
         "model": {**_BPE, "ignore_merges": structure.whole_words, "vocab": vocabulary, "merges": _pairs(merges)},
     }
-    write_json(folder / "tokenizer.json", tokenizer)
+    write_json(folder / "tokenizer.json", tokenizer, indent=1 if small else None)
     write_json(folder / "tokenizer_config.json", kind.tokenizer_config(tokens))
 
 
-def _cut(source: Source, kind: Kind) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+@cache
+def _cut(name: str) -> tuple[tuple[tuple[str, int], ...], tuple[str, ...]]:
     """The first tokens, the special ones, and the merges between them."""
+    kind = KINDS[name]
+    source = read_source(kind.source)
     known = set(source.normal[:SMALL_SIZE])
     kept = known | set(kind.kept or source.added)
     pairs = (merge.split(" ") for merge in source.merges)
     merges = tuple(f"{a} {b}" for a, b in pairs if a in known and b in known and a + b in known)
-    return [pair for pair in source.pairs if pair[0] in kept], merges
+    return tuple(pair for pair in source.pairs if pair[0] in kept), merges
 
 
 _EMPTY: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
