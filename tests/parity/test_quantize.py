@@ -54,7 +54,7 @@ BASES: dict[str, tuple[str, dict[str, object]]] = {
     # Rows of 96 and 160: no multiples of 256, so that the K-quants fall back; 4 heads to one pair of keys and values.
     "odd-rows": ("llama3-untied", {"hidden": 96, "intermediate": 160, "heads": 6, "kv_heads": 2}),
     # Grouped attention as in the large models, which changes llama.cpp's mixture.
-    "many-groups": ("llama3-untied", {"layers": 8, "heads": 8, "kv_heads": 1}),
+    "many-groups": ("llama3-untied", {"layers": 8, "heads": 8, "kv_heads": 1, "intermediate": 256}),
 }
 
 
