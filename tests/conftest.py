@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import gc
 import os
 import signal
@@ -27,6 +28,7 @@ import hypothesis
 import pytest
 import torch
 
+import quantkit
 from tests.support import sweeps
 from tests.support.adapters import VARIANTS, make_adapter
 from tests.support.checkpoints import KINDS, make_checkpoint
@@ -73,6 +75,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("whole"):
         sweeps.take_all()
         hypothesis.settings.load_profile("whole")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        # For hundreds of processes, which write none where PYTHONDONTWRITEBYTECODE is set, but read it.
+        compileall.compile_dir(Path(quantkit.__file__).parent, quiet=2)
+
+
+# libggml prepares for fifteen seconds, in each process, before it encodes the types with the largest grids: who asks it
+# for these comes first, so that all that does runs in one of the processes.
+LARGEST_GRIDS = ("test_encodings.py", "test_matrix.py", "test_quantize_options.py", "test_splits.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LARGEST_GRIDS)
 
 
 @pytest.hookimpl(wrapper=True)
