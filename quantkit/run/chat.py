@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from quantkit.chat_template.answer_reader import Part, Text, Thought
+from quantkit.chat_template.answers import THOUGHT
 from quantkit.chat_template.call_reader import Call
 from quantkit.errors import OutputError, QuantkitError
 from quantkit.run.asking import stream_answer, template_variables
@@ -29,6 +30,7 @@ LIMIT_REACHED = "(the answer was cut off after num_predict tokens; /continue goe
 NOTHING_MORE = "(nothing more came)"
 _SHOWN = 60  # characters of a system prompt
 NO_ANSWER = "(no answer; the question was dropped)"
+ONLY_THOUGHT = "(no answer; the question was dropped, and /continue goes on with the thought)"
 NO_ANSWER_TO_RESULT = "(no answer; give the result again, or take the question back with /undo)"
 
 
@@ -98,7 +100,9 @@ class ChatLoop(ChatState):
             then = run_command(self, entry.command, entry.text)
             if then.again is not None:
                 self._ask_again(then.again, stoppable=stoppable)
-            if then.continues:
+            if then.continues and self.unfinished is not None:
+                self._think_on(*self.unfinished, stoppable=stoppable)
+            elif then.continues:
                 self._continue(stoppable=stoppable)
             if then.result is not None:
                 self._take_result(then.result, stoppable=stoppable)
@@ -115,7 +119,7 @@ class ChatLoop(ChatState):
         before, pending, forgotten = list(conversation.turns), conversation.pending, conversation.forgotten
         conversation.drop_last()
         try:
-            self._answer(question, stoppable=stoppable)
+            self._answer(question, stoppable=stoppable, again=True)
         finally:
             if len(conversation.turns) < len(before) and not conversation.pending:
                 conversation.turns, conversation.forgotten = before, forgotten
@@ -143,6 +147,31 @@ class ChatLoop(ChatState):
         elif not more:
             self.screen.say(NOTHING_MORE)
         self._tell_end()
+
+    def _think_on(self, question: str, thought: str, *, stoppable: bool) -> None:
+        """Go on with a thought, behind which the answer comes."""
+        conversation = self.conversation
+        self._make_room(question)
+        messages = [*conversation.asking(question), {"role": "assistant", "content": "", THOUGHT: thought}]
+        parts = stream_answer(self.model, messages, self.settings, tools=self.tools, continues=True)
+        answer, further, calls = self._heard(parts, stoppable=stoppable)
+        self._keep(question, answer, thought.rstrip(HALF) + further, calls)
+        self._tell_end()
+
+    def _keep(self, question: str, answer: str, thought: str, calls: list[Call]) -> None:
+        """Remember an exchange, if there is an answer."""
+        self.unfinished = None
+        if calls:
+            self.conversation.add_calls(question, answer, thought, calls)
+            self._ask_for_result()
+        elif answer:
+            self.conversation.add(question, answer, thought)
+        elif self.conversation.pending:
+            self.screen.say(NO_ANSWER_TO_RESULT)
+        else:
+            # A question without an answer would be followed by another question, which templates reject.
+            self.unfinished = (question, thought) if thought else None
+            self.screen.say(ONLY_THOUGHT if thought else NO_ANSWER)
 
     def _seen_again(self) -> Messages:
         """What the model sees of the conversation with its last answer, which leaves out what has no room."""
@@ -199,16 +228,9 @@ class ChatLoop(ChatState):
         self.screen.end_answer()
         return answer, thought, calls
 
-    def _answer(self, question: str, *, stoppable: bool) -> None:
+    def _answer(self, question: str, *, stoppable: bool, again: bool = False) -> None:
         answer, thought, calls = self._heard(self._parts(question), stoppable=stoppable)
-        if calls:
-            self.conversation.add_calls(question, answer, thought, calls)
-            self._ask_for_result()
-        elif answer:
-            self.conversation.add(question, answer, thought)
-        else:
-            # A question without an answer would be followed by another question, which templates reject.
-            self.screen.say(NO_ANSWER_TO_RESULT if self.conversation.pending else NO_ANSWER)
+        self._keep(question, answer, "" if again and not answer else thought, calls)
         self._tell_end()
 
     def _tell_end(self) -> None:
@@ -226,15 +248,17 @@ class ChatLoop(ChatState):
                 self.screen.say(f"({note})")
 
     def _parts(self, question: str) -> Iterator[Part]:
-        conversation, settings = self.conversation, self.settings
         check_text(question, "the question")
-        told = template_variables(settings, self.tools)
-        self._tell_forgotten(make_room(self.model, conversation, question, longest=settings.max_tokens, told=told))
-        parts = stream_answer(self.model, conversation.asking(question), settings, tools=self.tools)
+        self._make_room(question)
+        parts = stream_answer(self.model, self.conversation.asking(question), self.settings, tools=self.tools)
         with self.screen.waiting("reading the question"):
             first = next(parts, Text(""))
         yield first
         yield from parts
+
+    def _make_room(self, question: str) -> None:
+        told, longest = template_variables(self.settings, self.tools), self.settings.max_tokens
+        self._tell_forgotten(make_room(self.model, self.conversation, question, longest=longest, told=told))
 
     def _tell_forgotten(self, gone: int) -> None:
         if gone:

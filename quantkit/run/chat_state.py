@@ -26,6 +26,7 @@ class ChatState:
         tools: the tools that the model may call.
         slow: whether it was said that the model is slow.
         rates: whether tokens and speed follow each answer.
+        unfinished: the last question and the thought about it, if the answer was cut off before its text began.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class ChatState:
         self.tools: Tools = ()
         self.slow = False
         self.rates = screen.lively
+        self.unfinished: tuple[str, str] | None = None
         check_system(model, conversation.system)
 
     def begin(self, conversation: Conversation) -> None:
         """Switch to another conversation."""
-        self.conversation, self.last = conversation, None
+        self.conversation, self.last, self.unfinished = conversation, None, None

@@ -105,6 +105,8 @@ def _retry(chat: ChatState, text: str) -> Then:
 
 
 def _continue(chat: ChatState, text: str) -> Then:
+    if chat.unfinished is not None:
+        return Then(continues=True)
     _last_question(chat)
     if chat.conversation.pending:
         raise QuantkitError("a call waits for its result", hint="/result TEXT gives it, /undo takes the question back")
@@ -121,7 +123,7 @@ def _edit(chat: ChatState, text: str) -> Then:
 def _undo(chat: ChatState, text: str) -> Then:
     question = _last_question(chat)
     chat.conversation.drop_last()
-    chat.last = None
+    chat.last = chat.unfinished = None
     shown = question if len(question) <= _SHOWN else f"{question[:_SHOWN]}..."
     chat.screen.say(f"(removed the exchange that began with {shown!r}; {_exchanges(chat.conversation)} left)")
     return GO_ON

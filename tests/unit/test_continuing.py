@@ -19,7 +19,7 @@ from quantkit.chat_template.answer_reader import AnswerReader, Part, Text, Thoug
 from quantkit.chat_template.answers import THOUGHT
 from quantkit.demo.data import BASE
 from quantkit.run.asking import stream_answer
-from quantkit.run.chat import NOTHING_MORE
+from quantkit.run.chat import NO_ANSWER, NOTHING_MORE, ONLY_THOUGHT
 from quantkit.run.continuing import HALF, _said, _tokens, cut_answer
 from quantkit.run.session import ChatModel
 from quantkit.run.transcript import load_conversation, save_conversation
@@ -193,6 +193,27 @@ def test_continue_in_a_chat(kit: ChatModel, tmp_path: Path) -> None:
     assert len(stopped.conversation.messages[1]["content"]) < len(expected[1]["content"])
     stopped.terminal("/set num_predict 200", "/continue")
     assert stopped.conversation.messages[1]["content"] == whole(kit, 200)["content"]
+
+
+def test_continue_in_a_thought(tmp_path: Path) -> None:
+    """A thought without an answer is no exchange, but goes on; not for ever, and not in the place of an answer."""
+    tiny = Tiny(answer=THINKING, template=TEMPLATE)
+    with ChatModel.load(write_tiny_gguf(tmp_path / "tiny.gguf", tiny), threads=1) as model:
+        loop = Loop(model, replace(GREEDY, max_tokens=2))
+        assert ONLY_THOUGHT in loop.terminal("hello")
+        assert loop.conversation.messages == []
+        assert ONLY_THOUGHT in loop.terminal("/set num_predict 1", "/continue")
+        loop.terminal("/set num_predict 50", "/continue")
+        uncut = {"role": "assistant", **whole(model)}
+        assert loop.conversation.messages == [{"role": "user", "content": "hello"}, uncut]
+        for line in ("/reset", "/undo", "other"):
+            loop.terminal("hello", "/set num_predict 2", "hi")
+            assert loop.unfinished == ("hi", "h")
+            loop.terminal("/set num_predict 50", line)
+            assert loop.unfinished is None
+        said = loop.terminal("/set num_predict 2", "/regenerate", "/set num_predict 50", "/continue")
+        assert NO_ANSWER in said
+        assert loop.conversation.messages[-1] == uncut
 
 
 def test_continue_where_nothing_can_come(tmp_path: Path) -> None:
