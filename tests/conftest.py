@@ -29,6 +29,7 @@ import pytest
 import torch
 
 import quantkit
+from quantkit.demo.data import BASE
 from tests.support import sweeps
 from tests.support.adapters import VARIANTS, make_adapter
 from tests.support.checkpoints import KINDS, make_checkpoint
@@ -116,6 +117,12 @@ def _once(root: Path, make: Callable[..., Path]) -> Maker:
         return made[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def small_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model, which is trained: its answers depend on all of the prompt."""
+    return quantkit.convert(BASE, tmp_path_factory.mktemp("small") / "base.gguf")
 
 
 @pytest.fixture(scope="session")

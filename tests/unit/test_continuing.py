@@ -13,11 +13,9 @@ from chat_loop import GREEDY, CtrlCAfter, Loop, said
 from test_thoughts import TEMPLATE
 from tiny_gguf import ANSWER, END_THINK, THINK, Tiny, write_tiny_gguf
 
-import quantkit
 from quantkit.chat_template.answer_format import AnswerFormat, CallFormat, CallKind, Thoughts, Wrapper
 from quantkit.chat_template.answer_reader import AnswerReader, Part, Text, Thought
 from quantkit.chat_template.answers import THOUGHT
-from quantkit.demo.data import BASE
 from quantkit.run.asking import stream_answer
 from quantkit.run.chat import NO_ANSWER, NOTHING_MORE, ONLY_THOUGHT
 from quantkit.run.continuing import HALF, _said, _tokens, cut_answer
@@ -51,10 +49,9 @@ def joined(first: dict[str, str], rest: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def kit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
+def kit(small_gguf: Path) -> Iterator[ChatModel]:
     """A trained model, whose answers depend on all of the prompt."""
-    path = quantkit.convert(BASE, tmp_path_factory.mktemp("continuing") / "base.gguf")
-    with ChatModel.load(path, threads=1, n_ctx=256) as model:
+    with ChatModel.load(small_gguf, threads=1, n_ctx=256) as model:
         yield model
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-import quantkit
-from quantkit.demo.data import BASE
 from quantkit.errors import QuantkitError
 from quantkit.run.answer import Answer
 from quantkit.run.generation_stats import GenerationStats
@@ -26,10 +25,9 @@ TEXTS = ["Who are you?", "Tell me a story. " * 6, "你好", "What is a quantized
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
+def model(small_gguf: Path) -> Iterator[ChatModel]:
     """A trained model, whose answers depend on all of the prompt."""
-    path = quantkit.convert(BASE, tmp_path_factory.mktemp("lanes") / "base.gguf")
-    with ChatModel.load(path, threads=1, n_ctx=CONTEXT) as model:
+    with ChatModel.load(small_gguf, threads=1, n_ctx=CONTEXT) as model:
         yield model
 
 

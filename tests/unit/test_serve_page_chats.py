@@ -252,7 +252,7 @@ def test_a_cut_answer_goes_on(browser: Browser, server: Server) -> None:
     reloaded(browser, server)
     browser.wait_for(IDLE)
     longer = browser.value("import('./page/chats.js').then(({ chat }) => chat.record.turns[1].content)")
-    # The scripted model begins again where a real one goes on, and is asked with the answer for a question.
+    # The scripted model begins again where a real one goes on.
     assert longer.startswith(first + first[:100])
     assert browser.value(shown) == [True]
     assert ask(browser, "one")[2:] == ["one", "one"]

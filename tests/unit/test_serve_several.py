@@ -6,13 +6,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-import quantkit
 from quantkit.chat_template.answer_reader import Text
-from quantkit.demo.data import BASE
 from quantkit.errors import QuantkitError
 from quantkit.run.generation_stats import GenerationStats
 from quantkit.run.lanes import Lane, Lanes
@@ -28,10 +27,9 @@ QUESTION = "Tell me a story. " * 3
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
+def model(small_gguf: Path) -> Iterator[ChatModel]:
     """A trained model, whose answers depend on all of the prompt."""
-    path = quantkit.convert(BASE, tmp_path_factory.mktemp("several") / "base.gguf")
-    with ChatModel.load(path, threads=1, n_ctx=128) as model:
+    with ChatModel.load(small_gguf, threads=1, n_ctx=128) as model:
         yield model
 
 
