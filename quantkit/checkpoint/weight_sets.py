@@ -22,7 +22,7 @@ from quantkit.checkpoint.open_file import open_tensor_file
 from quantkit.checkpoint.tensor_file import TensorFile, flat_shape
 from quantkit.errors import CheckpointError, QuantkitError
 from quantkit.files.json_file import read_json
-from quantkit.files.visible import LONGEST_NAME, visible
+from quantkit.files.visible import can_be_a_name, visible
 
 # Safetensors are preferred to pickles, as in transformers.
 KINDS = (("model", "safetensors"), ("pytorch_model", "bin"))
@@ -128,8 +128,8 @@ def weight_map(index: Path) -> dict[str, str]:
     for tensor, name in found.items():
         if not isinstance(name, str) or Path(name).name != name or "\\" in name or name in ("", ".", ".."):
             raise CheckpointError(f"{index}: tensor {tensor!r} points outside of the folder: {name!r}")
-        if len(name.encode(errors="replace")) > LONGEST_NAME:
-            raise CheckpointError(f"{index}: tensor {tensor!r} is in no file: {name[:40]!r}... is too long for a name")
+        if not can_be_a_name(name):
+            raise CheckpointError(f"{index}: tensor {tensor!r} is in no file: {name[:40]!r} cannot be the name of one")
     return found
 
 

@@ -5,9 +5,19 @@ A name that begins with a dot is never a model's: macOS puts ``._NAME`` beside e
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 LONGEST_NAME = 255  # bytes, on every file system in use
+
+
+def can_be_a_name(name: str) -> bool:
+    """Whether a file can have a name that comes from a file: no NUL, no half of a character, not too long."""
+    try:
+        raw = os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return b"\0" not in raw and len(raw) <= LONGEST_NAME
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
