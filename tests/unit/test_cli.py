@@ -87,7 +87,7 @@ def test_help_lists_every_command(run: Callable[..., Run]) -> None:
         assert shown.code == 0
         listed = shown.out[shown.out.index("Commands:") :]
         assert [line.split()[0] for line in listed.splitlines()[1:] if line[2:3].strip()] == list(COMMANDS)
-    shared = {"__init__", "choice", "completers", "farm_table", "main", "model_options", "options", "plan"}
+    shared = {"__init__", "choice", "completers", "farm_table", "main", "model_options", "options", "output", "plan"}
     modules = {path.stem for path in (REPOSITORY / "quantkit" / "cli").glob("*.py")} - shared
     assert modules == set(COMMANDS)
 
