@@ -12,6 +12,8 @@ from quantkit.system.progress import Reporter
 
 # Seconds between two tellings of the same phase.
 _EVERY = 0.5
+# How often a board may lose its process.
+_RESTARTS = 3
 
 
 class Board:
@@ -31,11 +33,15 @@ class Board:
 
 
 def open_board(ray: Any) -> Any:
-    """A board on the node of this process, so that it is there as long as whoever asks it."""
+    """A board on the node of this process, so that it is there as long as whoever asks it.
+
+    If its process is killed there is a new one: what it had been told is lost, and nothing waits for that.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote()
+    again = {"max_restarts": _RESTARTS, "max_task_retries": _RESTARTS}
+    return ray.remote(Board).options(num_cpus=0, scheduling_strategy=here, **again).remote()
 
 
 class BoardReporter(Reporter):

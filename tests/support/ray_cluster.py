@@ -36,7 +36,7 @@ from quantkit.farm import run as farm_run
 from quantkit.farm.events import Both, Events, Log
 from quantkit.farm.recipes import read_recipes
 from quantkit.farm.run import farm
-from quantkit.farm.values import Answer, Item, Needs, Wanted
+from quantkit.farm.values import Answer, Item, Needs, Outcome, Wanted
 from quantkit.jobs import spread
 from quantkit.jobs.build import build
 from quantkit.jobs.evaluate import evaluation_text
@@ -67,6 +67,17 @@ class Killer(Events):
         if item.label == self.label and not self.killed:
             self.killed = node
             self.cluster.kill(node)
+
+
+class BoardKiller(Events):
+    """Kills the process of the board when the first build has ended."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster, self.killed = cluster, False
+
+    def ended(self, outcome: Outcome) -> None:
+        if not self.killed:
+            self.killed = self.cluster.kill_board()
 
 
 class Listener:
@@ -132,9 +143,18 @@ class Cluster:
 
     def kill_actor(self, name: str) -> None:
         """Kill the process of an imatrix's actor on a node, which goes on."""
-        for worker in children(self._raylet(name)):
-            if Path(f"/proc/{worker}/cmdline").read_bytes().startswith(b"ray::ImatrixNode"):
-                os.kill(worker, signal.SIGKILL)
+        self._kill_workers(self._raylet(name), b"ray::ImatrixNode")
+
+    def kill_board(self) -> bool:
+        """Kill the board of a farm, which is on the first node; whether it was there."""
+        first = int(self._cluster.head_node.all_processes["raylet"][0].process.pid)
+        return self._kill_workers(first, b"ray::Board")
+
+    def _kill_workers(self, raylet: int, title: bytes) -> bool:
+        found = [pid for pid in children(raylet) if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(title)]
+        for pid in found:
+            os.kill(pid, signal.SIGKILL)
+        return bool(found)
 
     def _raylet(self, name: str) -> int:
         return int(self._node(name).all_processes["raylet"][0].process.pid)
@@ -193,9 +213,10 @@ def _farm(cluster: Cluster, folder: Path) -> dict[str, Any]:
     killer = Killer(cluster, "slow")
     with Log(folder / "log.jsonl") as log:
         first = farm(wanted, verify=False, events=Both(log, killer))
+    board = BoardKiller(cluster)
     with Log(folder / "again.jsonl") as log:
-        second = farm(wanted, verify=False, events=log)
-    return {"killed": killer.killed, "first": _json(first), "second": _json(second)}
+        second = farm(wanted, verify=False, events=Both(log, board))
+    return {"killed": killer.killed, "board": board.killed, "first": _json(first), "second": _json(second)}
 
 
 def _cards(folder: Path) -> list[dict[str, Any]]:

@@ -306,6 +306,8 @@ def test_a_failure_has_its_own_error_and_hint(place: Path, done: dict[str, Any])
 
 @with_ray
 def test_the_second_run_builds_nothing_that_is_there(place: Path, done: dict[str, Any]) -> None:
+    """Although the process is killed that keeps what its builds tell."""
+    assert done["farm"]["board"]
     states = [one["state"] for one in done["farm"]["second"]]
     assert states == ["kept"] * 5 + ["failed"]
     assert not [event for event in events(place / "again.jsonl") if event["event"] == "begun"]
