@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -12,6 +13,9 @@ from tests.support.campaign.layer import Fault
 from tests.support.campaign.runs import Ended, Runner, Running
 from tests.support.campaign.subjects import ABSENT, NEW, OLD, UNFINISHED, Right, Subject
 from tests.support.campaign.workplace import tree_of
+
+# What a run of more than ten seconds says without a terminal.
+_PROGRESS = re.compile(r"(?!error|hint)[^:]+: .+ of .+ after \d+ s")
 
 BAD = ("wrong", "lost", "hung", "tracebacks", "unclear", "leftovers")
 """What is counted, and must be 0."""
@@ -160,8 +164,9 @@ class Bench:
 
     @staticmethod
     def refusal(note: Notes, ended: Ended) -> None:
-        """Beside notes, and remarks of a chat, a run that has failed says one error and one hint."""
+        """Beside notes, remarks of a chat and how far it is, a run that has failed says one error and one hint."""
         lines = [line for line in ended.stderr.splitlines() if not line.startswith(("note: ", "("))]
+        lines = [line for line in lines if not _PROGRESS.fullmatch(line)]
         starts = [line.partition(":")[0] for line in lines]
         if starts != ["error", "hint"]:
             note("unclear", f"exit code {ended.code}: {ended.stderr!r}")
