@@ -18,10 +18,24 @@ def root() -> Path:
 
 
 def _temporary() -> Path:
-    memory = Path("/dev/shm")
-    folder = Path(tempfile.mkdtemp(prefix="quantkit-fuzz-", dir=memory if memory.is_dir() else None)).resolve()
+    folder = Path(tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=_memory())).resolve()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def remove_left(process: int) -> None:
+    """Remove the folders of a process that has ended without doing so, as libFuzzer ends it."""
+    for folder in _memory().glob(f"{_prefix(process)}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prefix(process: int) -> str:
+    return f"quantkit-fuzz-{process}-"
+
+
+def _memory() -> Path:
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() else Path(tempfile.gettempdir())
 
 
 def place() -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.support.fuzz.made_seeds import further
 from tests.support.fuzz.reader import Reader
 from tests.support.fuzz.registry import kept
+from tests.support.fuzz.scratch import remove_left
 
 ROOT = Path(__file__).resolve().parents[3]
 # The first edges that libFuzzer counts in a process are of importing and reading the seeds.
@@ -112,6 +113,7 @@ def _lines(command: Sequence[str], findings: Path) -> Iterator[str]:
         for line in process.stderr:
             log.write(line)
             yield line
+    remove_left(process.pid)
 
 
 def table(rows: Sequence[Row]) -> str:
