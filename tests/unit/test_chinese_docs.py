@@ -126,7 +126,7 @@ def test_a_change_in_english_is_noticed(before: str, after: str, said: str) -> N
 
 
 def options(command: click.Command) -> set[str]:
-    context = click.Context(command)
+    context = click.Context(command, **command.context_settings)  # a command keeps its help option for later calls
     found = {name for parameter in command.get_params(context) for name in (*parameter.opts, *parameter.secondary_opts)}
     names = command.list_commands(context) if isinstance(command, click.Group) else ()
     below = [inner for name in names if (inner := command.get_command(context, name))]  # type: ignore[attr-defined]

@@ -166,8 +166,12 @@ def supervised(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         return supervise(("--port", "0"), listening, Path("my model.gguf"), said.append), said
 
     said: list[str] = []
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        yield run
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has the tests ignore it
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            yield run
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_servers_own_end_is_the_end(supervised: Any) -> None:
