@@ -11,7 +11,7 @@ VENV_ARGS ?=
 PIP_ARGS ?=
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
-# A process a core, up to four: each has models and libraries of its own in memory.
+# A process a core and one more, up to four: each has models and libraries of its own in memory.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 

@@ -10,10 +10,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from quantkit.errors import QuantkitError
+from quantkit.hub import huggingface
 from quantkit.hub.fetch import local_folder
 from quantkit.hub.matrix import local_matrix, parse_matrix
 from quantkit.hub.source import parse_source
@@ -57,6 +59,7 @@ class Recorder(Reporter):
 
 def main(source: str, kind: Any) -> None:
     recorder = Recorder()
+    huggingface.PATIENCE = replace(huggingface.PATIENCE, sleep=lambda seconds: None)  # tests/unit/test_hub_transfer.py
     try:
         if kind == "matrix":
             found = {"file": str(local_matrix(parse_matrix(source), recorder))}
