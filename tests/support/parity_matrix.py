@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -248,6 +249,7 @@ class ParityMatrix:
         """The types from one F16 file without vocabulary, of a layer of each kind: the other columns have the rest."""
         _, types = self._types(kind)
         folder = self._folder / f"quants-{kind}"
+        shutil.rmtree(folder, ignore_errors=True)  # of a column before this one, which failed
         layers = KINDS[kind].least
         model = self._make(kind, folder / "model", small=True, layers=layers, intermediate=256, config=_FEW_ROWS)
         base = folder / "f16.gguf"

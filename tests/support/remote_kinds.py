@@ -31,7 +31,7 @@ _BAICHUAN = {
     "architectures": ["BaichuanForCausalLM"],
     "model_type": "baichuan",
     "auto_map": {"AutoModelForCausalLM": "modeling_baichuan.BaichuanForCausalLM"},
-    "hidden_size": 64,
+    "hidden_size": 128,
     "intermediate_size": 96,
     "max_position_embeddings": 4096,
     "model_max_length": 4096,
