@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +30,7 @@ from quantkit.serve.errors import RequestError
 from quantkit.serve.last_words import LastWords
 from quantkit.serve.page.rendering import Renderer
 from quantkit.serve.refusals import refusal, refused
-from quantkit.serve.reply import DONE, ChatReply, Reply, TextReply, event
+from quantkit.serve.reply import DONE, ChatReply, Choice, Reply, TextReply, event
 from quantkit.serve.request import ChatRequest, read_request
 from quantkit.serve.several import all_answers
 from quantkit.serve.speaking import Scored
@@ -145,10 +145,15 @@ class Completions(ABC):
                     found.add(index, item)
             except QuantkitError as error:
                 return refused(error, self.prompt)
-            choices = found.choices
-            if sum(len(one.tokens or ()) for one in choices) < _MANY:
-                return WholeResponse(reply.whole(choices, together(choices, asked.n)))
-            return await self._writer.run(lambda: WholeResponse(reply.whole(choices, together(choices, asked.n))))
+            return await self._written(asked, reply, found.choices)
+
+    async def _written(
+        self, asked: ChatRequest | TextRequest, reply: Reply, choices: Sequence[Choice]
+    ) -> WholeResponse:
+        """The response with all answers, which have ended."""
+        if sum(len(one.tokens or ()) for one in choices) < _MANY:
+            return WholeResponse(reply.whole(choices, together(choices, asked.n)))
+        return await self._writer.run(lambda: WholeResponse(reply.whole(choices, together(choices, asked.n))))
 
     async def _send_stream(
         self,

@@ -37,48 +37,47 @@ def _parts(content: Any) -> Any:
 _Content = Annotated[list[_Text], BeforeValidator(_parts, json_schema_input_type=str | list[_Text])]
 
 
-class MessageItem(_Item):
-    """A message. An answer's has an id and a status, which say nothing to a template."""
+class _Listed(_Item):
+    """An item of the list. Those of an answer have an id and a status, which say nothing to a template."""
+
+    id: str | None = None
+    status: str | None = None
+
+
+class MessageItem(_Listed):
+    """A message."""
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
     content: _Content
-    id: str | None = None
-    status: str | None = None
     phase: str | None = None
 
 
-class CallItem(_Item):
+class CallItem(_Listed):
     """A call of a tool in a past answer."""
 
     type: Literal["function_call"]
     call_id: str
     name: str
     arguments: str
-    id: str | None = None
-    status: str | None = None
 
 
-class ResultItem(_Item):
+class ResultItem(_Listed):
     """What the tool returned."""
 
     type: Literal["function_call_output"]
     call_id: str
     output: _Content
-    id: str | None = None
-    status: str | None = None
     name: str | None = None
 
 
-class ThoughtItem(_Item):
+class ThoughtItem(_Listed):
     """A past thought. Summaries and encrypted ones are those of other servers, which no template reads."""
 
     type: Literal["reasoning"]
     content: list[_Text] | None = None
     summary: list[Any] = []
     encrypted_content: str | None = None
-    id: str | None = None
-    status: str | None = None
 
 
 def _with_type(item: Any) -> Any:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from functools import partial
-
-from starlette.responses import Response
 
 from quantkit.errors import QuantkitError
 from quantkit.run.generation_stats import GenerationStats
-from quantkit.serve.choices import Collector, Items
+from quantkit.serve.choices import Items
 from quantkit.serve.completions import ChatCompletions
-from quantkit.serve.refusals import refused
 from quantkit.serve.reply import ChatReply, Choice, Reply
 from quantkit.serve.request import ChatRequest
 from quantkit.serve.response_reply import ResponseReply, named_event
@@ -27,15 +24,11 @@ class Responses(ChatCompletions):
     prompt = "input"
     reader = staticmethod(read_response_request)
 
-    async def _whole(self, asked: ChatRequest | TextRequest, reply: Reply, items: Items) -> Response:
-        with Collector(self._served.scores) as found:
-            try:
-                async for index, item in items:
-                    found.add(index, item)
-            except QuantkitError as error:
-                return refused(error, self.prompt)
-            (choice,) = found.choices
-            return await self._writer.run(partial(_written, self._growing(asked, reply), choice))
+    async def _written(
+        self, asked: ChatRequest | TextRequest, reply: Reply, choices: Sequence[Choice]
+    ) -> WholeResponse:
+        (choice,) = choices
+        return await self._writer.run(partial(_whole, self._growing(asked, reply), choice))
 
     async def _events(self, asked: ChatRequest | TextRequest, reply: Reply, items: Items) -> AsyncGenerator[bytes]:
         growing, begun = self._growing(asked, reply), False
@@ -68,7 +61,7 @@ def _ended(growing: ResponseReply, stats: GenerationStats) -> bytes:
     return _sent(growing.end(stats))
 
 
-def _written(growing: ResponseReply, choice: Choice) -> Response:
+def _whole(growing: ResponseReply, choice: Choice) -> WholeResponse:
     for part in choice.parts:
         for _ in growing.add(part):
             pass

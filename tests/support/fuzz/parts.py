@@ -34,11 +34,6 @@ def is_name(name: str) -> bool:
     return name.isascii() and name.isprintable() and "/" not in name and name not in ("", ".", "..") and len(name) < 200
 
 
-def shapes_of(entries: dict[str, Any]) -> Shapes:
-    """Types and shapes by name, out of a header."""
-    return {name: (entry["dtype"], entry["shape"]) for name, entry in entries.items() if name != "__metadata__"}
-
-
 def write_sparse(path: Path, shapes: Any, fill: bytes = b"\0") -> None:
     """Write a safetensors file whose tensors, one behind the other, are a hole in the file.
 

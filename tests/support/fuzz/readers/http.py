@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,7 +83,6 @@ _WORDS = (
     *("/v1/chat/completions", "/models/", "/static/", "/%2e%2e/", "/..", "//", "?a=b", "#", "%00", "%ff", "%HTTP", "*"),
     *("http://localhost/", "\xff", "\x80", "\0", "x" * 500, '"content": "a"', "/lora-adapters", "/tokenize", "/render"),
 )
-_FAILURE = re.compile(rb"HTTP/1\.1 5\d\d ")
 
 
 def _read(data: bytes) -> None:
